@@ -51,12 +51,8 @@ def rational(x: float) -> Fraction:
 def adam_gradient_rescaling_invariance(exponents, seed: int, eps: float = 0.0) -> Evidence:
     # Powers of two: every operation of the scaled run rounds like that of the other, so the identity holds bit for bit.
     rng = np.random.default_rng(seed)
-    curvature, noise, x0, scale = (
-        np.geomspace(0.1, 10, 5),
-        rng.normal(size=(201, 5)),
-        rng.normal(size=5),
-        2 ** np.round(exponents),
-    )
+    noise, x0 = rng.normal(size=(201, 5)), rng.normal(size=5)
+    curvature, scale = np.geomspace(0.1, 10, 5), 2 ** np.round(exponents)
     options = {"step_size": 0.01, "steps": 200, "eps": eps}
     base = opt.adam(lambda x, t: curvature * x + noise[t], x0, **options)
     scaled = opt.adam(lambda x, t: scale * (curvature * x + noise[t]), x0, **options)
@@ -275,13 +271,11 @@ def _(ax, runs: Runs) -> None:
 
 @cache
 def products_stay_below_16() -> Evidence:
-    """Prove by Sturm's theorem that each period brings the iterate back, for 0 <= beta_2 <= 1/5 (see the module)."""
+    """Prove by Sturm's theorem that each period brings the iterate back, for 0 <= beta_2 <= 1/5 (see PERIOD_THREE_PRODUCTS)."""
 
     def positive(part: sp.Expr) -> bool:
-        polynomial = sp.Poly(part, *part.free_symbols) if part.free_symbols else None
-        return (
-            bool(part > 0) if polynomial is None else polynomial.eval(0) > 0 and polynomial.count_roots(0, sp.Rational(1, 5)) == 0
-        )
+        polynomial = sp.Poly(part, sp.Symbol("beta_2", positive=True))
+        return bool(polynomial.eval(0) > 0) and polynomial.count_roots(0, sp.Rational(1, 5)) == 0
 
     slack = {name: sp.fraction(sp.together(16 - product)) for name, product in opt.PERIOD_THREE_PRODUCTS.items()}
     return exhaustive({name: all(map(positive, parts)) for name, parts in slack.items()}, count=4, grade=Grade.SYMBOLIC)

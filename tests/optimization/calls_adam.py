@@ -19,12 +19,6 @@ from theorylab.optimization.adam import (
     adamax_steps,
     adamax_worst_gradients,
     amsgrad,
-    certified_regret,
-    cycle_drift,
-    cyclic_losses,
-    failing_period,
-    linear_regret,
-    random_losses,
     stated_step_bound_squared,
 )
 
@@ -38,7 +32,6 @@ CALLS = {
     amsgrad: lambda: dict(_ADAM),
     adamax: lambda: {**_RUN, **_MOMENTUM, "decay": "sqrt"},
     adagrad: lambda: {**_RUN, "eps": 1e-8},
-    linear_regret: lambda: {"gradients": np.ones((3, 2)), "iterates": np.zeros((3, 2)), "lower": -1.0, "upper": 1.0},
     adam_steps: lambda: {"gradients": np.array([1.0, -2.0, 3.0]), **_MOMENTUM, "eps": 1e-8, "bias_correction": True},
     adamax_steps: lambda: {"gradients": np.array([1.0, -2.0, 3.0]), **_MOMENTUM},
     adamax_finite_p_norm: lambda: {"gradients": np.array([1.0, -2.0, 3.0]), "beta2": 0.99, "p": 8.0},
@@ -50,51 +43,11 @@ CALLS = {
     adam_step_supremum_squared: lambda: {"t": 3, **_MOMENTUM},
     adamax_step_supremum: lambda: {"t": 3, **_MOMENTUM},
     stated_step_bound_squared: lambda: dict(_MOMENTUM),
-    cyclic_losses: lambda: {
-        "slopes": np.array([3.0, -1.0, -1.0]),
-        "steps": 6,
-        "method": "adam",
-        "step_size": 0.5,
-        "beta1": 0.0,
-        "beta2": 0.1,
-        "bias_correction": False,
-        "domain": "projected",
-        "radius": 1.0,
-        "x0": 1.0,
-        "times": np.array([3, 6]),
-    },
-    random_losses: lambda: {
-        "rare": 1010.0,
-        "common": -10.0,
-        "probability": 0.01,
-        "steps": 5,
-        "chains": 2,
-        "rng": np.random.default_rng(0),
-        "method": "adam",
-        "step_size": 0.5,
-        "beta1": 0.9,
-        "beta2": 0.99,
-        "radius": 1.0,
-        "x0": 0.0,
-    },
-    cycle_drift: lambda: {"slopes": np.array([3.0, -1.0, -1.0]), "beta1": 0.0, "beta2": 0.1},
-    failing_period: lambda: {"beta1": 0.0, "beta2": 0.5, "maximum": 10},
-    certified_regret: lambda: {
-        "slopes": [3, -1, -1],
-        "steps": 3,
-        "step_size": Fraction(1, 2),
-        "beta1": Fraction(1, 10),
-        "beta2": Fraction(1, 10),
-        "momentum_decay": Fraction(1, 2),
-        "x0": Fraction(9, 10),
-        "precision": 64,
-    },
 }
 
-# No bound on that side of the box; None for the limit of long histories, and for the default times.
+# No bound on that side of the box; None for the limit of long histories.
 _BOX = {"lower": {"inf"}, "upper": {"inf"}}
 ACCEPTS = {
     **dict.fromkeys((adam, amsgrad, adamax, adagrad), _BOX),
     **{supremum: {"t": {"none"}} for supremum in (adam_step_supremum, adam_step_supremum_squared, adamax_step_supremum)},
-    cyclic_losses: {"times": {"none"}},
 }

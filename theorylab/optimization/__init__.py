@@ -6,11 +6,7 @@
 from theorylab.optimization.adam import (
     ADAM_STEP_SUPREMUM_SQUARED,
     ADAMAX_STEP_SUPREMUM,
-    PERIOD_THREE_PRODUCTS,
     AdaptiveRun,
-    CycleDrift,
-    OnlineRun,
-    RegretCertificate,
     adagrad,
     adam,
     adam_step_squared,
@@ -25,13 +21,19 @@ from theorylab.optimization.adam import (
     adamax_steps,
     adamax_worst_gradients,
     amsgrad,
+    stated_step_bound_squared,
+)
+from theorylab.optimization.adaptive_regret import (
+    PERIOD_THREE_PRODUCTS,
+    CycleDrift,
+    OnlineRun,
+    RegretCertificate,
     certified_regret,
     cycle_drift,
     cyclic_losses,
     failing_period,
     linear_regret,
     random_losses,
-    stated_step_bound_squared,
 )
 
 __all__ = [

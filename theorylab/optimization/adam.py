@@ -1,43 +1,37 @@
-r"""Adam and its relatives: how long a step can be, and how large the regret can grow.
+r"""Adam, AMSGrad, AdaMax and AdaGrad: their iterates, their steps, and the longest step they can take.
 
 With gradients :math:`g_1,\dots,g_t`, :math:`m_t=\beta_1m_{t-1}+(1-\beta_1)g_t` and
-:math:`v_t=\beta_2v_{t-1}+(1-\beta_2)g_t^2`, Adam moves by
+:math:`v_t=\beta_2v_{t-1}+(1-\beta_2)g_t^2`, Adam moves by :math:`x_{t+1}=x_t-\Delta_t`,
 
 .. math:: \Delta_t=\alpha\,\frac{m_t/(1-\beta_1^t)}{\sqrt{v_t/(1-\beta_2^t)}},\qquad
    \sup_g\frac{\Delta_t^2}{\alpha^2}=\frac{(1-\beta_1)^2}{1-\beta_2}\,\frac{1-\beta_2^t}{(1-\beta_1^t)^2}\sum_{k<t}\rho^k,\quad
    \rho=\frac{\beta_1^2}{\beta_2}
 
-by the Cauchy-Schwarz inequality, attained at :math:`g_{t-k}\propto(\beta_1/\beta_2)^k`. On losses :math:`f_t(x)=g_tx` whose
-slopes repeat, the iterate drifts by :math:`-\alpha_tS` per period, where S is the sum of :math:`m/\sqrt v` over a stationary
-period. Where S and the total slope G of a period differ in sign, Adam walks to the worst point of the domain [-1, 1] and
-its average regret tends to :math:`2|G|` per period (reddi2018-convergence, Theorems 1 and 2); a running maximum of
-:math:`v_t` (AMSGrad) prevents this.
+by the Cauchy-Schwarz inequality, attained at :math:`g_{t-k}\propto(\beta_1/\beta_2)^k`: more than kingma2014-adam, Section 2.1
+states. AdaMax divides :math:`m_t/(1-\beta_1^t)` by :math:`u_t=\max(\beta_2u_{t-1},|g_t|)` instead, and its longest step is
+:math:`\alpha\frac{1-\beta_1}{1-\beta_1^t}\sum_{k<t}(\beta_1/\beta_2)^k`, attained at :math:`g_{t-k}\propto\beta_2^{-k}`. AMSGrad
+divides by the root of the running maximum of :math:`v_t`, AdaGrad divides :math:`g_t` by that of :math:`\sum_{s\le t}g_s^2`. The
+regret of these methods is in :mod:`theorylab.optimization.adaptive_regret`.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Rational
 from typing import Any, overload
 
 import numpy as np
 import sympy as sp
-from flint import arb, ctx, fmpq
-from numba import njit
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.signal import lfilter
 
-from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_function, as_instance, as_real, one_of
+from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_function, as_real, one_of
 
 __all__ = [
     "ADAMAX_STEP_SUPREMUM",
     "ADAM_STEP_SUPREMUM_SQUARED",
-    "PERIOD_THREE_PRODUCTS",
     "AdaptiveRun",
-    "CycleDrift",
-    "OnlineRun",
-    "RegretCertificate",
     "adagrad",
     "adam",
     "adam_step_squared",
@@ -52,52 +46,37 @@ __all__ = [
     "adamax_steps",
     "adamax_worst_gradients",
     "amsgrad",
-    "certified_regret",
-    "cycle_drift",
-    "cyclic_losses",
-    "failing_period",
-    "linear_regret",
-    "random_losses",
     "stated_step_bound_squared",
 ]
 
 Gradient = Callable[[FloatArray, int], ArrayLike]
 
 BETA1, BETA2, STEPS, RHO = sp.symbols("beta_1 beta_2 t rho", positive=True)
-_GEOMETRIC = sp.Piecewise((STEPS, sp.Eq(RHO, 1)), ((1 - RHO**STEPS) / (1 - RHO), True))
 
-ADAM_STEP_SUPREMUM_SQUARED = (1 - BETA1) ** 2 * (1 - BETA2**STEPS) / ((1 - BETA2) * (1 - BETA1**STEPS) ** 2) * _GEOMETRIC
+# Geometric sums: of the powers 0 to t - 1 of beta_1, beta_2 and rho.
+_SUMS = _SUM1, _SUM2, _SUM_RHO = sp.symbols("sum_1 sum_2 sum_rho", positive=True)
+_WRITTEN_OUT = {
+    _SUM1: (1 - BETA1**STEPS) / (1 - BETA1),
+    _SUM2: (1 - BETA2**STEPS) / (1 - BETA2),
+    _SUM_RHO: sp.Piecewise((STEPS, sp.Eq(RHO, 1)), ((1 - RHO**STEPS) / (1 - RHO), True)),
+}
+_ADAM_FINITE = _SUM2 * _SUM_RHO / _SUM1**2
+_ADAMAX_FINITE = _SUM_RHO / _SUM1
+
+ADAM_STEP_SUPREMUM_SQUARED = _ADAM_FINITE.subs(_WRITTEN_OUT)
 """Supremum of the squared Adam step over all gradient histories of length t, step size 1, with rho = beta_1^2 / beta_2."""
 
-ADAMAX_STEP_SUPREMUM = (1 - BETA1) / (1 - BETA1**STEPS) * _GEOMETRIC
+ADAMAX_STEP_SUPREMUM = _ADAMAX_FINITE.subs(_WRITTEN_OUT)
 """Supremum of the AdaMax step over all gradient histories of length t, step size 1, with rho = beta_1 / beta_2."""
 
 _ADAM_LIMIT = (1 - BETA1) ** 2 / ((1 - BETA2) * (1 - RHO))
 _ADAMAX_LIMIT = (1 - BETA1) / (1 - RHO)
 
 # The module "math" makes lambdify write plain arithmetic, which evaluates floats and fractions alike.
-_adam_finite, _adamax_finite = (
-    sp.lambdify((STEPS, BETA1, BETA2, RHO), formula, modules="math")
-    for formula in (ADAM_STEP_SUPREMUM_SQUARED, ADAMAX_STEP_SUPREMUM)
-)
+_adam_finite, _adamax_finite = (sp.lambdify(_SUMS, formula, modules="math") for formula in (_ADAM_FINITE, _ADAMAX_FINITE))
 _adam_limit, _adamax_limit = (
     sp.lambdify((BETA1, BETA2, RHO), formula, modules="math") for formula in (_ADAM_LIMIT, _ADAMAX_LIMIT)
 )
-
-PERIOD_THREE_PRODUCTS = {
-    "projected, first period": 6 * (2 - BETA2) * (1 + 2 * BETA2 - BETA2**2),
-    "projected, later periods": sp.Rational(15, 4) * (1 + 2 * BETA2),
-    "unprojected, first period": 6 * (2 - BETA2) * (1 + 2 * BETA2 - BETA2**2) / ((1 + BETA2) * (1 + BETA2 + BETA2**2)),
-    "unprojected, later periods": sp.Rational(15, 4) * (1 + 2 * BETA2) / (1 - BETA2**5) ** 2,
-}
-r"""Bounds of ``(d/u)^2 (d/w)^2`` for the slopes (C, -1, -1), ``beta_1 = 0`` and ``beta_2 = 1/(1+C^2)``.
-
-One period moves the iterate down by d and then up by u and w, unless it reaches 1 on the way. By the inequality of the
-means :math:`u+w\ge2\sqrt{uw}`, so a product of at most 16 gives :math:`u+w\ge d`: the iterate is back after every period.
-"Projected" is Adam without bias correction on [-1, 1]; "unprojected" is Adam with bias correction on the line, with
-losses that are flat beyond -1 and 1.
-"""
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Optimisers
@@ -151,7 +130,8 @@ def adam(
 ) -> AdaptiveRun:
     r"""Run Adam (kingma2014-adam, Algorithm 1), optionally projected on a box.
 
-    A coordinate whose gradients have all been zero does not move, also with ``eps=0``.
+    With ``eps=0`` a coordinate whose denominator is zero does not move: all its gradients were zero, or ``beta2=0`` and the
+    latest one is.
 
     Parameters
     ----------
@@ -224,7 +204,9 @@ def adamax(
 
     Parameters, result and errors are those of :func:`adam`.
     """
-    return _run("adamax", gradient, x0, step_size, steps, beta1, beta2, 0.0, decay, 1.0, True, lower, upper)
+    return _run(
+        "adamax", gradient, x0, step_size, steps, beta1, beta2, decay=decay, bias_correction=True, lower=lower, upper=upper
+    )
 
 
 def adagrad(
@@ -241,27 +223,7 @@ def adagrad(
 
     Parameters, result and errors are those of :func:`adam`.
     """
-    return _run("adagrad", gradient, x0, step_size, steps, 0.0, 0.0, eps, "constant", 1.0, False, lower, upper)
-
-
-def linear_regret(gradients: ArrayLike, iterates: ArrayLike, *, lower: float, upper: float) -> float:
-    r"""Regret :math:`\sum_t g_t\cdot x_t-\min_{x\in[l,u]^d}\sum_tg_t\cdot x` of linear losses on a box.
-
-    For convex losses with these (sub)gradients it bounds the regret from above.
-
-    Parameters
-    ----------
-    gradients, iterates
-        Shape (T, d).
-    lower, upper
-        Ends of the box, finite.
-    """
-    g = as_array(gradients, "gradients", ndim=2)
-    x = as_array(iterates, "iterates", shape=g.shape)
-    low = as_real(lower, "lower")
-    high = as_real(upper, "upper", minimum=low)
-    total = g.sum(axis=0)
-    return float(np.vdot(g, x) - np.minimum(low * total, high * total).sum())
+    return _run("adagrad", gradient, x0, step_size, steps, eps=eps, lower=lower, upper=upper)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -286,7 +248,8 @@ def adam_steps(gradients: ArrayLike, *, beta1: float, beta2: float, eps: float =
     Returns
     -------
     ndarray
-        Same shape; 0 where all gradients so far vanish (kingma2014-adam, Section 2.1).
+        Same shape; 0 where the denominator is 0: all gradients so far vanish, or ``beta2=0`` and the latest one does
+        (kingma2014-adam, Section 2.1).
     """
     g = _history(gradients)
     b1, b2 = _coefficient(beta1, "beta1"), _coefficient(beta2, "beta2")
@@ -297,7 +260,7 @@ def adam_steps(gradients: ArrayLike, *, beta1: float, beta2: float, eps: float =
     if corrected:
         t = np.arange(1.0, len(g) + 1).reshape(-1, *[1] * (g.ndim - 1))
         m, v = m / (1 - b1**t), v / (1 - b2**t)
-    return _quotient(m, np.sqrt(v) + added)
+    return _quotient_or_zero(m, np.sqrt(v) + added)
 
 
 def adamax_steps(gradients: ArrayLike, *, beta1: float, beta2: float) -> FloatArray:
@@ -324,7 +287,7 @@ def adamax_steps(gradients: ArrayLike, *, beta1: float, beta2: float) -> FloatAr
     u = np.abs(g)
     for s in range(1, len(u)):
         u[s] = np.maximum(u[s], b2 * u[s - 1])
-    return _quotient(m, u)
+    return _quotient_or_zero(m, u)
 
 
 def adamax_finite_p_norm(gradients: ArrayLike, *, beta2: float, p: float) -> float:
@@ -364,12 +327,13 @@ def adam_step_squared(gradients: Sequence[int | Fraction], *, beta1: Fraction, b
     Returns
     -------
     Fraction
-        0 where all gradients vanish (kingma2014-adam, Section 2.1).
+        0 where the denominator is 0: all gradients vanish, or ``beta2=0`` and the last one does (kingma2014-adam,
+        Section 2.1).
     """
     g = _rationals(gradients, "gradients")
-    b1, b2 = _rational(beta1, "beta1", one=False), _rational(beta2, "beta2", one=False)
-    v = _average([x * x for x in g], b2)
-    return _average(g, b1) ** 2 / v if v else Fraction(0)
+    b1, b2 = _unit_rational(beta1, "beta1", one=False), _unit_rational(beta2, "beta2", one=False)
+    v = _exact_average([x * x for x in g], b2)
+    return _exact_average(g, b1) ** 2 / v if v else Fraction(0)
 
 
 def adamax_step(gradients: Sequence[int | Fraction], *, beta1: Fraction, beta2: Fraction) -> Fraction:
@@ -387,14 +351,14 @@ def adamax_step(gradients: Sequence[int | Fraction], *, beta1: Fraction, beta2: 
     Returns
     -------
     Fraction
-        0 where all gradients vanish.
+        0 where the denominator is 0: all gradients vanish, or ``beta2=0`` and the last one does.
     """
     g = _rationals(gradients, "gradients")
-    b1, b2 = _rational(beta1, "beta1", one=False), _rational(beta2, "beta2", one=True)
+    b1, b2 = _unit_rational(beta1, "beta1", one=False), _unit_rational(beta2, "beta2", one=True)
     u, weight = Fraction(0), Fraction(1)
     for x in reversed(g):
         u, weight = max(u, weight * abs(x)), weight * b2
-    return _average(g, b1) / u if u else Fraction(0)
+    return _exact_average(g, b1) / u if u else Fraction(0)
 
 
 def adam_worst_gradients(t: int, *, beta1: Fraction, beta2: Fraction) -> list[int]:
@@ -408,7 +372,7 @@ def adam_worst_gradients(t: int, *, beta1: Fraction, beta2: Fraction) -> list[in
         Fractions in (0, 1).
     """
     length = as_count(t, "t")
-    ratio = _rational(beta1, "beta1", zero=False, one=False) / _rational(beta2, "beta2", zero=False, one=False)
+    ratio = _unit_rational(beta1, "beta1", zero=False, one=False) / _unit_rational(beta2, "beta2", zero=False, one=False)
     return [ratio.numerator ** (length - s) * ratio.denominator ** (s - 1) for s in range(1, length + 1)]
 
 
@@ -422,7 +386,7 @@ def adamax_worst_gradients(t: int, *, beta2: Fraction) -> list[int]:
     beta2
         Fraction in (0, 1].
     """
-    length, b2 = as_count(t, "t"), _rational(beta2, "beta2", zero=False, one=True)
+    length, b2 = as_count(t, "t"), _unit_rational(beta2, "beta2", zero=False, one=True)
     return [b2.denominator ** (length - s) * b2.numerator ** (s - 1) for s in range(1, length + 1)]
 
 
@@ -445,9 +409,10 @@ def adam_step_supremum_squared(t: int | None, beta1: Any, beta2: Any) -> Any:
     ValueError
         Also where the limit is infinite.
     """
-    b1, b2 = _open_unit(beta1, "beta1"), _open_unit(beta2, "beta2")
+    b1, b2 = _unit_number(beta1, "beta1"), _unit_number(beta2, "beta2")
     if t is not None:
-        return _adam_finite(as_count(t, "t"), b1, b2, b1 * b1 / b2)
+        length = as_count(t, "t")
+        return _adam_finite(*(_geometric_sum(x, length) for x in (b1, b2, b1 * b1 / b2)))
     if b1 * b1 >= b2:
         raise ValueError(f"beta1: expected a square below beta2 = {b2} where t is None (the supremum is infinite), got {b1}")
     return _adam_limit(b1, b2, b1 * b1 / b2)
@@ -479,9 +444,10 @@ def adamax_step_supremum(t: int | None, beta1: Any, beta2: Any) -> Any:
     ValueError
         Also where the limit is infinite.
     """
-    b1, b2 = _open_unit(beta1, "beta1"), _open_unit(beta2, "beta2", one=True)
+    b1, b2 = _unit_number(beta1, "beta1"), _unit_number(beta2, "beta2", one=True)
     if t is not None:
-        return _adamax_finite(as_count(t, "t"), b1, b2, b1 / b2)
+        length = as_count(t, "t")
+        return _adamax_finite(*(_geometric_sum(x, length) for x in (b1, b2, b1 / b2)))
     if b1 >= b2:
         raise ValueError(f"beta1: expected a value below beta2 = {b2} where t is None (the supremum is infinite), got {b1}")
     return _adamax_limit(b1, b2, b1 / b2)
@@ -501,418 +467,8 @@ def stated_step_bound_squared(beta1: Any, beta2: Any) -> Any:
     beta1, beta2
         In (0, 1); two fractions give an exact fraction (kingma2014-adam, Section 2.1).
     """
-    b1, b2 = _open_unit(beta1, "beta1"), _open_unit(beta2, "beta2")
+    b1, b2 = _unit_number(beta1, "beta1"), _unit_number(beta2, "beta2")
     return max((1 - b1) ** 2 / (1 - b2), type(b1)(1))
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# Regret on losses with repeating or random slopes
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnlineRun:
-    """What a method did on linear losses, at the recorded times.
-
-    Attributes
-    ----------
-    times
-        Shape (n,): recorded times T.
-    iterates
-        Shape (n, d): x_T, the iterate at which the loss of time T is paid.
-    regret
-        Shape (n,): the regret R_T against the best fixed point.
-    denominators
-        Shape (n, d): the root by which the momentum was divided in step T.
-    step_size, radius
-        As given.
-    """
-
-    times: NDArray[np.int64]
-    iterates: FloatArray
-    regret: FloatArray
-    denominators: FloatArray
-    step_size: float
-    radius: float
-    _squares: FloatArray = field(repr=False)
-
-    @property
-    def average_regret(self) -> FloatArray:
-        """R_T / T, shape (n,)."""
-        return np.asarray(self.regret / self.times)
-
-    @property
-    def monotone_bound(self) -> FloatArray:
-        r"""Bound of R_T on the box for ``beta1=0`` and :math:`x_{t+1}=\Pi(x_t-\alpha g_t/\sqrt{t\hat v_t})`, shape (n,).
-
-        .. math:: \frac{D^2\sqrt T}{2\alpha}\sum_i\sqrt{\hat v_{T,i}}
-           +\frac\alpha2\sum_{t\le T}\sum_i\frac{g_{t,i}^2}{\sqrt{t\,\hat v_{t,i}}},\qquad D=2\,\text{radius}:
-
-        whenever every :math:`t\hat v_{t,i}` is non-decreasing in t, as for AMSGrad and AdaGrad. Derived by telescoping; it is
-        the case without momentum of reddi2018-convergence, Theorem 4, with smaller constants. For Adam it is no bound.
-        """
-        roots = self.denominators.sum(axis=1)
-        width = 2 * self.radius
-        diameter_term = width**2 * np.sqrt(self.times) / (2 * self.step_size) * roots
-        return np.asarray(diameter_term + self.step_size / 2 * self._squares)
-
-
-def cyclic_losses(
-    slopes: ArrayLike,
-    *,
-    steps: int,
-    method: str = "adam",
-    step_size: float,
-    beta1: float = 0.0,
-    beta2: float,
-    bias_correction: bool = False,
-    domain: str = "projected",
-    radius: float = 1.0,
-    x0: float = 1.0,
-    times: ArrayLike | None = None,
-) -> OnlineRun:
-    r"""Run a method with :math:`\alpha_t=\alpha/\sqrt t` on linear losses whose slopes repeat.
-
-    At time t each coordinate pays :math:`g_tx` with :math:`g_t` = ``slopes[(t-1) % period]``. A history without repetition is a
-    single period: ``steps=len(slopes)``.
-
-    Parameters
-    ----------
-    slopes
-        Shape (period,) or (period, d).
-    steps
-        Number of steps.
-    method
-        ``"adam"``, ``"amsgrad"`` or ``"adagrad"`` (for which the second moment is the mean of all squared gradients).
-    step_size
-        :math:`\alpha`, positive.
-    beta1, beta2
-        Momentum coefficients in [0, 1).
-    bias_correction
-        Divide the moments by :math:`1-\beta^t`; reddi2018-convergence does not.
-    domain
-        ``"projected"``: the iterate is clipped to [-radius, radius]. ``"flat"``: it is not, but each loss is constant beyond
-        the end at which it is smallest, so that the losses are convex and Lipschitz on the line and their best point is
-        still in [-radius, radius].
-    radius
-        Positive.
-    x0
-        Starting value of every coordinate.
-    times
-        Increasing integers between 1 and ``steps`` at which to record; by default about 200, evenly spread in logarithm.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument.
-    """
-    g = _history(slopes, "slopes")
-    g = g.reshape(len(g), -1)
-    count = as_count(steps, "steps")
-    code = ("adam", "amsgrad", "adagrad").index(one_of(method, "method", ("adam", "amsgrad", "adagrad")))
-    alpha = as_real(step_size, "step_size", above=0.0)
-    b1, b2 = _coefficient(beta1, "beta1"), _coefficient(beta2, "beta2")
-    corrected = as_flag(bias_correction, "bias_correction")
-    flat = one_of(domain, "domain", ("projected", "flat")) == "flat"
-    half = as_real(radius, "radius", above=0.0)
-    start = as_real(x0, "x0", minimum=None if flat else -half, maximum=None if flat else half)
-    if times is None:
-        recorded = np.unique(np.geomspace(1, count, 200).round().astype(np.int64))
-    else:
-        given = as_array(times, "times", ndim=1)
-        recorded = given.astype(np.int64)
-        if (recorded != given).any() or (np.diff(recorded) <= 0).any() or recorded[0] < 1 or recorded[-1] > count:
-            raise ValueError(f"times: expected increasing integers between 1 and steps = {count}, got {given[[0, -1]]}")
-    x, v = np.empty((2, len(recorded), g.shape[1]))
-    regret, squares = np.empty((2, len(recorded)))
-    _cyclic_kernel(g, int(recorded[-1]), code, alpha, b1, b2, corrected, flat, half, start, recorded, x, v, regret, squares)
-    return OnlineRun(
-        times=recorded,
-        iterates=x,
-        regret=regret,
-        denominators=v,
-        step_size=alpha,
-        radius=half,
-        _squares=squares,
-    )
-
-
-def random_losses(
-    *,
-    rare: float,
-    common: float,
-    probability: float,
-    steps: int,
-    chains: int,
-    rng: np.random.Generator,
-    method: str = "adam",
-    step_size: float,
-    beta1: float = 0.0,
-    beta2: float,
-    radius: float = 1.0,
-    x0: float = 0.0,
-) -> FloatArray:
-    r"""Last iterates of independent runs on i.i.d. linear losses (reddi2018-convergence, Theorem 3 and Section 5).
-
-    The slope is ``rare`` with the given probability and ``common`` otherwise; steps :math:`\alpha/\sqrt t` without bias
-    correction, clipped to [-radius, radius].
-
-    Parameters
-    ----------
-    rare, common
-        The two slopes.
-    probability
-        Of the first, in [0, 1].
-    steps, chains
-        Number of steps of each run, and of runs.
-    rng
-        Source of the slopes.
-    method
-        ``"adam"`` or ``"amsgrad"``.
-    step_size, beta1, beta2, radius, x0
-        As in :func:`cyclic_losses`.
-
-    Returns
-    -------
-    ndarray
-        Shape (chains,).
-    """
-    slopes = as_real(rare, "rare"), as_real(common, "common")
-    p = as_real(probability, "probability", minimum=0.0, maximum=1.0)
-    count, runs = as_count(steps, "steps"), as_count(chains, "chains")
-    as_instance(rng, "rng", np.random.Generator)
-    maximum = one_of(method, "method", ("adam", "amsgrad")) == "amsgrad"
-    alpha, half = as_real(step_size, "step_size", above=0.0), as_real(radius, "radius", above=0.0)
-    b1, b2 = _coefficient(beta1, "beta1"), _coefficient(beta2, "beta2")
-    x = np.full(runs, as_real(x0, "x0", minimum=-half, maximum=half))
-    _random_kernel(*slopes, p, count, rng, maximum, alpha, b1, b2, half, x)
-    return x
-
-
-@dataclass(frozen=True, kw_only=True)
-class CycleDrift:
-    r"""The stationary period of Adam on repeating slopes, without bias correction.
-
-    Attributes
-    ----------
-    slopes
-        Shape (period,).
-    ratios
-        Shape (period,): :math:`m/\sqrt v` at each phase once the moments repeat.
-    """
-
-    slopes: FloatArray
-    ratios: FloatArray
-
-    @property
-    def drift(self) -> float:
-        """The iterate moves by minus this, times the step size, in one period."""
-        return float(self.ratios.sum())
-
-    @property
-    def limit(self) -> float:
-        """The end of [-1, 1] to which the iterate tends: 1 for negative drift."""
-        return -math.copysign(1.0, self.drift)
-
-    @property
-    def average_regret(self) -> float:
-        r"""Limit of :math:`R_T/T` on [-1, 1]: :math:`2|G|` per period at the wrong end, 0 at the right one."""
-        total = float(self.slopes.sum())
-        return (total * self.limit + abs(total)) / self.slopes.size
-
-    @property
-    def excursion(self) -> FloatArray:
-        """Distance from the limit at each phase, divided by the step size: the reflected periodic walk, shape (period,)."""
-        return _reflected(self.limit * self.ratios)
-
-    def regret_between(self, start: int, stop: int, step_size: float) -> tuple[float, float]:
-        r"""Enclose the regret of the times ``start`` < t <= ``stop``, both multiples of the period P, on [-1, 1].
-
-        Valid once the moments repeat and the iterate has been at its end. The distance from the end at time t is then a sum
-        of terms :math:`\alpha_\tau r_\tau` over less than the last period, in which :math:`\alpha_\tau/\alpha_t` lies between 1
-        and :math:`(1-P/\text{start})^{-1/2}`: stretching the terms of one sign by that factor encloses the distance.
-
-        Parameters
-        ----------
-        start, stop
-            Multiples of the period.
-        step_size
-            :math:`\alpha` of :math:`\alpha_t=\alpha/\sqrt t`.
-
-        Raises
-        ------
-        ValueError
-            Naming the argument; for ``start`` also when the stretched drift changes its sign, so that nothing is enclosed.
-        """
-        period = self.slopes.size
-        first = as_count(start, "start", minimum=2 * period)
-        last = as_count(stop, "stop", minimum=first + period)
-        alpha = as_real(step_size, "step_size", above=0.0)
-        if first % period or last % period:
-            raise ValueError(f"start: expected multiples of the period {period}, got {first} and {last}")
-        outward = self.limit * self.ratios
-        stretch = 1 / math.sqrt(1 - period / first)
-        stretched = np.where(outward > 0, outward * stretch, outward)
-        if stretched.sum() >= 0:
-            raise ValueError(f"start: expected a later time, where the step size is steadier, got {first}")
-        far, near = _reflected(stretched), _reflected(np.where(outward > 0, outward, outward * stretch))
-        # At distance d from its end the iterate pays limit * slope * (1 - d).
-        weights = -self.limit * self.slopes
-        gain, loss = np.maximum(weights, 0.0), np.maximum(-weights, 0.0)
-        # A phase recurs every period, so a sum of step sizes over its times lies between two integrals.
-        least, most = (2 * alpha / period * (math.sqrt(last + s) - math.sqrt(first + s)) for s in (period, -period))
-        steady = self.average_regret * (last - first)
-        low = steady + least * float(gain @ near) - most * float(loss @ far)
-        high = steady + most * float(gain @ far) - least * float(loss @ near)
-        return low, high
-
-
-def cycle_drift(slopes: ArrayLike, *, beta1: float, beta2: float) -> CycleDrift:
-    r"""Stationary period of :math:`m/\sqrt v` for repeating slopes, from the closed forms of the periodic moments.
-
-    Parameters
-    ----------
-    slopes
-        Shape (period,), not all zero.
-    beta1, beta2
-        Momentum coefficients in [0, 1).
-
-    Returns
-    -------
-    CycleDrift
-        Its ``drift`` decides where Adam ends.
-    """
-    g = as_array(slopes, "slopes", ndim=1)
-    if not g.any():
-        raise ValueError("slopes: expected an entry other than zero, got only zeros")
-    b1, b2 = _coefficient(beta1, "beta1"), _coefficient(beta2, "beta2")
-    return CycleDrift(slopes=g, ratios=_periodic_average(g, b1) / np.sqrt(_periodic_average(g**2, b2)))
-
-
-def failing_period(*, beta1: float, beta2: float, maximum: int = 100_000) -> int:
-    r"""Find a period P at which Adam starts to end at the wrong point on slopes (P, -1, ..., -1), whose sum is 1.
-
-    P fails and P - 1 does not (found by doubling and bisection); reddi2018-convergence, Theorem 2 says that some period fails.
-
-    Parameters
-    ----------
-    beta1, beta2
-        Momentum coefficients in [0, 1), ``beta1`` below the root of ``beta2``.
-    maximum
-        Largest period tried.
-
-    Raises
-    ------
-    ValueError
-        Also where no period up to ``maximum`` fails.
-    """
-    b2 = as_real(beta2, "beta2", above=0.0, below=1.0)
-    b1 = as_real(beta1, "beta1", minimum=0.0, below=math.sqrt(b2))
-    last = as_count(maximum, "maximum", minimum=2)
-    low, high = 1, 2
-    while _spike_drift(high, b1, b2) >= 0:
-        if high == last:
-            raise ValueError(f"maximum: expected a period that fails, got none up to {last}")
-        low, high = high, min(2 * high, last)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _spike_drift(middle, b1, b2) < 0 else (middle, high)
-    return high
-
-
-@dataclass(frozen=True, kw_only=True)
-class RegretCertificate:
-    """Enclosures of the regret of an exact run and of the bound stated for it, as python-flint balls.
-
-    Attributes
-    ----------
-    steps
-        The time T.
-    regret
-        Ball around R_T.
-    stated_bound
-        Ball around the right-hand side of kingma2014-adam, Theorem 4.1, at the run's own constants.
-    diameter
-        Ball around the largest distance between two of the iterates and the best fixed point.
-    """
-
-    steps: int
-    regret: arb
-    stated_bound: arb
-    diameter: arb
-
-    @property
-    def violated(self) -> bool:
-        """Whether the regret provably exceeds the stated bound."""
-        return bool(self.regret > self.stated_bound)
-
-
-def certified_regret(
-    slopes: Sequence[int],
-    *,
-    steps: int,
-    step_size: Fraction,
-    beta1: Fraction,
-    beta2: Fraction,
-    momentum_decay: Fraction = Fraction(1, 2),
-    x0: Fraction,
-    precision: int = 128,
-) -> RegretCertificate:
-    r"""Enclose the regret of Adam, as published, on the line, and the bound stated for it, in ball arithmetic.
-
-    Losses of slope c are :math:`c\max(x,-1)` for c > 0 and :math:`c\min(x,1)` for c < 0: convex, with gradients bounded by
-    :math:`G_\infty=\max|c|`. No projection, bias correction, ``eps=0``, :math:`\alpha_t=\alpha/\sqrt t` and
-    :math:`\beta_{1,t}=\beta_1\lambda^{t-1}`: the setting of kingma2014-adam, Theorem 4.1, whose bound is
-
-    .. math:: \frac{D^2\sqrt{T\hat v_T}}{2\alpha(1-\beta_1)}
-       +\frac{\alpha(1+\beta_1)G_\infty\|g_{1:T}\|_2}{(1-\beta_1)\sqrt{1-\beta_2}(1-\gamma)^2}
-       +\frac{D^2G_\infty\sqrt{1-\beta_2}}{2\alpha\,b\,(1-\lambda)^2},\qquad\gamma=\frac{\beta_1^2}{\sqrt{\beta_2}},
-
-    with b the smaller of :math:`1-\beta_1` and, where positive, :math:`\beta_1`: the last term circulates in both forms. D
-    includes the distance to the best fixed point.
-
-    Parameters
-    ----------
-    slopes
-        One period of integers, each sign present.
-    steps
-        The time T, a multiple of the period.
-    step_size
-        Fraction :math:`\alpha>0`.
-    beta1, beta2
-        Fractions in [0, 1), ``beta2`` positive, with :math:`\gamma<1`.
-    momentum_decay
-        Fraction :math:`\lambda` in (0, 1).
-    x0
-        Fraction: the start.
-    precision
-        Bits.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument; for ``precision`` when the side of a kink on which an iterate lies was not decided.
-    """
-    g = [int(c) for c in _rationals(slopes, "slopes")]
-    if any(c != d for c, d in zip(g, slopes, strict=True)) or not min(g) < 0 < max(g):
-        raise ValueError("slopes: expected integers of both signs, got " + str(list(slopes)))
-    count = as_count(steps, "steps")
-    if count % len(g):
-        raise ValueError(f"steps: expected a multiple of the period {len(g)}, got {count}")
-    b1, b2 = _rational(beta1, "beta1", one=False), _rational(beta2, "beta2", zero=False, one=False)
-    if b1**4 >= b2:
-        raise ValueError(f"beta1: expected a square below the root of beta2 = {b2}, got {b1}")
-    decay = _rational(momentum_decay, "momentum_decay", zero=False, one=False)
-    (alpha,), (start,) = _rationals([step_size], "step_size"), _rationals([x0], "x0")
-    if alpha <= 0:
-        raise ValueError(f"step_size: expected a positive fraction, got {alpha}")
-    bits = as_count(precision, "precision", minimum=53)
-    before = ctx.prec
-    ctx.prec = bits
-    try:
-        return _enclosed_regret(g, count, alpha, b1, b2, decay, start)
-    finally:
-        ctx.prec = before
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -926,14 +482,14 @@ def _run(
     x0: ArrayLike,
     step_size: float,
     steps: int,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    decay: str,
-    momentum_decay: float,
-    bias_correction: bool,
-    lower: float,
-    upper: float,
+    beta1: float = 0.0,
+    beta2: float = 0.0,
+    eps: float = 0.0,
+    decay: str = "constant",
+    momentum_decay: float = 1.0,
+    bias_correction: bool = False,
+    lower: float = -math.inf,
+    upper: float = math.inf,
 ) -> AdaptiveRun:
     as_function(gradient, "gradient")
     start = as_array(x0, "x0", ndim=1)
@@ -970,132 +526,12 @@ def _run(
             momentum = m / (1 - b1**t)
             denominator = root if method == "adamax" else root / math.sqrt(1 - b2**t)
         rate = alpha / math.sqrt(t) if shrinking else alpha
-        iterates[t] = np.clip(iterates[t - 1] - rate * _quotient(momentum, denominator + added), low, high)
+        iterates[t] = np.clip(iterates[t - 1] - rate * _quotient_or_zero(momentum, denominator + added), low, high)
         gradients[t - 1], denominators[t - 1] = g, denominator
     return AdaptiveRun(iterates=iterates, gradients=gradients, denominators=denominators)
 
 
-@njit(cache=True)
-def _cyclic_kernel(slopes, steps, method, alpha, b1, b2, corrected, flat, radius, start, times, x_out, root_out, regret, squares):  # type: ignore[no-untyped-def]
-    period, d = slopes.shape
-    x = np.full(d, start)
-    m, v, largest, total = np.zeros(d), np.zeros(d), np.zeros(d), np.zeros(d)
-    paid, square_sum = 0.0, 0.0
-    power1, power2 = 1.0, 1.0
-    position = 0
-    for t in range(1, steps + 1):
-        rate = alpha / math.sqrt(t)
-        power1 *= b1
-        power2 *= b2
-        scale1 = 1 / (1 - power1) if corrected else 1.0
-        scale2 = 1 / math.sqrt(1 - power2) if corrected else 1.0
-        record = times[position] == t
-        for i in range(d):
-            slope = slopes[(t - 1) % period, i]
-            g = slope
-            here = x[i]
-            if flat:
-                here = max(here, -radius) if slope > 0 else min(here, radius)
-                if here != x[i]:
-                    g = 0.0
-            paid += slope * here
-            total[i] += slope
-            m[i] = b1 * m[i] + (1 - b1) * g
-            v[i] = v[i] + (g * g - v[i]) / t if method == 2 else b2 * v[i] + (1 - b2) * g * g
-            largest[i] = max(largest[i], v[i])
-            root = math.sqrt(largest[i] if method == 1 else v[i]) * scale2
-            if record:
-                x_out[position, i] = x[i]
-                root_out[position, i] = root
-            if root > 0:
-                square_sum += g * g / (math.sqrt(t) * root)
-                x[i] -= rate * m[i] * scale1 / root
-                if not flat:
-                    x[i] = min(max(x[i], -radius), radius)
-        if record:
-            best = 0.0
-            for i in range(d):
-                best -= radius * abs(total[i])
-            regret[position] = paid - best
-            squares[position] = square_sum
-            position += 1
-
-
-@njit(cache=True)
-def _random_kernel(rare, common, probability, steps, rng, maximum, alpha, b1, b2, radius, x):  # type: ignore[no-untyped-def]
-    for i in range(x.size):
-        m, v, largest = 0.0, 0.0, 0.0
-        for t in range(1, steps + 1):
-            g = rare if rng.random() < probability else common
-            m = b1 * m + (1 - b1) * g
-            v = b2 * v + (1 - b2) * g * g
-            largest = max(largest, v)
-            root = math.sqrt(largest if maximum else v)
-            if root > 0:
-                x[i] = min(max(x[i] - alpha / math.sqrt(t) * m / root, -radius), radius)
-
-
-def _enclosed_regret(
-    slopes: list[int], steps: int, alpha: Fraction, b1: Fraction, b2: Fraction, decay: Fraction, start: Fraction
-) -> RegretCertificate:
-    rate, first, second, fading, x = (_ball(value) for value in (alpha, b1, b2, decay, start))
-    best = arb(-1 if sum(slopes) > 0 else 1)
-    m, v, paid = arb(0), arb(0), arb(0)
-    highest, lowest = x.max(best), x.min(best)
-    power1, power2, momentum, norm = arb(1), arb(1), first, 0
-    for t in range(1, steps + 1):
-        slope = slopes[(t - 1) % len(slopes)]
-        side = x + 1 if slope > 0 else 1 - x
-        if not (side > 0 or side < 0):
-            raise ValueError(f"precision: expected enough bits to decide on which side of its kink iterate {t} lies")
-        inside = bool(side > 0)
-        paid += slope * x if inside else -abs(slope)
-        g = slope if inside else 0
-        norm += g * g
-        m = momentum * m + (1 - momentum) * g
-        v = second * v + (1 - second) * (g * g)
-        momentum, power1, power2 = momentum * fading, power1 * first, power2 * second
-        corrected = v / (1 - power2)
-        highest, lowest = highest.max(x), lowest.min(x)
-        if norm:
-            x -= rate * (m / (1 - power1)) / (t * corrected).sqrt()
-    largest = max(abs(c) for c in slopes)
-    gamma = first**2 / second.sqrt()
-    width = highest - lowest
-    rest = (1 - second).sqrt()
-    bound = (
-        width**2 / (2 * rate * (1 - first)) * (steps * corrected).sqrt()
-        + rate * (1 + first) * largest / ((1 - first) * rest * (1 - gamma) ** 2) * arb(norm).sqrt()
-        + width**2 * largest * rest / (2 * rate * _ball(min(1 - b1, b1 or 1 - b1)) * (1 - fading) ** 2)
-    )
-    # The best fixed point pays -1 per unit of the larger side of the slopes and 1 per unit of the smaller.
-    optimum = -abs(sum(slopes)) * (steps // len(slopes))
-    return RegretCertificate(steps=steps, regret=paid - optimum, stated_bound=bound, diameter=width)
-
-
-def _ball(value: Fraction) -> arb:
-    return arb(fmpq(value.numerator, value.denominator))
-
-
-def _periodic_average(g: FloatArray, b: float) -> FloatArray:
-    """Return the periodic solution of y_j = b y_{j-1} + (1 - b) g_j."""
-    last = lfilter([1 - b], [1.0, -b], g)[-1] / (1 - b**g.size)
-    return np.asarray(lfilter([1 - b], [1.0, -b], g, zi=[b * last])[0])
-
-
-def _spike_drift(period: int, b1: float, b2: float) -> float:
-    slopes = np.full(period, -1.0)
-    slopes[0] = period
-    return cycle_drift(slopes, beta1=b1, beta2=b2).drift
-
-
-def _reflected(increments: FloatArray) -> FloatArray:
-    """Return the periodic solution of e_{j+1} = max(0, e_j + increments_j) for increments of negative sum."""
-    walk = np.concatenate([[0.0], np.cumsum(np.tile(increments, 2))[:-1]])
-    return (walk - np.minimum.accumulate(walk))[increments.size :]
-
-
-def _average(g: list[Fraction], b: Fraction) -> Fraction:
+def _exact_average(g: list[Fraction], b: Fraction) -> Fraction:
     """Return the weighted mean of g_t, g_{t-1}, ... with weights 1, b, b^2, ..., by a Horner scheme in integers."""
     common = math.lcm(*(x.denominator for x in g))
     p, q = b.numerator, b.denominator
@@ -1107,7 +543,7 @@ def _average(g: list[Fraction], b: Fraction) -> Fraction:
     return Fraction(value, weight * common)
 
 
-def _quotient(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+def _quotient_or_zero(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
@@ -1122,13 +558,21 @@ def _coefficient(value: float, name: str) -> float:
     return as_real(value, name, minimum=0.0, below=1.0)
 
 
-def _open_unit(value: Any, name: str, *, one: bool = False) -> Any:
+def _geometric_sum(x: Any, t: int) -> Any:
+    """Return 1 + x + ... + x^(t-1), exact for a fraction; for a float without the cancellation of 1 - x^t near x = 1."""
+    if x == 1:
+        return type(x)(t)
+    return (1 - x**t) / (1 - x) if isinstance(x, Fraction) else math.expm1(t * math.log(x)) / (x - 1)
+
+
+def _unit_number(value: Any, name: str, *, one: bool = False) -> Any:
+    """Return ``value``, a fraction or a float, in (0, 1), or in (0, 1] as told."""
     if isinstance(value, Fraction):
-        return _rational(value, name, zero=False, one=one)
+        return _unit_rational(value, name, zero=False, one=one)
     return as_real(value, name, above=0.0, below=None if one else 1.0, maximum=1.0 if one else None)
 
 
-def _rational(value: Any, name: str, *, zero: bool = True, one: bool) -> Fraction:
+def _unit_rational(value: Any, name: str, *, zero: bool = True, one: bool) -> Fraction:
     """Return ``value`` as a fraction between 0 and 1, ends included as told."""
     (number,) = _rationals([value], name)
     if not (0 <= number <= 1 and (zero or number) and (one or number != 1)):

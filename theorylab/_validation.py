@@ -12,7 +12,18 @@ FloatArray = NDArray[np.float64]
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-__all__ = ["FloatArray", "as_array", "as_count", "as_flag", "as_function", "as_instance", "as_real", "as_text", "one_of"]
+__all__ = [
+    "FloatArray",
+    "as_array",
+    "as_count",
+    "as_flag",
+    "as_function",
+    "as_instance",
+    "as_real",
+    "as_symmetric",
+    "as_text",
+    "one_of",
+]
 
 
 def as_array(
@@ -69,6 +80,34 @@ def as_array(
         raise ValueError(f"{name}: expected positive numbers, got {array.min()}")
     if nonnegative and (array < 0).any():
         raise ValueError(f"{name}: expected non-negative numbers, got {array.min()}")
+    return array
+
+
+def as_symmetric(value: ArrayLike, name: str, *, size: int | None = None, ndim: int = 2) -> FloatArray:
+    """Return ``value`` as by :func:`as_array`, if its last two axes make symmetric matrices.
+
+    Parameters
+    ----------
+    value
+        Shape (n, n), or (m, n, n) for a stack; it may differ from its transpose by the rounding of a product of n terms.
+    name
+        The argument's name in the caller's signature.
+    size
+        Required n.
+    ndim
+        2, or 3 for a stack.
+
+    Raises
+    ------
+    ValueError
+        Naming the argument, what was expected and what came.
+    """
+    array = as_array(value, name, ndim=ndim)
+    if array.shape[-1] != array.shape[-2] or size not in (None, array.shape[-1]):
+        raise ValueError(f"{name}: expected square matrices of size {size or 'n'}, got shape {array.shape}")
+    skew = np.abs(array - np.swapaxes(array, -1, -2)).max()
+    if skew > 8 * array.shape[-1] * np.finfo(np.float64).eps * np.abs(array).max():
+        raise ValueError(f"{name}: expected a symmetric matrix, got one that differs from its transpose by {skew}")
     return array
 
 

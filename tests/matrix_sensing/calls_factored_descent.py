@@ -8,7 +8,6 @@ from theorylab.matrix_sensing.operators import gaussian_operator
 TRUTH = np.diag([1.0, 0.5, 0.0, 0.0])
 START = 0.2 * np.random.default_rng(0).standard_normal((4, 3))
 RIGHT = 0.1 * np.random.default_rng(1).standard_normal((4, 3))
-NEAR = np.diag([1.0, np.sqrt(0.5), 0.1, 0.05])
 
 CALLS = {
     fd.gradient_descent: lambda: {
@@ -17,7 +16,9 @@ CALLS = {
         "step_size": 0.1,
         "steps": 10,
         "operator": gaussian_operator(4, 7, rng=np.random.default_rng(2)),
+        "noise": np.linspace(-0.1, 0.2, 7),
         "initial": START,
+        "observe": np.linalg.norm,
         "init_scale": 0.5,
         "record": np.array([0, 3, 10]),
         "tol": 1e-3,
@@ -28,36 +29,19 @@ CALLS = {
         "step_size": 0.1,
         "steps": 10,
         "operator": gaussian_operator(4, 7, symmetric=False, rng=np.random.default_rng(2)),
+        "noise": np.linspace(-0.1, 0.2, 7),
+        "observe": lambda F, G: F.shape,
         "init_scale": 0.5,
         "right_ratio": 0.3,
         "rng": np.random.default_rng(0),
         "record": np.array([0, 3, 10]),
         "tol": 1e-3,
     },
-    fd.spurious_bounds: lambda: {"start": np.array([0.1, 0.3]), "step_size": 0.2, "steps": 50},
-    fd.error_bounds: lambda: {"truth": TRUTH, "X": NEAR, "step_size": 0.1, "steps": 20},
-    fd.error_law: lambda: {"truth": TRUTH, "X": START, "step_size": 0.2, "multiples": np.array([2.0, 5.0]), "longest": 100_000},
-    fd.late_rate: lambda: {
-        "truth": TRUTH,
-        "F": 2 * START,
-        "G": RIGHT,
-        "step_size": 0.2,
-        "longest": 20_000,
-        "window": (1e-3, 1e-5),
-        "tol": 1e-6,
-    },
-    fd.sensing_limit: lambda: {"truth": TRUTH, "operator": gaussian_operator(4, 60, rng=np.random.default_rng(2))},
-    fd.limit_modes: lambda: {"F": START, "G": RIGHT, "rank": 2, "step_size": 0.1},
-    fd.small_start_slowest: lambda: {"F": START, "G": RIGHT, "truth": TRUTH},
+    fd.spectral_factor: lambda: {"surrogate": TRUTH, "search_rank": 3},
+    fd.spectral_factors: lambda: {"surrogate": np.arange(12.0).reshape(4, 3), "search_rank": 3},
     fd.rebalance: lambda: {"F": START, "G": RIGHT, "scale": 1.0},
-    fd.rebalanced_slowest_bounds: lambda: {
-        "singular_values": np.array([1.0, 0.6]),
-        "error": 0.01,
-        "scale": 0.7,
-        "step_size": 0.1,
-    },
 }
 ACCEPTS = {
-    fd.gradient_descent: {"operator": {"none"}, "record": {"none"}},
-    fd.asymmetric_gradient_descent: {"operator": {"none"}, "record": {"none"}},
+    f: {name: {"none"} for name in ("operator", "noise", "record", "observe")}
+    for f in (fd.gradient_descent, fd.asymmetric_gradient_descent)
 }

@@ -25,6 +25,7 @@ CALLS = {
         "rng": np.random.default_rng(1),
         "starts": 2,
         "iterations": 5,
+        "cells": 2000,
     },
 }
 ACCEPTS = {

@@ -4,6 +4,7 @@ from scipy.sparse.linalg import lsmr
 
 from theorylab.matrix_sensing import (
     MeasurementOperator,
+    contaminate,
     entry_operator,
     fourier_operator,
     gaussian_operator,
@@ -11,7 +12,9 @@ from theorylab.matrix_sensing import (
     rank_one_operator,
     restricted_isometry,
     sign_deviation,
+    sign_scaling,
 )
+from theorylab.matrix_sensing._sign_cover import families, largest_bound
 
 SHAPES = [(4, 9, None, True), (3, 7, 5, False), (1, 1, None, True), (5, 3, 2, False)]
 
@@ -206,3 +209,58 @@ def test_sign_deviation_against_a_grid(kind):
     assert np.linalg.norm(result.matrix) == pytest.approx(1)
     # The grid may miss a cell of constant signs; within a cell the value moves by at most the distance of X.
     assert max(deviations) * 0.95 <= result.found <= result.bound
+
+
+FAMILIES = [((2, 2), 1, True), ((4, 4), 1, True), ((2, 2), 2, True), ((3, 2), 1, False), ((1, 4), 1, False), ((2, 2), 2, False)]
+
+
+@pytest.mark.parametrize(("shape", "rank", "symmetric"), FAMILIES)
+def test_families_cover_every_matrix_and_nothing_else(shape, rank, symmetric):
+    generator, members = rng(7), families(shape, rank, symmetric=symmetric)
+    for family in members:
+        X = family.embed(family.centres + family.halves * generator.uniform(-1, 1, family.centres.shape))
+        np.testing.assert_allclose(np.linalg.norm(X, axis=(1, 2)), 1.0)
+        assert max(np.linalg.matrix_rank(x, tol=1e-12) for x in X) <= rank
+        # The Lipschitz constant, on pairs of points of one cell.
+        moves = [family.halves * generator.uniform(-1, 1, family.centres.shape) for _ in range(2)]
+        images = [family.embed(family.centres + move) for move in moves]
+        steps = np.linalg.norm(moves[0] - moves[1], axis=1)
+        assert (np.linalg.norm(images[0] - images[1], axis=(1, 2)) <= family.lipschitz * steps * (1 + 1e-12)).all()
+    for _ in range(20):
+        left = generator.standard_normal((shape[0], rank))
+        right = left * generator.choice([-1, 1], rank) if symmetric else generator.standard_normal((shape[1], rank))
+        T = left @ right.T / np.linalg.norm(left @ right.T)
+
+        def closeness(X, radius, T=T):
+            return radius - np.linalg.norm(X - T, axis=(1, 2))
+
+        # The maximum over the matrices is 0, at T: a bound below says that T is in no cell.
+        nearest = max(largest_bound(family, closeness, found=0.0, cells=4000) for family in members)
+        assert 0 <= nearest <= 0.5
+
+
+@pytest.mark.parametrize(("n", "rank", "cells", "ratio"), [(2, 1, 20_000, 1.02), (2, 2, 20_000, 1.05), (3, 1, 100_000, 1.3)])
+def test_the_sign_deviation_is_enclosed_in_few_dimensions(n, rank, cells, ratio):
+    m = 400
+    operator = gaussian_operator(n, m, rng=rng(1))
+    noise = np.sqrt(m) * contaminate(m, outlier_fraction=0.3, spread=10.0, rng=rng(2))
+    phi = sign_scaling(1.0, outlier_fraction=0.3, spread=10.0)
+    options = {"rank": rank, "scaling": phi, "starts": 8, "iterations": 200}
+    result = sign_deviation(operator, noise, rng=rng(3), cells=cells, **options)
+    assert result.found <= result.bound <= ratio * result.found
+    coarse = sign_deviation(operator, noise, rng=rng(3), cells=2000, **options)
+    assert coarse.found == result.found
+    assert coarse.bound >= result.bound
+    # Any other matrix of the rank stays below.
+    for seed in range(200):
+        left = rng(seed).standard_normal((n, rank))
+        X = (left * rng(seed + 1).choice([-1, 1], rank)) @ left.T
+        X /= np.linalg.norm(X)
+        D = operator.adjoint(np.sign(operator.forward(X) - noise / np.sqrt(m))) / np.sqrt(m) - phi * X
+        assert np.linalg.norm(np.sort(np.abs(np.linalg.eigvalsh(D)))[-rank:]) / phi <= result.bound
+
+
+def test_in_many_dimensions_the_sign_deviation_is_bounded_by_the_spectrum():
+    operator = gaussian_operator(6, 50, rng=rng(1))
+    result = sign_deviation(operator, np.zeros(50), rank=2, scaling=0.8, rng=rng(2), starts=1, iterations=5)
+    assert result.bound == pytest.approx(1 + np.linalg.norm(operator.stacked, 2) / 0.8, rel=1e-12)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.integrate import solve_ivp
 
-from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real
+from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real, as_symmetric
 
 __all__ = [
     "GeneratorDescent",
@@ -581,15 +581,10 @@ def deep_rate(target: ArrayLike, rank: int, *, depth: int = 1) -> float:
 
 def _spectrum(value: ArrayLike, name: str = "target") -> tuple[FloatArray, FloatArray]:
     """Return eigenvalues, decreasing and non-negative, and eigenvectors."""
-    S = as_array(value, name, ndim=2)
+    S = as_symmetric(value, name)
     n = S.shape[0]
-    if S.shape[1] != n:
-        raise ValueError(f"{name}: expected a square matrix, got shape {S.shape}")
-    rounding = 8 * n * _EPS * np.abs(S).max()  # of a product of n terms
-    if np.abs(S - S.T).max() > rounding:
-        raise ValueError(f"{name}: expected a symmetric matrix")
     values, vectors = np.linalg.eigh((S + S.T) / 2)
-    if values[0] < -n * rounding:
+    if values[0] < -8 * n**2 * _EPS * np.abs(S).max():  # n times the rounding of a product of n terms
         raise ValueError(f"{name}: expected a positive semi-definite matrix, got the eigenvalue {values[0]}")
     return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
 

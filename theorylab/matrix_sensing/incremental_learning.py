@@ -21,7 +21,7 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize, minimize_scalar
 
-from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real
+from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real, as_symmetric
 from theorylab.matrix_sensing.operators import MeasurementOperator, pack_symmetric, unpack_symmetric
 
 IntArray = NDArray[np.int64]
@@ -36,8 +36,6 @@ __all__ = [
     "population_visit",
     "staircase",
 ]
-
-_EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,8 +252,8 @@ class Staircase:
         Recorded steps, shape ``(T,)``.
     distances
         $\|U_tU_t^\top-Z_s\|_F$ there, shape ``(T, S)``.
-    spectra
-        Eigenvalues of $U_tU_t^\top$ there, decreasing, shape ``(T, min(n, k))``.
+    states
+        $U_t$ there, shape ``(T, n, k)``.
     """
 
     closest: FloatArray
@@ -263,7 +261,12 @@ class Staircase:
     U: FloatArray
     iterations: IntArray
     distances: FloatArray
-    spectra: FloatArray
+    states: FloatArray
+
+    @property
+    def spectra(self) -> FloatArray:
+        r"""Eigenvalues of $U_tU_t^\top$ at the recorded steps, decreasing, shape ``(T, min(n, k))``."""
+        return np.asarray(np.linalg.svd(self.states, compute_uv=False) ** 2)
 
 
 def staircase(
@@ -308,8 +311,7 @@ def staircase(
     _visit(U, M, gram, Z, eta, steps, schedule, closest, visits, states, distances)
     if not np.isfinite(U).all():
         raise ValueError(f"step_size: expected one for which the descent stays bounded, got {eta}")
-    spectra = np.linalg.svd(states, compute_uv=False) ** 2
-    return Staircase(closest, visits, U, schedule, distances, spectra)
+    return Staircase(closest, visits, U, schedule, distances, states)
 
 
 @dataclass(frozen=True)
@@ -404,10 +406,7 @@ def _problem(truth: ArrayLike, operator: MeasurementOperator) -> tuple[FloatArra
     operator = as_instance(operator, "operator", MeasurementOperator)
     if not operator.symmetric:
         raise ValueError("operator: expected symmetric measurements, got general ones")
-    M = as_array(truth, "truth", shape=operator.shape)
-    if np.abs(M - M.T).max() > 8 * len(M) * _EPS * np.abs(M).max():  # rounding of a product of n terms
-        raise ValueError("truth: expected a symmetric matrix")
-    return M, operator.stacked.T @ operator.stacked
+    return as_symmetric(truth, "truth", size=operator.n_rows), operator.stacked.T @ operator.stacked
 
 
 def _normal(matrix: FloatArray, gram: FloatArray) -> FloatArray:

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab._validation import FloatArray, as_array, as_count, as_real, as_symmetric
 
 __all__ = [
     "LiftedHessian",
@@ -437,12 +437,7 @@ def _sizes(truth: ArrayLike, point: ArrayLike) -> tuple[tuple[float, float], flo
 
 
 def _symmetric(matrices: ArrayLike) -> FloatArray:
-    A = as_array(matrices, "matrices", ndim=3)
-    if A.shape[1] != A.shape[2]:
-        raise ValueError(f"matrices: expected square matrices, shape (m, n, n), got shape {A.shape}")
-    skew = np.abs(A - A.transpose(0, 2, 1)).max()
-    if skew > 8 * A.shape[1] * _EPS * np.abs(A).max():  # rounding of a product of n terms
-        raise ValueError(f"matrices: expected symmetric matrices, got one that differs from its transpose by {skew}")
+    A = as_symmetric(matrices, "matrices", ndim=3)
     return (A + A.transpose(0, 2, 1)) / 2
 
 

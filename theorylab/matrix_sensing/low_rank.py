@@ -18,7 +18,7 @@ from enum import Enum
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab._validation import FloatArray, as_array, as_count, as_real, as_symmetric
 
 __all__ = [
     "LowRankAutoencoder",
@@ -124,9 +124,7 @@ def weighted_truncation(matrix: ArrayLike, metric: ArrayLike, rank: int) -> Floa
     """
     B = as_array(matrix, "matrix", ndim=2)
     d = B.shape[0]
-    Q = as_array(metric, "metric", shape=(d, d))
-    if np.abs(Q - Q.T).max() > 8 * d * _EPS * np.abs(Q).max():  # rounding of a product of d terms
-        raise ValueError("metric: expected a symmetric matrix")
+    Q = as_symmetric(metric, "metric", size=d)
     values, vectors = np.linalg.eigh((Q + Q.T) / 2)
     if values[0] <= d * _EPS * values[-1]:
         raise ValueError(f"metric: expected a positive definite matrix, got the eigenvalue {values[0]}")

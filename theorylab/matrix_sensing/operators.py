@@ -11,7 +11,8 @@ basis (entries, Hartley waves, Pauli strings) times $\sqrt{N/m}$, $N$ the dimens
 How far one draw is from its mean on matrices of rank at most $r$ is measured by
 $$\delta_r=\sup_{X}\big|\|\mathcal A(X)\|^2-1\big|,\qquad\delta_r^{\pm}=\sup_{X,Y}\frac1\varphi\Big|\Big\langle\tfrac1{\sqrt
 m}\mathcal A^*\mathrm{sign}(\mathcal A(X)-s)-\varphi X,Y\Big\rangle\Big|,\qquad\|X\|_F=\|Y\|_F=1,$$
-restricted isometry and Sign-RIP; both suprema are bounded from below by local search and from above by spectra.
+restricted isometry and Sign-RIP; both suprema are bounded from below by local search and from above by spectra, the second in
+few dimensions by a covering.
 """
 
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_instance, as_real
+from theorylab.matrix_sensing._sign_cover import families, largest_bound
 
 __all__ = [
     "MeasurementOperator",
@@ -451,13 +453,16 @@ def sign_deviation(
     rng: np.random.Generator,
     starts: int = 4,
     iterations: int = 100,
+    cells: int = 20_000,
 ) -> RestrictedDeviation:
     r"""Bound the Sign-RIP deviation $\delta_r^\pm$ over $X,Y$ of rank at most $r$ and unit norm.
 
     The supremum over $Y$ is the norm of the $r$ largest singular values and is taken exactly. The objective is piecewise smooth
-    with jumps in $X$, so $X$ is improved by random low-rank moves whose size shrinks when they fail. From above, every sign
-    vector has $\|\frac1{\sqrt m}\mathcal A^*\epsilon\|_F\le\sigma_1$, the largest singular value of the stacked matrix, so
-    $\delta_r^\pm\le1+\sigma_1/\varphi$ (rank-free).
+    with jumps in $X$, so $X$ is improved by random low-rank moves whose size shrinks when they fail. From above, where the unit
+    matrices of rank at most $r$ have at most three dimensions ($r=1$ up to size 4, or 3 by 2; all symmetric matrices of size 2),
+    they are covered by cells in which most signs are constant, and the bound tightens with their number. Elsewhere every
+    sign vector has $\|\frac1{\sqrt m}\mathcal A^*\epsilon\|_F\le\sigma_1$, the largest singular value of the stacked matrix, so
+    $\delta_r^\pm\le1+\sigma_1/\varphi$: rank-free, valid and loose, as no better bound at a reasonable cost is known to us.
 
     Parameters
     ----------
@@ -473,6 +478,8 @@ def sign_deviation(
         Draws the starts and moves.
     starts, iterations
         Number of local searches, and moves of each.
+    cells
+        Largest number of cells of a covering.
 
     Returns
     -------
@@ -495,6 +502,7 @@ def sign_deviation(
     phi = as_real(scaling, "scaling", above=0.0)
     rng = as_instance(rng, "rng", np.random.Generator)
     starts, iterations = as_count(starts, "starts"), as_count(iterations, "iterations")
+    cells = as_count(cells, "cells")
 
     def deviation(X: FloatArray) -> float:
         D = operator.adjoint(np.sign(operator.forward(X) - s)) / np.sqrt(m) - phi * X
@@ -504,7 +512,23 @@ def sign_deviation(
     candidates = [_random_low_rank(operator, r, rng) for _ in range(starts)]
     searched = [_climb(deviation, X, operator, r, rng, iterations) for X in candidates]
     found, best = max(searched, key=lambda pair: pair[0])
-    return RestrictedDeviation(found, 1.0 + float(np.linalg.norm(operator.stacked, 2)) / phi, best)
+    stacked = operator.stacked
+    gram = stacked.T @ stacked if m >= stacked.shape[1] else stacked @ stacked.T
+    spectral = float(np.sqrt(np.linalg.eigvalsh(gram)[-1]))
+    sizes = np.linalg.norm(stacked, axis=1)
+
+    def in_balls(X: FloatArray, radius: FloatArray) -> FloatArray:
+        flat = np.array([operator._flatten(matrix) for matrix in X])
+        residuals = flat @ stacked.T - s
+        unknown = np.abs(residuals) <= np.outer(radius, sizes)
+        image = np.where(unknown, 0.0, np.sign(residuals)) @ stacked / np.sqrt(m) - phi * flat
+        sigma = np.linalg.svd(np.array([operator._unflatten(row) for row in image]), compute_uv=False)[:, :r]
+        flips = np.minimum(unknown @ sizes / np.sqrt(m), spectral * np.sqrt(unknown.mean(axis=1)))
+        return np.asarray((np.linalg.norm(sigma, axis=1) + flips) / phi + radius)
+
+    covers = families(operator.shape, r, symmetric=operator.symmetric)
+    bounds = [largest_bound(family, in_balls, found=found, cells=cells // len(covers)) for family in covers]
+    return RestrictedDeviation(found, min(1.0 + spectral / phi, max(bounds, default=np.inf)), best)
 
 
 def _climb(

@@ -19,7 +19,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real
+from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real, as_symmetric
+from theorylab.matrix_sensing.factored_descent import spectral_factor
 from theorylab.matrix_sensing.operators import MeasurementOperator, pack_symmetric, unpack_symmetric
 
 IntArray = NDArray[np.int64]
@@ -238,11 +239,11 @@ def spectral_start(operator: MeasurementOperator, measurements: ArrayLike, *, se
     y = _data(operator, measurements)
     k = as_count(search_rank, "search_rank", maximum=operator.n_rows)
     alpha = as_real(init_scale, "init_scale", above=0.0)
-    values, vectors = np.linalg.eigh(operator.adjoint(np.sign(y)))
-    if values[-1] <= 0:
+    signs = operator.adjoint(np.sign(y))
+    start = spectral_factor(signs, search_rank=k)
+    if not start.any():
         raise ValueError("measurements: expected data whose sign matrix has a positive eigenvalue, got none")
-    top = np.maximum(values[::-1][:k], 0.0)
-    return np.asarray(alpha * vectors[:, ::-1][:, :k] * np.sqrt(top / np.abs(values).max()))
+    return np.asarray(alpha * start / np.sqrt(np.linalg.norm(signs, 2)))
 
 
 def subgradient_method(
@@ -370,9 +371,7 @@ def first_order_error(
         If an argument is invalid.
     """
     s = _data(operator, noise, "noise")
-    M = as_array(truth, "truth", shape=operator.shape)
-    if np.abs(M - M.T).max() > 1e-12 * np.abs(M).max():
-        raise ValueError("truth: expected a symmetric matrix")
+    M = as_symmetric(truth, "truth", size=operator.n_rows)
     r = as_count(rank, "rank", maximum=len(M))
     nu = as_real(noise_spread, "noise_spread", above=0.0)
     values, vectors = np.linalg.eigh(M)
@@ -391,18 +390,33 @@ def _data(operator: MeasurementOperator, values: ArrayLike, name: str = "measure
 
 @njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
 def _sign_product(stacked: FloatArray, vector: FloatArray, y: FloatArray, image: FloatArray) -> float:
-    """Write ``stacked.T @ sign(stacked @ vector - y)`` to ``image`` in one pass over ``stacked``; return the l1 norm."""
+    """Write ``stacked.T @ sign(stacked @ vector - y)`` to ``image`` in one pass over ``stacked``; return the l1 norm.
+
+    As in `normal_product`, four rows at a time stay in cache between the inner product and the update.
+    """
     m, width = stacked.shape
     image[:] = 0.0
     loss = 0.0
-    for i in range(m):
-        residual = -y[i]
+    whole = m - m % 4
+    for i in range(0, whole, 4):
+        r0, r1, r2, r3 = -y[i], -y[i + 1], -y[i + 2], -y[i + 3]
         for j in range(width):
-            residual += stacked[i, j] * vector[j]
-        loss += abs(residual)
-        sign = 1.0 if residual > 0 else (-1.0 if residual < 0 else 0.0)
+            r0 += stacked[i, j] * vector[j]
+            r1 += stacked[i + 1, j] * vector[j]
+            r2 += stacked[i + 2, j] * vector[j]
+            r3 += stacked[i + 3, j] * vector[j]
+        loss += abs(r0) + abs(r1) + abs(r2) + abs(r3)
+        s0, s1, s2, s3 = np.sign(r0), np.sign(r1), np.sign(r2), np.sign(r3)
         for j in range(width):
-            image[j] += sign * stacked[i, j]
+            image[j] += s0 * stacked[i, j] + s1 * stacked[i + 1, j] + s2 * stacked[i + 2, j] + s3 * stacked[i + 3, j]
+    for i in range(whole, m):
+        r0 = -y[i]
+        for j in range(width):
+            r0 += stacked[i, j] * vector[j]
+        loss += abs(r0)
+        s0 = np.sign(r0)
+        for j in range(width):
+            image[j] += s0 * stacked[i, j]
     return loss
 
 

@@ -6,36 +6,14 @@ target is a time or a rate, the peer is that limit. Ours includes the certificat
 neurons, noise 0.1, beta a twentieth of the smallest one for which zero is optimal.
 """
 
-from collections.abc import Callable
-from statistics import median
 from time import perf_counter
 
 import cvxpy as cp
 import numpy as np
 from threadpoolctl import threadpool_limits
+from timing import row, seconds
 
 from theorylab.convex_relu import enumerate_arrangements, sample_arrangements, train, train_gated, zero_threshold
-
-
-def seconds(run: Callable[[], object], repetitions: int = 5) -> float:
-    run()
-    times = []
-    for _ in range(repetitions):
-        start = perf_counter()
-        run()
-        times.append(perf_counter() - start)
-    return median(times)
-
-
-def row(task: str, ours: float, peer: str, theirs: float, target: float) -> dict[str, object]:
-    return {
-        "task": task,
-        "ours_seconds": ours,
-        "peer": peer,
-        "peer_seconds": theirs,
-        "ratio": ours / theirs,
-        "target": target,
-    }
 
 
 def planted(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:

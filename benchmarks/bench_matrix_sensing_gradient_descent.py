@@ -6,36 +6,12 @@ the form that the library stores (m x n (n + 1) / 2). Without measurements the p
 """
 
 from collections.abc import Callable
-from statistics import median
-from time import perf_counter
 
 import numpy as np
 from threadpoolctl import threadpool_limits
+from timing import row, seconds
 
 from theorylab.matrix_sensing import gaussian_operator, gradient_descent
-
-REPETITIONS = 7
-
-
-def seconds(run: Callable[[], object], repetitions: int = REPETITIONS) -> float:
-    run()
-    times = []
-    for _ in range(repetitions):
-        start = perf_counter()
-        run()
-        times.append(perf_counter() - start)
-    return median(times)
-
-
-def row(task: str, ours: float, peer: str, theirs: float, target: float) -> dict[str, object]:
-    return {
-        "task": task,
-        "ours_seconds": ours,
-        "peer": peer,
-        "peer_seconds": theirs,
-        "ratio": ours / theirs,
-        "target": target,
-    }
 
 
 def sensing(n: int = 100, k: int = 20, m: int = 5000, rank: int = 5, steps: int = 10) -> list[dict[str, object]]:

@@ -1,13 +1,12 @@
 """Learning curve of 50 sample sizes on 100,000 eigenvalues: one thread, medians, against one scipy brentq per size."""
 
 import math
-import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
 from scipy.optimize import brentq
 from threadpoolctl import threadpool_limits
+from timing import row, seconds
 
 from theorylab.random_features import learning_curve
 
@@ -41,16 +40,6 @@ def with_brentq(eigenvalues: np.ndarray, coefficients: np.ndarray, n_features: i
     return np.array(risks)
 
 
-def median_seconds(call: Callable[[], object], repeats: int) -> float:
-    call()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
-
-
 def rows() -> list[dict[str, object]]:
     """Measure kernel regression and random features; the two sides must agree before they are timed."""
     modes = np.arange(1, 100_001)
@@ -64,21 +53,12 @@ def rows() -> list[dict[str, object]]:
                 return curve.test_risk
 
             np.testing.assert_allclose(ours(), with_brentq(lam, v, features), rtol=1e-8)
-            mine = median_seconds(ours, 11)
-            theirs = median_seconds(lambda features=features: with_brentq(lam, v, features), 3)
-            table.append(
-                {
-                    "task": f"learning curve, 50 sizes, 1e5 eigenvalues, {name}",
-                    "ours_seconds": mine,
-                    "peer": "scipy brentq per size",
-                    "peer_seconds": theirs,
-                    "ratio": theirs / mine,
-                    "target": "below 0.5 s on one thread",
-                }
-            )
+            theirs = seconds(lambda features=features: with_brentq(lam, v, features), 3)
+            task = f"learning curve, 50 sizes, 1e5 eigenvalues, {name}"
+            table.append(row(task, seconds(ours, 11), "scipy brentq per size", theirs, "ours < 0.5 s"))
     return table
 
 
 if __name__ == "__main__":
-    for row in rows():
-        print(row)
+    for line in rows():
+        print(line)

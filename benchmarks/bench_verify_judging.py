@@ -1,9 +1,8 @@
 """Overhead of judging: a claim with one case and one control, against calling its check twice."""
 
-import statistics
-import time
-from collections.abc import Callable
 from typing import Any
+
+from timing import row, seconds
 
 from theorylab.verify import Evidence, at_most, claim, judge
 
@@ -20,26 +19,12 @@ def example(x: float, seed: int) -> Evidence:
     return at_most(x, 2 * x)
 
 
-def seconds(task: Callable[[], Any], repetitions: int = 200) -> float:
-    times = []
-    for _ in range(repetitions):
-        started = time.perf_counter()
-        task()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
 def rows() -> list[dict[str, Any]]:
-    judged = seconds(lambda: judge(example))
-    alone = seconds(lambda: (example(x=1.0, seed=0), example(x=-1.0, seed=0)))
-    overhead = judged - alone
-    return [
-        {
-            "task": "judging overhead of one claim",
-            "ours_seconds": overhead,
-            "peer": "its two checks alone",
-            "peer_seconds": alone,
-            "ratio": judged / alone,
-            "target": "overhead < 1e-3 s",
-        }
-    ]
+    alone = seconds(lambda: (example(x=1.0, seed=0), example(x=-1.0, seed=0)), 200)
+    overhead = seconds(lambda: judge(example), 200) - alone
+    return [row("judging overhead of one claim", overhead, "its two checks alone", alone, "ours < 1e-3 s")]
+
+
+if __name__ == "__main__":
+    for line in rows():
+        print(line)

@@ -1,5 +1,6 @@
 """Every experiment of the checkout: quick verdicts, property tests on the hypothesis space, coverage of the corpus, the index."""
 
+import inspect
 import json
 import time
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from theorylab.corpus import papers
-from theorylab.verify import Verdict, judge_all, strategy
+from theorylab.verify import Grade, Verdict, judge_all, strategy
 from theorylab.verify.claims import evaluate
 from theorylab.verify.index import committed, paper_index
 from theorylab.verify.runner import discover, load
@@ -81,6 +82,14 @@ def test_claims_hold_throughout_their_space(name):
 @pytest.mark.parametrize("name", WITH_SPACE)
 def test_claims_hold_throughout_their_space_long(name):
     judge_draws(CLAIMS[name], *LONG)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)
+def test_a_search_can_raise_the_draws_of_statistical_claims(experiment):
+    records = committed(ROOT, experiment)
+    for claim in experiment.claims:
+        if claim.space and records[claim.slug]["grade"] == Grade.STATISTICAL:
+            assert "n_draws" in inspect.signature(claim.check).parameters, claim.slug
 
 
 def test_started_papers_are_covered_claim_by_claim():

@@ -17,14 +17,14 @@ def directions(rng, count, sector):
 
 
 @cache
-def improvements(n, n_samples, ratio, repeats, seed, sector):
+def improvements(n, n_samples, ratio, n_draws, seed, sector):
     """Over fresh samples of patterns: exact probability that one more helps, true and certified suboptimality."""
     rng = np.random.default_rng(seed)
     X, y = rng.normal(size=(n, 2)), rng.normal(size=n)
     beta = ratio * cr.zero_threshold(X, y)
     best = cr.train(X, y, beta).dual_objective
     rows = []
-    for _ in range(repeats):
+    for _ in range(n_draws):
         patterns = np.unique(directions(rng, n_samples, sector) @ X.T >= 0, axis=0)
         result = cr.train(X, y, beta, arrangements=patterns)
         v = cr.improvement_probability(X, result.certificate.dual, beta, law="patterns")
@@ -43,13 +43,13 @@ def improvements(n, n_samples, ratio, repeats, seed, sector):
     kind="inequality",
     cases={
         "quick": [{"n": 4, "n_samples": 12}, {"n": 8, "n_samples": 40}, {"n": 8, "n_samples": 160}],
-        "full": [{"n": n, "n_samples": N, "repeats": 80} for n in (4, 8) for N in (10, 16, 32, 64, 128, 256)],
+        "full": [{"n": n, "n_samples": N, "n_draws": 80} for n in (4, 8) for N in (10, 16, 32, 64, 128, 256)],
     },
     space={"n": Int(3, 8), "n_samples": Int(16, 128), "ratio": Real(0.02, 0.5)},
     breaks={"directions from one quadrant only": {"sector": np.pi / 2}},
 )
-def sampled_patterns_improvement_bound(n, n_samples, seed, ratio=0.1, repeats=25, sector=2 * np.pi) -> Evidence:
-    v, _, _ = improvements(n, n_samples, ratio, repeats, seed, sector)
+def sampled_patterns_improvement_bound(n, n_samples, seed, ratio=0.1, n_draws=25, sector=2 * np.pi) -> Evidence:
+    v, _, _ = improvements(n, n_samples, ratio, n_draws, seed, sector)
     level = min(0.9, 2 * n / n_samples)
     tail = cr.improvement_tail_bound(n, n_samples, level)
     return all_of(

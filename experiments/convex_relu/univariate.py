@@ -264,11 +264,11 @@ def _(ax, runs: Runs) -> None:
     sources=["parhi2023-deep, argument of Maurey, Jones and Barron"],
     origin="derived",
     kind="identity",
-    cases={"quick": [{"dimension": d} for d in (2, 100)], "full": [{"dimension": d, "draws": 8000} for d in (2, 10, 100)]},
+    cases={"quick": [{"dimension": d} for d in (2, 100)], "full": [{"dimension": d, "n_draws": 8000} for d in (2, 10, 100)]},
     space={"dimension": Int(1, 50), "n_units": Int(3, 20)},
     breaks={"units drawn uniformly": {"uniform": True}},
 )
-def maurey_dimension_free_rate(dimension, seed, n_units=12, draws=4000, uniform=False) -> Evidence:
+def maurey_dimension_free_rate(dimension, seed, n_units=12, n_draws=4000, uniform=False) -> Evidence:
     rng = np.random.default_rng(seed)
     inputs, units = rng.normal(size=(40, dimension)), rng.normal(size=(dimension, n_units))
     atoms = np.maximum(inputs @ units / np.sqrt(dimension), 0)
@@ -276,7 +276,8 @@ def maurey_dimension_free_rate(dimension, seed, n_units=12, draws=4000, uniform=
     law = np.full(n_units, 1 / n_units) if uniform else None
     sizes = np.array([4, 16, 64, 256])
     errors = np.stack(
-        [cr.maurey_errors(atoms, c, int(n), n_draws=draws, probabilities=law, seed=seed + i) for i, n in enumerate(sizes)], axis=1
+        [cr.maurey_errors(atoms, c, int(n), n_draws=n_draws, probabilities=law, seed=seed + i) for i, n in enumerate(sizes)],
+        axis=1,
     )
     exact = np.array([cr.maurey_mean_squared_error(atoms, c, int(n)) for n in sizes])
     size = np.sum((atoms @ c) ** 2)

@@ -77,7 +77,7 @@ def half_width(samples: np.ndarray) -> np.ndarray:
     cases={
         "quick": [{"d": 3, "norm": 1.0, "p": p, "mean": mu, "spread": tau} for p, mu, tau in LAWS],
         "full": [
-            {"d": 4, "norm": norm, "p": p, "mean": mu, "spread": tau, "samples": 700_000}
+            {"d": 4, "norm": norm, "p": p, "mean": mu, "spread": tau, "n_draws": 700_000}
             for norm in (0.5, 1.0, 3.0)
             for p, mu, tau in LAWS
         ],
@@ -87,15 +87,15 @@ def half_width(samples: np.ndarray) -> np.ndarray:
     shifts={"outliers not counted": {"counted": 0.0}},
 )
 def sign_rip_expectation(
-    d, norm, p, mean, spread, seed: int, samples=250_000, sparse=False, adversarial=False, counted=1.0
+    d, norm, p, mean, spread, seed: int, n_draws=250_000, sparse=False, adversarial=False, counted=1.0
 ) -> Evidence:
     rng = np.random.default_rng(seed)
     X = np.arange(1.0, d * d + 1).reshape(d, d)
     X *= norm / np.linalg.norm(X)
-    A = rng.standard_normal((samples, d, d))
+    A = rng.standard_normal((n_draws, d, d))
     if sparse:  # variance one, but not invariant under rotations
         A = np.sign(A) * (rng.random(A.shape) < 0.1) / np.sqrt(0.1)
-    s = contaminate(samples, outlier_fraction=p, mean=mean, spread=spread, rng=rng) * np.sqrt(samples)
+    s = contaminate(n_draws, outlier_fraction=p, mean=mean, spread=spread, rng=rng) * np.sqrt(n_draws)
     if adversarial:
         s = np.where(A[:, 0, 0] > 0, s, 0.0)
     signed = np.sign(np.tensordot(A, X) - s)[:, None, None] * A

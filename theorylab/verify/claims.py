@@ -208,7 +208,8 @@ def claim(
         Keyword arguments of the check for each judged instance; ``{"quick": [...], "full": [...]}`` where they differ.
     space
         Where the hypotheses hold: keyword -> domain. None where the statement has no remainder for general instances: then only
-        the declared cases are judged.
+        the declared cases are judged. A statistical check with a space takes the number of its independent draws as ``n_draws``,
+        so that :func:`theorylab.verify.falsify` can raise it before it reports a counterexample.
     breaks
         Negative controls, name -> changed keywords (or a function of the case that returns them): a hypothesis is broken, so the
         check must come out decisively false. Judged on the last case.

@@ -130,7 +130,7 @@ def _(ax, runs: Runs) -> None:
         "n": Int(1, 6),
         "d": Int(lambda p: p["n_classes"] - 1, 6),
         "alpha": Real(0.02, 0.6),
-        "lam": Real(1e-3, lambda p: 0.8 * (1 - p["alpha"]) / (p["n_classes"] * np.sqrt(p["n"])), log=True),
+        "lam": Real(1e-3, lambda p: 0.8 * (1 - p["alpha"]) / (p["n_classes"] * p["n"] ** 0.5), log=True),
     },
     breaks={"unequal classes and a free bias: label smoothing misfits the small ones": {"largest": 30, "lam": 0.1, "n": 2}},
 )

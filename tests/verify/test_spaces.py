@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from theorylab.verify import Choice, Int, Real, strategy
-from theorylab.verify.spaces import contains, dimension, draw, instance_at
+from theorylab.verify.spaces import contains, dimension, draw, hypotheses, instance_at
 
 SPACE = {
     "r": Int(1, 4),
@@ -73,3 +73,20 @@ def test_impossible_domains_are_refused():
         instance_at({"n": Int(1, 3)}, [1.5])
     with pytest.raises(ValueError, match="options"):
         Choice([])
+
+
+def test_hypotheses_are_written_out():
+    space = {
+        "r": Int(1, 3),
+        "k": Int(lambda p: p["r"] + 1, 12),
+        "x": Real(0.5, lambda p: 2 * p["k"], size=lambda p: p["k"], capacity=12),
+        "y": Real(0.0, lambda p: max(p["r"], 2)),
+        "side": Choice(["left", "right"]),
+    }
+    assert hypotheses(space) == {
+        "r": "an integer from 1 to 3",
+        "k": "an integer from r + 1 to 12",
+        "x": "reals of shape (k) from 0.5 to 2*k",
+        "y": "a real number from 0.0 to a bound that depends on the names before",
+        "side": "one of left, right",
+    }

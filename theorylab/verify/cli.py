@@ -13,6 +13,7 @@ from rich.table import Table
 
 from theorylab.verify.claims import Claim, Preset
 from theorylab.verify.runner import Experiment, Outcome, discover, find_root, load, name_of, outputs, run, versions
+from theorylab.verify.spaces import hypotheses
 
 __all__ = ["app", "main", "run_script"]
 
@@ -80,9 +81,8 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="theme/module:
         for claim in claims:
             out.rule(experiment.claim_name(claim), align="left")
             out.print(claim.statement, markup=False)
-            space = claim.space or {}
-            for key, domain in space.items():
-                out.print(f"  {key}: {domain}", markup=False)
+            for key, where in hypotheses(claim.space or {}).items():
+                out.print(f"  {key}: {where}", markup=False)
             out.print(f"origin: {claim.origin}; kind: {claim.kind}; sources: {'; '.join(claim.sources)}", markup=False)
             for key in claim.papers:
                 out.print(paper(key).bibtex if key in keys else f"{key}: not in the corpus", markup=False)

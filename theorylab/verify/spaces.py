@@ -18,7 +18,19 @@ from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real
 
-__all__ = ["Choice", "Domain", "Instance", "Int", "Real", "contains", "dimension", "draw", "instance_at", "strategy"]
+__all__ = [
+    "Choice",
+    "Domain",
+    "Instance",
+    "Int",
+    "Real",
+    "contains",
+    "dimension",
+    "draw",
+    "hypotheses",
+    "instance_at",
+    "strategy",
+]
 
 Instance = Mapping[str, Any]
 Bound = float | Callable[[Instance], float]
@@ -247,6 +259,33 @@ def strategy(space: Mapping[str, Domain]) -> Any:
         return instance_at(space, u)
 
     return cube.map(at)
+
+
+def hypotheses(space: Mapping[str, Domain]) -> dict[str, str]:
+    """Say for each name of the space where its values lie; bounds that depend on earlier names are written in these names."""
+    import sympy as sp
+
+    symbols = {name: sp.Symbol(name) for name in as_instance(space, "space", Mapping)}
+
+    def written(value: Any) -> str:
+        if not callable(value):
+            return str(value)
+        try:
+            return str(value(symbols))
+        except TypeError:  # not made of arithmetic alone
+            return "a bound that depends on the names before"
+
+    def sentence(domain: Domain) -> str:
+        if isinstance(domain, Int):
+            return f"an integer from {written(domain.low)} to {written(domain.high)}"
+        if isinstance(domain, Real):
+            kind = "a real number" if domain.size is None else f"reals of shape ({written(domain.size).strip('()')})"
+            return f"{kind} from {written(domain.low)} to {written(domain.high)}"
+        if isinstance(domain, Choice):
+            return "one of " + ", ".join(map(str, domain.options))
+        return str(domain)
+
+    return {name: sentence(domain) for name, domain in space.items()}
 
 
 def _resolve(bound: Bound, earlier: Instance) -> float:

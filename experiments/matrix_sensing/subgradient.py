@@ -176,7 +176,7 @@ def _(ax, runs: Runs) -> None:
     origin="derived",
     kind="rate",
     cases={
-        "quick": [{"n": 8, "r": 1, "alpha": 1e-8, "repetitions": 16, "grid": 1.3}],
+        "quick": [{"n": 8, "r": 1, "alpha": 1e-8, "repetitions": 20, "grid": 1.3}],
         "full": [{"n": n, "r": r, "alpha": 1e-12, "repetitions": 24, "grid": 1.2} for n, r in ((12, 2), (12, 1))],
     },
     breaks={"large start": {"alpha": 0.3}},
@@ -244,7 +244,7 @@ def least_errors(n, r, m, k, repetitions, seed) -> np.ndarray:
     origin="derived",
     kind="limit",
     cases={
-        "quick": [{"n": 5, "r": 1, "m": 200, "k": 5, "repetitions": 18}],
+        "quick": [{"n": 4, "r": 1, "m": 160, "k": 4, "repetitions": 20}],
         "full": [{"n": 8, "r": 1, "m": 320, "k": k, "repetitions": 24} for k in (2, 8)],
     },
     breaks={"r' = r": lambda c: {"k": c["r"]}},
@@ -349,7 +349,7 @@ def error_paths(n, r, m, k, alpha, ratio, repetitions, seed) -> np.ndarray:
     origin="derived",
     kind="rate",
     cases={
-        "quick": [{"n": 6, "r": 1, "m": 240, "k": 6, "repetitions": 18}],
+        "quick": [{"n": 6, "r": 1, "m": 240, "k": 6, "repetitions": 20, "alpha": 1e-14}],
         "full": [{"n": 12, "r": 1, "m": 480, "k": k, "repetitions": 24} for k in (1, 6, 12)],
     },
     breaks={"steps of constant length": {"ratio": 1.0}},

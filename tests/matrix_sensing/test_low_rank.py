@@ -77,7 +77,8 @@ def test_every_round_lowers_the_distance_in_the_metric():
     Q = pruning_metric(A, step_size=step, period=4)
     distances = []
     for rounds in range(1, 12):
-        W = trained_rank_pruning(A, Y, rank=2, step_size=step, period=4, rounds=rounds).weights
+        with pytest.warns(RuntimeWarning, match="raise rounds"):
+            W = trained_rank_pruning(A, Y, rank=2, step_size=step, period=4, rounds=rounds).weights
         distances.append(np.trace((W - least).T @ Q @ (W - least)))
     assert (np.diff(distances) <= 1e-12).all()
     limit = weighted_truncation(least, Q, 2)
@@ -86,7 +87,8 @@ def test_every_round_lowers_the_distance_in_the_metric():
 
 def test_an_unsettled_run_says_so():
     A, Y, _, _ = regression(6)
-    run = trained_rank_pruning(A, Y, rank=2, step_size=1e-6, period=1, rounds=3)
+    with pytest.warns(RuntimeWarning, match="raise rounds"):
+        run = trained_rank_pruning(A, Y, rank=2, step_size=1e-6, period=1, rounds=3)
     assert run.status is PruningStatus.NOT_CONVERGED
     assert run.losses.size == 3
 

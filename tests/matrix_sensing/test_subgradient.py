@@ -175,5 +175,14 @@ def test_bad_steps_are_refused():
     M, operator, y = problem()
     with pytest.raises(ValueError, match="step"):
         subgradient_method(operator, y, initial=np.eye(5), step=0.1, steps=2, truth=M)
-    run = subgradient_method(operator, y, initial=np.eye(5), step=AdaptiveSteps(1e6), steps=500, truth=M)
+
+
+def test_runs_that_end_badly_warn():
+    M, operator, y = problem()
+    with pytest.warns(RuntimeWarning, match="overflowed"):
+        run = subgradient_method(operator, y, initial=np.eye(5), step=AdaptiveSteps(1e6), steps=500, truth=M)
     assert run.status is SubgradientStatus.DIVERGED
+    with pytest.warns(RuntimeWarning, match="raise steps"):
+        run = subgradient_method(operator, y, initial=np.eye(5), step=AdaptiveSteps(0.3), steps=2, truth=M, tol=1e-9)
+    assert run.status is SubgradientStatus.NOT_REACHED
+    assert run.steps == 2

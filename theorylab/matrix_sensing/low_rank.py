@@ -12,6 +12,7 @@ $c^{-2}$. With orthonormal $D$ and $E$ the minimum has $D=E^\top$ the leading le
 $m_i=(1-\lambda/(2\sigma_i^2))_+$. (Derived here; the texts of xu2020-trained and mazumder2023-learning were not consulted.)
 """
 
+import warnings
 from dataclasses import dataclass
 from enum import Enum
 
@@ -195,7 +196,7 @@ def trained_rank_pruning(
     Returns
     -------
     PruningRun
-        Truncated weights, losses, status.
+        Truncated weights, losses, status. A run that does not settle warns.
 
     Raises
     ------
@@ -220,7 +221,9 @@ def trained_rank_pruning(
         change = float(np.linalg.norm(W - previous)) / size if size else 0.0
         if change < tol:
             return PruningRun(W, np.array(losses), change, PruningStatus.CONVERGED)
-    return PruningRun(W, np.array(losses), change, PruningStatus.NOT_CONVERGED)
+    status = PruningStatus.NOT_CONVERGED
+    warnings.warn(f"relative change {change:.1e}: {status.value}", RuntimeWarning, stacklevel=2)
+    return PruningRun(W, np.array(losses), change, status)
 
 
 def autoencoder_objective(

@@ -12,6 +12,7 @@ whatever the law of $s$ (Sign-RIP of ma2022-global). Noise is given in the unit 
 $\|X\|_F^2$.
 """
 
+import warnings
 from dataclasses import dataclass
 from enum import Enum
 
@@ -82,6 +83,7 @@ class SubgradientStatus(Enum):
 
     FINISHED = "took all the steps asked for"
     REACHED = "the relative error reached tol"
+    NOT_REACHED = "took all the steps before the relative error reached tol; raise steps, or lengthen those of the schedule"
     DIVERGED = "the iterates overflowed; lower the steps"
 
 
@@ -278,7 +280,7 @@ def subgradient_method(
     Returns
     -------
     SubgradientRun
-        Last iterate, errors and losses at every step.
+        Last iterate, errors and losses at every step. A run that diverges or misses ``tol`` warns.
 
     Raises
     ------
@@ -302,6 +304,10 @@ def subgradient_method(
     errors, losses = np.empty(steps + 1), np.empty(steps + 1)
     taken, code = _descend(operator.stacked, y, U, M, geometric, first, ratio, steps, stop, errors, losses)
     status = (SubgradientStatus.FINISHED, SubgradientStatus.REACHED, SubgradientStatus.DIVERGED)[code]
+    if status is SubgradientStatus.FINISHED and tol > 0:
+        status = SubgradientStatus.NOT_REACHED
+    if status in (SubgradientStatus.DIVERGED, SubgradientStatus.NOT_REACHED):
+        warnings.warn(f"subgradient method: {status.value}", RuntimeWarning, stacklevel=2)
     return SubgradientRun(U, errors[: taken + 1], losses[: taken + 1], status)
 
 

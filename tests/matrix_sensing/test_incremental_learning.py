@@ -80,6 +80,18 @@ def test_rotating_the_problem_rotates_the_solutions():
     np.testing.assert_allclose(turned.curvatures, best.curvatures, rtol=1e-7)
 
 
+def test_a_step_that_overshoots_is_refused():
+    M, operator = problem()
+    best = best_rank_solutions(M, operator, max_rank=1, rng=rng(1), starts=2)
+    for step_size in (1.01 / best.curvatures[0], 1e3):
+        with pytest.raises(ValueError, match="step_size"):
+            incremental_law(M, operator, best, search_rank=3, step_size=step_size)
+    few = gaussian_operator(4, 2, rng=rng(3))  # flat directions, in which no curvature bounds the step
+    flat = best_rank_solutions(M, few, max_rank=1, rng=rng(1), starts=2)
+    with pytest.raises(ValueError, match="step_size"):
+        incremental_law(M, few, flat, search_rank=3, step_size=100.0)
+
+
 def test_staircase_is_gradient_descent():
     M, operator = problem()
     start = 0.1 * rng(3).standard_normal((4, 3))

@@ -189,7 +189,7 @@ def incremental_law(
     search_rank
         $k\ge S$, number of columns of $U$. With $k=s$ nothing is left to escape from $Z_s$ and $e_s$ is infinite.
     step_size
-        $\eta>0$ with $\eta\mu_s<1$.
+        $\eta>0$ with $\eta\mu_s<1$, and so small that no direction off the fitted ones is overshot ($1+\eta\nu_j>0$).
 
     Returns
     -------
@@ -211,7 +211,7 @@ def incremental_law(
     eta = as_real(step_size, "step_size", above=0.0)
     if (eta * best.curvatures >= 1).any():
         raise ValueError(f"step_size: expected less than {1 / best.curvatures.max()}, got {eta}")
-    start = np.log1p(eta * _escape_rates(np.zeros((n, 1)), M, gram, fitted=0))
+    start = _growth(eta, _escape_rates(np.zeros((n, 1)), M, gram, fitted=0))
     growth = start
     c, elapsed = np.ones(min(n, k)), 0.0
     rows = []
@@ -220,7 +220,7 @@ def incremental_law(
         elapsed += tau
         c = c[1:] - tau * growth[1 : c.size]
         rates = _escape_rates(U, M, gram, fitted=s)
-        growth = np.log1p(eta * rates)
+        growth = _growth(eta, rates)
         approach = -np.log1p(-eta * mu)
         if c.size:
             # At Z_r = M nothing grows; rounding must not decide the sign.
@@ -436,6 +436,12 @@ def _escape_rates(U: FloatArray, M: FloatArray, gram: FloatArray, *, fitted: int
     complement = np.linalg.svd(U)[0][:, fitted:]
     values = np.linalg.eigvalsh(-complement.T @ _normal(U @ U.T - M, gram) @ complement)
     return np.asarray(values[::-1])
+
+
+def _growth(step_size: float, rates: FloatArray) -> FloatArray:
+    if (step_size * rates <= -1).any():
+        raise ValueError(f"step_size: expected less than {-1 / rates.min()}, got {step_size}")
+    return np.asarray(np.log1p(step_size * rates))
 
 
 @njit(cache=True)

@@ -32,10 +32,9 @@ OFFSET = {"textcoords": "offset points"}
 SECTOR = "directions from a sector of 0.6 rad"
 
 
-def run(X, y, beta, factor, cones, max_iter):
+def run(X, y, beta, penalty, cones, max_iter):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        penalty = factor * cr.train_admm(X, y, beta, cones=cones, max_iter=1).penalty
         return cr.train_admm(X, y, beta, cones=cones, penalty=penalty, tol=1e-15, max_iter=max_iter)
 
 
@@ -59,7 +58,7 @@ def settling_instance(n, d, beta, factor, cones, seed):
     rng = np.random.default_rng(seed)
     for _ in range(200):
         X, y = rng.normal(size=(n, d)), rng.normal(size=n)
-        result = run(X, y, beta, factor, cones, 8000)
+        result = run(X, y, beta, factor * run(X, y, beta, None, cones, 1).penalty, cones, 8000)
         found = stretch(result, beta)
         if found is not None:
             return X, y, result, found
@@ -87,11 +86,12 @@ def admm_linear_convergence(seed, n=8, d=2, beta=0.5, factor=1.0, cones=True, ea
     if found is None:
         return inconclusive("no instance whose active set settles in time")
     X, y, result, (first, last) = found
-    limit = run(X, y, beta, factor, cones, last)
+    limit = run(X, y, beta, result.penalty, cones, last)
     rho = limit.asymptotic_rate
     if early:
         first, last = 1, first // 2
-    difference = (run(X, y, beta, factor, cones, first + 1).state - run(X, y, beta, factor, cones, first).state).ravel()
+    after, before = (run(X, y, beta, result.penalty, cones, count).state for count in (first + 1, first))
+    difference = (after - before).ravel()
     linear = []
     for _ in range(last - first + 1):
         linear.append(np.linalg.norm(difference))

@@ -209,12 +209,9 @@ def _(ax, runs: Runs) -> None:
     breaks={"inputs of mean -1": {"mean": -1.0}},
 )
 def nettrim_recovery_law(n_samples, trials, seed, mean=0.0) -> Evidence:
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(trials):
-        X = rng.normal(size=(n_samples, 3)) + mean
-        w = np.array([1.0, 0.0, 0.0])
-        found.append(same(cr.recover_neuron(X, w), w))
+    X = np.random.default_rng(seed).normal(size=(trials, n_samples, 3)) + mean
+    w = np.array([1.0, 0.0, 0.0])
+    found = [same(u, w) for u in cr.recover_neurons(X, np.tile(w, (trials, 1)))]
     curve = np.ones(n_samples + 1)
     curve[:3] = 0, 1 / 3, 1 - 4 / np.pi * np.arctan(1 / (3 + 2 * np.sqrt(2)))
     return sample_mean(np.array(found, float), cr.mixed_recovery_probability(curve))

@@ -56,7 +56,7 @@ def robust_identity(seed, n, eps, beta, loss, ball, trained_at):
     parts = [equal(attacked, program, error=1e-11 * (1 + program), source=ROUNDING, scale=1 + program)]
     if trained_at is None:
         parts.append(equal(total, trained.objective, error=1e-11 * trained.objective, source=ROUNDING))
-        # Multipliers found apart from the primal solution bound the program from below.
+        # Multipliers, checked apart from the solver, bound the program from below.
         parts.append(gap(trained.objective, trained.dual_objective, tol=1e-5, grade=Grade.NUMERICAL))
     standard = cr.train(X, y, beta, loss=loss, bias=True, tol=1e-6).network
     broken = cr.worst_case(standard, X, y, eps, loss=loss, ball=ball).loss + beta * standard.penalty
@@ -144,10 +144,11 @@ def robust_collapse_threshold(seed, n=8, beta=0.01, ball="linf", bias=False, tol
     patterns = cr.enumerate_arrangements(X)
     widths = cr.corridor_widths(X, ball=ball)
     y = np.where(patterns[np.argmax(widths)], 1.0, -1.0)
+    train = cr.robust_trainer(X, y, beta, ball=ball, bias=bias, tol=0.01)
     tried, used = [], []
 
     def survives(eps):
-        result = cr.train_robust(X, y, beta, eps, ball=ball, bias=bias, tol=0.01)
+        result = train(eps)
         tried.append((eps, result.objective / n))
         for pattern in result.block_patterns:
             width = widths[(patterns == pattern).all(axis=1)]
@@ -285,10 +286,11 @@ def adversarial_convex_upper_bounds_nonconvex(seed, eps, n=8, beta=0.1, tries=3)
 def _(ax, runs: Runs) -> None:
     data = sorted((r.data for r in runs if r.data["attempt"] == 0), key=lambda d: d["eps"])
     zero = runs.controls["no perturbations"].data
-    ax.plot([0] + [d["eps"] for d in data], [0] + [100 * (1 - d["value"] / d["convex"]) for d in data], "o", color=COLOURS[1])
+    eps = [0] + [d["eps"] for d in data]
+    ax.plot(eps, [0] + [100 * (1 - d["value"] / d["convex"]) for d in data], "o", color=COLOURS[1])
     ax.plot(0, 100 * (1 - zero["value"] / zero["convex"]), "o", color=BROKEN)
     ax.axhline(0, color=COLOURS[0])
-    ax.annotate("convex program", (0.4, 0), xytext=(0, 5), ha="right", color=COLOURS[0], **OFFSET)
+    ax.annotate("convex program", (eps[-1], 0), xytext=(0, 5), ha="right", color=COLOURS[0], **OFFSET)
     title = "Networks that switch inside the balls do better"
     ax.set(xlabel=r"radius $\epsilon$ ($\ell_\infty$)", ylabel="below the convex value, %", title=title)
 

@@ -28,14 +28,10 @@ def search(counts, dimension, lams, loss="mse", bias=False, lam_b=0.0, n_starts=
 
 
 @cache
-def attempt(counts, dimension, lams, value, seed, most):
-    """Search with more and more starts until ``value`` is attained or undercut."""
-    ends = []
-    for n_starts in (4, 8, 16, 32, 64)[:most]:
-        ends.append(search(counts, dimension, lams, n_starts=n_starts, seed=seed))
-        if ends[-1].objective <= value * (1 + 1e-10):
-            break
-    return min(ends, key=lambda end: end.objective)
+def attempt(counts, dimension, lams, seed, n_starts=64):
+    """Search until an end is certified as a global minimum: the proof of the bound leaves a relative slack of 1e-10."""
+    target = nc.von_neumann_bound(counts, dimension, lams) * (1 + 3e-10)
+    return nc.search_deep_linear(counts, dimension, lams, n_starts=n_starts, target=target, seed=seed)
 
 
 def lams_at(tau, counts, place, n_layers):
@@ -59,14 +55,10 @@ def lams_at(tau, counts, place, n_layers):
         "full": [{"counts": (9, 4, 1), "n_layers": M, "place": k, "tol": 5e-3} for M in (1, 3, 2) for k in (0, 2, 1)],
     },
     space={"counts": Real(1, 10, size=2), "n_layers": Int(1, 3), "place": Int(0, 1)},
-    breaks={
-        "one dimension short": lambda case: {"dimension": len(case["counts"]) - 1, "place": len(case["counts"]) - 1, "rounds": 2}
-    },
+    breaks={"one dimension short": lambda case: {"dimension": len(case["counts"]) - 1, "place": len(case["counts"]) - 1}},
     shifts={"largest root without testing the threshold": {"metastable": True}},
 )
-def mse_deep_lengths_and_jump_threshold(
-    counts, n_layers, place, seed, dimension=None, metastable=False, tol=2e-2, rounds=5
-) -> Evidence:
+def mse_deep_lengths_and_jump_threshold(counts, n_layers, place, seed, dimension=None, metastable=False, tol=2e-2) -> Evidence:
     counts = tuple(int(v) for v in counts)
     n, N, M, L = np.array(counts, float), sum(counts), n_layers, n_layers + 1
     d = len(counts) if dimension is None else dimension
@@ -79,7 +71,7 @@ def mse_deep_lengths_and_jump_threshold(
         return p, float(np.sum((np.sqrt(n) - p) ** 2) / (2 * N) + L / 2 * lam * np.sum(p ** (2 / L)))
 
     def found(tau):
-        return attempt(counts, d, lams_at(tau, counts, place, M), predicted(tau)[1], seed, rounds)
+        return attempt(counts, d, lams_at(tau, counts, place, M), seed)
 
     def ratio(tau):
         end = found(tau)
@@ -137,7 +129,7 @@ def surviving(points, seed):
         counts = (2 * int(r), 2)
         for i, v in enumerate(level):
             lams = lams_at(float(v), counts, 0, 2)
-            end = attempt(counts, 2, lams, nc.deep_linear_minimizer(counts, 2, lams).objective, seed, 5)
+            end = attempt(counts, 2, lams, seed)
             values = np.linalg.svd(np.linalg.multi_dot([*end.layers, end.features]), compute_uv=False)
             rank[i, j] = np.sum(values > 1e-3)
     return ratio, level, rank

@@ -142,7 +142,7 @@ def sparse_etf_existence(n_classes, dimension, sparsity, seed, masks=1, intersec
         return mask
 
     found = [nc.sparse_etf(supports(not intersecting), rng=rng, restarts=3) for _ in range(masks)]
-    split = nc.sparse_etf(supports(True), rng=rng)
+    split = nc.sparse_etf(supports(True), rng=rng, restarts=3)
     return all_of(
         equal([f.error for f in found], 0.0, error=1e-9, scale=level, source="stopping rule of least squares, rounding"),
         exhaustive([(i, f.status is nc.SparseStatus.EXISTS) for i, f in enumerate(found)], grade=Grade.NUMERICAL),

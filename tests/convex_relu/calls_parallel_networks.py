@@ -39,9 +39,12 @@ CALLS = {
         "activation": "linear",
         "penalty": "power",
         "n_starts": 1,
+        "target": 0.5,
         "tol": 1e-6,
         "seed": 0,
     },
     pn.shrink_singular_values: lambda: {"sigma": np.array([0.5, 2.0]), "beta": 0.3, "depth": 3},
     pn.shrinkage_jump: lambda: {"beta": 0.3, "depth": 3},
 }
+
+ACCEPTS = {pn.search_minimum_norm: {"target": {"none"}}}

@@ -19,6 +19,7 @@ from theorylab.convex_relu.layer_pruning import (
     prune_layer,
     prune_network,
     recover_neuron,
+    recover_neurons,
     statistical_dimension,
 )
 
@@ -85,6 +86,15 @@ def test_recovered_neuron_is_the_sparsest_explanation_when_it_is_unique():
         fitted[list(support)] = np.linalg.lstsq(X[y > 0][:, support], y[y > 0], rcond=None)[0]
         if np.allclose(np.maximum(X @ fitted, 0), y):
             np.testing.assert_allclose(fitted, recovered, atol=1e-9)
+
+
+def test_many_neurons_at_once_are_recovered_as_one_by_one():
+    rng = np.random.default_rng(4)
+    X, W = rng.normal(size=(30, 8, 5)), rng.normal(size=(30, 5)) * (rng.random((30, 5)) < 0.4)
+    W[0] = 0.0
+    X[1] = np.abs(X[1]) * np.where(W[1] < 0, -1.0, 1.0)
+    each = [recover_neuron(samples, w) for samples, w in zip(X, W, strict=True)]
+    np.testing.assert_allclose(recover_neurons(X, W), each, atol=1e-9)
 
 
 def test_recovery_needs_the_active_samples_only():

@@ -76,6 +76,11 @@ def test_search_result_is_consistent():
     found = search_minimum_norm(X, Y, [3], n_starts=4, seed=5)
     assert network_cost(found.branches) == found.primal == found.ends.min()
     np.testing.assert_allclose(network_output(X, found.branches), Y, atol=1e-7)
+    # A value that a start attains ends the search there.
+    first = search_minimum_norm(X, Y, [3], n_starts=4, target=float(found.ends[0]), seed=5)
+    np.testing.assert_array_equal(first.ends, found.ends[:1])
+    beyond = search_minimum_norm(X, Y, [3], n_starts=4, target=0.9 * found.primal, seed=5)
+    np.testing.assert_array_equal(beyond.ends, found.ends)
     infeasible = search_minimum_norm([[1.0], [1.0]], [[1.0], [2.0]], [2], n_starts=2)
     assert np.isinf(infeasible.primal)
     assert infeasible.branches == ()

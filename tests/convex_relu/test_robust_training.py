@@ -12,6 +12,7 @@ from theorylab.convex_relu.robust_training import (
     corridor_widths,
     improve_adversarially,
     linearized_loss,
+    robust_trainer,
     stability_radii,
     train_robust,
     worst_case,
@@ -166,6 +167,17 @@ def test_no_stable_network_lies_below_the_dual_bound(ball):
             assert worst_case(small, X, target, 0.1, loss=loss, ball=ball).loss + 0.05 * small.penalty >= bound
 
 
+@pytest.mark.parametrize("ball", BALLS)
+def test_a_prepared_program_forgets_the_radii_before(ball):
+    X, labels, y = data(6)
+    for loss, target in (("hinge", labels), ("squared", y)):
+        train_at = robust_trainer(X, target, 0.05, loss=loss, ball=ball, bias=True)
+        for eps in (0.1, 0.0, 0.2, 0.1):
+            fresh = train_robust(X, target, 0.05, eps, loss=loss, ball=ball, bias=True)
+            assert train_at(eps).objective == fresh.objective
+            np.testing.assert_array_equal(train_at(eps).blocks, fresh.blocks)
+
+
 def test_values_grow_with_the_ball():
     X, labels, _ = data(5)
     values = [train_robust(X, labels, 0.05, eps, ball="l2", bias=True).objective for eps in (0.0, 0.1, 0.2)]
@@ -213,6 +225,17 @@ def test_training_collapses_where_predicted(loss):
         assert train_robust(X, target, beta, 1.01 * radius, loss=loss).objective == pytest.approx(zero, rel=1e-12)
         assert train_robust(X, target, beta, 0.9 * radius, loss=loss).objective < zero * (1 - 1e-6)
     assert collapse_radius(X, target, 100.0, loss=loss) == 0
+
+
+def test_local_search_ends_once_no_attack_is_new():
+    X, labels, y = data(12)
+    for loss, target in (("hinge", labels), ("squared", y)):
+        start = train_robust(X, target, 0.05, 0.1, loss=loss, bias=True).network
+        # Without perturbations the only attack is known from the start.
+        once, often = (improve_adversarially(start, X, target, 0.05, 0.0, loss=loss, bias=True, n_rounds=r) for r in (1, 9))
+        np.testing.assert_array_equal(once.weights, often.weights)
+        first, last = (worst_case(f, X, target, 0.0, loss=loss).loss + 0.05 * f.penalty for f in (start, once))
+        assert last < first
 
 
 def test_local_search_never_raises_the_value_and_gains_nothing_without_perturbations():

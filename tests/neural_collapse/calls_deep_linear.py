@@ -35,7 +35,7 @@ CALLS = {
     dl.stationary_ratio: lambda: {"tau": np.array([0.01, 0.1]), "n_layers": 2},
     dl.collapse_ratio: lambda: {"tau": np.array([0.01, 0.1]), "n_layers": 2},
     dl.deep_linear_minimizer: model,
-    dl.search_deep_linear: lambda: {**model(), "lam_b": 0.1},
+    dl.search_deep_linear: lambda: {**model(), "lam_b": 0.1, "target": 0.2},
     dl.deep_linear_objective: point,
     dl.certified_objective: point,
     dl.von_neumann_bound: lambda: {
@@ -61,4 +61,8 @@ CALLS = {
     dl.etf_bound: lambda: {"n_classes": 3, "n_per_class": 1, "lams": np.array([0.01, 0.02, 0.01])},
 }
 
-ACCEPTS = {dl.deep_linear_objective: {"bias": {"none"}}, dl.certified_objective: {"bias": {"none"}}}
+ACCEPTS = {
+    dl.deep_linear_objective: {"bias": {"none"}},
+    dl.certified_objective: {"bias": {"none"}},
+    dl.search_deep_linear: {"target": {"none"}},
+}

@@ -264,6 +264,18 @@ def test_gap_between_and_inside_blocks():
     assert np.min((np.diag(polygon) - polygon)[~np.eye(7, dtype=bool)]) == pytest.approx(1.0, rel=1e-12)
 
 
+def test_a_search_ends_at_its_target():
+    counts, lams = (4, 2), equal_decay(1e-3, 3)
+    every = nc.search_deep_linear(counts, 2, lams, n_starts=6)
+    enough = nc.von_neumann_bound(counts, 2, lams) * (1 + 3e-10)
+    found = nc.search_deep_linear(counts, 2, lams, n_starts=6, target=enough)
+    first = int(np.argmax(every.ends <= enough))
+    np.testing.assert_array_equal(found.ends, every.ends[: first + 1])
+    assert found.objective == every.ends[first] <= enough
+    unreached = nc.search_deep_linear(counts, 2, lams, n_starts=6, target=0.9 * enough)
+    np.testing.assert_array_equal(unreached.ends, every.ends)
+
+
 def test_the_bias_free_search_returns_the_simplex_for_three_classes():
     lams = equal_decay(1e-2, 3)
     bias_free = nc.search_deep_linear(np.ones(3, int), 3, lams, loss="ce", n_starts=10)

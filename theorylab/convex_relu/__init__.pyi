@@ -32,6 +32,7 @@ from .layer_pruning import normalize_layers as normalize_layers
 from .layer_pruning import prune_layer as prune_layer
 from .layer_pruning import prune_network as prune_network
 from .layer_pruning import recover_neuron as recover_neuron
+from .layer_pruning import recover_neurons as recover_neurons
 from .layer_pruning import statistical_dimension as statistical_dimension
 from .losses import Hinge as Hinge
 from .losses import Logistic as Logistic
@@ -68,6 +69,7 @@ from .robust_training import collapse_radius as collapse_radius
 from .robust_training import corridor_widths as corridor_widths
 from .robust_training import improve_adversarially as improve_adversarially
 from .robust_training import linearized_loss as linearized_loss
+from .robust_training import robust_trainer as robust_trainer
 from .robust_training import stability_radii as stability_radii
 from .robust_training import train_robust as train_robust
 from .robust_training import worst_case as worst_case

@@ -224,7 +224,6 @@ def train_admm(
     residuals: list[FloatArray] = []
     gaps: list[tuple[int, float]] = []
     done, changed, check, violation, status = 0, 0, 50, 0.0, ADMMStatus.ITERATIONS
-    network, objective, dual_objective = _evaluate(X, y, beta, patterns, v, cones)
     while True:
         count = min(check, max_iter) - done
         record = np.empty(count)

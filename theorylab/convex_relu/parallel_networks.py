@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 Branches = tuple[tuple[FloatArray, ...], ...]
+Layout = list[list[tuple[slice, tuple[int, int]]]]
 
 _PENALTIES = ("squared", "power")
 _ARCHITECTURES = ("standard", "parallel")
@@ -122,7 +123,8 @@ class NormSearch:
     branches
         Its weights; empty where no start ended at an exact fit.
     ends
-        (n_starts,) penalty at the end of every start, infinite where the fit is not exact.
+        Penalty at the end of every start that was made, infinite where the fit is not exact; shape (n_starts,), or shorter where
+        a target ended the search.
     """
 
     primal: float
@@ -442,6 +444,7 @@ def search_minimum_norm(
     activation: str = "linear",
     penalty: str = "squared",
     n_starts: int = 10,
+    target: float | None = None,
     tol: float = 1e-9,
     seed: int = 0,
 ) -> NormSearch:
@@ -466,6 +469,9 @@ def search_minimum_norm(
         ``"squared"`` or ``"power"``.
     n_starts
         Number of standard Gaussian initializations.
+    target
+        Value at which the search is over: once a start ends there or below, no further one is made. A certified lower bound,
+        up to the accuracy wanted, is such a value.
     tol
         Largest residual ``||f(X) - Y||_F``, relative to ``||Y||_F``, of an exact fit.
     seed
@@ -485,37 +491,40 @@ def search_minimum_norm(
     relu = one_of(activation, "activation", ("linear", "relu")) == "relu"
     penalty = one_of(penalty, "penalty", _PENALTIES)
     n_starts = as_count(n_starts, "n_starts")
+    enough = -inf if target is None else as_real(target, "target")
     tol = as_real(tol, "tol", above=0)
     rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
     shapes = list(pairwise(sizes))
     exponent = 2 if penalty == "squared" else len(shapes)
-    ends = np.full(n_starts, inf)
+    layout = _layout(shapes, n_branches)
+    ends: list[float] = []
     best: Branches = ()
-    for start in range(n_starts):
+    while len(ends) < n_starts and not (ends and ends[-1] <= enough):
+        ends.append(inf)
         weights = rng.normal(size=n_branches * sum(rows * columns for rows, columns in shapes))
         multiplier, stiffness, last = np.zeros_like(Y), _FIRST_STIFFNESS, inf
         while stiffness <= _LAST_STIFFNESS:
             weights = minimize(
                 _augmented_lagrangian,
                 weights,
-                args=(X, Y, shapes, n_branches, relu, exponent, multiplier, stiffness),
+                args=(X, Y, layout, relu, exponent, multiplier, stiffness),
                 jac=True,
                 method="L-BFGS-B",
                 options={"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-9},
             ).x
-            branches = _split(weights, shapes, n_branches)
+            branches = _split(weights, layout)
             residual = network_output(X, branches, activation=activation) - Y
             miss = float(np.linalg.norm(residual))
             if miss <= tol * np.linalg.norm(Y):
-                ends[start] = network_cost(branches, penalty=penalty)
-                if ends[start] == ends.min():
+                ends[-1] = network_cost(branches, penalty=penalty)
+                if ends[-1] == min(ends):
                     best = branches
                 break
             multiplier = multiplier + stiffness * residual
             if miss > last / 4:
                 stiffness *= 4
             last = miss
-    return NormSearch(primal=float(ends.min()), branches=best, ends=ends)
+    return NormSearch(primal=min(ends), branches=best, ends=np.array(ends))
 
 
 def shrink_singular_values(sigma: ArrayLike, beta: float, depth: int) -> FloatArray:
@@ -598,27 +607,30 @@ def _value(gauge: float, depth: int, penalty: str) -> float:
     return depth / 2 * (gauge ** (2 / depth) if penalty == "squared" else gauge)
 
 
-def _split(weights: FloatArray, shapes: list[tuple[int, int]], n_branches: int) -> Branches:
-    ends = np.cumsum([rows * columns for rows, columns in shapes])[:-1]
-    return tuple(
-        tuple(part.reshape(shape) for part, shape in zip(np.split(branch, ends), shapes, strict=True))
-        for branch in weights.reshape(n_branches, -1)
-    )
+def _layout(shapes: list[tuple[int, int]], n_branches: int) -> Layout:
+    """Return where the weight matrices of every branch lie in one vector, and their shapes."""
+    ends = np.cumsum([0, *(rows * columns for rows, columns in shapes * n_branches)]).tolist()
+    places = [(slice(*end), shape) for end, shape in zip(pairwise(ends), shapes * n_branches, strict=True)]
+    depth = len(shapes)
+    return [places[j * depth : (j + 1) * depth] for j in range(n_branches)]
+
+
+def _split(weights: FloatArray, layout: Layout) -> Branches:
+    return tuple(tuple(weights[place].reshape(shape) for place, shape in branch) for branch in layout)
 
 
 def _augmented_lagrangian(
     weights: FloatArray,
     X: FloatArray,
     Y: FloatArray,
-    shapes: list[tuple[int, int]],
-    n_branches: int,
+    layout: Layout,
     relu: bool,
     exponent: int,
     multiplier: FloatArray,
     stiffness: float,
 ) -> tuple[float, FloatArray]:
     gradient = np.empty_like(weights)
-    branches = _split(weights, shapes, n_branches)
+    branches = _split(weights, layout)
     residual = -Y
     activations = []
     for branch in branches:
@@ -628,12 +640,12 @@ def _augmented_lagrangian(
             hidden.append(np.maximum(product, 0) if relu else product)
         activations.append(hidden)
         residual = residual + hidden[-1] @ branch[-1]
-    value = float(np.sum(multiplier * residual) + stiffness / 2 * np.sum(residual**2))
+    value = float((multiplier * residual).sum() + stiffness / 2 * (residual**2).sum())
     # The parts of the gradient are views, so that writing them fills the vector.
-    for branch, hidden, parts in zip(branches, activations, _split(gradient, shapes, n_branches), strict=True):
+    for branch, hidden, parts in zip(branches, activations, _split(gradient, layout), strict=True):
         back = multiplier + stiffness * residual
         for W, inputs, part in zip(reversed(branch), reversed(hidden), reversed(parts), strict=True):
-            square = float(np.sum(W**2))
+            square = float((W**2).sum())
             value += 0.5 * square ** (exponent / 2)
             part[:] = inputs.T @ back + exponent / 2 * square ** (exponent / 2 - 1) * W
             back = back @ W.T

@@ -23,6 +23,7 @@ corridor through the origin; beyond the widest corridor only the zero network is
 
 import math
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from itertools import combinations, product
@@ -44,6 +45,7 @@ __all__ = [
     "corridor_widths",
     "improve_adversarially",
     "linearized_loss",
+    "robust_trainer",
     "stability_radii",
     "train_robust",
     "worst_case",
@@ -171,28 +173,63 @@ def train_robust(
     bai2021-practical and bai2022-efficient, Section 4, give the program as an upper bound; that it equals robust training of
     stable networks, and the dual, are derived here.
     """
+    return robust_trainer(X, y, beta, loss=loss, ball=ball, arrangements=arrangements, bias=bias, tol=tol)(eps)
+
+
+def robust_trainer(
+    X: ArrayLike,
+    y: ArrayLike,
+    beta: float,
+    *,
+    loss: str = "hinge",
+    ball: str = "linf",
+    arrangements: str | ArrayLike = "all",
+    bias: bool = False,
+    tol: float = 1e-6,
+) -> Callable[[float], RobustResult]:
+    """Prepare ``train_robust`` for many radii: the program is set up once, with the radius as a parameter.
+
+    Parameters
+    ----------
+    X, y, beta, loss, ball, arrangements, bias, tol
+        As for ``train_robust``.
+
+    Returns
+    -------
+    Callable
+        A function of the radius ``eps`` that returns the ``RobustResult``.
+
+    Raises
+    ------
+    ValueError
+        For malformed data or numbers out of range.
+    """
     X, y, beta, loss, ball, patterns, bias = _problem(X, y, beta, loss, ball, arrangements, bias)
-    eps = as_real(eps, "eps", minimum=0.0)
     tol = as_real(tol, "tol", above=0.0, below=1.0)
     data = augment(X, bias)
     d = X.shape[1]
-    V = _primal(data, y, beta, eps, loss, ball, patterns, d)
-    V = _stabilized(V, data, eps, ball, patterns, d)
-    kept = np.flatnonzero(np.any(V != 0.0, axis=1))
-    signs = np.where(kept < len(patterns), 1.0, -1.0)
-    block_patterns = patterns[kept % len(patterns)]
-    gates = signs[:, None] * block_patterns
-    blocks, objective = _rescaled(V[kept], data, y, beta, eps, loss, ball, gates, d)
-    root = np.sqrt(np.linalg.norm(blocks, axis=1))
-    weights = blocks / root[:, None]
-    network = Network(np.ascontiguousarray(weights[:, :d]), signs * root, weights[:, d] if bias else np.zeros(len(weights)))
-    lower, a, eta = _dual(data, y, beta, eps, loss, ball, patterns, d)
-    adversary = np.divide(eta, a[:, None], out=np.zeros_like(eta), where=a[:, None] > 0.0)
-    gap = relative_gap(objective, lower)
-    status = RobustStatus.SOLVED if gap <= tol else RobustStatus.INACCURATE
-    if status is not RobustStatus.SOLVED:
-        warnings.warn(f"relative gap {gap:.1e}: {status.value}", RuntimeWarning, stacklevel=2)
-    return RobustResult(network, objective, lower, blocks, block_patterns, signs, a, adversary, status)
+    solved = _solver(data, y, beta, loss, ball, patterns, d)
+
+    def trained(eps: float) -> RobustResult:
+        eps = as_real(eps, "eps", minimum=0.0)
+        lower, a, eta, V = solved(eps)
+        V = _stabilized(V, data, eps, ball, patterns, d)
+        kept = np.flatnonzero(np.any(V != 0.0, axis=1))
+        signs = np.where(kept < len(patterns), 1.0, -1.0)
+        block_patterns = patterns[kept % len(patterns)]
+        gates = signs[:, None] * block_patterns
+        blocks, objective = _rescaled(V[kept], data, y, beta, eps, loss, ball, gates, d)
+        root = np.sqrt(np.linalg.norm(blocks, axis=1))
+        weights = blocks / root[:, None]
+        network = Network(np.ascontiguousarray(weights[:, :d]), signs * root, weights[:, d] if bias else np.zeros(len(weights)))
+        adversary = np.divide(eta, a[:, None], out=np.zeros_like(eta), where=a[:, None] > 0.0)
+        gap = relative_gap(objective, lower)
+        status = RobustStatus.SOLVED if gap <= tol else RobustStatus.INACCURATE
+        if status is not RobustStatus.SOLVED:
+            warnings.warn(f"relative gap {gap:.1e}: {status.value}", RuntimeWarning, stacklevel=2)
+        return RobustResult(network, objective, lower, blocks, block_patterns, signs, a, adversary, status)
+
+    return trained
 
 
 def worst_case(network: Network, X: ArrayLike, y: ArrayLike, eps: float, *, loss: str = "hinge", ball: str = "linf") -> Attack:
@@ -375,12 +412,13 @@ def collapse_radius(
     X, y, beta, loss, ball, patterns, _ = _problem(X, y, beta, loss, ball, arrangements, False)
     tol = as_real(tol, "tol", above=0.0, below=1.0)
     widest = float(corridor_widths(X, ball=ball, arrangements=patterns).max())
+    slope = _least_slope(X, y, ball, patterns)
     low, high = 0.0, widest
-    if _least_slope(X, y, low, ball, patterns) >= -beta:
+    if slope(low) >= -beta:
         return 0.0
     while high - low > tol * widest:
         middle = 0.5 * (low + high)
-        if _least_slope(X, y, middle, ball, patterns) >= -beta:
+        if slope(middle) >= -beta:
             high = middle
         else:
             low = middle
@@ -409,8 +447,8 @@ def improve_adversarially(
     X, y, beta, eps, loss, ball, bias
         The problem, as for ``train_robust``.
     n_rounds
-        Rounds of: minimise against the finite set of perturbations met so far (by sequential quadratic programming), attack
-        exactly, and add the attack to the set.
+        Most rounds of: attack exactly, add the attack to the finite set of perturbations met so far, and minimise against
+        that set (by sequential quadratic programming). They end once no attack does more harm than those met.
 
     Returns
     -------
@@ -435,14 +473,20 @@ def improve_adversarially(
     if not bias and np.any(network.biases):
         raise ValueError("network: expected no biases without bias=True, got non-zero ones")
     best, current = network, network
-    value = worst_case(network, X, y, eps, loss=loss, ball=ball).loss + beta * network.penalty
-    moves = [np.zeros_like(X)]
+    attack = worst_case(network, X, y, eps, loss=loss, ball=ball)
+    value = attack.loss + beta * network.penalty
+    rows, inputs = np.arange(len(X)), X
     for _ in range(n_rounds):
-        moves.append(worst_case(current, X, y, eps, loss=loss, ball=ball).perturbations)
-        current = _against(current, X, y, beta, loss, bias, np.stack(moves))
-        attained = worst_case(current, X, y, eps, loss=loss, ball=ball).loss + beta * current.penalty
+        rows, inputs = _distinct(np.append(rows, np.arange(len(X))), np.vstack([inputs, X + attack.perturbations]))
+        current = _against(current, rows, inputs, y, beta, loss, bias)
+        attack = worst_case(current, X, y, eps, loss=loss, ball=ball)
+        attained = attack.loss + beta * current.penalty
         if attained < value:
             best, value = current, attained
+        met = np.zeros(len(X))
+        np.maximum.at(met, rows, _losses(current(inputs), y[rows], loss))
+        if attack.loss <= float(met.sum()) * (1.0 + 1e-12):
+            break
     return best
 
 
@@ -507,51 +551,20 @@ def _cvxpy() -> Any:
     return cvxpy
 
 
-def _primal(
-    data: FloatArray, y: FloatArray, beta: float, eps: float, loss: str, ball: str, patterns: BoolArray, d: int
-) -> FloatArray:
-    """Return the conic solver's blocks, shape (2P, D)."""
-    cp = _cvxpy()
-
-    V, outputs, moves, constraints = _blocks(data, eps, ball, patterns, d)
-    if loss == "hinge":
-        fit = cp.sum(cp.pos(1.0 - cp.multiply(y, outputs) + eps * moves))
-    else:
-        fit = 0.5 * cp.sum_squares(cp.abs(outputs - y) + eps * moves)
-    problem = cp.Problem(cp.Minimize(fit + beta * cp.sum(cp.norm(V, 2, axis=1))), constraints)
-    _solve(problem)
-    return np.asarray(V.value, dtype=np.float64)
-
-
-def _blocks(data: FloatArray, eps: float, ball: str, patterns: BoolArray, d: int) -> tuple[Any, Any, Any, list[Any]]:
-    """Return cvxpy's blocks, outputs, dual norms of the gradients, and cone constraints."""
-    cp = _cvxpy()
-
-    P, n = patterns.shape
-    q = 1 if ball == "linf" else 2
-    D = np.vstack([patterns, patterns]).astype(np.float64)
-    sigma = np.repeat([1.0, -1.0], P)
-    V = cp.Variable((2 * P, data.shape[1]))
-    preactivations = V @ data.T
-    gates = sigma[:, None] * D
-    outputs = cp.sum(cp.multiply(gates, preactivations), axis=0)
-    moves = cp.norm(gates.T @ V[:, :d], q, axis=1)
-    lengths = cp.reshape(cp.norm(V[:, :d], q, axis=1), (2 * P, 1), order="C")
-    constraints = [cp.multiply(2.0 * D - 1.0, preactivations) >= eps * lengths @ np.ones((1, n))]
-    return V, outputs, moves, constraints
-
-
 def _solve(problem: Any) -> None:
     cp = _cvxpy()
 
     with warnings.catch_warnings():
         # Inaccurate solutions are repaired and judged by the duality gap.
         warnings.simplefilter("ignore")
-        problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11, max_iter=200)
+        tolerances = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-11)
+        # Without a warm start the result does not depend on what was solved before.
+        problem.solve(solver=cp.CLARABEL, warm_start=False, max_iter=200, **tolerances)
 
 
-def _slack(v: FloatArray, data: FloatArray, signs: FloatArray, eps: float, ball: str, d: int) -> float:
-    return float((signs * (data @ v)).min() - eps * _dual_norm(v[:d], ball))
+def _slacks(V: FloatArray, data: FloatArray, signs: FloatArray, eps: float, ball: str, d: int) -> FloatArray:
+    result: FloatArray = (signs * (V @ data.T)).min(axis=1) - eps * _dual_norm(V[:, :d], ball)
+    return result
 
 
 def _stabilized(V: FloatArray, data: FloatArray, eps: float, ball: str, patterns: BoolArray, d: int) -> FloatArray:
@@ -561,15 +574,19 @@ def _stabilized(V: FloatArray, data: FloatArray, eps: float, ball: str, patterns
     V[lengths <= 1e-7 * max(lengths.max(), 1e-300)] = 0.0
     V[lengths <= 1e-9] = 0.0
     scale = float(np.abs(data).sum(axis=1).max())
-    for b in np.flatnonzero(np.any(V != 0.0, axis=1)):
-        signs = np.where(patterns[b % len(patterns)], 1.0, -1.0)
-        # Rounding of the cone's inequalities, as they are evaluated by whoever checks them.
-        margin = 1e-14 * scale * float(np.linalg.norm(V[b])) if eps > 0.0 else 0.0
-        missing = margin - _slack(V[b], data, signs, eps, ball, d)
-        if missing > 0.0:
-            centre = _centre(data, signs, eps, ball, d)
-            depth = _slack(centre, data, signs, eps, ball, d)
-            V[b] = V[b] + missing / depth * centre if depth > 0.0 and missing <= 0.1 * depth else 0.0
+    used = np.flatnonzero(np.any(V != 0.0, axis=1))
+    signs = np.where(patterns[used % len(patterns)], 1.0, -1.0)
+    # Rounding of the cones' inequalities, as they are evaluated by whoever checks them.
+    margins = 1e-14 * scale * np.linalg.norm(V[used], axis=1) if eps > 0.0 else np.zeros(len(used))
+    missing = margins - _slacks(V[used], data, signs, eps, ball, d)
+    outside = missing > 0.0
+    if outside.any():
+        used, signs, missing = used[outside], signs[outside], missing[outside]
+        centres = _centres(data, signs, eps, ball, d)
+        depths = _slacks(centres, data, signs, eps, ball, d)
+        reached = (depths > 0.0) & (missing <= 0.1 * depths)
+        V[used[~reached]] = 0.0
+        V[used[reached]] += (missing[reached] / depths[reached])[:, None] * centres[reached]
     return V
 
 
@@ -600,63 +617,70 @@ def _rescaled(
     return factors[best] * blocks, values[best]
 
 
-def _centre(data: FloatArray, signs: FloatArray, eps: float, ball: str, d: int) -> FloatArray:
-    """Return a point of unit size with the largest slack of the cone."""
+def _centres(data: FloatArray, signs: FloatArray, eps: float, ball: str, d: int) -> FloatArray:
+    """Return the points of unit size with the largest slack of each cone, all by one program: it is separable."""
     cp = _cvxpy()
 
-    v = cp.Variable(data.shape[1])
-    slack = cp.min(cp.multiply(signs, data @ v)) - eps * cp.norm(v[:d], 1 if ball == "linf" else 2)
-    _solve(cp.Problem(cp.Maximize(slack), [cp.norm(v, 2) <= 1.0]))
-    return np.asarray(v.value, dtype=np.float64)
+    V = cp.Variable((len(signs), data.shape[1]))
+    slacks = cp.min(cp.multiply(signs, V @ data.T), axis=1) - eps * cp.norm(V[:, :d], 1 if ball == "linf" else 2, axis=1)
+    _solve(cp.Problem(cp.Maximize(cp.sum(slacks)), [cp.norm(V, 2, axis=1) <= 1.0]))
+    return np.asarray(V.value, dtype=np.float64)
 
 
-def _dual(
-    data: FloatArray, y: FloatArray, beta: float, eps: float, loss: str, ball: str, patterns: BoolArray, d: int
-) -> tuple[float, FloatArray, FloatArray]:
-    """Return a lower bound, and the weights and moves of the adversary that attain it."""
+def _solver(
+    data: FloatArray, y: FloatArray, beta: float, loss: str, ball: str, patterns: BoolArray, d: int
+) -> Callable[[float], tuple[float, FloatArray, FloatArray, FloatArray]]:
+    """Set up the dual; return a function of the radius that solves it.
+
+    It returns a lower bound, the weights and moves of the adversary that attain it, and blocks, shape (2P, D): the multipliers
+    of the dual's bounds. Where cones are thin they are more accurate than the solution of the program itself.
+    """
     cp = _cvxpy()
 
     P, n = patterns.shape
     width = data.shape[1]
     p = np.inf if ball == "linf" else 2
-    D = patterns.astype(np.float64)
-    S = 2.0 * D - 1.0
+    D = np.vstack([patterns, -1.0 * patterns])
+    S = np.tile(2.0 * patterns - 1.0, (2, 1))
     embed = np.eye(d, width)
-    a, c, eta = cp.Variable(n), cp.Variable(n), cp.Variable((n, d))
+    radius = cp.Parameter(nonneg=True)
+    a, eta = cp.Variable(n, nonneg=True), cp.Variable((n, d))
+    c = cp.multiply(y, a) if loss == "hinge" else cp.Variable(n)
     lam, zeta = cp.Variable((2 * P, n), nonneg=True), cp.Variable((2 * P, d))
-    moved = cp.multiply(cp.reshape(c, (n, 1), order="C") @ np.ones((1, width)), data) + eta @ embed
-    h = D @ moved
-    sums = cp.vstack([h, -h]) + cp.multiply(np.vstack([S, S]), lam) @ data - zeta @ embed
+    h = D @ (cp.diag(c) @ data + eta @ embed)
+    bounds = cp.SOC(beta * np.ones(2 * P), h + cp.multiply(S, lam) @ data - zeta @ embed, axis=1)
     constraints = [
-        cp.norm(eta, p, axis=1) <= eps * a,
-        cp.norm(zeta, p, axis=1) <= eps * cp.sum(lam, axis=1),
-        cp.norm(sums, 2, axis=1) <= beta,
+        cp.norm(eta, p, axis=1) <= radius * a,
+        cp.norm(zeta, p, axis=1) <= radius * cp.sum(lam, axis=1),
+        bounds,
+        a <= 1.0 if loss == "hinge" else cp.abs(c) <= a,
     ]
-    if loss == "hinge":
-        constraints += [a >= 0.0, a <= 1.0, c == cp.multiply(y, a)]
-        value = cp.sum(a)
-    else:
-        constraints += [cp.abs(c) <= a]
-        value = c @ y - 0.5 * cp.sum_squares(a)
-    _solve(cp.Problem(cp.Maximize(value), constraints))
-    if a.value is None:
-        return 0.0, np.zeros(n), np.zeros((n, d))
-    weights = np.clip(np.asarray(a.value), 0.0, 1.0 if loss == "hinge" else None)
-    slope = y * weights if loss == "hinge" else np.clip(np.asarray(c.value), -weights, weights)
-    moves = _shrink(np.asarray(eta.value), eps * weights, p)
-    multipliers = np.maximum(np.asarray(lam.value), 0.0)
-    corrections = _shrink(np.asarray(zeta.value), eps * multipliers.sum(axis=1), p)
-    h = D @ (slope[:, None] * data + moves @ embed)
-    sums = np.vstack([h, -h]) + (np.vstack([S, S]) * multipliers) @ data - corrections @ embed
-    largest = float(np.linalg.norm(sums, axis=1).max())
-    # Scaling everything keeps the multipliers valid.
-    t = beta / largest if largest > beta else 1.0
-    if loss == "hinge":
-        return t * float(weights.sum()), t * weights, t * moves
-    size = float(weights @ weights)
-    t = min(beta / max(largest, 1e-300), float(slope @ y) / size) if size > 0.0 else 0.0
-    t = max(t, 0.0)
-    return t * float(slope @ y) - 0.5 * t**2 * size, t * weights, t * moves
+    value = cp.sum(a) if loss == "hinge" else c @ y - 0.5 * cp.sum_squares(a)
+    problem = cp.Problem(cp.Maximize(value), constraints)
+
+    def solved(eps: float) -> tuple[float, FloatArray, FloatArray, FloatArray]:
+        radius.value = eps
+        _solve(problem)
+        if a.value is None:
+            return 0.0, np.zeros(n), np.zeros((n, d)), np.zeros((2 * P, width))
+        blocks = -np.asarray(bounds.dual_value[1], dtype=np.float64).reshape(2 * P, width)
+        weights = np.clip(np.asarray(a.value), 0.0, 1.0 if loss == "hinge" else None)
+        slope = y * weights if loss == "hinge" else np.clip(np.asarray(c.value), -weights, weights)
+        moves = _shrink(np.asarray(eta.value), eps * weights, p)
+        multipliers = np.maximum(np.asarray(lam.value), 0.0)
+        corrections = _shrink(np.asarray(zeta.value), eps * multipliers.sum(axis=1), p)
+        sums = D @ (slope[:, None] * data + moves @ embed) + (S * multipliers) @ data - corrections @ embed
+        largest = float(np.linalg.norm(sums, axis=1).max())
+        # Scaling everything keeps the multipliers valid.
+        t = beta / largest if largest > beta else 1.0
+        if loss == "hinge":
+            return t * float(weights.sum()), t * weights, t * moves, blocks
+        size = float(weights @ weights)
+        t = min(beta / max(largest, 1e-300), float(slope @ y) / size) if size > 0.0 else 0.0
+        t = max(t, 0.0)
+        return t * float(slope @ y) - 0.5 * t**2 * size, t * weights, t * moves, blocks
+
+    return solved
 
 
 def _shrink(rows: FloatArray, radii: FloatArray, p: float) -> FloatArray:
@@ -667,15 +691,33 @@ def _shrink(rows: FloatArray, radii: FloatArray, p: float) -> FloatArray:
     return result
 
 
-def _least_slope(X: FloatArray, y: FloatArray, eps: float, ball: str, patterns: BoolArray) -> float:
+def _least_slope(X: FloatArray, y: FloatArray, ball: str, patterns: BoolArray) -> Callable[[float], float]:
+    """Return the least slope of the loss over stable blocks with norms of sum 1 as a function of the radius."""
     cp = _cvxpy()
 
-    V, outputs, moves, constraints = _blocks(X, eps, ball, patterns, X.shape[1])
-    slope = -y @ outputs + eps * (np.abs(y) @ moves)
-    constraints.append(cp.sum(cp.norm(V, 2, axis=1)) <= 1.0)
+    P, n = patterns.shape
+    q = 1 if ball == "linf" else 2
+    D = np.vstack([patterns, patterns]).astype(np.float64)
+    gates = np.repeat([1.0, -1.0], P)[:, None] * D
+    radius = cp.Parameter(nonneg=True)
+    V = cp.Variable((2 * P, X.shape[1]))
+    preactivations = V @ X.T
+    outputs = cp.sum(cp.multiply(gates, preactivations), axis=0)
+    moves = cp.norm(gates.T @ V, q, axis=1)
+    lengths = cp.reshape(cp.norm(V, q, axis=1), (2 * P, 1), order="C")
+    slope = -y @ outputs + radius * (np.abs(y) @ moves)
+    constraints = [
+        cp.multiply(2.0 * D - 1.0, preactivations) >= (radius * lengths) @ np.ones((1, n)),
+        cp.sum(cp.norm(V, 2, axis=1)) <= 1.0,
+    ]
     problem = cp.Problem(cp.Minimize(slope), constraints)
-    _solve(problem)
-    return float(problem.value)
+
+    def least(eps: float) -> float:
+        radius.value = eps
+        _solve(problem)
+        return float(problem.value)
+
+    return least
 
 
 def _corridor(points: FloatArray, ball: str) -> float:
@@ -782,40 +824,46 @@ def _sphere_points(W: FloatArray, z: FloatArray, a: FloatArray, base: FloatArray
 # Local improvement.
 
 
-def _against(network: Network, X: FloatArray, y: FloatArray, beta: float, loss: str, bias: bool, moves: FloatArray) -> Network:
-    """Minimise the largest loss over given perturbations, shape (rounds, n, d), plus penalty, in epigraph form."""
-    n, d = X.shape
+def _distinct(rows: NDArray[np.intp], inputs: FloatArray) -> tuple[NDArray[np.intp], FloatArray]:
+    """Drop repeated pairs of an index and a point."""
+    _, kept = np.unique(np.column_stack([rows, inputs]), axis=0, return_index=True)
+    return rows[np.sort(kept)], inputs[np.sort(kept)]
+
+
+def _against(
+    network: Network, rows: NDArray[np.intp], inputs: FloatArray, y: FloatArray, beta: float, loss: str, bias: bool
+) -> Network:
+    """Minimise the largest loss over given versions of every input plus penalty, in epigraph form.
+
+    Version i, ``inputs[i]``, shape (d,), is one of the input ``rows[i]``.
+    """
+    n, d = len(y), inputs.shape[1]
     m = network.n_neurons
     width = d + int(bias)
-    inputs = X + moves
-    if bias:
-        inputs = np.concatenate([inputs, np.ones((*inputs.shape[:2], 1))], axis=2)
+    inputs = augment(inputs, bias)
+    targets = y[rows]
+    epigraph = np.zeros((len(rows), n))
+    epigraph[np.arange(len(rows)), rows] = 1.0
     weights, biases, output, _ = _layers(network)
     first = np.column_stack([weights, biases]) if bias else weights
-    sides = np.array([1.0]) if loss == "hinge" else np.array([1.0, -1.0])
 
-    def outputs(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def outputs(theta: FloatArray) -> FloatArray:
         W, a = theta[: m * width].reshape(m, width), theta[m * width : m * (width + 1)]
-        z = inputs @ W.T
-        hidden = np.maximum(z, 0.0)
-        gradient = np.concatenate([((z > 0.0) * a)[..., None] * inputs[:, :, None, :], hidden[..., None]], axis=3)
-        flat = np.concatenate([gradient[..., :width].reshape(*z.shape[:2], -1), hidden], axis=2)
-        return hidden @ a, flat
+        result: FloatArray = np.maximum(inputs @ W.T, 0.0) @ a
+        return result
 
     def violations(theta: FloatArray) -> FloatArray:
-        f, _ = outputs(theta)
-        t = theta[m * (width + 1) :]
-        if loss == "hinge":
-            return (t - 1.0 + y * f).ravel()
-        return np.concatenate([(t - s * (f - y)).ravel() for s in sides])
+        f = outputs(theta)
+        t = theta[m * (width + 1) :][rows]
+        return t - 1.0 + targets * f if loss == "hinge" else np.concatenate([t - f + targets, t + f - targets])
 
     def slopes(theta: FloatArray) -> FloatArray:
-        _, g = outputs(theta)
-        rounds = len(moves)
-        epigraph = np.tile(np.eye(n), (rounds, 1))
+        W, a = theta[: m * width].reshape(m, width), theta[m * width : m * (width + 1)]
+        z = inputs @ W.T
+        g = np.hstack([(((z > 0.0) * a)[:, :, None] * inputs[:, None, :]).reshape(len(rows), -1), np.maximum(z, 0.0)])
         if loss == "hinge":
-            return np.hstack([(y[None, :, None] * g).reshape(rounds * n, -1), epigraph])
-        return np.vstack([np.hstack([-s * g.reshape(rounds * n, -1), epigraph]) for s in sides])
+            return np.hstack([targets[:, None] * g, epigraph])
+        return np.vstack([np.hstack([-g, epigraph]), np.hstack([g, epigraph])])
 
     def objective(theta: FloatArray) -> tuple[float, FloatArray]:
         layers, t = theta[: m * (width + 1)], theta[m * (width + 1) :]
@@ -825,8 +873,8 @@ def _against(network: Network, X: FloatArray, y: FloatArray, beta: float, loss: 
         return value + 0.5 * float(t @ t), np.concatenate([beta * layers, t])
 
     theta = np.concatenate([first.ravel(), output, np.zeros(n)])
-    f, _ = outputs(theta)
-    theta[m * (width + 1) :] = (np.maximum(1.0 - y * f, 0.0) if loss == "hinge" else np.abs(f - y)).max(axis=0)
+    f = outputs(theta)
+    np.maximum.at(theta[m * (width + 1) :], rows, np.maximum(1.0 - targets * f, 0.0) if loss == "hinge" else np.abs(f - targets))
     lowest = np.concatenate([np.full(m * (width + 1), -np.inf), np.zeros(n)])
     constraints = [{"type": "ineq", "fun": violations, "jac": slopes}]
     options = {"maxiter": 100, "ftol": 1e-12}

@@ -13,7 +13,7 @@ def loss_and_slope(logits: FloatArray, labels: NDArray[np.int64], weights: Float
     if loss == "mse":
         slope = logits.copy()
         slope[labels, columns] -= 1
-        return float(0.5 * np.sum(slope**2, axis=0) @ share), slope * share
+        return float(0.5 * (slope**2).sum(axis=0) @ share), slope * share
     shifted = logits - logits.max(axis=0)
     own = shifted[labels, columns]
     slope = np.exp(shifted)

@@ -170,7 +170,7 @@ class DeepLinearSearch:
     layers, features, bias
         Its parameters, shapes as in :class:`DeepLinearMinimizer`; features (d, N), samples ordered by class.
     ends
-        (n_starts,) value at the end of every start.
+        Value at the end of every start that was made, shape (n_starts,) or shorter where a target ended the search.
     """
 
     objective: float
@@ -689,6 +689,7 @@ def search_deep_linear(
     bias: bool = False,
     lam_b: float = 0.0,
     n_starts: int = 20,
+    target: float | None = None,
     seed: int = 0,
 ) -> DeepLinearSearch:
     """Minimise over all parameters by L-BFGS from random starts, knowing nothing of the structure of minimizers.
@@ -712,6 +713,9 @@ def search_deep_linear(
         Its weight decay, >= 0.
     n_starts, seed
         Number of random starts, and their seed.
+    target
+        Value at which the search is over: once a start ends there or below, no further one is made. A proved lower bound, up
+        to the accuracy wanted, is such a value.
 
     Raises
     ------
@@ -725,10 +729,13 @@ def search_deep_linear(
     as_flag(bias, "bias")
     lam_b = as_real(lam_b, "lam_b", minimum=0.0)
     n_starts = as_count(n_starts, "n_starts")
+    enough = -np.inf if target is None else as_real(target, "target")
     rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
     labels = np.repeat(np.arange(n.size), n)
     problem = _Factored(n.size, d, labels, np.ones(labels.size), decay, loss, bias, lam_b)
-    found = [problem.descend(problem.random_start(rng)) for _ in range(n_starts)]
+    found: list[tuple[FloatArray, float]] = []
+    while len(found) < n_starts and not (found and found[-1][1] <= enough):
+        found.append(problem.descend(problem.random_start(rng)))
     theta, objective = min(found, key=lambda end: end[1])
     layers, features, offset = problem.parameters(theta)
     return DeepLinearSearch(objective, layers, features, offset if bias else None, np.array([end[1] for end in found]))
@@ -750,18 +757,20 @@ class _Factored:
     ) -> None:
         self.labels, self.weights, self.loss, self.bias, self.lam_b = labels, weights, loss, bias, lam_b
         self.shapes = [(n_classes, d), *[(d, d)] * (lams.size - 2), (d, labels.size)]
-        self.cuts = np.cumsum([a * b for a, b in self.shapes])
+        cuts = np.cumsum([0, *(a * b for a, b in self.shapes)]).tolist()
+        self.parts = [(slice(*ends), shape) for ends, shape in zip(pairwise(cuts), self.shapes, strict=True)]
+        self.end: int = cuts[-1]
         self.price = float(np.exp(np.log(lams).mean()))
         self.scales = np.sqrt(self.price / lams)
         self.column_scale = 1 / np.sqrt(weights)
-        self.size = int(self.cuts[-1]) + n_classes * bias
+        self.size = self.end + n_classes * bias
 
     def factors(self, theta: FloatArray) -> list[FloatArray]:
-        return [part.reshape(shape) for part, shape in zip(np.split(theta, self.cuts)[:-1], self.shapes, strict=True)]
+        return [theta[part].reshape(shape) for part, shape in self.parts]
 
     def parameters(self, theta: FloatArray) -> tuple[tuple[FloatArray, ...], FloatArray, FloatArray]:
         parts = [W * scale for W, scale in zip(self.factors(theta), self.scales, strict=True)]
-        return tuple(parts[:-1]), parts[-1] * self.column_scale, theta[self.cuts[-1] :]
+        return tuple(parts[:-1]), parts[-1] * self.column_scale, theta[self.end :]
 
     def random_start(self, rng: np.random.Generator) -> FloatArray:
         """Return Gaussian factors, after a rough descent at a random multiple of the weight decay.
@@ -787,16 +796,16 @@ class _Factored:
         for W in factors[1:]:
             product.append(product[-1] @ W)
         logits = product[-1] * self.column_scale
-        offset = theta[self.cuts[-1] :]
+        offset = theta[self.end :]
         if self.bias:
             logits = logits + offset[:, None]
         value, slope = loss_and_slope(logits, self.labels, self.weights, self.loss)
-        value += self.price / 2 * float(theta[: self.cuts[-1]] @ theta[: self.cuts[-1]])
+        value += self.price / 2 * float(theta[: self.end] @ theta[: self.end])
         gradient = self.price * theta
         parts = self.factors(gradient)
         if self.bias:
             value += self.lam_b / 2 * float(offset @ offset)
-            gradient[self.cuts[-1] :] = slope.sum(axis=1) + self.lam_b * offset
+            gradient[self.end :] = slope.sum(axis=1) + self.lam_b * offset
         back = slope * self.column_scale
         for index in range(len(factors) - 1, 0, -1):
             parts[index] += product[index - 1].T @ back

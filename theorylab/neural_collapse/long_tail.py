@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, least_squares, minimize
-from scipy.special import logsumexp, softmax
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_instance, as_real, one_of
+from theorylab.neural_collapse._losses import loss_and_slope
 from theorylab.neural_collapse._spectra import as_counts
 from theorylab.neural_collapse.metrics import simplex_etf
 
@@ -431,7 +431,8 @@ def sparse_etf(supports: ArrayLike, *, rng: np.random.Generator, restarts: int =
             return slopes
 
         z0 = rng.standard_normal(rows) / np.sqrt(max(1.0, mask.sum() / K))
-        z = least_squares(residual, z0, jac=jacobian, xtol=1e-15, ftol=1e-15, gtol=1e-15, max_nfev=300).x
+        # Towards a zero of the residual every step gains more than ftol; an end elsewhere need not be exact.
+        z = least_squares(residual, z0, jac=jacobian, xtol=1e-15, ftol=1e-8, gtol=1e-15, max_nfev=300).x
         W = (basis @ z).reshape(K, d)
         error = float(np.abs(W @ W.T - target).max())
         if error < least:
@@ -513,8 +514,12 @@ def _smooth(unit: FloatArray, sharpness: float, angle: bool = False) -> tuple[fl
         slope = 1 / np.sqrt(np.maximum(1 - gram**2, 1e-12))
     scaled = sharpness * score
     np.fill_diagonal(scaled, -np.inf)
-    value = float(np.mean(logsumexp(scaled, axis=1) - np.log(K - 1)) / sharpness)
-    weight = softmax(scaled, axis=1) * slope / K
+    # Value and gradient share the exponentials.
+    top = scaled.max(axis=1, keepdims=True)
+    powers = np.exp(scaled - top)
+    totals = powers.sum(axis=1, keepdims=True)
+    value = float(np.mean(top + np.log(totals / (K - 1))) / sharpness)
+    weight = powers / totals * slope / K
     gradient: FloatArray = (weight + weight.T) @ unit
     return value, gradient
 
@@ -533,13 +538,9 @@ def _model(counts: ArrayLike, dimension: int, lam_w: float, lam_h: float) -> tup
 
 def _loss(W: FloatArray, F: FloatArray, n: FloatArray, lam_w: float, lam_h: float) -> tuple[float, FloatArray, FloatArray]:
     """Return cross-entropy with weight decay for class features in the rows of F, and its gradients."""
-    logits = F @ W.T
-    share = n / n.sum()
-    value = (
-        share @ (logsumexp(logits, axis=1) - np.diag(logits)) + lam_w / 2 * np.sum(W**2) + lam_h / 2 * n @ np.sum(F**2, axis=1)
-    )
-    residual = share[:, None] * (softmax(logits, axis=1) - np.eye(n.size))
-    return float(value), residual.T @ F + lam_w * W, residual @ W + lam_h * n[:, None] * F
+    value, slope = loss_and_slope(W @ F.T, np.arange(n.size), n, "ce")
+    value += lam_w / 2 * float(np.sum(W**2)) + lam_h / 2 * float(n @ np.sum(F**2, axis=1))
+    return value, slope @ F + lam_w * W, slope.T @ W + lam_h * n[:, None] * F
 
 
 def _unknowns(mask: NDArray[np.bool_], *, balanced: bool) -> FloatArray:

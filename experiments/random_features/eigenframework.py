@@ -7,7 +7,7 @@ import numpy as np
 import sympy as sp
 
 from theorylab import random_features as rf
-from theorylab.verify import Evidence, Int, Real, Runs, all_of, at_most, claim, exact, inconclusive, limit, sample_mean
+from theorylab.verify import Evidence, Int, Real, Runs, all_of, at_most, claim, equal, exact, inconclusive, limit, sample_mean
 from theorylab.verify.cli import run_script
 from theorylab.verify.plotting import BROKEN, COLOURS
 
@@ -196,7 +196,8 @@ def monotone_at_fixed_gamma() -> tuple[Evidence, Evidence]:
 
 @claim(
     r"In the same setting with $\sum_i\lambda_iv_i^2>0$ and $v,\sigma^2$ fixed, $\min_{\delta\ge0}$ of the predicted test risk "
-    r"strictly decreases in $n$ and in $k$. (At fixed $\gamma$ it decreases in both; a larger $n$ or $k$ allows more $\gamma$.)",
+    r"strictly decreases in $n$ and in $k$ as long as it is positive. (At fixed $\gamma$ it decreases in both; a larger $n$ or "
+    r"$k$ allows more $\gamma$.)",
     sources=["simon2024-more, Abstract and Section 4 (the theorem's text was not consulted)"],
     origin="derived",
     kind="monotonicity",
@@ -219,14 +220,14 @@ def more_is_better_monotone(n, k, eigenvalues, coefficients, noise, steps=(0, 1)
     problem = {"eigenvalues": eigenvalues, "coefficients": coefficients, "noise_variance": noise}
     n_grid, k_grid = (size + np.array(steps) for size in (n, k))
     if ridge is None:
-        best = [[rf.optimal_ridge(**problem, n_samples=int(i), n_features=int(j), tol=1e-8) for j in k_grid] for i in n_grid]
+        best = [[rf.optimal_ridge(**problem, n_samples=int(i), n_features=int(j), tol=1e-11) for j in k_grid] for i in n_grid]
         risk, bound = (np.array([[getattr(b, side) for b in row] for row in best]) for side in ("test_risk", "lower_bound"))
     else:
         bound = risk = np.array(
             [rf.learning_curve(**problem, n_samples=int(i), n_features=k_grid, ridge=ridge).test_risk for i in n_grid]
         )
-    # An attained risk at the larger size against a bound over all ridges at the smaller one; 1e-8 is the gap of that bound.
-    grown = [at_most(risk[1:], bound[:-1], rounding=1e-8), at_most(risk[:, 1:], bound[:, :-1], rounding=1e-8)]
+    # An attained risk at the larger size against a bound over all ridges at the smaller one, so that a decrease must be strict.
+    grown = [at_most(risk[1:], bound[:-1], rounding=0.0), at_most(risk[:, 1:], bound[:, :-1], rounding=0.0)]
     return all_of(*grown, *monotone_at_fixed_gamma()).with_data(n=n_grid, k=k_grid, risk=risk)
 
 
@@ -280,22 +281,28 @@ PAIRS = ((2.0, 3.0), (1.5, 2.0), (2.5, 2.0))
 )
 def overfitting_obligatory_fitting_ratio(alpha, beta, noise, sizes=(100, 1000, 10_000)) -> Evidence:
     n = np.array(sizes, dtype=float)
-    # z is gamma^(-1/alpha) up to a factor, less 1/2: the problem at n is that of the limit at n + 1/2. Beyond this 1/n term
-    # the sums over modes add gamma ~ n^-alpha, and n^-(2 alpha + 1 - beta) in the bias (a broken hypothesis gets 1/n).
-    beyond = n**-alpha + n ** -max(2 * alpha + 1 - beta, 1.0)
+
+    def beyond(z):
+        # z is gamma^(-1/alpha) up to a factor, less 1/2: the problem at n is that of the limit at n + 1/2. Beyond this 1/n term
+        # the sums over modes add gamma ~ z^-alpha, and z^-(2 alpha + 1 - beta) in the bias (a broken hypothesis gets 1/z).
+        return z**-alpha + z ** -max(2 * alpha + 1 - beta, 1.0)
+
     ratios = np.array([[rf.power_law_fitting_ratio(alpha, beta, relative_noise=s, n_samples=m) for m in sizes] for s in noise])
     parts = [stationarity()]
     for s, ratio in zip(noise, ratios, strict=True):
         target = rf.optimal_fitting_ratio(alpha, beta, relative_noise=s)
         shifted = np.array([rf.optimal_fitting_ratio(alpha, beta, relative_noise=s * m / (m + 0.5)) for m in sizes])
-        remainder = 2 * np.abs(shifted * (1 + 1 / (2 * n)) ** 2 - target) + beyond
-        name = "twice the 1/n term of the sums over modes, and their next terms"
-        parts.append(limit(ratio, target, remainder=remainder, source=name) if target else at_most(ratio[-1], 0.0))
+        remainder = 2 * np.abs(shifted * (1 + 1 / (2 * n)) ** 2 - target) + beyond(n * (1 - math.sqrt(target)))
+        if target:
+            name = "twice the 1/n term of the sums over modes, and their next terms"
+            parts.append(limit(ratio, target, remainder=remainder, source=name))
+        else:
+            parts.append(equal(ratio[-1], 0.0, error=1e-15, scale=1.0, source="rounding: ridge 0 is found exactly"))
     threshold = rf.interpolation_threshold(alpha, beta)
     if threshold:
         found = [rf.power_law_threshold(alpha, beta, n_samples=m) for m in sizes]
         parts.append(
-            limit(found, threshold, remainder=abs(threshold) / n + beyond, source="twice the 1/n term, and the next ones")
+            limit(found, threshold, remainder=abs(threshold) / n + beyond(n), source="twice the 1/n term, and the next ones")
         )
     return all_of(*parts).with_data(ratios=ratios)
 

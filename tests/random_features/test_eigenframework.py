@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import minimize_scalar
+from scipy.special import zeta
 
 from theorylab import random_features as rf
 
@@ -42,7 +43,7 @@ def test_agrees_with_the_printed_formula_in_forty_digits(n, k, ridge):
     risk = rf.random_feature_risk(SPECTRUM, TARGET, n_samples=n, n_features=k, ridge=ridge, noise_variance=NOISE)
     exact = published(SPECTRUM, TARGET, n, k, ridge, NOISE, risk.gamma)
     for mine, theirs in zip((risk.test_risk, risk.train_risk, risk.kappa, risk.gamma), exact, strict=True):
-        assert mine == pytest.approx(theirs, rel=1e-12)
+        assert mine == pytest.approx(theirs, rel=1e-12, abs=0)
 
 
 def test_the_positive_form_is_the_printed_one_and_has_the_kernel_limit():
@@ -151,7 +152,7 @@ def test_isotropic_interpolation_is_exact_to_the_next_order(n, d):
     assert rf.finite_size_term(np.ones(d), v, **args).test_risk == pytest.approx(2 * n / (d - n) ** 2, rel=1e-6)
 
 
-@pytest.mark.parametrize(("n", "k", "d"), [(40, 10, 50), (40, 30, 35)])
+@pytest.mark.parametrize(("n", "k", "d"), [(40, 10, 50), (40, 30, 35), (40, 10, 10)])
 def test_isotropic_underparametrised_features_are_exact_to_the_next_order(n, k, d):
     """Given the features this is least squares with noise sigma^2 + |v|^2 (1 - k / d)."""
     args = {"n_samples": n, "n_features": k, "ridge": 0.0, "noise_variance": 2.0}
@@ -348,6 +349,94 @@ def test_optimal_ridge_knows_its_three_ends():
     assert (nothing.ridge, nothing.test_risk, nothing.gap) == (math.inf, 5.0, 0.0)
 
 
+@pytest.mark.parametrize(("n", "k"), [(5, None), (5, 3)])
+@pytest.mark.parametrize("noise", [1e3, 1e7, 1e10, 1e300])
+def test_a_weak_target_does_not_make_the_best_ridge_worse_than_none_learned(n, k, noise):
+    best = rf.optimal_ridge([1.0, 0.1], [1.0, 0.1], n_samples=n, n_features=k, noise_variance=noise, tol=1e-8)
+    assert best.test_risk <= (1.01 + noise) * (1 + 1e-8)
+    assert 0 <= best.gap <= 1e-8
+
+
+@pytest.mark.parametrize("noise", [1e-2, 1e-12, 1e-28])
+def test_best_ridge_of_as_many_samples_as_equal_modes(noise):
+    # The risk is (V x^2 + noise) / (x (2 - x)), x = gamma / (1 + gamma): stationary at V x^2 + noise x = noise.
+    n, v = 10, np.full(10, 0.3)
+    power = float(v @ v)
+    x = 2 * noise / (noise + math.sqrt(noise**2 + 4 * power * noise))
+    best = rf.optimal_ridge(np.ones(n), v, n_samples=n, noise_variance=noise, tol=1e-10)
+    least = (power * x**2 + noise) / (x * (2 - x))
+    assert best.test_risk == pytest.approx(least, rel=2e-10, abs=0)
+    assert least * (1 - 2e-10) <= best.lower_bound <= least * (1 + 1e-13)
+    assert best.gamma == pytest.approx(x / (1 - x), rel=1e-4, abs=0)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-24, 1e-12])
+@pytest.mark.parametrize("tol", [1e-4, 1e-10])
+def test_best_ridge_of_as_many_samples_and_features_as_modes(noise, tol):
+    """Bias and free samples vanish together, so that the risk is flat over many decades of the ridge."""
+    lam, v, n = np.array([1.0, 0.5, 0.2]), np.array([1.0, 1.0, 0.5]), 3
+    best = rf.optimal_ridge(lam, v, n_samples=n, n_features=n, noise_variance=noise, tol=tol)
+    limit = n / 3 * (v**2 / lam).sum() / (1 / lam).sum()
+    ridges = np.geomspace(1e-70, 1e3, 2000)
+    scan = rf.learning_curve(lam, v, n_samples=n, n_features=n, ridge=ridges, noise_variance=noise).test_risk.min()
+    # Without noise the least risk is the limit; else the scan is within its spacing, squared, of the least risk.
+    assert best.test_risk == pytest.approx(limit if noise == 0 else scan, rel=tol if noise == 0 else tol + 1e-6)
+    assert best.lower_bound <= scan * (1 + 1e-13)
+    assert best.gap <= tol
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    arrays(np.float64, 5, elements=st.floats(-12, 3)),
+    arrays(np.float64, 5, elements=st.floats(-2, 2)),
+    st.integers(1, 8),
+    st.one_of(st.none(), st.integers(1, 8)),
+    st.sampled_from([0.0, 1e-20, 1e-6, 0.3, 1e8]),
+    st.sampled_from([1e-2, 1e-5, 1e-9]),
+)
+def test_no_ridge_beats_the_lower_bound_and_the_gap_is_closed(exponents, coefficients, n, k, noise, tol):
+    lam, sizes = 10.0**exponents, {"n_samples": n, "n_features": k, "noise_variance": noise}
+    best = rf.optimal_ridge(lam, coefficients, **sizes, tol=tol)
+    ridges = np.concatenate([[0.0], np.geomspace(1e-60, 1e12, 400)])
+    scan = rf.learning_curve(lam, coefficients, **sizes, ridge=ridges).test_risk.min()
+    assert best.lower_bound <= scan * (1 + 1e-12)
+    assert best.test_risk <= scan * (1 + tol) * (1 + 1e-12)
+    assert 0 <= best.gap <= tol * (1 + 1e-9)
+    if math.isfinite(best.ridge):
+        again = rf.learning_curve(lam, coefficients, **sizes, ridge=best.ridge)
+        assert float(again.test_risk) == pytest.approx(best.test_risk, rel=1e-9)
+
+
+def test_curvature_of_the_risk_is_within_the_bound_of_the_lower_bound():
+    """Derivatives in log gamma by central differences with 60 digits: B'' <= 15/2 B, 0 <= F' <= 2 c and |F''| <= 15/2 c."""
+    rng = np.random.default_rng(0)
+    with mp.workdps(60):
+        h = mp.mpf(10) ** -15
+        for _ in range(60):
+            lam = [mp.mpf(x) for x in 10 ** rng.uniform(-4, 2, 5)]
+            power = [mp.mpf(x) for x in rng.uniform(0, 1, 5) * rng.integers(0, 2, 5)]
+            gamma = mp.mpf(10 ** rng.uniform(-5, 3))
+            z = sum(x / (x + gamma) for x in lam)
+            a, b = (mp.mpf(x) for x in 10 ** rng.uniform(-3, 1, 2))
+
+            def parts(t, lam=lam, power=power, n=z + a, k=z + b):
+                g = mp.exp(t)
+                p = [x / (x + g) for x in lam]
+                free, spread = n - sum(p), sum(x * (1 - x) for x in p)
+                share = spread / (k - sum(p) + spread)
+                bias = sum(v * ((1 - x) ** 2 + share * x * (1 - x)) for x, v in zip(p, power, strict=True))
+                return bias, free + (k - sum(p)) * share, spread
+
+            low, (bias, _, spread), high = (parts(mp.log(gamma) + s * h) for s in (-1, 0, 1))
+            first = [(u - v) / (2 * h) for u, v in zip(high, low, strict=True)]
+            middle = parts(mp.log(gamma))
+            second = [(u - 2 * w + v) / h**2 for u, w, v in zip(high, middle, low, strict=True)]
+            assert second[0] <= 7.5 * bias + 1e-20
+            assert -1e-20 <= first[1] <= 2 * spread
+            assert abs(second[1]) <= 7.5 * spread
+            assert abs(first[2]) <= spread
+
+
 spectra = arrays(np.float64, 6, elements=st.floats(1e-4, 10.0))
 targets = arrays(np.float64, 6, elements=st.floats(0.01, 3.0))
 
@@ -480,21 +569,61 @@ def test_the_1_over_n_term_of_the_fitting_ratio(alpha, beta, relative):
         assert threshold == pytest.approx(limit, abs=n**-alpha + n ** -(2 * alpha + 1 - beta))
 
 
-def test_power_law_sums_agree_with_mpmath():
-    # Through the threshold, which uses all four sums.
-    alpha, beta, n = 1.7, 2.1, 6
-    with mp.workdps(18):
-        z = lambda g: mp.nsum(lambda i: 1 / (1 + g * i**alpha), [1, mp.inf], method="e")  # noqa: E731
-        g = mp.findroot(lambda t: z(mp.exp(t)) - n, (mp.mpf(-4), mp.mpf(-2)), solver="anderson", tol=1e-14)
-        g = mp.exp(g)
-        p = lambda i: 1 / (1 + g * i**alpha)  # noqa: E731
-        total = lambda f: mp.nsum(f, [1, mp.inf], method="e")  # noqa: E731
-        bias = total(lambda i: i**-beta * (1 - p(i)) ** 2)
-        bias_slope = 2 * total(lambda i: i**-beta * p(i) * (1 - p(i)) ** 2)
-        free = n - total(lambda i: p(i) ** 2)
-        free_slope = 2 * total(lambda i: p(i) ** 2 * (1 - p(i)))
+@pytest.mark.parametrize(("alpha", "beta", "n"), [(1.5, 2.5, 2), (2.0, 2.0, 10), (3.0, 6.5, 4)])
+def test_drowned_in_noise_almost_nothing_is_fitted(alpha, beta, n):
+    # Far above all eigenvalues the risk is stationary where gamma = noise zeta(2 alpha) / (n zeta(alpha + beta)).
+    relative = 1e9
+    ratio = rf.power_law_fitting_ratio(alpha, beta, relative_noise=relative, n_samples=n)
+    modes = np.arange(1, 200_001)
+    lam, v = modes**-alpha, modes ** (-beta / 2)
+    base = rf.kernel_ridge_risk(lam, v, n_samples=n, ridge=0.0).test_risk
+    gamma = relative * base * float(zeta(2 * alpha)) / (n * float(zeta(alpha + beta)))
+    assert 1 - math.sqrt(ratio) == pytest.approx(float(zeta(alpha)) / gamma / n, rel=0.02, abs=0)
+
+
+@pytest.mark.parametrize(("alpha", "n"), [(8.0, 10_000), (20.0, 100), (12.0, 1000)])
+def test_steep_spectra_have_the_1_over_n_term(alpha, n):
+    # gamma = n^-alpha is as small as 1e-40.
+    for beta in (alpha - 1, alpha + 1):
+        threshold = rf.power_law_threshold(alpha, beta, n_samples=n)
+        assert threshold == pytest.approx(rf.interpolation_threshold(alpha, beta) * (1 + 1 / (2 * n)), rel=1e-9)
+        relative = abs(threshold) + 0.1
+        expected = rf.optimal_fitting_ratio(alpha, beta, relative_noise=relative * n / (n + 0.5)) * (1 + 1 / (2 * n)) ** 2
+        ratio = rf.power_law_fitting_ratio(alpha, beta, relative_noise=relative, n_samples=n)
+        assert ratio == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("alpha", "n"), [(50.0, 10), (50.0, 2), (1.001, 10), (1.0001, 2)])
+def test_interpolation_ends_at_the_threshold_of_very_steep_and_very_flat_spectra(alpha, n):
+    # A staircase of modes far apart; and gamma = (C / n)^alpha far above every eigenvalue.
+    threshold = rf.power_law_threshold(alpha, alpha + 1, n_samples=n)
+    for relative in (0.0, 0.99 * abs(threshold), 1.01 * abs(threshold)):
+        ratio = rf.power_law_fitting_ratio(alpha, alpha + 1, relative_noise=relative, n_samples=n)
+        assert (ratio == 0.0) == (relative <= threshold)
+
+
+@pytest.mark.parametrize(("alpha", "beta", "n"), [(1.7, 2.1, 6), (1.2, 1.3, 3), (1.05, 1.1, 9)])
+def test_power_law_sums_agree_with_mpmath(alpha, beta, n):
+    # Through the threshold, which uses all four sums; where they decay slowly most of a sum is its tail.
+    with mp.workdps(30):
+
+        def total(gamma, exponent, learned, unlearned):
+            # One hundred terms, then the binomial series with Hurwitz tails; lambda / gamma is below 1/2 beyond.
+            head = mp.fsum(i**-exponent * (x := 1 / (1 + gamma * i**alpha)) ** learned * (1 - x) ** unlearned for i in ones)
+            assert gamma * ones[-1] ** alpha > 2
+            orders = [learned + j for j in range(100)]
+            signs = [(-1) ** j * mp.binomial(learned + unlearned + j - 1, j) for j in range(100)]
+            tails = [mp.zeta(exponent + alpha * order, ones[-1] + 1) / gamma**order for order in orders]
+            return head + mp.fsum(u * v for u, v in zip(signs, tails, strict=True))
+
+        ones, alpha, beta = [mp.mpf(i) for i in range(1, 101)], mp.mpf(alpha), mp.mpf(beta)
+        bracket = (mp.mpf(-4), mp.mpf(3))
+        g = mp.exp(mp.findroot(lambda t: total(mp.exp(t), 0, 1, 0) - n, bracket, solver="anderson", tol=1e-40))
+        bias, bias_slope = total(g, beta, 0, 2), 2 * total(g, beta, 1, 2)
+        free, free_slope = n - total(g, 0, 2, 0), 2 * total(g, 0, 2, 1)
         expected = (bias_slope * free / free_slope - bias) * free / (n * bias)
-    assert rf.power_law_threshold(alpha, beta, n_samples=n) == pytest.approx(float(expected), rel=1e-10)
+    threshold = rf.power_law_threshold(float(alpha), float(beta), n_samples=n)
+    assert threshold == pytest.approx(float(expected), rel=2e-14)
 
 
 @pytest.mark.parametrize(
@@ -510,6 +639,8 @@ def test_power_law_sums_agree_with_mpmath():
         (lambda: rf.population_spectrum([[1.0, 2.0], [0.0, 1.0]], [1.0, 1.0]), "kernel"),
         (lambda: rf.population_spectrum([[1.0, 2.0], [2.0, 1.0]], [1.0, 1.0]), "kernel"),
         (lambda: rf.optimal_fitting_ratio(1.0, 2.0, relative_noise=0.1), "spectral_exponent"),
+        (lambda: rf.power_law_threshold(51.0, 2.0, n_samples=2), "spectral_exponent"),
+        (lambda: rf.power_law_fitting_ratio(30.0, 2.0, relative_noise=0.1, n_samples=10_000), "spectral_exponent"),
     ],
 )
 def test_bad_input_is_named(call, name):

@@ -34,9 +34,9 @@ def test_agrees_with_forty_digits(n, k, ridge):
     root = effective_ridge(POWER_LAW, n_samples=n, n_features=k, ridge=ridge)
     exact = two_equations(POWER_LAW, n, k, ridge, float(root.gamma), float(root.kappa))
     ours = (root.gamma, root.kappa, root.free_samples, root.free_features, root.spread)
-    # Relative accuracy of a few units of rounding, times the condition number n / (spread + slope) of the root.
+    # A few units of rounding.
     for mine, theirs in zip(ours, exact, strict=True):
-        assert float(mine) == pytest.approx(float(theirs), rel=1e-12)
+        assert float(mine) == pytest.approx(float(theirs), rel=1e-14, abs=0)
     assert root.residual < 1e-14
     assert float(root.learned - root.degrees_of_freedom) == pytest.approx(float(root.spread), rel=1e-12)
 
@@ -116,6 +116,43 @@ def test_spectra_with_gaps():
         assert z + (ridge / float(root.gamma)) == pytest.approx(n, rel=1e-13)
 
 
+def positive_root(a, b, c):
+    """Positive root of a x^2 - b x - c with c > 0, without cancellation."""
+    root = math.sqrt(b * b + 4 * a * c)
+    return (b + root) / (2 * a) if b > 0 else 2 * c / (root - b)
+
+
+@pytest.mark.parametrize("ridge", [1e-3, 1e-20, 1e-90])
+@pytest.mark.parametrize("n", [4, 10])
+def test_as_many_samples_as_modes_keep_full_accuracy_at_any_ridge(n, ridge):
+    # n g / (1 + g) = ridge / g: all modes are learned up to sqrt(ridge / n), far below the rounding of z = n.
+    root = effective_ridge(np.ones(n), n_samples=n, ridge=ridge)
+    gamma = positive_root(n, ridge, ridge)
+    assert float(root.gamma) == pytest.approx(gamma, rel=4e-15, abs=0)
+    assert float(root.free_samples) == pytest.approx(n * gamma / (1 + gamma), rel=4e-15, abs=0)
+    assert float(root.spread) == pytest.approx(n * gamma / (1 + gamma) ** 2, rel=4e-15, abs=0)
+
+
+@pytest.mark.parametrize("small", [1e-6, 1e-13, 1e-100])
+@pytest.mark.parametrize("ridge", [0.0, 1e-30])
+def test_a_gap_at_the_number_of_samples_keeps_full_accuracy(small, ridge):
+    # Ten ones and fifty small modes: 10 g / (1 + g) = 50 e / (e + g) + ridge / g.
+    root = effective_ridge(np.concatenate([np.ones(10), np.full(50, small)]), n_samples=10, ridge=ridge)
+    with mp.workdps(250):
+        e, delta = mp.mpf(small), mp.mpf(ridge)
+        # The cubic 10 g^2 (e + g) - (50 e g + ridge (e + g)) (1 + g) has one positive root.
+        roots = mp.polyroots([10, 10 * e - 50 * e - delta, -50 * e - delta * (1 + e), -delta * e], maxsteps=500, extraprec=2000)
+        exact = max(mp.re(r) for r in roots)
+    assert float(root.gamma) == pytest.approx(float(exact), rel=4e-15, abs=0)
+
+
+@pytest.mark.parametrize("k", [None, 1, 7, 10**9])
+def test_a_huge_ridge_is_shared_by_the_samples(k):
+    root = effective_ridge(POWER_LAW, n_samples=5, n_features=k, ridge=1e300)
+    assert float(root.kappa) == pytest.approx(1e300 / 5, rel=1e-14)
+    assert float(root.gamma) == pytest.approx(1e300 / 5, rel=1e-14)
+
+
 def test_a_kernel_without_modes_is_all_ridge():
     root = effective_ridge(np.zeros(3), n_samples=4, ridge=0.5)
     assert float(root.gamma) == pytest.approx(0.5 / 4, rel=1e-13)
@@ -138,9 +175,9 @@ def test_the_root_solves_both_equations(eigenvalues, n, k, ridge):
         return
     z = math.fsum(eigenvalues / (eigenvalues + gamma))
     assert z + float(root.free_samples) == pytest.approx(n, rel=1e-11)
-    assert float(root.free_samples) * kappa == pytest.approx(ridge, rel=1e-11)
+    assert float(root.free_samples) * kappa == pytest.approx(ridge, rel=1e-13, abs=0)
     if k is not None:
-        assert float(root.free_features) * gamma == pytest.approx(k * kappa, rel=1e-11)
+        assert float(root.free_features) * gamma == pytest.approx(k * kappa, rel=1e-13, abs=0)
         assert z + float(root.free_features) == pytest.approx(k, rel=1e-11)
 
 

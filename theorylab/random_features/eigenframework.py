@@ -292,7 +292,8 @@ def finite_size_term(
     Returns
     -------
     FiniteSizeTerm
-        To be added to the predicted risks; infinite where the predicted test risk is.
+        To be added to the predicted risks; infinite where the predicted test risk is, and at ridge 0 wherever n is the number of
+        positive eigenvalues and k is not less.
 
     Raises
     ------
@@ -317,8 +318,8 @@ def finite_size_term(
     slopes = np.stack([1 - 2 * p, 1 - 6 * edge])
     phi = np.array([0.0, 0.0, edge.sum(), *(slopes @ edge)])
     psi = np.array([power @ (1 - p) + noise, -(power @ edge), *(-slopes @ (power * edge))])
-    # Axis 0 is log of the feature field (absent for infinitely many features), the last axis that of the sample field.
-    diagonals = [a] if math.isinf(b) else [b, a]
+    # Axis 0 is log of the feature field (absent where the features span all modes), the last axis that of the sample field.
+    diagonals = [a] if math.isinf(b) or gamma == 0.0 else [b, a]
 
     def of_f(order: int) -> FloatArray:
         tensor = np.full((len(diagonals),) * order, phi[order])
@@ -373,7 +374,9 @@ def optimal_ridge(
     :math:`B=\bar\Gamma-\kappa\bar\Gamma'` and :math:`D=(\kappa z)'=k-k(\kappa^2/\gamma)'` with derivatives in :math:`\kappa`, and
     :math:`\gamma` is a concave function of :math:`\kappa`: hence :math:`\bar\Gamma=\sum_iv_i^2\Gamma_i` is concave and
     :math:`\kappa^2/\gamma` convex. On an interval of :math:`\gamma` the value of B at its left end and that of D at its right end
-    bound the risk from below; intervals that could hold a better risk are halved until none is left.
+    bound the risk from below. So does, in an interval of width w in :math:`\log\gamma`, the smaller risk of the two ends times
+    :math:`e^{-Kw^2/8}`, K bounding the second derivative of the log risk. Intervals that could hold a better risk are halved
+    until none is left.
 
     Parameters
     ----------
@@ -406,47 +409,48 @@ def optimal_ridge(
     at_zero = _one_size(eigenvalues, coefficients, int(n), n_features, 0.0, noise)
     if at_zero.test_risk == 0.0:
         return OptimalRidge(0.0, 0.0, 0.0, start, 0.0, OptimalRidgeStatus.INTERPOLATION)
-    # Beyond the last point B alone is within tol of the zero prediction, whose risk the optimum is below.
+    # At the last point the risk, and beyond it B alone, are within tol / 2 of the zero prediction's risk.
+    zero = float(weights.sum()) + rest
     stop = float(values.sum()) / min(n, k)
-    while _curve(values, weights, rest, n, k, stop)[0] < (1 - relative) * (weights.sum() + rest):
-        stop *= 4.0
-    gammas = np.geomspace(start if start > 0 else float(values.min()) * relative**2, stop, 65)
-    bias, free = _curves(values, weights, rest, n, k, gammas)
-    if start == 0.0:
-        count = float(values.size)
-        gammas, bias = np.insert(gammas, 0, 0.0), np.insert(bias, 0, rest)
-        free = np.insert(free, 0, n - count)
-    risks = n * _over(bias, free)
-    risks[0] = at_zero.test_risk
-    bound = float(bias[-1])
-    best = int(np.argmin(risks))
-    gamma, risk = float(gammas[best]), float(risks[best])
-    left, right = gammas[:-1], gammas[1:]
-    low, high = bias[:-1], free[1:]
     while True:
-        floors = n * _over(low, high)
+        at_stop, free_at_stop, _ = _curve(values, weights, rest, n, k, stop)
+        if at_stop >= (1 - relative / 2) * zero and n * at_stop <= (1 + relative / 2) * zero * free_at_stop:
+            break
+        stop *= 4.0
+    gammas = np.geomspace(start if start > 0 else float(values.min()) * (relative / 2) ** 2, stop, 65)
+    # Rows: gamma, B + sigma^2, n - D, the spread, the risk.
+    points = _curves(values, weights, rest, n, k, gammas)
+    if start == 0.0:
+        # B is at least the rest. Where that is 0, n and k are both the number of modes (else the risk at 0 would vanish), and up
+        # to the first point the risk falls below its limit by less than the factor (1 - (tol / 2)^2)^2.
+        least = rest if rest > 0 else (1 - (relative / 2) ** 2) ** 2 * at_zero.test_risk * points[2, 0] / n
+        points = np.column_stack([[0.0, least, n - values.size, 0.0, 0.0], points])
+    points[4, 0] = at_zero.test_risk
+    bound = float(points[1, -1])
+    gamma, _, _, _, risk = points[:, np.argmin(points[4])]
+    left, right = points[:, :-1], points[:, 1:]
+    while True:
+        floors = _floors(left, right, n)
         keep = floors < (1 - relative) * risk
-        middle = np.where(left > 0, np.sqrt(left) * np.sqrt(right), right * relative)
-        keep &= (middle > left) & (middle < right)
-        bound = min([bound, *floors[~keep]])
+        middle = np.where(left[0] > 0, np.sqrt(left[0]) * np.sqrt(right[0]), right[0] * relative)
+        keep &= (middle > left[0]) & (middle < right[0])
+        bound = float(floors[~keep].min(initial=bound))
         if not keep.any():
             break
-        left, right, low, high, middle = left[keep], right[keep], low[keep], high[keep], middle[keep]
-        bias, free = _curves(values, weights, rest, n, k, middle)
-        candidates = n * _over(bias, free)
-        best = int(np.argmin(candidates))
-        if candidates[best] < risk:
-            gamma, risk = float(middle[best]), float(candidates[best])
-        left, right = np.concatenate([left, middle]), np.concatenate([middle, right])
-        low, high = np.concatenate([low, bias]), np.concatenate([free, high])
+        points = _curves(values, weights, rest, n, k, middle[keep])
+        best = int(np.argmin(points[4]))
+        if points[4, best] < risk:
+            gamma, risk = points[0, best], points[4, best]
+        left, right = np.hstack([left[:, keep], points]), np.hstack([points, right[:, keep]])
     if gamma == start:
         ridge, train = 0.0, at_zero.train_risk
     else:
-        z = float((values / (values + gamma)).sum())
-        ridge = gamma * (n - z) * (1.0 if math.isinf(k) else (k - z) / k)
-        train = ((n - z) / n) ** 2 * risk
+        above, offset, *_ = _moments(values, weights, gamma)
+        a, b = max(n - above - offset, 0.0), max(k - above - offset, 0.0)
+        ridge = gamma * a * (1.0 if math.isinf(k) else b / k)
+        train = (a / n) ** 2 * risk
     status = OptimalRidgeStatus.INTERPOLATION if ridge == 0.0 else OptimalRidgeStatus.INTERIOR
-    return OptimalRidge(ridge, risk, train, gamma, min(float(bound), risk), status)
+    return OptimalRidge(float(ridge), float(risk), float(train), float(gamma), min(bound, float(risk)), status)
 
 
 def simulate_risk(
@@ -467,7 +471,7 @@ def simulate_risk(
     Parameters
     ----------
     eigenvalues, coefficients, n_samples, n_features, ridge, noise_variance
-        As for :func:`random_feature_risk`; ``n_features=None`` is kernel regression. A ridge of 0 needs more than
+        As for :func:`random_feature_risk`; ``n_features=None`` is kernel regression. A ridge of 0 needs at least
         :math:`\min(n,k)` positive eigenvalues.
     n_draws
         Number of training runs.
@@ -705,7 +709,7 @@ def power_law_fitting_ratio(spectral_exponent: float, target_exponent: float, *,
     Parameters
     ----------
     spectral_exponent, target_exponent
-        :math:`\alpha>1` and :math:`\beta>1`.
+        :math:`\alpha>1` and :math:`\beta>1`, with :math:`\alpha\le50` and :math:`n^\alpha\le10^{100}`.
     relative_noise
         :math:`\sigma_{rel}^2\ge0`: the noise variance in units of the noiseless ridgeless test risk at this n.
     n_samples
@@ -737,8 +741,11 @@ def power_law_fitting_ratio(spectral_exponent: float, target_exponent: float, *,
         bias, _, free, _, _ = _power_law_terms(math.exp(t), alpha, beta, n)
         return math.log((bias + noise) / free)
 
+    # Beyond the last point the slope is positive: for gamma >= 2 the bias has slope at least 1 / (4 gamma), and n - q >= n / 2
+    # has slope at most 2 zeta(2 alpha) / gamma^2.
+    last = math.log(max(2.0, edge, 16 * float(zeta(2 * alpha)) * (float(zeta(beta)) + noise) / n))
     # The risk is smooth in log gamma on the scale 1: its local minima lie between grid points where the slope turns positive.
-    grid = np.append(np.arange(math.log(edge), math.log(1e3), 0.1), math.log(1e3))
+    grid = np.append(np.arange(math.log(edge), last, 0.1), last)
     slopes = [slope(t) for t in grid]
     minima = [grid[0]] if slopes[0] >= 0 else []
     minima += [
@@ -826,18 +833,25 @@ def _ridge_fit(features: FloatArray, labels: FloatArray, ridge: float) -> tuple[
 
 
 @njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def _moments(eigenvalues: FloatArray, power: FloatArray, gamma: float) -> tuple[float, float, float, float]:
-    """Return z, the spread, and the target's power on unlearned modes and at the edge, for positive gamma."""
-    z, c, unlearned, at_edge = 0.0, 0.0, 0.0, 0.0
+def _moments(eigenvalues: FloatArray, power: FloatArray, gamma: float) -> tuple[int, float, float, float, float]:
+    """Return, for positive gamma, how many eigenvalues are at least gamma and z less this number, which keeps n - z accurate.
+
+    Then the spread, and the target's power on unlearned modes and at the edge.
+    """
+    above, offset, c, unlearned, at_edge = 0, 0.0, 0.0, 0.0, 0.0
     for i in range(eigenvalues.size):
         inverse = 1.0 / (eigenvalues[i] + gamma)
         p = eigenvalues[i] * inverse
         r = gamma * inverse
-        z += p
+        if eigenvalues[i] >= gamma:
+            above += 1
+            offset -= r
+        else:
+            offset += p
         c += p * r
         unlearned += r * r * power[i]
         at_edge += p * r * power[i]
-    return z, c, unlearned, at_edge
+    return above, offset, c, unlearned, at_edge
 
 
 @njit(cache=True)
@@ -862,7 +876,7 @@ def _risks(
         a, b = free_counts(gamma, n[j], k[j], ridge[j], float(eigenvalues.size))
         c, unlearned, at_edge = 0.0, 0.0, 0.0
         if gamma > 0.0:
-            _, c, unlearned, at_edge = _moments(eigenvalues, power, gamma)
+            _, _, c, unlearned, at_edge = _moments(eigenvalues, power, gamma)
         bias, free = _bias_and_free(a, b, c, unlearned, at_edge, rest)
         if free > 0.0:
             test[j] = n[j] * bias / free
@@ -878,26 +892,42 @@ def _risks(
     return test, train, kappas, gammas
 
 
-def _over(bias: FloatArray, free: FloatArray) -> FloatArray:
-    """Return bias / free, infinite where nothing is free, and 0 where nothing is wrong either."""
-    safe = np.where(free > 0, free, 1.0)
-    return np.where(free > 0, bias / safe, np.where(bias > 0, np.inf, 0.0))
+def _floors(left: FloatArray, right: FloatArray, n: float) -> FloatArray:
+    r"""Return a lower bound of the risk on each interval between the points ``left`` and ``right``, the rows of ``_curves``.
+
+    With dots for derivatives in :math:`\log\gamma`: :math:`\ddot B\le\frac{15}2B`, :math:`0\le\dot F\le2c`,
+    :math:`|\ddot F|\le\frac{15}2c` for :math:`F=n-D`, and :math:`|\dot c|\le c`. Hence :math:`\log(B+\sigma^2)-\log F` has second
+    derivative at most :math:`\frac{15}2(1+y)+4y^2`, y being the largest :math:`c/F`, and stays above its chord less an eighth of
+    this times the squared width.
+    """
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        width = np.log(right[0] / left[0])
+        steepness = left[3] * np.exp(width) / left[2]
+        curvature = 7.5 * (1 + steepness) + 4 * steepness**2
+        below_chord = np.minimum(left[4], right[4]) * np.exp(-curvature * width**2 / 8)
+        floors = np.where(right[2] > 0, n * left[1] / right[2], np.inf)
+    # The second bound is NaN, which fmax leaves out, from gamma = 0 on and between two infinite risks.
+    return np.asarray(np.fmax(floors, below_chord), dtype=np.float64)
 
 
 @njit(cache=True)
-def _curve(eigenvalues: FloatArray, power: FloatArray, rest: float, n: float, k: float, gamma: float) -> tuple[float, float]:
-    z, c, unlearned, at_edge = _moments(eigenvalues, power, gamma)
-    return _bias_and_free(max(n - z, 0.0), max(k - z, 0.0), c, unlearned, at_edge, rest)
+def _curve(
+    eigenvalues: FloatArray, power: FloatArray, rest: float, n: float, k: float, gamma: float
+) -> tuple[float, float, float]:
+    above, offset, c, unlearned, at_edge = _moments(eigenvalues, power, gamma)
+    a, b = max(n - above - offset, 0.0), max(k - above - offset, 0.0)
+    return *_bias_and_free(a, b, c, unlearned, at_edge, rest), c
 
 
 @njit(cache=True)
-def _curves(
-    eigenvalues: FloatArray, power: FloatArray, rest: float, n: float, k: float, gammas: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    bias, free = np.empty(gammas.size), np.empty(gammas.size)
+def _curves(eigenvalues: FloatArray, power: FloatArray, rest: float, n: float, k: float, gammas: FloatArray) -> FloatArray:
+    """Return gamma, B + sigma^2, n - D, the spread and the risk in the rows, for positive gammas."""
+    points = np.empty((5, gammas.size))
     for j in range(gammas.size):
-        bias[j], free[j] = _curve(eigenvalues, power, rest, n, k, gammas[j])
-    return bias, free
+        bias, free, c = _curve(eigenvalues, power, rest, n, k, gammas[j])
+        risk = n * bias / free if free > 0.0 else math.inf if bias > 0.0 else 0.0
+        points[:, j] = gammas[j], bias, free, c, risk
+    return points
 
 
 def _power_sum(gamma: float, alpha: float, exponent: float, learned: int, unlearned: int) -> float:
@@ -905,18 +935,22 @@ def _power_sum(gamma: float, alpha: float, exponent: float, learned: int, unlear
 
     The integers a and b are ``learned`` and ``unlearned``.
     """
-    # Beyond N the ratio lambda / gamma is at most 1/100, so that nine terms of the binomial series reach rounding.
-    count = math.ceil((100.0 / gamma) ** (1 / alpha))
+    # Beyond N the ratio lambda / gamma is at most 10^(-18 / terms), so that this many terms of the binomial series reach
+    # rounding: nine, fewer where their powers of gamma would overflow.
+    terms = 9 if gamma > 1e-30 else max(1, int(300 / -math.log10(gamma)) - 1)
+    count = math.ceil((10.0 ** (18 / terms) / gamma) ** (1 / alpha))
     i = np.arange(1, count + 1, dtype=np.float64)
     ratio = i**-alpha / gamma
     head = float((i**-exponent * ratio**learned * (1 + ratio) ** -(learned + unlearned)).sum())
-    j = np.arange(9)
+    j = np.arange(terms)
     tails = gamma ** -(learned + j) * zeta(exponent + alpha * (learned + j), count + 1.0)
     return head + float(((-1.0) ** j * binom(learned + unlearned + j - 1, j) * tails).sum())
 
 
 def _power_law_gamma(alpha: float, n: int) -> float:
     """Return gamma with n learned modes."""
+    if alpha > 50 or alpha * math.log10(n) > 100:
+        raise ValueError(f"spectral_exponent: expected at most 50, and at most 100 / log10(n_samples), got {alpha}")
 
     def excess(t: float) -> float:
         return math.log(_power_sum(math.exp(t), alpha, 0.0, 1, 0) / n)

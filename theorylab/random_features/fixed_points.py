@@ -8,8 +8,10 @@ For eigenvalues :math:`\lambda_i\ge0`, n samples, k features and ridge :math:`\d
 (simon2024-more, Section 4). Eliminating :math:`\kappa=\gamma(1-z/k)` leaves :math:`\delta=\gamma\,(n-z)(k-z)/k`. With
 :math:`m=\min(n,k)` and :math:`g=|n-k|`, the shortfall :math:`s=m-z` is the non-negative root of
 :math:`s(s+g)=k\delta/\gamma`, so that both :math:`z(\gamma)` and :math:`s(\gamma)` decrease and :math:`\gamma` is the only
-root of :math:`z(\gamma)+s(\gamma)=m`. Nothing is computed as a difference of close numbers: :math:`n-z`, :math:`k-z` and
-:math:`\sum_i\lambda_i\gamma/(\lambda_i+\gamma)^2` keep full relative accuracy however small the ridge is.
+root of :math:`z(\gamma)+s(\gamma)=m`. To z, the p eigenvalues of at least :math:`\gamma` contribute p less what they miss, the
+others what they add: p is an integer, so that nothing is computed as a difference of close numbers, and :math:`\gamma`,
+:math:`n-z`, :math:`k-z` and :math:`\sum_i\lambda_i\gamma/(\lambda_i+\gamma)^2` keep full relative accuracy however small the
+ridge is and however wide the gaps of the spectrum are.
 
 In :math:`t=\log\gamma` each term of :math:`z+s` has :math:`|f''|\le|f'|\le f`, so that Newton's method on
 :math:`\log((z+s)/m)` converges quadratically from any step below 1; a bracket guards the steps before.
@@ -129,15 +131,20 @@ def _counts(value: ArrayLike, name: str) -> FloatArray:
 
 
 @njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def _occupation(eigenvalues: FloatArray, gamma: float) -> tuple[float, float]:
-    """Return z and the spread at gamma, for positive eigenvalues and gamma."""
-    z, c = 0.0, 0.0
+def _occupation(eigenvalues: FloatArray, gamma: float) -> tuple[int, float, float]:
+    """Return how many positive eigenvalues are at least gamma, z less this number, and the spread."""
+    above, offset, c = 0, 0.0, 0.0
     for i in range(eigenvalues.size):
         inverse = 1.0 / (eigenvalues[i] + gamma)
         p = eigenvalues[i] * inverse
-        z += p
-        c += p * (gamma * inverse)
-    return z, c
+        r = gamma * inverse
+        if eigenvalues[i] >= gamma:
+            above += 1
+            offset -= r
+        else:
+            offset += p
+        c += p * r
+    return above, offset, c
 
 
 @njit(cache=True)
@@ -147,7 +154,7 @@ def shortfall(gamma: float, n: float, k: float, ridge: float) -> tuple[float, fl
         s = ridge / gamma
         return s, s
     g = abs(n - k)
-    product = k * ridge / gamma
+    product = k * (ridge / gamma)
     if product == 0.0:
         return 0.0, 0.0
     s = 2.0 * product / (g + math.sqrt(g * g + 4.0 * product))
@@ -170,18 +177,20 @@ def solve_gamma(eigenvalues: FloatArray, ends: tuple[float, float], n: float, k:
         lower = max(lower, ends[0] * (count - m) / m)
     # At the upper end z <= m / 2 and s <= m / 2.
     upper = 2.0 * ends[1] / m
-    upper = max(upper, 2.0 * ridge / m if math.isinf(k) else 4.0 * k * ridge / (m * (m + 2.0 * abs(n - k))))
+    upper = max(upper, 2.0 * ridge / m if math.isinf(k) else ridge * (4.0 * k / (m * (m + 2.0 * abs(n - k)))))
     gamma = guess if lower < guess < upper else upper
     previous = math.inf
     for _ in range(200):
-        z, c = _occupation(eigenvalues, gamma)
+        above, offset, c = _occupation(eigenvalues, gamma)
         s, slope = shortfall(gamma, n, k, ridge)
-        value = math.log((z + s) / m)
+        excess = (above - m) + (offset + s)
+        filled = above + offset + s
+        value = math.log1p(excess / m) if abs(excess) < 0.5 * m else math.log(filled / m)
         if value > 0.0:
             lower = gamma
         else:
             upper = gamma
-        step = value * (z + s) / (c + slope)
+        step = value * filled / (c + slope)
         if abs(step) <= 1e-8:
             # The step that is taken squares this error.
             return gamma * math.exp(step)
@@ -230,7 +239,8 @@ def _solve_all(
         gamma[j] = solve_gamma(eigenvalues, ends, n[j], k[j], ridge[j], extrapolate(gamma, j))
         a[j], b[j] = free_counts(gamma[j], n[j], k[j], ridge[j], float(eigenvalues.size))
         if gamma[j] > 0.0:
-            z[j], c[j] = _occupation(eigenvalues, gamma[j])
+            above, offset, c[j] = _occupation(eigenvalues, gamma[j])
+            z[j] = above + offset
         else:
             z[j] = eigenvalues.size
     return gamma, a, b, z, c

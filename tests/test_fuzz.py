@@ -1,8 +1,8 @@
 """Every public function refuses bad input with a ``ValueError`` or ``TypeError`` that names the argument.
 
-Each function has one small valid call in ``tests/<theme>/calls_<module>.py``. One argument at a time is replaced by values that
-are wrong for its type (which must be refused), and by values that may be wrong (negated, shorter, with more axes: refused, or
-answered without any other exception).
+Each function has one small valid call in ``tests/<theme>/calls_<module>.py``. One argument at a time, of the call or with a
+default, is replaced by values that are wrong for its type (which must be refused), by the same value in another type or layout
+(accepted), and by values that may be wrong (negated, shorter, with more axes: refused, or answered without any other exception).
 """
 
 import importlib
@@ -57,6 +57,7 @@ def wrong(value: Any, accepted: set[str]) -> Iterator[tuple[str, Any]]:
         return
     if isinstance(value, bool):
         yield "number", 3.5
+        yield "integer", 1
         return
     if not isinstance(value, str):
         yield "string", "bad"
@@ -67,15 +68,20 @@ def wrong(value: Any, accepted: set[str]) -> Iterator[tuple[str, Any]]:
     if isinstance(value, str):
         return
     if isinstance(value, int | np.integer):
+        yield "negative", -1
         yield "fraction", 1.5
+        yield "whole float", float(value)
+        yield "bool", True
         yield "nan", float("nan")
         yield "list", [value, value]
     elif isinstance(value, float):
+        yield "complex", value + 1j
         if "nan" not in accepted:
             yield "nan", float("nan")
         if "inf" not in accepted:
             yield "inf", float("inf")
             yield "-inf", float("-inf")
+            yield "beyond float64", 10**400
     elif isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         if "nan" not in accepted:
             yield "nan", with_first(value, np.nan)
@@ -84,7 +90,11 @@ def wrong(value: Any, accepted: set[str]) -> Iterator[tuple[str, Any]]:
         if "empty" not in accepted:
             yield "empty", np.zeros((0,) * max(value.ndim, 1))
         yield "strings", np.full(value.shape, "x")
+        yield "list of strings", np.full(value.shape, "x").tolist()
+        yield "objects", np.full(value.shape, None)
         yield "complex", value.astype(complex) + 1j
+        if value.dtype.kind == "f":
+            yield "masked", np.ma.masked_array(value, np.arange(value.size).reshape(value.shape) == 0)
     else:
         yield "number", 3.5
 
@@ -107,6 +117,23 @@ def doubtful(value: Any) -> Iterator[tuple[str, Any]]:
             yield "narrower", np.ascontiguousarray(value[:, :-1])
 
 
+def same(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (name, value) that says the same in another type or layout: it must be accepted."""
+    if isinstance(value, bool):
+        yield "NumPy bool", np.bool_(value)
+    elif isinstance(value, int):
+        yield "NumPy integer", np.int32(value)
+    elif isinstance(value, float):
+        yield "NumPy float", np.float64(value)
+        if value.is_integer():
+            yield "integer", int(value)
+    elif isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        yield "list", value.tolist()
+        strided = np.repeat(value, 2, axis=-1)[..., ::2] if value.ndim else value.copy()
+        strided.flags.writeable = False
+        yield "strided and read-only", strided
+
+
 def takes_any_number(function: Callable[..., Any]) -> bool:
     """Whether it takes ``*parts``: there is no argument to replace by name."""
     return any(p.kind is p.VAR_POSITIONAL for p in inspect.signature(function).parameters.values())
@@ -116,6 +143,11 @@ def with_first(array: np.ndarray, number: float) -> np.ndarray:
     changed = array.astype(np.float64)
     changed.flat[0] = number
     return changed
+
+
+def optional(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the default of each argument that has one."""
+    return {p.name: p.default for p in inspect.signature(function).parameters.values() if p.default is not p.empty}
 
 
 NEVER_NEGATIVE = {"eigenvalues", "ridge", "noise_variance", "weights", "step_size", "n_samples", "n_features", "beta", "steps"}
@@ -131,15 +163,19 @@ def test_bad_input_is_refused_by_name(function):
         warnings.simplefilter("ignore")
         function(**make())  # the valid call is valid
         complaints = []
-        for name in make():
-            accepted = ACCEPTS.get(function, {}).get(name, set())
-            kind = make()[name]
+        defaults = optional(function)
+        for name, kind in {**defaults, **make()}.items():
+            accepted = ACCEPTS.get(function, {}).get(name, set()) | ({"none"} if defaults.get(name, "") is None else set())
             for label, bad in wrong(kind, accepted):
                 outcome = call_with(function, make(), name, bad)
                 if outcome is None:
                     complaints.append(f"{name} = {label} was accepted")
                 elif outcome:
                     complaints.append(f"{name} = {label}: {outcome}")
+            for label, good in same(kind):
+                outcome = call_with(function, make(), name, good)
+                if outcome is not None:
+                    complaints.append(f"{name} = {label} was refused: {outcome}")
             for label, odd in doubtful(kind):
                 outcome = call_with(function, make(), name, odd, *make())
                 if outcome:

@@ -58,6 +58,8 @@ def as_array(
     ValueError
         Naming the argument, what was expected and what came.
     """
+    if np.ma.is_masked(value):
+        raise ValueError(f"{name}: expected real numbers, got a masked array with masked entries")
     try:
         raw = np.asarray(value)
     except ValueError:
@@ -141,7 +143,10 @@ def as_real(
     expected = " and ".join(["a real number" if allow_inf else "a finite real number", *bounds])
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real | np.floating | np.integer):
         raise ValueError(f"{name}: expected {expected}, got {_describe(value)}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: expected {expected}, got a number beyond float64") from None
     inside = (
         (np.isfinite(number) or (allow_inf and not np.isnan(number)))
         and (minimum is None or number >= minimum)

@@ -157,7 +157,7 @@ def robust_collapse_threshold(seed, n=8, beta=0.01, ball="linf", bias=False, tol
 
     return all_of(
         threshold(survives, float(widths.max()), bracket=(0.5 * widths.max(), 1.6 * widths.max()), tol=tol),
-        exhaustive(used, grade=Grade.NUMERICAL),
+        exhaustive(list(dict(used).items()), grade=Grade.NUMERICAL),
     ).with_data(tried=np.array(sorted(tried)), widths=widths)
 
 

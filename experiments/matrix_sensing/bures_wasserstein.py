@@ -25,7 +25,7 @@ from theorylab.verify.plotting import BROKEN, COLOURS
 EPS = np.finfo(float).eps
 SETTING = (
     r"$f(W)=B^2(WW^\top,\Sigma_0)$, $W\in\mathbb{R}^{n\times k}$, $k<n$, $\Sigma_0\succ0$ with eigenvalues "
-    r"$\lambda_1>\dots>\lambda_n$: "
+    r"$\lambda_1>\dots>\lambda_n$ and eigenvectors $u_i$: "
 )
 SPECTRUM = (5.0, 3.0, 2.0, 1.0, 0.5)
 FLOOR = EPS ** (1 / 3)  # of a tilt x: below it the rounding of its logarithm, EPS / x, exceeds the quadratic terms, x^2
@@ -145,11 +145,12 @@ def hessian_blow_up_rate(n, k, eigenvalues, seed: int, smoothing: float = 0.0) -
     U, V = np.linalg.qr(rng.standard_normal((n, n)))[0], np.linalg.qr(rng.standard_normal((k, k)))[0]
     inverse_root = (vectors / np.sqrt(values)) @ vectors.T
     small = np.geomspace(1e-1, 1e-6, 11)
-    states = [inverse_root @ (U[:, :k] * np.append(np.linspace(1.5, 1, k - 1), s)) @ V.T for s in small]
+    others = np.linspace(1.5, 1, k - 1)
+    states = [inverse_root @ (U[:, :k] * np.append(others, s)) @ V.T for s in small]
     lowest = np.array([np.linalg.eigvalsh(bures_hessian(W, S, smoothing=smoothing))[0] for W in states])
     off = U[:, min(k, n - 1) :]  # one vector too many where k = n: there is nothing off the range
     constant = -2 * float(np.linalg.eigvalsh(off.T @ S @ off)[-1])
-    remainder = small * max(2, 4 * values[-1] - 2 if k > 1 else 2) + 1e-9
+    remainder = small * max(2, 4 * values[-1] / others[-1] - 2 if k > 1 else 2) + 1e-9
     data = {"small": small, "lowest": lowest, "constant": constant}
     source = "the bounded part of the Hessian, rounding"
     parts = [limit(small * lowest, constant, remainder=remainder, source=source)]
@@ -176,7 +177,7 @@ def _(ax, runs: Runs) -> None:
 
 
 @claim(
-    r"For $0\le\tau<\lambda_k$ the minimum of $W\mapsto B^2(WW^\top+\tau I,\Sigma_0)$ over $\mathbb{R}^{n\times k}$ has "
+    SETTING + r"for $0\le\tau<\lambda_k$ the minimum of $W\mapsto B^2(WW^\top+\tau I,\Sigma_0)$ has "
     r"$WW^\top=\sum_{i\le k}(\lambda_i-\tau)u_iu_i^\top$ and value $\sum_{i>k}(\sqrt{\lambda_i}-\sqrt\tau)^2$.",
     sources=["brechet2023-critical, smooth perturbative loss (minimum derived here)"],
     origin="derived",
@@ -229,7 +230,8 @@ def _(ax, runs: Runs) -> None:
     SETTING
     + r"near the truncation a descent step $\eta\le1/(2-\lambda_{k+1}/\lambda_k)$ contracts the slowest mode, the tilt of "
     r"$u_k$ towards $u_{k+1}$, by $1-2\eta(1-\lambda_{k+1}/\lambda_k)$; at $\eta=\frac12$ the run is subspace iteration with "
-    r"$\Sigma_0$ and $|X_t|_{ji}=(\lambda_{k+j}/\lambda_i)^t|X_0|_{ji}$ for all $t$, $X=(U_\perp^\top W)(U_k^\top W)^{-1}$.",
+    r"$\Sigma_0$ and $|X_t|_{ji}=(\lambda_{k+j}/\lambda_i)^t|X_0|_{ji}$ for all $t$, $X=(U_\perp^\top W)(U_k^\top W)^{-1}$, "
+    r"$U_k=(u_1,\dots,u_k)$, $U_\perp=(u_{k+1},\dots,u_n)$.",
     sources=["brechet2023-critical, finite step size gradient descent (constant derived here)"],
     origin="derived",
     kind="rate",
@@ -277,9 +279,10 @@ def _(ax, runs: Runs) -> None:
 
 
 @claim(
-    r"Gradient flow on $f(W_1\cdots W_N)$ from balanced factors of rank $k$ in general position converges to the truncation, "
-    r"the tilt of $u_k$ towards $u_{k+1}$ at the rate $\mu_N=2\lambda_k^{1-1/N}(1-\lambda_{k+1}/\lambda_k)$ (the excess loss at "
-    r"$2\mu_N$); descent with step $\eta$ contracts it by $1-\eta\mu$, $\mu$ the smallest eigenvalue of "
+    SETTING
+    + r"gradient flow on $f(W_1\cdots W_N)$, hidden widths $k$, from balanced factors of rank $k$ in general position converges "
+    r"to the truncation, the tilt of $u_k$ towards $u_{k+1}$ at the rate $\mu_N=2\lambda_k^{1-1/N}(1-\lambda_{k+1}/\lambda_k)$ "
+    r"(the excess loss at $2\mu_N$); descent with step $\eta$ contracts it by $1-\eta\mu$, $\mu$ the smallest eigenvalue of "
     r"$2(I-\lambda_{k+1}H^{-1})K$ at its limit, $H=(W^\top\Sigma_0W)^{1/2}$, $K=(W_2\cdots W_N)^\top W_2\cdots W_N$ "
     r"($\mu=\mu_N$ if it is balanced).",
     sources=["brechet2023-critical, gradient-flow and finite-step theorems (constants derived here)"],

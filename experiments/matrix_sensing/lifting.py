@@ -141,8 +141,9 @@ def _(ax, runs: Runs) -> None:
 
 @claim(
     FAMILY
-    + r"for $\frac12<\delta<1$ the point $\hat x$ is a strict local minimum of $f$, and $\hat x^{\otimes l}$ one of $h_l$ for "
-    r"$l<L$ and a strict saddle for $l\ge L$, $L=\min\{l:2^l(1-\delta^{2l})>2(\delta(1+\delta))^l\}$; $L=4$ at $\epsilon=0.3$.",
+    + r"for $\frac12<\delta<1$, not the threshold $\delta_l$ of any order, the point $\hat x$ is a strict local minimum of $f$, "
+    r"and $\hat x^{\otimes l}$ one of $h_l$ for $l<L$ and a strict saddle for $l\ge L$, "
+    r"$L=\min\{l:2^l(1-\delta^{2l})>2(\delta(1+\delta))^l\}$; $L=4$ at $\epsilon=0.3$.",
     sources=["ma2023-over, main theorem (illustrated; this instance derived here)"],
     origin="derived",
     kind="threshold",
@@ -197,7 +198,7 @@ def condition_in_the_family() -> Evidence:
 
 
 @claim(
-    LIFT + r"with $\alpha\|M\|_F^2\le\sum_i\langle A_i,M\rangle^2\le L\|M\|_F^2$ and "
+    LIFT + r"$A_i$ symmetric, with $\alpha\|M\|_F^2\le\sum_i\langle A_i,M\rangle^2\le L\|M\|_F^2$ for all symmetric $M$ and "
     r"$\beta=L\|z\|^2\|x\|^2/(\alpha\|D\|_F^2)$, $D=xx^\top-zz^\top$, every critical point $x\ne\pm z$ has "
     r"$\lambda_{\min}(\nabla^2f(x))\le-4\alpha\|D\|_F^2(1-\beta)/\|z\|^2$: the condition $\beta<1$ of the lifting theorem (as "
     r"recalled; hypotheses unseen) never holds at a spurious local minimum. The completion family needs $\epsilon^2>.3761$ for "

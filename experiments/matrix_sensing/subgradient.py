@@ -133,13 +133,13 @@ def _(ax, runs: Runs) -> None:
     origin="derived",
     kind="rate",
     cases={
-        "quick": [{"n": 6, "k": 1, "fraction": 0.3, "repetitions": 50}],
+        "quick": [{"n": 8, "k": 2, "fraction": 0.3, "repetitions": 95, "moves": 1}],
         "full": [{"n": 8, "k": k, "fraction": p} for k, p in ((2, 0.3), (1, 0.6), (1, 0.3))],
     },
-    breaks={"outliers depend on the measurements": {"adversarial": True, "repetitions": 20}},
+    breaks={"outliers depend on the measurements": {"adversarial": True, "repetitions": 12}},
 )
-def sign_rip_uniform_rate(n, k, fraction, seed: int, spread=10.0, repetitions=60, adversarial=False) -> Evidence:
-    M = 40 * 2 ** np.arange(9)
+def sign_rip_uniform_rate(n, k, fraction, seed: int, spread=10.0, repetitions=120, moves=5, adversarial=False) -> Evidence:
+    M = 10 * 2 ** np.arange(10)
     phi = sign_scaling(1.0, outlier_fraction=fraction, spread=spread)
     found = np.empty((repetitions, M.size))
     for row, rng in zip(found, np.random.default_rng([seed, 3]).spawn(repetitions), strict=True):
@@ -149,7 +149,7 @@ def sign_rip_uniform_rate(n, k, fraction, seed: int, spread=10.0, repetitions=60
             noise = np.abs(noise) * np.sign(whole[:, 0])
         for j, m in enumerate(M):
             operator = MeasurementOperator(whole[:m] / np.sqrt(m), n, n, True)
-            options = {"rank": 2 * k, "scaling": phi, "rng": rng, "starts": 1, "iterations": 5}
+            options = {"rank": 2 * k, "scaling": phi, "rng": rng, "starts": 1, "iterations": moves}
             row[j] = sign_deviation(operator, noise[:m], **options).found
     return rate(M, found, -0.5, rival=-0.25, data={"m": M, "found": found})
 

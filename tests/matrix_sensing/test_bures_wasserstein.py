@@ -92,7 +92,7 @@ def test_loss_is_the_squared_distance(n, k, smoothing):
 # ---------------------------------------------------------------- derivatives
 
 
-@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("k", [1, 2, 4, 6])
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 def test_gradient_and_hessian_by_differences(k, smoothing):
     rng = np.random.default_rng(4)
@@ -134,6 +134,20 @@ def test_curvature_bounds_hold_and_close_in(k):
         assert lower <= lowest + 1e-9 * abs(lowest)  # for k = 1 both bounds are attained
         assert lowest - 1e-9 * abs(lowest) <= upper
         assert upper - lower <= 4 * 5.0 + 1e-6
+
+
+def test_curvature_bounds_are_attained_by_a_rotation_of_the_columns():
+    # Sigma_0 = I, W = diag(1, s): the direction of the skew matrices has the curvature 2 - 4 / (1 + s)
+    for small in (1e-3, 1e-6):
+        W = np.diag([1.0, small])
+        lowest = np.linalg.eigvalsh(bures_hessian(W, np.eye(2)))[0]
+        assert lowest == pytest.approx(2 - 4 / (1 + small), rel=1e-9)
+        np.testing.assert_allclose(curvature_bounds(W, np.eye(2)), [-2.0, 2.0], rtol=1e-12)
+
+
+def test_gradient_at_lower_rank_is_that_of_the_least_polar_factor():
+    W = np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    np.testing.assert_allclose(bures_gradient(W, np.diag([4.0, 2.0, 1.0])), W * (2 - 2 * 2), atol=1e-15)
 
 
 def test_smoothing_bounds_the_curvature():
@@ -237,6 +251,8 @@ def test_balanced_factors(depth):
     np.testing.assert_allclose(np.linalg.multi_dot([*factors, np.eye(2)]), W, atol=1e-13)
     for P, Q in pairwise(factors):
         np.testing.assert_allclose(P.T @ P, Q @ Q.T, atol=1e-13)
+    if depth > 1:  # the hidden rotations are drawn
+        assert np.linalg.norm(balanced_factors(W, depth, rng=rng)[0] - factors[0]) > 1e-3
 
 
 def test_flow_keeps_balance_and_agrees_with_small_steps():
@@ -286,6 +302,42 @@ def test_rates_are_eigenvalues_of_the_hessian_in_the_factors(depth):
     assert nonzero.min() == pytest.approx(factor_rate(factors, S), rel=1e-6)
 
 
+def test_rate_of_unbalanced_factors_with_a_wide_later_layer():
+    rng = np.random.default_rng(19)
+    S, rest = target(rng), [rng.standard_normal((2, 3)), rng.standard_normal((3, 2))]
+    first = spectral_selections(S, 2)[0].weights @ np.linalg.inv(rest[0] @ rest[1])
+    off = np.linalg.eigh(S)[1][:, :3]  # only the first factor turns the range
+
+    def gradient(Y):
+        _, after = deep_gradient_descent([first + off @ Y, *rest], S, step_size=1.0, steps=1)
+        return (off.T @ (first + off @ Y - after[0])).ravel()
+
+    curvatures = np.linalg.eigvalsh(central(gradient, np.zeros((3, 2))))
+    assert factor_rate([first, *rest], S) == pytest.approx(curvatures[0], rel=1e-6)
+
+
+def test_a_hidden_direction_that_the_product_does_not_show_is_refused():
+    # W_2 sees the first column only, but is turned by the second: the rate is 2 (1 - 2/3) (1 + 0.8^2), not 2 (1 - 2/3)
+    first, S = np.array([[np.sqrt(3.0), 0.0], [0.0, 0.8], [0.0, 0.0]]), np.diag([3.0, 2.0, 1.0])
+    with pytest.raises(ValueError, match="factors"):
+        factor_rate([first, np.array([[1.0], [0.0]])], S)
+
+
+def test_runs_that_leave_the_range_of_floats_are_refused():
+    S, W = np.diag([3.0, 2.0, 1.0]), np.ones((3, 1))
+    with pytest.warns(RuntimeWarning), pytest.raises(ValueError, match="step_size"):
+        bures_gradient_descent(W, S, step_size=1e3, steps=200)
+    with pytest.warns(RuntimeWarning), pytest.raises(ValueError, match="step_size"):
+        deep_gradient_descent([W, np.ones((1, 1))], S, step_size=1e3, steps=200)
+    with pytest.warns(RuntimeWarning), pytest.raises(ValueError, match="factors"):
+        deep_flow([1e80 * W, 1e80 * np.ones((1, 1))], S, [0.0, 1.0])
+
+
+def test_flow_at_time_zero_alone():
+    W = np.array([[1.0], [2.0], [3.0]])
+    np.testing.assert_array_equal(deep_flow([W, np.eye(1)], np.eye(3), [0.0]), W[None])
+
+
 def test_tilt_of_a_graph():
     rng = np.random.default_rng(18)
     S = np.diag([3.0, 2.0, 1.0])
@@ -297,6 +349,9 @@ def test_bad_arguments():
     S = np.diag([3.0, 2.0, 1.0])
     with pytest.raises(ValueError, match="target"):
         bures_loss(np.ones((3, 1)), -S)
+    with pytest.raises(ValueError, match="target"):
+        bures_loss(np.ones((3, 1)), np.diag([1.0, 1.0, -1e-9]))
+    assert bures_loss(np.ones((3, 1)), np.diag([1.0, 1.0, -1e-16])) > 0  # the rounding of a singular matrix
     with pytest.raises(ValueError, match="target"):
         spectral_selections(np.eye(3), 1)
     with pytest.raises(ValueError, match="generator"):

@@ -7,6 +7,7 @@ import pytest
 from theorylab.matrix_sensing import (
     DescentStatus,
     EntryStatus,
+    MeasurementOperator,
     asymmetric_gradient_descent,
     error_bounds,
     error_law,
@@ -45,7 +46,8 @@ def converge(M, F, G, step_size, tol=1e-13):
 
 
 def test_spurious_bounds_enclose_exact_rational_orbits():
-    for s, eta, T in ((Fraction(1, 2), Fraction(1, 4), 6), (Fraction(1), Fraction(1, 3), 5), (Fraction(1, 10), Fraction(1), 6)):
+    cases = [(Fraction(1, 2), Fraction(1, 4), 6), (Fraction(1), Fraction(1, 3), 5), (Fraction(1, 10), Fraction(1), 6)]
+    for s, eta, T in (*cases, (Fraction(1, 10**6), Fraction(1), 5)):
         orbit = s
         for _ in range(T):
             orbit = orbit * (1 - eta * orbit**2)
@@ -73,6 +75,13 @@ def test_spurious_bounds_enclose_long_orbits_and_are_sharp():
         np.testing.assert_array_equal(spurious_bounds([0.0, 1e-170], step_size=1.0, steps=steps), [[0.0, 1e-170]] * 2)
     with pytest.raises(ValueError, match="start"):
         spurious_bounds([2.0], step_size=0.1, steps=1)
+
+
+def test_width_of_spurious_bounds_is_the_sum_of_the_next_term():
+    # the sum of 5/2 w^-2 over w = w_0 + 2t is 5/4 / w_0: no smaller constant would do
+    w0, T = 1e3, 10**5
+    lower, upper = spurious_bounds([1 / np.sqrt(w0)], step_size=1.0, steps=T)
+    assert lower[0] ** -2 - upper[0] ** -2 == pytest.approx(1.25 / w0, rel=0.02)
 
 
 def test_block_recursions_of_error_bounds():
@@ -129,6 +138,34 @@ def test_error_law_starts_where_the_bounds_apply(k):
     assert (run.errors <= law.upper + law.rounding).all()
     assert (law.rounding <= 1e-3 * law.lower).all()
     assert law.upper[-1] <= 1.01 * law.lower[-1]
+    # w = 1/(eta s^2) of the last direction is the onset at entry and grows by 2 a step: 3 onsets after one onset
+    state = gradient_descent(M, search_rank=k, step_size=0.2, steps=int(law.times[0]), initial=X).X
+    onset = error_bounds(M, state, step_size=0.2, steps=0).onset / 3
+    np.testing.assert_allclose(np.diff(law.times), [2 * onset, 7 * onset], rtol=0.1)
+
+
+@pytest.mark.parametrize("seed", [11, 29])  # the bounds apply after some 50 steps, 6 % apart
+def test_error_law_waits_until_the_bounds_are_close(seed):
+    rng = np.random.default_rng(seed)
+    M, X = symmetric_truth(6, [1.0, 0.5], rng), 0.3 * rng.standard_normal((6, 3))
+    law = error_law(M, X, step_size=0.2, multiples=[1, 3, 10], longest=1_000_000)
+    assert law.upper[-1] <= 1.01 * law.lower[-1]
+
+
+def test_error_law_bounds_the_rounding_of_the_descent():
+    rng = np.random.default_rng(2)
+    M, X = symmetric_truth(5, [1.0, 0.5], rng), 0.5 * rng.standard_normal((5, 7))
+    law = error_law(M, X, step_size=0.2, multiples=[1, 3], longest=20_000)
+    run = gradient_descent(M, search_rank=7, step_size=0.2, steps=int(law.times[-1]), initial=X, record=law.times)
+    Y, wide, precise = X.astype(np.longdouble), M.astype(np.longdouble), []
+    for t in range(law.times[-1] + 1):
+        E = Y @ Y.T - wide
+        if t in law.times:
+            precise.append(np.sqrt((E**2).sum()))
+        Y = Y - np.longdouble(0.2) * (E @ Y)
+    deviations = np.abs(run.errors - np.array(precise, dtype=float))
+    assert (deviations > 0).any()
+    assert (deviations <= law.rounding).all()
 
 
 def test_error_law_gives_up_and_refuses():
@@ -187,6 +224,10 @@ def test_sensing_limit_is_approached_by_the_descent():
     assert deviations[2] <= 1e-2
     with pytest.raises(ValueError, match="operator"):
         sensing_limit(M, gaussian_operator(5, 14, rng=rng))
+    with pytest.raises(ValueError, match="operator"):  # enough measurements, but all the same
+        sensing_limit(np.eye(2), MeasurementOperator(np.ones((5, 3)), 2, 2, True))
+    with pytest.raises(ValueError, match="truth"):
+        sensing_limit(-M, operator)
 
 
 def limits(seed):
@@ -251,6 +292,50 @@ def test_late_rate_measures_the_slope_of_plain_numpy(alpha, ratio, seed):
     assert late.error <= 0.02 * slope
 
 
+def test_window_rate_of_a_residual_without_the_slowest_mode():
+    F, G = np.eye(4, 3) * [1.0, 0.5, 0.2], np.eye(4, 3) * [1.0, 1.0, 0.0]
+    modes = limit_modes(F, G, rank=2, step_size=0.1)
+    residual = np.zeros((4, 4))
+    residual[0, 0] = 1e-6  # decays by 0.8 a step; the slowest mode by 0.996
+    assert modes.window_rate(residual, steps=10**6) == pytest.approx(-np.log(0.8), rel=1e-12)
+    assert modes.window_error(residual, steps=10**6) == np.inf
+    with pytest.raises(ValueError, match="residual"):
+        modes.window_rate(np.diag([0.0, 0.0, 0.0, 1.0]), steps=1)
+
+
+@pytest.mark.parametrize("step_size", [0.3, 0.6, 0.9])  # eta times the one mode is 0.63, 1.26, 1.88
+def test_late_rate_of_steps_that_overshoot(step_size):
+    late = late_rate([[1.0]], [[0.9]], [[1.2]], step_size=step_size, longest=1000, window=(1e-3, 1e-9), tol=1e-12)
+    assert late.modes.rate == pytest.approx(-np.log(abs(1 - step_size * late.modes.slowest)), rel=1e-12)
+    assert abs(late.measured - late.modes.rate) <= late.error <= 0.01 * late.modes.rate
+
+
+@pytest.mark.parametrize("step_size", [0.8, 0.9])
+def test_late_rate_where_the_fastest_mode_overshoots_most(step_size):
+    late = late_rate([[1.0, 0.0]], [[1.0]], [[1.1], [0.1]], step_size=step_size, longest=1000, window=(1e-3, 1e-9), tol=1e-12)
+    ends = step_size * late.modes.slowest, step_size * late.modes.values.max()
+    assert ends[0] < 1 < ends[1] > 2 - ends[0]
+    assert late.modes.rate == pytest.approx(-np.log(ends[1] - 1), rel=1e-12)
+    assert abs(late.measured - late.modes.rate) <= late.error <= 0.01 * late.modes.rate
+
+
+def test_late_rate_of_a_window_without_steps():
+    exact = late_rate(np.eye(2), np.eye(2), np.eye(2), step_size=0.1, longest=10)
+    assert np.isnan(exact.measured)
+    assert exact.modes is None
+    jump = late_rate(np.eye(2), (1 + 1e-10) * np.eye(2), np.eye(2), step_size=0.5, longest=10)  # reaches the limit in one step
+    assert np.isnan(jump.measured)
+
+
+@pytest.mark.parametrize("seed", [0, 4])
+def test_the_error_of_a_late_rate_counts_the_faster_modes(seed):
+    rng = np.random.default_rng(seed)
+    M = general_truth(6, 5, [1.0, 0.6], rng)
+    F, G = 0.5 * rng.standard_normal((6, 3)), 0.3 * rng.standard_normal((5, 3))
+    late = late_rate(M, F, G, step_size=0.1, longest=100_000, window=(1e-4, 1e-6), tol=1e-9)
+    assert 0.01 * late.modes.rate < late.measured - late.modes.rate <= late.error <= 0.03 * late.modes.rate
+
+
 def test_late_rate_without_convergence():
     late = late_rate(np.diag([1.0, 0.5]), np.eye(2), np.eye(2), step_size=0.1, longest=3)
     assert late.status is DescentStatus.NOT_CONVERGED
@@ -279,6 +364,30 @@ def test_small_starts_approach_the_leading_order(ratio):
         assert deviations[1] <= 0.05
 
 
+@pytest.mark.parametrize(("shape", "r", "k"), [((4, 4), 1, 5), ((3, 3), 1, 6), ((2, 5), 1, 4), ((5, 2), 1, 4), ((3, 3), 2, 5)])
+def test_small_starts_with_more_columns_than_rows(shape, r, k):
+    checked = 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        M, ratio = general_truth(*shape, [1.0, 0.7][:r], rng), (1 / 3, 1.0)[seed % 2]
+        F, G = rng.standard_normal((shape[0], k)), ratio * rng.standard_normal((shape[1], k))
+        leading = small_start_slowest(F, G, M)
+        if leading < 0.2:  # too many steps for a test
+            continue
+        run, checked = converge(M, 0.01 * F, 0.01 * G, 0.3, tol=1e-6), checked + 1
+        slowest = limit_modes(run.F, run.G, rank=r, step_size=0.3).slowest
+        assert slowest == pytest.approx(1e-4 * leading, rel=0.02)
+    assert checked >= 2
+
+
+def test_small_starts_balanced_or_without_room():
+    F = np.random.default_rng(0).standard_normal((3, 3))
+    assert small_start_slowest(F, F, np.diag([1.0, 0.0, 0.0])) == 0
+    for M in (np.eye(3), np.eye(2, 3), np.zeros((3, 3))):
+        with pytest.raises(ValueError, match="truth"):
+            small_start_slowest(F[: len(M)], F, M)
+
+
 def test_rebalanced_bounds_hold_and_shrink_to_the_limit():
     sigma = np.array([1.0, 0.6])
     for beta in (0.5, np.sqrt(0.6), 1.0):
@@ -295,6 +404,11 @@ def test_rebalanced_bounds_hold_and_shrink_to_the_limit():
             lower, upper = rebalanced_slowest_bounds(sigma, error=run.errors[-1], scale=beta, step_size=0.1)
             end = converge(M, *rebalance(run.F, run.G, scale=beta), 0.1)
             assert 0 < lower <= limit_modes(end.F, end.G, rank=2, step_size=0.1).slowest <= upper < np.inf
+    # To first order the distance is e over sqrt(mu) (1 - eta l / 2): the width that no other constant gives
+    for beta, size, derivative in ((0.5, 0.5, 2 * 0.5), (1.2, 0.6 / 1.2, 2 * 0.36 / 1.2**3)):
+        rho = 1e-6 / ((1 - 0.05 * (beta**2 + 1 / beta**2)) * size)
+        width = np.ptp(rebalanced_slowest_bounds(sigma, error=1e-6, scale=beta, step_size=0.1))
+        assert width == pytest.approx(2 * derivative * rho, rel=1e-3)
     assert rebalanced_slowest_bounds(sigma, error=0.5, scale=1.0, step_size=0.1) == (0.0, np.inf)
     assert rebalanced_slowest_bounds(sigma, error=1e-3, scale=1.0, step_size=3.0) == (0.0, np.inf)
 

@@ -204,6 +204,11 @@ def test_starts_records_and_ends():
     assert run.errors[-1] <= 0.1 * np.linalg.norm(M) < run.errors[-2]
     assert run.iterations[0] == 0
     assert (np.diff(run.iterations) > 0).all()
+    large = gradient_descent(100 * M, search_rank=2, step_size=0.003, steps=500, initial=X, tol=0.1)  # tol is relative
+    before = gradient_descent(100 * M, search_rank=2, step_size=0.003, steps=large.steps - 1, initial=X)
+    assert large.errors[-1] <= 0.1 * np.linalg.norm(100 * M) < before.errors[-1]
+    recorded = gradient_descent(M, search_rank=2, step_size=0.3, steps=10_000, initial=X).iterations
+    assert (recorded >= 1000).sum() in (16, 17, 18)  # the last decade
     np.testing.assert_array_equal(X, start)  # the start is not overwritten
     none = gradient_descent(M, search_rank=2, step_size=0.3, steps=0, initial=X)
     np.testing.assert_array_equal(none.X, X)
@@ -212,6 +217,13 @@ def test_starts_records_and_ends():
         gradient_descent(M, search_rank=2, step_size=0.3, steps=0, init_scale=s, rng=np.random.default_rng(4)).X for s in (1, 2)
     ]
     np.testing.assert_array_equal(scaled[1], 2 * scaled[0])
+    drawn = [
+        asymmetric_gradient_descent(
+            M, search_rank=2, step_size=0.1, steps=0, right_ratio=q, init_scale=2, rng=np.random.default_rng(4)
+        )
+        for q in (0.5, 1.0)
+    ]
+    np.testing.assert_array_equal([drawn[0].F, 2 * drawn[0].G], [scaled[1], drawn[1].G])
     pair = asymmetric_gradient_descent(M, search_rank=2, step_size=0.1, steps=3, rng=np.random.default_rng(4))
     np.testing.assert_allclose(pair.imbalance, pair.F.T @ pair.F - pair.G.T @ pair.G)
     with pytest.warns(RuntimeWarning, match="raise steps"):
@@ -221,6 +233,25 @@ def test_starts_records_and_ends():
     with pytest.warns(RuntimeWarning, match="overflowed"):
         wild = gradient_descent(M, search_rank=2, step_size=50.0, steps=100, initial=X)
     assert wild.status is DescentStatus.DIVERGED
+
+
+def test_without_tol_all_steps_are_taken_from_an_exact_start_too():
+    M, X, rng = np.diag([1.0, 0.0]), np.array([[1.0], [0.0]]), np.random.default_rng(5)
+    options = {"search_rank": 1, "step_size": 0.1, "steps": 4}
+    assert gradient_descent(M, initial=X, **options).status is DescentStatus.FINISHED
+    assert asymmetric_gradient_descent(M, left=X, right=X, **options).steps == 4
+    assert gradient_descent(M, initial=X, **options, tol=1e-3).status is DescentStatus.CONVERGED
+    operator = gaussian_operator(2, 5, rng=rng)
+    noisy = gradient_descent(M, initial=X, operator=operator, noise=np.ones(5), **options)  # noise drives it off the truth
+    assert noisy.steps == 4
+    assert noisy.errors[-1] > 0.1
+
+
+def test_spectral_factors_have_no_columns_of_rounding():
+    M = symmetric_truth(5, [1.0, 0.5], np.random.default_rng(6))
+    for factor in (spectral_factor(M, search_rank=4), *spectral_factors(M, search_rank=4)):
+        assert not factor[:, 2:].any()
+        np.testing.assert_allclose(np.linalg.norm(factor[:, :2], axis=0), np.sqrt([1.0, 0.5]), rtol=1e-13)
 
 
 def test_inconsistent_arguments_are_refused():

@@ -77,7 +77,9 @@ def test_apply_operator_and_curvature_agree_with_the_matrix():
     v, u = rng.standard_normal(27), rng.standard_normal(3)
     scale = np.linalg.norm(H.matrix, 2)
     np.testing.assert_allclose(H.apply(v), H.matrix @ v, atol=100 * EPS * scale)
-    np.testing.assert_allclose(H.operator @ v, H.matrix @ v, atol=100 * EPS * scale)
+    for form in (H.operator, H.operator.H):
+        np.testing.assert_allclose(form @ v, H.matrix @ v, atol=100 * EPS * scale)
+        np.testing.assert_allclose(form @ np.eye(27), H.matrix, atol=100 * EPS * scale)
     lifted = reduce(np.kron, [u] * 3)
     np.testing.assert_allclose(H.curvature(u), lifted @ H.matrix @ lifted, atol=100 * EPS * scale * (u @ u) ** 3)
     with pytest.raises(ValueError, match="w"):
@@ -89,6 +91,16 @@ def test_the_iterative_smallest_eigenvalue_is_that_of_the_exact_spectrum():
     H = lifted_hessian(problem.matrices, problem.truth, problem.spurious, order=7)
     assert H.dimension == 2187
     np.testing.assert_allclose(H.smallest_eigenvalue, float(completion_spectrum(problem.delta, 7)[0][0]), rtol=1e-10)
+
+
+@pytest.mark.parametrize(("m", "seed"), [(6, 3), (6, 11), (8, 5), (8, 9)])
+def test_the_iterative_smallest_eigenvalue_at_the_truth_is_zero(m, seed):
+    # 8 S_z (x) S_z is positive semidefinite of rank m^2: the eigenvalue sought is 0, where a relative test is never met
+    rng = np.random.default_rng(seed)
+    A, z = rng.standard_normal((m, 30, 30)), rng.standard_normal(30)
+    H = lifted_hessian(A + A.transpose(0, 2, 1), z, z, order=2)
+    assert abs(H.smallest_eigenvalue) <= 1e-10 * 8 * np.linalg.norm(H.tangent_matrix, 2) ** 2
+    assert lifted_hessian(np.zeros((1, 30, 30)), z, z, order=2).smallest_eigenvalue == 0
 
 
 @pytest.mark.parametrize(("eps", "diagonal"), [(0.1, 1.0), (0.5, 1.0), (0.3, 0.8)])
@@ -155,6 +167,14 @@ def test_first_saddle_order(eps):
     assert {0.1: 34, 0.3: 4, 0.7: 1}.get(eps, first) == first
 
 
+def test_first_saddle_order_near_one():
+    for delta in (Fraction(999, 1000), Fraction(4999, 5000)):
+        order = first_saddle_order(delta)
+        sides = [2**n * (1 - delta ** (2 * n)) > 2 * (delta * (1 + delta)) ** n for n in (order - 1, order)]
+        assert sides == [False, True]
+        assert order * (1 - delta) == pytest.approx(0.6663, abs=2e-3)  # the next integer, and a correction of order 1 - delta
+
+
 def test_isometry_bounds_by_sampling_and_on_the_family():
     assert isometry_bounds(perturbed_completion(0.3).matrices) == pytest.approx((0.09, 1.0), rel=1e-12)
     A, _, rng = integers(3, 8, 5)
@@ -180,12 +200,26 @@ def test_saddle_bound_on_the_family_and_at_the_origin():
     assert beta == pytest.approx((1 - u**2) / (2 * u * (1 + u**2)), rel=1e-12)
 
 
+def test_saddle_bound_is_attained_by_a_full_isometry_at_the_origin():
+    units = np.eye(3)
+    pairs = [np.outer(units[i], units[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    A = np.array([np.diag(e) for e in units] + [(B + B.T) / np.sqrt(2) for B in pairs])
+    z = np.array([1.0, -2.0, 0.5])
+    lower, upper = isometry_bounds(A)
+    lowest = lifted_hessian(A, z, np.zeros(3), order=1).smallest_eigenvalue
+    assert lowest == pytest.approx(-4 * z @ z, rel=1e-12)
+    assert saddle_bound(z, np.zeros(3), lower=lower, upper=upper) == pytest.approx(lowest, rel=1e-12)
+
+
 def test_bad_arguments():
     problem = perturbed_completion(0.5)
     with pytest.raises(ValueError, match="matrices"):
         lifted_hessian(np.triu(np.ones((2, 3, 3))), problem.truth, problem.spurious, order=1)
     with pytest.raises(ValueError, match="diagonal"):
         completion_spectrum(0.1, 2, diagonal=0.5)
+    with pytest.raises(ValueError, match="diagonal"):
+        completion_spectrum(0.5, 2, diagonal=0.57)  # eps^2 = 1/3
+    assert sum(count for _, count in completion_spectrum(0.5, 2, diagonal=0.58)) == 9
     with pytest.raises(ValueError, match="point"):
         lifting_ratio(problem.truth, -problem.truth, lower=0.5, upper=1.0)
     with pytest.raises(ValueError, match="upper"):

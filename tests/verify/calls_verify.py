@@ -61,7 +61,7 @@ ACCEPTS = {
     verify.gap: {"primal": {"nan", "inf"}},
     verify.exhaustive: {"count": {"none"}},
     verify.sample_mean: {"samples": {"nan", "inf"}, "source": {"text"}},
-    verify.inconclusive: {"why": {"text"}},
-    verify.claim: {"statement": {"text"}, "kind": {"text"}, "no_break": {"text"}},
+    verify.inconclusive: {"why": {"text"}} | {key: {"nan", "inf"} for key in ("measured", "predicted", "resolution")},
+    verify.claim: {key: {"text"} for key in ("statement", "kind", "no_break", "corrected_by", "undecided", "coarse")},
     verify.falsify: {"space": {"none"}},
 }

@@ -96,6 +96,13 @@ def test_a_control_may_depend_on_the_case_and_is_judged_on_the_last():
     assert seen == [(1, 2.0), (2, 2.0), (2, 3.0)]
 
 
+def test_a_control_that_returns_no_changes_is_broken():
+    for nothing in (lambda case: None, lambda case: {}):
+        judgement = judge(declare(mean_square, breaks={"nothing": nothing}))
+        assert judgement.verdict is Verdict.FAILED
+        assert "control 'nothing'" in judgement.problems[0]
+
+
 def test_a_check_that_raises_or_returns_no_evidence_fails():
     def raises():
         raise RuntimeError("no")
@@ -136,6 +143,7 @@ def test_a_refuted_claim_without_a_verified_correction_fails():
     wrong = claim("x <= 2.5", cases=[{"x": 3}], breaks={"large": {"x": 7}}, **DECLARED)(lambda x, seed: exact(x, "<=", 2))
     assert judge_all([refutation()])[0].verdict is Verdict.FAILED
     assert judge_all([refutation(corrected_by=wrong.slug), wrong])[0].verdict is Verdict.FAILED
+    assert judge_all([refutation(corrected_by="published-bound")])[0].verdict is Verdict.FAILED
 
 
 def test_a_refutation_needs_an_exact_grade_and_true_rescues():
@@ -168,6 +176,18 @@ def test_an_open_claim_says_why():
         ("rescues", {"corrected_by": "other"}),
         ("corrected_by", {"rescues": {"a": {}}}),
         ("origin", {"origin": "rumour"}),
+        ("sources", {"sources": [3]}),
+        ("sources", {"sources": [", Theorem 1"]}),
+        ("sources", {"sources": ["none-key, "]}),
+        ("breaks", {"breaks": ["cube"]}),
+        ("breaks", {"breaks": {"cube": None}}),
+        ("shifts", {"shifts": {"cube": {"factor": 1.1}}}),
+        ("no_break", {"breaks": {}, "no_break": " "}),
+        ("coarse", {"coarse": " "}),
+        ("undecided", {"breaks": {}, "undecided": " "}),
+        ("undecided", {"breaks": {}, "rescues": {"a": {}}, "corrected_by": "other", "undecided": "needs a week"}),
+        ("space", {"space": ["power"]}),
+        ("space", {"space": {"power": 3.0}}),
     ],
 )
 def test_an_inconsistent_declaration_is_refused(argument, changes):

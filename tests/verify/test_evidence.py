@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import flint
@@ -33,6 +34,7 @@ def smallest_rejected_change(check, evidence):
 
 
 SIZES = np.geomspace(10, 1e5, 80)
+SLOW = np.geomspace(1, 1e4, 41)
 SAMPLES = np.random.default_rng(1).normal(2.0, 0.3, size=(4000, 2))
 CHECKS = {
     "equal": lambda f: equal([1.0, 2.02], np.array([1.01, 2.0]) * f, error=[0.02, 0.05], source="made up"),
@@ -98,7 +100,18 @@ def test_exhaustive_counts_every_member():
     assert exhaustive({}).holds is None
     assert exhaustive({1: True, 2: None}).holds is None
     assert exhaustive({1: False, 2: None}).holds is False
-    assert exhaustive([("a", True)] * 20).resolution == pytest.approx(0.05)
+    assert exhaustive([(k, True) for k in range(20)]).resolution == pytest.approx(0.05)
+
+
+def test_exhaustive_reads_numpy_outcomes_and_refuses_what_is_no_outcome():
+    signs = np.array([1.0, -1.0, 2.0])
+    assert exhaustive(enumerate(signs > 0)).holds is False
+    assert exhaustive(enumerate(signs != 0)).holds is True
+    for odd in (0, math.nan, "no", equal(1.0, 2.0, error=0.1, source="made up")):
+        with pytest.raises(ValueError, match="outcomes"):
+            exhaustive({"a": True, "b": odd})
+    with pytest.raises(ValueError, match="outcomes"):
+        exhaustive([("a", True)] * 5, count=5)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +190,121 @@ def test_exact_accepts_each_kind_of_number():
         exact(0.5, "==", Fraction(1, 2))
 
 
+@pytest.mark.parametrize(
+    "number",
+    [
+        sp.Float(1 / 3),
+        sp.Symbol("x") * sp.Float(0.5),
+        sp.nan,
+        sp.oo,
+        sp.zoo,
+        sp.eye(2),
+        sp.ImmutableMatrix([[1]]),
+        sp.true,
+        sp.Symbol("x") > 1,
+        flint.arf(1),
+        flint.acb(1),
+        flint.nmod(3, 7),
+        flint.fmpq_poly([1]),
+        True,
+        np.True_,
+        np.float64(1.0),
+        np.array(1),
+        None,
+    ],
+    ids=lambda v: f"{type(v).__module__}.{type(v).__name__}",
+)
+def test_exact_refuses_what_is_not_an_exact_number(number):
+    for sides in ((number, "==", 1), (1, "<=", number)):
+        with pytest.raises(ValueError, match="exact number"):
+            exact(*sides)
+
+
+def test_exact_compares_numbers_beyond_floats():
+    huge, tiny = 10**400, Fraction(1, 10**400)
+    bound = exact(huge, "<=", huge + huge // 4)
+    assert bound.holds
+    assert bound.resolution == pytest.approx(0.2)
+    assert exact(huge, "<=", huge).holds
+    assert exact(huge + 1, "==", huge).decides
+    assert exact(huge + 1, "==", huge).holds is False
+    assert exact(1, ">=", tiny).resolution == math.inf
+    assert exact(sp.Integer(huge), "<", flint.fmpz(huge) + 1).holds
+
+
+def test_exact_reads_either_side_of_a_family():
+    x, y = sp.Symbol("x", positive=True), sp.Symbol("y")
+    for sides in ((1, "<", x + 2), (x + 2, ">", 1)):
+        assert exact(*sides).decides
+        assert exact(*sides).holds
+    for sides in ((1, "==", x + 2), (x + 2, "==", 1), (0, "==", y + sp.sin(y)), (sp.I, "==", 1)):
+        assert exact(*sides).decides
+        assert exact(*sides).holds is False
+    assert exact(sp.I, "<", 1).holds is None
+    assert exact(sp.Rational(1, 3), "==", flint.fmpq(1, 3)).holds
+    with pytest.raises(ValueError, match="predicted"):
+        exact(sp.sqrt(2), "<", flint.arb(2))
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        exact(-1, "<=", 1),
+        exact(sp.Symbol("x", positive=True), ">", -1),
+        gap(1.0, 1.0 + 5e-13),
+        gap(1.0, 1.0005, tol=1e-8, rounding=1e-3),
+        at_most(-1.0, 1.0),
+        at_most(-1e308, 1e308),
+        sample_mean(SAMPLES, [9.0, 9.0], relation="upper"),
+    ],
+    ids=lambda e: str(e.relation),
+)
+def test_no_margin_exceeds_one(evidence):
+    assert evidence.holds
+    assert evidence.margin <= 1
+
+
+def test_a_dual_value_within_rounding_above_the_primal_one_widens_the_resolution():
+    assert gap(1.0, 1.0005, tol=1e-8, rounding=1e-3).resolution >= 1e-3
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        equal(1e308, -1e308, error=1.0, source="made up"),
+        equal(1.0, 2.0, error=1e-320, source="made up"),
+        at_most(1e308, -1e308),
+        at_least(-1e308, 1e308),
+        gap(1e308, -1e308),
+    ],
+    ids=lambda e: str(e.relation),
+)
+def test_a_finite_violation_whose_margin_overflows_is_decisive(evidence):
+    assert evidence.holds is False
+    assert evidence.decides
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("measured", lambda: equal([1.0, 2.0], [1.0, 2.0, 3.0], error=1.0, source="made up")),
+        ("scale", lambda: equal([1.0, 2.0], [1.0, 2.0], error=1.0, source="made up", scale=[1.0, 2.0, 3.0])),
+        ("bound", lambda: at_most([1.0, 2.0], [1.0, 2.0, 3.0])),
+        ("bias", lambda: sample_mean(SAMPLES, [2.0, 2.0], bias=[0.1, 0.1, 0.1], source="made up")),
+        ("measured", lambda: limit(np.ones((2, 2)), 1.0, remainder=np.full((2, 2), 0.01), source="made up")),
+        ("measured", lambda: at_most([[1.0], [1.0, 2.0]], 3.0)),
+        ("measured", lambda: at_most(np.ma.masked_array([1.0, 9.0], [False, True]), 3.0)),
+        ("primal", lambda: gap([1.0, 1.0], 1.0)),
+        ("rounding", lambda: at_most(1.4, 1.0, rounding=0.5)),
+        ("predicted", lambda: threshold(lambda x: x > 0, 0.0, bracket=(-1.0, 1.5))),
+        ("occurs", lambda: threshold(lambda x: math.nan if x < 0.2 else True, 0.2, bracket=(0.0, 1.0))),
+    ],
+)
+def test_bad_input_is_refused_by_name(name, call):
+    with pytest.raises(ValueError, match=name):
+        call()
+
+
 def test_a_bound_that_is_attained_is_not_rejected_by_rounding():
     values = np.random.default_rng(0).random(1000)
     assert at_most(values * 3 / 3, values).holds
@@ -186,6 +314,30 @@ def test_a_bound_that_is_attained_is_not_rejected_by_rounding():
 def test_a_statistical_check_rejects_a_true_claim_no_more_often_than_its_level_allows():
     rejected = sum(sample_mean(np.random.default_rng(seed).exponential(1.0, 400), 1.0).holds is False for seed in range(500))
     assert rejected == 0
+
+
+def test_indicators_that_all_agree_are_judged_by_their_binomial_law():
+    # The probability that 100 draws all agree: (1 - p)^100 is far above the level for p = 1e-3, far below it for p = 1/2.
+    assert sample_mean(np.zeros(100), 1e-3).holds
+    assert sample_mean(np.ones(100), 0.999).holds
+    assert sample_mean(np.ones(100), 1.0).resolution > 0.1
+    assert sample_mean(np.zeros(100), 0.5).decides
+    assert sample_mean(np.zeros(100), 0.5).holds is False
+    assert sample_mean(np.ones(10), 0.9, relation="upper").holds
+    assert sample_mean(np.ones(100), 0.5, relation="upper").holds is False
+    rejected = sum(sample_mean(np.random.default_rng(s).random(40) < 0.02, 0.02).holds is False for s in range(200))
+    assert rejected == 0
+
+
+def test_samples_without_any_spread_decide_nothing():
+    assert sample_mean(np.full(100, 0.3), 0.3).holds is None
+    assert sample_mean(np.full(100, 0.3), 0.4).holds is None
+
+
+def test_all_of_shows_a_part_that_does_not_decide():
+    odd = replace(at_most(1.0, 2.0), margin=math.nan)
+    assert not all_of(at_most(1.0, 2.0), odd).decides
+    assert all_of(odd, at_most(2.0, 1.0)).holds is False
 
 
 def test_all_of_shows_the_worst_part_and_the_weakest_link():
@@ -208,6 +360,24 @@ def test_an_error_needs_a_source():
         equal(1.0, 1.0, error=0.1, source=" ")
     with pytest.raises(ValueError, match="source"):
         sample_mean(SAMPLES, [2.0, 2.0], bias=0.1)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.exp(-(0.5 / 0.149) * SLOW**-0.149) / SLOW,  # the slope's remainder x^-0.149 halves over the upper half of the record
+        np.log1p(SLOW) / SLOW,
+        np.tile(np.exp(-(0.5 / 0.3) * SLOW**-0.3) / SLOW, (3, 1)),  # x^-0.3 falls to a quarter
+        np.tile(np.exp(-(0.5 / 0.3) * SLOW**-0.3) / SLOW, (8, 1)) * np.exp(np.random.default_rng(0).normal(0, 1e-3, (8, 1))),
+    ],
+)
+def test_a_rate_covers_an_exponent_that_it_reaches_slowly(y):
+    assert rate(SLOW, y, -1.0, rival=-3.0).holds
+
+
+def test_a_rate_reads_its_drift_along_the_scale_not_along_the_points():
+    x = np.arange(1.0, 1001.0)
+    assert rate(x, np.exp(-(0.5 / 0.21) * x**-0.21) / x, -1.0, rival=-3.0).holds
 
 
 def test_rate_over_repetitions_uses_their_spread():

@@ -113,6 +113,92 @@ def test_a_rerun_skips_what_is_finished_and_notices_what_is_not(checkout):
     assert "case 1 is false: measured 3, predicted 2" in failed
 
 
+FORMS = {
+    "from theorylab import statistics as st\nst.double": {"used"},
+    "import theorylab.statistics as st\nst.double": {"used"},
+    "import theorylab.statistics\ntheorylab.statistics.double": {"used"},
+    "from theorylab.statistics import double": {"used"},
+    "from theorylab.statistics.used import double": {"used"},
+    "from theorylab import statistics as st\nst.used.double": {"used"},
+    "from theorylab import statistics as st\nst.triple": {"unused"},
+    "from theorylab import statistics as st\nstr(st)": {"used", "unused"},
+    "from theorylab.statistics import *": {"used", "unused"},
+    "def f():\n    from theorylab import statistics as st\n    return st.double(1)": {"used"},
+    "from theorylab.statistics.relative import double": {"relative", "used"},
+    "import numpy as st\nst.double": set(),
+}
+
+
+def test_the_import_closure_follows_lazy_packages_and_relative_imports(checkout):
+    theme = checkout / "theorylab" / "statistics"
+    (theme / "__init__.py").write_text("import lazy_loader\n__getattr__, *_ = lazy_loader.attach_stub(__name__, __file__)\n")
+    (theme / "__init__.pyi").write_text("from .used import double as double\nfrom .unused import triple as triple\n")
+    (theme / "relative.py").write_text("from . import used\ndouble = used.double\n")
+    for number, form in enumerate(FORMS):
+        (checkout / f"form{number}.py").write_text(form)
+    code = "import sys, json, pathlib as p; from theorylab.verify.runner import import_closure as c; "
+    code += "print(json.dumps([[q.stem for q in c(p.Path(a)) if q.parent.name == 'statistics'] for a in sys.argv[1:]]))"
+    scripts = [f"form{number}.py" for number in range(len(FORMS))]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *scripts],
+        cwd=checkout,
+        env=environment(checkout),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = [{*stems} - {"__init__"} for stems in json.loads(done.stdout)]
+    assert dict(zip(FORMS, found, strict=True)) == FORMS
+
+
+def test_a_changed_style_is_drawn(checkout):
+    theorylab_command(checkout, "run", "--full")
+    with (checkout / "theorylab/verify/theorylab.mplstyle").open("a") as style:
+        style.write("\nlines.linewidth: 3\n")
+    assert "unchanged" not in theorylab_command(checkout, "run", "--full")
+
+
+def test_a_module_that_is_edited_during_the_run_does_not_pass_for_the_loaded_one(checkout):
+    edit = "import pathlib, theorylab.statistics.used as u\n"
+    edit += "pathlib.Path(u.__file__).write_text('def double(x):\\n    return 3 * x\\n')"
+    (checkout / "experiments/statistics/one.py").write_text(script() + "\n" + edit)
+    (checkout / "experiments/statistics/two.py").write_text(script())
+    theorylab_command(checkout, "run", "--full")
+    assert "statistics/two (unchanged)" not in theorylab_command(checkout, "run", "--full", expect=1)
+
+
+def test_a_compiled_kernel_follows_the_modules_that_it_was_compiled_with(checkout):
+    kernel = "import numba\n{0}\n@numba.njit(cache=True)\ndef double(x):\n    return {1}\n"
+    used, caller = (checkout / f"theorylab/statistics/{name}.py" for name in ("used", "caller"))
+    used.write_text(kernel.format("", "2 * x"))
+    caller.write_text(kernel.format("from theorylab.statistics.used import double as inner", "inner(x)"))
+    (checkout / "experiments/statistics/one.py").write_text(script("caller"))
+    theorylab_command(checkout, "run")
+    used.write_text(kernel.format("", "3 * x"))
+    assert "measured 3, predicted 2" in theorylab_command(checkout, "run", expect=1)
+
+
+def test_a_figure_goes_with_its_last_panel(checkout):
+    theorylab_command(checkout, "run", "--full")
+    path = checkout / "experiments/statistics/one.py"
+    path.write_text(path.read_text().replace("@first.panel", ""))
+    theorylab_command(checkout, "run", "--full")
+    assert set(contents(checkout / "figures")) == {"statistics/one.json"}
+    assert "unchanged" in theorylab_command(checkout, "run", "--full")
+
+
+def test_two_runs_at_once_leave_whole_files(checkout):
+    for number in range(3):
+        (checkout / f"experiments/statistics/slow{number}.py").write_text(script(pause=0.05))
+    both = [
+        subprocess.Popen(command(checkout, "run", "--full"), cwd=checkout, env=environment(checkout), stdout=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert whole_files(checkout) == 4
+    assert theorylab_command(checkout, "run", "--full").count("unchanged") == 4
+
+
 def test_two_jobs_give_the_bytes_of_one(checkout):
     for name in ("two", "three"):
         (checkout / f"experiments/statistics/{name}.py").write_text(script())
@@ -157,6 +243,10 @@ def whole_files(checkout):
     return len(evidence)
 
 
+FIELDS = {"claim", "sources", "origin", "kind", "relation", "verdict", "grade", "margin", "resolution", "measured", "predicted"}
+FIELDS |= {"controls", "seed"}
+
+
 def test_the_evidence_file_holds_no_time_host_or_path(checkout):
     theorylab_command(checkout, "run", "--full")
     text = (checkout / "figures/statistics/one.json").read_text()
@@ -164,10 +254,8 @@ def test_the_evidence_file_holds_no_time_host_or_path(checkout):
     assert str(checkout) not in text
     assert os.uname().nodename not in text
     assert set(record) == {"claims", "versions"}
-    needed = {"claim", "sources", "origin", "kind", "relation", "verdict", "grade", "margin", "resolution"}
-    needed |= {"measured", "predicted", "controls", "seed"}
-    for claim in record["claims"]:
-        assert needed <= set(claim)
+    for claim in record["claims"] + json.loads(theorylab_command(checkout, "list", "--json"))["claims"]:
+        assert set(claim) >= FIELDS
         assert all(set(control) >= {"name", "margin", "decides"} for control in claim["controls"])
 
 
@@ -180,6 +268,13 @@ def test_json_output_and_exit_codes(checkout):
     assert [c["seeds"] for c in seeds["claims"]] == [{"of": 3, "passed": 3}] * 2
     theorylab_command(checkout, "run", "statistics/one:third", expect=2)
     theorylab_command(checkout, "run", "missing.py", expect=2)
+    theorylab_command(checkout, "run", "statistics:second", expect=2)
+    theorylab_command(checkout, "run", "statistics/one:", expect=2)
+    theorylab_command(checkout, "run", "--seed", "1", "--seeds", "2", expect=2)
+    theorylab_command(checkout, "falsify", "statistics/one:second", "--budget", "-1", expect=2)
+    theorylab_command(checkout, "list", "--theme", "nonsense", expect=2)
+    theorylab_command(checkout, "list", "--paper", "nonsense", expect=2)
+    theorylab_command(checkout, "run", "theorylab/statistics/used.py", expect=1)
 
     wrong = checkout / "experiments/statistics/wrong.py"
     wrong.write_text(script(sides=3))
@@ -194,12 +289,22 @@ def test_the_other_commands(checkout):
     listed = json.loads(theorylab_command(checkout, "list", "--json"))
     assert [c["verdict"] for c in listed["claims"]] == ["verified", "verified"]
     assert "2x = x + x" in theorylab_command(checkout, "show", "statistics/one")
+    path = checkout / "experiments/statistics/one.py"
+    path.write_text(path.read_text().replace("2x = x + x", "2x = 2x"))
+    listed = json.loads(theorylab_command(checkout, "list", "--json"))
+    assert [c["verdict"] for c in listed["claims"]] == ["verified", None]
     assert "paper_index.md" in theorylab_command(checkout, "report")
     assert "Adam: A Method for Stochastic Optimization" in (checkout / "paper_index.md").read_text()
 
     theorylab_command(checkout, "new", "statistics/fresh")
     theorylab_command(checkout, "new", "statistics/fresh", expect=2)
     theorylab_command(checkout, "new", "nonsense/fresh", expect=2)
+    theorylab_command(checkout, "new", "statistics/class", expect=2)
+    shutil.copy(PACKAGE.parent / "pyproject.toml", checkout)
+    for ruff in (["check"], ["format", "--check"]):
+        written = [str(p) for p in checkout.rglob("*fresh.py")]
+        assert len(written) == 4
+        subprocess.run([sys.executable, "-m", "ruff", *ruff, *written], cwd=checkout, check=True, capture_output=True)
     assert "1 verified" in theorylab_command(checkout, "run", "statistics/fresh", "--full")
     assert "no counterexample" in theorylab_command(checkout, "falsify", "statistics/fresh:todo-slug", "--budget", "0.5")
     done = subprocess.run(

@@ -1,3 +1,5 @@
+import time
+
 import numpy as np
 import pytest
 
@@ -42,7 +44,9 @@ def test_a_statistical_fluke_is_judged_again_on_fresh_seeds():
         offset = 1.0 if seed == 0 else 0.0
         return sample_mean(np.random.default_rng(seed).normal(offset, 1.0, n_draws), 0.0)
 
-    assert not falsify(fluke, {"x": Real(0, 1)}, budget=1.0).found
+    result = falsify(fluke, {"x": Real(0, 1)}, budget=1.0)
+    assert result.status is SearchStatus.UNDECIDED
+    assert result.inconclusive == result.evaluations
 
 
 def test_a_real_statistical_violation_is_confirmed_with_more_draws():
@@ -62,6 +66,41 @@ def test_inconclusive_everywhere_is_said():
     assert result.status is SearchStatus.UNDECIDED
     assert result.instance is None
     assert result.inconclusive == result.evaluations
+
+
+def test_shrinking_a_slow_check_ends():
+    def slow(w):
+        time.sleep(0.01)
+        return at_most(w.sum(), len(w) - 0.001)
+
+    started = time.monotonic()
+    result = falsify(slow, {"w": Real(0, 1, size=400)}, budget=0.2)
+    assert result.found
+    assert time.monotonic() - started < 2.0
+
+
+def test_a_choice_of_arrays_is_searched():
+    result = falsify(lambda w: at_most(w.sum(), 2.5), {"w": Choice([np.zeros(2), np.ones(3)])}, budget=5.0)
+    assert result.instance["w"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_what_the_check_raises_is_raised():
+    def check(x):
+        if 0 < x < 1:
+            raise ValueError("eigenvalues: expected positive numbers")
+        return at_most(x, 2.0)
+
+    with pytest.raises(ValueError, match="eigenvalues"):
+        falsify(check, {"x": Real(0, 1)}, budget=5.0)
+
+
+def test_a_search_is_the_same_for_the_same_seed():
+    def check(x, y):
+        return at_most(np.sin(5 * x) * np.cos(3 * y) + x, 1.9)
+
+    results = [falsify(check, {"x": Real(0, 2), "y": Real(-2, 2)}, budget=20.0, seed=3) for _ in range(2)]
+    assert results[0].found
+    assert results[0] == results[1]
 
 
 def test_a_claim_brings_its_own_space():

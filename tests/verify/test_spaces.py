@@ -75,6 +75,45 @@ def test_impossible_domains_are_refused():
         Choice([])
 
 
+@pytest.mark.parametrize(
+    "domain", [Real(-0.1, 0.3), Real(1e-6, 1e3, log=True), Real(1e-200, 1e200, log=True), Real(-1e308, 1e308)]
+)
+def test_the_ends_of_the_cube_are_the_ends_of_the_interval(domain):
+    ends = [instance_at({"x": domain}, [u])["x"] for u in (0.0, 1.0)]
+    assert ends == [domain.low, domain.high]
+    assert domain.low < instance_at({"x": domain}, [0.5])["x"] < domain.high
+
+
+def test_a_choice_of_arrays_is_compared_as_arrays():
+    options = Choice([np.zeros(2), np.ones(3)])
+    assert contains({"w": options}, {"w": np.ones(3)})
+    assert not contains({"w": options}, {"w": np.zeros((4, 2))})
+    assert not contains({"w": options}, {"w": 0.0})
+    assert [w.size for w in options.simpler(np.ones(3), {})] == [2]
+
+
+def test_what_is_no_space_is_refused():
+    for odd in ({"x": 3}, {"x": Real}, [Real(0, 1)]):
+        for function in (strategy, hypotheses):
+            with pytest.raises(ValueError, match="space"):
+                function(odd)
+    for size in (-3, 2.5, [2, 3], (2, -1)):
+        with pytest.raises(ValueError, match="size"):
+            Real(0, 1, size=size)
+    assert instance_at({"w": Real(0, 1, size=0), "x": Real(0, 1)}, [0.5])["w"].shape == (0,)
+
+
+def test_bounds_that_no_symbol_can_stand_for_are_said_to_depend():
+    space = {
+        "w": Real(0, 1, size=3),
+        "s": Choice(["a"]),
+        "k": Int(1, lambda p: p["w"].size),
+        "x": Real(0, lambda p: {"a": 1}[p["s"]]),
+    }
+    assert hypotheses(space)["k"].endswith("depends on the names before")
+    assert hypotheses(space)["x"].endswith("depends on the names before")
+
+
 def test_hypotheses_are_written_out():
     space = {
         "r": Int(1, 3),

@@ -41,7 +41,7 @@ class Paper:
     key
         Short name by which claims cite it.
     title, authors, year, arxiv
-        Bibliography; ``arxiv`` is None where there is no identifier.
+        Bibliography; ``arxiv`` is None where there is no identifier, ``authors`` and ``year`` where only the title is known.
     theme
         One of :data:`THEMES`.
     kind
@@ -54,8 +54,8 @@ class Paper:
 
     key: str
     title: str
-    authors: str
-    year: int
+    authors: str | None
+    year: int | None
     arxiv: str | None
     theme: str
     kind: str
@@ -65,9 +65,12 @@ class Paper:
     @property
     def bibtex(self) -> str:
         """A BibTeX entry."""
-        names = re.sub(r",?\s+et al\.?$", ", others", self.authors)
-        authors = " and ".join(name.strip() for name in names.split(",") if name.strip())
-        fields = {"title": f"{{{self.title}}}", "author": authors, "year": str(self.year)}
+        fields = {"title": f"{{{self.title}}}".replace("&", r"\&")}
+        if self.authors:
+            names = re.sub(r",?\s+et al\.?$", ", others", self.authors)
+            fields["author"] = " and ".join(name.strip() for name in names.split(",") if name.strip())
+        if self.year:
+            fields["year"] = str(self.year)
         if self.arxiv:
             fields |= {"eprint": self.arxiv, "archiveprefix": "arXiv"}
         body = ",\n".join(f"  {name} = {{{value}}}" for name, value in fields.items())

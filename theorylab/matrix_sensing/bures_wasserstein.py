@@ -194,7 +194,7 @@ def bures_hessian(generator: ArrayLike, target: ArrayLike, *, smoothing: float =
     Parameters
     ----------
     generator, target, smoothing
-        As in `bures_loss`; $\Sigma_0^{1/2}W$ of full column rank where ``smoothing`` is 0.
+        As in `bures_loss`; $\Sigma_0^{1/2}[W,\sqrt\tau I]$ of full rank, as it is for $\Sigma_0\succ0$, $\tau>0$.
 
     Returns
     -------
@@ -204,14 +204,14 @@ def bures_hessian(generator: ArrayLike, target: ArrayLike, *, smoothing: float =
     Raises
     ------
     ValueError
-        If an argument is invalid or the loss is not twice differentiable at ``generator``.
+        If an argument is invalid or $\Sigma_0^{1/2}[W,\sqrt\tau I]$ lacks rank.
     """
     W, R = _pair(generator, target)
     n, k = W.shape
     wide = _augmented(W, as_real(smoothing, "smoothing", minimum=0.0))
     U, sigma, Vt = np.linalg.svd(R @ wide, full_matrices=False)
-    if sigma.size < k or sigma[-1] <= n * _EPS * sigma[0]:
-        raise ValueError("generator: expected target^(1/2) times it of full column rank (or smoothing > 0)")
+    if sigma[-1] <= n * _EPS * sigma[0]:
+        raise ValueError("generator: expected target^(1/2) times it of full rank, or a definite target and smoothing > 0")
     directions = np.zeros((n * k, n, wide.shape[1]))
     directions[:, :, :k] = np.eye(n * k).reshape(n * k, n, k)
     F = R @ directions
@@ -391,7 +391,7 @@ def bures_gradient_descent(
     Raises
     ------
     ValueError
-        If an argument is invalid.
+        If an argument is invalid or the iterates overflow.
     """
     W, R = _pair(initial, target, name="initial")
     eta, steps = as_real(step_size, "step_size", above=0.0), as_count(steps, "steps", minimum=0)
@@ -399,8 +399,8 @@ def bures_gradient_descent(
     path = np.empty((steps + 1, *W.shape))
     path[0] = W
     for t in range(steps):
-        W = (1 - 2 * eta) * W + 2 * eta * R @ _polar(R @ _augmented(W, tau))[:, :k]
-        path[t + 1] = W
+        path[t + 1] = (1 - 2 * eta) * W + 2 * eta * R @ _polar(R @ _augmented(W, tau))[:, :k]
+        W = _bounded(path[t + 1], eta)
     return GeneratorDescent(path)
 
 
@@ -459,12 +459,14 @@ def deep_flow(factors: Sequence[ArrayLike], target: ArrayLike, times: ArrayLike)
     Raises
     ------
     ValueError
-        If an argument is invalid.
+        If an argument is invalid or the integrator cannot follow the flow.
     """
     parts, R = _network(factors, target)
     t = as_array(times, "times", ndim=1, nonnegative=True)
     if (np.diff(t) <= 0).any():
         raise ValueError("times: expected increasing numbers")
+    if t[-1] == 0:
+        return _multiply(parts)[None]
     shapes, ends = [P.shape for P in parts], np.cumsum([P.size for P in parts])[:-1]
 
     def split(state: FloatArray) -> list[FloatArray]:
@@ -475,6 +477,8 @@ def deep_flow(factors: Sequence[ArrayLike], target: ArrayLike, times: ArrayLike)
 
     start = np.concatenate([P.ravel() for P in parts])
     solution = solve_ivp(velocity, (0.0, float(t[-1])), start, "DOP853", t_eval=t, rtol=1e-12, atol=1e-14)
+    if not solution.success:
+        raise ValueError(f"factors: expected a flow that can be integrated up to the last time, got: {solution.message}")
     return np.array([_multiply(split(state)) for state in solution.y.T])
 
 
@@ -502,28 +506,28 @@ def deep_gradient_descent(
     Raises
     ------
     ValueError
-        If an argument is invalid.
+        If an argument is invalid or the iterates overflow.
     """
     parts, R = _network(factors, target)
     eta, steps = as_real(step_size, "step_size", above=0.0), as_count(steps, "steps", minimum=0)
     products = [_multiply(parts)]
     for _ in range(steps):
         parts = [P - eta * g for P, g in zip(parts, _factor_gradients(parts, R), strict=True)]
-        products.append(_multiply(parts))
+        products.append(_bounded(_multiply(parts), eta))
     return np.array(products), parts
 
 
 def factor_rate(factors: Sequence[ArrayLike], target: ArrayLike) -> float:
     r"""Return the slowest rate out of the leading eigenspace at any factors of the truncation, balanced or not.
 
-    There only $W_1$ turns the range: $Y=U_\perp^\top W$ follows $\dot y_j=-2y_j(I-\lambda_{k+j}H^{-1})K$ row by row, with
-    $H=(W^\top\Sigma_0W)^{1/2}$ and $K=(W_2\cdots W_N)^\top W_2\cdots W_N$; a descent step multiplies $y_j$ by
-    $I-2\eta(I-\lambda_{k+j}H^{-1})K$.
+    With $k$ columns, $W_1=W(W_2\cdots W_N)^{-1}$ lies in the leading eigenspace, and only it turns the range:
+    $Y=U_\perp^\top W$ follows $\dot y_j=-2y_j(I-\lambda_{k+j}H^{-1})K$ row by row, with $H=(W^\top\Sigma_0W)^{1/2}$ and
+    $K=(W_2\cdots W_N)^\top W_2\cdots W_N$; a descent step multiplies $y_j$ by $I-2\eta(I-\lambda_{k+j}H^{-1})K$.
 
     Parameters
     ----------
     factors
-        $W_1,\dots,W_N$ with $W_1\cdots W_N$, shape ``(n, k)``, $k<n$, at the truncation.
+        $W_1,\dots,W_N$ with $W_1\cdots W_N$, shape ``(n, k)``, $k<n$, at the truncation; $W_1$ of shape ``(n, k)``.
     target
         $\Sigma_0$, symmetric positive definite, shape ``(n, n)``.
 
@@ -535,7 +539,8 @@ def factor_rate(factors: Sequence[ArrayLike], target: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If an argument is invalid or the product lacks rank.
+        If an argument is invalid, the product lacks rank, or $W_1$ has more than $k$ columns: then it may hold other
+        directions, which the product does not show and the other factors turn too.
     """
     parts, R = _network(factors, target)
     W = _multiply(parts)
@@ -543,7 +548,9 @@ def factor_rate(factors: Sequence[ArrayLike], target: ArrayLike) -> float:
     _, sigma, Vt = np.linalg.svd(R @ W, full_matrices=False)
     if k >= n or sigma[-1] <= n * _EPS * sigma[0]:
         raise ValueError(f"factors: expected a product of full column rank with fewer columns than rows, got shape {W.shape}")
-    rest = _multiply([np.eye(parts[0].shape[1]), *parts[1:]])
+    if parts[0].shape[1] != k:
+        raise ValueError(f"factors: expected {k} columns of the first, as of the product, got {parts[0].shape[1]}")
+    rest = _multiply([np.eye(k), *parts[1:]])
     # With L = I - lambda H^-1 positive semi-definite, L K has the eigenvalues of L^(1/2) K L^(1/2).
     half = np.sqrt(np.maximum(1 - np.linalg.eigvalsh(R)[-k - 1] ** 2 / sigma, 0.0))
     return float(2 * np.linalg.svd((rest @ Vt.T) * half, compute_uv=False)[-1] ** 2)
@@ -616,6 +623,12 @@ def _polar(M: FloatArray) -> FloatArray:
     U, sigma, Vt = np.linalg.svd(M, full_matrices=False)
     kept = sigma > max(M.shape) * _EPS * sigma[0]
     return np.asarray(U[:, kept] @ Vt[kept])
+
+
+def _bounded(W: FloatArray, step_size: float) -> FloatArray:
+    if not np.isfinite(W).all():
+        raise ValueError(f"step_size: expected one for which the descent stays bounded, got {step_size}")
+    return W
 
 
 def _chain(factors: Sequence[ArrayLike]) -> list[FloatArray]:

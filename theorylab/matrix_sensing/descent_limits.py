@@ -323,8 +323,8 @@ def sensing_limit(truth: ArrayLike, operator: MeasurementOperator) -> FloatArray
     Raises
     ------
     ValueError
-        If an argument is invalid, there are too few measurements, or the block of $E_\infty$ on the kernel of $M$ is not positive
-        definite, so that no $XX^\top$ follows this decay.
+        If an argument is invalid, ``truth`` is not positive semidefinite, $\mathcal A^*\mathcal A$ is singular, or the block of
+        $E_\infty$ on the kernel of $M$ is not positive definite, so that no $XX^\top$ follows this decay.
     """
     M = as_symmetric(truth, "truth")
     n = M.shape[0]
@@ -333,10 +333,16 @@ def sensing_limit(truth: ArrayLike, operator: MeasurementOperator) -> FloatArray
     if operator.n_measurements < n * (n + 1) // 2:
         raise ValueError(f"operator: expected at least {n * (n + 1) // 2} measurements, got {operator.n_measurements}")
     values, vectors = np.linalg.eigh(M)
-    kernel = vectors[:, np.abs(values) <= n * _EPS * np.abs(values).max()]
+    cut = n * _EPS * np.abs(values).max()
+    if values[0] < -cut:
+        raise ValueError(f"truth: expected a positive semidefinite matrix, got the eigenvalue {values[0]}")
+    kernel = vectors[:, values <= cut]
     flat, limit = np.empty(operator.stacked.shape[1]), np.empty((n, n))
+    gram = operator.stacked.T @ operator.stacked
+    if np.linalg.matrix_rank(gram, hermitian=True) < flat.size:
+        raise ValueError("operator: expected measurements that span the symmetric matrices, got some that do not")
     pack_symmetric(kernel @ kernel.T, flat)
-    unpack_symmetric(cho_solve(cho_factor(operator.stacked.T @ operator.stacked), flat), limit)
+    unpack_symmetric(cho_solve(cho_factor(gram), flat), limit)
     block = kernel.T @ limit @ kernel
     if block.size and np.linalg.eigvalsh(block)[0] <= 0:
         raise ValueError(
@@ -347,7 +353,7 @@ def sensing_limit(truth: ArrayLike, operator: MeasurementOperator) -> FloatArray
 
 @dataclass(frozen=True, eq=False)
 class LimitModes:
-    r"""The linearised asymmetric descent at a limit $FG^	op=M$, see `limit_modes`.
+    r"""The linearised asymmetric descent at a limit $FG^\top=M$, see `limit_modes`.
 
     Attributes
     ----------
@@ -375,8 +381,8 @@ class LimitModes:
         return float(-np.log(np.abs(1 - self.step_size * ends).max()))
 
     def window_rate(self, residual: ArrayLike, *, steps: int) -> float:
-        r"""Return $-\frac1\tau\log(\|E_\tau\|_F/\|E_0\|_F)$ of the linearised map; it tends to ``rate`` from above as $\tau$
-        grows.
+        r"""Return $-\frac1\tau\log(\|E_\tau\|_F/\|E_0\|_F)$ of the linearised map; if $E_0$ has a part in the slowest mode, it
+        tends to ``rate`` from above as $\tau$ grows.
 
         Parameters
         ----------
@@ -397,16 +403,17 @@ class LimitModes:
         """
         tau = as_count(steps, "steps")
         weights, factors = self._spectrum(residual)
-        top = max(factors[weights > 0].max(), _EPS)  # taken out, as its power may underflow
+        top = max(factors.max(), _EPS)  # taken out, as its power may underflow
         return float(-np.log(top) - np.log((weights * (factors / top) ** (2 * tau)).sum() / weights.sum()) / (2 * tau))
 
     def window_error(self, residual: ArrayLike, *, steps: int) -> float:
         r"""Bound the difference between the measured decrease and `window_rate`, to leading order in $e=\|E_0\|_F$, with a
         factor 2.
 
-        The path from $E_0$ to the limit has length at most $e/\sqrt m$, $m$ = ``slowest``, so one step differs from its
-        linearisation by $Ke_t^2$, $K=2\eta(\|F\|+\|G\|)/\sqrt m+\eta^2\|F\|\|G\|$; carried to $\tau$, relative to the
-        linearised norm $N_\tau$, this is $Ke^2(1-\eta m)^{\tau-1}/(\eta mN_\tau)$.
+        The state with error $E_t$ is $e_t/\sqrt m$ or less from the limit, $m$ = ``slowest``, so one step differs from its
+        linearisation by $Ke_t^2$, $K=2\eta(\|F\|+\|G\|)/\sqrt m+\eta^2\|F\|\|G\|$. With $e_t\le ec^t$, $c=e^{-\text{rate}}$
+        ($1-\eta m$ for small $\eta$), carried to $\tau$, relative to the linearised norm $N_\tau$, this is
+        $Ke^2c^{\tau-1}/((1-c)N_\tau)$.
 
         Parameters
         ----------
@@ -428,11 +435,14 @@ class LimitModes:
         tau = as_count(steps, "steps")
         weights, factors = self._spectrum(residual)
         m, top, eta = self.slowest, float(self.values.max()), self.step_size
-        if m == 0:
+        c = max(abs(1 - eta * m), abs(1 - eta * top))
+        if m == 0 or not 0 < c < 1:
             return np.inf
         K = 2 * eta * np.sqrt(2 * top / m) + eta**2 * top / 2
-        shrunk = np.sqrt((weights * (factors / (1 - eta * m)) ** (2 * tau)).sum())
-        relative = 2 * K * weights.sum() / (eta * m * (1 - eta * m) * shrunk)
+        shrunk = np.sqrt((weights * (factors / c) ** (2 * tau)).sum())
+        if shrunk == 0:
+            return np.inf
+        relative = 2 * K * weights.sum() / ((1 - c) * c * shrunk)
         return float(-np.log1p(-relative) / tau) if relative < 1 else np.inf
 
     def _spectrum(self, residual: ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -441,7 +451,7 @@ class LimitModes:
         weights = ((self.left.T @ E @ self.right) ** 2)[reachable]
         if not weights.sum() > 0:
             raise ValueError("residual: expected a component on the reachable modes, got none")
-        return weights, np.abs(1 - self.step_size * self.values[reachable])
+        return weights[weights > 0], np.abs(1 - self.step_size * self.values[reachable][weights > 0])
 
 
 def limit_modes(F: ArrayLike, G: ArrayLike, *, rank: int, step_size: float) -> LimitModes:
@@ -498,12 +508,13 @@ class LateRate:
     Attributes
     ----------
     measured
-        Mean decrease of $\log\|E\|_F$ per step over the window; NaN if the descent did not converge.
+        Mean decrease of $\log\|E\|_F$ per step over the window; NaN if the descent did not converge, or if it took no step in
+        the window or reached the limit exactly there.
     error
         Bound of its difference from ``modes.rate``: faster modes still present at the start of the window, the quadratic terms,
         and rounding. A faster mode counts only if the slowest one is present, as otherwise it does not fade.
     modes
-        Modes of the last iterate, ``None`` if the descent did not converge.
+        Modes of the last iterate, ``None`` where ``measured`` is NaN.
     F, G
         Last iterates.
     status
@@ -577,11 +588,12 @@ def late_rate(
         if run.status is not DescentStatus.CONVERGED:
             break
     status = legs[-1].status
-    if status is not DescentStatus.CONVERGED or legs[1].steps == 0:
+    if status is not DescentStatus.CONVERGED or legs[1].steps == 0 or legs[1].errors[-1] == 0:
         return LateRate(np.nan, np.inf, None, F, G, status)
     modes = limit_modes(F, G, rank=min(int(np.linalg.matrix_rank(M)), F.shape[1]), step_size=eta)
     residual, steps, top = legs[0].F @ legs[0].G.T - M, legs[1].steps, float(modes.values.max())
-    slow = (modes.left.T @ residual @ modes.right)[(modes.values > 0) & (modes.values <= modes.slowest * (1 + 1e-9))]
+    factors = np.abs(1 - eta * modes.values)[modes.values > 0]
+    slow = (modes.left.T @ residual @ modes.right)[modes.values > 0][factors >= factors.max() - 1e-9 * eta * modes.slowest]
     excited = np.linalg.norm(slow) > 100 * _EPS * top
     faster = modes.window_rate(residual, steps=steps) - modes.rate if excited else 0.0
     rounding = _EPS * F.shape[1] * top / legs[1].errors[-1] / steps
@@ -590,31 +602,33 @@ def late_rate(
 
 
 def small_start_slowest(F: ArrayLike, G: ArrayLike, truth: ArrayLike) -> float:
-    r"""Return the slowest mode to leading order for a small start $(F_0,G_0)$: $\min|\mathrm{eig}\,Z^\top(F_0^\top F_0-G_0^\top
-    G_0)Z|$.
+    r"""Return the slowest mode to leading order for a small start: for $k\le\min(n_1,n_2)$ it is $\min|\mathrm{eig}\,
+    Z^\top(F_0^\top F_0-G_0^\top G_0)Z|$.
 
     With $M=U\Sigma V^\top$ the rows of $P=U^\top F+V^\top G$ grow as $(I+\eta\Sigma)^tP_0$, so their span $R$ stays put while
     the signal is learnt. On its orthogonal complement, with orthonormal basis $Z$ ($k\times(k-r)$), the imbalance is conserved
     to leading order, and at the limit it is carried by $F$ on its positive and by $G$ on its negative eigenvectors alone, as
-    $FG^\top=M$ leaves no room for both. The small modes of `limit_modes` are the absolute values of these eigenvalues up to a
-    relative $O(\alpha^2\log(1/\alpha))$ as the start shrinks as $\alpha$. (Derived here, to leading order.)
+    $FG^\top=M$ leaves no room for both. So these $\min(k-r,n_1+n_2-2r)$ non-zero eigenvalues are, up to a relative
+    $O(\alpha^2\log(1/\alpha))$ as the start shrinks as $\alpha$, the small $\lambda_i$ (of $n_1-r$) and $\mu_j$ (of $n_2-r$) of
+    `limit_modes`, whose slowest mode is the least positive $\lambda_i+\mu_j$: the least absolute eigenvalue, unless more
+    columns than rows leave no zero to pair it with. (Derived here, to leading order.)
 
     Parameters
     ----------
     F, G
         The start, shapes ``(n_1, k)`` and ``(n_2, k)``.
     truth
-        $M$, shape ``(n_1, n_2)``, of rank $r<k$.
+        $M$, shape ``(n_1, n_2)``, of rank $r<\min(k,n_1,n_2)$.
 
     Returns
     -------
     float
-        The leading order of ``limit_modes(...).slowest``; it scales as $\alpha^2$.
+        The leading order of ``limit_modes(...).slowest``; it scales as $\alpha^2$, and is 0 for a balanced start.
 
     Raises
     ------
     ValueError
-        If an argument is invalid or ``truth`` has rank 0 or at least $k$.
+        If an argument is invalid or ``truth`` has rank 0 or at least $\min(k,n_1,n_2)$.
     """
     M = as_array(truth, "truth", ndim=2)
     F = as_array(F, "F", shape=(M.shape[0], None))
@@ -622,10 +636,20 @@ def small_start_slowest(F: ArrayLike, G: ArrayLike, truth: ArrayLike) -> float:
     G = as_array(G, "G", shape=(M.shape[1], k))
     U, sigma, Vt = np.linalg.svd(M)
     r = int((sigma > max(M.shape) * _EPS * sigma[0]).sum())
-    if not 0 < r < k:
-        raise ValueError(f"truth: expected a rank between 1 and {k - 1}, one less than the columns of F, got {r}")
+    if not 0 < r < min(k, *M.shape):
+        raise ValueError(f"truth: expected a rank above 0 and below its sizes {M.shape} and the columns {k} of F, got {r}")
     Z = np.linalg.svd(U[:, :r].T @ F + Vt[:r] @ G)[2][r:].T
-    return float(np.abs(np.linalg.eigvalsh((F @ Z).T @ (F @ Z) - (G @ Z).T @ (G @ Z))).min())
+    rooms = [n - r for n in M.shape]
+    imbalance = np.linalg.eigvalsh((F @ Z).T @ (F @ Z) - (G @ Z).T @ (G @ Z))
+    imbalance = imbalance[np.argsort(np.abs(imbalance))[-min(k - r, sum(rooms)) :]]
+    if imbalance[0] == 0:
+        return 0.0
+    f, g = (
+        np.append(np.sort(np.maximum(side, 0.0))[::-1], np.zeros(n))[:n]
+        for side, n in zip((imbalance, -imbalance), rooms, strict=True)
+    )
+    pairs = np.add.outer(f, g)
+    return float(pairs[pairs > 0].min())
 
 
 def rebalanced_slowest_bounds(singular_values: ArrayLike, *, error: float, scale: float, step_size: float) -> tuple[float, float]:

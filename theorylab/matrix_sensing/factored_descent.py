@@ -23,6 +23,8 @@ from theorylab.matrix_sensing.operators import MeasurementOperator, normal_produ
 
 IntArray = NDArray[np.int64]
 
+_EPS = float(np.finfo(np.float64).eps)
+
 __all__ = [
     "AsymmetricDescent",
     "DescentStatus",
@@ -169,7 +171,7 @@ def gradient_descent(
     steps = as_count(steps, "steps", minimum=0)
     init_scale = as_real(init_scale, "init_scale", above=0.0)
     schedule = _schedule(record, steps)
-    stop = as_real(tol, "tol", minimum=0.0) * float(np.linalg.norm(M))
+    stop = _stop(tol, M)
     X = _start(initial, "initial", (n, k), init_scale, rng)
     data = _data(operator, noise, M.shape, symmetric=True)
     look = None if observe is None else as_function(observe, "observe")
@@ -253,7 +255,7 @@ def asymmetric_gradient_descent(
     init_scale = as_real(init_scale, "init_scale", above=0.0)
     right_ratio = as_real(right_ratio, "right_ratio", above=0.0)
     schedule = _schedule(record, steps)
-    stop = as_real(tol, "tol", minimum=0.0) * float(np.linalg.norm(M))
+    stop = _stop(tol, M)
     F = _start(left, "left", (M.shape[0], k), init_scale, rng)
     G = _start(right, "right", (M.shape[1], k), init_scale * right_ratio, rng)
     data = _data(operator, noise, M.shape, symmetric=False)
@@ -271,7 +273,8 @@ def spectral_factor(surrogate: ArrayLike, *, search_rank: int) -> FloatArray:
     r"""Return $X_0$ with $X_0X_0^\top$ the best positive semidefinite approximation of rank at most $k$.
 
     The spectral start of sensing is that of $\mathcal A^*(y)$ (``operator.adjoint(y)``), whose mean is $M$. Its leading columns
-    do not depend on $k$; columns beyond the positive eigenvalues are 0, and stay 0 under descent.
+    do not depend on $k$; columns beyond the positive eigenvalues (above ``n * eps`` times the largest absolute one) are 0, and
+    stay 0 under descent.
 
     Parameters
     ----------
@@ -293,8 +296,8 @@ def spectral_factor(surrogate: ArrayLike, *, search_rank: int) -> FloatArray:
     S = as_symmetric(surrogate, "surrogate")
     k = as_count(search_rank, "search_rank")
     values, vectors = np.linalg.eigh(S)
-    factor = vectors[:, ::-1] * np.sqrt(np.maximum(values[::-1], 0.0))
-    return _columns(factor, k)
+    kept = np.where(values > len(S) * _EPS * np.abs(values).max(), values, 0.0)
+    return _columns(vectors[:, ::-1] * np.sqrt(kept[::-1]), k)
 
 
 def spectral_factors(surrogate: ArrayLike, *, search_rank: int) -> tuple[FloatArray, FloatArray]:
@@ -308,7 +311,8 @@ def spectral_factors(surrogate: ArrayLike, *, search_rank: int) -> tuple[FloatAr
     surrogate
         Shape ``(n_1, n_2)``.
     search_rank
-        $k$, the number of columns; those beyond the rank of ``surrogate`` are 0.
+        $k$, the number of columns; those beyond the rank of ``surrogate`` (singular values below ``max(n_1, n_2) * eps`` times
+        the largest count as zero) are 0.
 
     Returns
     -------
@@ -323,6 +327,7 @@ def spectral_factors(surrogate: ArrayLike, *, search_rank: int) -> tuple[FloatAr
     S = as_array(surrogate, "surrogate", ndim=2)
     k = as_count(search_rank, "search_rank")
     U, sigma, Vt = np.linalg.svd(S, full_matrices=False)
+    sigma = np.where(sigma > max(S.shape) * _EPS * sigma[0], sigma, 0.0)
     return _columns(U * np.sqrt(sigma), k), _columns(Vt.T * np.sqrt(sigma), k)
 
 
@@ -367,6 +372,12 @@ def _schedule(record: ArrayLike | None, steps: int) -> IntArray:
     if (schedule != given).any() or (np.diff(schedule) <= 0).any() or schedule[-1] > steps:
         raise ValueError(f"record: expected increasing integers between 0 and steps = {steps}, got {given}")
     return schedule
+
+
+def _stop(tol: float, M: FloatArray) -> float:
+    """Return the error at which to stop; below 0 for ``tol=0``, as an exact start need not stay so under noise."""
+    tol = as_real(tol, "tol", minimum=0.0)
+    return tol * float(np.linalg.norm(M)) if tol > 0 else -1.0
 
 
 def _start(
@@ -439,7 +450,7 @@ def _status(code: int, tol: float) -> DescentStatus:
     if status is DescentStatus.FINISHED and tol > 0:
         status = DescentStatus.NOT_CONVERGED
     if status in (DescentStatus.DIVERGED, DescentStatus.NOT_CONVERGED):
-        warnings.warn(f"the descent {status.value}", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"gradient descent: {status.value}", RuntimeWarning, stacklevel=3)
     return status
 
 

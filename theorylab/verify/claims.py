@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from theorylab._validation import as_count, as_instance, as_text, one_of
 from theorylab.verify.evidence import EQUALITY_RESOLUTION, Evidence, Grade, Relation
-from theorylab.verify.spaces import Domain, Instance
+from theorylab.verify.spaces import Domain, Instance, as_space
 
 __all__ = [
     "Claim",
@@ -235,7 +235,16 @@ def claim(
     for name, text in (("statement", statement), ("kind", kind)):
         as_text(text, name)
     for name, text in (("no_break", no_break), ("corrected_by", corrected_by), ("undecided", undecided), ("coarse", coarse)):
-        as_instance(text, name, str)
+        if text != "":
+            as_text(text, name)
+    if space is not None:
+        as_space(space)
+    changes = {"breaks": breaks or {}, "shifts": shifts or {}, "rescues": rescues or {}}
+    for name, group in changes.items():
+        if not (isinstance(group, Mapping) and all(callable(c) or isinstance(c, Mapping) for c in group.values())):
+            raise ValueError(f"{name}: expected name -> changed keywords, or a function of the case, got {group!r}")
+    if len(set().union(*changes.values())) < sum(map(len, changes.values())):
+        raise ValueError("shifts: expected other names than those of breaks and rescues")
     one_of(origin, "origin", list(Origin))
     grouped = cases if isinstance(cases, Mapping) else {"quick": cases, "full": cases}
     groups = [grouped.get("quick"), grouped.get("full")]
@@ -245,7 +254,7 @@ def claim(
         isinstance(sources, str)
         or not isinstance(sources, Sequence)
         or not sources
-        or any("," not in source for source in sources)
+        or not all(isinstance(source, str) and all(map(str.strip, source.partition(","))) for source in sources)
     ):
         raise ValueError(f"sources: expected entries of the form 'paper-key, Theorem 3', got {sources!r}")
     if corrected_by and (breaks or not rescues):
@@ -254,6 +263,8 @@ def claim(
         raise ValueError("corrected_by: expected the slug of the corrected claim, got nothing")
     if not (breaks or rescues or no_break or undecided):
         raise ValueError("breaks: expected a control that breaks a hypothesis, or the reason in no_break, got neither")
+    if corrected_by and undecided:
+        raise ValueError("undecided: expected nothing where corrected_by says that the claim is refuted")
     if breaks and no_break:
         raise ValueError("no_break: expected nothing where breaks has a control")
 

@@ -1,6 +1,7 @@
 """The command ``theorylab``: list, show, run, falsify, report, new."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ err = Console(stderr=True, soft_wrap=True)
 
 COLOUR = {"verified": "green", "refuted": "magenta", "open": "yellow", "failed": "bold red"}
 
+RECORDED = ("relation", "verdict", "grade", "margin", "resolution", "measured", "predicted", "controls", "seed")
+
 Json = Annotated[bool, typer.Option("--json", help="Print plain data.")]
 
 
@@ -38,9 +41,14 @@ def list_claims(
     as_json: Json = False,
 ) -> None:
     """List the claims with origin, grade and committed verdict."""
+    from theorylab.corpus import THEMES, papers
     from theorylab.verify.index import committed
 
     root = _checkout()
+    if theme and theme not in THEMES:
+        _fail(f"no such theme: {theme}")
+    if paper and paper not in {p.key for p in papers()}:
+        _fail(f"no such paper: {paper}")
     rows = []
     for experiment in map(load, discover(root)):
         records = committed(root, experiment)
@@ -54,9 +62,8 @@ def list_claims(
                     "sources": list(claim.sources),
                     "origin": str(claim.origin),
                     "kind": claim.kind,
-                    "grade": record.get("grade"),
-                    "verdict": record.get("verdict"),
                 }
+                | {field: record.get(field) for field in RECORDED}
             )
     if as_json:
         return _print_json({"claims": rows, "versions": versions()})
@@ -105,6 +112,8 @@ def run_command(
 ) -> None:
     """Judge claims, run their controls, draw their figures; exit 1 if any claim or control fails."""
     preset: Preset = "full" if full else "quick"
+    if seed and seeds:
+        _fail("expected --seed or --seeds, got both")
     wanted = names or []
     files = [Path(n) for n in wanted if n.endswith(".py")]
     missing = next((f for f in files if not f.is_file()), None)
@@ -142,6 +151,8 @@ def falsify_command(
     """Search a claim's space for a counterexample; print the tightest instance; exit 1 on a counterexample."""
     from theorylab.verify.search import falsify
 
+    if not 0 < budget < math.inf:
+        _fail(f"expected a positive --budget, got {budget}")
     selected = [(e, c) for e, claims in _select(_checkout(), [name]) for c in claims]
     if len(selected) != 1:
         _fail(f"expected one claim, theme/module:slug, got {name} ({len(selected)} claims)")
@@ -175,12 +186,13 @@ def report() -> None:
 @app.command()
 def new(name: Annotated[str, typer.Argument(metavar="THEME/MODULE")]) -> None:
     """Write the four files of a new module (mathematics, experiment, test, valid calls for the fuzz test), ready to fill."""
+    from keyword import iskeyword
     from string import Template
 
     from theorylab.corpus import THEMES
 
     theme, _, module = name.partition("/")
-    if theme not in THEMES or not module.isidentifier():
+    if theme not in THEMES or not module.isidentifier() or iskeyword(module):
         _fail(f"expected THEME/MODULE with a theme of {', '.join(THEMES)}, got {name}")
     root = _checkout()
     targets = {
@@ -229,8 +241,8 @@ def _resolve_names(root: Path, names: Sequence[str]) -> list[tuple[Path, str]]:
     found = []
     for name in names:
         module, _, slug = name.partition(":")
-        matching = [path for path in scripts if module in (name_of(path), path.parent.name)]
-        if not matching or (slug and slug not in {c.slug for c in load(matching[0]).claims}):
+        matching = [path for path in scripts if module == name_of(path) or (module == path.parent.name and ":" not in name)]
+        if not matching or (":" in name and slug not in {c.slug for c in load(matching[0]).claims}):
             _fail(f"no such theme, module or claim: {name}")
         found += [(path, slug) for path in matching]
     return list(dict.fromkeys(found))

@@ -26,11 +26,13 @@ CLASSES = {
 
 
 def committed(root: Path, experiment: Experiment) -> dict[str, Mapping[str, Any]]:
-    """Return the committed record of each claim of an experiment by slug; empty where none was written yet."""
+    """Return the committed records of an experiment by slug; one of another statement than its claim now makes is left out."""
     evidence, _ = outputs(root, experiment.name, "full", 0)
     if not evidence.is_file():
         return {}
-    return {record["claim"].split(":")[1]: record for record in json.loads(evidence.read_text(encoding="utf-8"))["claims"]}
+    records = {r["claim"].split(":")[1]: r for r in json.loads(evidence.read_text(encoding="utf-8"))["claims"]}
+    statements = {claim.slug: claim.statement for claim in experiment.claims}
+    return {slug: record for slug, record in records.items() if record["statement"] == statements.get(slug)}
 
 
 def paper_index(root: Path, experiments: Sequence[Experiment]) -> str:

@@ -1,8 +1,8 @@
 """Run experiments: judge, draw, write evidence and figure, and skip what is finished.
 
 Outputs are written under a temporary name and renamed. A marker in ``.theorylab/done``, written last, holds the key of the run
-(script, static import closure, preset, seed, versions) and the digests of its outputs: a rerun skips a script whose key and
-digests still agree, so that a changed module, a corrupted file and an interrupted run are all recomputed.
+(script, static import closure, plotting style, preset, seed, versions) and the digests of its outputs: a rerun skips a script
+whose key and digests still agree, so that a changed module, a corrupted file and an interrupted run are all recomputed.
 """
 
 import ast
@@ -17,6 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,12 +27,12 @@ import numpy as np
 
 import theorylab
 from theorylab.verify.claims import Claim, Judgement, Preset, Verdict, judge_all
-from theorylab.verify.plotting import compose, save
+from theorylab.verify.plotting import STYLE, compose, save
 
 __all__ = ["Experiment", "Outcome", "describe", "discover", "find_root", "import_closure", "load", "outputs", "run", "versions"]
 
 PACKAGE = Path(theorylab.__file__).parent
-VERSIONED = ("theorylab", "numpy", "scipy", "sympy", "matplotlib", "cvxpy", "numba", "python-flint")
+VERSIONED = ("theorylab", "numpy", "scipy", "sympy", "matplotlib", "cvxpy", "clarabel", "numba", "python-flint")
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def load(path: Path) -> Experiment:
     spec = importlib.util.spec_from_file_location("theorylab_experiment_" + name.replace("/", "_"), path)
     if spec is None or spec.loader is None:
         raise ValueError(f"path: expected a Python script, got {path}")
+    _drop_stale_kernels(import_closure(path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -103,6 +105,17 @@ def load(path: Path) -> Experiment:
     return Experiment(path, name, title, claims)
 
 
+def _drop_stale_kernels(files: Sequence[Path]) -> None:
+    """Delete what numba compiled before a module that the kernels import was changed; numba compares only their own file."""
+    for file in files:
+        compiled = list(file.parent.glob(f"__pycache__/{file.stem}.*.nbc"))
+        newest = max(p.stat().st_mtime for p in import_closure(file)) if compiled else 0.0
+        for path in compiled:
+            with suppress(FileNotFoundError):  # another process may do the same
+                if path.stat().st_mtime < newest:
+                    path.unlink()
+
+
 @cache
 def versions() -> dict[str, str]:
     """Return the versions that a record depends on."""
@@ -112,8 +125,8 @@ def versions() -> dict[str, str]:
 def import_closure(script: Path) -> list[Path]:
     """Return the script and every file of the package that it imports, directly or not, as its source says.
 
-    A name imported from a package follows the package's ``__init__.pyi`` to the module that defines it, so that a lazy
-    package does not tie a script to modules that it never loads.
+    A name that a lazy package lends, imported from it or read as its attribute, is followed through the package's
+    ``__init__.pyi`` to the module that defines it, so that a lazy package does not tie a script to modules that it never loads.
     """
     seen: set[Path] = set()
     queue = [script.resolve()]
@@ -122,38 +135,63 @@ def import_closure(script: Path) -> list[Path]:
         if path in seen:
             continue
         seen.add(path)
-        queue += [p for p in _imported_files(path) if p not in seen]
+        queue += [p for p in _imported_files(path, path.read_bytes()) if p not in seen]
     return sorted(seen)
 
 
-def _imported_files(path: Path) -> Iterator[Path]:
-    for node in ast.walk(ast.parse(path.read_bytes())):
+@cache
+def _imported_files(path: Path, source: bytes) -> tuple[Path, ...]:
+    nodes = list(ast.walk(ast.parse(source)))
+    files: list[Path] = []
+    bound: dict[str, str] = {}
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield from _package_files(alias.name)
+                files += _package_files(alias.name)
+                bound[alias.asname or alias.name.split(".")[0]] = alias.name if alias.asname else alias.name.split(".")[0]
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
             if node.level:
                 inside = path.resolve().relative_to(PACKAGE.parent).parts[: -node.level]
                 module = ".".join([*inside, module]).rstrip(".")
-            if module.split(".")[0] == "theorylab":
-                for alias in node.names:
-                    defined = _lazy_names(module).get(alias.name)
-                    yield from _package_files(f"{module}.{defined}" if defined else f"{module}.{alias.name}")
-                    yield from _package_files(module)
+            for alias in node.names:
+                files += _package_files(module, whole=True) if alias.name == "*" else _package_files(f"{module}.{alias.name}")
+                bound[alias.asname or alias.name] = f"{module}.{alias.name}"
+    inner = {node.value for node in nodes if isinstance(node, ast.Attribute)}
+    for node in nodes:
+        root, _, rest = _dotted(node).partition(".") if node not in inner else ("", "", "")
+        if root in bound:
+            files += _package_files(f"{bound[root]}.{rest}".rstrip("."), whole=True)
+    return tuple(files)
 
 
-def _package_files(module: str) -> Iterator[Path]:
-    """Yield the files of the longest prefix of a dotted name that is a module of the package."""
-    parts = module.split(".")
-    if parts[0] != "theorylab":
+def _dotted(node: ast.AST) -> str:
+    """Return "a.b.c" for the expression a.b.c, "" for another one."""
+    if isinstance(node, ast.Attribute):
+        base = _dotted(node.value)
+        return f"{base}.{node.attr}" if base else ""
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _package_files(dotted: str, *, whole: bool = False) -> Iterator[Path]:
+    """Yield the files on the way to a dotted name of the package; with ``whole``, all that a lazy package at its end lends."""
+    module, *names = dotted.split(".")
+    if module != "theorylab":
         return
-    for length in range(len(parts), 1, -1):
-        base = PACKAGE.joinpath(*parts[1:length])
-        for candidate in (base.with_suffix(".py"), base / "__init__.py"):
-            if candidate.is_file():
-                yield candidate
-                return
+    yield PACKAGE / "__init__.py"
+    for name in names:
+        module = f"{module}.{_lazy_names(module).get(name, name)}"
+        file = _module_file(module)
+        if file is None:
+            return
+        yield file
+    if whole:
+        yield from filter(None, (_module_file(f"{module}.{defined}") for defined in {*_lazy_names(module).values()}))
+
+
+def _module_file(module: str) -> Path | None:
+    base = PACKAGE.joinpath(*module.split(".")[1:])
+    return next((p for p in (base.with_suffix(".py"), base / "__init__.py") if p.is_file()), None)
 
 
 @cache
@@ -169,7 +207,7 @@ def _lazy_names(package: str) -> dict[str, str]:
 def run_key(script: Path, preset: Preset, seed: int) -> str:
     """Return the hash of everything that the outputs of a run depend on."""
     digest = hashlib.sha256(json.dumps([preset, seed, versions()], sort_keys=True).encode())
-    for path in import_closure(script):
+    for path in (*import_closure(script), STYLE):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -254,9 +292,10 @@ def run(
     """
     from joblib import Parallel, delayed
 
-    tasks = [(script, seed) for seed in seeds for script in scripts]
+    # All keys come before the first import: a module that is edited during the run must not pass for the one that was loaded.
+    tasks = [(script, seed, "" if slugs else _key(script, preset, seed)) for seed in seeds for script in scripts]
     results = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(_run_one)(script, preset, seed, tuple(slugs)) for script, seed in tasks
+        delayed(_run_one)(script, preset, seed, tuple(slugs), key) for script, seed, key in tasks
     )
     finished = []
     for outcome in results:
@@ -266,11 +305,19 @@ def run(
     return finished
 
 
-def _run_one(script: Path, preset: Preset, seed: int, slugs: tuple[str, ...]) -> Outcome:
+def _key(script: Path, preset: Preset, seed: int) -> str:
+    """Return the run key, or an empty one for a script whose sources cannot be read; it stops where it is loaded."""
+    try:
+        return run_key(script, preset, seed)
+    except (OSError, SyntaxError, ValueError):
+        return ""
+
+
+def _run_one(script: Path, preset: Preset, seed: int, slugs: tuple[str, ...], key: str) -> Outcome:
     name = name_of(script)
     started = time.perf_counter()
     try:
-        records, skipped = _judge_only(script, preset, seed, slugs) if slugs else _judge_and_write(script, preset, seed)
+        records, skipped = _judge_only(script, preset, seed, slugs) if slugs else _judge_and_write(script, preset, seed, key)
     except Exception:
         return Outcome(name, [], error=traceback.format_exc(limit=-4))
     return Outcome(name, records, skipped=skipped, seconds=time.perf_counter() - started)
@@ -283,21 +330,24 @@ def _judge_only(script: Path, preset: Preset, seed: int, slugs: tuple[str, ...])
     return [describe(experiment, j, preset) for j in judgements if j.claim.slug in slugs], False
 
 
-def _judge_and_write(script: Path, preset: Preset, seed: int) -> tuple[list[dict[str, Any]], bool]:
+def _judge_and_write(script: Path, preset: Preset, seed: int, key: str) -> tuple[list[dict[str, Any]], bool]:
     root = find_root(script.parent)
     name = name_of(script)
     evidence, figure = outputs(root, name, preset, seed)
     marker = root / ".theorylab" / "done" / f"{preset}-{seed}" / f"{name}.json"
-    key = run_key(script, preset, seed)
-    if _finished(marker, key, (evidence, figure)):
-        return json.loads(evidence.read_text())["claims"], True
+    if key and _finished(marker, key, (evidence, figure)):
+        return json.loads(evidence.read_text(encoding="utf-8"))["claims"], True
     experiment = load(script)
+    if not experiment.claims:
+        raise ValueError(f"claims: expected at least one in {script}, got none")
     judgements = _judge_on_one_thread(experiment.claims, preset, seed)
     records = [describe(experiment, j, preset) for j in judgements]
     text = json.dumps({"claims": records, "versions": versions()}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     drawn = compose(judgements, experiment.title)
     scratch = root / ".theorylab" / "tmp"
-    if drawn is not None:
+    if drawn is None:
+        figure.unlink(missing_ok=True)
+    else:
         _write(figure, scratch, lambda path: save(drawn, path))
     _write(evidence, scratch, lambda path: path.write_text(text, encoding="utf-8"))
     digests = {str(p.relative_to(root)): _digest(p) for p in (evidence, figure) if p.exists()}

@@ -14,7 +14,7 @@ import numpy as np
 from theorylab._validation import FloatArray, as_count, as_function, as_real
 from theorylab.verify.claims import Claim, evaluate
 from theorylab.verify.evidence import Evidence, Grade
-from theorylab.verify.spaces import Domain, contains, dimension, instance_at
+from theorylab.verify.spaces import Domain, as_space, contains, dimension, instance_at, same
 
 __all__ = ["Falsification", "SearchStatus", "falsify"]
 
@@ -67,7 +67,7 @@ class _Search:
     """The state of one search: the least margin so far, counts, and the clock."""
 
     def __init__(self, check: Callable[..., Evidence], space: Mapping[str, Domain], budget: float, seed: int) -> None:
-        self.check, self.space, self.seed = check, space, seed
+        self.check, self.space, self.budget, self.seed = check, space, budget, seed
         self.deadline = time.monotonic() + budget
         self.evaluations = self.undecided = 0
         self.best: tuple[dict[str, Any], Evidence] | None = None
@@ -88,6 +88,7 @@ class _Search:
             return 1.0
         if self.best is None or evidence.margin < self.best[1].margin:
             if _false(evidence) and not self.confirmed(instance, evidence):
+                self.undecided += 1
                 return 0.0
             self.best = (instance, evidence)
             if _false(evidence):
@@ -107,15 +108,17 @@ class _Search:
         return all(_false(evaluate(self.check, more, int(s))) for s in fresh)
 
     def shrink(self, instance: dict[str, Any]) -> dict[str, Any]:
-        """Replace values by simpler ones as long as the claim stays false; a fixed number of passes bounds the cost."""
+        """Replace values by simpler ones as long as the claim stays false, for at most the budget once more."""
+        deadline = time.monotonic() + self.budget
         for _ in range(3):
             before = self.evaluations
             changed = False
             for name, domain in self.space.items():
                 for value in domain.simpler(instance[name], instance):
                     candidate = {**instance, name: value}
-                    same = bool(np.all(value == instance[name]))
-                    if same or not contains(self.space, candidate) or self.evaluations - before > 500:
+                    if time.monotonic() > deadline or self.evaluations - before > 500:
+                        break
+                    if same(value, instance[name]) or not contains(self.space, candidate):
                         continue
                     evidence = self.judge(candidate)
                     if _false(evidence) and self.confirmed(candidate, evidence):
@@ -146,7 +149,7 @@ def falsify(
     space
         Keyword -> domain; a claim's own space by default.
     budget
-        Seconds of search; shrinking comes on top.
+        Seconds of search; shrinking takes at most as many again. A check that runs is not interrupted.
     seed
         Of the search and of the check.
 
@@ -169,7 +172,7 @@ def falsify(
         raise ValueError(
             "space: expected the space of the hypotheses, got none; only the declared cases of this claim are judged"
         )
-    search = _Search(check, hypotheses, as_real(budget, "budget", above=0.0), as_count(seed, "seed", minimum=0))
+    search = _Search(check, as_space(hypotheses), as_real(budget, "budget", above=0.0), as_count(seed, "seed", minimum=0))
     d = dimension(hypotheses)
     box = Bounds(np.zeros(d), np.ones(d))
     rng = np.random.default_rng(seed)
@@ -187,6 +190,11 @@ def falsify(
                 minimize(search.margin, sobol.random()[0], method="L-BFGS-B", bounds=box, options={"maxfun": 40 * d})
     except _Stop:
         pass
+    except RuntimeError as error:
+        # SciPy takes what the check raises for an error in its own call.
+        if isinstance(error.__cause__, TypeError | ValueError):
+            raise error.__cause__ from None
+        raise
     if search.best is None:
         return Falsification(SearchStatus.UNDECIDED, None, None, search.evaluations, search.undecided)
     instance, evidence = search.best

@@ -11,7 +11,7 @@ The same map serves property tests (:func:`strategy`), the counterexample search
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +24,13 @@ __all__ = [
     "Instance",
     "Int",
     "Real",
+    "as_space",
     "contains",
     "dimension",
     "draw",
     "hypotheses",
     "instance_at",
+    "same",
     "strategy",
 ]
 
@@ -37,6 +39,7 @@ Bound = float | Callable[[Instance], float]
 Size = int | tuple[int, ...] | Callable[[Instance], int | tuple[int, ...]]
 
 
+@runtime_checkable
 class Domain(Protocol):
     """One hypothesis: ``coordinates`` numbers in [0, 1] make a value."""
 
@@ -116,6 +119,9 @@ class Real:
     def __post_init__(self) -> None:
         if callable(self.size):
             as_count(self.capacity if self.capacity is not None else 0, "capacity")
+        elif self.size is not None:
+            for length in self.size if isinstance(self.size, tuple) else (self.size,):
+                as_count(length, "size", minimum=0)
 
     @property
     def coordinates(self) -> int:
@@ -127,7 +133,7 @@ class Real:
     def at(self, u: FloatArray, earlier: Instance) -> float | FloatArray:
         """Return the number or array at ``u``."""
         low, high = self._ends(earlier)
-        spread = np.exp(math.log(low) + u * math.log(high / low)) if self.log else low + u * (high - low)
+        spread = low ** (1 - u) * high**u if self.log else low * (1 - u) + high * u
         values = np.clip(spread, low, high)
         shape = self._shape(earlier)
         if shape is None:
@@ -192,14 +198,36 @@ class Choice:
 
     def contains(self, value: Any, earlier: Instance) -> bool:
         """Whether ``value`` is one of the options."""
-        return any(value is option or bool(np.all(value == option)) for option in self.options)
+        return self._index(value) is not None
 
     def simpler(self, value: Any, earlier: Instance) -> Iterator[Any]:
         """Yield the options before ``value``."""
-        for option in self.options:
-            if value is option or bool(np.all(value == option)):
-                return
-            yield option
+        yield from self.options[: self._index(value)]
+
+    def _index(self, value: Any) -> int | None:
+        found = [i for i, option in enumerate(self.options) if value is option]
+        found = found or [i for i, option in enumerate(self.options) if same(value, option)]
+        return found[0] if found else None
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values are equal; arrays are if their shapes and all their entries are."""
+    return np.array_equal(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else bool(a == b)
+
+
+def as_space(space: Mapping[str, Domain]) -> Mapping[str, Domain]:
+    """Return ``space`` if it maps names to domains.
+
+    Raises
+    ------
+    ValueError
+        Naming what came.
+    """
+    as_instance(space, "space", Mapping)
+    odd = {name: domain for name, domain in space.items() if not isinstance(domain, Domain) or isinstance(domain, type)}
+    if odd:
+        raise ValueError(f"space: expected a domain (Int, Real, Choice) for every name, got {odd}")
+    return space
 
 
 def dimension(space: Mapping[str, Domain]) -> int:
@@ -249,7 +277,7 @@ def draw(space: Mapping[str, Domain], rng: np.random.Generator) -> dict[str, Any
 
 def strategy(space: Mapping[str, Domain]) -> Any:
     """Return the Hypothesis strategy that draws instances from the space (needs the package ``hypothesis``)."""
-    as_instance(space, "space", Mapping)
+    as_space(space)
     from hypothesis import strategies as st
     from hypothesis.extra.numpy import arrays
 
@@ -265,14 +293,14 @@ def hypotheses(space: Mapping[str, Domain]) -> dict[str, str]:
     """Say for each name of the space where its values lie; bounds that depend on earlier names are written in these names."""
     import sympy as sp
 
-    symbols = {name: sp.Symbol(name) for name in as_instance(space, "space", Mapping)}
+    symbols = {name: sp.Symbol(name) for name in as_space(space)}
 
     def written(value: Any) -> str:
         if not callable(value):
             return str(value)
         try:
             return str(value(symbols))
-        except TypeError:  # not made of arithmetic alone
+        except Exception:  # not made of arithmetic alone
             return "a bound that depends on the names before"
 
     def sentence(domain: Domain) -> str:

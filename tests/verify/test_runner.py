@@ -178,6 +178,16 @@ def test_a_compiled_kernel_follows_the_modules_that_it_was_compiled_with(checkou
     assert "measured 3, predicted 2" in theorylab_command(checkout, "run", expect=1)
 
 
+def test_checks_and_panels_see_one_thread(checkout, monkeypatch):
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        monkeypatch.setenv(variable, "2")
+    alone = "assert all(p['num_threads'] == 1 for p in threadpoolctl.threadpool_info())"
+    text = script().replace("import time", "import threadpoolctl, time")
+    text = text.replace("    time.sleep", f"    {alone}\n    time.sleep").replace("    ax.plot", f"    {alone}\n    ax.plot")
+    (checkout / "experiments/statistics/one.py").write_text(text)
+    theorylab_command(checkout, "run")
+
+
 def test_a_figure_goes_with_its_last_panel(checkout):
     theorylab_command(checkout, "run", "--full")
     path = checkout / "experiments/statistics/one.py"

@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -326,7 +326,8 @@ def _run_one(script: Path, preset: Preset, seed: int, slugs: tuple[str, ...], ke
 def _judge_only(script: Path, preset: Preset, seed: int, slugs: tuple[str, ...]) -> tuple[list[dict[str, Any]], bool]:
     experiment = load(script)
     wanted = {*slugs} | {c.corrected_by for c in experiment.claims if c.slug in slugs}
-    judgements = _judge_on_one_thread([c for c in experiment.claims if c.slug in wanted], preset, seed)
+    with _one_thread():
+        judgements = judge_all([c for c in experiment.claims if c.slug in wanted], preset=preset, seed=seed)
     return [describe(experiment, j, preset) for j in judgements if j.claim.slug in slugs], False
 
 
@@ -340,10 +341,11 @@ def _judge_and_write(script: Path, preset: Preset, seed: int, key: str) -> tuple
     experiment = load(script)
     if not experiment.claims:
         raise ValueError(f"claims: expected at least one in {script}, got none")
-    judgements = _judge_on_one_thread(experiment.claims, preset, seed)
+    with _one_thread():
+        judgements = judge_all(experiment.claims, preset=preset, seed=seed)
+        drawn = compose(judgements, experiment.title)
     records = [describe(experiment, j, preset) for j in judgements]
     text = json.dumps({"claims": records, "versions": versions()}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    drawn = compose(judgements, experiment.title)
     scratch = root / ".theorylab" / "tmp"
     if drawn is None:
         figure.unlink(missing_ok=True)
@@ -356,13 +358,14 @@ def _judge_and_write(script: Path, preset: Preset, seed: int, key: str) -> tuple
     return records, False
 
 
-def _judge_on_one_thread(claims: Sequence[Claim], preset: Preset, seed: int) -> list[Judgement]:
+def _one_thread() -> AbstractContextManager[Any]:
+    """Pin BLAS to one thread, also for what a panel computes."""
     # The limit reaches only the BLAS libraries that are loaded by now, and SciPy brings its own.
     import scipy.linalg  # noqa: F401
     from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1):
-        return judge_all(claims, preset=preset, seed=seed)
+    limits: AbstractContextManager[Any] = threadpool_limits(1)
+    return limits
 
 
 def _finished(marker: Path, key: str, files: tuple[Path, ...]) -> bool:

@@ -1,10 +1,10 @@
 """Exact training of two-layer ReLU networks against the programs that it avoids.
 
-Peers: the full convex program over all cones, and the one over sampled cones, in cvxpy with Clarabel (time of the whole call, the
-model included, as a user meets it); celer's group lasso for gated networks, on the features that it needs written out. Where the
-target is a time or a rate, the peer is that limit. Ours includes the certificate. Data: X ~ N(0, I), a planted teacher of five
-neurons, noise 0.1, beta a twentieth of the smallest one for which zero is optimal.
-"""
+Peers: the full convex program over all cones, and the one over sampled cones, in cvxpy with
+Clarabel (time of the whole call, the model included, as a user meets it); celer's group lasso for
+gated networks, on the features that it needs written out. Where the target is a time or a rate, the
+peer is that limit. Ours includes the certificate. Data: X ~ N(0, I), a planted teacher of five
+neurons, noise 0.1, beta a twentieth of the smallest one for which zero is optimal."""
 
 from time import perf_counter
 
@@ -13,7 +13,13 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from timing import row, seconds
 
-from theorylab.convex_relu import enumerate_arrangements, sample_arrangements, train, train_gated, zero_threshold
+from theorylab.convex_relu import (
+    enumerate_arrangements,
+    sample_arrangements,
+    train,
+    train_gated,
+    zero_threshold,
+)
 
 
 def planted(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
@@ -22,7 +28,9 @@ def planted(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
     return X, np.maximum(X @ W.T, 0) @ a + 0.1 * rng.standard_normal(n)
 
 
-def conic_program(X: np.ndarray, y: np.ndarray, beta: float, patterns: np.ndarray) -> tuple[float, float]:
+def conic_program(
+    X: np.ndarray, y: np.ndarray, beta: float, patterns: np.ndarray
+) -> tuple[float, float]:
     """Value and time of the convex program over the cones of the patterns."""
     start = perf_counter()
     D = patterns.astype(float)
@@ -61,7 +69,11 @@ def sampled(n: int = 200, d: int = 10, gates: int = 200) -> dict[str, object]:
     assert abs(value - result.objective) <= 1e-6 * value
     ours = seconds(lambda: train(X, y, beta, arrangements=patterns))
     return row(
-        f"{gates} sampled cones n={n}, d={d}, gap {result.gap:.0e}", ours, "cvxpy + Clarabel, the same cones", theirs, 1 / 20
+        f"{gates} sampled cones n={n}, d={d}, gap {result.gap:.0e}",
+        ours,
+        "cvxpy + Clarabel, the same cones",
+        theirs,
+        1 / 20,
     )
 
 
@@ -69,7 +81,11 @@ def enumeration(n: int = 200, d: int = 3) -> dict[str, object]:
     X, _ = planted(n, d)
     count = len(enumerate_arrangements(X))
     return row(
-        f"{count} arrangements n={n}, d={d}", seconds(lambda: enumerate_arrangements(X)), "1e6 patterns/s", count / 1e6, 1.0
+        f"{count} arrangements n={n}, d={d}",
+        seconds(lambda: enumerate_arrangements(X)),
+        "1e6 patterns/s",
+        count / 1e6,
+        1.0,
     )
 
 
@@ -87,23 +103,30 @@ def gated(n: int = 1000, d: int = 20, gates: int = 1000) -> list[dict[str, objec
 
     def peer(tol: float) -> float:
         """Fit and return the relative duality gap reached."""
-        model = GroupLasso(groups=d, alpha=beta / n, fit_intercept=False, tol=tol, max_iter=200, max_epochs=100_000).fit(
-            features, y
-        )
+        model = GroupLasso(
+            groups=d, alpha=beta / n, fit_intercept=False, tol=tol, max_iter=200, max_epochs=100_000
+        ).fit(features, y)
         residual = y - features @ model.coef_
         blocks = np.linalg.norm(model.coef_.reshape(-1, d), axis=1)
         value = 0.5 * residual @ residual + beta * blocks.sum()
         v = residual * min(1.0, beta / np.linalg.norm(D @ (residual[:, None] * X), axis=1).max())
         return float(value - (y @ v - 0.5 * v @ v)) / value
 
-    # The tolerance of the peer is its own; the loosest one that reaches the gap is timed, else the tightest.
+    # The tolerance of the peer is its own; the loosest one that reaches the gap is timed, else the
+    # tightest.
     tol = next((t for t in (1e-4, 1e-6, 1e-8, 1e-10, 1e-12) if peer(t) <= 1e-8), 1e-12)
     theirs = seconds(lambda: peer(tol), repetitions=3)
     result = train_gated(X, y, beta, patterns)
     assert result.gap <= 1e-8
     ours = seconds(lambda: train_gated(X, y, beta, patterns))
     return [
-        row(f"{gates} gates n={n}, d={d}, gap {result.gap:.0e} (peer {peer(tol):.0e})", ours, "celer GroupLasso", theirs, 0.5)
+        row(
+            f"{gates} gates n={n}, d={d}, gap {result.gap:.0e} (peer {peer(tol):.0e})",
+            ours,
+            "celer GroupLasso",
+            theirs,
+            0.5,
+        )
     ]
 
 

@@ -1,9 +1,9 @@
 """Gradient descent on factors against the dense products that it cannot do without.
 
-A step of symmetric matrix sensing needs one product with the stacked measurements and one with their transpose. The peers are
-these two products alone, by BLAS: with the stacked matrix in full form (m x n^2, what a straightforward program stores) and in
-the form that the library stores (m x n (n + 1) / 2). Without measurements the peers are the two products with the n x k factor.
-"""
+A step of symmetric matrix sensing needs one product with the stacked measurements and one with
+their transpose. The peers are these two products alone, by BLAS: with the stacked matrix in full
+form (m x n^2, what a straightforward program stores) and in the form that the library stores (m x n
+(n + 1) / 2). Without measurements the peers are the two products with the n x k factor."""
 
 from collections.abc import Callable
 
@@ -14,8 +14,11 @@ from timing import row, seconds
 from theorylab.matrix_sensing import gaussian_operator, gradient_descent
 
 
-def sensing(n: int = 100, k: int = 20, m: int = 5000, rank: int = 5, steps: int = 10) -> list[dict[str, object]]:
-    """Time one step with all its overheads; the run is timed at two lengths, so that the set-up cancels."""
+def sensing(
+    n: int = 100, k: int = 20, m: int = 5000, rank: int = 5, steps: int = 10
+) -> list[dict[str, object]]:
+    """Time one step with all its overheads; the run is timed at two lengths, so that the set-up
+    cancels."""
     rng = np.random.default_rng(0)
     truth = np.diag(np.r_[np.ones(rank), np.zeros(n - rank)])
     start = 0.1 * rng.standard_normal((n, k))
@@ -23,13 +26,24 @@ def sensing(n: int = 100, k: int = 20, m: int = 5000, rank: int = 5, steps: int 
 
     def descend(length: int) -> Callable[[], object]:
         return lambda: gradient_descent(
-            truth, search_rank=k, step_size=0.05, steps=length, operator=operator, initial=start, record=[0]
+            truth,
+            search_rank=k,
+            step_size=0.05,
+            steps=length,
+            operator=operator,
+            initial=start,
+            record=[0],
         )
 
     ours = (seconds(descend(2 * steps)) - seconds(descend(steps))) / steps
     packed, values = np.empty(operator.stacked.shape[1]), np.empty(m)
     flat = rng.standard_normal(packed.size)
-    stored = seconds(lambda: (np.dot(operator.stacked, flat, out=values), np.dot(values, operator.stacked, out=packed)))
+    stored = seconds(
+        lambda: (
+            np.dot(operator.stacked, flat, out=values),
+            np.dot(values, operator.stacked, out=packed),
+        )
+    )
     full = operator.matrices.reshape(m, -1)
     image, flat = np.empty(n * n), rng.standard_normal(n * n)
     naive = seconds(lambda: (np.dot(full, flat, out=values), np.dot(values, full, out=image)))
@@ -38,7 +52,13 @@ def sensing(n: int = 100, k: int = 20, m: int = 5000, rank: int = 5, steps: int 
     result = [
         row(task, ours, "two BLAS products, m x n^2", naive, 1.3),
         row(task, ours, "two BLAS products, m x n(n+1)/2", stored, 1.3),
-        row(task, ours, "NumPy, a loop over measurements", seconds(lambda: looped_step(matrices, truth, start), 3), 0.1),
+        row(
+            task,
+            ours,
+            "NumPy, a loop over measurements",
+            seconds(lambda: looped_step(matrices, truth, start), 3),
+            0.1,
+        ),
     ]
     differentiated = autograd_step(matrices, truth, start)
     if differentiated is not None:
@@ -46,7 +66,9 @@ def sensing(n: int = 100, k: int = 20, m: int = 5000, rank: int = 5, steps: int 
     return result
 
 
-def looped_step(matrices: np.ndarray, truth: np.ndarray, X: np.ndarray, step_size: float = 0.05) -> np.ndarray:
+def looped_step(
+    matrices: np.ndarray, truth: np.ndarray, X: np.ndarray, step_size: float = 0.05
+) -> np.ndarray:
     """Take one step as the formula reads, a measurement at a time."""
     error, gradient = X @ X.T - truth, np.zeros_like(X)
     for A in matrices:
@@ -54,8 +76,11 @@ def looped_step(matrices: np.ndarray, truth: np.ndarray, X: np.ndarray, step_siz
     return X - step_size * gradient
 
 
-def autograd_step(matrices: np.ndarray, truth: np.ndarray, start: np.ndarray) -> Callable[[], object] | None:
-    """Return one step by reverse differentiation of the loss; None without PyTorch, which is not among the dependencies."""
+def autograd_step(
+    matrices: np.ndarray, truth: np.ndarray, start: np.ndarray
+) -> Callable[[], object] | None:
+    """Return one step by reverse differentiation of the loss; None without PyTorch, which is not
+    among the dependencies."""
     try:
         import torch
     except ImportError:
@@ -78,7 +103,14 @@ def population(n: int, k: int, steps: int) -> dict[str, object]:
     rng = np.random.default_rng(0)
     truth = np.diag(np.r_[1.0, 0.5, np.zeros(n - 2)])
     start = 0.1 * rng.standard_normal((n, k))
-    ours = seconds(lambda: gradient_descent(truth, search_rank=k, step_size=0.1, steps=steps, initial=start)) / steps
+    ours = (
+        seconds(
+            lambda: gradient_descent(
+                truth, search_rank=k, step_size=0.1, steps=steps, initial=start
+            )
+        )
+        / steps
+    )
     E, change = np.empty((n, n)), np.empty((n, k))
 
     def products() -> None:
@@ -86,7 +118,13 @@ def population(n: int, k: int, steps: int) -> dict[str, object]:
             np.dot(start, start.T, out=E)
             np.dot(E, start, out=change)
 
-    return row(f"one population step, n={n}, k={k}", ours, "two BLAS products, n x k", seconds(products) / steps, 1.3)
+    return row(
+        f"one population step, n={n}, k={k}",
+        ours,
+        "two BLAS products, n x k",
+        seconds(products) / steps,
+        1.3,
+    )
 
 
 def rows() -> list[dict[str, object]]:

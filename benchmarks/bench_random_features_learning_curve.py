@@ -1,4 +1,5 @@
-"""Learning curve of 50 sample sizes on 100,000 eigenvalues: one thread, medians, against one scipy brentq per size."""
+"""Learning curve of 50 sample sizes on 100,000 eigenvalues: one thread, medians, against one scipy
+brentq per size."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +15,9 @@ SIZES = np.unique(np.geomspace(10, 10_000, 50).astype(int))
 RIDGE, NOISE, FEATURES = 1e-3, 0.05, 3000
 
 
-def with_brentq(eigenvalues: np.ndarray, coefficients: np.ndarray, n_features: int | None) -> np.ndarray:
+def with_brentq(
+    eigenvalues: np.ndarray, coefficients: np.ndarray, n_features: int | None
+) -> np.ndarray:
     """Return the test risk by the published equations in log gamma, one bracketed root per size."""
     k = math.inf if n_features is None else n_features
     power = coefficients**2
@@ -30,7 +33,14 @@ def with_brentq(eigenvalues: np.ndarray, coefficients: np.ndarray, n_features: i
         def finite(t: float, excess: Callable[[float], float] = excess) -> float:
             return max(excess(t), -50.0)
 
-        gamma = math.exp(brentq(finite, math.log(RIDGE / n), math.log(eigenvalues.sum() * 4 / min(n, k) + RIDGE), rtol=1e-13))
+        gamma = math.exp(
+            brentq(
+                finite,
+                math.log(RIDGE / n),
+                math.log(eigenvalues.sum() * 4 / min(n, k) + RIDGE),
+                rtol=1e-13,
+            )
+        )
         p = eigenvalues / (eigenvalues + gamma)
         z, q = p.sum(), (p**2).sum()
         share = 1.0 if n_features is None else (1 - z / k) * k / (k - q)
@@ -41,21 +51,29 @@ def with_brentq(eigenvalues: np.ndarray, coefficients: np.ndarray, n_features: i
 
 
 def rows() -> list[dict[str, object]]:
-    """Measure kernel regression and random features; the two sides must agree before they are timed."""
+    """Measure kernel regression and random features; the two sides must agree before they are
+    timed."""
     modes = np.arange(1, 100_001)
     lam, v = modes**-1.5, modes**-0.9
     table = []
     with threadpool_limits(1):
-        for name, features in (("kernel regression", None), (f"{FEATURES} random features", FEATURES)):
+        for name, features in (
+            ("kernel regression", None),
+            (f"{FEATURES} random features", FEATURES),
+        ):
 
             def ours(features: int | None = features) -> np.ndarray:
-                curve = learning_curve(lam, v, n_samples=SIZES, n_features=features, ridge=RIDGE, noise_variance=NOISE)
+                curve = learning_curve(
+                    lam, v, n_samples=SIZES, n_features=features, ridge=RIDGE, noise_variance=NOISE
+                )
                 return curve.test_risk
 
             np.testing.assert_allclose(ours(), with_brentq(lam, v, features), rtol=1e-8)
             theirs = seconds(lambda features=features: with_brentq(lam, v, features), 3)
             task = f"learning curve, 50 sizes, 1e5 eigenvalues, {name}"
-            table.append(row(task, seconds(ours, 11), "scipy brentq per size", theirs, "ours < 0.5 s"))
+            table.append(
+                row(task, seconds(ours, 11), "scipy brentq per size", theirs, "ours < 0.5 s")
+            )
     return table
 
 

@@ -22,7 +22,15 @@ def example(x: float, seed: int) -> Evidence:
 def rows() -> list[dict[str, Any]]:
     alone = seconds(lambda: (example(x=1.0, seed=0), example(x=-1.0, seed=0)), 200)
     overhead = seconds(lambda: judge(example), 200) - alone
-    return [row("judging overhead of one claim", overhead, "its two checks alone", alone, "ours < 1e-3 s")]
+    return [
+        row(
+            "judging overhead of one claim",
+            overhead,
+            "its two checks alone",
+            alone,
+            "ours < 1e-3 s",
+        )
+    ]
 
 
 if __name__ == "__main__":

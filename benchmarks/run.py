@@ -1,8 +1,9 @@
-"""Run every benchmark of this folder and print one table: ours, the named peer, their ratio, and the target.
+"""Run every benchmark of this folder and print one table: ours, the named peer, their ratio, and
+the target.
 
-Each ``bench_*.py`` has a function ``rows()`` that returns dictionaries with ``task``, ``ours_seconds``, ``peer``,
-``peer_seconds``, ``ratio`` and ``target``: medians of one run, one thread. Pass parts of file names to run only those.
-"""
+Each ``bench_*.py`` has a function ``rows()`` that returns dictionaries with ``task``,
+``ours_seconds``, ``peer``, ``peer_seconds``, ``ratio`` and ``target``: medians of one run, one
+thread. Pass parts of file names to run only those."""
 
 import importlib.util
 import sys
@@ -15,7 +16,9 @@ from threadpoolctl import threadpool_limits
 
 
 def main(wanted: list[str]) -> None:
-    table = Table("task", "ours (s)", "peer", "peer (s)", "ratio", "target", box=None, header_style="bold")
+    table = Table(
+        "task", "ours (s)", "peer", "peer (s)", "ratio", "target", box=None, header_style="bold"
+    )
     for path in sorted(Path(__file__).parent.glob("bench_*.py")):
         if wanted and not any(part in path.stem for part in wanted):
             continue
@@ -27,7 +30,9 @@ def main(wanted: list[str]) -> None:
         with threadpool_limits(1):
             for row in module.rows():
                 ours, peer = (f"{row[key]:.3g}" for key in ("ours_seconds", "peer_seconds"))
-                table.add_row(row["task"], ours, row["peer"], peer, f"{row['ratio']:.3g}", str(row["target"]))
+                table.add_row(
+                    row["task"], ours, row["peer"], peer, f"{row['ratio']:.3g}", str(row["target"])
+                )
     Console(width=160).print(table)
 
 

@@ -44,7 +44,9 @@ def test_linear_data_are_fitted_as_ridge_does_in_the_limit():
     np.testing.assert_allclose(model.predict(X), Ridge(alpha=1e-9).fit(X, y).predict(X), atol=1e-4)
 
 
-@pytest.mark.parametrize("parameters", [{"relative_beta": -1.0}, {"tol": 0.0}, {"n_arrangements": 0}, {"skip": "yes"}])
+@pytest.mark.parametrize(
+    "parameters", [{"relative_beta": -1.0}, {"tol": 0.0}, {"n_arrangements": 0}, {"skip": "yes"}]
+)
 def test_bad_parameters_are_refused_by_name(parameters):
     X = np.random.default_rng(0).normal(size=(10, 2))
     with pytest.raises(ValueError, match=next(iter(parameters))):

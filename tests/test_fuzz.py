@@ -1,9 +1,10 @@
-"""Every public function refuses bad input with a ``ValueError`` or ``TypeError`` that names the argument.
+"""Every public function refuses bad input with a ``ValueError`` or ``TypeError`` that names the
+argument.
 
-Each function has one small valid call in ``tests/<theme>/calls_<module>.py``. One argument at a time, of the call or with a
-default, is replaced by values that are wrong for its type (which must be refused), by the same value in another type or layout
-(accepted), and by values that may be wrong (negated, shorter, with more axes: refused, or answered without any other exception).
-"""
+Each function has one small valid call in ``tests/<theme>/calls_<module>.py``. One argument at a
+time, of the call or with a default, is replaced by values that are wrong for its type (which must
+be refused), by the same value in another type or layout (accepted), and by values that may be wrong
+(negated, shorter, with more axes: refused, or answered without any other exception)."""
 
 import importlib
 import importlib.util
@@ -33,7 +34,9 @@ def load_calls(path: Path) -> ModuleType:
 
 TABLES = [load_calls(path) for path in sorted(HERE.glob("*/calls_*.py"))]
 CALLS = {function: make for table in TABLES for function, make in table.CALLS.items()}
-ACCEPTS = {function: names for table in TABLES for function, names in getattr(table, "ACCEPTS", {}).items()}
+ACCEPTS = {
+    function: names for table in TABLES for function, names in getattr(table, "ACCEPTS", {}).items()
+}
 
 
 def public_functions() -> Iterator[Callable[..., Any]]:
@@ -42,10 +45,14 @@ def public_functions() -> Iterator[Callable[..., Any]]:
         for info in pkgutil.iter_modules(folder.__path__):
             if not info.name.startswith("_"):
                 module = importlib.import_module(f"theorylab.{package}.{info.name}")
-                yield from (f for name in module.__all__ if inspect.isroutine(f := getattr(module, name)))
+                yield from (
+                    f for name in module.__all__ if inspect.isroutine(f := getattr(module, name))
+                )
     for package in ("verify", "corpus"):
         exported = importlib.import_module(f"theorylab.{package}")
-        yield from (f for name in exported.__all__ if inspect.isroutine(f := getattr(exported, name)))
+        yield from (
+            f for name in exported.__all__ if inspect.isroutine(f := getattr(exported, name))
+        )
 
 
 def wrong(value: Any, accepted: set[str]) -> Iterator[tuple[str, Any]]:
@@ -94,7 +101,10 @@ def wrong(value: Any, accepted: set[str]) -> Iterator[tuple[str, Any]]:
         yield "objects", np.full(value.shape, None)
         yield "complex", value.astype(complex) + 1j
         if value.dtype.kind == "f":
-            yield "masked", np.ma.masked_array(value, np.arange(value.size).reshape(value.shape) == 0)
+            yield (
+                "masked",
+                np.ma.masked_array(value, np.arange(value.size).reshape(value.shape) == 0),
+            )
     else:
         yield "number", 3.5
 
@@ -147,17 +157,38 @@ def with_first(array: np.ndarray, number: float) -> np.ndarray:
 
 def optional(function: Callable[..., Any]) -> dict[str, Any]:
     """Return the default of each argument that has one."""
-    return {p.name: p.default for p in inspect.signature(function).parameters.values() if p.default is not p.empty}
+    return {
+        p.name: p.default
+        for p in inspect.signature(function).parameters.values()
+        if p.default is not p.empty
+    }
 
 
-NEVER_NEGATIVE = {"eigenvalues", "ridge", "noise_variance", "weights", "step_size", "n_samples", "n_features", "beta", "steps"}
+NEVER_NEGATIVE = {
+    "eigenvalues",
+    "ridge",
+    "noise_variance",
+    "weights",
+    "step_size",
+    "n_samples",
+    "n_features",
+    "beta",
+    "steps",
+}
 
-FUNCTIONS = sorted({f for f in public_functions() if not takes_any_number(f)}, key=lambda f: (f.__module__, f.__name__))
+FUNCTIONS = sorted(
+    {f for f in public_functions() if not takes_any_number(f)},
+    key=lambda f: (f.__module__, f.__name__),
+)
 
 
-@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f"{f.__module__}.{f.__name__}".removeprefix("theorylab."))
+@pytest.mark.parametrize(
+    "function", FUNCTIONS, ids=lambda f: f"{f.__module__}.{f.__name__}".removeprefix("theorylab.")
+)
 def test_bad_input_is_refused_by_name(function):
-    assert function in CALLS, f"add a valid call of {function.__name__} to tests/<theme>/calls_<module>.py"
+    assert function in CALLS, (
+        f"add a valid call of {function.__name__} to tests/<theme>/calls_<module>.py"
+    )
     make = CALLS[function]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -165,7 +196,9 @@ def test_bad_input_is_refused_by_name(function):
         complaints = []
         defaults = optional(function)
         for name, kind in {**defaults, **make()}.items():
-            accepted = ACCEPTS.get(function, {}).get(name, set()) | ({"none"} if defaults.get(name, "") is None else set())
+            accepted = ACCEPTS.get(function, {}).get(name, set()) | (
+                {"none"} if defaults.get(name, "") is None else set()
+            )
             for label, bad in wrong(kind, accepted):
                 outcome = call_with(function, make(), name, bad)
                 if outcome is None:
@@ -180,17 +213,29 @@ def test_bad_input_is_refused_by_name(function):
                 outcome = call_with(function, make(), name, odd, *make())
                 if outcome:
                     complaints.append(f"{name} = {label}: {outcome}")
-                elif outcome is None and label == "negated" and name in NEVER_NEGATIVE and np.any(kind):
+                elif (
+                    outcome is None
+                    and label == "negated"
+                    and name in NEVER_NEGATIVE
+                    and np.any(kind)
+                ):
                     complaints.append(f"{name} = {label} was accepted")
     assert not complaints, "\n".join(complaints)
 
 
-def call_with(function: Callable[..., Any], kwargs: dict[str, Any], name: str, value: Any, *others: str) -> str | None:
-    """Return None if the call succeeds, "" if it is refused by name (of either side that disagrees), else the complaint."""
+def call_with(
+    function: Callable[..., Any], kwargs: dict[str, Any], name: str, value: Any, *others: str
+) -> str | None:
+    """Return None if the call succeeds, "" if it is refused by name (of either side that
+    disagrees), else the complaint."""
     try:
         function(**{**kwargs, name: value})
     except (ValueError, TypeError) as error:
-        return "" if any(n in str(error) for n in (name, *others)) else f"{type(error).__name__} does not name it: {error}"
+        return (
+            ""
+            if any(n in str(error) for n in (name, *others))
+            else f"{type(error).__name__} does not name it: {error}"
+        )
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return None

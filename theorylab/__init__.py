@@ -1,8 +1,8 @@
 """A numerical laboratory for machine-learning theory.
 
-Every theme is a subpackage of plain functions on NumPy arrays (``theorylab.convex_relu``, ``theorylab.matrix_sensing``, ...);
-``theorylab.verify`` knows what a claim is; ``theorylab.corpus`` holds the papers. Subpackages load on first use.
-"""
+Every theme is a subpackage of plain functions on NumPy arrays (``theorylab.convex_relu``,
+``theorylab.matrix_sensing``, ...); ``theorylab.verify`` knows what a claim is; ``theorylab.corpus``
+holds the papers. Subpackages load on first use."""
 
 import lazy_loader
 

@@ -1,4 +1,5 @@
-"""The one validation helper: bad input raises ``ValueError`` naming the argument, what was expected and what came."""
+"""The one validation helper: bad input raises ``ValueError`` naming the argument, what was expected
+and what came."""
 
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
@@ -36,7 +37,8 @@ def as_array(
     positive: bool = False,
     allow_empty: bool = False,
 ) -> FloatArray:
-    """Return ``value`` as a finite C-contiguous float64 array, without a copy where it already is one.
+    """Return ``value`` as a finite C-contiguous float64 array, without a copy where it already is
+    one.
 
     Parameters
     ----------
@@ -63,13 +65,17 @@ def as_array(
     try:
         raw = np.asarray(value)
     except ValueError:
-        raise ValueError(f"{name}: expected a rectangular array of real numbers, got a ragged sequence") from None
+        raise ValueError(
+            f"{name}: expected a rectangular array of real numbers, got a ragged sequence"
+        ) from None
     if raw.dtype.kind not in "buif":
         raise ValueError(f"{name}: expected real numbers, got {_describe(value)}")
     array = np.ascontiguousarray(raw, dtype=np.float64).reshape(raw.shape)
     if shape is not None:
         expected = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
-        fits = len(array.shape) == len(shape) and all(s in (None, n) for s, n in zip(shape, raw.shape, strict=True))
+        fits = len(array.shape) == len(shape) and all(
+            s in (None, n) for s, n in zip(shape, raw.shape, strict=True)
+        )
         if not fits:
             raise ValueError(f"{name}: expected shape {expected}, got {array.shape}")
     elif ndim is not None and array.ndim != ndim:
@@ -77,7 +83,9 @@ def as_array(
     if array.size == 0 and not allow_empty:
         raise ValueError(f"{name}: expected at least one entry, got shape {array.shape}")
     if not np.isfinite(array).all():
-        raise ValueError(f"{name}: expected finite numbers, got {array[~np.isfinite(array)].flat[0]}")
+        raise ValueError(
+            f"{name}: expected finite numbers, got {array[~np.isfinite(array)].flat[0]}"
+        )
     if positive and (array <= 0).any():
         raise ValueError(f"{name}: expected positive numbers, got {array.min()}")
     if nonnegative and (array < 0).any():
@@ -85,13 +93,16 @@ def as_array(
     return array
 
 
-def as_symmetric(value: ArrayLike, name: str, *, size: int | None = None, ndim: int = 2) -> FloatArray:
+def as_symmetric(
+    value: ArrayLike, name: str, *, size: int | None = None, ndim: int = 2
+) -> FloatArray:
     """Return ``value`` as by :func:`as_array`, if its last two axes make symmetric matrices.
 
     Parameters
     ----------
     value
-        Shape (n, n), or (m, n, n) for a stack; it may differ from its transpose by the rounding of a product of n terms.
+        Shape (n, n), or (m, n, n) for a stack; it may differ from its transpose by the rounding of
+        a product of n terms.
     name
         The argument's name in the caller's signature.
     size
@@ -106,10 +117,15 @@ def as_symmetric(value: ArrayLike, name: str, *, size: int | None = None, ndim: 
     """
     array = as_array(value, name, ndim=ndim)
     if array.shape[-1] != array.shape[-2] or size not in (None, array.shape[-1]):
-        raise ValueError(f"{name}: expected square matrices of size {size or 'n'}, got shape {array.shape}")
+        raise ValueError(
+            f"{name}: expected square matrices of size {size or 'n'}, got shape {array.shape}"
+        )
     skew = np.abs(array - np.swapaxes(array, -1, -2)).max()
     if skew > 8 * array.shape[-1] * np.finfo(np.float64).eps * np.abs(array).max():
-        raise ValueError(f"{name}: expected a symmetric matrix, got one that differs from its transpose by {skew}")
+        raise ValueError(
+            f"{name}: expected a symmetric matrix, got one that differs from its "
+            f"transpose by {skew}"
+        )
     return array
 
 
@@ -123,7 +139,8 @@ def as_real(
     below: float | None = None,
     allow_inf: bool = False,
 ) -> float:
-    """Return ``value`` as a float inside [``minimum``, ``maximum``] and strictly inside (``above``, ``below``).
+    """Return ``value`` as a float inside [``minimum``, ``maximum``] and strictly inside (``above``,
+    ``below``).
 
     Raises
     ------
@@ -216,7 +233,8 @@ def as_text(value: str, name: str) -> str:
 
 
 def as_instance(value: T, name: str, kind: Any) -> T:
-    """Return ``value`` if it is an instance of the class ``kind``: a generator, an operator, a result of another function.
+    """Return ``value`` if it is an instance of the class ``kind``: a generator, an operator, a
+    result of another function.
 
     Raises
     ------

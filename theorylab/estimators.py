@@ -1,10 +1,11 @@
-"""scikit-learn estimators: small ReLU networks trained to certified global optimality (needs the package scikit-learn).
+"""scikit-learn estimators: small ReLU networks trained to certified global optimality (needs the
+package scikit-learn).
 
-Both solve the problem of :func:`theorylab.convex_relu.train` on standardised inputs with penalised biases. The penalty is given
-relative to the smallest one at which the network vanishes, so that it means the same on every data set. With many features the
-arrangement is sampled: the network is then optimal among those whose neurons lie in the sampled cones, and ``result_.global_gap``
-bounds how far it is from optimal among all.
-"""
+Both solve the problem of :func:`theorylab.convex_relu.train` on standardised inputs with penalised
+biases. The penalty is given relative to the smallest one at which the network vanishes, so that it
+means the same on every data set. With many features the arrangement is sampled: the network is then
+optimal among those whose neurons lie in the sampled cones, and ``result_.global_gap`` bounds how
+far it is from optimal among all."""
 
 from typing import Any, Self
 
@@ -26,7 +27,8 @@ SAMPLED_ARRANGEMENTS = 50
 
 
 class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
-    """What the regressor and the classifier share: scaling, the choice of arrangements, training."""
+    """What the regressor and the classifier share: scaling, the choice of arrangements,
+    training."""
 
     def __init__(
         self,
@@ -55,12 +57,16 @@ class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
         if sampled is not None:
             rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
             with_bias = np.column_stack([scaled, np.ones(len(scaled))])
-            arrangements = sample_arrangements(with_bias, as_count(sampled, "n_arrangements"), rng=rng)
+            arrangements = sample_arrangements(
+                with_bias, as_count(sampled, "n_arrangements"), rng=rng
+            )
         options: dict[str, Any] = {"loss": loss, "arrangements": arrangements, "bias": True}
         threshold = zero_threshold(scaled, targets, **options)
         # Constant targets are fitted by the zero network at any penalty.
         self.beta_ = relative * (threshold if threshold > 0 else 1.0)
-        self.result_: TrainingResult = train(scaled, targets, self.beta_, skip=skip, tol=tol, **options)
+        self.result_: TrainingResult = train(
+            scaled, targets, self.beta_, skip=skip, tol=tol, **options
+        )
         self.n_iter_ = max(len(self.result_.history), 1)
 
     @property
@@ -83,8 +89,8 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):  # type: ignore[misc]
     relative_beta
         Penalty as a fraction of the smallest one at which the network vanishes.
     n_arrangements
-        Number of random directions whose activation patterns are used; None for all patterns up to three features, and 50
-        directions above.
+        Number of random directions whose activation patterns are used; None for all patterns up to
+        three features, and 50 directions above.
     skip
         Add an unpenalised affine map of the input.
     tol
@@ -95,7 +101,8 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):  # type: ignore[misc]
     Attributes
     ----------
     result_
-        The :class:`theorylab.convex_relu.TrainingResult` on standardised inputs, with network and certificate.
+        The :class:`theorylab.convex_relu.TrainingResult` on standardised inputs, with network and
+        certificate.
     gap_
         Certified relative duality gap.
     beta_
@@ -104,7 +111,9 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):  # type: ignore[misc]
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Train on data of shape (n, d) and targets of shape (n,)."""
-        data, targets = validate_data(self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        data, targets = validate_data(
+            self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2
+        )
         self.mean_ = float(np.mean(targets))
         self._train(data, np.asarray(targets, dtype=np.float64) - self.mean_, "squared")
         return self
@@ -115,20 +124,26 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):  # type: ignore[misc]
 
 
 class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):  # type: ignore[misc]
-    """Classification by two-layer ReLU networks with the logistic loss, one against the rest, globally optimal up to ``gap_``.
+    """Classification by two-layer ReLU networks with the logistic loss, one against the rest,
+    globally optimal up to ``gap_``.
 
     Parameters and attributes are those of :class:`ConvexReLURegressor`, and ``classes_``.
     """
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Train on data of shape (n, d) and labels of shape (n,), at least two of them different."""
+        """Train on data of shape (n, d) and labels of shape (n,), at least two of them
+        different."""
         data, labels = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
         check_classification_targets(labels)
         self.classes_ = unique_labels(labels)
         if len(self.classes_) < 2:
-            raise ValueError(f"y: expected at least two classes, got one class, {self.classes_[0]!r}")
+            raise ValueError(
+                f"y: expected at least two classes, got one class, {self.classes_[0]!r}"
+            )
         against_rest = np.where(labels[:, None] == self.classes_, 1.0, -1.0)
-        self._train(data, against_rest if len(self.classes_) > 2 else against_rest[:, 1], "logistic")
+        self._train(
+            data, against_rest if len(self.classes_) > 2 else against_rest[:, 1], "logistic"
+        )
         return self
 
     def decision_function(self, X: ArrayLike) -> FloatArray:

@@ -38,17 +38,25 @@ def improvements(n, n_samples, ratio, n_draws, seed, sector):
     r"the probability, given the sample, that one further independent pattern strictly lowers the value. With $n$ data points, "
     r"$\mathbb E\,V\le\frac n{N+1}$ and $\Pr[V>\psi]\le\sum_{i<n}\binom Ni\psi^i(1-\psi)^{N-i}$ for every $\psi\in(0,1)$; so "
     r"$\Pr[V\le\psi]\ge1-\xi$ once $N\ge\min\{\frac{n+1}{\psi\xi}-1,\frac2\psi(n+1-\log\xi)\}$.",
-    sources=["bai2022-efficient, theorem on practical (sampled) training, Section 2 (text not consulted)"],
+    sources=[
+        "bai2022-efficient, theorem on practical (sampled) training, Section 2 (text not consulted)"
+    ],
     origin="derived",
     kind="inequality",
     cases={
         "quick": [{"n": 4, "n_samples": 12}, {"n": 8, "n_samples": 40}, {"n": 8, "n_samples": 160}],
-        "full": [{"n": n, "n_samples": N, "n_draws": 80} for n in (4, 8) for N in (10, 16, 32, 64, 128, 256)],
+        "full": [
+            {"n": n, "n_samples": N, "n_draws": 80}
+            for n in (4, 8)
+            for N in (10, 16, 32, 64, 128, 256)
+        ],
     },
     space={"n": Int(3, 8), "n_samples": Int(16, 128), "ratio": Real(0.02, 0.5)},
     breaks={"directions from one quadrant only": {"sector": np.pi / 2}},
 )
-def sampled_patterns_improvement_bound(n, n_samples, seed, ratio=0.1, n_draws=25, sector=2 * np.pi) -> Evidence:
+def sampled_patterns_improvement_bound(
+    n, n_samples, seed, ratio=0.1, n_draws=25, sector=2 * np.pi
+) -> Evidence:
     v, _, _ = improvements(n, n_samples, ratio, n_draws, seed, sector)
     level = min(0.9, 2 * n / n_samples)
     tail = cr.improvement_tail_bound(n, n_samples, level)
@@ -78,9 +86,25 @@ def _(ax, runs: Runs) -> None:
         ha="right",
         color="#666666",
     )
-    ax.annotate(r"$n/(N+1)$", (60, 8 / 61), xytext=(4, 4), textcoords="offset points", color=COLOURS[0])
-    ax.annotate("mean of V", (counts[2], mean[2]), xytext=(-6, -12), textcoords="offset points", ha="right", color=COLOURS[1])
-    ax.annotate("none of 60", (counts[-1], floor), xytext=(-8, 6), textcoords="offset points", ha="right", color=COLOURS[1])
+    ax.annotate(
+        r"$n/(N+1)$", (60, 8 / 61), xytext=(4, 4), textcoords="offset points", color=COLOURS[0]
+    )
+    ax.annotate(
+        "mean of V",
+        (counts[2], mean[2]),
+        xytext=(-6, -12),
+        textcoords="offset points",
+        ha="right",
+        color=COLOURS[1],
+    )
+    ax.annotate(
+        "none of 60",
+        (counts[-1], floor),
+        xytext=(-8, 6),
+        textcoords="offset points",
+        ha="right",
+        color=COLOURS[1],
+    )
     ax.set(
         xscale="log",
         yscale="log",
@@ -99,7 +123,13 @@ def _(ax, runs: Runs) -> None:
         values = np.maximum([s[row] for s in samples], 1e-10)
         ax.plot(counts, np.quantile(values, 0.9, axis=1), "o-", color=colour)
         ax.plot(counts, np.median(values, axis=1), "o:", color=colour)
-        ax.annotate(name, (counts[1], np.quantile(values[1], 0.9)), xytext=(4, shift), textcoords="offset points", color=colour)
+        ax.annotate(
+            name,
+            (counts[1], np.quantile(values[1], 0.9)),
+            xytext=(4, shift),
+            textcoords="offset points",
+            color=colour,
+        )
     ax.plot([], [], "k-", label="9 of 10 samples are below")
     ax.plot([], [], "k:", label="half of them are below")
     ax.legend(loc="lower left")

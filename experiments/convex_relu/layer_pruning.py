@@ -7,7 +7,17 @@ import numpy as np
 from scipy.optimize import minimize
 
 from theorylab import convex_relu as cr
-from theorylab.verify import Evidence, Int, Real, Runs, all_of, at_most, claim, exhaustive, sample_mean
+from theorylab.verify import (
+    Evidence,
+    Int,
+    Real,
+    Runs,
+    all_of,
+    at_most,
+    claim,
+    exhaustive,
+    sample_mean,
+)
 from theorylab.verify.cli import run_script
 from theorylab.verify.plotting import BROKEN, COLOURS
 
@@ -28,7 +38,9 @@ def trained_on_digits(n_train=800, hidden=(32, 16), steps=300):
     inputs, targets = X[:n_train], np.eye(10)[labels[:n_train]]
 
     def layers(theta):
-        return [part.reshape(a, -1) for part, a in zip(np.split(theta, cuts), sizes[:-1], strict=True)]
+        return [
+            part.reshape(a, -1) for part, a in zip(np.split(theta, cuts), sizes[:-1], strict=True)
+        ]
 
     def loss(theta):
         weights = layers(theta)
@@ -59,7 +71,8 @@ def accuracy(weights, test):
     kind="inequality",
     cases={
         "quick": [{"relative": r} for r in (0.1, 0.3)],
-        "full": [{"relative": r, "data": "digits"} for r in (0.02, 0.05, 0.1, 0.2, 0.3)] + [{"relative": r} for r in (0.05, 0.3)],
+        "full": [{"relative": r, "data": "digits"} for r in (0.02, 0.05, 0.1, 0.2, 0.3)]
+        + [{"relative": r} for r in (0.05, 0.3)],
     },
     space={"relative": Real(0.05, 0.5)},
     breaks={r"$\ell_1$ norm 100": {"size": 100.0}},
@@ -100,13 +113,17 @@ def _(ax, runs: Runs) -> None:
     r = [d["relative"] for d in at]
     for layer, colour in zip(range(3), COLOURS, strict=False):
         ax.loglog(r, [d["bounds"][layer] for d in at], color=colour)
-        ax.loglog(r, [d["errors"][layer] for d in at], "o", color=colour, label=f"after layer {layer + 1}")
+        ax.loglog(
+            r, [d["errors"][layer] for d in at], "o", color=colour, label=f"after layer {layer + 1}"
+        )
     ax.loglog(r, [d["sums"][-1] for d in at], "--", color=COLOURS[2], label=r"$\sum_l\epsilon_l$")
     ax.legend(title="points: measured, lines: bounds")
     ax.set_xticks(r, [f"{v:g}" for v in r])
     ax.minorticks_off()
     ax.set(
-        title="Errors of the layers stay below their bounds", xlabel="allowed relative error of a layer", ylabel="relative error"
+        title="Errors of the layers stay below their bounds",
+        xlabel="allowed relative error of a layer",
+        ylabel="relative error",
     )
 
 
@@ -118,12 +135,27 @@ def _(ax, runs: Runs) -> None:
     ax.semilogx(r, [d["density"] for d in at], "s-", color=COLOURS[1])
     ax.axhline(at[0]["before"], color=COLOURS[0], ls="--")
     ax.annotate(
-        "test accuracy (dashed: unpruned)", (r[0], at[0]["before"]), xytext=(0, -16), textcoords="offset points", color=COLOURS[0]
+        "test accuracy (dashed: unpruned)",
+        (r[0], at[0]["before"]),
+        xytext=(0, -16),
+        textcoords="offset points",
+        color=COLOURS[0],
     )
-    ax.annotate("weights kept", (r[0], at[0]["density"]), xytext=(0, -22), textcoords="offset points", color=COLOURS[1])
+    ax.annotate(
+        "weights kept",
+        (r[0], at[0]["density"]),
+        xytext=(0, -22),
+        textcoords="offset points",
+        color=COLOURS[1],
+    )
     ax.set_xticks(r, [f"{v:g}" for v in r])
     ax.minorticks_off()
-    ax.set(title="Digits: most weights can go", xlabel="allowed relative error of a layer", ylabel="fraction", ylim=(0, 1.02))
+    ax.set(
+        title="Digits: most weights can go",
+        xlabel="allowed relative error of a layer",
+        ylabel="fraction",
+        ylim=(0, 1.02),
+    )
 
 
 def instance(rng, n_inputs, sparsity, n_samples, mean=0.0):
@@ -144,12 +176,23 @@ def same(u, w):
     kind="equivalence",
     cases={
         "quick": [{"n_inputs": 30, "sparsity": 3, "n_samples": 20, "trials": 40}],
-        "full": [{"n_inputs": n, "sparsity": s, "n_samples": p} for n, s in ((40, 4), (80, 4)) for p in (14, 20, 26, 32, 38, 46)],
+        "full": [
+            {"n_inputs": n, "sparsity": s, "n_samples": p}
+            for n, s in ((40, 4), (80, 4))
+            for p in (14, 20, 26, 32, 38, 46)
+        ],
     },
-    space={"n_inputs": Int(5, 20), "sparsity": Int(1, 4), "n_samples": Int(2, 24), "trials": Int(3, 3)},
+    space={
+        "n_inputs": Int(5, 20),
+        "sparsity": Int(1, 4),
+        "n_samples": Int(2, 24),
+        "trials": Int(3, 3),
+    },
     breaks={"inactive samples orthogonal to $w$": {"orthogonal": True}},
 )
-def nettrim_equals_basis_pursuit(n_inputs, sparsity, n_samples, seed, trials=60, orthogonal=False) -> Evidence:
+def nettrim_equals_basis_pursuit(
+    n_inputs, sparsity, n_samples, seed, trials=60, orthogonal=False
+) -> Evidence:
     rng = np.random.default_rng(seed)
     outcomes, recovered = [], []
     for trial in range(trials):
@@ -184,7 +227,9 @@ def pursuit_curve(n_inputs, sparsity, top, trials=30):
 
 @nettrim_equals_basis_pursuit.panel
 def _(ax, runs: Runs) -> None:
-    for (n, s), colour in zip(sorted({(r.data["n_inputs"], r.data["sparsity"]) for r in runs}), COLOURS, strict=False):
+    for (n, s), colour in zip(
+        sorted({(r.data["n_inputs"], r.data["sparsity"]) for r in runs}), COLOURS, strict=False
+    ):
         at = [r.data for r in runs if r.data["n_inputs"] == n]
         top = max(d["n_samples"] for d in at) + 6
         curve = pursuit_curve(n, s, top)
@@ -192,10 +237,21 @@ def _(ax, runs: Runs) -> None:
         ax.plot(P, [cr.mixed_recovery_probability(curve[: p + 1]) for p in P], color=colour)
         p = np.array([np.mean(d["recovered"]) for d in at])
         error = np.sqrt(p * (1 - p) / len(at[0]["recovered"]))
-        ax.errorbar([d["n_samples"] for d in at], p, 2 * error, fmt="o", color=colour, label=f"N = {n}, s = {s}")
+        ax.errorbar(
+            [d["n_samples"] for d in at],
+            p,
+            2 * error,
+            fmt="o",
+            color=colour,
+            label=f"N = {n}, s = {s}",
+        )
         ax.axvline(2 * cr.statistical_dimension(n, s), color=colour, ls=":")
     ax.legend(loc="upper left")
-    ax.set(title="Recovery: a binomial mixture, centred at twice $\\delta$", xlabel="samples $P$", ylabel="recovery probability")
+    ax.set(
+        title="Recovery: a binomial mixture, centred at twice $\\delta$",
+        xlabel="samples $P$",
+        ylabel="recovery probability",
+    )
 
 
 @claim(
@@ -205,7 +261,10 @@ def _(ax, runs: Runs) -> None:
     sources=["aghasi2018-fast, recovery theorem"],
     origin="derived",
     kind="identity",
-    cases={"quick": [{"n_samples": 8, "trials": 350}], "full": [{"n_samples": p, "trials": 800} for p in (6, 7, 8)]},
+    cases={
+        "quick": [{"n_samples": 8, "trials": 350}],
+        "full": [{"n_samples": p, "trials": 800} for p in (6, 7, 8)],
+    },
     breaks={"inputs of mean -1": {"mean": -1.0}},
 )
 def nettrim_recovery_law(n_samples, trials, seed, mean=0.0) -> Evidence:
@@ -227,7 +286,10 @@ def nettrim_recovery_law(n_samples, trials, seed, mean=0.0) -> Evidence:
     kind="inequality",
     cases={
         "quick": [{"n_inputs": 30, "sparsity": 2, "trials": 25}],
-        "full": [{"n_inputs": n, "sparsity": s, "curve": True} for n, s in ((40, 2), (160, 4), (80, 8), (40, 4))],
+        "full": [
+            {"n_inputs": n, "sparsity": s, "curve": True}
+            for n, s in ((40, 2), (160, 4), (80, 8), (40, 4))
+        ],
     },
     breaks={"inputs of mean -1": {"mean": -1.0}},
 )
@@ -236,16 +298,32 @@ def sample_complexity_slog(n_inputs, sparsity, seed, trials=40, mean=0.0, curve=
 
     def recovered(n_samples):
         cases = [instance(rng, n_inputs, sparsity, n_samples, mean) for _ in range(trials)]
-        return np.array([same(cr.recover_neuron(X, np.sign(w) ** 2), np.sign(w) ** 2) for X, w in cases], float)
+        return np.array(
+            [same(cr.recover_neuron(X, np.sign(w) ** 2), np.sign(w) ** 2) for X, w in cases], float
+        )
 
-    unit, delta = sparsity * np.log(n_inputs / sparsity), cr.statistical_dimension(n_inputs, sparsity)
+    unit, delta = (
+        sparsity * np.log(n_inputs / sparsity),
+        cr.statistical_dimension(n_inputs, sparsity),
+    )
     enough, few = int(np.ceil(4 * unit + 2.5 * sparsity)), int(delta)
     many, scarce = recovered(enough), recovered(few)
-    ratios = np.array([few, 2 * delta - 6, 2 * delta, 2 * delta + 6, enough]) / unit if curve else np.array([few, enough]) / unit
+    ratios = (
+        np.array([few, 2 * delta - 6, 2 * delta, 2 * delta + 6, enough]) / unit
+        if curve
+        else np.array([few, enough]) / unit
+    )
     inner = [recovered(int(np.round(r * unit))).mean() for r in ratios[1:-1]]
     return all_of(
-        sample_mean(many, 0.5, relation="lower"), sample_mean(scarce, 0.5, relation="upper"), at_most(2 * delta, enough)
-    ).with_data(n_inputs=n_inputs, sparsity=sparsity, ratios=ratios, success=[scarce.mean(), *inner, many.mean()])
+        sample_mean(many, 0.5, relation="lower"),
+        sample_mean(scarce, 0.5, relation="upper"),
+        at_most(2 * delta, enough),
+    ).with_data(
+        n_inputs=n_inputs,
+        sparsity=sparsity,
+        ratios=ratios,
+        success=[scarce.mean(), *inner, many.mean()],
+    )
 
 
 @sample_complexity_slog.panel
@@ -253,7 +331,12 @@ def _(ax, runs: Runs) -> None:
     for run, colour in zip(runs, COLOURS, strict=False):
         data = run.data
         ax.plot(
-            data["ratios"], data["success"], "o-", color=colour, lw=0.8, label=f"N = {data['n_inputs']}, s = {data['sparsity']}"
+            data["ratios"],
+            data["success"],
+            "o-",
+            color=colour,
+            lw=0.8,
+            label=f"N = {data['n_inputs']}, s = {data['sparsity']}",
         )
     broken = runs.controls["inputs of mean -1"].data
     ax.plot(broken["ratios"], broken["success"], "x-", color=BROKEN, label="inputs of mean -1")

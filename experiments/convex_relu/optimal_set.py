@@ -47,8 +47,13 @@ def equal_fits(X, y, beta, seed) -> Evidence:
     best = cr.train(X, y, beta, loss="hinge", tol=1e-8).objective
     network = cr.train(X, y, 0.9 * beta, loss="hinge", tol=1e-8).network
     fits = [t * network(X) for t in (0, 0.5, 1)]
-    values = [np.sum(np.maximum(1 - y * f, 0)) + t * beta * network.penalty for f, t in zip(fits, (0, 0.5, 1), strict=True)]
-    optimal = np.array([f for f, value in zip(fits, values, strict=True) if value <= best * (1 + 1e-7)])
+    values = [
+        np.sum(np.maximum(1 - y * f, 0)) + t * beta * network.penalty
+        for f, t in zip(fits, (0, 0.5, 1), strict=True)
+    ]
+    optimal = np.array(
+        [f for f, value in zip(fits, values, strict=True) if value <= best * (1 + 1e-7)]
+    )
     return at_most(np.ptp(optimal, axis=0).max(), 1e-3)
 
 
@@ -66,7 +71,10 @@ def equal_fits(X, y, beta, seed) -> Evidence:
         "full": [{"sides": n, "ratio": r} for n in (4, 6, 10, 8) for r in (0.05, 0.6, 0.19)],
     },
     space={"sides": Choice([4, 6, 8, 10]), "ratio": Real(0.02, 0.9)},
-    breaks={"targets without the symmetry": {"noise": 0.02}, "hinge loss, not strictly convex": {"ratio": 1.0, "loss": "hinge"}},
+    breaks={
+        "targets without the symmetry": {"noise": 0.02},
+        "hinge loss, not strictly convex": {"ratio": 1.0, "loss": "hinge"},
+    },
 )
 def optimal_set_polytope(sides, seed, ratio=0.19, noise=0.0, loss="squared") -> Evidence:
     X, y = polygon(sides, seed, noise)
@@ -81,23 +89,40 @@ def optimal_set_polytope(sides, seed, ratio=0.19, noise=0.0, loss="squared") -> 
     checks = [cr.certify(X, y, beta, network, dual=dual) for network in networks]
     parts = [
         exact(len(networks), "==", COUNTS[sides], grade=Grade.ENUMERATED),
-        equal(optimal.dual, ratio, error=np.sqrt(2 * TOL * value), source="strong concavity of the dual at the training's gap"),
-        equal([c.objective for c in checks], value, error=2 * TOL * value, source="gap of the training"),
+        equal(
+            optimal.dual,
+            ratio,
+            error=np.sqrt(2 * TOL * value),
+            source="strong concavity of the dual at the training's gap",
+        ),
+        equal(
+            [c.objective for c in checks],
+            value,
+            error=2 * TOL * value,
+            source="gap of the training",
+        ),
         equal(
             [n.penalty for n in networks],
             sides * (1 - ratio) / height,
             error=sides * np.sqrt(2 * TOL * value),
             source="strong concavity of the dual at the training's gap",
         ),
-        exhaustive([(k, bool(c.verify()) and c.gap < 10 * TOL) for k, c in enumerate(checks)], grade=Grade.CERTIFIED),
+        exhaustive(
+            [(k, bool(c.verify()) and c.gap < 10 * TOL) for k, c in enumerate(checks)],
+            grade=Grade.CERTIFIED,
+        ),
     ]
     # Independent of all this: local descent of wide networks; those that end at the optimal value lie in the polytope.
     rng, strays = np.random.default_rng(seed), []
     for _ in range(30):
         found = cr.local_minimum(X, y, beta, (rng.normal(size=(100, 2)), rng.normal(size=100)))
         if found.objective <= value * (1 + 1e-12) or noise:
-            unit = found.network.weights / np.linalg.norm(found.network.weights, axis=1, keepdims=True)
-            strays.append(np.linalg.norm(unit[:, None] - optimal.directions, axis=2).min(axis=1).max())
+            unit = found.network.weights / np.linalg.norm(
+                found.network.weights, axis=1, keepdims=True
+            )
+            strays.append(
+                np.linalg.norm(unit[:, None] - optimal.directions, axis=2).min(axis=1).max()
+            )
         if len(strays) == 3:
             break
     if not strays:
@@ -118,13 +143,31 @@ def _(ax, runs: Runs) -> None:
         points = at + turn * (run.data["X"] @ np.array([1, 1j]))
         ax.plot(points.real, points.imag, ".", color=BROKEN, ms=4)
         masses = np.linalg.norm(network.weights, axis=1) * np.abs(network.output_weights)
-        units = turn * (network.weights @ np.array([1, 1j])) / np.linalg.norm(network.weights, axis=1)
+        units = (
+            turn * (network.weights @ np.array([1, 1j])) / np.linalg.norm(network.weights, axis=1)
+        )
         for unit, mass in zip(units, masses, strict=True):
             tip = at + unit * mass
-            ax.plot([at.real, tip.real], [at.imag, tip.imag], color=COLOURS[0 if len(masses) == 4 else 1], lw=2)
-        ax.text(at.real, at.imag - 1.12, f"{len(masses)} neurons", ha="center", va="top", fontsize=6.5)
-    ax.text(5, -4.35, "needles: directions and weights of the neurons; dots: data", ha="center", fontsize=7, color="#555555")
-    ax.set(title="The 10 minimal optimal networks on the octagon", aspect="equal", ylim=(-4.6, 1.15))
+            ax.plot(
+                [at.real, tip.real],
+                [at.imag, tip.imag],
+                color=COLOURS[0 if len(masses) == 4 else 1],
+                lw=2,
+            )
+        ax.text(
+            at.real, at.imag - 1.12, f"{len(masses)} neurons", ha="center", va="top", fontsize=6.5
+        )
+    ax.text(
+        5,
+        -4.35,
+        "needles: directions and weights of the neurons; dots: data",
+        ha="center",
+        fontsize=7,
+        color="#555555",
+    )
+    ax.set(
+        title="The 10 minimal optimal networks on the octagon", aspect="equal", ylim=(-4.6, 1.15)
+    )
     ax.axis("off")
 
 
@@ -132,7 +175,11 @@ def minimal_iff_independent(atoms, fit):
     """Check every set of directions that is the support of an optimum, found by non-negative least squares alone."""
     k = atoms.shape[1]
     columns = {mask: [j for j in range(k) if mask >> j & 1] for mask in range(1, 2**k)}
-    feasible = [mask for mask, c in columns.items() if nnls(atoms[:, c], fit)[1] < 1e-6 * np.linalg.norm(fit)]
+    feasible = [
+        mask
+        for mask, c in columns.items()
+        if nnls(atoms[:, c], fit)[1] < 1e-6 * np.linalg.norm(fit)
+    ]
     minimal = [s for s in feasible if not any(t != s and t & ~s == 0 for t in feasible)]
     for mask in feasible:
         # A set is the support of an optimum iff the minimal feasible sets inside it cover it.
@@ -148,14 +195,21 @@ def minimal_iff_independent(atoms, fit):
     r"weights along "
     r"null vectors of $[(Xu_j)_+]$ until one vanishes keeps loss and penalty and ends at a minimal network after at most "
     r"$m-\mathrm{rank}$ steps.",
-    sources=["mishkin2023-optimal, Proposition 3.6 and optimal pruning (informal, from the authors' poster)"],
+    sources=[
+        "mishkin2023-optimal, Proposition 3.6 and optimal pruning (informal, from the authors' poster)"
+    ],
     origin="derived",
     kind="identity",
     cases=[{"sides": 6}, {"sides": 10}, {"sides": 8}],
     space={"sides": Choice([4, 6, 8]), "ratio": Real(0.05, 0.8), "copies": Int(0, 4)},
-    breaks={"pruning by magnitude": {"method": "magnitude"}, "start is not optimal": {"start": "random"}},
+    breaks={
+        "pruning by magnitude": {"method": "magnitude"},
+        "start is not optimal": {"start": "random"},
+    },
 )
-def optimal_pruning(sides, seed, ratio=0.19, copies=4, method="null vectors", start="optimal") -> Evidence:
+def optimal_pruning(
+    sides, seed, ratio=0.19, copies=4, method="null vectors", start="optimal"
+) -> Evidence:
     X, y = polygon(sides, seed)
     beta = ratio / np.sin(np.pi / sides)
     rng = np.random.default_rng(seed)
@@ -174,13 +228,20 @@ def optimal_pruning(sides, seed, ratio=0.19, copies=4, method="null vectors", st
     if method == "magnitude":
         order = np.argsort(-np.linalg.norm(network.weights, axis=1))
         subsets = [order[:size] for size in range(m, rank - 1, -1)]
-        values = [objective(X, y, beta, cr.Network(network.weights[k], network.output_weights[k])) for k in subsets]
-        return equal(values[-1], before, error=1e-9 * before, source="rounding").with_data(values=values, m=m, start=before)
+        values = [
+            objective(X, y, beta, cr.Network(network.weights[k], network.output_weights[k]))
+            for k in subsets
+        ]
+        return equal(values[-1], before, error=1e-9 * before, source="rounding").with_data(
+            values=values, m=m, start=before
+        )
     pruned = cr.optimal_pruning(X, network)
     outcomes = minimal_iff_independent(optimal.atoms, optimal.fit) if sides <= 8 else ()
     source = "rounding of m steps, 1e-11 each"
     parts = [
-        equal(objective(X, y, beta, pruned.network), before, error=1e-11 * m * before, source=source),
+        equal(
+            objective(X, y, beta, pruned.network), before, error=1e-11 * m * before, source=source
+        ),
         equal(pruned.network(X), network(X), error=1e-11 * m, source=source, scale=1.0),
         at_most(pruned.network.n_neurons, rank),
         at_most(pruned.n_steps, m - rank),
@@ -193,11 +254,18 @@ def optimal_pruning(sides, seed, ratio=0.19, copies=4, method="null vectors", st
 def _(ax, runs: Runs) -> None:
     data, broken = runs[-1].data, runs.controls["pruning by magnitude"].data
     base = broken["start"]
-    ax.plot(broken["m"] - np.arange(len(broken["values"])), np.array(broken["values"]) / base, "o-", color=BROKEN)
+    ax.plot(
+        broken["m"] - np.arange(len(broken["values"])),
+        np.array(broken["values"]) / base,
+        "o-",
+        color=BROKEN,
+    )
     excess = 1 + (np.array(data["penalties"]) - data["penalties"][0]) / base
     ax.plot(data["counts"], excess, "o", color=COLOURS[0])
     ax.axhline(1.0, color=COLOURS[0])
-    ax.text(data["counts"][-1], 1.008, "along null vectors", color=COLOURS[0], fontsize=8, ha="right")
+    ax.text(
+        data["counts"][-1], 1.008, "along null vectors", color=COLOURS[0], fontsize=8, ha="right"
+    )
     k = len(broken["values"]) // 2
     ax.text(
         broken["m"] - k + 0.2,
@@ -209,7 +277,11 @@ def _(ax, runs: Runs) -> None:
         va="bottom",
     )
     ax.invert_xaxis()
-    ax.set(title="Null vectors prune for free, magnitudes do not", xlabel="neurons left", ylabel="objective / optimum")
+    ax.set(
+        title="Null vectors prune for free, magnitudes do not",
+        xlabel="neurons left",
+        ylabel="objective / optimum",
+    )
 
 
 @claim(
@@ -234,13 +306,18 @@ def minimal_is_not_minimum(sides, seed) -> Evidence:
         # Active directions lie midway between corners; of the four corners they see, the inner two count 1 + sqrt 2 times.
         r = sp.sqrt(2)
         atoms = sp.Matrix(8, 8, lambda i, k: [1, 1 + r, 1 + r, 1, 0, 0, 0, 0][(i - k) % 8])
-        networks = {(0, 2, 4, 6): [1 - r / 2] * 4, (0, 1, 3, 4, 6): [3 - 2 * r, 3 * r - 4, 3 * r - 4, 3 - 2 * r, 6 - 4 * r]}
+        networks = {
+            (0, 2, 4, 6): [1 - r / 2] * 4,
+            (0, 1, 3, 4, 6): [3 - 2 * r, 3 * r - 4, 3 * r - 4, 3 - 2 * r, 6 - 4 * r],
+        }
         for support, weights in networks.items():
             columns = atoms[:, list(support)]
             fit = (columns * sp.Matrix(weights) - sp.ones(8, 1)).applyfunc(sp.expand)
             parts.append(exact(sum(abs(f) for f in fit), "==", 0))
             parts += [exact(w, ">", sp.Integer(0)) for w in weights]
-            parts.append(exact(sp.expand((columns.T * columns).det(method="berkowitz")), ">", sp.Integer(0)))
+            parts.append(
+                exact(sp.expand((columns.T * columns).det(method="berkowitz")), ">", sp.Integer(0))
+            )
     return all_of(*parts)
 
 
@@ -268,7 +345,9 @@ def small_penalty_optima_are_not_unique(n, d, seed, ratio=0.01) -> Evidence:
     else:
         return inconclusive("no instance satisfies the hypotheses")
     # The second instance perturbs the first: the set of such data is open.
-    second = cr.find_optimal_set(X + 1e-6 * rng.normal(size=X.shape), y + 1e-6 * rng.normal(size=n), beta, tol=TOL)
+    second = cr.find_optimal_set(
+        X + 1e-6 * rng.normal(size=X.shape), y + 1e-6 * rng.normal(size=n), beta, tol=TOL
+    )
     parts = []
     for found in (optimal, second):
         same = found.directions @ found.directions.T * np.outer(found.signs, found.signs)
@@ -284,20 +363,31 @@ def small_penalty_optima_are_not_unique(n, d, seed, ratio=0.01) -> Evidence:
 def _(ax, runs: Runs) -> None:
     data = runs[-1].data
     optimal = data["optimal"]
-    ranges, order = optimal.weight_ranges, np.argsort(np.arctan2(*(optimal.directions * 1.0).T[::-1]))
+    ranges, order = (
+        optimal.weight_ranges,
+        np.argsort(np.arctan2(*(optimal.directions * 1.0).T[::-1])),
+    )
     angle = np.degrees(np.arctan2(optimal.directions[:, 1], optimal.directions[:, 0]))[order]
     for sign, colour, name in ((1, COLOURS[0], "positive"), (-1, COLOURS[1], "negative")):
         at = optimal.signs[order] == sign
-        ax.vlines(angle[at], sign * ranges[order][at, 0], sign * ranges[order][at, 1], color=colour, lw=4)
+        ax.vlines(
+            angle[at], sign * ranges[order][at, 0], sign * ranges[order][at, 1], color=colour, lw=4
+        )
         ax.plot(angle[at], sign * optimal.weights[order][at], "o", color="white", mec=colour, ms=4)
-        ax.text(178, sign * ranges.max() * 0.92, f"{name} neurons", color=colour, ha="right", fontsize=8)
+        ax.text(
+            178, sign * ranges.max() * 0.92, f"{name} neurons", color=colour, ha="right", fontsize=8
+        )
     ax.axhline(0, color="black", lw=0.5)
-    ax.set(title="Gaussian data, small penalty: weights are not determined", xlabel="direction of the neuron (degrees)")
+    ax.set(
+        title="Gaussian data, small penalty: weights are not determined",
+        xlabel="direction of the neuron (degrees)",
+    )
     ax.set(ylabel="range of the signed weight", xlim=(-185, 185))
 
 
 @claim(
-    SETTING + r"Where the faces $B_jp_j=0$ of the neurons $p_j=|a_j|u_j$ of a minimal optimal network do not change, "
+    SETTING
+    + r"Where the faces $B_jp_j=0$ of the neurons $p_j=|a_j|u_j$ of a minimal optimal network do not change, "
     r"$dp/d\beta=-Z(Z^\top MZ)^{-1}Z^\top\hat p$ with "
     r"$M=A^\top A+\beta\,\mathrm{blkdiag}\frac{I-\hat p_j\hat p_j^\top}{\|p_j\|}$, $A=[s_jD_jX]$, $Z$ spanning the faces, "
     r"$\hat p_j=p_j/\|p_j\|$; likewise for $y$ and $X$. $\frac{d}{d\beta}$ of the optimal value is $\sum_j\|p_j\|$.",
@@ -306,10 +396,17 @@ def _(ax, runs: Runs) -> None:
     kind="identity",
     cases={
         "quick": [{"n": 8, "d": 3, "ratio": 0.3, "along": along} for along in ("X", "y", "beta")],
-        "full": [{"n": 8, "d": 3, "ratio": r, "along": a} for a in ("X", "y") for r in (0.2, 0.4, 0.6)]
+        "full": [
+            {"n": 8, "d": 3, "ratio": r, "along": a} for a in ("X", "y") for r in (0.2, 0.4, 0.6)
+        ]
         + [{"n": 8, "d": 3, "ratio": r, "along": "beta"} for r in np.linspace(0.03, 0.97, 60)],
     },
-    space={"n": Int(3, 10), "d": Int(2, 3), "ratio": Real(0.1, 0.95), "along": Choice(["beta", "y", "X"])},
+    space={
+        "n": Int(3, 10),
+        "d": Int(2, 3),
+        "ratio": Real(0.1, 0.95),
+        "along": Choice(["beta", "y", "X"]),
+    },
     breaks={"at the breakpoint beta_max": {"ratio": 1.0}},
 )
 def sensitivity(n, d, ratio, along, seed) -> Evidence:
@@ -332,7 +429,9 @@ def sensitivity(n, d, ratio, along, seed) -> Evidence:
         result = cr.train(data, y + t * step["y"], beta + t * step["beta"], tol=TOL)
         return result.network(data), result.objective, faces(data, result.network)
 
-    (f4, p4, s4), (f3, p3, s3), (f1, p1, s1), (f0, p0, s0) = (solve(t) for t in (2 * h, h, -h, -2 * h))
+    (f4, p4, s4), (f3, p3, s3), (f1, p1, s1), (f0, p0, s0) = (
+        solve(t) for t in (2 * h, h, -h, -2 * h)
+    )
     if ratio < 1 and not (s4 == s3 == s1 == s0):
         return inconclusive("a breakpoint lies within the steps of the differences")
     near, far = (f3 - f1) / (2 * h), (f4 - f0) / (4 * h)
@@ -346,14 +445,27 @@ def sensitivity(n, d, ratio, along, seed) -> Evidence:
     return all_of(
         equal(formula.d_fit, near, error=error, source=source, scale=size),
         equal(
-            formula.d_objective, (p3 - p1) / (2 * h), error=slope + 1e-9, source=source, scale=max(1.0, abs(p3 - p1) / (2 * h))
+            formula.d_objective,
+            (p3 - p1) / (2 * h),
+            error=slope + 1e-9,
+            source=source,
+            scale=max(1.0, abs(p3 - p1) / (2 * h)),
         ),
-    ).with_data(ratio=ratio, along=along, formula=np.linalg.norm(formula.d_fit), measured=np.linalg.norm(near))
+    ).with_data(
+        ratio=ratio,
+        along=along,
+        formula=np.linalg.norm(formula.d_fit),
+        measured=np.linalg.norm(near),
+    )
 
 
 def faces(X, network):
     """Signs and sides of the neurons."""
-    z = X @ network.weights.T / (np.linalg.norm(X, axis=1)[:, None] * np.linalg.norm(network.weights, axis=1))
+    z = (
+        X
+        @ network.weights.T
+        / (np.linalg.norm(X, axis=1)[:, None] * np.linalg.norm(network.weights, axis=1))
+    )
     return {
         (bool(a > 0), (np.sign(c) * (np.abs(c) > 1e-9)).astype(int).tobytes())
         for a, c in zip(network.output_weights, z.T, strict=True)
@@ -364,13 +476,34 @@ def faces(X, network):
 def _(ax, runs: Runs) -> None:
     data = [run.data for run in runs if run.data and run.data["along"] == "beta"]
     ax.plot([r["ratio"] for r in data], [r["formula"] for r in data], "-", color=COLOURS[0])
-    ax.plot([r["ratio"] for r in data], [r["measured"] for r in data], "o", ms=3.5, color=COLOURS[1])
+    ax.plot(
+        [r["ratio"] for r in data], [r["measured"] for r in data], "o", ms=3.5, color=COLOURS[1]
+    )
     broken = runs.controls["at the breakpoint beta_max"].data
     ax.plot([1.0], [broken["measured"]], "s", color=BROKEN)
-    ax.annotate("half the slope\nat the breakpoint", (1.0, broken["measured"]), xytext=(-6, 0), textcoords="offset points",
-                ha="right", va="center", fontsize=7, color="#666666")  # fmt: skip
-    ax.text(0.4, 0.6, "line: formula\npoints: finite differences", transform=ax.transAxes, va="top", fontsize=8)
-    ax.set(title="The implicit derivative is the path's slope", xlabel=r"$\beta/\beta_{\max}$", ylabel=r"$\|d\hat y/d\beta\|$")
+    ax.annotate(
+        "half the slope\nat the breakpoint",
+        (1.0, broken["measured"]),
+        xytext=(-6, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        fontsize=7,
+        color="#666666",
+    )
+    ax.text(
+        0.4,
+        0.6,
+        "line: formula\npoints: finite differences",
+        transform=ax.transAxes,
+        va="top",
+        fontsize=8,
+    )
+    ax.set(
+        title="The implicit derivative is the path's slope",
+        xlabel=r"$\beta/\beta_{\max}$",
+        ylabel=r"$\|d\hat y/d\beta\|$",
+    )
 
 
 if __name__ == "__main__":

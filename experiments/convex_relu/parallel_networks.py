@@ -35,8 +35,15 @@ def linear_data(singular_values, seed, n_inputs=3):
     cases={
         "quick": [{"singular_values": (1.5,), "depth": 3}]
         + [{"singular_values": (2.0, 0.5), "depth": depth} for depth in (2, 4, 3)],
-        "full": [{"singular_values": (2.0, r), "depth": depth} for depth in (2, 3, 4) for r in (0.1, 0.3, 1.0, 2.0)]
-        + [{"singular_values": (1.5,), "depth": 5}, {"singular_values": (2.0, 1.0, 0.5), "depth": 3}],
+        "full": [
+            {"singular_values": (2.0, r), "depth": depth}
+            for depth in (2, 3, 4)
+            for r in (0.1, 0.3, 1.0, 2.0)
+        ]
+        + [
+            {"singular_values": (1.5,), "depth": 5},
+            {"singular_values": (2.0, 1.0, 0.5), "depth": 3},
+        ],
     },
     space={"singular_values": Real(0.3, 2, size=2), "depth": Int(2, 4)},
     breaks={"powers of the norms in place of squares": {"penalty": "power"}},
@@ -45,16 +52,31 @@ def deep_linear_gap(singular_values, depth, seed, penalty="squared") -> Evidence
     s = np.asarray(singular_values)
     X, Y = linear_data(s, seed)
     solution = cr.linear_minimum_norm(X, Y, depth, penalty=penalty)
-    found = cr.search_minimum_norm(X, Y, [len(s)] * (depth - 1), penalty=penalty, n_starts=6, seed=seed)
+    found = cr.search_minimum_norm(
+        X, Y, [len(s)] * (depth - 1), penalty=penalty, n_starts=6, seed=seed
+    )
     lower = cr.certify_linear(X, solution.branches, solution.dual_point, penalty=penalty).lower
     # Parallel branches attain the dual gauge: no dual point does better.
-    parallel = cr.linear_minimum_norm(X, Y, depth, architecture="parallel", penalty="power").branches
+    parallel = cr.linear_minimum_norm(
+        X, Y, depth, architecture="parallel", penalty="power"
+    ).branches
     gauge = cr.network_cost(parallel, penalty="power") * 2 / depth
     primal, dual = depth / 2 * np.sum(s ** (2 / depth)), depth / 2 * np.sum(s) ** (2 / depth)
     return all_of(
         equal(min(solution.primal, found.primal), primal, error=1e-7 * primal, source=SEARCH),
-        equal([lower, depth / 2 * gauge ** (2 / depth)], dual, error=1e-11 * dual, source=ROUNDING, grade=Grade.CERTIFIED),
-    ).with_data(ratio=s.min() / s.max(), depth=depth, primal=found.primal / s[0] ** (2 / depth), dual=lower / s[0] ** (2 / depth))
+        equal(
+            [lower, depth / 2 * gauge ** (2 / depth)],
+            dual,
+            error=1e-11 * dual,
+            source=ROUNDING,
+            grade=Grade.CERTIFIED,
+        ),
+    ).with_data(
+        ratio=s.min() / s.max(),
+        depth=depth,
+        primal=found.primal / s[0] ** (2 / depth),
+        dual=lower / s[0] ** (2 / depth),
+    )
 
 
 @deep_linear_gap.panel
@@ -63,10 +85,21 @@ def _(ax, runs: Runs) -> None:
     for depth, colour in zip((2, 3, 4), COLOURS, strict=False):
         ax.plot(r, depth / 2 * (1 + r ** (2 / depth)), color=colour)
         ax.plot(r, depth / 2 * (1 + r) ** (2 / depth), "--", color=colour)
-        at = [run.data for run in runs if run.data["depth"] == depth and len(run.instance["singular_values"]) == 2]
+        at = [
+            run.data
+            for run in runs
+            if run.data["depth"] == depth and len(run.instance["singular_values"]) == 2
+        ]
         ax.plot([d["ratio"] for d in at], [d["primal"] for d in at], "o", color=colour)
         ax.plot([d["ratio"] for d in at], [d["dual"] for d in at], "s", mfc="none", color=colour)
-        ax.annotate(f"L = {depth}", (1, depth), xytext=(4, 0), textcoords="offset points", color=colour, va="center")
+        ax.annotate(
+            f"L = {depth}",
+            (1, depth),
+            xytext=(4, 0),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+        )
     ax.plot([], [], "k-o", label="primal: formula, local search")
     ax.plot([], [], "k--s", mfc="none", label="dual: formula, certificate")
     ax.legend(loc="upper left")
@@ -82,10 +115,16 @@ def _(ax, runs: Runs) -> None:
 def searched_forms(singular_values, depth, seed):
     """Least penalties found by local search: of parallel branches, of one branch, and under plain weight decay."""
     X, Y = linear_data(singular_values, seed)
-    forms = {"parallel": ("power", 1, 2), "one branch": ("power", 2, 1), "plain decay": ("squared", 2, 2)}
+    forms = {
+        "parallel": ("power", 1, 2),
+        "one branch": ("power", 2, 1),
+        "plain decay": ("squared", 2, 2),
+    }
     found = {}
     for name, (form, width, branches) in forms.items():
-        search = cr.search_minimum_norm(X, Y, [width] * (depth - 1), n_branches=branches, penalty=form, n_starts=2, seed=seed)
+        search = cr.search_minimum_norm(
+            X, Y, [width] * (depth - 1), n_branches=branches, penalty=form, n_starts=2, seed=seed
+        )
         found[name] = search.primal
     return found
 
@@ -99,12 +138,21 @@ def searched_forms(singular_values, depth, seed):
     kind="identity",
     cases={
         "quick": [{"singular_values": (2.0, 0.5), "depth": depth} for depth in (2, 4, 3)],
-        "full": [{"singular_values": (2.0, r), "depth": depth} for depth in (2, 4, 3) for r in (0.25, 1.0, 1.7)],
+        "full": [
+            {"singular_values": (2.0, r), "depth": depth}
+            for depth in (2, 4, 3)
+            for r in (0.25, 1.0, 1.7)
+        ],
     },
     space={"singular_values": Real(0.1, 3, size=3), "depth": Int(2, 6)},
-    breaks={"one branch": {"architecture": "standard"}, "plain weight decay": {"penalty": "squared"}},
+    breaks={
+        "one branch": {"architecture": "standard"},
+        "plain weight decay": {"penalty": "squared"},
+    },
 )
-def parallel_linear_zero_gap(singular_values, depth, seed, architecture="parallel", penalty="power") -> Evidence:
+def parallel_linear_zero_gap(
+    singular_values, depth, seed, architecture="parallel", penalty="power"
+) -> Evidence:
     s = np.asarray(singular_values)
     X, Y = linear_data(s, seed)
     solution = cr.linear_minimum_norm(X, Y, depth, architecture=architecture, penalty=penalty)
@@ -113,7 +161,9 @@ def parallel_linear_zero_gap(singular_values, depth, seed, architecture="paralle
     found = searched_forms(tuple(s), depth, seed) if depth == 3 and len(s) == 2 else {}
     return all_of(
         gap(certificate.upper, certificate.lower, tol=1e-9),
-        equal(certificate.upper, value, error=1e-11 * value, source=ROUNDING, grade=Grade.CERTIFIED),
+        equal(
+            certificate.upper, value, error=1e-11 * value, source=ROUNDING, grade=Grade.CERTIFIED
+        ),
     ).with_data(found=found, s=s, depth=depth)
 
 
@@ -138,11 +188,15 @@ def _(ax, runs: Runs) -> None:
         ax.bar(place + 0.18, depth / 2 * dual, 0.34, color=colour, alpha=0.45)
         ax.plot(place - 0.18, data["found"][name], "o", color=COLOURS[1])
         for shift, label in ((-0.18, "primal"), (0.18, "dual")):
-            ax.annotate(label, (place + shift, 0.08), rotation=90, ha="center", color="white", fontsize=8)
+            ax.annotate(
+                label, (place + shift, 0.08), rotation=90, ha="center", color="white", fontsize=8
+            )
     ax.plot([], [], "o", color=COLOURS[1], label="local search")
     ax.legend()
     ax.set_xticks(range(3), names.values())
-    ax.set(title="Parallel branches with $L$-th powers close the gap ($L=3$)", ylabel="least penalty")
+    ax.set(
+        title="Parallel branches with $L$-th powers close the gap ($L=3$)", ylabel="least penalty"
+    )
 
 
 @cache
@@ -150,7 +204,9 @@ def searched_rank_one(alpha, gamma, first, second, target, seed):
     """Least penalty found by local search if the half lines of the data have the given directions."""
     X = np.where(C[:, None] > 0, np.outer(C, first), np.outer(C, second))
     y = alpha * np.maximum(C, 0) + gamma * np.maximum(-C, 0)
-    return cr.search_minimum_norm(X, y[:, None], [3, 3], activation="relu", n_starts=8, target=target, seed=seed).primal
+    return cr.search_minimum_norm(
+        X, y[:, None], [3, 3], activation="relu", n_starts=8, target=target, seed=seed
+    ).primal
 
 
 @claim(
@@ -165,16 +221,26 @@ def searched_rank_one(alpha, gamma, first, second, target, seed):
     kind="counterexample",
     cases={
         "quick": [{"alpha": 1.0, "gamma": gamma} for gamma in (-1.0, -0.3, 1.0)],
-        "full": [{"alpha": 1.0, "gamma": float(gamma)} for gamma in (-1, -0.6, -0.3, -0.1, 0, 0.1, 0.3, 0.6, 1)],
+        "full": [
+            {"alpha": 1.0, "gamma": float(gamma)}
+            for gamma in (-1, -0.6, -0.3, -0.1, 0, 0.1, 0.3, 0.6, 1)
+        ],
     },
     space={"alpha": Real(0.2, 2), "gamma": Real(-2, 2)},
     breaks={"two half lines at a right angle": {"angle": np.pi / 2}},
     shifts={"strong duality without a sign condition": {"gamma": -1.0, "sign_condition": False}},
 )
-def rank1_three_layer_relu(alpha, gamma, seed, angle=0.0, sign_condition=True, length=1.2) -> Evidence:
-    a, turned = np.array([length, 0.0]), (length * float(np.cos(angle)), length * float(np.sin(angle)))
+def rank1_three_layer_relu(
+    alpha, gamma, seed, angle=0.0, sign_condition=True, length=1.2
+) -> Evidence:
+    a, turned = (
+        np.array([length, 0.0]),
+        (length * float(np.cos(angle)), length * float(np.sin(angle))),
+    )
     standard = cr.rank_one_relu_minimum_norm(C, a, alpha, gamma)
-    parallel = cr.rank_one_relu_minimum_norm(C, a, alpha, gamma, architecture="parallel", penalty="power")
+    parallel = cr.rank_one_relu_minimum_norm(
+        C, a, alpha, gamma, architecture="parallel", penalty="power"
+    )
     lower = cr.certify_rank_one_relu(C, a, standard.branches, standard.dual_point).lower
     closed = cr.certify_rank_one_relu(C, a, parallel.branches, parallel.dual_point, penalty="power")
     total = (abs(alpha) + abs(gamma)) / length
@@ -184,15 +250,23 @@ def rank1_three_layer_relu(alpha, gamma, seed, angle=0.0, sign_condition=True, l
     # For opposite signs the layers split into a part for each half line, and each part has a certificate of its own.
     parts = [(alpha, 0.0), (0.0, gamma)] if alpha * gamma < 0 else [(alpha, gamma)]
     pieces = [cr.rank_one_relu_minimum_norm(C, a, *part) for part in parts]
-    below = sum(cr.certify_rank_one_relu(C, a, piece.branches, piece.dual_point).lower for piece in pieces)
+    below = sum(
+        cr.certify_rank_one_relu(C, a, piece.branches, piece.dual_point).lower for piece in pieces
+    )
     # No network has a penalty below the certified bound: a search that comes within a tenth of the allowed error is over.
     found = searched_rank_one(alpha, gamma, tuple(a), turned, below * (1 + 1e-8), seed)
     return all_of(
         equal(min(standard.primal, found), primal, error=1e-7 * primal, source=SEARCH),
-        gap(cr.certify_rank_one_relu(C, a, standard.branches, standard.dual_point).upper, below, tol=1e-9),
+        gap(
+            cr.certify_rank_one_relu(C, a, standard.branches, standard.dual_point).upper,
+            below,
+            tol=1e-9,
+        ),
         equal(lower, dual, error=1e-11 * dual, source=ROUNDING, grade=Grade.CERTIFIED),
         gap(closed.upper, closed.lower, tol=1e-9),
-        equal(closed.upper, 1.5 * total, error=1e-11 * total, source=ROUNDING, grade=Grade.CERTIFIED),
+        equal(
+            closed.upper, 1.5 * total, error=1e-11 * total, source=ROUNDING, grade=Grade.CERTIFIED
+        ),
     ).with_data(gamma=gamma, primal=found, dual=lower, length=length)
 
 
@@ -204,7 +278,11 @@ def _(ax, runs: Runs) -> None:
     ax.plot(g, np.where(g < 0, 1.5 * (1 + abs(g) ** (2 / 3)) / scale, total), color=COLOURS[0])
     ax.plot(g, total, "--", color=COLOURS[1])
     ax.plot(
-        [r.data["gamma"] for r in runs], [r.data["primal"] for r in runs], "o", color=COLOURS[0], label="primal, local search"
+        [r.data["gamma"] for r in runs],
+        [r.data["primal"] for r in runs],
+        "o",
+        color=COLOURS[0],
+        label="primal, local search",
     )
     ax.plot(
         [r.data["gamma"] for r in runs],
@@ -245,7 +323,10 @@ def factored_fit(X, Y, beta, depth, seed, n_starts=6):
     rng = np.random.default_rng(seed)
     options = {"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-9}
     starts = rng.normal(size=(n_starts, depth * size * size))
-    best = min((minimize(objective, t, jac=True, method="L-BFGS-B", options=options) for t in starts), key=lambda r: r.fun)
+    best = min(
+        (minimize(objective, t, jac=True, method="L-BFGS-B", options=options) for t in starts),
+        key=lambda r: r.fun,
+    )
     return best.fun, np.linalg.svd(product(best.x), compute_uv=False)
 
 
@@ -260,7 +341,9 @@ def factored_fit(X, Y, beta, depth, seed, n_starts=6):
     cases={
         "quick": [{"sigma": (2.0, 1.1, 0.4), "beta": 0.3, "depth": depth} for depth in (2, 3)],
         "full": [
-            {"sigma": s, "beta": 0.3, "depth": d} for d in (2, 4, 3) for s in ((2.2, 0.7, 0.1), (2.0, 1.1, 0.4), (1.6, 0.9, 0.2))
+            {"sigma": s, "beta": 0.3, "depth": d}
+            for d in (2, 4, 3)
+            for s in ((2.2, 0.7, 0.1), (2.0, 1.1, 0.4), (1.6, 0.9, 0.2))
         ],
     },
     space={"sigma": Real(0.1, 2.5, size=2), "beta": Real(0.05, 1), "depth": Int(2, 4)},
@@ -277,7 +360,9 @@ def weight_decay_low_rank(sigma, beta, depth, seed, stretch=1.0) -> Evidence:
     predicted = scalar.sum() + 0.5 * (np.sum(Y**2) - np.sum((X.T @ Y) ** 2))
     value, found = factored_fit(X, Y, beta, depth, seed)
     layers = cr.linear_minimum_norm(np.eye(s.size), U @ np.diag(fitted) @ V.T, depth).branches
-    attained = 0.5 * np.sum((cr.network_output(X, layers) - Y) ** 2) + beta * cr.network_cost(layers)
+    attained = 0.5 * np.sum((cr.network_output(X, layers) - Y) ** 2) + beta * cr.network_cost(
+        layers
+    )
 
     def survives(target):
         def objective(s):
@@ -285,13 +370,22 @@ def weight_decay_low_rank(sigma, beta, depth, seed, stretch=1.0) -> Evidence:
 
         grid = np.linspace(0, target, 200)
         start = grid[1:][objective(grid[1:]).argmin()]
-        inner = minimize_scalar(objective, bounds=(max(0, start - target / 200), start + target / 200), method="bounded").fun
+        inner = minimize_scalar(
+            objective, bounds=(max(0, start - target / 200), start + target / 200), method="bounded"
+        ).fun
         return bool(inner < objective(0.0) * (1 - 1e-9))
 
     jump = cr.shrinkage_jump(beta, depth)
     return all_of(
-        equal(min(value, attained), predicted, error=1e-6 * predicted, source="gradient tolerance 1e-9 of L-BFGS, rounding"),
-        threshold(survives, jump.threshold, bracket=(0.5 * jump.threshold, 2 * jump.threshold), tol=1e-3),
+        equal(
+            min(value, attained),
+            predicted,
+            error=1e-6 * predicted,
+            source="gradient tolerance 1e-9 of L-BFGS, rounding",
+        ),
+        threshold(
+            survives, jump.threshold, bracket=(0.5 * jump.threshold, 2 * jump.threshold), tol=1e-3
+        ),
     ).with_data(sigma=np.sort(s), found=np.sort(found), beta=beta, depth=depth)
 
 

@@ -5,7 +5,19 @@ from itertools import pairwise
 import numpy as np
 
 from theorylab import convex_relu as cr
-from theorylab.verify import Evidence, Grade, Int, Real, Runs, all_of, at_most, claim, equal, exhaustive, inconclusive
+from theorylab.verify import (
+    Evidence,
+    Grade,
+    Int,
+    Real,
+    Runs,
+    all_of,
+    at_most,
+    claim,
+    equal,
+    exhaustive,
+    inconclusive,
+)
 from theorylab.verify.cli import run_script
 from theorylab.verify.plotting import BROKEN, COLOURS
 
@@ -27,7 +39,11 @@ def best_of_one(X, y, betas, seed):
     starts = np.random.default_rng(seed).normal(size=(12, X.shape[1]))
     fits, penalties = [], []
     for beta in betas:
-        ends = [cr.local_minimum(X, y, beta, (w[None], np.array([s]))) for w in starts for s in (1.0, -1.0)]
+        ends = [
+            cr.local_minimum(X, y, beta, (w[None], np.array([s])))
+            for w in starts
+            for s in (1.0, -1.0)
+        ]
         network = min(ends, key=lambda e: e.objective).network
         fits.append(network(X))
         penalties.append(network.penalty)
@@ -44,12 +60,19 @@ def best_of_one(X, y, betas, seed):
     kind="monotonicity",
     cases={
         "quick": [{"n": 1, "d": 2}, {"n": 7, "d": 2}],
-        "full": [{"n": 1, "d": 2}, {"n": 30, "d": 2}, {"n": 12, "d": 3}, {"n": 7, "d": 2, "min_ratio": 0.02, "tol": 1e-4}],
+        "full": [
+            {"n": 1, "d": 2},
+            {"n": 30, "d": 2},
+            {"n": 12, "d": 3},
+            {"n": 7, "d": 2, "min_ratio": 0.02, "tol": 1e-4},
+        ],
     },
     space={"n": Int(1, 10), "d": Int(1, 3), "min_ratio": Real(0.02, 0.5)},
     breaks={"one neuron, fewer than the optimum has": {**TRAP, "width": 1, "min_ratio": 0.05}},
 )
-def path_monotone_continuous(n, d, seed, min_ratio=0.05, tol=1e-2, X=None, y=None, width=None) -> Evidence:
+def path_monotone_continuous(
+    n, d, seed, min_ratio=0.05, tol=1e-2, X=None, y=None, width=None
+) -> Evidence:
     X, y = gaussian(n, d, seed) if X is None else (X, y)
     top = cr.zero_threshold(X, y)
     if top < 1e-6 * np.linalg.norm(X) * np.linalg.norm(y):
@@ -77,11 +100,16 @@ def path_monotone_continuous(n, d, seed, min_ratio=0.05, tol=1e-2, X=None, y=Non
     if width is None:
         masses = [cr.train(X, y, r * top, tol=1e-9).network.penalty for r in (1 - 1e-3, 1 + 1e-6)]
         parts.append(
-            exhaustive([("zero above beta_max", masses[1] == 0.0), ("not zero below", masses[0] > 0.0)], grade=Grade.NUMERICAL)
+            exhaustive(
+                [("zero above beta_max", masses[1] == 0.0), ("not zero below", masses[0] > 0.0)],
+                grade=Grade.NUMERICAL,
+            )
         )
     losses = 0.5 * np.sum(v**2, axis=1)
     count = [p.network.n_neurons for p in path.points] if width is None else [1] * len(betas)
-    return all_of(*parts).with_data(ratios=betas / top, losses=losses, penalties=penalties, count=count, fits=fits, n=len(y))
+    return all_of(*parts).with_data(
+        ratios=betas / top, losses=losses, penalties=penalties, count=count, fits=fits, n=len(y)
+    )
 
 
 @path_monotone_continuous.panel
@@ -98,7 +126,11 @@ def _(ax, runs: Runs) -> None:
         at = np.exp(np.mean(np.log(data["ratios"][counts == count])))
         ax.text(at, 1.05, str(count), fontsize=7, ha="center", color="#555555")
     ax.text(0.6, 0.45, "numbers: neurons", transform=ax.transAxes, fontsize=7, color="#555555")
-    ax.set(title="Loss falls and norm grows as the penalty shrinks", xscale="log", xlabel=r"$\beta/\beta_{\max}$ (log)")
+    ax.set(
+        title="Loss falls and norm grows as the penalty shrinks",
+        xscale="log",
+        xlabel=r"$\beta/\beta_{\max}$ (log)",
+    )
     ax.set(ylabel="relative to the maximum", ylim=(-0.03, 1.14))
 
 
@@ -112,11 +144,17 @@ def _(ax, runs: Runs) -> None:
     place = {"fontsize": 8, "transform": ax.transAxes, "va": "top", "ha": "right"}
     ax.text(0.97, 0.95, "optimal outputs on 7 samples", color=COLOURS[0], **place)
     ax.text(0.97, 0.88, "best single neuron (2 samples): a jump", color="#666666", **place)
-    ax.set(title="Optimal outputs move continuously", xscale="log", xlabel=r"$\beta/\beta_{\max}$ (log)", ylabel=r"$f(x_i)$")
+    ax.set(
+        title="Optimal outputs move continuously",
+        xscale="log",
+        xlabel=r"$\beta/\beta_{\max}$ (log)",
+        ylabel=r"$f(x_i)$",
+    )
 
 
 @claim(
-    SETTING + r"For solved $\beta_1>\beta_2$ the mixture of both networks with weights $1-\theta,\theta$ is at "
+    SETTING
+    + r"For solved $\beta_1>\beta_2$ the mixture of both networks with weights $1-\theta,\theta$ is at "
     r"$\beta=(1-\theta)\beta_1+\theta\beta_2$ within $\theta(1-\theta)[(\beta_1-\beta_2)(P_2-P_1)-\|f_1-f_2\|^2]$ of the "
     r"optimum; this "
     r"is exact for the upper and lower bound that the mixtures of networks and of residuals give, and zero where no "
@@ -126,7 +164,12 @@ def _(ax, runs: Runs) -> None:
     kind="inequality",
     cases={
         "quick": [{"n": 7, "d": 1}, {"n": 7, "d": 2}],
-        "full": [{"n": 20, "d": 1}, {"n": 30, "d": 2}, {"n": 12, "d": 3}, {"n": 7, "d": 2, "tol": 1e-3}],
+        "full": [
+            {"n": 20, "d": 1},
+            {"n": 30, "d": 2},
+            {"n": 12, "d": 3},
+            {"n": 7, "d": 2, "tol": 1e-3},
+        ],
     },
     space={"n": Int(2, 10), "d": Int(1, 3)},
     breaks={"one end is not optimal": {"spoil": 0.7}},
@@ -143,7 +186,9 @@ def path_certified_everywhere(n, d, seed, tol=1e-2, spoil=1.0) -> Evidence:
         fit = (1 - theta) * first.fit + theta * spoil * second.fit
         penalty = (1 - theta) * first.penalty + theta * spoil * second.penalty
         v = (1 - theta) * (y - first.fit) + theta * (y - second.fit)
-        bend = (first.beta - second.beta) * (second.penalty - first.penalty) - np.sum((first.fit - second.fit) ** 2)
+        bend = (first.beta - second.beta) * (second.penalty - first.penalty) - np.sum(
+            (first.fit - second.fit) ** 2
+        )
         mixture = 0.5 * np.sum((fit - y) ** 2) + beta * penalty
         at.append(beta / path.beta_max)
         lines.append((mixture - (y @ v - 0.5 * v @ v), theta * (1 - theta) * bend, best.objective))
@@ -167,23 +212,61 @@ def path_certified_everywhere(n, d, seed, tol=1e-2, spoil=1.0) -> Evidence:
     ]
     if d == 1:
         # On a line neurons cannot rotate: between breakpoints the path is linear.
-        kinds = [set(zip(np.sign(p.network.weights[:, 0]), np.sign(p.network.output_weights), strict=True)) for p in path.points]
+        kinds = [
+            set(
+                zip(
+                    np.sign(p.network.weights[:, 0]), np.sign(p.network.output_weights), strict=True
+                )
+            )
+            for p in path.points
+        ]
         same = [a == b for a, b in pairwise(kinds)]
         parts.append(at_most(np.where(same, predicted, 0.0), rounding))
     return all_of(*parts).with_data(
-        ratios=path.betas / path.beta_max, gaps=path.interval_gaps, tol=tol, at=at, excess=np.array(excess) / values
+        ratios=path.betas / path.beta_max,
+        gaps=path.interval_gaps,
+        tol=tol,
+        at=at,
+        excess=np.array(excess) / values,
     )
 
 
 @path_certified_everywhere.panel
 def _(ax, runs: Runs) -> None:
     data = runs[-1].data
-    ax.hlines(np.maximum(data["gaps"], 1e-12), data["ratios"][1:], data["ratios"][:-1], color=COLOURS[0], lw=2)
+    ax.hlines(
+        np.maximum(data["gaps"], 1e-12),
+        data["ratios"][1:],
+        data["ratios"][:-1],
+        color=COLOURS[0],
+        lw=2,
+    )
     ax.plot(data["at"], np.maximum(data["excess"], 1e-12), "o", ms=3, color=COLOURS[1])
     ax.axhline(data["tol"], color="black", lw=0.7, ls=":")
-    ax.text(0.98, 0.9, "certified gap of the interpolated path", color=COLOURS[0], fontsize=8, ha="right", transform=ax.transAxes)
-    ax.text(0.98, 0.83, "true excess at random penalties", color=COLOURS[1], fontsize=8, ha="right", transform=ax.transAxes)
-    ax.set(title="A gap at every penalty, not only on a grid", xscale="log", yscale="log", xlabel=r"$\beta/\beta_{\max}$ (log)")
+    ax.text(
+        0.98,
+        0.9,
+        "certified gap of the interpolated path",
+        color=COLOURS[0],
+        fontsize=8,
+        ha="right",
+        transform=ax.transAxes,
+    )
+    ax.text(
+        0.98,
+        0.83,
+        "true excess at random penalties",
+        color=COLOURS[1],
+        fontsize=8,
+        ha="right",
+        transform=ax.transAxes,
+    )
+    ax.set(
+        title="A gap at every penalty, not only on a grid",
+        xscale="log",
+        yscale="log",
+        xlabel=r"$\beta/\beta_{\max}$ (log)",
+    )
     ax.set(ylabel="relative gap (log)", ylim=(3e-13, 1e3 * data["tol"]))
 
 

@@ -5,7 +5,20 @@ from fractions import Fraction
 import numpy as np
 
 from theorylab import convex_relu as cr
-from theorylab.verify import Evidence, Grade, Int, Real, Runs, all_of, at_least, claim, exact, exhaustive, gap, inconclusive
+from theorylab.verify import (
+    Evidence,
+    Grade,
+    Int,
+    Real,
+    Runs,
+    all_of,
+    at_least,
+    claim,
+    exact,
+    exhaustive,
+    gap,
+    inconclusive,
+)
 from theorylab.verify.cli import run_script
 from theorylab.verify.plotting import BROKEN, COLOURS
 
@@ -37,13 +50,16 @@ def clarke_point(beta=0.3, slope=1.0):
 
 
 @claim(
-    SETTING + r"At a local minimum of $F$ every neuron is balanced, $|a_j|=\|u_j\|$, and its non-zero neurons are globally "
+    SETTING
+    + r"At a local minimum of $F$ every neuron is balanced, $|a_j|=\|u_j\|$, and its non-zero neurons are globally "
     r"optimal for the "
     r"convex program restricted to the pairs (activation pattern, sign of $a_j$) of its own neurons, the pattern with "
     r"$D_{kk}=1$ where "
     r"$x_k^\top u_j=0$; without zero neurons a network is a local minimum iff it is optimal for the program over all "
     r"closed cells that contain its neurons.",
-    sources=["mishkin2023-optimal, stationary points and sub-sampled convex programs (paper text not consulted)"],
+    sources=[
+        "mishkin2023-optimal, stationary points and sub-sampled convex programs (paper text not consulted)"
+    ],
     origin="derived",
     kind="equivalence",
     cases={
@@ -54,9 +70,14 @@ def clarke_point(beta=0.3, slope=1.0):
         ],
     },
     space={"n": Int(2, 9), "d": Int(1, 3), "width": Int(1, 5), "beta": Real(0.05, 1.0)},
-    breaks={"stopped early": {"end": "early", "max_steps": 300}, "Clarke stationary, not a local minimum": {"end": "clarke"}},
+    breaks={
+        "stopped early": {"end": "early", "max_steps": 300},
+        "Clarke stationary, not a local minimum": {"end": "clarke"},
+    },
 )
-def local_minima_are_subsampled_optima(n, d, width, seed, beta=0.3, n_starts=4, max_steps=4000, end="local minimum") -> Evidence:
+def local_minima_are_subsampled_optima(
+    n, d, width, seed, beta=0.3, n_starts=4, max_steps=4000, end="local minimum"
+) -> Evidence:
     X, y, rng = problem(n, d, seed)
     if end == "clarke":
         X, y, network = clarke_point(beta)
@@ -69,9 +90,13 @@ def local_minima_are_subsampled_optima(n, d, width, seed, beta=0.3, n_starts=4, 
         if end != "early":
             point = cr.local_minimum(X, y, beta, network)
             network = point.network
-            parts.append(gap(point.certificate.objective, point.certificate.dual_objective, tol=1e-9))
+            parts.append(
+                gap(point.certificate.objective, point.certificate.dual_objective, tol=1e-9)
+            )
             if network.n_neurons:
-                parts.append(at_least(nearby(X, y, beta, network, rng), point.objective, rounding=1e-12))
+                parts.append(
+                    at_least(nearby(X, y, beta, network, rng), point.objective, rounding=1e-12)
+                )
         own = cr.certify_subsampled(X, y, beta, network, cells="own")
         parts.append(gap(own.objective, own.dual_objective, tol=1e-9))
         values.append(own.objective)
@@ -105,12 +130,16 @@ def _(ax, runs: Runs) -> None:
     ax.text(0.97, 0.03, "certified global optimum", fontsize=8, ha="right", transform=ax.transAxes)
     ax.text(0.6, 0.3, "local minima", color=COLOURS[1], fontsize=8, transform=ax.transAxes)
     ax.text(0.6, 0.23, "stopped early", color="#666666", fontsize=8, transform=ax.transAxes)
-    ax.set(title="Each local minimum solves its own convex program", xlabel="bound of the sub-sampled optimum / global optimum")
+    ax.set(
+        title="Each local minimum solves its own convex program",
+        xlabel="bound of the sub-sampled optimum / global optimum",
+    )
     ax.set_ylabel("value / global optimum")
 
 
 @claim(
-    SETTING + r"A local minimum of $F$ with a zero neuron is a global minimum over networks of any width. If a network that is "
+    SETTING
+    + r"A local minimum of $F$ with a zero neuron is a global minimum over networks of any width. If a network that is "
     r"optimal for its own cells is not globally optimal, $\max_{\|u\|\le1}|v^\top(Xu)_+|>\beta$, and an added neuron of "
     r"any small size along a maximiser lowers $F$.",
     sources=["mishkin2023-optimal, stationary points (paper text not consulted)"],
@@ -118,7 +147,10 @@ def _(ax, runs: Runs) -> None:
     kind="equivalence",
     cases={
         "quick": [{"n": 8, "d": 3, "width": 3, "n_starts": 8}],
-        "full": [{"n": 12, "d": 2, "width": 4, "n_starts": 40}, {"n": 8, "d": 3, "width": 4, "n_starts": 80}],
+        "full": [
+            {"n": 12, "d": 2, "width": 4, "n_starts": 40},
+            {"n": 8, "d": 3, "width": 4, "n_starts": 80},
+        ],
     },
     space={"n": Int(3, 9), "d": Int(1, 3), "width": Int(1, 5), "beta": Real(0.05, 0.5)},
     breaks={"no zero neuron": {"spare": False}},
@@ -154,17 +186,35 @@ def zero_neuron_minima_are_global(n, d, width, seed, beta=0.2, n_starts=4, spare
         outcomes.append((k, lower if not stuck else bool(excess[-1] < 1e-5)))
     if not spare and min(excess) > -1e-9 and max(excess) < 1e-9:
         return inconclusive("every descent reached the global optimum")
-    return exhaustive(outcomes, grade=Grade.NUMERICAL).with_data(excess=np.array(excess), norms=np.array(norms))
+    return exhaustive(outcomes, grade=Grade.NUMERICAL).with_data(
+        excess=np.array(excess), norms=np.array(norms)
+    )
 
 
 @zero_neuron_minima_are_global.panel
 def _(ax, runs: Runs) -> None:
     for k, (run, colour) in enumerate(zip(runs[-2:], COLOURS[1::-1], strict=False)):
         ax.plot(run.data["norms"], np.maximum(run.data["excess"], 1e-13), "o", color=colour, ms=4)
-        size = f"{run.instance['n_starts']} descents, n = {run.instance['n']}, d = {run.instance['d']}"
-        ax.text(0.97, 0.06 + 0.07 * k, size, color=colour, fontsize=8, ha="right", transform=ax.transAxes)
+        size = (
+            f"{run.instance['n_starts']} descents, n = {run.instance['n']}, d = {run.instance['d']}"
+        )
+        ax.text(
+            0.97,
+            0.06 + 0.07 * k,
+            size,
+            color=colour,
+            fontsize=8,
+            ha="right",
+            transform=ax.transAxes,
+        )
     ax.axvline(1, color="black", lw=0.8)
-    ax.text(1.05, 0.4, "dual constraint: minima\non this line are global", fontsize=8, transform=ax.get_xaxis_transform())
+    ax.text(
+        1.05,
+        0.4,
+        "dual constraint: minima\non this line are global",
+        fontsize=8,
+        transform=ax.get_xaxis_transform(),
+    )
     ax.set(
         title="A spare neuron escapes every other minimum",
         yscale="log",
@@ -200,7 +250,11 @@ def clarke_point_outside_every_program(slope: Fraction, beta: Fraction) -> Evide
     gradient = (v[0] / 2 - slope * v[1], v[1] - beta)
     # relu(x_1 u), relu(x_2 u) at (t, 1) and (-t, 1).
     sides = value(t, max(1 - slope * t, Fraction(0)), norm), value(0, 1 + slope * t, norm)
-    return all_of(exact(gradient[0], "==", 0), exact(gradient[1], "==", 0), *(exact(side, "<", here) for side in sides))
+    return all_of(
+        exact(gradient[0], "==", 0),
+        exact(gradient[1], "==", 0),
+        *(exact(side, "<", here) for side in sides),
+    )
 
 
 if __name__ == "__main__":

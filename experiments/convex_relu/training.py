@@ -36,12 +36,23 @@ def value_of(program, X, y, beta, patterns, network):
     r"$\max_z\frac12\|y\|^2-\frac12\|z-y\|^2$ over $\max_{\|u\|\le1}|z^\top(Xu)_+|\le\beta$, whose left side is "
     r"$\max_{i,\pm}\|\Pi_{K_i}(\pm X^\top D_iz)\|$, $K_i=\{u:(2D_i-I)Xu\ge0\}$. In general position "
     r"$P=2\sum_{k<r}\binom{n-1}k$.",
-    sources=["bai2022-efficient, Section 2, restating Theorem 1 of Pilanci and Ergen 2020 (text not consulted)"],
+    sources=[
+        "bai2022-efficient, Section 2, restating Theorem 1 of Pilanci and Ergen 2020 (text not consulted)"
+    ],
     origin="derived",
     kind="equivalence",
     cases={
-        "quick": [{"n": 8, "d": 2}, {"n": 12, "d": 3}, {"n": 10, "d": 3, "ratio": 0.02}, {"n": 14, "d": 3}],
-        "full": [{"n": n, "d": d, "ratio": r} for n, d in ((20, 2), (50, 3), (20, 4)) for r in (0.01, 0.05, 0.3)],
+        "quick": [
+            {"n": 8, "d": 2},
+            {"n": 12, "d": 3},
+            {"n": 10, "d": 3, "ratio": 0.02},
+            {"n": 14, "d": 3},
+        ],
+        "full": [
+            {"n": n, "d": d, "ratio": r}
+            for n, d in ((20, 2), (50, 3), (20, 4))
+            for r in (0.01, 0.05, 0.3)
+        ],
     },
     space={"n": Int(3, 14), "d": Int(2, 3), "ratio": Real(0.01, 0.9)},
     breaks={
@@ -49,7 +60,9 @@ def value_of(program, X, y, beta, patterns, network):
         "cone constraints dropped": {"program": "no cones"},
     },
 )
-def pilanci_ergen_equivalence_with_certificate(n, d, seed, ratio=0.1, program="all cones") -> Evidence:
+def pilanci_ergen_equivalence_with_certificate(
+    n, d, seed, ratio=0.1, program="all cones"
+) -> Evidence:
     X, y = gaussian(n, d, seed)
     beta = ratio * cr.zero_threshold(X, y)
     best = cr.train(X, y, beta)
@@ -77,11 +90,19 @@ def local_search(X, y, beta, width, seed):
         z = X @ u.T
         hidden, residual = np.maximum(z, 0), np.maximum(z, 0) @ a - y
         slope = ((residual[:, None] * a) * (z > 0)).T @ X + beta * u
-        return 0.5 * residual @ residual + beta / 2 * theta @ theta, np.append(slope, hidden.T @ residual + beta * a)
+        return 0.5 * residual @ residual + beta / 2 * theta @ theta, np.append(
+            slope, hidden.T @ residual + beta * a
+        )
 
     start = np.random.default_rng(seed).normal(size=width * (d + 1)) / 2
     values = [objective(start)[0]]
-    minimize(objective, start, jac=True, method="L-BFGS-B", callback=lambda t: values.append(objective(t)[0]))
+    minimize(
+        objective,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        callback=lambda t: values.append(objective(t)[0]),
+    )
     return np.array(values)
 
 
@@ -94,7 +115,13 @@ def _(ax, runs: Runs) -> None:
     for values in runs_of:
         ax.plot(np.arange(len(values)) + 1, values, color=COLOURS[1], alpha=0.3, lw=0.8)
     ax.axhline(best.dual_objective, color=COLOURS[0])
-    ax.annotate("certified lower bound", (1, best.dual_objective), xytext=(0, -12), textcoords="offset points", color=COLOURS[0])
+    ax.annotate(
+        "certified lower bound",
+        (1, best.dual_objective),
+        xytext=(0, -12),
+        textcoords="offset points",
+        color=COLOURS[0],
+    )
     ax.text(0.97, 0.7, "40 runs of L-BFGS", transform=ax.transAxes, ha="right", color=COLOURS[1])
     low, high = best.objective, max(values[-1] for values in runs_of)
     ax.set(
@@ -114,14 +141,30 @@ def _(ax, runs: Runs) -> None:
         ax.plot(sizes, [cr.cover_count(int(n), d) for n in sizes], color=colour)
         ax.plot(sizes, counts, "o", color=colour)
         used = [
-            cr.train(*gaussian(int(n), d, 0), 0.1 * cr.zero_threshold(*gaussian(int(n), d, 0))).network.n_neurons for n in sizes
+            cr.train(
+                *gaussian(int(n), d, 0), 0.1 * cr.zero_threshold(*gaussian(int(n), d, 0))
+            ).network.n_neurons
+            for n in sizes
         ]
         ax.plot(sizes, used, "x--", color=colour, lw=0.8)
-        ax.annotate(f"d = {d}", (sizes[-1], counts[-1]), xytext=(6, 0), textcoords="offset points", color=colour, va="center")
+        ax.annotate(
+            f"d = {d}",
+            (sizes[-1], counts[-1]),
+            xytext=(6, 0),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+        )
     ax.plot([], [], "k-o", label="cells: formula, enumeration")
     ax.plot([], [], "k--x", label="neurons of the optimum")
     ax.legend(loc="upper left")
-    ax.set(xscale="log", yscale="log", xlabel="data points n", ylabel="count", title="The optimum uses a handful of the cells")
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="data points n",
+        ylabel="count",
+        title="The optimum uses a handful of the cells",
+    )
 
 
 if __name__ == "__main__":

@@ -4,7 +4,18 @@ import numpy as np
 from scipy.optimize import linprog, minimize
 
 from theorylab import convex_relu as cr
-from theorylab.verify import Evidence, Int, Real, Runs, all_of, at_most, claim, equal, rate, sample_mean
+from theorylab.verify import (
+    Evidence,
+    Int,
+    Real,
+    Runs,
+    all_of,
+    at_most,
+    claim,
+    equal,
+    rate,
+    sample_mean,
+)
 from theorylab.verify.cli import run_script
 from theorylab.verify.plotting import BROKEN, COLOURS
 
@@ -31,10 +42,16 @@ TWO = {
     origin="sharpened",
     kind="inequality",
     cases={"quick": [{"draws": 40}, THREE, TWO], "full": [{"draws": 1500}, THREE, TWO]},
-    space={"steps": Real(0.05, 1.5, size=5), "y": Real(-1, 1, size=6), "beta": Real(0.01, 0.5, log=True)},
+    space={
+        "steps": Real(0.05, 1.5, size=5),
+        "y": Real(-1, 1, size=6),
+        "beta": Real(0.01, 0.5, log=True),
+    },
     breaks={"positive temperature": {"temperature": 1e-3}},
 )
-def at_most_three_knots(seed, x=None, y=None, beta=0.05, steps=None, draws=1, temperature=0.0) -> Evidence:
+def at_most_three_knots(
+    seed, x=None, y=None, beta=0.05, steps=None, draws=1, temperature=0.0
+) -> Evidence:
     rng = np.random.default_rng(seed)
     x = x if steps is None else np.concatenate([[0.0], np.cumsum(steps)]) - np.sum(steps) / 2
     counts = []
@@ -49,10 +66,14 @@ def at_most_three_knots(seed, x=None, y=None, beta=0.05, steps=None, draws=1, te
             counts += [(k, k) for k in bent.sum(axis=1)]
         else:
             fit = cr.fit_penalized_biases(inputs, outputs, beta)
-            counts += list(zip(*cr.certificate_knots(inputs, fit.residual, beta).per_gap(inputs), strict=True))
+            counts += list(
+                zip(*cr.certificate_knots(inputs, fit.residual, beta).per_gap(inputs), strict=True)
+            )
     opened, closed = np.array(counts).T
     return all_of(
-        at_most(closed.max(), 3), at_most(opened.max(), 2), at_most((closed - opened)[opened == 2].max(initial=0), 0)
+        at_most(closed.max(), 3),
+        at_most(opened.max(), 2),
+        at_most((closed - opened)[opened == 2].max(initial=0), 0),
     ).with_data(x=x, y=y, beta=beta, counts=counts, fit=fit, temperature=temperature)
 
 
@@ -60,15 +81,26 @@ def at_most_three_knots(seed, x=None, y=None, beta=0.05, steps=None, draws=1, te
 def _(ax, runs: Runs) -> None:
     t = np.linspace(-2.3, 2.3, 1000)
     for run, colour, words in zip(
-        runs[1:], COLOURS, ("one inside, two at the ends", "two inside, none at the ends"), strict=False
+        runs[1:],
+        COLOURS,
+        ("one inside, two at the ends", "two inside, none at the ends"),
+        strict=False,
     ):
         data = run.data
         knots = cr.certificate_knots(data["x"], data["fit"].residual, data["beta"])
         ax.plot(t, data["fit"].network(t), color=colour, label=words)
         ax.plot(data["x"], data["y"], "o", mfc="none", color=colour)
-        ax.plot(knots.position, data["fit"].network(knots.position), "|", color=colour, ms=13, mew=2)
+        ax.plot(
+            knots.position, data["fit"].network(knots.position), "|", color=colour, ms=13, mew=2
+        )
     ax.legend(loc="lower center")
-    ax.set(title="At most three knots in a gap", xlabel="input", ylabel="exact fit, knots |", xlim=(-2.3, 2.3), ylim=(-2.6, 1.9))
+    ax.set(
+        title="At most three knots in a gap",
+        xlabel="input",
+        ylabel="exact fit, knots |",
+        xlim=(-2.3, 2.3),
+        ylim=(-2.6, 1.9),
+    )
 
 
 @claim(
@@ -82,20 +114,37 @@ def _(ax, runs: Runs) -> None:
     kind="identity",
     cases={
         "quick": [{"beta": 0.4, "temperature": 0.2}],
-        "full": [{"beta": 0.4, "temperature": t, "n_units": n, "sweeps": s} for t, n, s in ((0.05, 200, 5000), (0.2, 200, 3000))],
+        "full": [
+            {"beta": 0.4, "temperature": t, "n_units": n, "sweeps": s}
+            for t, n, s in ((0.05, 200, 5000), (0.2, 200, 3000))
+        ],
     },
     breaks={"noise of twice the variance": {"noise": 2.0}},
 )
-def finite_temperature_dual(beta, temperature, seed, n_units=60, sweeps=2000, noise=1.0) -> Evidence:
+def finite_temperature_dual(
+    beta, temperature, seed, n_units=60, sweeps=2000, noise=1.0
+) -> Evidence:
     fit = cr.mean_field_fit(X4, Y4, beta, temperature)
     options = {"n_particles": n_units, "n_sweeps": sweeps, "burn_in": sweeps // 2}
     seeds = np.random.default_rng(seed).integers(2**31, size=16)
-    runs = np.array([cr.sample_particles(X4, Y4, beta, noise * temperature, **options, seed=int(s)) for s in seeds])
+    runs = np.array(
+        [
+            cr.sample_particles(X4, Y4, beta, noise * temperature, **options, seed=int(s))
+            for s in seeds
+        ]
+    )
     predicted = Y4 - fit.residual
     shift = fit.finite_size_shift() / n_units
     return all_of(
-        sample_mean(runs, predicted + shift, bias=np.abs(shift) / 10, source="terms of second order in 1/N"),
-        equal(fit(X4), predicted, error=1e-8, source="quadrature and rounding of the stationarity condition"),
+        sample_mean(
+            runs, predicted + shift, bias=np.abs(shift) / 10, source="terms of second order in 1/N"
+        ),
+        equal(
+            fit(X4),
+            predicted,
+            error=1e-8,
+            source="quadrature and rounding of the stationarity condition",
+        ),
     ).with_data(fit=fit, runs=runs, temperature=temperature)
 
 
@@ -110,7 +159,11 @@ def _(ax, runs: Runs) -> None:
     ax.plot(X4, hot.mean(axis=0), "x", color=BROKEN, label="twice the noise")
     ax.plot(t, cr.fit_penalized_biases(X4, Y4, 0.4).network(t), "k--", lw=1, label=r"$\tau=0$")
     ax.legend(ncol=2)
-    ax.set(title="The dual on a circle predicts noisy gradient descent", xlabel="input", ylabel="mean prediction")
+    ax.set(
+        title="The dual on a circle predicts noisy gradient descent",
+        xlabel="input",
+        ylabel="mean prediction",
+    )
 
 
 @claim(
@@ -122,22 +175,30 @@ def _(ax, runs: Runs) -> None:
     origin="derived",
     kind="limit",
     cases=[
-        {"x": np.array([-1.85, -1.41, 0.65, 1.04, 1.47]), "y": np.array([-0.86, 0.39, 0.73, 0.9, 0.04]), "beta": 0.1},
+        {
+            "x": np.array([-1.85, -1.41, 0.65, 1.04, 1.47]),
+            "y": np.array([-0.86, 0.39, 0.73, 0.9, 0.04]),
+            "beta": 0.1,
+        },
         {**TWO, "beta": 0.1},
     ],
     breaks={"knots at the data only": {"knots": "data"}},
 )
 def second_derivative_concentrates(x, y, beta, radius=0.1, knots="certificate") -> Evidence:
     cold = cr.fit_penalized_biases(x, y, beta)
-    excluded = cr.certificate_knots(x, cold.residual, beta).position if knots == "certificate" else x
+    excluded = (
+        cr.certificate_knots(x, cold.residual, beta).position if knots == "certificate" else x
+    )
     inverse = 10 ** np.arange(2, 6.1, 0.5)
     fits = [cr.mean_field_fit(x, y, beta, 1 / t) for t in inverse]
     mass = np.array([fit.curvature_mass(excluded, radius) for fit in fits])
     distance = np.array([np.sum((fit.residual - cold.residual) ** 2) for fit in fits])
-    gaps = np.array([cold.objective - fit.residual @ y + 0.5 * fit.residual @ fit.residual for fit in fits])
-    return all_of(rate(inverse, mass, -1.5, rival=-1.0), at_most(distance, 2 * gaps + 1e-14 * np.sum(y**2))).with_data(
-        temperature=1 / inverse, mass=mass, fits=fits, excluded=excluded, beta=beta
+    gaps = np.array(
+        [cold.objective - fit.residual @ y + 0.5 * fit.residual @ fit.residual for fit in fits]
     )
+    return all_of(
+        rate(inverse, mass, -1.5, rival=-1.0), at_most(distance, 2 * gaps + 1e-14 * np.sum(y**2))
+    ).with_data(temperature=1 / inverse, mass=mass, fits=fits, excluded=excluded, beta=beta)
 
 
 @second_derivative_concentrates.panel
@@ -146,10 +207,20 @@ def _(ax, runs: Runs) -> None:
         ax.loglog(run.data["temperature"], run.data["mass"], "o-", color=colour, lw=0.8)
     tau, mass = runs[-1].data["temperature"], runs[-1].data["mass"]
     ax.loglog(tau, mass[-1] * (tau / tau[-1]) ** 1.5, "k--", lw=1)
-    ax.annotate(r"$\tau^{3/2}$", (tau[4], mass[-1] * (tau[4] / tau[-1]) ** 1.5), xytext=(8, -8), textcoords="offset points")
+    ax.annotate(
+        r"$\tau^{3/2}$",
+        (tau[4], mass[-1] * (tau[4] / tau[-1]) ** 1.5),
+        xytext=(8, -8),
+        textcoords="offset points",
+    )
     broken = runs.controls["knots at the data only"].data
     ax.loglog(broken["temperature"], broken["mass"], "-", color=BROKEN)
-    ax.annotate("away from data points only", (broken["temperature"][-1], broken["mass"][-1]), color=BROKEN, va="bottom")
+    ax.annotate(
+        "away from data points only",
+        (broken["temperature"][-1], broken["mass"][-1]),
+        color=BROKEN,
+        va="bottom",
+    )
     ax.set(
         title="Curvature concentrates at the certificate's knots",
         xlabel=r"temperature $\tau$",
@@ -163,11 +234,18 @@ def _(ax, runs: Runs) -> None:
     sources=["parhi2023-deep, neural balance theorem"],
     origin="derived",
     kind="identity",
-    cases=[{"hidden": np.random.default_rng(3).normal(size=(12, 3)), "output": np.random.default_rng(4).normal(size=12)}],
+    cases=[
+        {
+            "hidden": np.random.default_rng(3).normal(size=(12, 3)),
+            "output": np.random.default_rng(4).normal(size=12),
+        }
+    ],
     space={"hidden": Real(-2, 2, size=(5, 2)), "output": Real(0.1, 2, size=5)},
     breaks={"tanh": {"activation": np.tanh}},
 )
-def weight_decay_is_path_norm(hidden, output, seed, activation=lambda t: np.maximum(t, 0)) -> Evidence:
+def weight_decay_is_path_norm(
+    hidden, output, seed, activation=lambda t: np.maximum(t, 0)
+) -> Evidence:
     hidden = hidden + 0.1 * (np.linalg.norm(hidden, axis=1, keepdims=True) < 0.1)
     points = np.random.default_rng(seed).normal(size=(40, hidden.shape[1]))
 
@@ -176,14 +254,29 @@ def weight_decay_is_path_norm(hidden, output, seed, activation=lambda t: np.maxi
         return 0.5 * np.sum(inner**2) + 0.5 * np.sum(outer**2), np.sum(inner**2, axis=1) - outer**2
 
     found = minimize(decay, np.zeros(output.size), jac=True, method="BFGS", options={"gtol": 1e-10})
-    inner, outer = np.linalg.norm(hidden, axis=1) * np.exp(found.x), np.abs(output) * np.exp(-found.x)
+    inner, outer = (
+        np.linalg.norm(hidden, axis=1) * np.exp(found.x),
+        np.abs(output) * np.exp(-found.x),
+    )
     balanced = cr.balance(hidden, output)
-    before, after = activation(points @ hidden.T) @ output, activation(points @ balanced.weights.T) @ balanced.output_weights
+    before, after = (
+        activation(points @ hidden.T) @ output,
+        activation(points @ balanced.weights.T) @ balanced.output_weights,
+    )
     norm, size = cr.path_norm(hidden, output), np.abs(before).max() + 1e-300
     return all_of(
-        equal(found.fun, norm, error=1e-8 * norm, source="gradient tolerance of the search over rescalings"),
         equal(
-            inner, outer, error=1e-5 * outer.max(), scale=outer.max(), source="gradient tolerance of the search over rescalings"
+            found.fun,
+            norm,
+            error=1e-8 * norm,
+            source="gradient tolerance of the search over rescalings",
+        ),
+        equal(
+            inner,
+            outer,
+            error=1e-5 * outer.max(),
+            scale=outer.max(),
+            source="gradient tolerance of the search over rescalings",
         ),
         equal(after, before, error=1e-12 * size, scale=size, source="rounding"),
     ).with_data(before=(np.linalg.norm(hidden, axis=1), np.abs(output)), after=(inner, outer))
@@ -200,7 +293,13 @@ def _(ax, runs: Runs) -> None:
     ax.plot(w1, v1, "o", color=COLOURS[1], label="least weight decay at the same function")
     ax.plot([0, top], [0, top], color=COLOURS[0], label="balance")
     ax.legend()
-    ax.set(title="Weight decay is least at balance", xlabel=r"$\|w_k\|$", ylabel="$|v_k|$", xlim=(0, top), ylim=(0, 1.35 * top))
+    ax.set(
+        title="Weight decay is least at balance",
+        xlabel=r"$\|w_k\|$",
+        ylabel="$|v_k|$",
+        xlim=(0, top),
+        ylim=(0, 1.35 * top),
+    )
 
 
 @claim(
@@ -211,8 +310,14 @@ def _(ax, runs: Runs) -> None:
     origin="derived",
     kind="identity",
     cases=[
-        {"steps": np.array([0.5, 1.0, 0.4, 1.2, 0.7]), "y": np.array([0.0, 1.0, 0.4, 0.9, -0.5, 0.2])},
-        {"steps": np.array([0.5, 1.0, 0.4, 1.2, 0.7]), "y": np.array([1.0, 2.2, 4.0, 5.0, 7.8, 9.0])},
+        {
+            "steps": np.array([0.5, 1.0, 0.4, 1.2, 0.7]),
+            "y": np.array([0.0, 1.0, 0.4, 0.9, -0.5, 0.2]),
+        },
+        {
+            "steps": np.array([0.5, 1.0, 0.4, 1.2, 0.7]),
+            "y": np.array([1.0, 2.2, 4.0, 5.0, 7.8, 9.0]),
+        },
     ],
     space={"steps": Real(0.2, 2, size=5), "y": Real(-2, 2, size=6)},
     breaks={"no output bias": {"output_bias": False}},
@@ -223,7 +328,11 @@ def univariate_tv2_representer(steps, y, output_bias=True) -> Evidence:
     right, left = np.maximum(x[:, None] - knots, 0), np.maximum(knots - x[:, None], 0)
     values, exact, misses, counts = [], [], [], []
     for skip in (True, False):
-        free = np.column_stack([x] * skip + [np.ones_like(x)] * output_bias) if skip or output_bias else np.zeros((x.size, 0))
+        free = (
+            np.column_stack([x] * skip + [np.ones_like(x)] * output_bias)
+            if skip or output_bias
+            else np.zeros((x.size, 0))
+        )
         program = linprog(
             np.concatenate([np.ones(4 * knots.size), np.zeros(free.shape[1])]),
             A_eq=np.hstack([right, left, -right, -left, free]),
@@ -237,7 +346,13 @@ def univariate_tv2_representer(steps, y, output_bias=True) -> Evidence:
         counts.append(network.knots.size)
     scale = np.abs(y).max() + np.ptp(y) / steps.min()
     return all_of(
-        equal(values, exact, error=1e-7 * scale, scale=scale, source="feasibility tolerance 1e-7 of the linear program"),
+        equal(
+            values,
+            exact,
+            error=1e-7 * scale,
+            scale=scale,
+            source="feasibility tolerance 1e-7 of the linear program",
+        ),
         equal(misses, 0.0, error=1e-11 * scale, scale=scale, source="rounding"),
         at_most(counts[0], x.size - 2),
     ).with_data(x=x, y=y, values=values, exact=exact)
@@ -253,8 +368,19 @@ def _(ax, runs: Runs) -> None:
         ax.plot(x, y, "o", color=colour)
         with_skip, without = run.data["exact"][0], run.data["exact"][2]
         words = f"cost {with_skip:.2f}, without skip {without:.2f}"
-        ax.annotate(words, (t[-1], y[-1]), xytext=(0, -38), textcoords="offset points", ha="right", color=colour)
-    ax.set(title="Least weight decay connects the dots", xlabel="input", ylabel="interpolants (dashed: no skip)")
+        ax.annotate(
+            words,
+            (t[-1], y[-1]),
+            xytext=(0, -38),
+            textcoords="offset points",
+            ha="right",
+            color=colour,
+        )
+    ax.set(
+        title="Least weight decay connects the dots",
+        xlabel="input",
+        ylabel="interpolants (dashed: no skip)",
+    )
 
 
 @claim(
@@ -264,11 +390,16 @@ def _(ax, runs: Runs) -> None:
     sources=["parhi2023-deep, argument of Maurey, Jones and Barron"],
     origin="derived",
     kind="identity",
-    cases={"quick": [{"dimension": d} for d in (2, 100)], "full": [{"dimension": d, "n_draws": 8000} for d in (2, 10, 100)]},
+    cases={
+        "quick": [{"dimension": d} for d in (2, 100)],
+        "full": [{"dimension": d, "n_draws": 8000} for d in (2, 10, 100)],
+    },
     space={"dimension": Int(1, 50), "n_units": Int(3, 20)},
     breaks={"units drawn uniformly": {"uniform": True}},
 )
-def maurey_dimension_free_rate(dimension, seed, n_units=12, n_draws=4000, uniform=False) -> Evidence:
+def maurey_dimension_free_rate(
+    dimension, seed, n_units=12, n_draws=4000, uniform=False
+) -> Evidence:
     rng = np.random.default_rng(seed)
     inputs, units = rng.normal(size=(40, dimension)), rng.normal(size=(dimension, n_units))
     atoms = np.maximum(inputs @ units / np.sqrt(dimension), 0)
@@ -276,12 +407,17 @@ def maurey_dimension_free_rate(dimension, seed, n_units=12, n_draws=4000, unifor
     law = np.full(n_units, 1 / n_units) if uniform else None
     sizes = np.array([4, 16, 64, 256])
     errors = np.stack(
-        [cr.maurey_errors(atoms, c, int(n), n_draws=n_draws, probabilities=law, seed=seed + i) for i, n in enumerate(sizes)],
+        [
+            cr.maurey_errors(atoms, c, int(n), n_draws=n_draws, probabilities=law, seed=seed + i)
+            for i, n in enumerate(sizes)
+        ],
         axis=1,
     )
     exact = np.array([cr.maurey_mean_squared_error(atoms, c, int(n)) for n in sizes])
     size = np.sum((atoms @ c) ** 2)
-    return sample_mean(errors, exact).with_data(sizes=sizes, errors=errors / size, exact=exact / size, dimension=dimension)
+    return sample_mean(errors, exact).with_data(
+        sizes=sizes, errors=errors / size, exact=exact / size, dimension=dimension
+    )
 
 
 @maurey_dimension_free_rate.panel
@@ -290,7 +426,11 @@ def _(ax, runs: Runs) -> None:
         data = run.data
         ax.loglog(data["sizes"], np.sqrt(data["exact"]), color=colour)
         ax.loglog(
-            data["sizes"], np.sqrt(data["errors"].mean(axis=0)), "o", color=colour, label=f"input dimension {data['dimension']}"
+            data["sizes"],
+            np.sqrt(data["errors"].mean(axis=0)),
+            "o",
+            color=colour,
+            label=f"input dimension {data['dimension']}",
         )
     broken = runs.controls["units drawn uniformly"].data
     ax.loglog(
@@ -301,7 +441,11 @@ def _(ax, runs: Runs) -> None:
         label=f"dimension {runs[-1].data['dimension']}, drawn uniformly",
     )
     ax.legend()
-    ax.set(title="Random thinning errs as $N^{-1/2}$ in every dimension", xlabel="units kept $N$", ylabel="relative error")
+    ax.set(
+        title="Random thinning errs as $N^{-1/2}$ in every dimension",
+        xlabel="units kept $N$",
+        ylabel="relative error",
+    )
 
 
 if __name__ == "__main__":

@@ -35,11 +35,15 @@ EPS = np.finfo(float).eps
     space={"period": Int(1, 40), "noise": Real(0.5, 3.0)},
     breaks={"A with orthogonal columns": {"orthogonal": True}},
 )
-def rank_constrained_vs_posthoc(period: int, noise: float, seed: int, orthogonal: bool = False) -> Evidence:
+def rank_constrained_vs_posthoc(
+    period: int, noise: float, seed: int, orthogonal: bool = False
+) -> Evidence:
     rng, (n, d, q, rank) = np.random.default_rng(seed), (100, 20, 12, 3)
     A = rng.standard_normal((n, d)) * np.geomspace(1, 0.2, d)
     A = 10 * np.linalg.qr(A)[0] if orthogonal else A
-    Y = A @ rng.standard_normal((d, rank)) @ rng.standard_normal((rank, q)) + noise * rng.standard_normal((n, q))
+    Y = A @ rng.standard_normal((d, rank)) @ rng.standard_normal(
+        (rank, q)
+    ) + noise * rng.standard_normal((n, q))
     least = np.linalg.lstsq(A, Y, rcond=None)[0]
     step = 1 / np.linalg.norm(A, 2) ** 2
 
@@ -50,12 +54,18 @@ def rank_constrained_vs_posthoc(period: int, noise: float, seed: int, orthogonal
     basis = np.linalg.qr(A @ np.linalg.svd(after)[0][:, :rank])[0]
     gain = np.sum((basis.T @ A @ (least - after)) ** 2)
     # Strict means above the rounding of the two losses.
-    strict = at_least(gain, 1e-10 * loss(after), rounding=0.0), at_least(loss(after) - loss(best), gain, rounding=1e-9)
+    strict = (
+        at_least(gain, 1e-10 * loss(after), rounding=0.0),
+        at_least(loss(after) - loss(best), gain, rounding=1e-9),
+    )
     run = trained_rank_pruning(A, Y, rank=rank, step_size=step, period=period)
     metric = pruning_metric(A, step_size=step, period=period)
     limit = weighted_truncation(least, metric, rank)
     left_out, size = np.linalg.norm(metric @ (least - limit), 2), np.linalg.norm(limit)
-    if left_out >= np.linalg.svd(limit, compute_uv=False)[rank - 1] or run.status is not PruningStatus.CONVERGED:
+    if (
+        left_out >= np.linalg.svd(limit, compute_uv=False)[rank - 1]
+        or run.status is not PruningStatus.CONVERGED
+    ):
         return inconclusive("the stated limit is not a fixed point, or the run did not settle")
     ends = equal(
         np.linalg.norm(run.weights - limit) / size,
@@ -64,7 +74,11 @@ def rank_constrained_vs_posthoc(period: int, noise: float, seed: int, orthogonal
         scale=1,
         source="a last change of 1e-12, at most 10,000 rounds",
     )
-    data = {"losses": run.losses, "excess": loss(run.weights) / loss(best) - 1, "stated": loss(limit) / loss(best) - 1}
+    data = {
+        "losses": run.losses,
+        "excess": loss(run.weights) / loss(best) - 1,
+        "stated": loss(limit) / loss(best) - 1,
+    }
     return all_of(*strict, ends, data={**data, "after": loss(after) / loss(best) - 1})
 
 
@@ -75,13 +89,30 @@ def _(ax, runs: Runs) -> None:
     ax.plot(period, [100 * run.data["stated"] for run in shown], color=COLOURS[0])
     ax.plot(period, [100 * run.data["excess"] for run in shown], "o", color=COLOURS[0])
     ax.axhline(100 * shown[0].data["after"], color=COLOURS[1], linewidth=1)
-    ax.text(1, 97 * shown[0].data["after"], "truncation after training", color=COLOURS[1], fontsize=8, va="top")
+    ax.text(
+        1,
+        97 * shown[0].data["after"],
+        "truncation after training",
+        color=COLOURS[1],
+        fontsize=8,
+        va="top",
+    )
     broken = runs.controls["A with orthogonal columns"].data
     ax.plot(period[[0, -1]], [100 * broken["after"]] * 2, color=BROKEN)
     ax.text(
-        100, 2 * 100 * broken["after"] + 0.3, "orthogonal A: no difference", color=BROKEN, fontsize=8, ha="right", va="bottom"
+        100,
+        2 * 100 * broken["after"] + 0.3,
+        "orthogonal A: no difference",
+        color=BROKEN,
+        fontsize=8,
+        ha="right",
+        va="bottom",
     )
-    ax.set(title="Truncating often while training nears the best rank 3", xscale="log", xlabel="steps between truncations (log)")
+    ax.set(
+        title="Truncating often while training nears the best rank 3",
+        xscale="log",
+        xlabel="steps between truncations (log)",
+    )
     ax.set_ylabel("excess loss, % of the optimum")
 
 
@@ -100,9 +131,14 @@ def _(ax, runs: Runs) -> None:
     space={"penalty": Real(0.1, 1.5), "width": Int(1, 4)},
     breaks={"encoder and decoder free to grow": {"scaling": 3.0}},
 )
-def lorae_scaling_degeneracy(penalty: float, width: int, seed: int, scaling: float = 1.0) -> Evidence:
+def lorae_scaling_degeneracy(
+    penalty: float, width: int, seed: int, scaling: float = 1.0
+) -> Evidence:
     rng, sigma = np.random.default_rng(seed), np.array([2.0, 1.5, 1.0, 0.6])
-    U, V = np.linalg.qr(rng.standard_normal((4, 4)))[0], np.linalg.qr(rng.standard_normal((9, 4)))[0]
+    U, V = (
+        np.linalg.qr(rng.standard_normal((4, 4)))[0],
+        np.linalg.qr(rng.standard_normal((9, 4)))[0],
+    )
     X = (U * sigma) @ V.T
     stated = low_rank_autoencoder(X, width, penalty=penalty)
 
@@ -114,20 +150,47 @@ def lorae_scaling_degeneracy(penalty: float, width: int, seed: int, scaling: flo
         return np.sum((X - P @ (Q.T @ X)) ** 2) + penalty / 2 * np.sum(pq**2), gradient.ravel()
 
     options = {"gtol": 1e-9, "ftol": 1e-14, "maxiter": 1000}
-    starts = [minimize(objective, rng.standard_normal(8 * width), jac=True, method="L-BFGS-B", options=options) for _ in range(2)]
+    starts = [
+        minimize(
+            objective, rng.standard_normal(8 * width), jac=True, method="L-BFGS-B", options=options
+        )
+        for _ in range(2)
+    ]
     P, Q = min(starts, key=lambda run: run.fun).x.reshape(2, 4, width)
     left, gains, right = np.linalg.svd(P @ Q.T)
     D, M, E = left[:, :width], np.diag(gains[:width]), right[:width]
-    terms = np.array([autoencoder_objective(X, c * E, M / c**2, c * D, penalty=penalty) for c in (1.0, 2.0, 10.0)])
+    terms = np.array(
+        [
+            autoencoder_objective(X, c * E, M / c**2, c * D, penalty=penalty)
+            for c in (1.0, 2.0, 10.0)
+        ]
+    )
     path = equal(
-        terms, terms[0] * [[1, 1], [1, 1 / 4], [1, 1 / 100]], error=64 * EPS * sum(terms[0]), scale=terms[0], source="rounding"
+        terms,
+        terms[0] * [[1, 1], [1, 1 / 4], [1, 1 / 100]],
+        error=64 * EPS * sum(terms[0]),
+        scale=terms[0],
+        source="rounding",
     )
-    fit, nuclear = autoencoder_objective(X, scaling * E, M / scaling**2, scaling * D, penalty=penalty)
+    fit, nuclear = autoencoder_objective(
+        X, scaling * E, M / scaling**2, scaling * D, penalty=penalty
+    )
     value = equal(
-        fit + nuclear, stated.value, error=1e-7 * stated.value, source="stopping rule of the search, 1e-14 a step, 1000 steps"
+        fit + nuclear,
+        stated.value,
+        error=1e-7 * stated.value,
+        source="stopping rule of the search, 1e-14 a step, 1000 steps",
     )
-    error = np.sqrt(2 * 1e-7 * stated.value) / sigma[-1]  # an excess e of the value moves sigma times a gain by at most its root
-    same = equal(np.sort(gains[:width]), np.sort(stated.gains), error=error, scale=1, source="root of the error of the value")
+    error = (
+        np.sqrt(2 * 1e-7 * stated.value) / sigma[-1]
+    )  # an excess e of the value moves sigma times a gain by at most its root
+    same = equal(
+        np.sort(gains[:width]),
+        np.sort(stated.gains),
+        error=error,
+        scale=1,
+        source="root of the error of the value",
+    )
     return all_of(path, value, same, data={"sigma": sigma[:width], "gains": gains[:width]})
 
 
@@ -138,7 +201,9 @@ def _(ax, runs: Runs) -> None:
         ax.plot(grid, np.maximum(1 - penalty / (2 * grid**2), 0), color=colour)
         for run in (r for r in runs if r.instance["penalty"] == penalty):
             ax.plot(run.data["sigma"], run.data["gains"], "o", color=colour)
-        ax.text(2.12, 1 - penalty / 8.8, rf"$\lambda={penalty}$", color=colour, fontsize=8, va="center")
+        ax.text(
+            2.12, 1 - penalty / 8.8, rf"$\lambda={penalty}$", color=colour, fontsize=8, va="center"
+        )
     ax.set(
         title=r"Bounded $D,E$: gains $(1-\lambda/(2\sigma_i^2))_+$",
         xlabel=r"singular value $\sigma_i$ of the data",
@@ -152,12 +217,23 @@ def _(ax, runs: Runs) -> None:
     X = np.diag([2.0, 1.5, 1.0, 0.6])
     net, c = low_rank_autoencoder(X, 4, penalty=1.0), np.geomspace(1, 30, 12)
     bare = low_rank_autoencoder(X, 4, penalty=0.0)
-    for model, colour, label in ((net, COLOURS[0], "minimum of the bounded problem"), (bare, BROKEN, "perfect reconstruction")):
-        terms = [autoencoder_objective(X, s * model.encoder, model.latent / s**2, s * model.decoder, penalty=1.0) for s in c]
+    for model, colour, label in (
+        (net, COLOURS[0], "minimum of the bounded problem"),
+        (bare, BROKEN, "perfect reconstruction"),
+    ):
+        terms = [
+            autoencoder_objective(
+                X, s * model.encoder, model.latent / s**2, s * model.decoder, penalty=1.0
+            )
+            for s in c
+        ]
         ax.loglog(c, np.sum(terms, axis=1), "o", color=colour)
         ax.loglog(c, terms[0][0] + terms[0][1] / c**2, color=colour, label=label)
     ax.legend(fontsize=8)
-    ax.set(title=r"$D,E$ free: any penalty is scaled away as $c^{-2}$", xlabel="scale c of encoder and decoder (log)")
+    ax.set(
+        title=r"$D,E$ free: any penalty is scaled away as $c^{-2}$",
+        xlabel="scale c of encoder and decoder (log)",
+    )
     ax.set_ylabel(r"objective, $\lambda=1$ (log)")
 
 

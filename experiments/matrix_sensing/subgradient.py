@@ -23,7 +23,20 @@ from theorylab.matrix_sensing import (
     subgradient_method,
 )
 from theorylab.matrix_sensing.operators import MeasurementOperator
-from theorylab.verify import Evidence, Grade, Int, Real, Runs, all_of, at_least, at_most, claim, equal, rate, sample_mean
+from theorylab.verify import (
+    Evidence,
+    Grade,
+    Int,
+    Real,
+    Runs,
+    all_of,
+    at_least,
+    at_most,
+    claim,
+    equal,
+    rate,
+    sample_mean,
+)
 from theorylab.verify.cli import run_script
 from theorylab.verify.plotting import BROKEN, COLOURS
 
@@ -66,7 +79,11 @@ NESTED = (4.0, 2.5, 1.2)
 
 def half_width(samples: np.ndarray) -> np.ndarray:
     """Half the Student interval of the mean over the first axis, at level 1e-6."""
-    return student.ppf(1 - 5e-7, len(samples) - 1) * samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
+    return (
+        student.ppf(1 - 5e-7, len(samples) - 1)
+        * samples.std(axis=0, ddof=1)
+        / np.sqrt(len(samples))
+    )
 
 
 @claim(
@@ -84,12 +101,27 @@ def half_width(samples: np.ndarray) -> np.ndarray:
             for p, mu, tau in LAWS
         ],
     },
-    space={"d": Int(1, 4), "norm": Real(0.3, 3.0), "p": Real(0.0, 0.9), "mean": Real(-3.0, 3.0), "spread": Real(0.0, 5.0)},
+    space={
+        "d": Int(1, 4),
+        "norm": Real(0.3, 3.0),
+        "p": Real(0.0, 0.9),
+        "mean": Real(-3.0, 3.0),
+        "spread": Real(0.0, 5.0),
+    },
     breaks={"sparse entries of A": {"sparse": True}, "s depends on A": {"adversarial": True}},
     shifts={"outliers not counted": {"counted": 0.0}},
 )
 def sign_rip_expectation(
-    d, norm, p, mean, spread, seed: int, n_draws=250_000, sparse=False, adversarial=False, counted=1.0
+    d,
+    norm,
+    p,
+    mean,
+    spread,
+    seed: int,
+    n_draws=250_000,
+    sparse=False,
+    adversarial=False,
+    counted=1.0,
 ) -> Evidence:
     rng = np.random.default_rng(seed)
     X = np.arange(1.0, d * d + 1).reshape(d, d)
@@ -97,7 +129,9 @@ def sign_rip_expectation(
     A = rng.standard_normal((n_draws, d, d))
     if sparse:  # variance one, but not invariant under rotations
         A = np.sign(A) * (rng.random(A.shape) < 0.1) / np.sqrt(0.1)
-    s = contaminate(n_draws, outlier_fraction=p, mean=mean, spread=spread, rng=rng) * np.sqrt(n_draws)
+    s = contaminate(n_draws, outlier_fraction=p, mean=mean, spread=spread, rng=rng) * np.sqrt(
+        n_draws
+    )
     if adversarial:
         s = np.where(A[:, 0, 0] > 0, s, 0.0)
     signed = np.sign(np.tensordot(A, X) - s)[:, None, None] * A
@@ -114,14 +148,28 @@ def _(ax, runs: Runs) -> None:
         law = {name: runs[j].instance[name] for name in ("mean", "spread")}
         p = runs[j].instance["p"]
         ax.plot(norms, [sign_scaling(x, outlier_fraction=p, **law) for x in norms], color=colour)
-        x, y, e = zip(*[(run.instance["norm"], run.data["phi"], run.data["error"]) for run in runs[j::3]], strict=True)
+        x, y, e = zip(
+            *[(run.instance["norm"], run.data["phi"], run.data["error"]) for run in runs[j::3]],
+            strict=True,
+        )
         ax.errorbar(x, y, e, fmt="o", color=colour)
-        what = f"s = {law['mean']:g}" if law["spread"] == 0 else f"$s\\sim N({law['mean']:g},{law['spread'] ** 2:g})$"
-        ax.annotate(f"p = {p:g}, {what}", ((1.15, 0.41), (0.31, 0.46), (0.31, 0.58))[j], color=colour, fontsize=8)
+        what = (
+            f"s = {law['mean']:g}"
+            if law["spread"] == 0
+            else f"$s\\sim N({law['mean']:g},{law['spread'] ** 2:g})$"
+        )
+        ax.annotate(
+            f"p = {p:g}, {what}",
+            ((1.15, 0.41), (0.31, 0.46), (0.31, 0.58))[j],
+            color=colour,
+            fontsize=8,
+        )
     ax.set_xscale("log")
     ax.set_xticks([0.3, 1, 3], ["0.3", "1", "3"])
     ax.set_xticks([], minor=True)
-    ax.set(xlabel=r"$\|X\|_F$ (log)", ylabel=r"$\varphi$: mean sign gradient along $X$", ylim=(0, 0.85))
+    ax.set(
+        xlabel=r"$\|X\|_F$ (log)", ylabel=r"$\varphi$: mean sign gradient along $X$", ylim=(0, 0.85)
+    )
     ax.set_title("Whatever the outliers, the mean sign gradient points along the error")
 
 
@@ -138,13 +186,17 @@ def _(ax, runs: Runs) -> None:
     },
     breaks={"outliers depend on the measurements": {"adversarial": True, "repetitions": 12}},
 )
-def sign_rip_uniform_rate(n, k, fraction, seed: int, spread=10.0, repetitions=120, moves=5, adversarial=False) -> Evidence:
+def sign_rip_uniform_rate(
+    n, k, fraction, seed: int, spread=10.0, repetitions=120, moves=5, adversarial=False
+) -> Evidence:
     M = 10 * 2 ** np.arange(10)
     phi = sign_scaling(1.0, outlier_fraction=fraction, spread=spread)
     found = np.empty((repetitions, M.size))
     for row, rng in zip(found, np.random.default_rng([seed, 3]).spawn(repetitions), strict=True):
         whole = gaussian_operator(n, M[-1], rng=rng).stacked * np.sqrt(M[-1])
-        noise = contaminate(M[-1], outlier_fraction=fraction, spread=spread, rng=rng) * np.sqrt(M[-1])
+        noise = contaminate(M[-1], outlier_fraction=fraction, spread=spread, rng=rng) * np.sqrt(
+            M[-1]
+        )
         if adversarial:
             noise = np.abs(noise) * np.sign(whole[:, 0])
         for j, m in enumerate(M):
@@ -162,10 +214,14 @@ def _(ax, runs: Runs) -> None:
         ax.loglog(m, mean[-1] * np.sqrt(m[-1] / m), color=colour)
         ax.errorbar(m, mean, half_width(found), fmt="o", color=colour, markersize=3)
         label = f"2k = {2 * run.instance['k']}, p = {run.instance['fraction']:g}"
-        ax.annotate(label, (m[-1], mean[-1]), (6, -3), textcoords="offset points", color=colour, fontsize=8)
+        ax.annotate(
+            label, (m[-1], mean[-1]), (6, -3), textcoords="offset points", color=colour, fontsize=8
+        )
     broken = runs.controls["outliers depend on the measurements"].data
     ax.loglog(broken["m"], broken["found"].mean(axis=0), ".-", color=BROKEN)
-    ax.annotate("outliers depend on $A_i$", (400, 1.15 * broken["found"].mean()), color=BROKEN, fontsize=8)
+    ax.annotate(
+        "outliers depend on $A_i$", (400, 1.15 * broken["found"].mean()), color=BROKEN, fontsize=8
+    )
     ax.set(xlabel="measurements $m$ (log)", ylabel="Sign-RIP deviation found (log)")
     ax.set_title("The Sign-RIP deviation decays like $m^{-1/2}$ (lines)")
 
@@ -179,20 +235,38 @@ def _(ax, runs: Runs) -> None:
     kind="rate",
     cases={
         "quick": [{"n": 8, "r": 1, "alpha": 1e-8, "repetitions": 20, "grid": 1.3}],
-        "full": [{"n": n, "r": r, "alpha": 1e-12, "repetitions": 24, "grid": 1.2} for n, r in ((12, 2), (12, 1))],
+        "full": [
+            {"n": n, "r": r, "alpha": 1e-12, "repetitions": 24, "grid": 1.2}
+            for n, r in ((12, 2), (12, 1))
+        ],
     },
     breaks={"large start": {"alpha": 0.3}},
     shifts={"m grows with r'": {"exponent": 1.0}},
     coarse="thresholds are read off a grid; the rival exponent is 1",
 )
-def sample_complexity_independent_of_search_rank(n, r, alpha, repetitions, grid, seed: int, exponent=0.0) -> Evidence:
+def sample_complexity_independent_of_search_rank(
+    n, r, alpha, repetitions, grid, seed: int, exponent=0.0
+) -> Evidence:
     ranks = sorted({r, (n + r) // 2, n})
-    least = np.array([[least_measurements(n, r, k, alpha, grid, 1000 * seed + j) for k in ranks] for j in range(repetitions)])
+    least = np.array(
+        [
+            [least_measurements(n, r, k, alpha, grid, 1000 * seed + j) for k in ranks]
+            for j in range(repetitions)
+        ]
+    )
     exponents = np.log(least[:, -1] / least[:, 0]) / np.log(n / r)
     error = half_width(exponents) + np.log(grid) / np.log(n / r)
     data = {"least": least / (n * r), "ranks": ranks}
     source = "Student interval at level 1e-6; the grid of m"
-    return equal(exponents.mean(), exponent, error=error, source=source, scale=1.0, grade=Grade.STATISTICAL, data=data)
+    return equal(
+        exponents.mean(),
+        exponent,
+        error=error,
+        source=source,
+        scale=1.0,
+        grade=Grade.STATISTICAL,
+        data=data,
+    )
 
 
 @cache
@@ -210,7 +284,9 @@ def least_measurements(n, r, k, alpha, grid, seed) -> float:
         start = spectral_start(operator, y, search_rank=k, init_scale=alpha)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # a miss is an answer here
-            run = subgradient_method(operator, y, initial=start, step=step, steps=steps, truth=truth, tol=0.01)
+            run = subgradient_method(
+                operator, y, initial=start, step=step, steps=steps, truth=truth, tol=0.01
+            )
         low, high = (low, middle) if run.status is SubgradientStatus.REACHED else (middle + 1, high)
     return float(sizes[low]) if low < sizes.size else float(sizes[-1] ** 2 / sizes[-2])
 
@@ -220,12 +296,28 @@ def _(ax, runs: Runs) -> None:
     run = runs[-1]
     for j, (k, colour, width) in enumerate(zip(run.data["ranks"], COLOURS, NESTED, strict=False)):
         x = np.sort(run.data["least"][:, j])
-        ax.step(np.append(x, 25), np.append(np.arange(1, x.size + 1) / x.size, 1), where="post", color=colour, linewidth=width)
+        ax.step(
+            np.append(x, 25),
+            np.append(np.arange(1, x.size + 1) / x.size, 1),
+            where="post",
+            color=colour,
+            linewidth=width,
+        )
         ax.annotate(f"r' = {k}", (9, 0.5 - 0.1 * j), color=colour)
     x = np.sort(runs.controls["large start"].data["least"][:, -1])
-    ax.step(np.append(x, 40), np.append(np.arange(1, x.size + 1) / x.size, 1), where="post", color=BROKEN)
+    ax.step(
+        np.append(x, 40),
+        np.append(np.arange(1, x.size + 1) / x.size, 1),
+        where="post",
+        color=BROKEN,
+    )
     ax.annotate("large start, r' = n:\nnot within the grid", (11.5, 0.08), color=BROKEN, fontsize=8)
-    ax.set(xlabel="measurements, in multiples of $nr$", ylabel="share of instances recovered", xlim=(1, 25), ylim=(0, 1.05))
+    ax.set(
+        xlabel="measurements, in multiples of $nr$",
+        ylabel="share of instances recovered",
+        xlim=(1, 25),
+        ylim=(0, 1.05),
+    )
     ax.set_title("The number of measurements needed does not grow with $r'$")
 
 
@@ -237,7 +329,9 @@ def least_errors(n, r, m, k, repetitions, seed) -> np.ndarray:
     """Least error on the path for each instance (rows) and size of the start."""
     options = OUTLIERS | {"last": 1e-7}
     seeds = range(1000 * seed, 1000 * seed + repetitions)
-    return np.array([[descend(n, r, m, k, a, s, **options).errors.min() for a in START_SIZES] for s in seeds])
+    return np.array(
+        [[descend(n, r, m, k, a, s, **options).errors.min() for a in START_SIZES] for s in seeds]
+    )
 
 
 @claim(
@@ -254,18 +348,31 @@ def least_errors(n, r, m, k, repetitions, seed) -> np.ndarray:
     breaks={"r' = r": lambda c: {"k": c["r"]}},
 )
 def small_init_error_floor(n, r, m, k, repetitions, seed: int) -> Evidence:
-    alphas, least, known = START_SIZES, least_errors(n, r, m, k, repetitions, seed), least_errors(n, r, m, r, repetitions, seed)
+    alphas, least, known = (
+        START_SIZES,
+        least_errors(n, r, m, k, repetitions, seed),
+        least_errors(n, r, m, r, repetitions, seed),
+    )
     # A hundred times above the last step, 1e-7, the error is the work of the start alone.
     kept = least > 100 * 1e-7 if k > r else np.ones_like(least, bool)
     slopes = np.array(
-        [np.polyfit(np.log(alphas[ok]), np.log(row[ok]), 1)[0] for row, ok in zip(least, kept, strict=True) if ok.sum() > 1]
+        [
+            np.polyfit(np.log(alphas[ok]), np.log(row[ok]), 1)[0]
+            for row, ok in zip(least, kept, strict=True)
+            if ok.sum() > 1
+        ]
     )
     lower = slopes.mean() - half_width(slopes)
     flat = np.array([np.polyfit(np.log(alphas), np.log(row), 1)[0] for row in known])
     return all_of(
         at_least(lower, 0.0, grade=Grade.STATISTICAL),
         equal(
-            flat.mean(), 0.0, error=half_width(flat), source="Student interval at level 1e-6", scale=1.0, grade=Grade.STATISTICAL
+            flat.mean(),
+            0.0,
+            error=half_width(flat),
+            source="Student interval at level 1e-6",
+            scale=1.0,
+            grade=Grade.STATISTICAL,
         ),
         data={"alphas": alphas, "least": least},
     )
@@ -273,15 +380,41 @@ def small_init_error_floor(n, r, m, k, repetitions, seed: int) -> Evidence:
 
 @small_init_error_floor.panel
 def _(ax, runs: Runs) -> None:
-    curves = [(run.data, f"r' = {run.instance['k']}", c, w) for run, c, w in zip(runs, COLOURS, NESTED, strict=False)]
-    for data, label, colour, width in [*curves, (runs.controls["r' = r"].data, "r' = r", BROKEN, 1.5)]:
+    curves = [
+        (run.data, f"r' = {run.instance['k']}", c, w)
+        for run, c, w in zip(runs, COLOURS, NESTED, strict=False)
+    ]
+    for data, label, colour, width in [
+        *curves,
+        (runs.controls["r' = r"].data, "r' = r", BROKEN, 1.5),
+    ]:
         logs = np.log(data["least"])
         mean, half = np.exp(logs.mean(axis=0)), half_width(logs)
         bars = [mean - mean * np.exp(-half), mean * np.exp(half) - mean]
-        ax.errorbar(data["alphas"], mean, bars, fmt="o-", color=colour, linewidth=width, elinewidth=width, markersize=2 * width)
+        ax.errorbar(
+            data["alphas"],
+            mean,
+            bars,
+            fmt="o-",
+            color=colour,
+            linewidth=width,
+            elinewidth=width,
+            markersize=2 * width,
+        )
         shift = {"r' = 2": -6, "r' = 8": 6}.get(label, -3)
-        ax.annotate(label, (data["alphas"][0], mean[0]), (6, shift), textcoords="offset points", color=colour)
-    ax.set(xscale="log", yscale="log", xlabel=r"size of the start $\alpha$ (log)", ylabel=r"$\min_t\|U_tU_t^\top-M\|_F$ (log)")
+        ax.annotate(
+            label,
+            (data["alphas"][0], mean[0]),
+            (6, shift),
+            textcoords="offset points",
+            color=colour,
+        )
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel=r"size of the start $\alpha$ (log)",
+        ylabel=r"$\min_t\|U_tU_t^\top-M\|_F$ (log)",
+    )
     ax.set_title(r"The error floor falls as a power of $\alpha$; $r'=r$ has none")
 
 
@@ -295,24 +428,37 @@ def _(ax, runs: Runs) -> None:
     kind="rate",
     cases={
         "quick": [{"n": 8, "r": 2, "sizes": (2400,), "alpha": 1e-2, "repetitions": 155}],
-        "full": [{"n": n, "r": r, "sizes": (400, 1600, 6400), "alpha": 1e-4, "repetitions": 120} for n, r in ((6, 1), (8, 2))],
+        "full": [
+            {"n": n, "r": r, "sizes": (400, 1600, 6400), "alpha": 1e-4, "repetitions": 120}
+            for n, r in ((6, 1), (8, 2))
+        ],
     },
     breaks={"large start": {"start": 2.0, "repetitions": 40}},
 )
-def truth_not_global_optimum_still_recovered(n, r, sizes, alpha, repetitions, seed: int, nu=0.5, start=None) -> Evidence:
-    initial, dense = None if start is None else start * np.eye(n), {"fraction": 1.0, "spread": nu, "last": 3e-2}
+def truth_not_global_optimum_still_recovered(
+    n, r, sizes, alpha, repetitions, seed: int, nu=0.5, start=None
+) -> Evidence:
+    initial, dense = (
+        None if start is None else start * np.eye(n),
+        {"fraction": 1.0, "spread": nu, "last": 3e-2},
+    )
     errors, predicted, losses = np.empty((3, repetitions, len(sizes)))
     for i, j in np.ndindex(errors.shape):
         label = 1000 * seed + i
         truth, operator, noise = instance(n, r, sizes[j], 1.0, nu, label)
         errors[i, j] = descend(n, r, sizes[j], n, alpha, label, **dense, start=initial).errors[-1]
-        predicted[i, j] = np.linalg.norm(first_order_error(operator, noise, truth, rank=r, noise_spread=nu))
+        predicted[i, j] = np.linalg.norm(
+            first_order_error(operator, noise, truth, rank=r, noise_spread=nu)
+        )
         if i < 10:
             y = operator.forward(truth) + noise
             overfit = descend(n, r, sizes[j], n, alpha, label, **dense, start=0.7 * np.eye(n))
             losses[i, j] = overfit.losses.min() / l1_loss(operator, y, truth)
     law = np.array([best_median_error(nu, n=n, rank=r, n_measurements=m) for m in sizes])
-    remainder = {"bias": sizes[-1] ** -0.5, "source": "squared remainder of the first-order form, of order m^(-1/2)"}
+    remainder = {
+        "bias": sizes[-1] ** -0.5,
+        "source": "squared remainder of the first-order form, of order m^(-1/2)",
+    }
     # The first-order term is a control variate of the error.
     return all_of(
         sample_mean(1 + (errors - predicted)[:, -1] / law[-1], 1.0, **remainder),
@@ -325,11 +471,16 @@ def truth_not_global_optimum_still_recovered(n, r, sizes, alpha, repetitions, se
 def _(ax, runs: Runs) -> None:
     for run, colour in zip(runs, COLOURS, strict=False):
         m, squares = run.data["sizes"], run.data["errors"] ** 2
-        mean, half = np.sqrt(squares.mean(axis=0)), half_width(squares) / (2 * np.sqrt(squares.mean(axis=0)))
+        mean, half = (
+            np.sqrt(squares.mean(axis=0)),
+            half_width(squares) / (2 * np.sqrt(squares.mean(axis=0))),
+        )
         ax.loglog(m, run.data["law"], color=colour)
         ax.errorbar(m, mean, half, fmt="o", color=colour)
         label = f"n = r' = {run.instance['n']}, r = {run.instance['r']}"
-        ax.annotate(label, (m[-1], run.data["law"][-1]), (6, -3), textcoords="offset points", color=colour)
+        ax.annotate(
+            label, (m[-1], run.data["law"][-1]), (6, -3), textcoords="offset points", color=colour
+        )
     broken = runs.controls["large start"].data
     ax.loglog(broken["sizes"], np.sqrt((broken["errors"] ** 2).mean(axis=0)), ".-", color=BROKEN)
     ax.annotate("large start: lower loss, larger error", (1000, 0.13), color=BROKEN, fontsize=8)
@@ -343,11 +494,14 @@ def _(ax, runs: Runs) -> None:
 def error_paths(n, r, m, k, alpha, ratio, repetitions, seed) -> np.ndarray:
     """Errors at every step (columns) for each instance."""
     options = OUTLIERS | {"last": 1e-8, "ratio": ratio}
-    return np.array([descend(n, r, m, k, alpha, 1000 * seed + j, **options).errors for j in range(repetitions)])
+    return np.array(
+        [descend(n, r, m, k, alpha, 1000 * seed + j, **options).errors for j in range(repetitions)]
+    )
 
 
 @claim(
-    SETTING + r"for $r=1$, $m\geq40n$ and $\sum_t\eta_0\rho^t=1.3\log(1/\alpha)$, $\|U_tU_t^\top-M\|_F$ decays like $\rho^t$ "
+    SETTING
+    + r"for $r=1$, $m\geq40n$ and $\sum_t\eta_0\rho^t=1.3\log(1/\alpha)$, $\|U_tU_t^\top-M\|_F$ decays like $\rho^t$ "
     r"once the signal is fitted, for every $r'\geq r$.",
     sources=["ma2022-global, main theorem for outliers"],
     origin="derived",
@@ -359,7 +513,9 @@ def error_paths(n, r, m, k, alpha, ratio, repetitions, seed) -> np.ndarray:
     breaks={"steps of constant length": {"ratio": 1.0}},
     shifts={"a rate 10 % faster": {"factor": 1.1}},
 )
-def linear_rate_of_geometric_steps(n, r, m, k, repetitions, seed: int, alpha=1e-20, ratio=None, factor=1.0) -> Evidence:
+def linear_rate_of_geometric_steps(
+    n, r, m, k, repetitions, seed: int, alpha=1e-20, ratio=None, factor=1.0
+) -> Evidence:
     errors = error_paths(n, r, m, k, alpha, ratio, repetitions, seed)
     # From where every run is within 10 % of M, to the last step; a run that never is counts from the middle.
     inside = (errors < 0.1 * np.sqrt(r)).all(axis=0)
@@ -378,7 +534,9 @@ def _(ax, runs: Runs) -> None:
         errors, entry = run.data["errors"], run.data["entry"]
         t = np.arange(0, errors.shape[1], 120)
         mean = np.exp(np.log(errors[:, t]).mean(axis=0))
-        ax.semilogy(t, mean, "o", color=colour, markersize=2.2 * width, label=f"r' = {run.instance['k']}")
+        ax.semilogy(
+            t, mean, "o", color=colour, markersize=2.2 * width, label=f"r' = {run.instance['k']}"
+        )
         late = np.arange(entry, errors.shape[1])
         end = np.exp(np.log(errors[:, -1]).mean())
         ax.semilogy(late, end * np.exp(run.data["slope"] * (late - late[-1])), color=colour)

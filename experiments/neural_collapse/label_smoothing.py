@@ -26,7 +26,20 @@ from theorylab.neural_collapse import (
     smoothed_sgd,
     smoothed_ufm_minimizer,
 )
-from theorylab.verify import Evidence, Grade, Int, Real, Runs, all_of, at_most, claim, equal, exact, gap, sample_mean
+from theorylab.verify import (
+    Evidence,
+    Grade,
+    Int,
+    Real,
+    Runs,
+    all_of,
+    at_most,
+    claim,
+    equal,
+    exact,
+    gap,
+    sample_mean,
+)
 from theorylab.verify.cli import run_script
 from theorylab.verify.plotting import BROKEN, COLOURS
 
@@ -38,7 +51,9 @@ def noisy_classes(n, d, n_classes, noise, separation, rng) -> tuple[np.ndarray, 
     """Gaussian classes, a share of whose labels is replaced by another one."""
     y = rng.integers(n_classes, size=n)
     X = separation * rng.standard_normal((d, n_classes))[:, y] + rng.standard_normal((d, n))
-    return X, np.where(rng.random(n) < noise, (y + rng.integers(1, n_classes, size=n)) % n_classes, y)
+    return X, np.where(
+        rng.random(n) < noise, (y + rng.integers(1, n_classes, size=n)) % n_classes, y
+    )
 
 
 @claim(
@@ -56,12 +71,23 @@ def noisy_classes(n, d, n_classes, noise, separation, rng) -> tuple[np.ndarray, 
     breaks={"smoothing towards unequal class frequencies": {"uniform": False}},
 )
 def ls_decomposition_identity(n_classes, above, uniform=True) -> Evidence:
-    K, alpha, z = n_classes, sp.Symbol("alpha", positive=True), sp.symbols(f"z0:{n_classes}", real=True)
-    prior = [sp.Rational(1, K) if uniform else sp.Rational(2 * (k + 1), K * (K + 1)) for k in range(K)]
+    K, alpha, z = (
+        n_classes,
+        sp.Symbol("alpha", positive=True),
+        sp.symbols(f"z0:{n_classes}", real=True),
+    )
+    prior = [
+        sp.Rational(1, K) if uniform else sp.Rational(2 * (k + 1), K * (K + 1)) for k in range(K)
+    ]
     log_sum = sp.log(sum(sp.exp(v) for v in z))
-    smoothed = log_sum - sum(((1 - alpha) * int(k == 0) + alpha * prior[k]) * z[k] for k in range(K))
+    smoothed = log_sum - sum(
+        ((1 - alpha) * int(k == 0) + alpha * prior[k]) * z[k] for k in range(K)
+    )
     errors, rest = z[1 : above + 1], z[above + 1 :]
-    E, R = sum(z[0] - v for v in errors) / sp.Integer(K), sum(z[0] - v for v in rest) / sp.Integer(K)
+    E, R = (
+        sum(z[0] - v for v in errors) / sp.Integer(K),
+        sum(z[0] - v for v in rest) / sp.Integer(K),
+    )
     steps = dict(zip(errors, [z[0] + s for s in sp.symbols("s1:20", positive=True)], strict=False))
     return all_of(
         exact(sp.expand(smoothed - (log_sum - z[0]) - alpha * (R + E)), "==", 0),
@@ -78,7 +104,9 @@ def ls_decomposition_identity(n_classes, above, uniform=True) -> Evidence:
     kind="identity",
     cases=[{"n_classes": 3, "alpha": 0.1}, {"n_classes": 10, "alpha": 0.3}],
     space={"n_classes": Int(2, 100), "alpha": Real(0.001, 0.999)},
-    breaks={"alpha > 1: the label is no maximum at the minimizer of label smoothing": {"alpha": 1.05}},
+    breaks={
+        "alpha > 1: the label is no maximum at the minimizer of label smoothing": {"alpha": 1.05}
+    },
 )
 def maxsup_convex_same_single_sample_optimum(n_classes, alpha) -> Evidence:
     K, a = n_classes, Fraction(alpha)
@@ -104,10 +132,20 @@ def _(ax, runs: Runs) -> None:
     ax.plot(data["profile"], data["ls"], color=COLOURS[0])
     ax.plot(data["profile"], data["maxsup"], color=COLOURS[1])
     ax.axvline(data["gap"], color=BROKEN, linewidth=0.8)
-    ax.annotate("common minimizer", (data["gap"], 2.6), (-4, 0), textcoords="offset points", color=BROKEN, fontsize=8, ha="right")
+    ax.annotate(
+        "common minimizer",
+        (data["gap"], 2.6),
+        (-4, 0),
+        textcoords="offset points",
+        color=BROKEN,
+        fontsize=8,
+        ha="right",
+    )
     ax.annotate(NAMES["ls"], (-2.9, 2.3), color=COLOURS[0], fontsize=8)
     ax.annotate(NAMES["maxsup"], (-1.7, 4.9), color=COLOURS[1], fontsize=8)
-    ax.set(xlabel=r"label's logit minus the others, K = 10, $\alpha=0.3$", ylabel="loss of one sample")
+    ax.set(
+        xlabel=r"label's logit minus the others, K = 10, $\alpha=0.3$", ylabel="loss of one sample"
+    )
     ax.set_title("Both losses differ on errors only, and share the minimizer")
 
 
@@ -123,16 +161,27 @@ def _(ax, runs: Runs) -> None:
             {"n_classes": 3, "n": 4, "d": 4, "lam": 0.01, "alpha": 0.3},
             {"n_classes": 4, "n": 5, "d": 6, "lam": 2e-3, "alpha": 0.1},
         ],
-        "full": [{"n_classes": 4, "n": 5, "d": 6, "lam": 2e-3, "alpha": a} for a in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)],
+        "full": [
+            {"n_classes": 4, "n": 5, "d": 6, "lam": 2e-3, "alpha": a}
+            for a in (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
+        ],
     },
     space={
         "n_classes": Int(2, 5),
         "n": Int(1, 6),
         "d": Int(lambda p: p["n_classes"] - 1, 6),
         "alpha": Real(0.02, 0.6),
-        "lam": Real(1e-3, lambda p: 0.8 * (1 - p["alpha"]) / (p["n_classes"] * p["n"] ** 0.5), log=True),
+        "lam": Real(
+            1e-3, lambda p: 0.8 * (1 - p["alpha"]) / (p["n_classes"] * p["n"] ** 0.5), log=True
+        ),
     },
-    breaks={"unequal classes and a free bias: label smoothing misfits the small ones": {"largest": 30, "lam": 0.1, "n": 2}},
+    breaks={
+        "unequal classes and a free bias: label smoothing misfits the small ones": {
+            "largest": 30,
+            "lam": 0.1,
+            "n": 2,
+        }
+    },
 )
 def ufm_minimisers_coincide(n_classes, n, d, lam, alpha, seed: int, largest=None) -> Evidence:
     free, counts = largest is not None, [largest or n] + [n] * (n_classes - 1)
@@ -140,16 +189,25 @@ def ufm_minimisers_coincide(n_classes, n, d, lam, alpha, seed: int, largest=None
     smoothed = search_smoothed_ufm(counts, d, lam, lam, alpha, **options)
     optimal = smoothed if free else smoothed_ufm_minimizer(n_classes, n, d, lam, lam, alpha)
     found = search_smoothed_ufm(counts, d, lam, lam, alpha, loss="maxsup", **options)
-    lower = certify_smoothed_ufm(optimal.features, optimal.classifier, counts, lam, lam, alpha, bias=optimal.bias).lower
+    lower = certify_smoothed_ufm(
+        optimal.features, optimal.classifier, counts, lam, lam, alpha, bias=optimal.bias
+    ).lower
     args = (counts, lam, lam, alpha)
-    upper = certify_smoothed_ufm(found.features, found.classifier, *args, loss="maxsup", bias=found.bias).upper
+    upper = certify_smoothed_ufm(
+        found.features, found.classifier, *args, loss="maxsup", bias=found.bias
+    ).upper
     radius = logit_radius(found.logits, optimal.logits, max(upper - lower, 0.0))
     size = smoothed_gap(n_classes, n, lam, lam, alpha)
     centred = [point.logits - point.logits.mean(axis=0) for point in (found, optimal)]
     gaps = [float(point.logits[0, 0] - point.logits[1, 0]) for point in (smoothed, found)]
     return all_of(
         gap(upper, lower, tol=1e-9),
-        equal(*centred, error=radius, scale=size or 1.0, source="radius of the sublevel set, from the certified excess"),
+        equal(
+            *centred,
+            error=radius,
+            scale=size or 1.0,
+            source="radius of the sublevel set, from the certified excess",
+        ),
         data={"alpha": alpha, "gaps": gaps, "K": n_classes, "n": n, "lam": lam},
     )
 
@@ -158,10 +216,22 @@ def ufm_minimisers_coincide(n_classes, n, d, lam, alpha, seed: int, largest=None
 def _(ax, runs: Runs) -> None:
     case = runs[-1].data
     alphas = np.linspace(0, 1, 300)[:-1]
-    ax.plot(alphas, [smoothed_gap(case["K"], case["n"], case["lam"], case["lam"], a) for a in alphas], color=COLOURS[0])
+    ax.plot(
+        alphas,
+        [smoothed_gap(case["K"], case["n"], case["lam"], case["lam"], a) for a in alphas],
+        color=COLOURS[0],
+    )
     for j, (name, marker, size) in enumerate((("ls", "o", 7), ("maxsup", "o", 3.5))):
-        ax.plot([r.data["alpha"] for r in runs], [r.data["gaps"][j] for r in runs], marker, color=COLOURS[j + 1], markersize=size)
-        ax.annotate(f"searched, {NAMES[name]}", (0.42, 4.4 - 0.45 * j), color=COLOURS[j + 1], fontsize=8)
+        ax.plot(
+            [r.data["alpha"] for r in runs],
+            [r.data["gaps"][j] for r in runs],
+            marker,
+            color=COLOURS[j + 1],
+            markersize=size,
+        )
+        ax.annotate(
+            f"searched, {NAMES[name]}", (0.42, 4.4 - 0.45 * j), color=COLOURS[j + 1], fontsize=8
+        )
     ax.annotate(r"$\log(1/t-K+1)$", (0.42, 3.5), color=COLOURS[0], fontsize=8)
     ax.set(xlabel=r"smoothing $\alpha$", ylabel="logit gap of the label")
     ax.set_title("Unconstrained features: one minimizer for both losses")
@@ -188,19 +258,34 @@ def confidence_on_errors(n, d, n_classes, noise, separation, alpha, seed) -> tup
     kind="monotonicity",
     cases={
         "quick": [{"n_classes": 10, "margin": 6.0, "alpha": 0.1, "n": 200}],
-        "full": [{"n_classes": 10, "margin": m, "alpha": 0.3, "n": 600} for m in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)],
+        "full": [
+            {"n_classes": 10, "margin": m, "alpha": 0.3, "n": 600}
+            for m in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
+        ],
     },
     breaks={"the start is no error (time to a lead of 1 instead)": {"margin": -0.5, "lead": 1.0}},
 )
-def misclassified_dynamics_and_confidence(n_classes, margin, alpha, n, seed: int, lead=0.0) -> Evidence:
+def misclassified_dynamics_and_confidence(
+    n_classes, margin, alpha, n, seed: int, lead=0.0
+) -> Evidence:
     kinds = ((alpha, "maxsup", alpha), (0.0, "ls", 0.0), (alpha, "ls", -alpha))
-    times = np.array([correction_time(n_classes, margin, a, loss=loss, lead=lead) for a, loss, _ in kinds])
+    times = np.array(
+        [correction_time(n_classes, margin, a, loss=loss, lead=lead) for a, loss, _ in kinds]
+    )
     confidence = np.array(confidence_on_errors(n, 5, 3, 0.3, 1.0, alpha, seed))
     parts = [at_most(times[:-1], times[1:]), at_most(confidence[::-1][:-1], confidence[::-1][1:])]
     if margin > 0:
         c = np.array([c for _, _, c in kinds])
-        parts.append(at_most(np.append(margin / (2 + c), times), np.append(times, margin / (1 + c)), rounding=1e-9))
-    return all_of(*parts, data={"margin": margin, "times": times, "alpha": alpha, "confidence": confidence})
+        parts.append(
+            at_most(
+                np.append(margin / (2 + c), times),
+                np.append(times, margin / (1 + c)),
+                rounding=1e-9,
+            )
+        )
+    return all_of(
+        *parts, data={"margin": margin, "times": times, "alpha": alpha, "confidence": confidence}
+    )
 
 
 @misclassified_dynamics_and_confidence.panel
@@ -208,12 +293,21 @@ def _(ax, runs: Runs) -> None:
     margins = np.array([run.data["margin"] for run in runs])
     alpha = runs[-1].data["alpha"]
     for j, (name, c, colour) in enumerate(
-        (("max suppression", alpha, COLOURS[1]), ("cross-entropy", 0.0, COLOURS[2]), ("label smoothing", -alpha, COLOURS[0]))
+        (
+            ("max suppression", alpha, COLOURS[1]),
+            ("cross-entropy", 0.0, COLOURS[2]),
+            ("label smoothing", -alpha, COLOURS[0]),
+        )
     ):
-        ax.fill_between(margins, margins / (2 + c), margins / (1 + c), color=colour, alpha=0.12, linewidth=0)
+        ax.fill_between(
+            margins, margins / (2 + c), margins / (1 + c), color=colour, alpha=0.12, linewidth=0
+        )
         ax.plot(margins, [run.data["times"][j] for run in runs], "o-", color=colour, markersize=3)
         ax.annotate(name, (1.1, 9.3 - 1.1 * (2 - j)), color=colour, fontsize=8)
-    ax.set(xlabel=r"lead of the wrong class at the start, $\alpha=0.3$", ylabel="time until the label leads")
+    ax.set(
+        xlabel=r"lead of the wrong class at the start, $\alpha=0.3$",
+        ylabel="time until the label leads",
+    )
     ax.set_title("Errors are corrected soonest under max suppression")
 
 
@@ -240,7 +334,9 @@ def mixture_gradients(X, V, T) -> np.ndarray:
     space={"n": Int(20, 200), "d": Int(1, 10), "n_classes": Int(2, 6), "noise": Real(0.0, 0.5)},
     breaks={"a loss that is not linear in the label": {"gradients": mixture_gradients}},
 )
-def gradient_linear_in_label_variance_identity(n, d, n_classes, noise, seed: int, gradients=label_gradients) -> Evidence:
+def gradient_linear_in_label_variance_identity(
+    n, d, n_classes, noise, seed: int, gradients=label_gradients
+) -> Evidence:
     rng = np.random.default_rng(seed)
     X, y = noisy_classes(n, d, n_classes, noise, 1.0, rng)
     V, Y = 0.3 * rng.standard_normal((n_classes, d)), np.eye(n_classes)[:, y]
@@ -249,7 +345,9 @@ def gradient_linear_in_label_variance_identity(n, d, n_classes, noise, seed: int
     thetas = np.append(np.linspace(0, 1, 11), 1 / (1 + moments.delta))
     smoothed = [gradients(X, V, (1 - t) * Y + t / n_classes) for t in thetas]
     measured = np.array([np.sum((g - mean) ** 2) / n for g in smoothed])
-    bound = np.append([moments.bound(t) for t in thetas[:-1]], 2 * moments.uniform / (1 + moments.delta))
+    bound = np.append(
+        [moments.bound(t) for t in thetas[:-1]], 2 * moments.uniform / (1 + moments.delta)
+    )
     return all_of(
         equal(
             measured,
@@ -258,7 +356,13 @@ def gradient_linear_in_label_variance_identity(n, d, n_classes, noise, seed: int
             source="rounding of sums of n d terms",
         ),
         at_most(measured, bound),
-        data={"theta": thetas, "measured": measured, "bound": bound, "moments": moments, "noise": noise},
+        data={
+            "theta": thetas,
+            "measured": measured,
+            "bound": bound,
+            "moments": moments,
+            "noise": noise,
+        },
     )
 
 
@@ -280,7 +384,12 @@ def _(ax, runs: Runs) -> None:
         ha="right",
     )
     ax.annotate(
-        "bound (dashed)", (0.4, data["moments"].bound(0.4)), (4, 4), textcoords="offset points", color=COLOURS[0], fontsize=8
+        "bound (dashed)",
+        (0.4, data["moments"].bound(0.4)),
+        (4, 4),
+        textcoords="offset points",
+        color=COLOURS[0],
+        fontsize=8,
     )
     ax.annotate(
         r"$-\log t^\top p$ instead",
@@ -334,15 +443,27 @@ def descents(d, n_classes, step, steps, repetitions, seed, every=1):
 def lsr_bound_vs_truth(d, n_classes, repetitions, steps, seed: int, step=1.0) -> Evidence:
     runs, eta, sigma2, delta = descents(d, n_classes, step, steps, repetitions, seed)
     means = np.array([[r.squared_gradients.mean() for r in pair] for pair in runs])
-    sharp = [[2 * (r.first_value - r.last_value) / (eta * steps) + r.noise.mean() for r in pair] for pair in runs]
+    sharp = [
+        [2 * (r.first_value - r.last_value) / (eta * steps) + r.noise.mean() for r in pair]
+        for pair in runs
+    ]
     bounds = 2 * runs[0][0].first_value / (eta * steps) + np.array([sigma2, 2 * delta * sigma2])
-    parts = [sample_mean(means, bounds, relation="upper"), sample_mean(means - sharp, np.zeros(2), relation="upper")]
+    parts = [
+        sample_mean(means, bounds, relation="upper"),
+        sample_mean(means - sharp, np.zeros(2), relation="upper"),
+    ]
     for scale, loser in ((1.0, 0), (0.01, 1)):
         late = descents(0, n_classes, scale, 8000, repetitions, seed, 10)[0]
         floors = np.array([[r.squared_gradients[400:].mean() for r in pair] for pair in late])
         ahead = floors[:, 1 - loser] - floors[:, loser]
         # Ten standard errors are more than Student's quantile at level 1e-6 for twelve repetitions.
-        parts.append(at_most(ahead.mean() + 10 * ahead.std(ddof=1) / np.sqrt(repetitions), 0.0, grade=Grade.STATISTICAL))
+        parts.append(
+            at_most(
+                ahead.mean() + 10 * ahead.std(ddof=1) / np.sqrt(repetitions),
+                0.0,
+                grade=Grade.STATISTICAL,
+            )
+        )
     return all_of(*parts)
 
 
@@ -367,29 +488,54 @@ def two_stage_removes_bias(d, n_classes, steps, seed: int, switched=True) -> Evi
     order = rng.integers(y.size, size=steps)
     options = {"theta": 2 * n_classes / (3 * n_classes - 1), "step_size": step}
     switches = {"plain labels": 0, "two stages": steps // 2, "always smoothed": steps}
-    paths = {name: smoothed_sgd(X, y, start, order, switch=s, every=4, **options) for name, s in switches.items()}
+    paths = {
+        name: smoothed_sgd(X, y, start, order, switch=s, every=4, **options)
+        for name, s in switches.items()
+    }
     gradients = {name: run.squared_gradients for name, run in paths.items()}
     part = order[: 3 * steps // 4]
-    ends = [smoothed_sgd(X, y, start, part, switch=s, every=steps, **options).classifier for s in (0, steps // 2)]
+    ends = [
+        smoothed_sgd(X, y, start, part, switch=s, every=steps, **options).classifier
+        for s in (0, steps // 2)
+    ]
     distance = L * np.linalg.norm(ends[1] - ends[0])
     last = gradients["plain labels"][-steps // 16 :]
     measured = gradients["two stages" if switched else "always smoothed"][-steps // 16 :].mean()
     error = np.mean(distance * (2 * np.sqrt(last) + distance)) + 1000 * EPS
     source = "distance of the coupled runs after three quarters, which cannot grow; rounding"
     bias = options["theta"] ** 2 * np.sum((np.bincount(y) / y.size - 1 / n_classes) ** 2)
-    return equal(measured, last.mean(), error=error, source=source, data={"paths": gradients, "bias": bias})
+    return equal(
+        measured, last.mean(), error=error, source=source, data={"paths": gradients, "bias": bias}
+    )
 
 
 @two_stage_removes_bias.panel
 def _(ax, runs: Runs) -> None:
     data = runs[-1].data
-    places = {"plain labels": (25, 0.0016), "two stages": (57, 0.0105), "always smoothed": (60, 0.019)}
-    for (name, path), colour in zip(data["paths"].items(), (COLOURS[2], COLOURS[1], BROKEN), strict=True):
+    places = {
+        "plain labels": (25, 0.0016),
+        "two stages": (57, 0.0105),
+        "always smoothed": (60, 0.019),
+    }
+    for (name, path), colour in zip(
+        data["paths"].items(), (COLOURS[2], COLOURS[1], BROKEN), strict=True
+    ):
         t = (np.arange(100) + 0.5) * path.size / 25
-        ax.semilogy(t, path.reshape(100, -1).mean(axis=1), "." if name == "two stages" else "-", color=colour, linewidth=1)
+        ax.semilogy(
+            t,
+            path.reshape(100, -1).mean(axis=1),
+            "." if name == "two stages" else "-",
+            color=colour,
+            linewidth=1,
+        )
         ax.annotate(name, (t[places[name][0]], places[name][1]), color=colour, fontsize=8)
     ax.axhline(data["bias"], color=COLOURS[0])
-    ax.annotate(r"bias $\theta^2\|\pi-\frac{1}{K}\|^2$", (0.3, 1.5 * data["bias"]), color=COLOURS[0], fontsize=8)
+    ax.annotate(
+        r"bias $\theta^2\|\pi-\frac{1}{K}\|^2$",
+        (0.3, 1.5 * data["bias"]),
+        color=COLOURS[0],
+        fontsize=8,
+    )
     ax.set(
         xlabel="steps; the two stages change in the middle",
         ylabel=r"$\|\nabla F\|^2$, means of blocks (log)",
@@ -407,7 +553,10 @@ def _(ax, runs: Runs) -> None:
     origin="derived",
     kind="identity",
     cases={
-        "quick": [{"n_classes": 5, "n": 2, "d": 8, "own": 4.0, "slope": 1.3, "shift": s, "offset": 2.0} for s in (-4.0, 0.0)],
+        "quick": [
+            {"n_classes": 5, "n": 2, "d": 8, "own": 4.0, "slope": 1.3, "shift": s, "offset": 2.0}
+            for s in (-4.0, 0.0)
+        ],
         "full": [
             {"n_classes": 5, "n": 2, "d": 8, "own": 4.0, "slope": 1.3, "shift": s, "offset": o}
             for o in (2.0, 0.5, 0.0)
@@ -425,10 +574,14 @@ def _(ax, runs: Runs) -> None:
     },
     breaks={"classifier rows with a common part": {"common": 0.5, "offset": 2.0}},
 )
-def dhkd_conflict_direction(n_classes, n, d, own, slope, shift, offset, seed: int, common=0.0) -> Evidence:
+def dhkd_conflict_direction(
+    n_classes, n, d, own, slope, shift, offset, seed: int, common=0.0
+) -> Evidence:
     K, rng = n_classes, np.random.default_rng(seed)
     rotation = np.linalg.qr(rng.standard_normal((d, d)))[0]
-    frame = np.sqrt(own) * simplex_etf(K, d) @ rotation  # means of length sqrt(own), logits own and -own/(K-1)
+    frame = (
+        np.sqrt(own) * simplex_etf(K, d) @ rotation
+    )  # means of length sqrt(own), logits own and -own/(K-1)
     W, y = frame + common * rotation[-1], np.repeat(np.arange(K), n)
     H = np.repeat(frame.T, n, axis=1) + offset * rotation[-1][:, None]
     teacher = slope * np.where(np.eye(K)[:, y] == 1, own, -own / (K - 1)) + shift
@@ -445,17 +598,41 @@ def dhkd_conflict_direction(n_classes, n, d, own, slope, shift, offset, seed: in
 
 @dhkd_conflict_direction.panel
 def _(ax, runs: Runs) -> None:
-    shifts, places = np.linspace(-6, 4, 2001), {2.0: (-3.2, -0.02), 0.5: (-2.5, 0.4), 0.0: (-3.9, -0.95)}
+    shifts, places = (
+        np.linspace(-6, 4, 2001),
+        {2.0: (-3.2, -0.02), 0.5: (-2.5, 0.4), 0.0: (-3.9, -0.95)},
+    )
     case = runs[-1].instance
     K, own, slope = case["n_classes"], case["own"], case["slope"]
-    for offset, colour in zip(dict.fromkeys(run.data["offset"] for run in runs), COLOURS[1:], strict=False):
+    for offset, colour in zip(
+        dict.fromkeys(run.data["offset"] for run in runs), COLOURS[1:], strict=False
+    ):
         rows = [run.data for run in runs if run.data["offset"] == offset]
         ends = [(slope * own + s, -slope * own / (K - 1) + s) for s in shifts]
-        ax.plot(shifts, [collapsed_head_cosines(own, *e, K, np.sqrt(own), offset)[1] for e in ends], color=colour)
-        ax.plot([row["shift"] for row in rows], [row["measured"][1] for row in rows], "o", color=colour, markersize=3)
+        ax.plot(
+            shifts,
+            [collapsed_head_cosines(own, *e, K, np.sqrt(own), offset)[1] for e in ends],
+            color=colour,
+        )
+        ax.plot(
+            [row["shift"] for row in rows],
+            [row["measured"][1] for row in rows],
+            "o",
+            color=colour,
+            markersize=3,
+        )
         text = "features, and\nclassifier" if offset == 0 else "classifier"
-        ax.annotate(rf"{text}, $\|h_G\|={offset:g}$", places.get(offset, (-3.2, 0)), color=colour, fontsize=8)
-    ax.set(xlabel="shift of the teacher's logits", ylabel="cosine of the two gradients", ylim=(-1.1, 1.1))
+        ax.annotate(
+            rf"{text}, $\|h_G\|={offset:g}$",
+            places.get(offset, (-3.2, 0)),
+            color=colour,
+            fontsize=8,
+        )
+    ax.set(
+        xlabel="shift of the teacher's logits",
+        ylabel="cosine of the two gradients",
+        ylim=(-1.1, 1.1),
+    )
     ax.set_title("A mean of the features turns the heads' gradients apart")
 
 

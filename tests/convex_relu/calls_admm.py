@@ -22,10 +22,19 @@ CALLS = {
     },
     admm.train_output_layer: lambda: {"X": X, "y": Y, "beta": 0.3, "directions": U},
     admm.improvement_probability: lambda: {"X": X, "v": 0.1 * Y, "beta": 0.05, "law": "patterns"},
-    admm.improving_patterns: lambda: {"X": X, "v": 0.1 * Y, "beta": 0.05, "patterns": (U @ X.T > 0).astype(float)},
+    admm.improving_patterns: lambda: {
+        "X": X,
+        "v": 0.1 * Y,
+        "beta": 0.05,
+        "patterns": (U @ X.T > 0).astype(float),
+    },
     admm.improvement_tail_bound: lambda: {"n": 4, "n_samples": 20, "psi": 0.3},
     admm.sufficient_samples: lambda: {"n": 4, "psi": 0.1, "xi": 0.1},
-    admm.random_first_layer_bound: lambda: {"optimum": train(X, Y, 0.3), "n_directions": 100, "xi": 0.01},
+    admm.random_first_layer_bound: lambda: {
+        "optimum": train(X, Y, 0.3),
+        "n_directions": 100,
+        "xi": 0.01,
+    },
 }
 
 ACCEPTS = {admm.train_admm: {"penalty": {"none"}}}

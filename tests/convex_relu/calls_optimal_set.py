@@ -7,7 +7,9 @@ from theorylab.convex_relu.certificates import Network
 
 X = np.array([[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]])
 Y = np.array([0.5, -1.0, 0.3])
-NETWORK = Network(np.array([[1.0, 0.0], [0.5, 0.5], [0.0, -1.0], [2.0, 0.1]]), np.array([1.0, 0.5, -1.0, 0.3]))
+NETWORK = Network(
+    np.array([[1.0, 0.0], [0.5, 0.5], [0.0, -1.0], [2.0, 0.1]]), np.array([1.0, 0.5, -1.0, 0.3])
+)
 OPTIMAL = module.find_optimal_set(X, Y, 0.1)
 
 CALLS = {

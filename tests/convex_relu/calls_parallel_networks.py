@@ -12,7 +12,13 @@ A = np.array([0.6, 0.8])
 RELU = ((np.array([[0.6, -0.6], [0.8, -0.8]]), np.eye(2), np.array([[1.0], [-1.0]])),)
 
 CALLS = {
-    pn.linear_minimum_norm: lambda: {"X": X, "Y": Y, "depth": 3, "architecture": "parallel", "penalty": "power"},
+    pn.linear_minimum_norm: lambda: {
+        "X": X,
+        "Y": Y,
+        "depth": 3,
+        "architecture": "parallel",
+        "penalty": "power",
+    },
     pn.rank_one_relu_minimum_norm: lambda: {
         "c": C,
         "a": A,

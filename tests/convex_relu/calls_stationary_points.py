@@ -19,8 +19,20 @@ CALLS = {
         "max_steps": 20,
         "tol": 1e-6,
     },
-    module.local_minimum: lambda: {"X": X, "y": Y, "beta": 0.1, "network": NETWORK, "max_steps": 50},
-    module.certify_subsampled: lambda: {"X": X, "y": Y, "beta": 0.1, "network": NETWORK, "cells": "all"},
+    module.local_minimum: lambda: {
+        "X": X,
+        "y": Y,
+        "beta": 0.1,
+        "network": NETWORK,
+        "max_steps": 50,
+    },
+    module.certify_subsampled: lambda: {
+        "X": X,
+        "y": Y,
+        "beta": 0.1,
+        "network": NETWORK,
+        "cells": "all",
+    },
 }
 
 ACCEPTS = {module.gradient_descent: {"step_size": {"none"}}}

@@ -12,7 +12,14 @@ ATOMS = np.array([[1.0, 0.5], [0.0, 2.0], [1.0, 1.0]])
 CALLS = {
     uv.fit_penalized_biases: lambda: {"x": X, "y": Y, "beta": 0.3, "tol": 1e-10, "max_iter": 100},
     uv.certificate_knots: lambda: {"x": X, "residual": Y / 10, "beta": 0.3, "tol": 1e-9},
-    uv.mean_field_fit: lambda: {"x": X, "y": Y, "beta": 0.3, "temperature": 0.1, "tol": 1e-10, "max_iter": 100},
+    uv.mean_field_fit: lambda: {
+        "x": X,
+        "y": Y,
+        "beta": 0.3,
+        "temperature": 0.1,
+        "tol": 1e-10,
+        "max_iter": 100,
+    },
     uv.sample_particles: lambda: {
         "x": X,
         "y": Y,

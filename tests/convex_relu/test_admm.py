@@ -30,7 +30,9 @@ def dense_step(X, y, beta, rho, patterns, state, cones=True):
     """One iteration with every matrix written out."""
     (P, n), d = patterns.shape, X.shape[1]
     masks = np.vstack([patterns, patterns]).astype(float)
-    A = np.hstack([s * m[:, None] * X for s, m in zip(np.repeat([1.0, -1.0], P), masks, strict=True)])
+    A = np.hstack(
+        [s * m[:, None] * X for s, m in zip(np.repeat([1.0, -1.0], P), masks, strict=True)]
+    )
     B = np.zeros((2 * P * (d + n), 2 * P * d))
     for b, mask in enumerate(masks):
         rows = slice(b * (d + n), (b + 1) * (d + n))
@@ -59,7 +61,10 @@ def test_value_is_that_of_exact_training(n, d):
 def test_sampled_patterns_solve_the_restricted_program():
     X, y = data(3, 12, 3)
     patterns = sample_arrangements(X, 8, rng=np.random.default_rng(0))
-    found, exact = train_admm(X, y, 0.3, arrangements=patterns), train(X, y, 0.3, arrangements=patterns)
+    found, exact = (
+        train_admm(X, y, 0.3, arrangements=patterns),
+        train(X, y, 0.3, arrangements=patterns),
+    )
     assert found.objective == pytest.approx(exact.objective, rel=1e-7)
     assert found.objective > train(X, y, 0.3).objective * (1 + 1e-3)
     signs = np.where(patterns, 1.0, -1.0)
@@ -72,7 +77,9 @@ def test_without_cones_it_is_the_group_lasso():
     V = cp.Variable((2 * len(patterns), 2))
     gates = np.vstack([patterns, -1.0 * patterns])
     fit = cp.sum(cp.multiply(gates, V @ X.T), axis=0) - y
-    value = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(fit) + 0.4 * cp.sum(cp.norm(V, 2, axis=1)))).solve(solver=cp.CLARABEL)
+    value = cp.Problem(
+        cp.Minimize(0.5 * cp.sum_squares(fit) + 0.4 * cp.sum(cp.norm(V, 2, axis=1)))
+    ).solve(solver=cp.CLARABEL)
     found = train_admm(X, y, 0.4, cones=False)
     assert found.objective == pytest.approx(value, rel=1e-6)
     assert found.objective < train(X, y, 0.4).objective
@@ -84,10 +91,15 @@ def test_iterates_are_those_of_the_dense_iteration(cones):
     patterns = enumerate_arrangements(X)
     state = np.zeros((2 * len(patterns), 6))
     with pytest.warns(RuntimeWarning, match="max_iter"):
-        found = [train_admm(X, y, 0.4, penalty=0.7, cones=cones, max_iter=k, tol=1e-15) for k in (1, 2, 30)]
+        found = [
+            train_admm(X, y, 0.4, penalty=0.7, cones=cones, max_iter=k, tol=1e-15)
+            for k in (1, 2, 30)
+        ]
     states = []
     for _ in range(30):
-        states.append(dense_step(X, y, 0.4, 0.7, patterns, state if not states else states[-1], cones))
+        states.append(
+            dense_step(X, y, 0.4, 0.7, patterns, state if not states else states[-1], cones)
+        )
     for result, k in zip(found, (1, 2, 30), strict=True):
         np.testing.assert_allclose(result.state, states[k - 1], atol=1e-12)
     steps = [np.linalg.norm(b - a) for a, b in zip([state, *states], states, strict=False)]
@@ -107,7 +119,9 @@ def test_jacobian_is_the_derivative_of_the_dense_iteration():
     flat = found.state.ravel()
     # Coordinates within h of a kink have no two-sided difference.
     smooth = np.flatnonzero(np.abs(flat) > 10 * h)
-    numeric = np.array([(step(flat + h * e) - step(flat - h * e)) / (2 * h) for e in np.eye(flat.size)[smooth]]).T
+    numeric = np.array(
+        [(step(flat + h * e) - step(flat - h * e)) / (2 * h) for e in np.eye(flat.size)[smooth]]
+    ).T
     np.testing.assert_allclose(found.jacobian[:, smooth], numeric, atol=1e-6)
 
 
@@ -148,7 +162,9 @@ def test_output_layer_is_the_lasso_solution(n, count):
         assert found.objective == pytest.approx(value, rel=1e-9)
         assert found.gap < 1e-10
         np.testing.assert_allclose(found.network(X), features @ found.coefficients, atol=1e-12)
-        assert 0.5 * np.sum((found.network(X) - y) ** 2) + beta * found.network.penalty == pytest.approx(found.objective)
+        assert 0.5 * np.sum(
+            (found.network(X) - y) ** 2
+        ) + beta * found.network.penalty == pytest.approx(found.objective)
 
 
 def test_certificate_of_the_output_layer_bounds_the_true_suboptimality():
@@ -160,7 +176,11 @@ def test_certificate_of_the_output_layer_bounds_the_true_suboptimality():
     for count in (5, 40, 400):
         found = train_output_layer(X, y, 0.3, U[:count])
         assert found.certificate.verify()
-        assert 0 <= found.objective - best.objective * (1 - 1e-9) <= found.objective - found.certificate.dual_objective
+        assert (
+            0
+            <= found.objective - best.objective * (1 - 1e-9)
+            <= found.objective - found.certificate.dual_objective
+        )
         values.append(found.objective)
     assert values == sorted(values, reverse=True)
     with_optimum = train_output_layer(X, y, 0.3, np.vstack([U, best.network.weights]))
@@ -176,10 +196,14 @@ def test_improvement_probability_is_what_a_fine_grid_of_directions_says():
         beta = 0.4 * np.abs(v @ hidden).max()
         violated = np.abs(v @ hidden) > beta
         # Each of at most 4n + 4 ends of an arc is off by at most one grid point.
-        assert improvement_probability(X, v, beta) == pytest.approx(violated.mean(), abs=40 / 40_000)
+        assert improvement_probability(X, v, beta) == pytest.approx(
+            violated.mean(), abs=40 / 40_000
+        )
         cell = 2.0 ** np.arange(7) @ (X @ U.T > 0)
         by_cell = np.isin(cell, np.unique(cell[violated])).mean()
-        assert improvement_probability(X, v, beta, law="patterns") == pytest.approx(by_cell, abs=40 / 40_000)
+        assert improvement_probability(X, v, beta, law="patterns") == pytest.approx(
+            by_cell, abs=40 / 40_000
+        )
     assert improvement_probability(X, np.zeros(7), beta) == 0
 
 
@@ -216,7 +240,9 @@ def test_sample_sizes_and_tail():
         assert improvement_tail_bound(n, count, psi) <= xi
         assert improvement_tail_bound(n, count, psi) == pytest.approx(binom.cdf(n - 1, count, psi))
     assert improvement_tail_bound(5, 4, 0.2) == 1
-    assert sufficient_samples(200, 0.1, 0.1) / sufficient_samples(100, 0.1, 0.1) == pytest.approx(2, rel=0.05)
+    assert sufficient_samples(200, 0.1, 0.1) / sufficient_samples(100, 0.1, 0.1) == pytest.approx(
+        2, rel=0.05
+    )
 
 
 def test_value_bound_covers_what_happens():
@@ -226,7 +252,10 @@ def test_value_bound_covers_what_happens():
     bounds = [random_first_layer_bound(best, count, 0.5) for count in (50, 500, 5000)]
     assert bounds[0] > bounds[1] > bounds[2]
     for count, bound in zip((50, 500), bounds, strict=False):
-        excess = [train_output_layer(X, y, 0.5, rng.normal(size=(count, 2))).objective - best.objective for _ in range(20)]
+        excess = [
+            train_output_layer(X, y, 0.5, rng.normal(size=(count, 2))).objective - best.objective
+            for _ in range(20)
+        ]
         # At risk 1/2, all of 20 failing has probability 1e-6.
         assert min(excess) <= bound
     # The argument of the bound itself: neurons moved by the allowed angle.
@@ -241,7 +270,10 @@ def test_value_bound_covers_what_happens():
             ]
         )
         output = np.maximum(X @ turned.T, 0) @ best.network.output_weights
-        assert 0.5 * np.sum((output - y) ** 2) + 0.5 * best.network.penalty - best.objective <= bounds[1] + 1e-12
+        assert (
+            0.5 * np.sum((output - y) ** 2) + 0.5 * best.network.penalty - best.objective
+            <= bounds[1] + 1e-12
+        )
 
 
 def test_bad_input_is_named():

@@ -22,14 +22,17 @@ def by_linear_programs(X):
         pattern = np.ones(n, dtype=bool)
         pattern[~zero] = signs
         rows = np.where(pattern, 1.0, -1.0)[~zero, None] * X[~zero]
-        result = linprog(np.zeros(d), A_ub=-rows, b_ub=-np.ones(len(rows)), bounds=(None, None), method="highs")
+        result = linprog(
+            np.zeros(d), A_ub=-rows, b_ub=-np.ones(len(rows)), bounds=(None, None), method="highs"
+        )
         if result.status == 0:
             found.add(pattern.tobytes())
     return found
 
 
 def degenerate(rng):
-    """Small integer data with zero, repeated, proportional and opposite rows, dependent columns or fewer rows than columns."""
+    """Small integer data with zero, repeated, proportional and opposite rows, dependent columns or
+    fewer rows than columns."""
     n, d = int(rng.integers(1, 8)), int(rng.integers(1, 5))
     X = rng.integers(-2, 3, size=(n, d)).astype(float)
     if n > 2:
@@ -54,7 +57,9 @@ def test_degenerate_data_against_linear_programs_long(seed):
     test_degenerate_data_against_linear_programs(seed)
 
 
-@pytest.mark.parametrize(("n", "d"), [(1, 1), (7, 1), (9, 2), (11, 3), (9, 4), (8, 5), (3, 6), (40, 3), (14, 6)])
+@pytest.mark.parametrize(
+    ("n", "d"), [(1, 1), (7, 1), (9, 2), (11, 3), (9, 4), (8, 5), (3, 6), (40, 3), (14, 6)]
+)
 def test_general_position(n, d):
     rng = np.random.default_rng(n + 100 * d)
     X = rng.standard_normal((n, d))
@@ -69,10 +74,13 @@ def test_general_position(n, d):
 
 
 def test_last_bit_decides():
-    plane = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.0, 1.0]])
+    plane = np.array(
+        [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 1.0, 0.0], [1.0, 2.0, 0.0], [0.0, 0.0, 1.0]]
+    )
     nearly = plane.copy()
     nearly[2, 2] = 2.0**-80
-    # Four concurrent lines and a transversal; lifting one row makes a triangle too thin for any floating-point test.
+    # Four concurrent lines and a transversal; lifting one row makes a triangle too thin for any
+    # floating-point test.
     assert len(enumerate_arrangements(plane)) == 16
     assert len(enumerate_arrangements(nearly)) == 20
     proportional = np.array([[0.1, 0.3], [0.3, 0.9], [1.0, -1.0]])
@@ -91,14 +99,18 @@ def test_invariances(d):
     scaled = np.exp2(rng.integers(-5, 6, size=len(X)))[:, None] * X
     assert as_set(enumerate_arrangements(scaled)) == as_set(patterns)
     order = rng.permutation(len(X))
-    assert as_set(enumerate_arrangements(X[order])) == as_set(np.ascontiguousarray(patterns[:, order]))
+    assert as_set(enumerate_arrangements(X[order])) == as_set(
+        np.ascontiguousarray(patterns[:, order])
+    )
     shear = np.eye(d) + np.triu(rng.integers(-2, 3, size=(d, d)), 1)
     assert as_set(enumerate_arrangements(X @ shear)) == as_set(patterns)
     flipped = X * np.where(np.arange(len(X)) == 0, -1.0, 1.0)[:, None]
     expected = patterns ^ (np.arange(len(X)) == 0)
     assert as_set(enumerate_arrangements(flipped)) == as_set(expected)
     repeated = np.vstack([X, X[:1], -X[:1], np.zeros((1, d))])
-    expected = np.column_stack([patterns, patterns[:, 0], ~patterns[:, 0], np.ones(len(patterns), dtype=bool)])
+    expected = np.column_stack(
+        [patterns, patterns[:, 0], ~patterns[:, 0], np.ones(len(patterns), dtype=bool)]
+    )
     assert as_set(enumerate_arrangements(repeated)) == as_set(expected)
 
 
@@ -123,4 +135,6 @@ def test_samples():
 
 def test_samples_reach_every_cell_of_positive_angle():
     X = np.random.default_rng(3).standard_normal((5, 2))
-    assert as_set(sample_arrangements(X, 20000, rng=np.random.default_rng(0))) == as_set(enumerate_arrangements(X))
+    assert as_set(sample_arrangements(X, 20000, rng=np.random.default_rng(0))) == as_set(
+        enumerate_arrangements(X)
+    )

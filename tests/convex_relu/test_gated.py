@@ -4,13 +4,21 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from theorylab.convex_relu import GatedStatus, enumerate_arrangements, sample_arrangements, train, train_gated
+from theorylab.convex_relu import (
+    GatedStatus,
+    enumerate_arrangements,
+    sample_arrangements,
+    train,
+    train_gated,
+)
 
 
 def data(seed, n=30, d=4):
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n, d))
-    y = np.maximum(X @ rng.standard_normal((d, 3)), 0) @ rng.standard_normal(3) + 0.1 * rng.standard_normal(n)
+    y = np.maximum(X @ rng.standard_normal((d, 3)), 0) @ rng.standard_normal(
+        3
+    ) + 0.1 * rng.standard_normal(n)
     return X, y, sample_arrangements(X, 25, rng=rng)
 
 
@@ -28,7 +36,11 @@ def test_against_a_conic_solver(loss, factor):
     result = train_gated(X, y, beta, gates, loss=loss)
     W = cp.Variable((len(gates), X.shape[1]))
     f = cp.sum(cp.multiply(gates.T.astype(float), X @ W.T), axis=1)
-    value = 0.5 * cp.sum_squares(f - y) if loss == "squared" else cp.sum(cp.logistic(-cp.multiply(y, f)))
+    value = (
+        0.5 * cp.sum_squares(f - y)
+        if loss == "squared"
+        else cp.sum(cp.logistic(-cp.multiply(y, f)))
+    )
     problem = cp.Problem(cp.Minimize(value + beta * cp.sum(cp.norm(W, axis=1))))
     problem.solve(solver=cp.CLARABEL)
     assert result.gap <= 1e-8
@@ -49,7 +61,9 @@ def test_optimality_conditions():
     lengths = np.linalg.norm(result.weights, axis=1, keepdims=True)
     active = lengths[:, 0] > 0
     # A gap of 1e-12 leaves errors of its square root in the slopes.
-    assert np.allclose(slopes[active], beta * result.weights[active] / lengths[active], atol=1e-5 * beta)
+    assert np.allclose(
+        slopes[active], beta * result.weights[active] / lengths[active], atol=1e-5 * beta
+    )
     assert np.all(np.linalg.norm(slopes[~active], axis=1) <= beta * (1 + 1e-5))
 
 

@@ -1,4 +1,5 @@
-"""The pruning program against cvxpy, recovery against exhaustive supports, the statistical dimension against quadrature."""
+"""The pruning program against cvxpy, recovery against exhaustive supports, the statistical
+dimension against quadrature."""
 
 from itertools import combinations
 
@@ -119,7 +120,9 @@ def test_linear_programs_are_feasible_and_no_longer_than_the_truth():
     np.testing.assert_allclose(np.maximum(X @ u, 0), np.maximum(X @ w, 0), atol=1e-8)
     assert np.abs(u).sum() <= np.abs(w).sum() + 1e-9
     least = cp.Variable(8)
-    value = cp.Problem(cp.Minimize(cp.norm1(least)), [X[:4] @ least == X[:4] @ w]).solve(solver=cp.CLARABEL)
+    value = cp.Problem(cp.Minimize(cp.norm1(least)), [X[:4] @ least == X[:4] @ w]).solve(
+        solver=cp.CLARABEL
+    )
     assert np.abs(basis_pursuit(X[:4], X[:4] @ w)).sum() == pytest.approx(value, rel=1e-6)
     assert not recover_neuron(np.ones((2, 1)), [-1.0]).any()
     with pytest.raises(ValueError, match="b: expected a vector in the range of A"):
@@ -150,7 +153,9 @@ def test_mixture_of_recovery_probabilities():
     assert mixed_recovery_probability([0.0, 0.5, 1.0]) == pytest.approx(0.5)
     step = np.arange(11) >= 5
     flips = np.random.default_rng(0).integers(0, 2, size=(200000, 10)).sum(axis=1)
-    assert mixed_recovery_probability(step.astype(float)) == pytest.approx(np.mean(flips >= 5), abs=5e-3)
+    assert mixed_recovery_probability(step.astype(float)) == pytest.approx(
+        np.mean(flips >= 5), abs=5e-3
+    )
 
 
 def test_errors_propagate_within_the_bound():
@@ -176,4 +181,6 @@ def test_errors_propagate_within_the_bound():
 
 def test_the_bound_is_attained_by_identity_layers():
     np.testing.assert_allclose(error_propagation_bound([np.eye(2)] * 3, [1.0, 2.0, 3.0]), [1, 3, 6])
-    np.testing.assert_allclose(error_propagation_bound([np.eye(2), 2 * np.eye(2)], [1.0, 0.0]), [1, 2])
+    np.testing.assert_allclose(
+        error_propagation_bound([np.eye(2), 2 * np.eye(2)], [1.0, 0.0]), [1, 2]
+    )

@@ -12,7 +12,14 @@ from scipy.linalg import null_space
 from scipy.spatial import HalfspaceIntersection
 
 from theorylab.convex_relu import enumerate_arrangements, train, zero_threshold
-from theorylab.convex_relu._faces import cells_containing, curvature, locate, merge, neurons_of, tangents
+from theorylab.convex_relu._faces import (
+    cells_containing,
+    curvature,
+    locate,
+    merge,
+    neurons_of,
+    tangents,
+)
 from theorylab.convex_relu.certificates import Network, certify
 from theorylab.convex_relu.optimal_set import (
     OptimalSetStatus,
@@ -84,17 +91,20 @@ def echelon(rows):
 
 
 def exact_minimal_supports():
-    """Supports of the vertices of {c >= 0: A c = 1} for the octagon, exactly; the rank, 5, bounds their size.
+    """Supports of the vertices of {c >= 0: A c = 1} for the octagon, exactly; the rank, 5, bounds
+    their size.
 
-    The eight active directions lie midway between the corners; their outputs are proportional to (1, 1 + sqrt 2, 1 + sqrt 2, 1).
-    """
+    The eight active directions lie midway between the corners; their outputs are proportional to
+    (1, 1 + sqrt 2, 1 + sqrt 2, 1)."""
     profile = [Root2(1), Root2(1, 1), Root2(1, 1), Root2(1)] + [Root2(0)] * 4
     atoms = [[profile[(i - k + 1) % 8] for k in range(8)] for i in range(8)]
     supports = set()
     for size in range(1, 6):
         for subset in combinations(range(8), size):
             rows = [[row[k] for k in subset] + [Root2(1)] for row in atoms]
-            if echelon(rows) == list(range(size)) and all(rows[i][-1].sign > 0 for i in range(size)):
+            if echelon(rows) == list(range(size)) and all(
+                rows[i][-1].sign > 0 for i in range(size)
+            ):
                 supports.add(subset)
     rank = len(echelon([list(row) for row in atoms]))
     return supports, rank
@@ -122,12 +132,19 @@ def test_vertices_agree_with_qhull(sides):
     centre = np.full(sides, optimal.total / sides)
     null = null_space(optimal.atoms, rcond=1e-9)
     if null.shape[1] == 1:
-        expected = [centre + t * null[:, 0] for t in (1 / np.max(-null[:, 0] / centre), -1 / np.max(null[:, 0] / centre))]
+        expected = [
+            centre + t * null[:, 0]
+            for t in (1 / np.max(-null[:, 0] / centre), -1 / np.max(null[:, 0] / centre))
+        ]
     else:
         hull = HalfspaceIntersection(np.column_stack([-null, -centre]), np.zeros(null.shape[1]))
         points = np.unique(np.round(centre + hull.intersections @ null.T, 7) + 0.0, axis=0)
         # Where many facets meet Qhull also returns points inside faces, of dependent support.
-        expected = [c for c in points if np.linalg.matrix_rank(optimal.atoms[:, c > 1e-6], tol=1e-8) == np.sum(c > 1e-6)]
+        expected = [
+            c
+            for c in points
+            if np.linalg.matrix_rank(optimal.atoms[:, c > 1e-6], tol=1e-8) == np.sum(c > 1e-6)
+        ]
     rows = vertices(optimal)
     assert len(rows) == len(expected)
     for row in expected:
@@ -162,7 +179,9 @@ def full_program(X, y, beta, patterns):
 def test_optimum_agrees_with_the_full_convex_program(seed):
     X, y = gaussian(6, 2, seed)
     beta = 0.3 * zero_threshold(X, y)
-    prediction, _, constraints, goal = full_program(X, y, beta, enumerate_arrangements(X).astype(float))
+    prediction, _, constraints, goal = full_program(
+        X, y, beta, enumerate_arrangements(X).astype(float)
+    )
     value = cp.Problem(cp.Minimize(goal), constraints).solve(solver=cp.CLARABEL)
     optimal = find_optimal_set(X, y, beta)
     networks = minimal_networks(optimal)
@@ -179,20 +198,27 @@ def test_weight_ranges_agree_with_the_full_convex_program():
     optimal = find_optimal_set(X, y, beta)
     patterns = enumerate_arrangements(X).astype(float)
     prediction, norms, constraints, _ = full_program(X, y, beta, patterns)
-    # Among the optimal solutions, the most and the least that the cells containing a direction can carry.
+    # Among the optimal solutions, the most and the least that the cells containing a direction can
+    # carry.
     direction, sign, span = optimal.directions[0], optimal.signs[0], optimal.weight_ranges[0]
     holds = [np.all((2 * p - 1) * (X @ direction) >= -1e-9) for p in patterns]
     counted = [h and s == sign for h in holds for s in (1, -1)]
     blocks = [norm for norm, c in zip(norms, counted, strict=True) if c]
     rest = sum(norm for norm, c in zip(norms, counted, strict=True) if not c)
-    constraints = [*constraints, prediction == optimal.fit, sum(norms) <= optimal.total * (1 + 1e-7)]
+    constraints = [
+        *constraints,
+        prediction == optimal.fit,
+        sum(norms) <= optimal.total * (1 + 1e-7),
+    ]
     least = cp.Problem(cp.Minimize(sum(blocks)), constraints).solve(solver=cp.CLARABEL)
     most = optimal.total - cp.Problem(cp.Minimize(rest), constraints).solve(solver=cp.CLARABEL)
     assert least == pytest.approx(span[0], abs=2e-3)
     assert most == pytest.approx(span[1], abs=2e-3)
 
 
-@pytest.mark.parametrize(("loss", "bias"), [("logistic", False), ("logistic", True), ("squared", True)])
+@pytest.mark.parametrize(
+    ("loss", "bias"), [("logistic", False), ("logistic", True), ("squared", True)]
+)
 def test_other_losses_and_biases(loss, bias):
     X, y = gaussian(7, 2, 3)
     y = np.sign(y) if loss == "logistic" else y
@@ -211,9 +237,14 @@ def test_restricted_patterns():
     X, y = gaussian(8, 2, 0)
     patterns = enumerate_arrangements(X)[::3]
     optimal = find_optimal_set(X, y, 0.1, arrangements=patterns)
-    inside = [any(np.all((2 * p - 1) * (X @ u) >= -1e-9) for p in patterns.astype(int)) for u in optimal.directions]
+    inside = [
+        any(np.all((2 * p - 1) * (X @ u) >= -1e-9) for p in patterns.astype(int))
+        for u in optimal.directions
+    ]
     assert all(inside)
-    assert objective(X, y, 0.1, optimal.network(vertices(optimal)[0])) == pytest.approx(optimal.training.objective, rel=1e-9)
+    assert objective(X, y, 0.1, optimal.network(vertices(optimal)[0])) == pytest.approx(
+        optimal.training.objective, rel=1e-9
+    )
 
 
 def test_zero_network_is_the_only_optimum_above_the_threshold():
@@ -263,7 +294,9 @@ def test_pruned_polygon_keeps_its_penalty():
     start = optimal.network(vertices(optimal).mean(axis=0))
     assert not is_minimal(X, start)
     pruned = optimal_pruning(X, start)
-    assert objective(X, y, 0.3, pruned.network) == pytest.approx(optimal.training.objective, rel=1e-12)
+    assert objective(X, y, 0.3, pruned.network) == pytest.approx(
+        optimal.training.objective, rel=1e-12
+    )
     assert is_minimal(X, pruned.network)
 
 
@@ -290,7 +323,8 @@ def test_sensitivity_on_an_orthogonal_design_in_closed_form():
 
 
 @pytest.mark.parametrize(
-    ("loss", "bias", "seed"), [("squared", True, 0), ("logistic", False, 1), ("logistic", True, 2), ("squared", False, 3)]
+    ("loss", "bias", "seed"),
+    [("squared", True, 0), ("logistic", False, 1), ("logistic", True, 2), ("squared", False, 3)],
 )
 def test_sensitivity_agrees_with_differences(loss, bias, seed):
     X, y = gaussian(8, 2, seed)

@@ -1,4 +1,5 @@
-"""Closed forms against semidefinite programs, constrained local search, polynomial roots and exact arithmetic."""
+"""Closed forms against semidefinite programs, constrained local search, polynomial roots and exact
+arithmetic."""
 
 from itertools import pairwise
 
@@ -19,7 +20,11 @@ from theorylab.convex_relu.parallel_networks import (
     shrinkage_jump,
 )
 
-FORMS = [(architecture, penalty) for architecture in ("standard", "parallel") for penalty in ("squared", "power")]
+FORMS = [
+    (architecture, penalty)
+    for architecture in ("standard", "parallel")
+    for penalty in ("squared", "power")
+]
 C = np.array([1.0, 2.0, -1.0, 0.5, -0.3])
 
 
@@ -35,9 +40,9 @@ def test_dual_value_is_the_value_of_the_semidefinite_program(depth, architecture
     X, Y = data(depth)
     solution = linear_minimum_norm(X, Y, depth, architecture=architecture, penalty=penalty)
     multiplier = cp.Variable(Y.shape)
-    gauge = cp.Problem(cp.Maximize(cp.sum(cp.multiply(multiplier, Y))), [cp.sigma_max(X.T @ multiplier) <= 1]).solve(
-        solver=cp.CLARABEL
-    )
+    gauge = cp.Problem(
+        cp.Maximize(cp.sum(cp.multiply(multiplier, Y))), [cp.sigma_max(X.T @ multiplier) <= 1]
+    ).solve(solver=cp.CLARABEL)
     expected = depth / 2 * (gauge ** (2 / depth) if penalty == "squared" else gauge)
     assert solution.dual == pytest.approx(expected, rel=1e-6)
     assert np.linalg.norm(X.T @ solution.dual_point, 2) == pytest.approx(1)
@@ -51,7 +56,12 @@ def test_local_search_ends_at_the_linear_primal_value(depth, architecture, penal
     solution = linear_minimum_norm(X, Y, depth, architecture=architecture, penalty=penalty)
     width = 1 if (architecture, penalty) == ("parallel", "power") else 2
     found = search_minimum_norm(
-        X, Y, [width] * (depth - 1), n_branches=2 if architecture == "parallel" else 1, penalty=penalty, n_starts=6
+        X,
+        Y,
+        [width] * (depth - 1),
+        n_branches=2 if architecture == "parallel" else 1,
+        penalty=penalty,
+        n_starts=6,
     )
     assert found.primal == pytest.approx(solution.primal, rel=1e-7)
 
@@ -61,10 +71,18 @@ def test_local_search_ends_at_the_linear_primal_value(depth, architecture, penal
 def test_local_search_ends_at_the_rank_one_relu_primal_value(gamma, architecture, penalty):
     a = np.array([1.2])
     y = np.maximum(C, 0) + gamma * np.maximum(-C, 0)
-    solution = rank_one_relu_minimum_norm(C, a, 1.0, gamma, architecture=architecture, penalty=penalty)
+    solution = rank_one_relu_minimum_norm(
+        C, a, 1.0, gamma, architecture=architecture, penalty=penalty
+    )
     n_branches = 2 if architecture == "parallel" else 1
     found = search_minimum_norm(
-        C[:, None] * a, y[:, None], [3, 2], n_branches=n_branches, activation="relu", penalty=penalty, n_starts=8
+        C[:, None] * a,
+        y[:, None],
+        [3, 2],
+        n_branches=n_branches,
+        activation="relu",
+        penalty=penalty,
+        n_starts=8,
     )
     assert found.primal == pytest.approx(solution.primal, rel=1e-7)
     zero_gap = gamma > 0 or (architecture, penalty) == ("parallel", "power")
@@ -90,21 +108,33 @@ def test_rank_one_relu_values_by_hand():
     opposite = rank_one_relu_minimum_norm(C, [1.0], 1.0, -1.0)
     assert opposite.primal == pytest.approx(3, rel=1e-15)
     assert opposite.dual == pytest.approx(1.5 * 2 ** (2 / 3), rel=1e-15)
-    parallel = rank_one_relu_minimum_norm(C, [1.0], 1.0, -1.0, architecture="parallel", penalty="power")
+    parallel = rank_one_relu_minimum_norm(
+        C, [1.0], 1.0, -1.0, architecture="parallel", penalty="power"
+    )
     assert parallel.primal == pytest.approx(3, rel=1e-15)
     assert parallel.dual == pytest.approx(3, rel=1e-15)
 
 
 @pytest.mark.parametrize(("architecture", "penalty"), FORMS)
-@pytest.mark.parametrize(("alpha", "gamma"), [(1.0, 0.4), (-2.0, 0.7), (-1.0, -1.0), (0.0, 0.5), (0.0, 0.0)])
+@pytest.mark.parametrize(
+    ("alpha", "gamma"), [(1.0, 0.4), (-2.0, 0.7), (-1.0, -1.0), (0.0, 0.5), (0.0, 0.0)]
+)
 def test_rank_one_relu_weights_fit_and_certificate_brackets(alpha, gamma, architecture, penalty):
     a = np.array([0.3, -1.1, 0.4])
-    solution = rank_one_relu_minimum_norm(C, a, alpha, gamma, architecture=architecture, penalty=penalty)
+    solution = rank_one_relu_minimum_norm(
+        C, a, alpha, gamma, architecture=architecture, penalty=penalty
+    )
     fitted = network_output(np.outer(C, a), solution.branches, activation="relu")[:, 0]
-    np.testing.assert_allclose(fitted, alpha * np.maximum(C, 0) + gamma * np.maximum(-C, 0), atol=1e-14)
-    certificate = certify_rank_one_relu(C, a, solution.branches, solution.dual_point, penalty=penalty)
+    np.testing.assert_allclose(
+        fitted, alpha * np.maximum(C, 0) + gamma * np.maximum(-C, 0), atol=1e-14
+    )
+    certificate = certify_rank_one_relu(
+        C, a, solution.branches, solution.dual_point, penalty=penalty
+    )
     assert certificate.lower <= certificate.upper
-    np.testing.assert_allclose([certificate.upper, certificate.lower], [solution.primal, solution.dual], rtol=1e-13)
+    np.testing.assert_allclose(
+        [certificate.upper, certificate.lower], [solution.primal, solution.dual], rtol=1e-13
+    )
     if (architecture, penalty) == ("parallel", "power") or alpha * gamma >= 0:
         assert certificate.relative_gap <= 1e-13
 
@@ -116,7 +146,9 @@ def test_linear_weights_fit_and_certificate_brackets(architecture, penalty):
         solution = linear_minimum_norm(X, Y, depth, architecture=architecture, penalty=penalty)
         np.testing.assert_allclose(network_output(X, solution.branches), Y, atol=1e-12)
         certificate = certify_linear(X, solution.branches, solution.dual_point, penalty=penalty)
-        np.testing.assert_allclose([certificate.upper, certificate.lower], [solution.primal, solution.dual], rtol=1e-12)
+        np.testing.assert_allclose(
+            [certificate.upper, certificate.lower], [solution.primal, solution.dual], rtol=1e-12
+        )
         if depth == 2 or (architecture, penalty) == ("parallel", "power"):
             assert certificate.relative_gap <= 1e-12
 
@@ -126,7 +158,9 @@ def test_no_network_beats_the_certified_bound_of_its_own_outputs():
     for _ in range(40):
         depth, width, n_branches = rng.integers(2, 5), rng.integers(1, 4), rng.integers(1, 4)
         widths = [3, *[width] * (depth - 1), 2]
-        branches = [[rng.normal(size=shape) for shape in pairwise(widths)] for _ in range(n_branches)]
+        branches = [
+            [rng.normal(size=shape) for shape in pairwise(widths)] for _ in range(n_branches)
+        ]
         X = rng.normal(size=(5, 3))
         best = linear_minimum_norm(X, network_output(X, branches), int(depth)).dual_point
         for penalty in ("squared", "power"):
@@ -155,9 +189,13 @@ def test_values_scale_and_ignore_rotations_and_spare_inputs(architecture, penalt
     exponent = 2 / 3 if penalty == "squared" else 1
     scaled = linear_minimum_norm(X, 5 * Y, 3, **options)
     turned = linear_minimum_norm(X @ np.linalg.qr(rng.normal(size=(3, 3)))[0], Y, 3, **options)
-    padded = linear_minimum_norm(np.hstack([X, np.zeros((4, 2))]), np.hstack([Y, np.zeros((4, 1))]), 3, **options)
+    padded = linear_minimum_norm(
+        np.hstack([X, np.zeros((4, 2))]), np.hstack([Y, np.zeros((4, 1))]), 3, **options
+    )
     for other, factor in ((scaled, 5**exponent), (turned, 1), (padded, 1)):
-        np.testing.assert_allclose([other.primal, other.dual], factor * np.array([base.primal, base.dual]), rtol=1e-10)
+        np.testing.assert_allclose(
+            [other.primal, other.dual], factor * np.array([base.primal, base.dual]), rtol=1e-10
+        )
 
 
 def test_rank_one_targets_leave_no_gap():
@@ -189,7 +227,9 @@ def test_shrinkage_is_the_best_root_of_the_stationarity_polynomial(depth):
         coefficients[depth] -= target
         coefficients[-1] += beta
         roots = np.roots(coefficients)
-        candidates = np.append(roots[(abs(roots.imag) < 1e-9) & (roots.real > 0)].real ** depth, 0.0)
+        candidates = np.append(
+            roots[(abs(roots.imag) < 1e-9) & (roots.real > 0)].real ** depth, 0.0
+        )
         values = 0.5 * (candidates - target) ** 2 + beta * depth / 2 * candidates ** (2 / depth)
         assert found == pytest.approx(candidates[values.argmin()], abs=1e-9)
 
@@ -198,9 +238,13 @@ def test_shrinkage_is_the_best_root_of_the_stationarity_polynomial(depth):
 def test_both_sides_of_the_jump_have_equal_value_at_the_threshold(depth):
     jump = shrinkage_jump(0.7, depth)
     at_zero = 0.5 * jump.threshold**2
-    at_height = 0.5 * (jump.height - jump.threshold) ** 2 + 0.7 * depth / 2 * jump.height ** (2 / depth)
+    at_height = 0.5 * (jump.height - jump.threshold) ** 2 + 0.7 * depth / 2 * jump.height ** (
+        2 / depth
+    )
     assert at_height == pytest.approx(at_zero, rel=1e-14)
-    below, above = shrink_singular_values(jump.threshold * np.array([1 - 1e-9, 1 + 1e-9]), 0.7, depth)
+    below, above = shrink_singular_values(
+        jump.threshold * np.array([1 - 1e-9, 1 + 1e-9]), 0.7, depth
+    )
     assert below == 0
     assert above == pytest.approx(jump.height, rel=1e-8)
 
@@ -213,11 +257,19 @@ def test_shrinkage_is_what_weight_decay_does_to_a_factorized_matrix():
         A, B, D = theta.reshape(3, 3, 3)
         residual = A @ B @ D - target
         gradient = [residual @ (B @ D).T, A.T @ residual @ D.T, (A @ B).T @ residual]
-        return 0.5 * np.sum(residual**2) + beta / 2 * theta @ theta, (np.stack(gradient) + beta * theta.reshape(3, 3, 3)).ravel()
+        return 0.5 * np.sum(residual**2) + beta / 2 * theta @ theta, (
+            np.stack(gradient) + beta * theta.reshape(3, 3, 3)
+        ).ravel()
 
     best = min(
         (
-            minimize(objective, rng.normal(size=27), jac=True, method="L-BFGS-B", options={"maxiter": 3000, "ftol": 1e-15})
+            minimize(
+                objective,
+                rng.normal(size=27),
+                jac=True,
+                method="L-BFGS-B",
+                options={"maxiter": 3000, "ftol": 1e-15},
+            )
             for _ in range(10)
         ),
         key=lambda result: result.fun,

@@ -62,17 +62,28 @@ def test_attack_beats_a_grid_by_no_more_than_the_grid_can_miss(ball, d, count):
         X, labels, y = data(seed, 3, d)
         eps = (0.3, 1.0)[seed % 2]
         points = grid(d, eps, ball, count)
-        lipschitz = np.abs(network.output_weights) @ np.linalg.norm(network.weights, axis=1) + np.linalg.norm(network.linear)
-        # Every point of the ball is within this distance of the grid (the map onto the round ball at most doubles distances).
+        lipschitz = np.abs(network.output_weights) @ np.linalg.norm(
+            network.weights, axis=1
+        ) + np.linalg.norm(network.linear)
+        # Every point of the ball is within this distance of the grid (the map onto the round ball
+        # at most doubles distances).
         miss = lipschitz * 2 * np.sqrt(d) * eps / (count - 1)
         for loss, target in (("hinge", labels), ("squared", y)):
             attack = worst_case(network, X, target, eps, loss=loss, ball=ball)
-            sizes = np.linalg.norm(attack.perturbations, ord=np.inf if ball == "linf" else 2, axis=1)
+            sizes = np.linalg.norm(
+                attack.perturbations, ord=np.inf if ball == "linf" else 2, axis=1
+            )
             assert np.all(sizes <= eps * (1 + 1e-12))
-            np.testing.assert_allclose(network(X + attack.perturbations), attack.outputs, rtol=1e-12, atol=1e-12)
+            np.testing.assert_allclose(
+                network(X + attack.perturbations), attack.outputs, rtol=1e-12, atol=1e-12
+            )
             for k, x in enumerate(X):
                 f = network(x + points)
-                values = np.maximum(1 - target[k] * f, 0) if loss == "hinge" else 0.5 * (f - target[k]) ** 2
+                values = (
+                    np.maximum(1 - target[k] * f, 0)
+                    if loss == "hinge"
+                    else 0.5 * (f - target[k]) ** 2
+                )
                 slope = 1.0 if loss == "hinge" else np.abs(f - target[k]).max() + miss
                 assert values.max() - 1e-12 <= attack.losses[k] <= values.max() + slope * miss
 
@@ -94,7 +105,9 @@ def test_stable_networks_are_affine_on_every_ball(ball):
         assert np.all(stability_radii(network, X, ball=ball) >= 0.15)
         for loss, target in (("hinge", labels), ("squared", y)):
             exact = worst_case(network, X, target, 0.15, loss=loss, ball=ball).loss
-            assert linearized_loss(network, X, target, 0.15, loss=loss, ball=ball) == pytest.approx(exact, rel=1e-12)
+            assert linearized_loss(network, X, target, 0.15, loss=loss, ball=ball) == pytest.approx(
+                exact, rel=1e-12
+            )
 
 
 def test_a_network_with_a_kink_in_the_ball_is_not():
@@ -136,8 +149,12 @@ def test_box_program_is_nominal_training_on_all_corners(loss, bias):
         fit = cp.sum(cp.maximum(0, *[1 - cp.multiply(target, f) for f in outputs]))
     else:
         fit = 0.5 * cp.sum_squares(cp.maximum(*[cp.abs(f - target) for f in outputs]))
-    value = cp.Problem(cp.Minimize(fit + beta * cp.sum(cp.norm(V, 2, axis=1))), constraints).solve(solver=cp.CLARABEL)
-    assert train_robust(X, target, beta, eps, loss=loss, bias=bias).objective == pytest.approx(value, rel=1e-5)
+    value = cp.Problem(cp.Minimize(fit + beta * cp.sum(cp.norm(V, 2, axis=1))), constraints).solve(
+        solver=cp.CLARABEL
+    )
+    assert train_robust(X, target, beta, eps, loss=loss, bias=bias).objective == pytest.approx(
+        value, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("ball", BALLS)
@@ -148,7 +165,9 @@ def test_optimum_is_a_stable_network_with_its_true_worst_case(ball):
         network = found.network
         assert network.n_neurons > 0
         assert np.all(stability_radii(network, X, ball=ball) >= 0.1 * (1 - 1e-12))
-        attacked = worst_case(network, X, target, 0.1, loss=loss, ball=ball).loss + 0.05 * network.penalty
+        attacked = (
+            worst_case(network, X, target, 0.1, loss=loss, ball=ball).loss + 0.05 * network.penalty
+        )
         assert attacked == pytest.approx(found.objective, rel=1e-12)
         assert found.gap < 1e-6
         sizes = np.linalg.norm(found.adversary, ord=np.inf if ball == "linf" else 2, axis=1)
@@ -163,8 +182,13 @@ def test_no_stable_network_lies_below_the_dual_bound(ball):
         for seed in range(100):
             network = stable_network(X, 0.1, ball, seed, m=3)
             scale = np.random.default_rng(seed).uniform(0, 1)
-            small = Network(scale * network.weights, scale * network.output_weights, scale * network.biases)
-            assert worst_case(small, X, target, 0.1, loss=loss, ball=ball).loss + 0.05 * small.penalty >= bound
+            small = Network(
+                scale * network.weights, scale * network.output_weights, scale * network.biases
+            )
+            assert (
+                worst_case(small, X, target, 0.1, loss=loss, ball=ball).loss + 0.05 * small.penalty
+                >= bound
+            )
 
 
 @pytest.mark.parametrize("ball", BALLS)
@@ -180,9 +204,14 @@ def test_a_prepared_program_forgets_the_radii_before(ball):
 
 def test_values_grow_with_the_ball():
     X, labels, _ = data(5)
-    values = [train_robust(X, labels, 0.05, eps, ball="l2", bias=True).objective for eps in (0.0, 0.1, 0.2)]
+    values = [
+        train_robust(X, labels, 0.05, eps, ball="l2", bias=True).objective
+        for eps in (0.0, 0.1, 0.2)
+    ]
     assert values == sorted(values)
-    assert values[2] <= train_robust(X, labels, 0.05, 0.2, ball="linf", bias=True).objective * (1 + 1e-6)
+    assert values[2] <= train_robust(X, labels, 0.05, 0.2, ball="linf", bias=True).objective * (
+        1 + 1e-6
+    )
 
 
 @pytest.mark.parametrize("ball", BALLS)
@@ -193,7 +222,9 @@ def test_corridors_are_the_widest_margins(ball):
         v = cp.Variable(3)
         margin = cp.min(cp.multiply(2.0 * pattern - 1, X @ v))
         constraint = cp.norm(v, 1 if ball == "linf" else 2) <= 1
-        assert width == pytest.approx(cp.Problem(cp.Maximize(margin), [constraint]).solve(solver=cp.CLARABEL), abs=1e-7)
+        assert width == pytest.approx(
+            cp.Problem(cp.Maximize(margin), [constraint]).solve(solver=cp.CLARABEL), abs=1e-7
+        )
 
 
 @pytest.mark.parametrize("ball", BALLS)
@@ -211,7 +242,9 @@ def test_round_corridors_turn_with_the_data():
     X, _, _ = data(8, 6, 3)
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))[0]
     base = np.sort(corridor_widths(X, ball="l2"))
-    np.testing.assert_allclose(np.sort(corridor_widths(3 * X @ turn, ball="l2")), 3 * base, rtol=1e-9)
+    np.testing.assert_allclose(
+        np.sort(corridor_widths(3 * X @ turn, ball="l2")), 3 * base, rtol=1e-9
+    )
 
 
 @pytest.mark.parametrize("loss", ["hinge", "squared"])
@@ -222,7 +255,9 @@ def test_training_collapses_where_predicted(loss):
     for beta in (0.02, 0.6):
         radius = collapse_radius(X, target, beta, loss=loss)
         assert radius <= corridor_widths(X).max()
-        assert train_robust(X, target, beta, 1.01 * radius, loss=loss).objective == pytest.approx(zero, rel=1e-12)
+        assert train_robust(X, target, beta, 1.01 * radius, loss=loss).objective == pytest.approx(
+            zero, rel=1e-12
+        )
         assert train_robust(X, target, beta, 0.9 * radius, loss=loss).objective < zero * (1 - 1e-6)
     assert collapse_radius(X, target, 100.0, loss=loss) == 0
 
@@ -232,9 +267,14 @@ def test_local_search_ends_once_no_attack_is_new():
     for loss, target in (("hinge", labels), ("squared", y)):
         start = train_robust(X, target, 0.05, 0.1, loss=loss, bias=True).network
         # Without perturbations the only attack is known from the start.
-        once, often = (improve_adversarially(start, X, target, 0.05, 0.0, loss=loss, bias=True, n_rounds=r) for r in (1, 9))
+        once, often = (
+            improve_adversarially(start, X, target, 0.05, 0.0, loss=loss, bias=True, n_rounds=r)
+            for r in (1, 9)
+        )
         np.testing.assert_array_equal(once.weights, often.weights)
-        first, last = (worst_case(f, X, target, 0.0, loss=loss).loss + 0.05 * f.penalty for f in (start, once))
+        first, last = (
+            worst_case(f, X, target, 0.0, loss=loss).loss + 0.05 * f.penalty for f in (start, once)
+        )
         assert last < first
 
 

@@ -26,7 +26,9 @@ Y = np.array([3.0, 4.0, -1.0, -2.0])
 def shrink(y, beta):
     """Outputs for X = I: both signs shrink as a group."""
     up, down = np.maximum(y, 0), np.maximum(-y, 0)
-    return up * max(1 - beta / np.linalg.norm(up), 0) - down * max(1 - beta / np.linalg.norm(down), 0)
+    return up * max(1 - beta / np.linalg.norm(up), 0) - down * max(
+        1 - beta / np.linalg.norm(down), 0
+    )
 
 
 def test_orthogonal_design_in_closed_form():
@@ -76,11 +78,20 @@ def test_interpolated_networks_against_the_full_convex_program():
         beta = ratio * path.beta_max
         goal = 0.5 * cp.sum_squares(prediction - y) + beta * sum(cp.norm(v) for v, _, _ in blocks)
         value = cp.Problem(cp.Minimize(goal), cones).solve(solver=cp.CLARABEL)
-        assert value * (1 - 1e-7) <= objective(X, y, beta, path.network(beta)) <= value * (1 + path.gap + 1e-7)
+        assert (
+            value * (1 - 1e-7)
+            <= objective(X, y, beta, path.network(beta))
+            <= value * (1 + path.gap + 1e-7)
+        )
 
 
 @settings(max_examples=15)
-@given(st.integers(0, 1000), st.integers(1, 8), st.integers(1, 3), st.sampled_from(["squared", "logistic"]))
+@given(
+    st.integers(0, 1000),
+    st.integers(1, 8),
+    st.integers(1, 3),
+    st.sampled_from(["squared", "logistic"]),
+)
 def test_path_is_monotone_and_outputs_are_lipschitz(seed, n, d, loss):
     X, y = gaussian(n, d, seed)
     y = np.sign(y) if loss == "logistic" else y
@@ -97,7 +108,8 @@ def test_path_is_monotone_and_outputs_are_lipschitz(seed, n, d, loss):
 
 
 def test_the_interval_gap_is_the_rotation_of_the_neurons():
-    # To leading order the certified gap of a short interval is h^2 beta sum_j |p_j| |d dir_j / d beta|^2 / 4.
+    # To leading order the certified gap of a short interval is h^2 beta sum_j |p_j| |d dir_j / d
+    # beta|^2 / 4.
     X, y = gaussian(8, 3, 3)
     full = trace_solution_path(X, y, min_ratio=0.3, tol=1e-5)
     inside = 0.35 * full.beta_max
@@ -126,7 +138,9 @@ def test_bias_enters_as_a_column_of_ones():
     two = trace_solution_path(np.column_stack([X, np.ones(6)]), y, min_ratio=0.2)
     assert np.allclose(one.losses, two.losses, atol=1e-9)
     beta = 0.5 * one.beta_max
-    assert np.allclose(one.network(beta)(X), two.network(beta)(np.column_stack([X, np.ones(6)])), atol=1e-7)
+    assert np.allclose(
+        one.network(beta)(X), two.network(beta)(np.column_stack([X, np.ones(6)])), atol=1e-7
+    )
 
 
 def test_stopping_early_warns_and_says_why():

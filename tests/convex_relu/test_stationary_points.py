@@ -1,4 +1,5 @@
-"""Local minima against cvxpy on the sub-sampled program, closed forms, and a plain gradient step."""
+"""Local minima against cvxpy on the sub-sampled program, closed forms, and a plain gradient
+step."""
 
 import cvxpy as cp
 import numpy as np
@@ -8,12 +9,21 @@ from hypothesis import strategies as st
 
 from theorylab.convex_relu import train
 from theorylab.convex_relu.certificates import Network
-from theorylab.convex_relu.stationary_points import DescentStatus, certify_subsampled, gradient_descent, local_minimum
+from theorylab.convex_relu.stationary_points import (
+    DescentStatus,
+    certify_subsampled,
+    gradient_descent,
+    local_minimum,
+)
 
 
 def gaussian(n, d, m, seed):
     rng = np.random.default_rng(seed)
-    return rng.normal(size=(n, d)), rng.normal(size=n), (rng.normal(size=(m, d)), rng.normal(size=m))
+    return (
+        rng.normal(size=(n, d)),
+        rng.normal(size=n),
+        (rng.normal(size=(m, d)), rng.normal(size=m)),
+    )
 
 
 def objective(X, y, beta, network):
@@ -22,7 +32,10 @@ def objective(X, y, beta, network):
 
 def subsampled_optimum(X, y, beta, patterns, signs):
     blocks = [cp.Variable(X.shape[1]) for _ in signs]
-    prediction = sum(s * cp.multiply(p.astype(float), X @ v) for v, p, s in zip(blocks, patterns, signs, strict=True))
+    prediction = sum(
+        s * cp.multiply(p.astype(float), X @ v)
+        for v, p, s in zip(blocks, patterns, signs, strict=True)
+    )
     cones = [cp.multiply(2.0 * p - 1, X @ v) >= 0 for v, p in zip(blocks, patterns, strict=True)]
     goal = 0.5 * cp.sum_squares(prediction - y) + beta * sum(cp.norm(v) for v in blocks)
     return cp.Problem(cp.Minimize(goal), cones).solve(solver=cp.CLARABEL)
@@ -63,7 +76,10 @@ def test_a_clarke_point_that_is_no_local_minimum():
     # Half of the force of x_1 closes the Clarke condition: beta p = v_2 x_2 + v_1 x_1 / 2.
     v = y - network(X)
     assert np.allclose(v[1] * X[1] + 0.5 * v[0] * X[0], beta * np.array([0.0, 1.0]))
-    assert local_minimum(X, y, beta, (network.weights + 1e-9, network.output_weights)).objective < certificate.objective
+    assert (
+        local_minimum(X, y, beta, (network.weights + 1e-9, network.output_weights)).objective
+        < certificate.objective
+    )
 
 
 def test_one_sample_in_closed_form():
@@ -72,11 +88,19 @@ def test_one_sample_in_closed_form():
     point = local_minimum(X, y, beta, (np.array([[1.0, 0.2]]), np.array([0.7])))
     assert point.network(X) == pytest.approx(2 - beta / 5)
     assert np.allclose(point.network.weights[0] / np.linalg.norm(point.network.weights), X[0] / 5)
-    assert local_minimum(X, y, beta, (np.array([[-1.0, 0.0]]), np.array([0.7]))).network.n_neurons == 0
+    assert (
+        local_minimum(X, y, beta, (np.array([[-1.0, 0.0]]), np.array([0.7]))).network.n_neurons == 0
+    )
 
 
 @settings(max_examples=25)
-@given(st.integers(0, 10_000), st.integers(1, 7), st.integers(1, 3), st.integers(1, 5), st.floats(0.02, 2.0))
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 7),
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.floats(0.02, 2.0),
+)
 def test_local_minima_are_local_minima(seed, n, d, m, beta):
     X, y, start = gaussian(n, d, m, seed)
     point = local_minimum(X, y, beta, start)
@@ -87,7 +111,9 @@ def test_local_minima_are_local_minima(seed, n, d, m, beta):
     rng = np.random.default_rng(seed)
     for size in (1e-6, 1e-4):
         for _ in range(20 if len(a) else 0):
-            other = Network(u + size * rng.normal(size=u.shape), a + size * rng.normal(size=a.shape))
+            other = Network(
+                u + size * rng.normal(size=u.shape), a + size * rng.normal(size=a.shape)
+            )
             assert objective(X, y, beta, other) >= point.objective * (1 - 1e-12)
 
 
@@ -118,7 +144,11 @@ def test_rank_deficient_data():
         X @ lift.T,
         y,
         0.1,
-        (start[0] @ lift.T + np.random.default_rng(1).normal(size=(4, 4)) @ (np.eye(4) - lift @ lift.T), start[1]),
+        (
+            start[0] @ lift.T
+            + np.random.default_rng(1).normal(size=(4, 4)) @ (np.eye(4) - lift @ lift.T),
+            start[1],
+        ),
     )
     assert high.objective == pytest.approx(low.objective, rel=1e-9)
     assert np.allclose(high.network.weights @ (np.eye(4) - lift @ lift.T), 0, atol=1e-12)

@@ -1,4 +1,5 @@
-"""Exact training against the full convex program, closed forms, local search, and attacks on its certificates."""
+"""Exact training against the full convex program, closed forms, local search, and attacks on its
+certificates."""
 
 import dataclasses
 import warnings
@@ -49,7 +50,8 @@ def full_program(X, y, beta, loss="squared", patterns=None, skip=False):
 
 
 def instance(seed):
-    """Random small data: general, integer, repeated and opposite rows, rank one or two, zero rows, fewer rows than columns."""
+    """Random small data: general, integer, repeated and opposite rows, rank one or two, zero rows,
+    fewer rows than columns."""
     rng = np.random.default_rng(seed)
     n, d = int(rng.integers(2, 10)), int(rng.integers(1, 5))
     kind = seed % 6
@@ -60,12 +62,18 @@ def instance(seed):
         X[rng.integers(n)] = X[0]
         X[-1] = -X[0]
     elif kind == 3:
-        X = X[:, :1] @ rng.standard_normal((1, d)) + (d > 2) * rng.standard_normal((n, 1)) @ rng.standard_normal((1, d))
+        X = X[:, :1] @ rng.standard_normal((1, d)) + (d > 2) * rng.standard_normal(
+            (n, 1)
+        ) @ rng.standard_normal((1, d))
     elif kind == 4:
         X[rng.integers(n)] = 0.0
     elif kind == 5:
         X = rng.standard_normal((min(n, 5), n + 2))
-    y = rng.standard_normal(len(X)) if rng.random() < 0.8 else rng.integers(-2, 3, size=len(X)).astype(float)
+    y = (
+        rng.standard_normal(len(X))
+        if rng.random() < 0.8
+        else rng.integers(-2, 3, size=len(X)).astype(float)
+    )
     factor = rng.choice([0.01, 0.1, 0.3, 0.7, 0.999, 1.0, 1.5])
     return X, y, factor
 
@@ -131,9 +139,14 @@ def test_larger_data_with_every_option(n, d):
         verification = result.certificate.verify()
         assert verification
         assert verification.n_exact > 0
-        # The certificate's objective is an upper end of exact arithmetic; the result's is a rounded sum of n + d terms.
+        # The certificate's objective is an upper end of exact arithmetic; the result's is a rounded
+        # sum of n + d terms.
         rounding = (n + d) * np.finfo(float).eps * verification.objective
-        assert verification.dual_objective - rounding <= result.objective <= verification.objective + rounding
+        assert (
+            verification.dual_objective - rounding
+            <= result.objective
+            <= verification.objective + rounding
+        )
     # A larger class has a smaller optimum; a bias is a column of ones.
     assert biased.objective < plain.objective
     assert skipped.objective < plain.objective
@@ -161,7 +174,9 @@ def test_sampled_arrangements_against_their_program(seed):
     result = train(X, y, beta, arrangements=patterns)
     assert result.gap <= 1e-8
     assert result.certificate.verify()
-    assert result.objective == pytest.approx(full_program(X, y, beta, patterns=patterns), rel=1e-7, abs=1e-7)
+    assert result.objective == pytest.approx(
+        full_program(X, y, beta, patterns=patterns), rel=1e-7, abs=1e-7
+    )
     best = train(X, y, beta)
     assert best.objective <= result.objective * (1 + 1e-8)
     # The bound over all patterns is valid, and tight when the sample contains the active ones.
@@ -186,10 +201,14 @@ def test_dual_norm_against_projections_onto_every_cone(seed):
     assert norm.exact
     assert norm.attained <= norm.value <= norm.attained * (1 + 1e-9)
     assert norm.value == pytest.approx(max(projections), rel=1e-9)
-    assert norm.sign * (v @ np.maximum(X @ norm.direction, 0)) == pytest.approx(norm.attained, rel=1e-12)
+    assert norm.sign * (v @ np.maximum(X @ norm.direction, 0)) == pytest.approx(
+        norm.attained, rel=1e-12
+    )
     assert np.linalg.norm(norm.direction) == pytest.approx(1.0, rel=1e-12)
     restricted = dual_norm(X, v, arrangements=patterns[:3])
-    assert restricted.value == pytest.approx(max(projections[:3] + projections[len(patterns) : len(patterns) + 3]), rel=1e-9)
+    assert restricted.value == pytest.approx(
+        max(projections[:3] + projections[len(patterns) : len(patterns) + 3]), rel=1e-9
+    )
 
 
 @pytest.mark.parametrize("kind", ["signs", "integers", "affine", "scales"])
@@ -264,9 +283,14 @@ def test_symmetries():
 def test_networks_are_balanced_and_minimal():
     X, y = planted(40, 3)
     network = train(X, y, zero_threshold(X, y) / 20).network
-    assert np.allclose(np.linalg.norm(network.weights, axis=1), np.abs(network.output_weights), rtol=1e-12)
+    assert np.allclose(
+        np.linalg.norm(network.weights, axis=1), np.abs(network.output_weights), rtol=1e-12
+    )
     # At most one neuron per sign and cell.
-    keys = {(s, p.tobytes()) for s, p in zip(network.output_weights > 0, X @ network.weights.T > 0, strict=False)}
+    keys = {
+        (s, p.tobytes())
+        for s, p in zip(network.output_weights > 0, X @ network.weights.T > 0, strict=False)
+    }
     assert 0 < len(keys) <= network.n_neurons <= 41
 
 
@@ -296,10 +320,13 @@ def local_search(X, y, beta, starts, seed):
         hidden = np.maximum(z, 0)
         residual = hidden @ a - y
         du = ((residual[:, None] * a) * (z > 0)).T @ X + beta * u
-        return 0.5 * residual @ residual + 0.5 * beta * theta @ theta, np.append(du, hidden.T @ residual + beta * a)
+        return 0.5 * residual @ residual + 0.5 * beta * theta @ theta, np.append(
+            du, hidden.T @ residual + beta * a
+        )
 
     return min(
-        minimize(objective, 0.5 * rng.standard_normal(m * (d + 1)), jac=True, method="L-BFGS-B").fun for _ in range(starts)
+        minimize(objective, 0.5 * rng.standard_normal(m * (d + 1)), jac=True, method="L-BFGS-B").fun
+        for _ in range(starts)
     )
 
 
@@ -344,9 +371,15 @@ def tampered(certificate):
     yield Rejection.OBJECTIVE, {"objective": certificate.objective * (1 - 1e-9)}
     yield Rejection.DUAL_OBJECTIVE, {"dual_objective": certificate.objective}
     yield Rejection.CONSTRAINT, {"dual": dual * (1 + 1e-8)}
-    yield Rejection.CONSTRAINT, {"dual": certificate.y, "dual_objective": 0.5 * np.sum(certificate.y**2)}
+    yield (
+        Rejection.CONSTRAINT,
+        {"dual": certificate.y, "dual_objective": 0.5 * np.sum(certificate.y**2)},
+    )
     yield Rejection.DUAL_OBJECTIVE, {"dual": dual * (1 - 1e-8)}
-    yield Rejection.OBJECTIVE, {"network": Network(network.weights * (1 + 1e-6), network.output_weights)}
+    yield (
+        Rejection.OBJECTIVE,
+        {"network": Network(network.weights * (1 + 1e-6), network.output_weights)},
+    )
     yield Rejection.OBJECTIVE, {"network": Network(network.weights[1:], network.output_weights[1:])}
     yield Rejection.OBJECTIVE, {"beta": certificate.beta * (1 + 1e-8)}
     yield Rejection.OBJECTIVE, {"y": certificate.y + 1e-6}
@@ -373,7 +406,9 @@ def test_dual_points_outside_the_domain_are_rejected(loss):
     X, y = planted(15, 2)
     certificate = train(X, np.sign(y), 1.0, loss=loss).certificate
     assert certificate.verify()
-    wrong = np.where(np.arange(15) == np.argmax(np.abs(certificate.dual)), -certificate.dual, certificate.dual)
+    wrong = np.where(
+        np.arange(15) == np.argmax(np.abs(certificate.dual)), -certificate.dual, certificate.dual
+    )
     assert dataclasses.replace(certificate, dual=wrong).verify().reason is Rejection.DOMAIN
 
 

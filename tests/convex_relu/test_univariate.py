@@ -1,4 +1,5 @@
-"""Exact fits against cvxpy, the mean-field dual against adaptive quadrature and particles, splines against linear programs."""
+"""Exact fits against cvxpy, the mean-field dual against adaptive quadrature and particles, splines
+against linear programs."""
 
 from itertools import pairwise, product
 
@@ -66,7 +67,9 @@ def test_exact_fit_is_certified_on_a_dense_grid(n):
     x, y, beta = rng.normal(size=n), rng.normal(size=n), 0.05
     fit = fit_penalized_biases(x, y, beta)
     assert fit.status is Status.SOLVED
-    assert np.abs(h_on(x, fit.residual, np.linspace(0, 2 * np.pi, 20000))).max() <= beta * (1 + 1e-9)
+    assert np.abs(h_on(x, fit.residual, np.linspace(0, 2 * np.pi, 20000))).max() <= beta * (
+        1 + 1e-9
+    )
     net = fit.network
     np.testing.assert_allclose(net(x), y - fit.residual, atol=1e-12)
     decay = 0.5 * np.sum(net.weights**2 + net.biases**2 + net.output_weights**2)
@@ -100,7 +103,8 @@ def test_certificate_knots_contain_those_of_the_network_and_obey_the_gap_bounds(
         knots = certificate_knots(x, fit.residual, 0.05)
         heavy = np.abs(fit.network.output_weights) > 1e-3
         for place in fit.network.knots[heavy & (np.abs(fit.network.weights) > 1e-6)]:
-            # |h| is flat at its maximum: a relative gap of 1e-10 fixes the angle of a unit to its square root.
+            # |h| is flat at its maximum: a relative gap of 1e-10 fixes the angle of a unit to its
+            # square root.
             assert np.min(np.abs(knots.position - place)) <= 1e-4 * (1 + place**2)
         opened, closed = knots.per_gap(x)
         assert opened.max() <= 2
@@ -143,7 +147,10 @@ def test_mean_field_residual_is_stationary_under_adaptive_quadrature(beta, tempe
             return 1 / kappa if power == 0 else 2 * h * feature / (beta * kappa**2)
 
         edges = np.concatenate([bends, bends[:1] + 2 * np.pi])
-        total = [sum(quad(weight, lo, hi, args=(p,), limit=400)[0] for lo, hi in pairwise(edges)) for p in (0, 1)]
+        total = [
+            sum(quad(weight, lo, hi, args=(p,), limit=400)[0] for lo, hi in pairwise(edges))
+            for p in (0, 1)
+        ]
         return total[1] / total[0]
 
     predicted = temperature * np.array([average(i) for i in range(X.size)])
@@ -156,11 +163,18 @@ def test_mean_field_matches_particles_up_to_their_number():
     beta, temperature = 0.4, 0.2
     fit = mean_field_fit(X, Y, beta, temperature)
     runs = np.array(
-        [sample_particles(X, Y, beta, temperature, n_particles=40, n_sweeps=4000, burn_in=1500, seed=s) for s in range(12)]
+        [
+            sample_particles(
+                X, Y, beta, temperature, n_particles=40, n_sweeps=4000, burn_in=1500, seed=s
+            )
+            for s in range(12)
+        ]
     )
     error = runs.std(axis=0, ddof=1) / np.sqrt(12)
     infinite = Y - fit.residual
-    np.testing.assert_array_less(np.abs(runs.mean(axis=0) - infinite - fit.finite_size_shift() / 40), 5 * error + 1e-3)
+    np.testing.assert_array_less(
+        np.abs(runs.mean(axis=0) - infinite - fit.finite_size_shift() / 40), 5 * error + 1e-3
+    )
     assert np.abs(fit.finite_size_shift() / 40).max() > 5 * error.min()
 
 
@@ -195,14 +209,19 @@ def test_mean_field_at_high_temperature_is_almost_zero():
     angles = np.linspace(0, 2 * np.pi, 200001)[:-1]
     features = np.maximum(np.outer(X, np.cos(angles)) + np.sin(angles), 0)
     kernel = 2 * features @ features.T / angles.size
-    np.testing.assert_allclose(fit.residual, np.linalg.solve(np.eye(4) + kernel, 1e-4 * Y), rtol=1e-6)
+    np.testing.assert_allclose(
+        fit.residual, np.linalg.solve(np.eye(4) + kernel, 1e-4 * Y), rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("skip", [True, False])
 def test_minimal_path_norm_is_the_value_of_a_linear_program(seed, skip):
     rng = np.random.default_rng(seed)
-    x, y = np.sort(rng.normal(size=5)), rng.normal(size=5) + (4 * seed if seed > 4 else 0) * rng.normal()
+    x, y = (
+        np.sort(rng.normal(size=5)),
+        rng.normal(size=5) + (4 * seed if seed > 4 else 0) * rng.normal(),
+    )
     y = y + (3 if seed % 2 else 0) * x
     knots = np.concatenate([x, np.linspace(x[0] - 2, x[-1] + 2, 61)])
     right, left = np.maximum(x[:, None] - knots, 0), np.maximum(knots - x[:, None], 0)
@@ -234,14 +253,19 @@ def test_balance_attains_the_path_norm_and_nothing_else_does():
     rng = np.random.default_rng(1)
     W, v = rng.normal(size=(6, 3)), rng.normal(size=6)
     balanced = balance(W, v)
-    np.testing.assert_allclose(np.abs(balanced.output_weights), np.linalg.norm(balanced.weights, axis=1))
+    np.testing.assert_allclose(
+        np.abs(balanced.output_weights), np.linalg.norm(balanced.weights, axis=1)
+    )
     points = rng.normal(size=(10, 3))
     np.testing.assert_allclose(
-        np.maximum(points @ balanced.weights.T, 0) @ balanced.output_weights, np.maximum(points @ W.T, 0) @ v
+        np.maximum(points @ balanced.weights.T, 0) @ balanced.output_weights,
+        np.maximum(points @ W.T, 0) @ v,
     )
 
     def decay(log_scale):
-        return 0.5 * np.sum((v * np.exp(-log_scale)) ** 2) + 0.5 * np.sum((W * np.exp(log_scale)[:, None]) ** 2)
+        return 0.5 * np.sum((v * np.exp(-log_scale)) ** 2) + 0.5 * np.sum(
+            (W * np.exp(log_scale)[:, None]) ** 2
+        )
 
     assert minimize(decay, np.zeros(6)).fun == pytest.approx(path_norm(W, v), rel=1e-8)
     assert np.all(balance(np.array([[1.0], [0.0]]), [0.0, 2.0]).weights == 0)
@@ -254,10 +278,13 @@ def test_maurey_error_is_the_average_over_all_draws(probabilities):
     p = np.abs(c) / np.abs(c).sum() if probabilities is None else np.array(probabilities)
     for n_atoms in (1, 2, 3):
         expected = sum(
-            np.prod(p[list(draw)]) * np.sum((atoms[:, draw] @ (c / p)[list(draw)] / n_atoms - atoms @ c) ** 2)
+            np.prod(p[list(draw)])
+            * np.sum((atoms[:, draw] @ (c / p)[list(draw)] / n_atoms - atoms @ c) ** 2)
             for draw in product(range(3), repeat=n_atoms)
         )
-        assert maurey_mean_squared_error(atoms, c, n_atoms, probabilities=probabilities) == pytest.approx(expected)
+        assert maurey_mean_squared_error(
+            atoms, c, n_atoms, probabilities=probabilities
+        ) == pytest.approx(expected)
     errors = maurey_errors(atoms, c, 3, n_draws=20000, probabilities=probabilities, seed=1)
     assert abs(errors.mean() - expected) < 5 * errors.std() / np.sqrt(errors.size)
 

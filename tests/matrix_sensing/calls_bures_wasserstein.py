@@ -1,4 +1,5 @@
-"""One small valid call of every public function of ``theorylab.matrix_sensing.bures_wasserstein``."""
+"""One small valid call of every public function of
+``theorylab.matrix_sensing.bures_wasserstein``."""
 
 import numpy as np
 
@@ -25,8 +26,17 @@ CALLS = {
         "smoothing": 0.1,
     },
     bw.balanced_factors: lambda: {"product": WEIGHTS, "depth": 2, "rng": np.random.default_rng(0)},
-    bw.deep_flow: lambda: {"factors": [WEIGHTS, np.eye(2)], "target": TARGET, "times": np.array([0.0, 0.5, 1.0])},
-    bw.deep_gradient_descent: lambda: {"factors": [WEIGHTS, np.eye(2)], "target": TARGET, "step_size": 0.05, "steps": 3},
+    bw.deep_flow: lambda: {
+        "factors": [WEIGHTS, np.eye(2)],
+        "target": TARGET,
+        "times": np.array([0.0, 0.5, 1.0]),
+    },
+    bw.deep_gradient_descent: lambda: {
+        "factors": [WEIGHTS, np.eye(2)],
+        "target": TARGET,
+        "step_size": 0.05,
+        "steps": 3,
+    },
     bw.deep_rate: lambda: {"target": TARGET, "rank": 2, "depth": 2},
     bw.factor_rate: lambda: {"factors": [WEIGHTS, np.eye(2)], "target": TARGET},
 }

@@ -13,7 +13,13 @@ NEAR = np.diag([1.0, np.sqrt(0.5), 0.1, 0.05])
 CALLS = {
     dl.spurious_bounds: lambda: {"start": np.array([0.1, 0.3]), "step_size": 0.2, "steps": 50},
     dl.error_bounds: lambda: {"truth": TRUTH, "X": NEAR, "step_size": 0.1, "steps": 20},
-    dl.error_law: lambda: {"truth": TRUTH, "X": START, "step_size": 0.2, "multiples": np.array([2.0, 5.0]), "longest": 100_000},
+    dl.error_law: lambda: {
+        "truth": TRUTH,
+        "X": START,
+        "step_size": 0.2,
+        "multiples": np.array([2.0, 5.0]),
+        "longest": 100_000,
+    },
     dl.late_rate: lambda: {
         "truth": TRUTH,
         "F": 2 * START,
@@ -23,7 +29,10 @@ CALLS = {
         "window": (1e-3, 1e-5),
         "tol": 1e-6,
     },
-    dl.sensing_limit: lambda: {"truth": TRUTH, "operator": gaussian_operator(4, 60, rng=np.random.default_rng(2))},
+    dl.sensing_limit: lambda: {
+        "truth": TRUTH,
+        "operator": gaussian_operator(4, 60, rng=np.random.default_rng(2)),
+    },
     dl.limit_modes: lambda: {"F": START, "G": RIGHT, "rank": 2, "step_size": 0.1},
     dl.small_start_slowest: lambda: {"F": START, "G": RIGHT, "truth": TRUTH},
     dl.rebalanced_slowest_bounds: lambda: {

@@ -1,4 +1,5 @@
-"""One small valid call of every public function of ``theorylab.matrix_sensing.factored_descent``."""
+"""One small valid call of every public function of
+``theorylab.matrix_sensing.factored_descent``."""
 
 import numpy as np
 

@@ -1,4 +1,5 @@
-"""One small valid call of every public function of ``theorylab.matrix_sensing.incremental_learning``."""
+"""One small valid call of every public function of
+``theorylab.matrix_sensing.incremental_learning``."""
 
 import numpy as np
 
@@ -17,7 +18,13 @@ CALLS = {
         "rng": np.random.default_rng(1),
         "starts": 1,
     },
-    il.incremental_law: lambda: {"truth": TRUTH, "operator": OPERATOR, "best": BEST, "search_rank": 3, "step_size": 0.02},
+    il.incremental_law: lambda: {
+        "truth": TRUTH,
+        "operator": OPERATOR,
+        "best": BEST,
+        "search_rank": 3,
+        "step_size": 0.02,
+    },
     il.staircase: lambda: {
         "truth": TRUTH,
         "operator": OPERATOR,
@@ -26,5 +33,9 @@ CALLS = {
         "step_size": 0.02,
         "steps": 5,
     },
-    il.population_visit: lambda: {"eigenvalues": np.array([3.0, 2.0, 1.0]), "init_scale": 1e-3, "stage": 1},
+    il.population_visit: lambda: {
+        "eigenvalues": np.array([3.0, 2.0, 1.0]),
+        "init_scale": 1e-3,
+        "stage": 1,
+    },
 }

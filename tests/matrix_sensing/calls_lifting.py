@@ -8,9 +8,22 @@ PROBLEM = li.perturbed_completion(0.5)
 POINT = np.array([0.4, -0.2, 0.3])
 
 CALLS = {
-    li.lifted_loss: lambda: {"matrices": PROBLEM.matrices, "truth": PROBLEM.truth, "w": np.multiply.outer(POINT, POINT)},
-    li.lifted_gradient: lambda: {"matrices": PROBLEM.matrices, "truth": PROBLEM.truth, "w": np.multiply.outer(POINT, POINT)},
-    li.lifted_hessian: lambda: {"matrices": PROBLEM.matrices, "truth": PROBLEM.truth, "point": POINT, "order": 2},
+    li.lifted_loss: lambda: {
+        "matrices": PROBLEM.matrices,
+        "truth": PROBLEM.truth,
+        "w": np.multiply.outer(POINT, POINT),
+    },
+    li.lifted_gradient: lambda: {
+        "matrices": PROBLEM.matrices,
+        "truth": PROBLEM.truth,
+        "w": np.multiply.outer(POINT, POINT),
+    },
+    li.lifted_hessian: lambda: {
+        "matrices": PROBLEM.matrices,
+        "truth": PROBLEM.truth,
+        "point": POINT,
+        "order": 2,
+    },
     li.perturbed_completion: lambda: {"eps": 0.5, "diagonal": 0.9},
     li.completion_spectrum: lambda: {"delta": 0.6, "order": 2, "diagonal": 0.9},
     li.completion_threshold: lambda: {"order": 2, "bits": 20},

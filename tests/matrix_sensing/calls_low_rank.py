@@ -10,7 +10,11 @@ DATA = np.array([[2.0, 0.1, 0.3], [0.2, 1.0, -0.4]])
 
 CALLS = {
     lr.truncate: lambda: {"matrix": RESPONSE, "rank": 1},
-    lr.weighted_truncation: lambda: {"matrix": RESPONSE[:2], "metric": DESIGN.T @ DESIGN, "rank": 1},
+    lr.weighted_truncation: lambda: {
+        "matrix": RESPONSE[:2],
+        "metric": DESIGN.T @ DESIGN,
+        "rank": 1,
+    },
     lr.pruning_metric: lambda: {"design": DESIGN, "step_size": 0.5, "period": 3},
     lr.trained_rank_pruning: lambda: {
         "design": DESIGN,

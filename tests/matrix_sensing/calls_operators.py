@@ -5,9 +5,27 @@ import numpy as np
 from theorylab.matrix_sensing import operators as op
 
 CALLS = {
-    op.gaussian_operator: lambda: {"n": 3, "m": 5, "n_columns": 2, "symmetric": False, "rng": np.random.default_rng(0)},
-    op.rank_one_operator: lambda: {"n": 3, "m": 5, "n_columns": 2, "symmetric": False, "rng": np.random.default_rng(0)},
-    op.entry_operator: lambda: {"n": 3, "m": 5, "n_columns": 2, "symmetric": False, "rng": np.random.default_rng(0)},
+    op.gaussian_operator: lambda: {
+        "n": 3,
+        "m": 5,
+        "n_columns": 2,
+        "symmetric": False,
+        "rng": np.random.default_rng(0),
+    },
+    op.rank_one_operator: lambda: {
+        "n": 3,
+        "m": 5,
+        "n_columns": 2,
+        "symmetric": False,
+        "rng": np.random.default_rng(0),
+    },
+    op.entry_operator: lambda: {
+        "n": 3,
+        "m": 5,
+        "n_columns": 2,
+        "symmetric": False,
+        "rng": np.random.default_rng(0),
+    },
     op.fourier_operator: lambda: {"n": 3, "m": 5, "n_columns": 2, "rng": np.random.default_rng(0)},
     op.pauli_operator: lambda: {"n_qubits": 2, "m": 5, "rng": np.random.default_rng(0)},
     op.restricted_isometry: lambda: {
@@ -29,5 +47,6 @@ CALLS = {
     },
 }
 ACCEPTS = {
-    f: {"n_columns": {"none"}} for f in (op.gaussian_operator, op.rank_one_operator, op.entry_operator, op.fourier_operator)
+    f: {"n_columns": {"none"}}
+    for f in (op.gaussian_operator, op.rank_one_operator, op.entry_operator, op.fourier_operator)
 }

@@ -19,7 +19,12 @@ CALLS = {
         "rng": np.random.default_rng(0),
     },
     sg.l1_loss: lambda: {"operator": OPERATOR, "measurements": DATA, "X": np.eye(3)},
-    sg.spectral_start: lambda: {"operator": OPERATOR, "measurements": DATA, "search_rank": 2, "init_scale": 0.1},
+    sg.spectral_start: lambda: {
+        "operator": OPERATOR,
+        "measurements": DATA,
+        "search_rank": 2,
+        "init_scale": 0.1,
+    },
     sg.subgradient_method: lambda: {
         "operator": OPERATOR,
         "measurements": DATA,

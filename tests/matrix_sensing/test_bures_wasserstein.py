@@ -34,7 +34,8 @@ def target(rng, spectrum=SPECTRUM):
 
 
 def central(function, W, h=1e-5):
-    """Central differences, one row for each entry of W: error h^2 times the third derivative, and rounding over h."""
+    """Central differences, one row for each entry of W: error h^2 times the third derivative, and
+    rounding over h."""
     basis = np.eye(W.size).reshape(W.size, *W.shape)
     return np.array([(function(W + h * E) - function(W - h * E)) / (2 * h) for E in basis])
 
@@ -50,7 +51,9 @@ def test_distance_is_the_optimal_transport_cost():
     problem = cp.Problem(cp.Maximize(cp.trace(cross)), [joint >> 0])
     problem.solve(solver=cp.CLARABEL)
     squared = np.trace(first) + np.trace(second) - 2 * problem.value
-    assert bures_wasserstein_distance(first, second) ** 2 == pytest.approx(squared, abs=1e-6)  # the solver's gap
+    assert bures_wasserstein_distance(first, second) ** 2 == pytest.approx(
+        squared, abs=1e-6
+    )  # the solver's gap
 
 
 def test_distance_of_commuting_matrices_and_of_multiples():
@@ -58,9 +61,13 @@ def test_distance_of_commuting_matrices_and_of_multiples():
     U = np.linalg.qr(rng.standard_normal((4, 4)))[0]
     a, b = np.array([3.0, 2.0, 1.0, 0.5]), np.array([0.2, 4.0, 1.0, 0.0])
     distance = bures_wasserstein_distance((U * a) @ U.T, (U * b) @ U.T)
-    np.testing.assert_allclose(distance, np.linalg.norm(np.sqrt(a) - np.sqrt(b)), rtol=1e-7)  # root of a rounded 0
+    np.testing.assert_allclose(
+        distance, np.linalg.norm(np.sqrt(a) - np.sqrt(b)), rtol=1e-7
+    )  # root of a rounded 0
     S = target(rng)
-    np.testing.assert_allclose(bures_wasserstein_distance(S, 4 * S), np.sqrt(np.trace(S)), rtol=1e-12)
+    np.testing.assert_allclose(
+        bures_wasserstein_distance(S, 4 * S), np.sqrt(np.trace(S)), rtol=1e-12
+    )
     np.testing.assert_allclose(bures_wasserstein_distance(3 * S, 3 * S + 0), 0, atol=1e-13)
 
 
@@ -72,7 +79,9 @@ def test_distance_is_a_metric_and_keeps_its_digits_between_close_matrices():
     assert distances[0] <= distances[2] + distances[3]
     h = 1e-9
     close = np.diag([1.0, 2.0]) * (1 + h) ** 2
-    np.testing.assert_allclose(bures_wasserstein_distance(np.diag([1.0, 2.0]), close), h * np.sqrt(3), rtol=1e-6)  # EPS / h
+    np.testing.assert_allclose(
+        bures_wasserstein_distance(np.diag([1.0, 2.0]), close), h * np.sqrt(3), rtol=1e-6
+    )  # EPS / h
 
 
 @pytest.mark.parametrize(("n", "k"), [(5, 2), (4, 4), (2, 3)])
@@ -84,9 +93,16 @@ def test_loss_is_the_squared_distance(n, k, smoothing):
     root = scipy.linalg.sqrtm(S)
     middle = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ covariance @ root), 0)).sum()
     expected = np.trace(covariance) + np.trace(S) - 2 * middle
-    # without smoothing the zero eigenvalues of the product come out at the level of rounding, under a root
-    np.testing.assert_allclose(bures_loss(W, S, smoothing=smoothing), expected, atol=1e-6 if smoothing == 0 else 1e-12)
-    np.testing.assert_allclose(bures_loss(W, S, smoothing=smoothing), bures_wasserstein_distance(covariance, S) ** 2, atol=1e-6)
+    # without smoothing the zero eigenvalues of the product come out at the level of rounding, under
+    # a root
+    np.testing.assert_allclose(
+        bures_loss(W, S, smoothing=smoothing), expected, atol=1e-6 if smoothing == 0 else 1e-12
+    )
+    np.testing.assert_allclose(
+        bures_loss(W, S, smoothing=smoothing),
+        bures_wasserstein_distance(covariance, S) ** 2,
+        atol=1e-6,
+    )
 
 
 # ---------------------------------------------------------------- derivatives
@@ -109,7 +125,9 @@ def test_gradient_is_one_minus_the_transport_map():
     covariance = W @ W.T
     root = scipy.linalg.sqrtm(covariance)
     inverse = np.linalg.inv(root)
-    transport = inverse @ scipy.linalg.sqrtm(root @ S @ root) @ inverse  # maps N(0, covariance) to N(0, S)
+    transport = (
+        inverse @ scipy.linalg.sqrtm(root @ S @ root) @ inverse
+    )  # maps N(0, covariance) to N(0, S)
     np.testing.assert_allclose(transport @ covariance @ transport, S, atol=1e-9)
     np.testing.assert_allclose(bures_gradient(W, S), 2 * (np.eye(5) - transport) @ W, atol=1e-9)
 
@@ -137,7 +155,8 @@ def test_curvature_bounds_hold_and_close_in(k):
 
 
 def test_curvature_bounds_are_attained_by_a_rotation_of_the_columns():
-    # Sigma_0 = I, W = diag(1, s): the direction of the skew matrices has the curvature 2 - 4 / (1 + s)
+    # Sigma_0 = I, W = diag(1, s): the direction of the skew matrices has the curvature 2 - 4 / (1 +
+    # s)
     for small in (1e-3, 1e-6):
         W = np.diag([1.0, small])
         lowest = np.linalg.eigvalsh(bures_hessian(W, np.eye(2)))[0]
@@ -147,7 +166,9 @@ def test_curvature_bounds_are_attained_by_a_rotation_of_the_columns():
 
 def test_gradient_at_lower_rank_is_that_of_the_least_polar_factor():
     W = np.array([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    np.testing.assert_allclose(bures_gradient(W, np.diag([4.0, 2.0, 1.0])), W * (2 - 2 * 2), atol=1e-15)
+    np.testing.assert_allclose(
+        bures_gradient(W, np.diag([4.0, 2.0, 1.0])), W * (2 - 2 * 2), atol=1e-15
+    )
 
 
 def test_smoothing_bounds_the_curvature():
@@ -155,7 +176,9 @@ def test_smoothing_bounds_the_curvature():
     S = target(rng)
     for tau in (1e-3, 0.1, 1.0):
         for scale in (1e-6, 1.0):
-            lowest = np.linalg.eigvalsh(bures_hessian(scale * rng.standard_normal((5, 2)), S, smoothing=tau))[0]
+            lowest = np.linalg.eigvalsh(
+                bures_hessian(scale * rng.standard_normal((5, 2)), S, smoothing=tau)
+            )[0]
             assert lowest >= 2 - 2 * np.sqrt(SPECTRUM[0] / tau)
 
 
@@ -200,7 +223,9 @@ def test_smoothed_minimum_by_search(tau, k):
     best = min(runs, key=lambda run: run.fun)
     assert best.fun == pytest.approx(stated.value, abs=1e-9)
     W = best.x.reshape(5, k)
-    np.testing.assert_allclose(np.linalg.eigvalsh(W.T @ W)[::-1], stated.eigenvalues, atol=1e-3)  # quartic where tau = lambda
+    np.testing.assert_allclose(
+        np.linalg.eigvalsh(W.T @ W)[::-1], stated.eigenvalues, atol=1e-3
+    )  # quartic where tau = lambda
 
 
 def test_without_smoothing_the_minimum_is_the_truncation():
@@ -220,7 +245,9 @@ def test_a_step_of_one_half_is_subspace_iteration():
     for t, state in enumerate(path):
         power = np.linalg.matrix_power(S, t) @ W
         angles = scipy.linalg.subspace_angles(state, power)
-        np.testing.assert_allclose(angles, 0, atol=1e-7)  # angles near 0 are roots of rounded numbers
+        np.testing.assert_allclose(
+            angles, 0, atol=1e-7
+        )  # angles near 0 are roots of rounded numbers
 
 
 def test_descent_follows_the_gradient_and_lowers_the_loss():
@@ -228,7 +255,9 @@ def test_descent_follows_the_gradient_and_lowers_the_loss():
     S, W = target(rng), rng.standard_normal((5, 2))
     run = bures_gradient_descent(W, S, step_size=0.2, steps=50, smoothing=0.1)
     for before, after in list(pairwise(run.weights))[:5]:
-        np.testing.assert_allclose(after, before - 0.2 * bures_gradient(before, S, smoothing=0.1), atol=1e-13)
+        np.testing.assert_allclose(
+            after, before - 0.2 * bures_gradient(before, S, smoothing=0.1), atol=1e-13
+        )
     losses = bures_gradient_descent(W, S, step_size=0.2, steps=300).losses(S)
     assert (np.diff(losses) <= 1e-13).all()
     assert losses[-1] == pytest.approx(SPECTRUM[2:].sum(), abs=1e-12)
@@ -240,7 +269,9 @@ def test_slowest_contraction_is_that_of_the_hessian(step):
     curvatures = spectral_selections(S, 2)[0].curvatures
     nonzero = curvatures[curvatures > 1e-12]
     contraction = np.abs(1 - step * nonzero).max()
-    assert contraction == pytest.approx(1 - step * deep_rate(S, 2), rel=1e-12)  # up to 1 / (2 - 2/3) = 0.75
+    assert contraction == pytest.approx(
+        1 - step * deep_rate(S, 2), rel=1e-12
+    )  # up to 1 / (2 - 2/3) = 0.75
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
@@ -262,7 +293,9 @@ def test_flow_keeps_balance_and_agrees_with_small_steps():
     flow = deep_flow(factors, S, np.array([0.0, 0.5]))
     np.testing.assert_allclose(flow[0], np.linalg.multi_dot(factors), atol=1e-13)
     errors = [
-        np.linalg.norm(deep_gradient_descent(factors, S, step_size=h, steps=round(0.5 / h))[0][-1] - flow[-1])
+        np.linalg.norm(
+            deep_gradient_descent(factors, S, step_size=h, steps=round(0.5 / h))[0][-1] - flow[-1]
+        )
         for h in (0.004, 0.002)
     ]
     assert errors[0] / errors[1] == pytest.approx(2, rel=0.05)  # Euler's method is of order one
@@ -278,7 +311,9 @@ def test_deep_descent_is_gradient_descent_on_the_factors():
         def loss(X, j=j):
             return bures_loss(np.linalg.multi_dot([*factors[:j], X, *factors[j + 1 :]]), S)
 
-        np.testing.assert_allclose((P - after[j]) / 0.1, central(loss, P).reshape(P.shape), atol=1e-6)
+        np.testing.assert_allclose(
+            (P - after[j]) / 0.1, central(loss, P).reshape(P.shape), atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
@@ -287,12 +322,17 @@ def test_rates_are_eigenvalues_of_the_hessian_in_the_factors(depth):
     S = target(rng)
     factors = balanced_factors(spectral_selections(S, 2)[0].weights, depth, rng=rng)
     assert factor_rate(factors, S) == pytest.approx(deep_rate(S, 2, depth=depth), rel=1e-10)
-    if depth == 2:  # out of balance: compare with all eigenvalues of the Hessian in the entries of both factors
+    if (
+        depth == 2
+    ):  # out of balance: compare with all eigenvalues of the Hessian in the entries of both factors
         factors = [factors[0] @ np.diag([1.5, 0.8]), np.diag([1 / 1.5, 1 / 0.8]) @ factors[1]]
     sizes = [P.size for P in factors]
 
     def gradient(v):
-        parts = [piece.reshape(P.shape) for piece, P in zip(np.split(v, np.cumsum(sizes)[:-1]), factors, strict=True)]
+        parts = [
+            piece.reshape(P.shape)
+            for piece, P in zip(np.split(v, np.cumsum(sizes)[:-1]), factors, strict=True)
+        ]
         _, after = deep_gradient_descent(parts, S, step_size=1.0, steps=1)
         return np.concatenate([(P - Q).ravel() for P, Q in zip(parts, after, strict=True)])
 
@@ -317,7 +357,8 @@ def test_rate_of_unbalanced_factors_with_a_wide_later_layer():
 
 
 def test_a_hidden_direction_that_the_product_does_not_show_is_refused():
-    # W_2 sees the first column only, but is turned by the second: the rate is 2 (1 - 2/3) (1 + 0.8^2), not 2 (1 - 2/3)
+    # W_2 sees the first column only, but is turned by the second: the rate is 2 (1 - 2/3) (1 +
+    # 0.8^2), not 2 (1 - 2/3)
     first, S = np.array([[np.sqrt(3.0), 0.0], [0.0, 0.8], [0.0, 0.0]]), np.diag([3.0, 2.0, 1.0])
     with pytest.raises(ValueError, match="factors"):
         factor_rate([first, np.array([[1.0], [0.0]])], S)
@@ -351,7 +392,9 @@ def test_bad_arguments():
         bures_loss(np.ones((3, 1)), -S)
     with pytest.raises(ValueError, match="target"):
         bures_loss(np.ones((3, 1)), np.diag([1.0, 1.0, -1e-9]))
-    assert bures_loss(np.ones((3, 1)), np.diag([1.0, 1.0, -1e-16])) > 0  # the rounding of a singular matrix
+    assert (
+        bures_loss(np.ones((3, 1)), np.diag([1.0, 1.0, -1e-16])) > 0
+    )  # the rounding of a singular matrix
     with pytest.raises(ValueError, match="target"):
         spectral_selections(np.eye(3), 1)
     with pytest.raises(ValueError, match="generator"):

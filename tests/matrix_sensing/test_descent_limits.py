@@ -39,20 +39,35 @@ def general_truth(n, p, values, rng):
 
 def converge(M, F, G, step_size, tol=1e-13):
     run = asymmetric_gradient_descent(
-        M, search_rank=F.shape[1], step_size=step_size, steps=3_000_000, left=F, right=G, tol=tol, record=[0]
+        M,
+        search_rank=F.shape[1],
+        step_size=step_size,
+        steps=3_000_000,
+        left=F,
+        right=G,
+        tol=tol,
+        record=[0],
     )
     assert run.status is DescentStatus.CONVERGED
     return run
 
 
 def test_spurious_bounds_enclose_exact_rational_orbits():
-    cases = [(Fraction(1, 2), Fraction(1, 4), 6), (Fraction(1), Fraction(1, 3), 5), (Fraction(1, 10), Fraction(1), 6)]
+    cases = [
+        (Fraction(1, 2), Fraction(1, 4), 6),
+        (Fraction(1), Fraction(1, 3), 5),
+        (Fraction(1, 10), Fraction(1), 6),
+    ]
     for s, eta, T in (*cases, (Fraction(1, 10**6), Fraction(1), 5)):
         orbit = s
         for _ in range(T):
             orbit = orbit * (1 - eta * orbit**2)
         lower, upper = spurious_bounds([float(s)], step_size=float(eta), steps=T)
-        assert Fraction(lower[0]) * (1 - 8 * Fraction(EPS)) <= orbit <= Fraction(upper[0]) * (1 + 8 * Fraction(EPS))
+        assert (
+            Fraction(lower[0]) * (1 - 8 * Fraction(EPS))
+            <= orbit
+            <= Fraction(upper[0]) * (1 + 8 * Fraction(EPS))
+        )
 
 
 def test_spurious_bounds_enclose_long_orbits_and_are_sharp():
@@ -70,9 +85,13 @@ def test_spurious_bounds_enclose_long_orbits_and_are_sharp():
     assert (upper / lower - 1 <= 1e-4).all()
     T = 10**12
     lower, upper = spurious_bounds(s, step_size=eta, steps=T)
-    np.testing.assert_allclose([2 * eta * T * lower**2, 2 * eta * T * upper**2], 1.0, atol=1e-6)  # w_0 / (2T) <= 1e5 / 2e12
+    np.testing.assert_allclose(
+        [2 * eta * T * lower**2, 2 * eta * T * upper**2], 1.0, atol=1e-6
+    )  # w_0 / (2T) <= 1e5 / 2e12
     for steps in (0, 100):
-        np.testing.assert_array_equal(spurious_bounds([0.0, 1e-170], step_size=1.0, steps=steps), [[0.0, 1e-170]] * 2)
+        np.testing.assert_array_equal(
+            spurious_bounds([0.0, 1e-170], step_size=1.0, steps=steps), [[0.0, 1e-170]] * 2
+        )
     with pytest.raises(ValueError, match="start"):
         spurious_bounds([2.0], step_size=0.1, steps=1)
 
@@ -103,7 +122,10 @@ def test_block_recursions_of_error_bounds():
     np.testing.assert_allclose(B1, B @ (np.eye(4) - eta * B.T @ B) - eta * C @ A, atol=1e-14)
 
 
-@pytest.mark.parametrize(("n", "k", "values"), [(7, 3, [1.0, 0.4]), (6, 9, [1.0, 1.0, 0.6]), (5, 5, [2.0]), (6, 2, [1.0, 0.5])])
+@pytest.mark.parametrize(
+    ("n", "k", "values"),
+    [(7, 3, [1.0, 0.4]), (6, 9, [1.0, 1.0, 0.6]), (5, 5, [2.0]), (6, 2, [1.0, 0.5])],
+)
 def test_error_bounds_enclose_the_descent(n, k, values):
     entered = 0
     for seed in range(6):
@@ -133,12 +155,15 @@ def test_error_law_starts_where_the_bounds_apply(k):
     law = error_law(M, X, step_size=0.2, multiples=[1, 3, 10], longest=1_000_000)
     assert law.status is EntryStatus.ENTERED
     assert law.spurious == min(k, 6) - 2
-    run = gradient_descent(M, search_rank=k, step_size=0.2, steps=int(law.times[-1]), initial=X, record=law.times)
+    run = gradient_descent(
+        M, search_rank=k, step_size=0.2, steps=int(law.times[-1]), initial=X, record=law.times
+    )
     assert (law.lower - law.rounding <= run.errors).all()
     assert (run.errors <= law.upper + law.rounding).all()
     assert (law.rounding <= 1e-3 * law.lower).all()
     assert law.upper[-1] <= 1.01 * law.lower[-1]
-    # w = 1/(eta s^2) of the last direction is the onset at entry and grows by 2 a step: 3 onsets after one onset
+    # w = 1/(eta s^2) of the last direction is the onset at entry and grows by 2 a step: 3 onsets
+    # after one onset
     state = gradient_descent(M, search_rank=k, step_size=0.2, steps=int(law.times[0]), initial=X).X
     onset = error_bounds(M, state, step_size=0.2, steps=0).onset / 3
     np.testing.assert_allclose(np.diff(law.times), [2 * onset, 7 * onset], rtol=0.1)
@@ -156,7 +181,9 @@ def test_error_law_bounds_the_rounding_of_the_descent():
     rng = np.random.default_rng(2)
     M, X = symmetric_truth(5, [1.0, 0.5], rng), 0.5 * rng.standard_normal((5, 7))
     law = error_law(M, X, step_size=0.2, multiples=[1, 3], longest=20_000)
-    run = gradient_descent(M, search_rank=7, step_size=0.2, steps=int(law.times[-1]), initial=X, record=law.times)
+    run = gradient_descent(
+        M, search_rank=7, step_size=0.2, steps=int(law.times[-1]), initial=X, record=law.times
+    )
     Y, wide, precise = X.astype(np.longdouble), M.astype(np.longdouble), []
     for t in range(law.times[-1] + 1):
         E = Y @ Y.T - wide
@@ -171,7 +198,10 @@ def test_error_law_bounds_the_rounding_of_the_descent():
 def test_error_law_gives_up_and_refuses():
     X = 0.3 * np.random.default_rng(0).standard_normal((4, 3))
     M = np.diag([1.0, 0.5, 0.0, 0.0])
-    assert error_law(M, X, step_size=0.1, multiples=[100], longest=500).status is EntryStatus.NOT_ENTERED
+    assert (
+        error_law(M, X, step_size=0.1, multiples=[100], longest=500).status
+        is EntryStatus.NOT_ENTERED
+    )
     blocked = X * [[1.0], [1.0], [0.0], [0.0]]  # no component off the signal, so no onset
     assert error_law(M, blocked, step_size=0.1, multiples=[1], longest=10_000).times.size == 0
     with pytest.raises(ValueError, match="X"):
@@ -185,11 +215,14 @@ def test_error_bounds_tend_to_the_sharp_constant():
     for T in (10**7, 10**9):
         bounds = error_bounds(M, state, step_size=0.2, steps=T)
         remainder = (bounds.onset + 1.5 * np.log(T)) / T
-        np.testing.assert_allclose([2 * 0.2 * T * b for b in (bounds.lower, bounds.upper)], np.sqrt(3), rtol=2 * remainder)
+        np.testing.assert_allclose(
+            [2 * 0.2 * T * b for b in (bounds.lower, bounds.upper)], np.sqrt(3), rtol=2 * remainder
+        )
 
 
 def test_error_bounds_are_exact_for_a_commuting_state():
-    # X = diag(sqrt(lambda), s): the signal has converged and the spurious part is the scalar recursion itself
+    # X = diag(sqrt(lambda), s): the signal has converged and the spurious part is the scalar
+    # recursion itself
     s = 0.3
     bounds = error_bounds(np.diag([1.0, 0.0]), np.diag([1.0, s]), step_size=0.1, steps=50)
     for _ in range(50):
@@ -201,7 +234,9 @@ def test_error_bounds_need_a_positive_semidefinite_truth():
     for truth in (np.diag([1.0, -0.1]), np.zeros((2, 2)), -np.eye(2)):
         with pytest.raises(ValueError, match="truth"):
             error_bounds(truth, np.eye(2), step_size=0.1, steps=1)
-    few = error_bounds(np.eye(3), np.eye(3)[:, :2], step_size=0.1, steps=1)  # fewer columns than the rank
+    few = error_bounds(
+        np.eye(3), np.eye(3)[:, :2], step_size=0.1, steps=1
+    )  # fewer columns than the rank
     assert few.status is EntryStatus.NOT_ENTERED
 
 
@@ -231,7 +266,8 @@ def test_sensing_limit_is_approached_by_the_descent():
 
 
 def limits(seed):
-    """Pairs (F, G, r) with F G^T of rank r: G = (F^+ M)^T, and one whose surplus directions split between F and G."""
+    """Pairs (F, G, r) with F G^T of rank r: G = (F^+ M)^T, and one whose surplus directions split
+    between F and G."""
     rng = np.random.default_rng(seed)
     F = rng.standard_normal((6, 4))
     yield F, (np.linalg.pinv(F) @ general_truth(6, 5, [1.0, 0.5], rng)).T, 2
@@ -255,7 +291,10 @@ def test_modes_are_the_non_zero_hessian_eigenvalues(seed):
         modes = limit_modes(F, G, rank=r, step_size=0.01)
         np.testing.assert_allclose(np.sort(modes.values[modes.values > 0]), hessian, rtol=1e-9)
         assert abs(modes.slowest - hessian[0]) <= 1e-9 * hessian[0]
-        assert abs(modes.rate + np.log(max(abs(1 - 0.01 * hessian[0]), abs(1 - 0.01 * hessian[-1])))) <= 1e-12
+        assert (
+            abs(modes.rate + np.log(max(abs(1 - 0.01 * hessian[0]), abs(1 - 0.01 * hessian[-1]))))
+            <= 1e-12
+        )
 
 
 def test_window_rate_iterates_the_linear_map():
@@ -273,7 +312,9 @@ def test_window_rate_iterates_the_linear_map():
     assert modes.rate < later[-1] <= modes.rate * 1.01
 
 
-@pytest.mark.parametrize(("alpha", "ratio", "seed"), [(0.5, 1 / 3, 0), (0.2, 1 / 3, 1), (0.2, 1.0, 2), (0.1, 1 / 3, 3)])
+@pytest.mark.parametrize(
+    ("alpha", "ratio", "seed"), [(0.5, 1 / 3, 0), (0.2, 1 / 3, 1), (0.2, 1.0, 2), (0.1, 1 / 3, 3)]
+)
 def test_late_rate_measures_the_slope_of_plain_numpy(alpha, ratio, seed):
     rng = np.random.default_rng(seed)
     M = general_truth(7, 6, [1.0, 0.6], rng)
@@ -287,7 +328,9 @@ def test_late_rate_measures_the_slope_of_plain_numpy(alpha, ratio, seed):
     errors = np.array(errors)
     start = np.argmax(errors <= 1e-7 * np.linalg.norm(M))
     slope = np.log(errors[start] / errors[-1]) / (errors.size - 1 - start)
-    assert abs(late.measured - slope) <= 1e-6 * slope  # rounding of the last error, 1e-16 / 1e-11, over the window's logarithm
+    assert (
+        abs(late.measured - slope) <= 1e-6 * slope
+    )  # rounding of the last error, 1e-16 / 1e-11, over the window's logarithm
     assert abs(slope - late.modes.rate) <= late.error + 1e-6 * slope
     assert late.error <= 0.02 * slope
 
@@ -305,14 +348,26 @@ def test_window_rate_of_a_residual_without_the_slowest_mode():
 
 @pytest.mark.parametrize("step_size", [0.3, 0.6, 0.9])  # eta times the one mode is 0.63, 1.26, 1.88
 def test_late_rate_of_steps_that_overshoot(step_size):
-    late = late_rate([[1.0]], [[0.9]], [[1.2]], step_size=step_size, longest=1000, window=(1e-3, 1e-9), tol=1e-12)
-    assert late.modes.rate == pytest.approx(-np.log(abs(1 - step_size * late.modes.slowest)), rel=1e-12)
+    late = late_rate(
+        [[1.0]], [[0.9]], [[1.2]], step_size=step_size, longest=1000, window=(1e-3, 1e-9), tol=1e-12
+    )
+    assert late.modes.rate == pytest.approx(
+        -np.log(abs(1 - step_size * late.modes.slowest)), rel=1e-12
+    )
     assert abs(late.measured - late.modes.rate) <= late.error <= 0.01 * late.modes.rate
 
 
 @pytest.mark.parametrize("step_size", [0.8, 0.9])
 def test_late_rate_where_the_fastest_mode_overshoots_most(step_size):
-    late = late_rate([[1.0, 0.0]], [[1.0]], [[1.1], [0.1]], step_size=step_size, longest=1000, window=(1e-3, 1e-9), tol=1e-12)
+    late = late_rate(
+        [[1.0, 0.0]],
+        [[1.0]],
+        [[1.1], [0.1]],
+        step_size=step_size,
+        longest=1000,
+        window=(1e-3, 1e-9),
+        tol=1e-12,
+    )
     ends = step_size * late.modes.slowest, step_size * late.modes.values.max()
     assert ends[0] < 1 < ends[1] > 2 - ends[0]
     assert late.modes.rate == pytest.approx(-np.log(ends[1] - 1), rel=1e-12)
@@ -323,7 +378,9 @@ def test_late_rate_of_a_window_without_steps():
     exact = late_rate(np.eye(2), np.eye(2), np.eye(2), step_size=0.1, longest=10)
     assert np.isnan(exact.measured)
     assert exact.modes is None
-    jump = late_rate(np.eye(2), (1 + 1e-10) * np.eye(2), np.eye(2), step_size=0.5, longest=10)  # reaches the limit in one step
+    jump = late_rate(
+        np.eye(2), (1 + 1e-10) * np.eye(2), np.eye(2), step_size=0.5, longest=10
+    )  # reaches the limit in one step
     assert np.isnan(jump.measured)
 
 
@@ -333,7 +390,12 @@ def test_the_error_of_a_late_rate_counts_the_faster_modes(seed):
     M = general_truth(6, 5, [1.0, 0.6], rng)
     F, G = 0.5 * rng.standard_normal((6, 3)), 0.3 * rng.standard_normal((5, 3))
     late = late_rate(M, F, G, step_size=0.1, longest=100_000, window=(1e-4, 1e-6), tol=1e-9)
-    assert 0.01 * late.modes.rate < late.measured - late.modes.rate <= late.error <= 0.03 * late.modes.rate
+    assert (
+        0.01 * late.modes.rate
+        < late.measured - late.modes.rate
+        <= late.error
+        <= 0.03 * late.modes.rate
+    )
 
 
 def test_late_rate_without_convergence():
@@ -348,7 +410,9 @@ def test_a_balanced_limit_has_no_linear_rate():
     assert limit_modes(F, G, rank=2, step_size=0.1).rate == 0.0
 
 
-@pytest.mark.parametrize("ratio", [1 / 3, 1.0])  # the surplus directions go to F alone, or to F and G
+@pytest.mark.parametrize(
+    "ratio", [1 / 3, 1.0]
+)  # the surplus directions go to F alone, or to F and G
 def test_small_starts_approach_the_leading_order(ratio):
     for seed in range(4):
         rng = np.random.default_rng(seed)
@@ -358,13 +422,21 @@ def test_small_starts_approach_the_leading_order(ratio):
         deviations = []
         for alpha in (0.04, 0.01):
             run = converge(M, alpha * F, alpha * G, 0.3, tol=1e-8)
-            deviations.append(abs(limit_modes(run.F, run.G, rank=2, step_size=0.3).slowest / alpha**2 / leading - 1))
+            deviations.append(
+                abs(
+                    limit_modes(run.F, run.G, rank=2, step_size=0.3).slowest / alpha**2 / leading
+                    - 1
+                )
+            )
         assert abs(small_start_slowest(0.1 * F, 0.1 * G, M) - 0.01 * leading) <= 1e-12
         assert deviations[1] <= max(deviations[0] / 4, 1e-3)  # alpha^2 log(1/alpha) falls by 11
         assert deviations[1] <= 0.05
 
 
-@pytest.mark.parametrize(("shape", "r", "k"), [((4, 4), 1, 5), ((3, 3), 1, 6), ((2, 5), 1, 4), ((5, 2), 1, 4), ((3, 3), 2, 5)])
+@pytest.mark.parametrize(
+    ("shape", "r", "k"),
+    [((4, 4), 1, 5), ((3, 3), 1, 6), ((2, 5), 1, 4), ((5, 2), 1, 4), ((3, 3), 2, 5)],
+)
 def test_small_starts_with_more_columns_than_rows(shape, r, k):
     checked = 0
     for seed in range(6):
@@ -392,8 +464,13 @@ def test_rebalanced_bounds_hold_and_shrink_to_the_limit():
     sigma = np.array([1.0, 0.6])
     for beta in (0.5, np.sqrt(0.6), 1.0):
         exact = min(beta**2, 0.36 / beta**2)
-        np.testing.assert_allclose(rebalanced_slowest_bounds(sigma, error=0.0, scale=beta, step_size=0.1), exact, rtol=1e-8)
-        widths = [np.ptp(rebalanced_slowest_bounds(sigma, error=e, scale=beta, step_size=0.1)) for e in (1e-4, 1e-3, 1e-2)]
+        np.testing.assert_allclose(
+            rebalanced_slowest_bounds(sigma, error=0.0, scale=beta, step_size=0.1), exact, rtol=1e-8
+        )
+        widths = [
+            np.ptp(rebalanced_slowest_bounds(sigma, error=e, scale=beta, step_size=0.1))
+            for e in (1e-4, 1e-3, 1e-2)
+        ]
         assert 0 < widths[0] < widths[1] < widths[2]
         for seed in range(3):
             rng = np.random.default_rng(seed)
@@ -401,10 +478,19 @@ def test_rebalanced_bounds_hold_and_shrink_to_the_limit():
             alpha = (0.3, 0.1, 0.03)[seed]
             F, G = alpha * rng.standard_normal((7, 4)), alpha / 3 * rng.standard_normal((6, 4))
             run = converge(M, F, G, 0.1, tol=0.01)
-            lower, upper = rebalanced_slowest_bounds(sigma, error=run.errors[-1], scale=beta, step_size=0.1)
+            lower, upper = rebalanced_slowest_bounds(
+                sigma, error=run.errors[-1], scale=beta, step_size=0.1
+            )
             end = converge(M, *rebalance(run.F, run.G, scale=beta), 0.1)
-            assert 0 < lower <= limit_modes(end.F, end.G, rank=2, step_size=0.1).slowest <= upper < np.inf
-    # To first order the distance is e over sqrt(mu) (1 - eta l / 2): the width that no other constant gives
+            assert (
+                0
+                < lower
+                <= limit_modes(end.F, end.G, rank=2, step_size=0.1).slowest
+                <= upper
+                < np.inf
+            )
+    # To first order the distance is e over sqrt(mu) (1 - eta l / 2): the width that no other
+    # constant gives
     for beta, size, derivative in ((0.5, 0.5, 2 * 0.5), (1.2, 0.6 / 1.2, 2 * 0.36 / 1.2**3)):
         rho = 1e-6 / ((1 - 0.05 * (beta**2 + 1 / beta**2)) * size)
         width = np.ptp(rebalanced_slowest_bounds(sigma, error=1e-6, scale=beta, step_size=0.1))
@@ -424,9 +510,16 @@ def test_error_bounds_on_many_starts():
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             state = gradient_descent(
-                M, search_rank=k, step_size=eta, steps=int(rng.integers(20, 1000)), init_scale=0.3, rng=rng
+                M,
+                search_rank=k,
+                step_size=eta,
+                steps=int(rng.integers(20, 1000)),
+                init_scale=0.3,
+                rng=rng,
             ).X
         for T in (5, 500, 20_000):
             bounds = error_bounds(M, state, step_size=eta, steps=T)
-            error = gradient_descent(M, search_rank=k, step_size=eta, steps=T, initial=state).errors[-1]
+            error = gradient_descent(
+                M, search_rank=k, step_size=eta, steps=T, initial=state
+            ).errors[-1]
             assert bounds.lower - 1e-14 * (T + 10) <= error <= bounds.upper + 1e-14 * (T + 10)

@@ -39,7 +39,9 @@ def test_symmetric_descent_is_gradient_descent_on_the_loss(m):
     run = gradient_descent(M, search_rank=3, step_size=0.1, steps=1, operator=operator, initial=X)
     h = 1e-5
     basis = np.eye(12).reshape(12, 4, 3)
-    gradient = np.array([(loss(X + h * b) - loss(X - h * b)) / (2 * h) for b in basis]).reshape(4, 3)
+    gradient = np.array([(loss(X + h * b) - loss(X - h * b)) / (2 * h) for b in basis]).reshape(
+        4, 3
+    )
     # central differences of a quartic: h^2 times its third derivative, plus rounding over h
     np.testing.assert_allclose((X - run.X) / 0.1, gradient, atol=1e-8)
 
@@ -56,7 +58,9 @@ def test_asymmetric_descent_is_gradient_descent_on_the_loss(m):
         E = v[:8].reshape(4, 2) @ v[8:].reshape(3, 2).T - M
         return np.sum(E**2) / 2 if m is None else np.sum(np.einsum("mij,ij->m", A, E) ** 2) / 2
 
-    run = asymmetric_gradient_descent(M, search_rank=2, step_size=0.1, steps=1, operator=operator, left=F, right=G)
+    run = asymmetric_gradient_descent(
+        M, search_rank=2, step_size=0.1, steps=1, operator=operator, left=F, right=G
+    )
     v, h = np.append(F, G), 1e-5
     gradient = np.array([(loss(v + h * e) - loss(v - h * e)) / (2 * h) for e in np.eye(14)])
     np.testing.assert_allclose((v - np.append(run.F, run.G)) / 0.1, gradient, atol=1e-8)
@@ -68,17 +72,25 @@ def test_noise_enters_as_the_data_do(m):
     M, X = symmetric_truth(4, [1.0, 0.5], rng), 0.4 * rng.standard_normal((4, 3))
     operator, s = gaussian_operator(4, m, rng=rng), 0.1 * rng.standard_normal(m)
     y = operator.forward(M) + s
-    run = gradient_descent(M, search_rank=3, step_size=0.1, steps=3, operator=operator, noise=s, initial=X)
+    run = gradient_descent(
+        M, search_rank=3, step_size=0.1, steps=3, operator=operator, noise=s, initial=X
+    )
     Y = X
     for _ in range(3):
         Y = Y - 0.1 * operator.adjoint(operator.forward(Y @ Y.T) - y) @ Y
     np.testing.assert_allclose(run.X, Y, atol=1e-13)
-    assert run.errors[-1] == pytest.approx(np.linalg.norm(Y @ Y.T - M))  # against M, not against the data
+    assert run.errors[-1] == pytest.approx(
+        np.linalg.norm(Y @ Y.T - M)
+    )  # against M, not against the data
     general = gaussian_operator(4, m, symmetric=False, rng=rng)
     y, G = general.forward(M) + s, 0.3 * rng.standard_normal((4, 3))
-    pair = asymmetric_gradient_descent(M, search_rank=3, step_size=0.1, steps=1, operator=general, noise=s, left=X, right=G)
+    pair = asymmetric_gradient_descent(
+        M, search_rank=3, step_size=0.1, steps=1, operator=general, noise=s, left=X, right=G
+    )
     D = general.adjoint(general.forward(X @ G.T) - y)
-    np.testing.assert_allclose(np.vstack([pair.F, pair.G]), np.vstack([X - 0.1 * D @ G, G - 0.1 * D.T @ X]), atol=1e-13)
+    np.testing.assert_allclose(
+        np.vstack([pair.F, pair.G]), np.vstack([X - 0.1 * D @ G, G - 0.1 * D.T @ X]), atol=1e-13
+    )
     with pytest.raises(ValueError, match="noise"):
         gradient_descent(M, search_rank=3, step_size=0.1, steps=1, noise=s, initial=X)
 
@@ -86,7 +98,10 @@ def test_noise_enters_as_the_data_do(m):
 def test_with_noise_and_all_columns_the_limit_is_the_least_squares_solution():
     rng = np.random.default_rng(12)
     M, m = general_truth(3, 2, [1.0, 0.5], rng), 30
-    operator, s = gaussian_operator(3, m, n_columns=2, symmetric=False, rng=rng), 0.05 * rng.standard_normal(m)
+    operator, s = (
+        gaussian_operator(3, m, n_columns=2, symmetric=False, rng=rng),
+        0.05 * rng.standard_normal(m),
+    )
     options = {"search_rank": 2, "operator": operator, "noise": s, "init_scale": 0.5, "rng": rng}
     run = asymmetric_gradient_descent(M, step_size=0.2, steps=20_000, **options)
     least = np.linalg.lstsq(operator.stacked, operator.forward(M) + s, rcond=None)[0].reshape(3, 2)
@@ -94,7 +109,13 @@ def test_with_noise_and_all_columns_the_limit_is_the_least_squares_solution():
     definite = np.diag([1.0, 0.8, 0.6])
     symmetric = gaussian_operator(3, m, rng=rng)
     run = gradient_descent(
-        definite, search_rank=3, step_size=0.2, steps=20_000, operator=symmetric, noise=s, initial=0.5 * np.eye(3)
+        definite,
+        search_rank=3,
+        step_size=0.2,
+        steps=20_000,
+        operator=symmetric,
+        noise=s,
+        initial=0.5 * np.eye(3),
     )
     packed = np.linalg.lstsq(symmetric.stacked, symmetric.forward(definite) + s, rcond=None)[0]
     np.testing.assert_allclose(run.X @ run.X.T, symmetric._unflatten(packed), atol=1e-12)
@@ -118,11 +139,17 @@ def test_observations_are_those_of_the_recorded_iterates_and_change_nothing(reco
     assert plain.observed == ()
     assert len(run.observed) == run.iterations.size
     for t, Y in zip(run.iterations, run.observed, strict=True):
-        np.testing.assert_array_equal(Y, gradient_descent(M, **(options | {"steps": int(t), "record": None}), initial=X).X)
-    pair = asymmetric_gradient_descent(M, left=X, right=X / 2, observe=lambda F, G: np.linalg.norm(F @ G.T - M), **options)
+        np.testing.assert_array_equal(
+            Y, gradient_descent(M, **(options | {"steps": int(t), "record": None}), initial=X).X
+        )
+    pair = asymmetric_gradient_descent(
+        M, left=X, right=X / 2, observe=lambda F, G: np.linalg.norm(F @ G.T - M), **options
+    )
     np.testing.assert_allclose(pair.observed, pair.errors, rtol=1e-13)
     with pytest.warns(RuntimeWarning, match="overflowed"):
-        wild = gradient_descent(M, search_rank=2, step_size=50.0, steps=100, initial=X, observe=np.linalg.norm)
+        wild = gradient_descent(
+            M, search_rank=2, step_size=50.0, steps=100, initial=X, observe=np.linalg.norm
+        )
     assert np.isfinite(wild.observed).all()
     with pytest.raises(ValueError, match="observe"):
         gradient_descent(M, initial=X, **options, observe=3)
@@ -138,14 +165,19 @@ def test_spectral_factors_are_the_best_of_their_rank():
         top = np.maximum(values, 0) * (np.arange(5) >= 5 - k)
         np.testing.assert_allclose(X @ X.T, (vectors * top) @ vectors.T, atol=1e-12)
         assert X.shape == (5, k)
-    np.testing.assert_array_equal(spectral_factor(S, search_rank=3)[:, :2], spectral_factor(S, search_rank=2))
+    np.testing.assert_array_equal(
+        spectral_factor(S, search_rank=3)[:, :2], spectral_factor(S, search_rank=2)
+    )
     T = rng.standard_normal((5, 3))
     for k in (1, 2, 3, 4):
         F, G = spectral_factors(T, search_rank=k)
-        assert np.linalg.norm(F @ G.T - T) == pytest.approx(np.linalg.norm(np.linalg.svd(T)[1][k:]), abs=1e-12)
+        assert np.linalg.norm(F @ G.T - T) == pytest.approx(
+            np.linalg.norm(np.linalg.svd(T)[1][k:]), abs=1e-12
+        )
         np.testing.assert_allclose(F.T @ F, G.T @ G, atol=1e-12)
         assert (F.shape, G.shape) == ((5, k), (3, k))
-    # The surrogate of enough measurements is near the truth, so descent from its factor starts close.
+    # The surrogate of enough measurements is near the truth, so descent from its factor starts
+    # close.
     M, operator = symmetric_truth(5, [1.0, 0.5], rng), gaussian_operator(5, 20_000, rng=rng)
     start = spectral_factor(operator.adjoint(operator.forward(M)), search_rank=2)
     assert np.linalg.norm(start @ start.T - M) < 0.1
@@ -163,7 +195,13 @@ def test_many_steps_agree_with_plain_numpy(m):
     general = None if m is None else gaussian_operator(5, m, symmetric=False, rng=rng)
 
     def normal(operator, E):
-        return E if operator is None else np.einsum("mij,m->ij", operator.matrices, np.einsum("mij,ij->m", operator.matrices, E))
+        return (
+            E
+            if operator is None
+            else np.einsum(
+                "mij,m->ij", operator.matrices, np.einsum("mij,ij->m", operator.matrices, E)
+            )
+        )
 
     X, F, G = X0.copy(), F0.copy(), G0.copy()
     errors = []
@@ -188,11 +226,16 @@ def test_many_steps_agree_with_plain_numpy(m):
 def test_descent_commutes_with_rotations():
     rng = np.random.default_rng(3)
     M, X = symmetric_truth(5, [1.0, 0.5], rng), 0.3 * rng.standard_normal((5, 3))
-    Q, R = np.linalg.qr(rng.standard_normal((5, 5)))[0], np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    Q, R = (
+        np.linalg.qr(rng.standard_normal((5, 5)))[0],
+        np.linalg.qr(rng.standard_normal((3, 3)))[0],
+    )
     options = {"search_rank": 3, "step_size": 0.2, "steps": 60}
     rotated = Q @ M @ Q.T
     turned = gradient_descent((rotated + rotated.T) / 2, initial=Q @ X @ R, **options)
-    np.testing.assert_allclose(turned.X, Q @ gradient_descent(M, initial=X, **options).X @ R, atol=1e-12)
+    np.testing.assert_allclose(
+        turned.X, Q @ gradient_descent(M, initial=X, **options).X @ R, atol=1e-12
+    )
 
 
 def test_starts_records_and_ends():
@@ -204,8 +247,12 @@ def test_starts_records_and_ends():
     assert run.errors[-1] <= 0.1 * np.linalg.norm(M) < run.errors[-2]
     assert run.iterations[0] == 0
     assert (np.diff(run.iterations) > 0).all()
-    large = gradient_descent(100 * M, search_rank=2, step_size=0.003, steps=500, initial=X, tol=0.1)  # tol is relative
-    before = gradient_descent(100 * M, search_rank=2, step_size=0.003, steps=large.steps - 1, initial=X)
+    large = gradient_descent(
+        100 * M, search_rank=2, step_size=0.003, steps=500, initial=X, tol=0.1
+    )  # tol is relative
+    before = gradient_descent(
+        100 * M, search_rank=2, step_size=0.003, steps=large.steps - 1, initial=X
+    )
     assert large.errors[-1] <= 0.1 * np.linalg.norm(100 * M) < before.errors[-1]
     recorded = gradient_descent(M, search_rank=2, step_size=0.3, steps=10_000, initial=X).iterations
     assert (recorded >= 1000).sum() in (16, 17, 18)  # the last decade
@@ -214,21 +261,33 @@ def test_starts_records_and_ends():
     np.testing.assert_array_equal(none.X, X)
     assert none.steps == 0
     scaled = [
-        gradient_descent(M, search_rank=2, step_size=0.3, steps=0, init_scale=s, rng=np.random.default_rng(4)).X for s in (1, 2)
+        gradient_descent(
+            M, search_rank=2, step_size=0.3, steps=0, init_scale=s, rng=np.random.default_rng(4)
+        ).X
+        for s in (1, 2)
     ]
     np.testing.assert_array_equal(scaled[1], 2 * scaled[0])
     drawn = [
         asymmetric_gradient_descent(
-            M, search_rank=2, step_size=0.1, steps=0, right_ratio=q, init_scale=2, rng=np.random.default_rng(4)
+            M,
+            search_rank=2,
+            step_size=0.1,
+            steps=0,
+            right_ratio=q,
+            init_scale=2,
+            rng=np.random.default_rng(4),
         )
         for q in (0.5, 1.0)
     ]
     np.testing.assert_array_equal([drawn[0].F, 2 * drawn[0].G], [scaled[1], drawn[1].G])
-    pair = asymmetric_gradient_descent(M, search_rank=2, step_size=0.1, steps=3, rng=np.random.default_rng(4))
+    pair = asymmetric_gradient_descent(
+        M, search_rank=2, step_size=0.1, steps=3, rng=np.random.default_rng(4)
+    )
     np.testing.assert_allclose(pair.imbalance, pair.F.T @ pair.F - pair.G.T @ pair.G)
     with pytest.warns(RuntimeWarning, match="raise steps"):
         assert (
-            gradient_descent(M, search_rank=2, step_size=0.1, steps=3, initial=X, tol=1e-9).status is DescentStatus.NOT_CONVERGED
+            gradient_descent(M, search_rank=2, step_size=0.1, steps=3, initial=X, tol=1e-9).status
+            is DescentStatus.NOT_CONVERGED
         )
     with pytest.warns(RuntimeWarning, match="overflowed"):
         wild = gradient_descent(M, search_rank=2, step_size=50.0, steps=100, initial=X)
@@ -242,7 +301,9 @@ def test_without_tol_all_steps_are_taken_from_an_exact_start_too():
     assert asymmetric_gradient_descent(M, left=X, right=X, **options).steps == 4
     assert gradient_descent(M, initial=X, **options, tol=1e-3).status is DescentStatus.CONVERGED
     operator = gaussian_operator(2, 5, rng=rng)
-    noisy = gradient_descent(M, initial=X, operator=operator, noise=np.ones(5), **options)  # noise drives it off the truth
+    noisy = gradient_descent(
+        M, initial=X, operator=operator, noise=np.ones(5), **options
+    )  # noise drives it off the truth
     assert noisy.steps == 4
     assert noisy.errors[-1] > 0.1
 
@@ -251,7 +312,9 @@ def test_spectral_factors_have_no_columns_of_rounding():
     M = symmetric_truth(5, [1.0, 0.5], np.random.default_rng(6))
     for factor in (spectral_factor(M, search_rank=4), *spectral_factors(M, search_rank=4)):
         assert not factor[:, 2:].any()
-        np.testing.assert_allclose(np.linalg.norm(factor[:, :2], axis=0), np.sqrt([1.0, 0.5]), rtol=1e-13)
+        np.testing.assert_allclose(
+            np.linalg.norm(factor[:, :2], axis=0), np.sqrt([1.0, 0.5]), rtol=1e-13
+        )
 
 
 def test_inconsistent_arguments_are_refused():
@@ -266,9 +329,20 @@ def test_inconsistent_arguments_are_refused():
     with pytest.raises(ValueError, match="record"):
         gradient_descent(M, initial=X, record=[0, 4], **options)
     with pytest.raises(ValueError, match="operator"):
-        gradient_descent(M, initial=X, operator=gaussian_operator(2, 3, symmetric=False, rng=np.random.default_rng(0)), **options)
+        gradient_descent(
+            M,
+            initial=X,
+            operator=gaussian_operator(2, 3, symmetric=False, rng=np.random.default_rng(0)),
+            **options,
+        )
     with pytest.raises(ValueError, match="operator"):
-        asymmetric_gradient_descent(M, left=X, right=X, operator=gaussian_operator(2, 3, rng=np.random.default_rng(0)), **options)
+        asymmetric_gradient_descent(
+            M,
+            left=X,
+            right=X,
+            operator=gaussian_operator(2, 3, rng=np.random.default_rng(0)),
+            **options,
+        )
 
 
 def test_rebalance_keeps_the_product_and_levels_the_left_factor():

@@ -34,11 +34,15 @@ def test_best_solutions_agree_with_least_squares_on_the_measurements():
     y = operator.forward(M)
     for s in (1, 2, 3):
         runs = []
-        for seed in range(4):  # Gauss-Newton on residuals, nothing shared with the Gram matrix or L-BFGS
+        for seed in range(
+            4
+        ):  # Gauss-Newton on residuals, nothing shared with the Gram matrix or L-BFGS
             start = rng(seed).standard_normal(4 * s)
             runs.append(
                 least_squares(
-                    lambda flat, s=s: operator.forward(flat.reshape(4, s) @ flat.reshape(4, s).T) - y,
+                    lambda flat, s=s: (
+                        operator.forward(flat.reshape(4, s) @ flat.reshape(4, s).T) - y
+                    ),
                     start,
                     xtol=1e-15,
                     ftol=1e-15,
@@ -57,13 +61,17 @@ def test_in_the_population_the_best_solutions_truncate_and_curvatures_are_eigenv
     M = np.diag([3.0, 1.3, 0.5, 0.0])
     best = best_rank_solutions(M, IDENTITY, max_rank=3, rng=rng(1), starts=3)
     for s in (1, 2, 3):
-        np.testing.assert_allclose(best.solutions[s - 1], np.diag(np.where(np.arange(4) < s, np.diag(M), 0)), atol=1e-12)
-    # Directions u_s -> u_{s+1} have curvature lambda_s - lambda_{s+1}; inside the range the least is lambda_i + lambda_j.
+        np.testing.assert_allclose(
+            best.solutions[s - 1], np.diag(np.where(np.arange(4) < s, np.diag(M), 0)), atol=1e-12
+        )
+    # Directions u_s -> u_{s+1} have curvature lambda_s - lambda_{s+1}; inside the range the least
+    # is lambda_i + lambda_j.
     np.testing.assert_allclose(best.curvatures, [1.7, 0.8, 0.5], rtol=1e-10)
     law = incremental_law(M, IDENTITY, best, search_rank=4, step_size=1e-9)
     np.testing.assert_allclose(law.escape[:2], [1.3, 0.5], rtol=1e-10)
     np.testing.assert_allclose(law.spare[0], 1 - 1.3 / 3, rtol=1e-8)
-    # tau_0 = 1/3, tau_1 = (1 - 1.3/3)/1.3, then the third direction is left at 1 - 0.5 (tau_0 + tau_1)
+    # tau_0 = 1/3, tau_1 = (1 - 1.3/3)/1.3, then the third direction is left at 1 - 0.5 (tau_0 +
+    # tau_1)
     np.testing.assert_allclose(law.spare[1], 1 - 0.5 / 1.3, rtol=1e-7)
     np.testing.assert_allclose(law.exponents[0], 2 * (1 - 1.3 / 3) * 1.7 / (1.7 + 2.6), rtol=1e-7)
 
@@ -75,7 +83,9 @@ def test_rotating_the_problem_rotates_the_solutions():
     matrices = Q @ operator.matrices @ Q.T
     flat = np.array([rotated._flatten(np.ascontiguousarray(A)) for A in matrices])
     best = best_rank_solutions(M, operator, max_rank=2, rng=rng(1), starts=3)
-    turned = best_rank_solutions(Q @ M @ Q.T, MeasurementOperator(flat, 4, 4, True), max_rank=2, rng=rng(2), starts=3)
+    turned = best_rank_solutions(
+        Q @ M @ Q.T, MeasurementOperator(flat, 4, 4, True), max_rank=2, rng=rng(2), starts=3
+    )
     np.testing.assert_allclose(turned.solutions, Q @ best.solutions @ Q.T, atol=1e-9)
     np.testing.assert_allclose(turned.curvatures, best.curvatures, rtol=1e-7)
 
@@ -86,7 +96,9 @@ def test_a_step_that_overshoots_is_refused():
     for step_size in (1.01 / best.curvatures[0], 1e3):
         with pytest.raises(ValueError, match="step_size"):
             incremental_law(M, operator, best, search_rank=3, step_size=step_size)
-    few = gaussian_operator(4, 2, rng=rng(3))  # flat directions, in which no curvature bounds the step
+    few = gaussian_operator(
+        4, 2, rng=rng(3)
+    )  # flat directions, in which no curvature bounds the step
     flat = best_rank_solutions(M, few, max_rank=1, rng=rng(1), starts=2)
     with pytest.raises(ValueError, match="step_size"):
         incremental_law(M, few, flat, search_rank=3, step_size=100.0)
@@ -95,13 +107,23 @@ def test_a_step_that_overshoots_is_refused():
 def test_staircase_is_gradient_descent():
     M, operator = problem()
     start = 0.1 * rng(3).standard_normal((4, 3))
-    other = gradient_descent(M, search_rank=3, step_size=0.02, steps=300, operator=operator, initial=start, record=np.arange(301))
+    other = gradient_descent(
+        M,
+        search_rank=3,
+        step_size=0.02,
+        steps=300,
+        operator=operator,
+        initial=start,
+        record=np.arange(301),
+    )
     run = staircase(M, operator, initial=start, targets=M[None], step_size=0.02, steps=300)
     np.testing.assert_allclose(run.U @ run.U.T, other.X @ other.X.T, atol=1e-12)
     np.testing.assert_allclose(run.distances[:, 0], other.errors[run.iterations], atol=1e-12)
     assert run.closest[0] == pytest.approx(other.errors.min(), abs=1e-12)
     assert run.visits[0] == np.argmin(other.errors)
-    np.testing.assert_allclose(run.spectra[-1], np.linalg.eigvalsh(run.U.T @ run.U)[::-1], atol=1e-12)
+    np.testing.assert_allclose(
+        run.spectra[-1], np.linalg.eigvalsh(run.U.T @ run.U)[::-1], atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -115,7 +137,12 @@ def test_first_exponent_and_time_are_reached(seed):
     alphas = np.array([1e-10, 1e-12, 1e-14])
     runs = [
         staircase(
-            M, operator, initial=a * start, targets=best.solutions[:1], step_size=0.03, steps=int(-1.3 * law.times[0] * np.log(a))
+            M,
+            operator,
+            initial=a * start,
+            targets=best.solutions[:1],
+            step_size=0.03,
+            steps=int(-1.3 * law.times[0] * np.log(a)),
         )
         for a in alphas
     ]
@@ -123,7 +150,9 @@ def test_first_exponent_and_time_are_reached(seed):
     error = np.abs(slopes - law.exponents[0])
     assert error[1] < 0.01  # an eigenvalue misread by 1 % moves the exponent by more
     times = np.diff([run.visits[0] for run in runs]) / -np.diff(np.log(alphas))
-    assert abs(times.mean() - law.times[0]) < 0.03 * law.times[0] + 2 / np.log(1e4)  # two roundings to whole steps
+    assert abs(times.mean() - law.times[0]) < 0.03 * law.times[0] + 2 / np.log(
+        1e4
+    )  # two roundings to whole steps
 
 
 def test_a_full_search_rank_is_needed_to_leave():
@@ -133,7 +162,12 @@ def test_a_full_search_rank_is_needed_to_leave():
     assert np.isfinite(law.exponents[0])
     assert law.exponents[1] == np.inf
     run = staircase(
-        M, operator, initial=1e-4 * rng(2).standard_normal((4, 2)), targets=best.solutions, step_size=0.03, steps=6000
+        M,
+        operator,
+        initial=1e-4 * rng(2).standard_normal((4, 2)),
+        targets=best.solutions,
+        step_size=0.03,
+        steps=6000,
     )
     np.testing.assert_allclose(run.U @ run.U.T, best.solutions[1], atol=1e-9)
 
@@ -141,7 +175,14 @@ def test_a_full_search_rank_is_needed_to_leave():
 @pytest.mark.parametrize("stage", [1, 2])
 def test_population_visit_against_the_flow(stage):
     lam, alpha = np.array([3.0, 2.0, 1.0]), 0.05
-    flow = solve_ivp(lambda _, u: 2 * u * (lam - u), (0, 8), np.full(3, alpha**2), rtol=1e-11, atol=1e-14, dense_output=True)
+    flow = solve_ivp(
+        lambda _, u: 2 * u * (lam - u),
+        (0, 8),
+        np.full(3, alpha**2),
+        rtol=1e-11,
+        atol=1e-14,
+        dense_output=True,
+    )
     t = np.linspace(0, 8, 40_001)
     u = flow.sol(t)
     distance = np.sqrt(np.sum((u - np.where(np.arange(3) < stage, lam, 0.0)[:, None]) ** 2, axis=0))
@@ -156,8 +197,16 @@ def test_population_visit_at_tiny_starts_against_mpmath(stage):
     visit = population_visit([3.0, 2.0, 1.0], init_scale=1e-40, stage=stage)
 
     def distance(t):
-        u = [v * alpha**2 * mpmath.e ** (2 * v * t) / (v + alpha**2 * (mpmath.e ** (2 * v * t) - 1)) for v in lam]
-        return mpmath.sqrt(sum((a - (v if i < stage else 0)) ** 2 for i, (a, v) in enumerate(zip(u, lam, strict=True))))
+        u = [
+            v * alpha**2 * mpmath.e ** (2 * v * t) / (v + alpha**2 * (mpmath.e ** (2 * v * t) - 1))
+            for v in lam
+        ]
+        return mpmath.sqrt(
+            sum(
+                (a - (v if i < stage else 0)) ** 2
+                for i, (a, v) in enumerate(zip(u, lam, strict=True))
+            )
+        )
 
     with mpmath.workdps(120):
         exact = distance(mpmath.mpf(visit.time))
@@ -165,7 +214,9 @@ def test_population_visit_at_tiny_starts_against_mpmath(stage):
         assert all(distance(mpmath.mpf(visit.time) + step) >= exact for step in (-1e-3, 1e-3))
     assert visit.leading == pytest.approx(visit.distance, rel=max(visit.remainder, 1e-9))
     other = population_visit([3.0, 2.0, 1.0], init_scale=1e-42, stage=stage)
-    assert np.log(visit.distance / other.distance) / np.log(100) == pytest.approx(visit.exponent, rel=1e-6)
+    assert np.log(visit.distance / other.distance) / np.log(100) == pytest.approx(
+        visit.exponent, rel=1e-6
+    )
 
 
 def test_bad_problems_are_refused():

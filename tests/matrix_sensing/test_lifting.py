@@ -49,7 +49,9 @@ def test_loss_gradient_and_hessian_are_those_of_the_polynomial(n, m, order):
     tensor = at.reshape((n,) * order)
     assert lifted_loss(A, z, tensor) == int(loss.subs(values))
     gradient = [sp.diff(loss, s).subs(values) for s in w]
-    np.testing.assert_array_equal(lifted_gradient(A, z, tensor).ravel(), np.array(gradient, dtype=float))
+    np.testing.assert_array_equal(
+        lifted_gradient(A, z, tensor).ravel(), np.array(gradient, dtype=float)
+    )
     x = rng.integers(-2, 3, n)
     values = dict(zip(w, reduce(np.kron, [x] * order).tolist(), strict=True))
     hessian = np.array([[sp.diff(loss, s, t).subs(values) for s in w] for t in w], dtype=float)
@@ -68,7 +70,9 @@ def test_order_one_is_the_sensing_loss_and_the_truth_has_none():
 def test_the_lift_is_invariant_under_permutations_of_modes():
     A, z, rng = integers(3, 4, 2)
     w = rng.standard_normal((3, 3, 3))
-    np.testing.assert_allclose(lifted_loss(A, z, w), lifted_loss(A, z, w.transpose(2, 0, 1)), rtol=1e-12)
+    np.testing.assert_allclose(
+        lifted_loss(A, z, w), lifted_loss(A, z, w.transpose(2, 0, 1)), rtol=1e-12
+    )
 
 
 def test_apply_operator_and_curvature_agree_with_the_matrix():
@@ -81,7 +85,9 @@ def test_apply_operator_and_curvature_agree_with_the_matrix():
         np.testing.assert_allclose(form @ v, H.matrix @ v, atol=100 * EPS * scale)
         np.testing.assert_allclose(form @ np.eye(27), H.matrix, atol=100 * EPS * scale)
     lifted = reduce(np.kron, [u] * 3)
-    np.testing.assert_allclose(H.curvature(u), lifted @ H.matrix @ lifted, atol=100 * EPS * scale * (u @ u) ** 3)
+    np.testing.assert_allclose(
+        H.curvature(u), lifted @ H.matrix @ lifted, atol=100 * EPS * scale * (u @ u) ** 3
+    )
     with pytest.raises(ValueError, match="w"):
         H.apply(v[:-1])
 
@@ -90,12 +96,15 @@ def test_the_iterative_smallest_eigenvalue_is_that_of_the_exact_spectrum():
     problem = perturbed_completion(0.5)
     H = lifted_hessian(problem.matrices, problem.truth, problem.spurious, order=7)
     assert H.dimension == 2187
-    np.testing.assert_allclose(H.smallest_eigenvalue, float(completion_spectrum(problem.delta, 7)[0][0]), rtol=1e-10)
+    np.testing.assert_allclose(
+        H.smallest_eigenvalue, float(completion_spectrum(problem.delta, 7)[0][0]), rtol=1e-10
+    )
 
 
 @pytest.mark.parametrize(("m", "seed"), [(6, 3), (6, 11), (8, 5), (8, 9)])
 def test_the_iterative_smallest_eigenvalue_at_the_truth_is_zero(m, seed):
-    # 8 S_z (x) S_z is positive semidefinite of rank m^2: the eigenvalue sought is 0, where a relative test is never met
+    # 8 S_z (x) S_z is positive semidefinite of rank m^2: the eigenvalue sought is 0, where a
+    # relative test is never met
     rng = np.random.default_rng(seed)
     A, z = rng.standard_normal((m, 30, 30)), rng.standard_normal(30)
     H = lifted_hessian(A + A.transpose(0, 2, 1), z, z, order=2)
@@ -107,11 +116,15 @@ def test_the_iterative_smallest_eigenvalue_at_the_truth_is_zero(m, seed):
 def test_completion_spectrum_is_that_of_the_matrix(eps, diagonal):
     problem = perturbed_completion(eps, diagonal=diagonal)
     for order in (1, 2, 4):
-        matrix = lifted_hessian(problem.matrices, problem.truth, problem.spurious, order=order).matrix
+        matrix = lifted_hessian(
+            problem.matrices, problem.truth, problem.spurious, order=order
+        ).matrix
         spectrum = completion_spectrum(problem.delta, order, diagonal=diagonal)
         exact = np.repeat([float(v) for v, _ in spectrum], [count for _, count in spectrum])
         assert exact.size == 3**order
-        np.testing.assert_allclose(np.linalg.eigvalsh(matrix), exact, atol=3**order * EPS * np.linalg.norm(matrix, 2))
+        np.testing.assert_allclose(
+            np.linalg.eigvalsh(matrix), exact, atol=3**order * EPS * np.linalg.norm(matrix, 2)
+        )
         tensor = reduce(np.multiply.outer, [problem.spurious] * order)
         gradient = lifted_gradient(problem.matrices, problem.truth, tensor)
         np.testing.assert_allclose(gradient, 0, atol=64 * EPS * 3**order)
@@ -120,12 +133,17 @@ def test_completion_spectrum_is_that_of_the_matrix(eps, diagonal):
 def test_the_spectrum_of_the_module_docstring_is_symbolic():
     d, e2 = sp.symbols("delta epsilon2", positive=True)
     e2 = (1 - d) / (1 + d)
-    squared = sp.Matrix([[1, 1, e2], [1, 1, 1], [e2, 1, 1]])  # squared weights: K_u = squared * (u u'), entry by entry
+    squared = sp.Matrix(
+        [[1, 1, e2], [1, 1, 1], [e2, 1, 1]]
+    )  # squared weights: K_u = squared * (u u'), entry by entry
     x, y, z = sp.Matrix([1, 0, -1]), sp.Matrix([0, 1, 0]), sp.Matrix([1, 0, 1])
     b = 2 / (1 + d)
     Kx, Kz = squared.multiply_elementwise(d * x * x.T), squared.multiply_elementwise(z * z.T)
     sym = [(d ** sp.Rational(1, 2) * (x * v.T + v * x.T) / 2) for v in (x, y, z)]
-    tangent = [sum(squared[i] * M[i] ** 2 for i in range(9)) / (v.T * v)[0] for M, v in zip(sym, (x, y, z), strict=True)]
+    tangent = [
+        sum(squared[i] * M[i] ** 2 for i in range(9)) / (v.T * v)[0]
+        for M, v in zip(sym, (x, y, z), strict=True)
+    ]
     for K, values in ((Kx, (d * b, 0, d**2 * b)), (Kz, (d * b, 0, b))):
         for v, value in zip((x, y, z), values, strict=True):
             assert sp.simplify(K * v - value * v) == sp.zeros(3, 1)
@@ -136,7 +154,12 @@ def test_thresholds():
     known = [0.5, 0.71202, 0.79856, 0.84521, 0.87435]
     for order in range(1, 9):
         low, high = completion_threshold(order)
-        root = brentq(lambda d, n=order: 2**n * (1 - d ** (2 * n)) - 2 * (d * (1 + d)) ** n, 0.1, 0.9999, xtol=1e-15)
+        root = brentq(
+            lambda d, n=order: 2**n * (1 - d ** (2 * n)) - 2 * (d * (1 + d)) ** n,
+            0.1,
+            0.9999,
+            xtol=1e-15,
+        )
         assert low < high
         assert high - low < Fraction(1, 2**60)
         assert abs(float(low) - root) < 1e-12  # brentq on values of size up to 2^8
@@ -153,7 +176,10 @@ def test_threshold_of_order_one_is_one_half():
 
 def test_asymptotic_threshold():
     v = brentq(lambda v: v**4 - 2 * v - 1, 1, 2)
-    gaps = [order * (1 - float(completion_threshold(order)[0])) - 2 * np.log(v) for order in (50, 100, 200)]
+    gaps = [
+        order * (1 - float(completion_threshold(order)[0])) - 2 * np.log(v)
+        for order in (50, 100, 200)
+    ]
     assert abs(gaps[2]) < abs(gaps[1]) < abs(gaps[0]) < 0.01
     assert gaps[0] / gaps[1] == pytest.approx(2, rel=0.05)  # a correction of order 1/l
 
@@ -170,13 +196,20 @@ def test_first_saddle_order(eps):
 def test_first_saddle_order_near_one():
     for delta in (Fraction(999, 1000), Fraction(4999, 5000)):
         order = first_saddle_order(delta)
-        sides = [2**n * (1 - delta ** (2 * n)) > 2 * (delta * (1 + delta)) ** n for n in (order - 1, order)]
+        sides = [
+            2**n * (1 - delta ** (2 * n)) > 2 * (delta * (1 + delta)) ** n
+            for n in (order - 1, order)
+        ]
         assert sides == [False, True]
-        assert order * (1 - delta) == pytest.approx(0.6663, abs=2e-3)  # the next integer, and a correction of order 1 - delta
+        assert order * (1 - delta) == pytest.approx(
+            0.6663, abs=2e-3
+        )  # the next integer, and a correction of order 1 - delta
 
 
 def test_isometry_bounds_by_sampling_and_on_the_family():
-    assert isometry_bounds(perturbed_completion(0.3).matrices) == pytest.approx((0.09, 1.0), rel=1e-12)
+    assert isometry_bounds(perturbed_completion(0.3).matrices) == pytest.approx(
+        (0.09, 1.0), rel=1e-12
+    )
     A, _, rng = integers(3, 8, 5)
     lower, upper = isometry_bounds(A)
     M = rng.standard_normal((2000, 3, 3))
@@ -208,7 +241,9 @@ def test_saddle_bound_is_attained_by_a_full_isometry_at_the_origin():
     lower, upper = isometry_bounds(A)
     lowest = lifted_hessian(A, z, np.zeros(3), order=1).smallest_eigenvalue
     assert lowest == pytest.approx(-4 * z @ z, rel=1e-12)
-    assert saddle_bound(z, np.zeros(3), lower=lower, upper=upper) == pytest.approx(lowest, rel=1e-12)
+    assert saddle_bound(z, np.zeros(3), lower=lower, upper=upper) == pytest.approx(
+        lowest, rel=1e-12
+    )
 
 
 def test_bad_arguments():

@@ -17,7 +17,9 @@ from theorylab.matrix_sensing import (
 def regression(seed, n=30, d=6, q=5, rank=2, noise=0.5):
     rng = np.random.default_rng(seed)
     A = rng.standard_normal((n, d)) * np.geomspace(1, 0.3, d)
-    Y = A @ rng.standard_normal((d, rank)) @ rng.standard_normal((rank, q)) + noise * rng.standard_normal((n, q))
+    Y = A @ rng.standard_normal((d, rank)) @ rng.standard_normal(
+        (rank, q)
+    ) + noise * rng.standard_normal((n, q))
     return A, Y, np.linalg.lstsq(A, Y, rcond=None)[0], rng
 
 
@@ -26,7 +28,11 @@ def test_truncation_keeps_low_rank_and_leaves_the_small_singular_values():
     M = rng.standard_normal((5, 4))
     T = truncate(M, 2)
     assert np.linalg.matrix_rank(T) == 2
-    np.testing.assert_allclose(np.linalg.svd(M - T, compute_uv=False)[:2], np.linalg.svd(M, compute_uv=False)[2:], rtol=1e-12)
+    np.testing.assert_allclose(
+        np.linalg.svd(M - T, compute_uv=False)[:2],
+        np.linalg.svd(M, compute_uv=False)[2:],
+        rtol=1e-12,
+    )
     np.testing.assert_allclose(truncate(M, 9), M, atol=1e-14)
 
 
@@ -38,7 +44,9 @@ def test_reduced_rank_regression_by_search():
     def loss(v):
         P, Q = v[:12].reshape(6, 2), v[12:].reshape(2, 5)
         R = A @ P @ Q - Y
-        return np.sum(R**2), np.concatenate([(2 * A.T @ R @ Q.T).ravel(), (2 * P.T @ A.T @ R).ravel()])
+        return np.sum(R**2), np.concatenate(
+            [(2 * A.T @ R @ Q.T).ravel(), (2 * P.T @ A.T @ R).ravel()]
+        )
 
     found = min(minimize(loss, rng.standard_normal(22), jac=True, tol=1e-12).fun for _ in range(4))
     np.testing.assert_allclose(np.sum((A @ best - Y) ** 2), found, rtol=1e-10)
@@ -46,8 +54,12 @@ def test_reduced_rank_regression_by_search():
 
 def test_the_identity_metric_truncates_and_any_multiple_is_the_same():
     _, _, least, _ = regression(2)
-    np.testing.assert_allclose(weighted_truncation(least, np.eye(6), 3), truncate(least, 3), atol=1e-13)
-    np.testing.assert_allclose(weighted_truncation(least, 7 * np.eye(6), 3), truncate(least, 3), atol=1e-13)
+    np.testing.assert_allclose(
+        weighted_truncation(least, np.eye(6), 3), truncate(least, 3), atol=1e-13
+    )
+    np.testing.assert_allclose(
+        weighted_truncation(least, 7 * np.eye(6), 3), truncate(least, 3), atol=1e-13
+    )
 
 
 @pytest.mark.parametrize("period", [1, 2, 7, 400])
@@ -58,7 +70,9 @@ def test_pruning_metric_is_the_filter_of_the_gradient_steps(period):
     W = V
     for _ in range(period):
         W = W - step * A.T @ (A @ W)
-    np.testing.assert_allclose(pruning_metric(A, step_size=step, period=period) @ V, V - W, atol=1e-12)
+    np.testing.assert_allclose(
+        pruning_metric(A, step_size=step, period=period) @ V, V - W, atol=1e-12
+    )
 
 
 def test_limits_of_the_period():
@@ -117,22 +131,33 @@ def test_a_bottleneck_by_random_orthonormal_search(width):
     def value(v):  # orthonormal factors from QR: every feasible point is reached
         D = np.linalg.qr(v[: 3 * width].reshape(3, width))[0]
         E = np.linalg.qr(v[3 * width : 6 * width].reshape(3, width))[0].T
-        return sum(autoencoder_objective(X, E, v[6 * width :].reshape(width, width), D, penalty=0.6))
+        return sum(
+            autoencoder_objective(X, E, v[6 * width :].reshape(width, width), D, penalty=0.6)
+        )
 
     found = [
-        minimize(value, rng.standard_normal(6 * width + width**2), method="Nelder-Mead", options={"maxiter": 2000}).fun
+        minimize(
+            value,
+            rng.standard_normal(6 * width + width**2),
+            method="Nelder-Mead",
+            options={"maxiter": 2000},
+        ).fun
         for _ in range(4)
     ]
     assert min(found) >= stated.value - 1e-12
     if width == 1:
-        assert min(found) == pytest.approx(stated.value, rel=1e-4)  # tolerance of the simplex search
+        assert min(found) == pytest.approx(
+            stated.value, rel=1e-4
+        )  # tolerance of the simplex search
 
 
 def test_without_penalty_it_is_principal_component_analysis():
     X = np.random.default_rng(9).standard_normal((4, 9))
     stated = low_rank_autoencoder(X, 2, penalty=0.0)
     np.testing.assert_array_equal(stated.gains, [1, 1])
-    np.testing.assert_allclose(stated.value, np.sum(np.linalg.svd(X, compute_uv=False)[2:] ** 2), rtol=1e-12)
+    np.testing.assert_allclose(
+        stated.value, np.sum(np.linalg.svd(X, compute_uv=False)[2:] ** 2), rtol=1e-12
+    )
     huge = low_rank_autoencoder(X, 2, penalty=1e6)
     np.testing.assert_array_equal(huge.gains, [0, 0])
     np.testing.assert_allclose(huge.value, np.sum(X**2), rtol=1e-12)

@@ -20,7 +20,9 @@ SHAPES = [(4, 9, None, True), (3, 7, 5, False), (1, 1, None, True), (5, 3, 2, Fa
 
 
 def operator_of(n, m, n_columns, symmetric, seed=0):
-    return gaussian_operator(n, m, n_columns=n_columns, symmetric=symmetric, rng=np.random.default_rng(seed))
+    return gaussian_operator(
+        n, m, n_columns=n_columns, symmetric=symmetric, rng=np.random.default_rng(seed)
+    )
 
 
 @pytest.mark.parametrize("spec", SHAPES)
@@ -31,8 +33,12 @@ def test_products_are_inner_products_with_the_matrices(spec):
     A = operator.matrices
     forward = np.array([np.trace(a.T @ M) for a in A])
     np.testing.assert_allclose(operator.forward(M), forward, atol=1e-13)
-    np.testing.assert_allclose(operator.adjoint(y), sum(c * a for c, a in zip(y, A, strict=True)), atol=1e-13)
-    np.testing.assert_allclose(operator.normal(M), sum(c * a for c, a in zip(forward, A, strict=True)), atol=1e-13)
+    np.testing.assert_allclose(
+        operator.adjoint(y), sum(c * a for c, a in zip(y, A, strict=True)), atol=1e-13
+    )
+    np.testing.assert_allclose(
+        operator.normal(M), sum(c * a for c, a in zip(forward, A, strict=True)), atol=1e-13
+    )
 
 
 def test_symmetric_measurements_are_symmetric_and_agree_with_their_general_form():
@@ -65,7 +71,10 @@ def test_scipy_recovers_a_matrix_from_enough_measurements():
     solution = lsmr(operator.as_linear_operator(), operator.forward(M), atol=1e-14, btol=1e-14)[0]
     np.testing.assert_allclose(solution.reshape(4, 3), M, atol=1e-9)
     rank_one = operator.as_linear_operator()
-    v, w = np.random.default_rng(4).standard_normal(12), np.random.default_rng(5).standard_normal(20)
+    v, w = (
+        np.random.default_rng(4).standard_normal(12),
+        np.random.default_rng(5).standard_normal(20),
+    )
     assert abs(w @ (rank_one @ v) - v @ (rank_one.T @ w)) <= 1e-12
 
 
@@ -109,7 +118,9 @@ def test_a_whole_basis_is_an_isometry_and_a_part_of_it_a_scaled_projection(kind)
 
 
 def test_pauli_strings_square_to_the_identity_and_commute_or_anticommute():
-    A = pauli_operator(2, 10, rng=rng()).matrices * 2  # orthonormal strings are Pauli words over sqrt(n)
+    A = (
+        pauli_operator(2, 10, rng=rng()).matrices * 2
+    )  # orthonormal strings are Pauli words over sqrt(n)
     for a in A:
         np.testing.assert_allclose(a @ a, np.eye(4), atol=1e-14)
         for b in A:
@@ -128,11 +139,15 @@ def test_waves_are_the_real_fourier_transform():
 def test_rank_one_measurements_have_rank_one_and_the_stated_mean(symmetric):
     m = 60_000
     operator = rank_one_operator(3, m, symmetric=symmetric, rng=rng())
-    np.testing.assert_allclose(np.linalg.svd(operator.matrices[:5], compute_uv=False)[:, 1:], 0, atol=1e-15)
+    np.testing.assert_allclose(
+        np.linalg.svd(operator.matrices[:5], compute_uv=False)[:, 1:], 0, atol=1e-15
+    )
     M = np.array([[1.0, 0.4, 0.0], [0.4, -0.5, 2.0], [0.0, 2.0, 0.3]])
     mean = M + (np.trace(M) / 2 * np.eye(3) if symmetric else 0)
     terms = m * operator.forward(M)[:, None, None] * operator.matrices
-    np.testing.assert_array_less(np.abs(terms.mean(axis=0) - mean), 6 * terms.std(axis=0) / np.sqrt(m))
+    np.testing.assert_array_less(
+        np.abs(terms.mean(axis=0) - mean), 6 * terms.std(axis=0) / np.sqrt(m)
+    )
 
 
 OPERATORS = {
@@ -148,10 +163,14 @@ def dense_family(operator, rank):
     angles = np.linspace(0, np.pi, 121)
     u = np.column_stack([np.cos(angles), np.sin(angles)])
     if rank == 1:
-        pairs = u[:, None, :, None] * (u[:, None, None, :] if operator.symmetric else u[None, :, None, :])
+        pairs = u[:, None, :, None] * (
+            u[:, None, None, :] if operator.symmetric else u[None, :, None, :]
+        )
         return pairs.reshape(-1, 2, 2)
     first, second = u[:, :, None] * u[:, None, :], np.eye(2) - u[:, :, None] * u[:, None, :]
-    return np.array([np.cos(t) * first + np.sin(t) * second for t in np.linspace(0, np.pi, 121)]).reshape(-1, 2, 2)
+    return np.array(
+        [np.cos(t) * first + np.sin(t) * second for t in np.linspace(0, np.pi, 121)]
+    ).reshape(-1, 2, 2)
 
 
 @pytest.mark.parametrize("kind", OPERATORS)
@@ -161,7 +180,9 @@ def test_restricted_isometry_against_a_grid_of_all_matrices(kind, rank):
     result = restricted_isometry(operator, rank=rank, rng=rng(9))
     assert np.linalg.matrix_rank(result.matrix, tol=1e-9) <= rank
     assert np.linalg.norm(result.matrix) == pytest.approx(1)
-    assert abs(np.sum(operator.forward(result.matrix) ** 2) - 1) == pytest.approx(result.found, abs=1e-12)
+    assert abs(np.sum(operator.forward(result.matrix) ** 2) - 1) == pytest.approx(
+        result.found, abs=1e-12
+    )
     assert result.found <= result.bound * (1 + 1e-12)
     if rank == 2:  # every matrix is allowed: the spectral bound is the supremum
         assert result.found == pytest.approx(result.bound, rel=1e-6)
@@ -177,7 +198,8 @@ def flat(operator, matrices):
 
 
 def test_unfoldings_bound_what_the_spectrum_does_not():
-    # H = A*A - Id = 0.5 vec(I) vec(I)^T has norm n/2, but <uv^T, H uv^T> = <u, v>^2 / 2 is at most 1/2.
+    # H = A*A - Id = 0.5 vec(I) vec(I)^T has norm n/2, but <uv^T, H uv^T> = <u, v>^2 / 2 is at most
+    # 1/2.
     n = 4
     root = np.linalg.cholesky(np.eye(n * n) + 0.5 * np.outer(np.eye(n), np.eye(n))).T
     result = restricted_isometry(MeasurementOperator(root, n, n, False), rank=1, rng=rng())
@@ -198,7 +220,9 @@ def test_sign_deviation_against_a_grid(kind):
     operator = OPERATORS[kind]()
     m = operator.n_measurements
     noise, phi = np.where(np.arange(m) % 4 == 0, 7.0, 0.0), 0.6
-    result = sign_deviation(operator, noise, rank=1, scaling=phi, rng=rng(6), starts=20, iterations=300)
+    result = sign_deviation(
+        operator, noise, rank=1, scaling=phi, rng=rng(6), starts=20, iterations=300
+    )
     X = dense_family(operator, 1)
     X = np.concatenate([X, -X])
     signs = np.sign(operator.stacked @ flat(operator, X) - noise[:, None] / np.sqrt(m))
@@ -207,28 +231,45 @@ def test_sign_deviation_against_a_grid(kind):
         for e, x in zip(signs.T, X, strict=True)
     ]
     assert np.linalg.norm(result.matrix) == pytest.approx(1)
-    # The grid may miss a cell of constant signs; within a cell the value moves by at most the distance of X.
+    # The grid may miss a cell of constant signs; within a cell the value moves by at most the
+    # distance of X.
     assert max(deviations) * 0.95 <= result.found <= result.bound
 
 
-FAMILIES = [((2, 2), 1, True), ((4, 4), 1, True), ((2, 2), 2, True), ((3, 2), 1, False), ((1, 4), 1, False), ((2, 2), 2, False)]
+FAMILIES = [
+    ((2, 2), 1, True),
+    ((4, 4), 1, True),
+    ((2, 2), 2, True),
+    ((3, 2), 1, False),
+    ((1, 4), 1, False),
+    ((2, 2), 2, False),
+]
 
 
 @pytest.mark.parametrize(("shape", "rank", "symmetric"), FAMILIES)
 def test_families_cover_every_matrix_and_nothing_else(shape, rank, symmetric):
     generator, members = rng(7), families(shape, rank, symmetric=symmetric)
     for family in members:
-        X = family.embed(family.centres + family.halves * generator.uniform(-1, 1, family.centres.shape))
+        X = family.embed(
+            family.centres + family.halves * generator.uniform(-1, 1, family.centres.shape)
+        )
         np.testing.assert_allclose(np.linalg.norm(X, axis=(1, 2)), 1.0)
         assert max(np.linalg.matrix_rank(x, tol=1e-12) for x in X) <= rank
         # The Lipschitz constant, on pairs of points of one cell.
         moves = [family.halves * generator.uniform(-1, 1, family.centres.shape) for _ in range(2)]
         images = [family.embed(family.centres + move) for move in moves]
         steps = np.linalg.norm(moves[0] - moves[1], axis=1)
-        assert (np.linalg.norm(images[0] - images[1], axis=(1, 2)) <= family.lipschitz * steps * (1 + 1e-12)).all()
+        assert (
+            np.linalg.norm(images[0] - images[1], axis=(1, 2))
+            <= family.lipschitz * steps * (1 + 1e-12)
+        ).all()
     for _ in range(20):
         left = generator.standard_normal((shape[0], rank))
-        right = left * generator.choice([-1, 1], rank) if symmetric else generator.standard_normal((shape[1], rank))
+        right = (
+            left * generator.choice([-1, 1], rank)
+            if symmetric
+            else generator.standard_normal((shape[1], rank))
+        )
         T = left @ right.T / np.linalg.norm(left @ right.T)
 
         def closeness(X, radius, T=T):
@@ -239,7 +280,10 @@ def test_families_cover_every_matrix_and_nothing_else(shape, rank, symmetric):
         assert 0 <= nearest <= 0.5
 
 
-@pytest.mark.parametrize(("n", "rank", "cells", "ratio"), [(2, 1, 20_000, 1.02), (2, 2, 20_000, 1.05), (3, 1, 100_000, 1.3)])
+@pytest.mark.parametrize(
+    ("n", "rank", "cells", "ratio"),
+    [(2, 1, 20_000, 1.02), (2, 2, 20_000, 1.05), (3, 1, 100_000, 1.3)],
+)
 def test_the_sign_deviation_is_enclosed_in_few_dimensions(n, rank, cells, ratio):
     m = 400
     operator = gaussian_operator(n, m, rng=rng(1))
@@ -256,11 +300,16 @@ def test_the_sign_deviation_is_enclosed_in_few_dimensions(n, rank, cells, ratio)
         left = rng(seed).standard_normal((n, rank))
         X = (left * rng(seed + 1).choice([-1, 1], rank)) @ left.T
         X /= np.linalg.norm(X)
-        D = operator.adjoint(np.sign(operator.forward(X) - noise / np.sqrt(m))) / np.sqrt(m) - phi * X
+        D = (
+            operator.adjoint(np.sign(operator.forward(X) - noise / np.sqrt(m))) / np.sqrt(m)
+            - phi * X
+        )
         assert np.linalg.norm(np.sort(np.abs(np.linalg.eigvalsh(D)))[-rank:]) / phi <= result.bound
 
 
 def test_in_many_dimensions_the_sign_deviation_is_bounded_by_the_spectrum():
     operator = gaussian_operator(6, 50, rng=rng(1))
-    result = sign_deviation(operator, np.zeros(50), rank=2, scaling=0.8, rng=rng(2), starts=1, iterations=5)
+    result = sign_deviation(
+        operator, np.zeros(50), rank=2, scaling=0.8, rng=rng(2), starts=1, iterations=5
+    )
     assert result.bound == pytest.approx(1 + np.linalg.norm(operator.stacked, 2) / 0.8, rel=1e-12)

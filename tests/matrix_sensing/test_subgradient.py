@@ -26,10 +26,17 @@ def problem(n=5, r=1, m=80, fraction=0.0, spread=50.0, seed=0):
     M = Q @ Q.T
     M = (M + M.T) / 2
     operator = gaussian_operator(n, m, rng=rng(seed + 1))
-    return M, operator, operator.forward(M) + contaminate(m, outlier_fraction=fraction, spread=spread, rng=rng(seed + 2))
+    return (
+        M,
+        operator,
+        operator.forward(M)
+        + contaminate(m, outlier_fraction=fraction, spread=spread, rng=rng(seed + 2)),
+    )
 
 
-@pytest.mark.parametrize(("p", "mu", "tau"), [(0.0, 1.0, 1.0), (0.3, 2.0, 0.0), (1.0, 0.0, 0.7), (0.6, -1.5, 2.0)])
+@pytest.mark.parametrize(
+    ("p", "mu", "tau"), [(0.0, 1.0, 1.0), (0.3, 2.0, 0.0), (1.0, 0.0, 0.7), (0.6, -1.5, 2.0)]
+)
 @pytest.mark.parametrize("norm", [0.4, 2.0])
 def test_scaling_is_the_integral_of_the_sign(p, mu, tau, norm):
     nodes, weights = np.polynomial.legendre.leggauss(100)
@@ -39,14 +46,25 @@ def test_scaling_is_the_integral_of_the_sign(p, mu, tau, norm):
         jump = np.clip(v / norm, -12, 12)  # the normal law beyond is below rounding
         for low, high, sign in ((jump, 12, 1.0), (-12, jump, -1.0)):
             z = (low + high) / 2 + (high - low) / 2 * nodes
-            total += sign * (high - low) / 2 * np.sum(weights * z * np.exp(-(z**2) / 2)) / np.sqrt(2 * np.pi)
+            total += (
+                sign
+                * (high - low)
+                / 2
+                * np.sum(weights * z * np.exp(-(z**2) / 2))
+                / np.sqrt(2 * np.pi)
+            )
         return total
 
-    x, w = 10 * np.polynomial.legendre.leggauss(300)[0], 10 * np.polynomial.legendre.leggauss(300)[1]
+    x, w = (
+        10 * np.polynomial.legendre.leggauss(300)[0],
+        10 * np.polynomial.legendre.leggauss(300)[1],
+    )
     w *= np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi)
     outliers = sum(b * given(mu + tau * a) for a, b in zip(x, w, strict=True))
     expected = (1 - p) * given(0) + p * outliers
-    assert sign_scaling(norm, outlier_fraction=p, mean=mu, spread=tau) == pytest.approx(expected, rel=1e-8)
+    assert sign_scaling(norm, outlier_fraction=p, mean=mu, spread=tau) == pytest.approx(
+        expected, rel=1e-8
+    )
 
 
 def test_contamination_has_the_stated_law():
@@ -114,18 +132,28 @@ def test_gross_outliers_of_any_size_leave_the_path_alone(k):
         M, operator, y = problem(m=150, fraction=0.3, spread=spread)
         start = spectral_start(operator, y, search_rank=k, init_scale=1e-8)
         rho = 1 - 0.25 / (1.3 * np.log(1e8))
-        runs.append(subgradient_method(operator, y, initial=start, step=GeometricSteps(0.25, rho), steps=1200, truth=M))
+        runs.append(
+            subgradient_method(
+                operator, y, initial=start, step=GeometricSteps(0.25, rho), steps=1200, truth=M
+            )
+        )
     assert runs[0].errors.min() < 1e-4
-    np.testing.assert_array_equal(runs[0].errors, runs[1].errors)  # only the signs of the outliers are ever used
+    np.testing.assert_array_equal(
+        runs[0].errors, runs[1].errors
+    )  # only the signs of the outliers are ever used
 
 
 def test_adaptive_steps_converge_without_noise_and_stop_at_tol():
     M, operator, y = problem(m=120)
     start = spectral_start(operator, y, search_rank=1, init_scale=0.1)
-    run = subgradient_method(operator, y, initial=start, step=AdaptiveSteps(0.3), steps=2000, truth=M, tol=1e-9)
+    run = subgradient_method(
+        operator, y, initial=start, step=AdaptiveSteps(0.3), steps=2000, truth=M, tol=1e-9
+    )
     assert run.status is SubgradientStatus.REACHED
     assert run.errors[-1] <= 1e-9 * np.linalg.norm(M)
-    still = subgradient_method(operator, y, initial=run.U, step=AdaptiveSteps(0.3), steps=0, truth=M)
+    still = subgradient_method(
+        operator, y, initial=run.U, step=AdaptiveSteps(0.3), steps=0, truth=M
+    )
     np.testing.assert_array_equal(still.U, run.U)
 
 
@@ -138,7 +166,8 @@ def test_the_loss_without_noise_is_the_error_times_a_constant_in_the_mean():
 
 
 def test_least_absolute_deviations_have_the_stated_error():
-    """At full rank the problem is convex: cvxpy gives the minimiser, first order and mean square the prediction."""
+    """At full rank the problem is convex: cvxpy gives the minimiser, first order and mean square
+    the prediction."""
     n, m, nu = 3, 1500, 0.4
     ratios, squares = [], []
     for seed in range(12):
@@ -146,13 +175,19 @@ def test_least_absolute_deviations_have_the_stated_error():
         operator = gaussian_operator(n, m, rng=rng(seed))
         s = contaminate(m, outlier_fraction=1.0, spread=nu, rng=rng(seed + 1000))
         x = cp.Variable(6)
-        cp.Problem(cp.Minimize(cp.norm1(np.sqrt(m) * (operator.stacked @ x - operator.forward(M) - s)))).solve(solver=cp.CLARABEL)
+        cp.Problem(
+            cp.Minimize(cp.norm1(np.sqrt(m) * (operator.stacked @ x - operator.forward(M) - s)))
+        ).solve(solver=cp.CLARABEL)
         error = operator._unflatten(np.asarray(x.value)) - M
         first = first_order_error(operator, s, M, rank=n, noise_spread=nu)
         ratios.append(np.linalg.norm(error - first) / np.linalg.norm(first))
-        squares.append(np.linalg.norm(first) ** 2 / best_median_error(nu, n=n, rank=n, n_measurements=m) ** 2)
+        squares.append(
+            np.linalg.norm(first) ** 2 / best_median_error(nu, n=n, rank=n, n_measurements=m) ** 2
+        )
     assert np.mean(ratios) < 3 * m**-0.25  # Bahadur's remainder
-    assert abs(np.mean(squares) - 1) < 6 * np.sqrt(2 / 6 / 12)  # chi-square with six degrees of freedom, twelve times
+    assert abs(np.mean(squares) - 1) < 6 * np.sqrt(
+        2 / 6 / 12
+    )  # chi-square with six degrees of freedom, twelve times
 
 
 def test_first_order_error_lies_in_the_tangent_space():
@@ -167,7 +202,11 @@ def test_first_order_error_lies_in_the_tangent_space():
 
 
 def test_bad_steps_are_refused():
-    for step in (lambda: GeometricSteps(0.0, 0.5), lambda: GeometricSteps(np.nan, 0.5), lambda: AdaptiveSteps(-1.0)):
+    for step in (
+        lambda: GeometricSteps(0.0, 0.5),
+        lambda: GeometricSteps(np.nan, 0.5),
+        lambda: AdaptiveSteps(-1.0),
+    ):
         with pytest.raises(ValueError, match=r"first|factor"):
             step()
     with pytest.raises(ValueError, match="ratio"):
@@ -180,9 +219,13 @@ def test_bad_steps_are_refused():
 def test_runs_that_end_badly_warn():
     M, operator, y = problem()
     with pytest.warns(RuntimeWarning, match="overflowed"):
-        run = subgradient_method(operator, y, initial=np.eye(5), step=AdaptiveSteps(1e6), steps=500, truth=M)
+        run = subgradient_method(
+            operator, y, initial=np.eye(5), step=AdaptiveSteps(1e6), steps=500, truth=M
+        )
     assert run.status is SubgradientStatus.DIVERGED
     with pytest.warns(RuntimeWarning, match="raise steps"):
-        run = subgradient_method(operator, y, initial=np.eye(5), step=AdaptiveSteps(0.3), steps=2, truth=M, tol=1e-9)
+        run = subgradient_method(
+            operator, y, initial=np.eye(5), step=AdaptiveSteps(0.3), steps=2, truth=M, tol=1e-9
+        )
     assert run.status is SubgradientStatus.NOT_REACHED
     assert run.steps == 2

@@ -1,4 +1,5 @@
-"""One small valid call of every public function of ``theorylab.neural_collapse.label_smoothing``."""
+"""One small valid call of every public function of
+``theorylab.neural_collapse.label_smoothing``."""
 
 import numpy as np
 
@@ -13,15 +14,37 @@ DECAY = {"lam_w": 0.03, "lam_h": 0.05}
 CALLS = {
     m.smoothing_terms: lambda: {"logits": LOGITS, "labels": LABELS},
     m.smoothed_loss: lambda: {"logits": LOGITS, "labels": LABELS, "alpha": 0.1, "loss": "maxsup"},
-    m.correction_time: lambda: {"n_classes": 4, "margin": 1.0, "alpha": 0.1, "loss": "maxsup", "lead": 0.5},
+    m.correction_time: lambda: {
+        "n_classes": 4,
+        "margin": 1.0,
+        "alpha": 0.1,
+        "loss": "maxsup",
+        "lead": 0.5,
+    },
     m.smoothed_gap: lambda: {"n_classes": 4, "n_per_class": 3, "alpha": 0.1} | DECAY,
-    m.smoothed_ufm_minimizer: lambda: {"n_classes": 3, "n_per_class": 2, "dimension": 3, "alpha": 0.1} | DECAY,
+    m.smoothed_ufm_minimizer: lambda: (
+        {"n_classes": 3, "n_per_class": 2, "dimension": 3, "alpha": 0.1} | DECAY
+    ),
     m.search_smoothed_ufm: lambda: (
-        {"counts": np.array([2, 2]), "dimension": 2, "alpha": 0.1, "loss": "maxsup", "bias": True, "n_starts": 1, "seed": 1}
+        {
+            "counts": np.array([2, 2]),
+            "dimension": 2,
+            "alpha": 0.1,
+            "loss": "maxsup",
+            "bias": True,
+            "n_starts": 1,
+            "seed": 1,
+        }
         | DECAY
     ),
     m.certify_smoothed_ufm: lambda: (
-        {"features": FEATURES, "classifier": WEIGHTS, "counts": np.array([1, 1, 1]), "alpha": 0.1, "loss": "maxsup"}
+        {
+            "features": FEATURES,
+            "classifier": WEIGHTS,
+            "counts": np.array([1, 1, 1]),
+            "alpha": 0.1,
+            "loss": "maxsup",
+        }
         | DECAY
         | {"bias": np.array([0.1, 0.0, -0.1])}
     ),
@@ -34,7 +57,11 @@ CALLS = {
         "loss": "maxsup",
         "ridge": 0.1,
     },
-    m.label_gradients: lambda: {"features": FEATURES, "classifier": WEIGHTS, "targets": np.full((3, 3), 1 / 3)},
+    m.label_gradients: lambda: {
+        "features": FEATURES,
+        "classifier": WEIGHTS,
+        "targets": np.full((3, 3), 1 / 3),
+    },
     m.gradient_noise: lambda: {"features": FEATURES, "labels": LABELS, "classifier": WEIGHTS},
     m.smoothed_sgd: lambda: {
         "features": FEATURES,

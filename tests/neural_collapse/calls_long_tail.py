@@ -23,11 +23,17 @@ CALLS = {
         "restarts": 1,
     },
     m.regularised_minimizer: lambda: (
-        model() | {"strength": 0.1, "rng": np.random.default_rng(0), "sharpness": 5.0, "restarts": 1}
+        model()
+        | {"strength": 0.1, "rng": np.random.default_rng(0), "sharpness": 5.0, "restarts": 1}
     ),
     m.etf_aligned_minimizer: model,
     m.cosine_remainder: lambda: {"excess": np.array([0.1, 0.01]), "n_classes": 4, "sharpness": 5.0},
-    m.random_supports: lambda: {"n_classes": 3, "dimension": 4, "sparsity": 0.5, "rng": np.random.default_rng(0)},
+    m.random_supports: lambda: {
+        "n_classes": 3,
+        "dimension": 4,
+        "sparsity": 0.5,
+        "rng": np.random.default_rng(0),
+    },
     m.disjoint_pairs: lambda: {"supports": SUPPORTS},
     m.sparse_etf: lambda: {"supports": SUPPORTS, "rng": np.random.default_rng(0), "restarts": 1},
     m.von_neumann_entropy: lambda: {"features": CENTRES, "normalise": True},

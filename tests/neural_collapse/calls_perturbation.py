@@ -4,7 +4,13 @@ import numpy as np
 
 from theorylab.neural_collapse import perturbation as m
 
-FEATURES = np.array([[1.0, 1.25, -1.0, -0.75, 0.5, 0.25], [0.0, 0.5, 0.25, -0.25, 1.5, 1.0], [0.5, -0.5, 0.75, 0.0, 0.25, -1.0]])
+FEATURES = np.array(
+    [
+        [1.0, 1.25, -1.0, -0.75, 0.5, 0.25],
+        [0.0, 0.5, 0.25, -0.25, 1.5, 1.0],
+        [0.5, -0.5, 0.75, 0.0, 0.25, -1.0],
+    ]
+)
 CLASSIFIER = np.array([[1.0, 0.0, 0.5], [-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
 CALLS = {
@@ -28,7 +34,13 @@ CALLS = {
     m.trace_rates: lambda: {"features": FEATURES, "n_classes": 3, "lam_w": 0.1},
     m.exact_variability_rate: lambda: {"features": FEATURES, "n_classes": 3, "lam_w": 0.125},
     m.collapsed_response: lambda: {"beta": 0.3, "lam_w": 0.05, "lam_h": 0.02, "length": 1.0},
-    m.near_minimizer: lambda: {"targets": FEATURES, "n_classes": 3, "beta": 0.3, "lam_w": 0.05, "lam_h": 0.02},
+    m.near_minimizer: lambda: {
+        "targets": FEATURES,
+        "n_classes": 3,
+        "beta": 0.3,
+        "lam_w": 0.05,
+        "lam_h": 0.02,
+    },
 }
 
 ACCEPTS = {

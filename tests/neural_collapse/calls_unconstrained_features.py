@@ -1,4 +1,5 @@
-"""One small valid call of every public function of ``theorylab.neural_collapse.unconstrained_features``."""
+"""One small valid call of every public function of
+``theorylab.neural_collapse.unconstrained_features``."""
 
 import numpy as np
 

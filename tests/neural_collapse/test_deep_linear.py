@@ -22,13 +22,17 @@ def brute_force(sigma, total, price, depth):
     grid = np.linspace(0, sigma, 20001)
     at = int(np.argmin(value(grid)))
     best = minimize_scalar(
-        value, bounds=(grid[max(at - 1, 0)], grid[min(at + 1, 20000)]), method="bounded", options={"xatol": 1e-13}
+        value,
+        bounds=(grid[max(at - 1, 0)], grid[min(at + 1, 20000)]),
+        method="bounded",
+        options={"xatol": 1e-13},
     )
     return min(best.fun, value(0.0)), best.x if best.fun < value(0.0) else 0.0
 
 
 def draw(rng):
-    """Return a random squared-loss model whose weight decay lies on a given side of some class's jump."""
+    """Return a random squared-loss model whose weight decay lies on a given side of some class's
+    jump."""
     M, K = int(rng.integers(1, 4)), int(rng.integers(2, 6))
     counts = rng.integers(1, 10, size=K)
     factor = rng.choice([0.1, 0.5, 0.9, 0.97, 1.03, 1.1, 2.0])
@@ -40,15 +44,20 @@ def draw(rng):
 
 def agree(counts, d, lams, bias, seed):
     solution = nc.deep_linear_minimizer(counts, d, lams, bias=bias)
-    attained = nc.deep_linear_objective(solution.features, solution.layers, counts, lams, bias=solution.bias)
+    attained = nc.deep_linear_objective(
+        solution.features, solution.layers, counts, lams, bias=solution.bias
+    )
     assert attained == pytest.approx(solution.objective, rel=1e-13)
     certificate = solution.certificate
     assert certificate.lower <= solution.objective <= certificate.upper * (1 + 1e-14)
     assert certificate.relative_gap < 2e-10
-    # A start can end in a local minimum; the search doubles its starts until it attains the closed form, and never undercuts it.
+    # A start can end in a local minimum; the search doubles its starts until it attains the closed
+    # form, and never undercuts it.
     n_starts, found = 10, math.inf
     while found > solution.objective * (1 + 1e-10) and n_starts <= 160:
-        search = nc.search_deep_linear(counts, d, lams, bias=bias, n_starts=n_starts, seed=seed + n_starts)
+        search = nc.search_deep_linear(
+            counts, d, lams, bias=bias, n_starts=n_starts, seed=seed + n_starts
+        )
         found = min(found, search.objective)
         n_starts *= 2
     assert found == pytest.approx(solution.objective, rel=1e-10)
@@ -73,7 +82,9 @@ def test_lengths_minimise_the_scalar_problem_on_both_sides_of_the_jump(M):
         for factor in (0.2, 0.99, 1.01, 1.3):
             lam = (factor * nc.jump_threshold(M) * counts[k] ** M / N ** (M + 1)) ** (1 / (M + 1))
             s = nc.deep_linear_minimizer(counts, 3, equal_decay(lam, M))
-            values, lengths = zip(*(brute_force(np.sqrt(n), N, lam, M + 1) for n in counts), strict=True)
+            values, lengths = zip(
+                *(brute_force(np.sqrt(n), N, lam, M + 1) for n in counts), strict=True
+            )
             assert s.objective == pytest.approx(sum(values), rel=1e-12)
             assert np.allclose(s.singular_values, lengths, atol=1e-5)
             assert (s.singular_values[k] > 0) == (factor < 1)
@@ -83,12 +94,17 @@ def test_lengths_minimise_the_scalar_problem_on_both_sides_of_the_jump(M):
 
 @pytest.mark.parametrize("M", [2, 3, 6])
 def test_the_largest_root_of_the_equation_in_x(M):
-    """In the other form q = x^M / (1 + x^M) and b / n = M x^(M-1) / (x^M + 1)^2, with b = M N (N Lambda)^(1/M)."""
+    """In the other form q = x^M / (1 + x^M) and b / n = M x^(M-1) / (x^M + 1)^2, with b = M N (N
+    Lambda)^(1/M)."""
     counts, N = np.array([9, 4, 1]), 14
     product = 0.6 * nc.jump_threshold(M) / N ** (M + 1)
     b = M * N * (N * product) ** (1 / M)
     for n in counts:
-        root = brentq(lambda x, n=n: M * x ** (M - 1) / (x**M + 1) ** 2 - b / n, ((M - 1) / (M + 1)) ** (1 / M), 1e6)
+        root = brentq(
+            lambda x, n=n: M * x ** (M - 1) / (x**M + 1) ** 2 - b / n,
+            ((M - 1) / (M + 1)) ** (1 / M),
+            1e6,
+        )
         q = root**M / (1 + root**M)
         tau = N ** (M + 1) * product / n**M
         assert nc.stationary_ratio([tau], M)[0] == pytest.approx(q, rel=1e-10)
@@ -128,18 +144,26 @@ def test_factors_share_the_penalty():
     s = nc.deep_linear_minimizer(counts, 4, lams)
     penalties = [lam * np.sum(W**2) for lam, W in zip(lams, (*s.layers, s.features), strict=True)]
     assert np.allclose(penalties, penalties[0], rtol=1e-12)
-    assert np.linalg.svd(s.class_logits * np.sqrt(counts), compute_uv=False) == pytest.approx(s.singular_values, rel=1e-12)
+    assert np.linalg.svd(s.class_logits * np.sqrt(counts), compute_uv=False) == pytest.approx(
+        s.singular_values, rel=1e-12
+    )
     # Lengths of the last layer and of the features: Lambda^(1/L) / lambda p^(2/L).
     price, p = lams.prod() ** 0.25, s.singular_values
     assert np.sum(s.layers[0] ** 2, axis=1) == pytest.approx(price / lams[0] * p**0.5, rel=1e-12)
-    assert counts * np.sum(s.class_features**2, axis=0) == pytest.approx(price / lams[-1] * p**0.5, rel=1e-12)
+    assert counts * np.sum(s.class_features**2, axis=0) == pytest.approx(
+        price / lams[-1] * p**0.5, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("loss", ["mse", "ce"])
 def test_certified_objective_encloses_the_value_in_extended_precision(loss):
     rng = np.random.default_rng(4)
     counts, lams, lam_b = np.array([3, 1, 2]), np.array([0.1, 0.02, 0.3]), 0.07
-    H, layers, b = rng.normal(size=(4, 6)), [rng.normal(size=(3, 2)), rng.normal(size=(2, 4))], rng.normal(size=3)
+    H, layers, b = (
+        rng.normal(size=(4, 6)),
+        [rng.normal(size=(3, 2)), rng.normal(size=(2, 4))],
+        rng.normal(size=3),
+    )
     with mpmath.workdps(40):
         Z = mpmath.matrix(layers[0]) * mpmath.matrix(layers[1]) * mpmath.matrix(H)
         value = mpmath.mpf(0)
@@ -153,7 +177,9 @@ def test_certified_objective_encloses_the_value_in_extended_precision(loss):
             value += mpmath.mpf(lam) * sum(mpmath.mpf(w) ** 2 for w in W.ravel()) / 2
         upper = nc.certified_objective(H, layers, counts, lams, loss=loss, bias=b, lam_b=lam_b)
         assert 0 <= upper - value <= 1e-14 * value
-    assert nc.deep_linear_objective(H, layers, counts, lams, loss=loss, bias=b, lam_b=lam_b) == pytest.approx(upper, rel=1e-13)
+    assert nc.deep_linear_objective(
+        H, layers, counts, lams, loss=loss, bias=b, lam_b=lam_b
+    ) == pytest.approx(upper, rel=1e-13)
 
 
 def test_von_neumann_bound_is_below_every_point():
@@ -162,17 +188,28 @@ def test_von_neumann_bound_is_below_every_point():
         for d in (1, 3):
             counts, lams = np.array([5, 5, 2]), np.array([0.05, 0.02, 0.03])
             bound = nc.von_neumann_bound(counts, d, lams, bias=bias)
-            search = nc.search_deep_linear(counts, d, lams, bias=bias, n_starts=8, seed=int(rng.integers(99)))
+            search = nc.search_deep_linear(
+                counts, d, lams, bias=bias, n_starts=8, seed=int(rng.integers(99))
+            )
             assert bound <= search.objective
-            assert bound == pytest.approx(nc.deep_linear_minimizer(counts, d, lams, bias=bias).objective, rel=2e-10)
+            assert bound == pytest.approx(
+                nc.deep_linear_minimizer(counts, d, lams, bias=bias).objective, rel=2e-10
+            )
 
 
-# (classes, linear layers, weight decay, value of the pairs, value of the best ETF), both rounded away from the gap.
-CHECKED = [(6, 2, 3e-3, 0.08040753, 0.0858314), (6, 2, 1e-2, 0.23546346, 0.2522387), (4, 3, 1e-2, 0.13989881, 0.1528773)]
+# (classes, linear layers, weight decay, value of the pairs, value of the best ETF), both rounded
+# away from the gap.
+CHECKED = [
+    (6, 2, 3e-3, 0.08040753, 0.0858314),
+    (6, 2, 1e-2, 0.23546346, 0.2522387),
+    (4, 3, 1e-2, 0.13989881, 0.1528773),
+]
 
 
 @pytest.mark.parametrize(("K", "M", "lam", "upper", "lower"), CHECKED)
-def test_cross_polytope_beats_the_simplex_at_independently_computed_instances(K, M, lam, upper, lower):
+def test_cross_polytope_beats_the_simplex_at_independently_computed_instances(
+    K, M, lam, upper, lower
+):
     n, lams = np.ones(K, int), equal_decay(lam, M)
     pairs = nc.best_scale(nc.simplex_sum_logits([2] * (K // 2)), n, lams)
     assert nc.certified_objective(pairs.features, pairs.layers, n, lams, loss="ce") <= upper
@@ -185,7 +222,9 @@ def test_cross_polytope_beats_the_simplex_at_independently_computed_instances(K,
 def test_five_classes_and_two_layers():
     n, lams = np.ones(5, int), equal_decay(3e-3, 2)
     witness = nc.best_scale(nc.pairs_and_one_logits(5), n, lams)
-    assert nc.certified_objective(witness.features, witness.layers, n, lams, loss="ce") < nc.etf_bound(5, 1, lams)
+    assert nc.certified_objective(
+        witness.features, witness.layers, n, lams, loss="ce"
+    ) < nc.etf_bound(5, 1, lams)
     found = nc.deep_linear_minimizer(n, 5, lams, loss="ce", n_starts=8)
     assert found.objective == pytest.approx(0.0679993, abs=5e-8)
     assert found.certificate is None
@@ -197,7 +236,9 @@ def test_etf_bound_is_the_minimum_over_scales(K, n, M):
     L, product = M + 1, float(np.prod(lams))
 
     def value(s):
-        return np.log1p((K - 1) * np.exp(-s)) + L / 2 * product ** (1 / L) * (K - 1) * (s * np.sqrt(n)) ** (2 / L)
+        return np.log1p((K - 1) * np.exp(-s)) + L / 2 * product ** (1 / L) * (K - 1) * (
+            s * np.sqrt(n)
+        ) ** (2 / L)
 
     grid = np.linspace(0, 40, 400001)
     least = value(grid).min()
@@ -220,7 +261,9 @@ def test_no_etf_at_random_scale_with_random_bias_is_below_its_bound():
         layers = [W * scale for W in etf.layers]
         bias = 0.3 * rng.normal(size=K) * rng.choice([0, 1])
         permuted = etf.class_features[:, rng.permutation(K) if rng.random() < 0.3 else np.arange(K)]
-        value = nc.deep_linear_objective(permuted, layers, np.ones(K, int), lams, loss="ce", bias=bias)
+        value = nc.deep_linear_objective(
+            permuted, layers, np.ones(K, int), lams, loss="ce", bias=bias
+        )
         assert value >= bound
 
 
@@ -261,7 +304,9 @@ def test_gap_between_and_inside_blocks():
             assert gaps[j, k] == pytest.approx(float(expected), abs=1e-15)
     polygon = nc.polygon_logits(7)
     assert np.linalg.matrix_rank(polygon) == 2
-    assert np.min((np.diag(polygon) - polygon)[~np.eye(7, dtype=bool)]) == pytest.approx(1.0, rel=1e-12)
+    assert np.min((np.diag(polygon) - polygon)[~np.eye(7, dtype=bool)]) == pytest.approx(
+        1.0, rel=1e-12
+    )
 
 
 def test_a_search_ends_at_its_target():

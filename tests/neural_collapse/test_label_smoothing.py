@@ -38,7 +38,10 @@ def test_gradient_is_that_of_finite_differences(loss):
 
 
 def test_a_tied_label_counts_as_the_largest():
-    gradient = [nc.smoothed_loss(np.zeros((3, 3)), [0, 1, 2], 0.3, loss=loss).gradient for loss in ("ls", "maxsup")]
+    gradient = [
+        nc.smoothed_loss(np.zeros((3, 3)), [0, 1, 2], 0.3, loss=loss).gradient
+        for loss in ("ls", "maxsup")
+    ]
     assert np.array_equal(*gradient)
 
 
@@ -47,21 +50,32 @@ def test_single_sample_minimizers_agree_with_a_convex_program(K, alpha):
     for penalised in ("label", "max"):
         z = cp.Variable(K)
         top = z[0] if penalised == "label" else cp.max(z)
-        problem = cp.Problem(cp.Minimize(cp.log_sum_exp(z) - z[0] + alpha * (top - cp.sum(z) / K)), [cp.sum(z) == 0])
+        problem = cp.Problem(
+            cp.Minimize(cp.log_sum_exp(z) - z[0] + alpha * (top - cp.sum(z) / K)), [cp.sum(z) == 0]
+        )
         value = problem.solve(solver="CLARABEL")
         s = soft_labels(np.zeros(1, int), K, alpha)
         assert value == pytest.approx(-np.sum(s * np.log(s)), abs=1e-7)
-        assert z.value[0] - z.value[1:] == pytest.approx(nc.smoothed_gap(K, 1, 0.0, 0.0, alpha), abs=1e-3)
+        assert z.value[0] - z.value[1:] == pytest.approx(
+            nc.smoothed_gap(K, 1, 0.0, 0.0, alpha), abs=1e-3
+        )
 
 
 def test_gap_limits():
-    assert nc.smoothed_gap(4, 5, 0.01, 0.02, 0.0) == pytest.approx(nc.cross_entropy_gap(4, 5, 0.01, 0.02), rel=1e-14)
+    assert nc.smoothed_gap(4, 5, 0.01, 0.02, 0.0) == pytest.approx(
+        nc.cross_entropy_gap(4, 5, 0.01, 0.02), rel=1e-14
+    )
     assert nc.smoothed_gap(4, 5, 0.0, 0.02, 0.0) == np.inf
     lam = 0.7 / (4 * np.sqrt(5))  # alpha + K sqrt(n) lam = 1 at alpha = 0.3
     assert nc.smoothed_gap(4, 5, lam, lam, 0.299) > 0 == nc.smoothed_gap(4, 5, lam, lam, 0.301)
 
 
-CASES = [(3, 4, 4, 0.02, 0.01, 0.3), (4, 2, 3, 0.003, 0.006, 0.1), (2, 3, 5, 0.05, 0.05, 0.05), (3, 2, 3, 0.3, 0.2, 0.6)]
+CASES = [
+    (3, 4, 4, 0.02, 0.01, 0.3),
+    (4, 2, 3, 0.003, 0.006, 0.1),
+    (2, 3, 5, 0.05, 0.05, 0.05),
+    (3, 2, 3, 0.3, 0.2, 0.6),
+]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -69,15 +83,21 @@ CASES = [(3, 4, 4, 0.02, 0.01, 0.3), (4, 2, 3, 0.003, 0.006, 0.1), (2, 3, 5, 0.0
 def test_closed_form_is_the_certified_minimum_and_what_searches_find(case, loss):
     K, n, d, lam_w, lam_h, alpha = case
     best = nc.smoothed_ufm_minimizer(*case)
-    certificate = nc.certify_smoothed_ufm(best.features, best.classifier, [n] * K, lam_w, lam_h, alpha, loss=loss)
+    certificate = nc.certify_smoothed_ufm(
+        best.features, best.classifier, [n] * K, lam_w, lam_h, alpha, loss=loss
+    )
     assert certificate.lower <= best.objective * (1 + 1e-14)
     assert 0 <= certificate.relative_gap < 1e-12
     penalty = (lam_w * np.sum(best.classifier**2) + lam_h * np.sum(best.features**2)) / 2
     labels = np.repeat(np.arange(K), n)
-    assert nc.smoothed_loss(best.logits, labels, alpha, loss=loss).values.mean() + penalty == pytest.approx(best.objective)
+    assert nc.smoothed_loss(
+        best.logits, labels, alpha, loss=loss
+    ).values.mean() + penalty == pytest.approx(best.objective)
     found = nc.search_smoothed_ufm([n] * K, d, lam_w, lam_h, alpha, loss=loss, n_starts=3, seed=1)
     assert found.objective == pytest.approx(best.objective, rel=1e-10)
-    radius = nc.logit_radius(found.logits, best.logits, max(found.objective - certificate.lower, 0) + 1e-15)
+    radius = nc.logit_radius(
+        found.logits, best.logits, max(found.objective - certificate.lower, 0) + 1e-15
+    )
     assert np.linalg.norm(found.logits - found.logits.mean(axis=0) - best.logits) <= radius
     assert radius < 1e-4
     if nc.smoothed_gap(K, n, lam_w, lam_h, alpha) > 0:
@@ -92,11 +112,17 @@ def test_lower_bound_is_the_convex_minimum_for_unequal_classes(bias):
     counts, lam_w, lam_h, alpha = np.array([4, 2, 1]), 0.05, 0.03, 0.2
     P, b, y = cp.Variable((3, 7)), cp.Variable((3, 1)), np.repeat(np.arange(3), counts)
     Z = P + b @ np.ones((1, 7)) if bias else P
-    fit = sum(cp.log_sum_exp(Z[:, i]) for i in range(7)) - cp.sum(cp.multiply(soft_labels(y, 3, alpha), Z))
-    value = cp.Problem(cp.Minimize(fit / 7 + np.sqrt(lam_w * lam_h) * cp.normNuc(P))).solve(solver="CLARABEL")
+    fit = sum(cp.log_sum_exp(Z[:, i]) for i in range(7)) - cp.sum(
+        cp.multiply(soft_labels(y, 3, alpha), Z)
+    )
+    value = cp.Problem(cp.Minimize(fit / 7 + np.sqrt(lam_w * lam_h) * cp.normNuc(P))).solve(
+        solver="CLARABEL"
+    )
     found = nc.search_smoothed_ufm(counts, 4, lam_w, lam_h, alpha, bias=bias)
     assert found.objective == pytest.approx(value, abs=1e-6)
-    certificate = nc.certify_smoothed_ufm(found.features, found.classifier, counts, lam_w, lam_h, alpha, bias=found.bias)
+    certificate = nc.certify_smoothed_ufm(
+        found.features, found.classifier, counts, lam_w, lam_h, alpha, bias=found.bias
+    )
     assert certificate.lower <= found.objective + 1e-14
     assert certificate.relative_gap < 1e-6
     assert certificate.lower <= value + 1e-6
@@ -147,21 +173,27 @@ def test_linear_fit_agrees_with_a_convex_program(loss):
     Z = V @ X
     logs = sum(cp.log_sum_exp(Z[:, i]) for i in range(60)) - cp.sum(cp.multiply(np.eye(3)[:, y], Z))
     top = cp.sum(cp.max(Z, axis=0)) if loss == "maxsup" else cp.sum(cp.multiply(np.eye(3)[:, y], Z))
-    value = cp.Problem(cp.Minimize((logs + alpha * (top - cp.sum(Z) / 3)) / 60 + ridge / 2 * cp.sum_squares(V))).solve(
-        solver="CLARABEL"
-    )
+    value = cp.Problem(
+        cp.Minimize((logs + alpha * (top - cp.sum(Z) / 3)) / 60 + ridge / 2 * cp.sum_squares(V))
+    ).solve(solver="CLARABEL")
     fit = nc.smoothed_linear_fit(X, y, 3, alpha, loss=loss, ridge=ridge)
     assert fit.objective == pytest.approx(value, abs=fit.suboptimality + 1e-8)
-    assert fit.classifier == pytest.approx(V.value, abs=np.sqrt(2 * fit.suboptimality / ridge) + 1e-3)
+    assert fit.classifier == pytest.approx(
+        V.value, abs=np.sqrt(2 * fit.suboptimality / ridge) + 1e-3
+    )
 
 
 def test_separable_data_have_one_minimizer():
     rng = np.random.default_rng(0)
     y = np.repeat(np.arange(3), 10)
     X = 3 * nc.simplex_etf(3, 3).T[:, y] + 0.1 * rng.standard_normal((3, 30))
-    fits = [nc.smoothed_linear_fit(X, y, 3, 0.1, loss=loss, ridge=1e-2) for loss in ("ls", "maxsup")]
+    fits = [
+        nc.smoothed_linear_fit(X, y, 3, 0.1, loss=loss, ridge=1e-2) for loss in ("ls", "maxsup")
+    ]
     assert ((fits[0].classifier @ X).argmax(axis=0) == y).all()
-    assert fits[0].classifier == pytest.approx(fits[1].classifier, abs=np.sqrt(2 * fits[1].suboptimality / 1e-2))
+    assert fits[0].classifier == pytest.approx(
+        fits[1].classifier, abs=np.sqrt(2 * fits[1].suboptimality / 1e-2)
+    )
 
 
 def test_label_gradients_are_those_of_finite_differences():
@@ -177,13 +209,20 @@ def test_gradient_noise_is_the_average_over_samples_and_below_its_bound():
     X, y = overlapping(4)
     V = np.random.default_rng(5).standard_normal((3, 3))
     noise = nc.gradient_noise(X, y, V)
-    plain = sum(np.outer(softmax(V @ x) - np.eye(3)[k], x) for x, k in zip(X.T, y, strict=True)) / 60
+    plain = (
+        sum(np.outer(softmax(V @ x) - np.eye(3)[k], x) for x, k in zip(X.T, y, strict=True)) / 60
+    )
     for theta in (0.0, 0.3, 1 / (1 + noise.delta), 1.0):
         targets = soft_labels(y, 3, theta).T
-        squares = [np.sum((np.outer(softmax(V @ x) - t, x) - plain) ** 2) for x, t in zip(X.T, targets, strict=True)]
+        squares = [
+            np.sum((np.outer(softmax(V @ x) - t, x) - plain) ** 2)
+            for x, t in zip(X.T, targets, strict=True)
+        ]
         assert noise.smoothed(theta) == pytest.approx(np.mean(squares), rel=1e-12)
         assert noise.smoothed(theta) <= noise.bound(theta)
-    assert noise.bound(1 / (1 + noise.delta)) == pytest.approx(2 * noise.uniform / (1 + noise.delta))
+    assert noise.bound(1 / (1 + noise.delta)) == pytest.approx(
+        2 * noise.uniform / (1 + noise.delta)
+    )
 
 
 def test_stochastic_descent_agrees_with_plain_numpy():
@@ -196,10 +235,17 @@ def test_stochastic_descent_agrees_with_plain_numpy():
     assert run.first_value == pytest.approx(value(V), rel=1e-13)
     for t, i in enumerate(order):
         theta = 0.6 if t < 12 else 0.0
-        plain, used = nc.label_gradients(X, V, hard), nc.label_gradients(X, V, (1 - theta) * hard + theta * uniform)
+        plain, used = (
+            nc.label_gradients(X, V, hard),
+            nc.label_gradients(X, V, (1 - theta) * hard + theta * uniform),
+        )
         if t % 4 == 0:
-            assert run.squared_gradients[t // 4] == pytest.approx(np.sum(plain.mean(axis=0) ** 2), rel=1e-12)
-            assert run.noise[t // 4] == pytest.approx(nc.gradient_noise(X, y, V).smoothed(theta), rel=1e-11)
+            assert run.squared_gradients[t // 4] == pytest.approx(
+                np.sum(plain.mean(axis=0) ** 2), rel=1e-12
+            )
+            assert run.noise[t // 4] == pytest.approx(
+                nc.gradient_noise(X, y, V).smoothed(theta), rel=1e-11
+            )
         V = V - 0.2 * used[i]
     assert run.classifier == pytest.approx(V, rel=1e-12)
     assert run.last_value == pytest.approx(value(V), rel=1e-12)
@@ -227,12 +273,19 @@ def test_distillation_gradients_are_those_of_finite_differences():
 
     losses = {
         "entropy": lambda H, W: -np.sum(log_softmax(W @ H, axis=0)[y, range(5)]),
-        "binary": lambda H, W: np.sum(rel_entr(sigmoid(teacher), sigmoid(W @ H)) + rel_entr(sigmoid(-teacher), sigmoid(-W @ H))),
+        "binary": lambda H, W: np.sum(
+            rel_entr(sigmoid(teacher), sigmoid(W @ H))
+            + rel_entr(sigmoid(-teacher), sigmoid(-W @ H))
+        ),
     }
     gradients = nc.distillation_gradients(H, W, y, teacher)
     for name, loss in losses.items():
-        in_features = approx_fprime(H.ravel(), lambda h, f=loss: f(h.reshape(H.shape), W), 1e-7).reshape(H.shape)
-        in_classifier = approx_fprime(W.ravel(), lambda w, f=loss: f(H, w.reshape(W.shape)), 1e-7).reshape(W.shape)
+        in_features = approx_fprime(
+            H.ravel(), lambda h, f=loss: f(h.reshape(H.shape), W), 1e-7
+        ).reshape(H.shape)
+        in_classifier = approx_fprime(
+            W.ravel(), lambda w, f=loss: f(H, w.reshape(W.shape)), 1e-7
+        ).reshape(W.shape)
         assert getattr(gradients, f"{name}_features") == pytest.approx(in_features, abs=1e-5)
         assert getattr(gradients, f"{name}_classifier") == pytest.approx(in_classifier, abs=1e-5)
 
@@ -249,8 +302,14 @@ def test_features_of_a_less_separating_teacher_oppose():
 def test_maxsup_fit_beats_a_derivative_free_search():
     X, y = overlapping(9, n=30, d=1)
     objective = lambda v: (  # noqa: E731
-        nc.smoothed_loss(v.reshape(3, 1) @ X, y, 0.3, loss="maxsup").values.mean() + 0.05 * np.sum(v**2)
+        nc.smoothed_loss(v.reshape(3, 1) @ X, y, 0.3, loss="maxsup").values.mean()
+        + 0.05 * np.sum(v**2)
     )
-    found = minimize(objective, np.zeros(3), method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12, "maxiter": 4000})
+    found = minimize(
+        objective,
+        np.zeros(3),
+        method="Nelder-Mead",
+        options={"xatol": 1e-9, "fatol": 1e-12, "maxiter": 4000},
+    )
     fit = nc.smoothed_linear_fit(X, y, 3, 0.3, loss="maxsup", ridge=0.1)
     assert fit.objective <= found.fun + fit.suboptimality

@@ -1,4 +1,5 @@
-"""Spread centres, regularised features, sparse frames, entropy: against loops, other optimizers and closed forms."""
+"""Spread centres, regularised features, sparse frames, entropy: against loops, other optimizers and
+closed forms."""
 
 from itertools import combinations
 
@@ -34,16 +35,24 @@ def test_values_against_loops():
     assert mean_max_cosine(centres) == pytest.approx(np.mean(largest), rel=1e-13)
     assert mean_min_angle(centres) == pytest.approx(np.mean(np.arccos(largest)), rel=1e-13)
     b = 4.0
-    soft = [np.log(np.mean([np.exp(b * cosine(centres[i], centres[j])) for j in range(5) if j != i])) / b for i in range(5)]
+    soft = [
+        np.log(np.mean([np.exp(b * cosine(centres[i], centres[j])) for j in range(5) if j != i]))
+        / b
+        for i in range(5)
+    ]
     assert mean_max_cosine(centres, sharpness=b) == pytest.approx(np.mean(soft), rel=1e-13)
-    assert mean_max_cosine(centres, sharpness=1e6) == pytest.approx(mean_max_cosine(centres), abs=1e-5)
+    assert mean_max_cosine(centres, sharpness=1e6) == pytest.approx(
+        mean_max_cosine(centres), abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 6])
 def test_a_simplex_frame_attains_the_bound_at_every_sharpness(n_classes):
     frame = simplex_etf(n_classes, n_classes + 1) * np.arange(1, n_classes + 1)[:, None]
     for sharpness in (None, 0.1, 50.0):
-        assert mean_max_cosine(frame, sharpness=sharpness) == pytest.approx(-1 / (n_classes - 1), abs=1e-14)
+        assert mean_max_cosine(frame, sharpness=sharpness) == pytest.approx(
+            -1 / (n_classes - 1), abs=1e-14
+        )
     random = np.random.default_rng(0).standard_normal((200, n_classes, n_classes + 1))
     assert min(mean_max_cosine(c, sharpness=1.0) for c in random) >= -1 / (n_classes - 1)
 
@@ -61,14 +70,20 @@ def test_too_few_dimensions_against_a_grid(quantity):
 def test_regularised_minimizer_without_strength_is_the_unregularised_one():
     sizes, lam = (6, 6, 1), 0.05
     found = regularised_minimizer(sizes, 4, lam, lam, strength=0.0, rng=np.random.default_rng(0))
-    assert found.loss == pytest.approx(ufm_minimizer(sizes, 4, lam, lam, loss="ce").objective, rel=1e-9)
+    assert found.loss == pytest.approx(
+        ufm_minimizer(sizes, 4, lam, lam, loss="ce").objective, rel=1e-9
+    )
     features = np.repeat(found.class_features, sizes, axis=1)
-    assert found.loss == pytest.approx(ufm_objective(features, found.classifier, sizes, lam, lam, loss="ce"), rel=1e-13)
+    assert found.loss == pytest.approx(
+        ufm_objective(features, found.classifier, sizes, lam, lam, loss="ce"), rel=1e-13
+    )
 
 
 def test_regularised_minimizer_is_stationary_and_satisfies_the_bound():
     sizes, lam, gamma, b = np.array([8, 2, 1, 1]), 0.1, 0.3, 10.0
-    found = regularised_minimizer(sizes, 4, lam, lam, strength=gamma, rng=np.random.default_rng(0), sharpness=b)
+    found = regularised_minimizer(
+        sizes, 4, lam, lam, strength=gamma, rng=np.random.default_rng(0), sharpness=b
+    )
 
     def full(x):
         W, F = x[:16].reshape(4, 4), x[16:].reshape(4, 4)
@@ -87,7 +102,9 @@ def test_regularised_minimizer_is_stationary_and_satisfies_the_bound():
 
 def test_aligned_minimizer_of_equal_classes_is_the_unrestricted_one():
     aligned = etf_aligned_minimizer((3, 3, 3, 3), 3, 0.02, 0.03)
-    assert aligned.loss == pytest.approx(ufm_minimizer((3, 3, 3, 3), 3, 0.02, 0.03, loss="ce").objective, rel=1e-9)
+    assert aligned.loss == pytest.approx(
+        ufm_minimizer((3, 3, 3, 3), 3, 0.02, 0.03, loss="ce").objective, rel=1e-9
+    )
 
 
 def test_cosine_remainder_bounds_perturbed_frames():
@@ -97,7 +114,10 @@ def test_cosine_remainder_bounds_perturbed_frames():
             centres = simplex_etf(K, K) + size * rng.standard_normal((K, K))
             for b in (1.0, 30.0):
                 excess = mean_max_cosine(centres, sharpness=b) + 1 / (K - 1)
-                worst = max(abs(cosine(centres[i], centres[j]) + 1 / (K - 1)) for i, j in combinations(range(K), 2))
+                worst = max(
+                    abs(cosine(centres[i], centres[j]) + 1 / (K - 1))
+                    for i, j in combinations(range(K), 2)
+                )
                 assert worst <= cosine_remainder([excess], K, sharpness=b)[0]
     assert cosine_remainder([0.0], 4, sharpness=3.0)[0] == 0
 
@@ -112,7 +132,9 @@ def test_supports():
 def test_full_supports_give_a_frame_and_supports_are_respected():
     full = sparse_etf(np.ones((4, 3)), rng=np.random.default_rng(0))
     assert full.status is SparseStatus.EXISTS
-    np.testing.assert_allclose(full.weights @ full.weights.T, simplex_etf(4, 3) @ simplex_etf(4, 3).T, atol=1e-9)
+    np.testing.assert_allclose(
+        full.weights @ full.weights.T, simplex_etf(4, 3) @ simplex_etf(4, 3).T, atol=1e-9
+    )
     helmert = (simplex_etf(5, 4) != 0).astype(float)
     sparse = sparse_etf(helmert, rng=np.random.default_rng(0), restarts=20)
     assert sparse.error < 1e-9
@@ -127,7 +149,13 @@ def test_one_disjoint_pair_costs_exactly_one_over_k_minus_one():
     assert found.pairs.tolist() == [[0, 1]]
     assert found.error == pytest.approx(1 / 5, abs=1e-10)
     other = minimize(
-        lambda x: np.sum((x.reshape(6, 12) * mask @ (x.reshape(6, 12) * mask).T - simplex_etf(6, 6) @ simplex_etf(6, 6).T) ** 2),
+        lambda x: np.sum(
+            (
+                x.reshape(6, 12) * mask @ (x.reshape(6, 12) * mask).T
+                - simplex_etf(6, 6) @ simplex_etf(6, 6).T
+            )
+            ** 2
+        ),
         np.random.default_rng(1).standard_normal(72) / 3,
         method="L-BFGS-B",
         options={"maxfun": 100000, "ftol": 1e-15},
@@ -148,8 +176,12 @@ def test_entropy_limits(rank):
     assert von_neumann_entropy(3 * frame) == pytest.approx(np.log(rank), abs=1e-13)
     weights = np.arange(1, rank + 1) / np.arange(1, rank + 1).sum()
     counts = np.repeat(frame, np.arange(1, rank + 1), axis=1)
-    assert von_neumann_entropy(counts) == pytest.approx(-np.sum(weights * np.log(weights)), abs=1e-13)
-    assert von_neumann_entropy(np.sqrt(0.5) * frame, normalise=False) == pytest.approx(0.5 * np.log(2 * rank), abs=1e-13)
+    assert von_neumann_entropy(counts) == pytest.approx(
+        -np.sum(weights * np.log(weights)), abs=1e-13
+    )
+    assert von_neumann_entropy(np.sqrt(0.5) * frame, normalise=False) == pytest.approx(
+        0.5 * np.log(2 * rank), abs=1e-13
+    )
 
 
 def test_bad_input():
@@ -158,6 +190,8 @@ def test_bad_input():
     with pytest.raises(ValueError, match="features"):
         von_neumann_entropy([[1.0, 0.0], [1.0, 0.0]])
     with pytest.raises(ValueError, match="restarts"):
-        regularised_minimizer((3, 2, 1), 1, 0.1, 0.1, strength=1.0, rng=np.random.default_rng(0), restarts=0)
+        regularised_minimizer(
+            (3, 2, 1), 1, 0.1, 0.1, strength=1.0, rng=np.random.default_rng(0), restarts=0
+        )
     with pytest.raises(ValueError, match="dimension"):
         etf_aligned_minimizer((3, 2, 1), 1, 0.1, 0.1)

@@ -63,14 +63,18 @@ def test_definitions_by_loops_over_samples():
     within = sum(np.outer(H[:, i] - means[y[i]], H[:, i] - means[y[i]]) for i in range(N)) / N
     between = sum(np.outer(v - centre, v - centre) for v in means) / K
     m = nc.collapse_metrics(H, y, W, bias=b)
-    assert m.variability == pytest.approx(np.trace(within @ np.linalg.pinv(between, rcond=1e-10)) / K, rel=1e-10)
+    assert m.variability == pytest.approx(
+        np.trace(within @ np.linalg.pinv(between, rcond=1e-10)) / K, rel=1e-10
+    )
     assert m.variability_ratio == pytest.approx(np.trace(within) / np.trace(between), rel=1e-12)
     vectors = [v - centre for v in means]
     norms = [np.sqrt(v @ v) for v in vectors]
     assert m.mean_norm_spread == pytest.approx(np.std(norms) / np.mean(norms), rel=1e-12)
     pairs = [(i, j) for i in range(K) for j in range(i)]
     cosines = [vectors[i] @ vectors[j] / norms[i] / norms[j] for i, j in pairs]
-    assert m.mean_angle_error == pytest.approx(np.mean([abs(c + 1 / 3) for c in cosines]), rel=1e-12)
+    assert m.mean_angle_error == pytest.approx(
+        np.mean([abs(c + 1 / 3) for c in cosines]), rel=1e-12
+    )
     aligned = [W[k] @ means[k] / np.linalg.norm(W[k]) / np.linalg.norm(means[k]) for k in range(K)]
     assert m.alignment_error == pytest.approx(np.mean([1 - c for c in aligned]), rel=1e-12)
     nearest = NearestCentroid().fit(H.T, y).predict(H.T)
@@ -85,7 +89,9 @@ def test_invariance_under_rotation_scale_and_order():
     names = rng.permutation(4)
     before = nc.collapse_metrics(H, y, W, bias=b)
     inverse = np.argsort(names)
-    after = nc.collapse_metrics(5 * Q @ H[:, order], names[y[order]], 5 * W[inverse] @ Q.T, bias=25 * b[inverse])
+    after = nc.collapse_metrics(
+        5 * Q @ H[:, order], names[y[order]], 5 * W[inverse] @ Q.T, bias=25 * b[inverse]
+    )
     for name, value in vars(before).items():
         assert vars(after)[name] == pytest.approx(value, rel=1e-10), name
 
@@ -95,7 +101,9 @@ def test_vanishing_classes_are_not_a_division_by_zero():
     m = nc.collapse_metrics(H, [0, 0, 1, 1], np.zeros((2, 3)))
     assert np.isnan(m.variability)
     assert np.isnan(m.mean_etf_distance)
-    alive = nc.collapse_metrics(np.eye(3)[:, [0, 1, 2]] * [1, 1, 0], [0, 1, 2], np.diag([1.0, 1.0, 0.0]))
+    alive = nc.collapse_metrics(
+        np.eye(3)[:, [0, 1, 2]] * [1, 1, 0], [0, 1, 2], np.diag([1.0, 1.0, 0.0])
+    )
     assert alive.alignment_error == 0.0
     assert alive.mean_orthogonality_error == 0.0
 
@@ -116,12 +124,16 @@ def noisy_blobs(seed=0):
 @pytest.mark.parametrize("bias", [False, True])
 def test_training_descends_to_the_minimum_of_free_features_and_no_further(loss, bias):
     X, y = noisy_blobs()
-    run = nc.train_features(X, y, 40, 3, 0.01, 0.02, loss=loss, bias=bias, iterations=250, n_records=30)
+    run = nc.train_features(
+        X, y, 40, 3, 0.01, 0.02, loss=loss, bias=bias, iterations=250, n_records=30
+    )
     minimum = nc.ufm_minimizer(np.bincount(y), 3, 0.01, 0.02, loss=loss, bias=bias).objective
     assert (np.diff(run.objectives) <= 0).all()
     assert (run.objectives >= minimum * (1 - 1e-13)).all()
     assert run.objectives[-1] == pytest.approx(minimum, rel=1e-2)
-    value = nc.ufm_objective(run.features, run.classifier, np.bincount(y), 0.01, 0.02, loss=loss, bias=run.bias)
+    value = nc.ufm_objective(
+        run.features, run.classifier, np.bincount(y), 0.01, 0.02, loss=loss, bias=run.bias
+    )
     assert run.objectives[-1] == pytest.approx(value, rel=1e-13)
     assert run.errors[-1] == 0.0
     assert run.metrics[-1] == nc.collapse_metrics(run.features, y, run.classifier, bias=run.bias)
@@ -132,7 +144,10 @@ def test_training_descends_to_the_minimum_of_free_features_and_no_further(loss, 
 def test_two_hidden_units_cannot_collapse():
     X, y = noisy_blobs()
     run = nc.train_features(X, y, 2, 3, 0.01, 0.02, iterations=200)
-    assert run.objectives[-1] > 1.02 * nc.ufm_minimizer(np.bincount(y), 3, 0.01, 0.02, loss="ce").objective
+    assert (
+        run.objectives[-1]
+        > 1.02 * nc.ufm_minimizer(np.bincount(y), 3, 0.01, 0.02, loss="ce").objective
+    )
 
 
 def test_training_stops_at_its_target():

@@ -1,4 +1,5 @@
-"""Central path and near-collapse response: against finite differences, another optimizer, definitions and exact rationals."""
+"""Central path and near-collapse response: against finite differences, another optimizer,
+definitions and exact rationals."""
 
 from fractions import Fraction
 
@@ -43,7 +44,11 @@ def features(rng=np.random.default_rng(3)):
 
 def test_ridge_classifier_minimizes_the_profiled_objective(features):
     W = ridge_classifier(features, 3, lam_w=0.2)
-    found = minimize(lambda w: objective(w.reshape(3, 5), features, features, 3, 0.0, 0.2, 0.1), np.zeros(15), tol=1e-12)
+    found = minimize(
+        lambda w: objective(w.reshape(3, 5), features, features, 3, 0.0, 0.2, 0.1),
+        np.zeros(15),
+        tol=1e-12,
+    )
     np.testing.assert_allclose(W.ravel(), found.x, atol=1e-6)
 
 
@@ -53,7 +58,10 @@ def test_velocity_is_minus_the_gradient_of_the_profiled_objective(features):
         return objective(ridge_classifier(H, 3, lam_w=0.2), H, H, 3, 0.0, 0.2, 0.1)
 
     step = 1e-5
-    slope = [(profiled(features.ravel() + step * e) - profiled(features.ravel() - step * e)) / (2 * step) for e in np.eye(60)]
+    slope = [
+        (profiled(features.ravel() + step * e) - profiled(features.ravel() - step * e)) / (2 * step)
+        for e in np.eye(60)
+    ]
     velocity = central_path_velocity(features, 3, lam_w=0.2, lam_h=0.1)
     np.testing.assert_allclose(velocity.ravel(), -12 * np.array(slope), atol=1e-7)
 
@@ -79,19 +87,30 @@ def test_path_agrees_with_many_small_euler_steps_and_with_the_metrics(features):
         ends.append(H)
     np.testing.assert_allclose(path.features[1], 2 * ends[1] - ends[0], atol=1e-6)
     labels = np.repeat(np.arange(3), 4)
-    metrics = collapse_metrics(path.features[1], labels, ridge_classifier(path.features[1], 3, lam_w=0.1))
+    metrics = collapse_metrics(
+        path.features[1], labels, ridge_classifier(path.features[1], 3, lam_w=0.1)
+    )
     assert path.trace_ratio[1] == pytest.approx(metrics.variability_ratio, rel=1e-12)
     assert path.variability[1] == pytest.approx(3 * metrics.variability, rel=1e-10)
 
 
 def test_path_turns_with_the_feature_space(features):
     Q = np.linalg.qr(np.random.default_rng(1).standard_normal((5, 5)))[0]
-    first, second = (central_path(H, 3, lam_w=0.1, times=[0.0, 1.0]).features[-1] for H in (features, Q @ features))
+    first, second = (
+        central_path(H, 3, lam_w=0.1, times=[0.0, 1.0]).features[-1]
+        for H in (features, Q @ features)
+    )
     np.testing.assert_allclose(Q @ first, second, atol=1e-8)
 
 
 def test_exact_rate_against_finite_differences_and_a_symbolic_pseudo_inverse():
-    H = np.array([[1.0, 3.0, -1.0, 0.0, 0.5, -2.0], [0.0, 1.0, 2.0, -1.0, 1.0, 0.0], [0.5, 0.0, 1.0, -1.0, 2.0, 1.0]])
+    H = np.array(
+        [
+            [1.0, 3.0, -1.0, 0.0, 0.5, -2.0],
+            [0.0, 1.0, 2.0, -1.0, 1.0, 0.0],
+            [0.5, 0.0, 1.0, -1.0, 2.0, 1.0],
+        ]
+    )
     exact = exact_variability_rate(H, 3, lam_w=0.25)
     assert isinstance(exact, Fraction)
     step, V = 1e-6, central_path_velocity(H, 3, lam_w=0.25, lam_h=0.7)
@@ -125,16 +144,25 @@ def test_exact_rate_never_positive_where_the_scatter_lies_in_the_span_of_centred
 def test_near_minimizer_is_a_minimum_of_the_joint_objective(lam_w):
     rng = np.random.default_rng(5)
     K, beta, lam_h = 3, 0.3, 0.02
-    H0 = np.repeat(np.linalg.qr(rng.standard_normal((5, 5)))[0][:, :K], 4, axis=1) + 0.05 * rng.standard_normal((5, 12))
+    H0 = np.repeat(
+        np.linalg.qr(rng.standard_normal((5, 5)))[0][:, :K], 4, axis=1
+    ) + 0.05 * rng.standard_normal((5, 12))
     found = near_minimizer(H0, K, beta=beta, lam_w=lam_w, lam_h=lam_h)
     assert found.status is NearStatus.MINIMUM
     assert found.curvature > 0
-    assert found.objective == pytest.approx(objective(found.classifier, found.features, H0, K, beta, lam_w, lam_h), rel=1e-13)
+    assert found.objective == pytest.approx(
+        objective(found.classifier, found.features, H0, K, beta, lam_w, lam_h), rel=1e-13
+    )
 
     def joint(x):
         return objective(x[:15].reshape(3, 5), x[15:].reshape(5, 12), H0, K, beta, lam_w, lam_h)
 
-    other = minimize(joint, np.concatenate([found.classifier.ravel() + 0.05, H0.ravel()]), method="BFGS", options={"gtol": 1e-9})
+    other = minimize(
+        joint,
+        np.concatenate([found.classifier.ravel() + 0.05, H0.ravel()]),
+        method="BFGS",
+        options={"gtol": 1e-9},
+    )
     np.testing.assert_allclose(other.x[:15], found.classifier.ravel(), atol=1e-4)
     assert found.objective <= other.fun + 1e-13
 
@@ -145,7 +173,9 @@ def test_collapsed_response_solves_the_collapsed_model(length):
     answer = collapsed_response(**options, length=length)
     own = answer.length if length is None else length
     found = near_minimizer(own * np.repeat(np.eye(4, 3), 2, axis=1), 3, **options)
-    np.testing.assert_allclose(found.features, answer.length * np.repeat(np.eye(4, 3), 2, axis=1), atol=1e-12)
+    np.testing.assert_allclose(
+        found.features, answer.length * np.repeat(np.eye(4, 3), 2, axis=1), atol=1e-12
+    )
     np.testing.assert_allclose(found.classifier, answer.gain * np.eye(3, 4), atol=1e-12)
     assert found.status is NearStatus.MINIMUM
 
@@ -154,14 +184,19 @@ def test_response_without_length_is_that_of_the_unattached_minimizer():
     K, n, lam_w, lam_h = 3, 4, 0.07, 0.05
     free = ufm_minimizer([n] * K, 5, lam_w / K, lam_h / (K * n))
     answer = collapsed_response(beta=0.4, lam_w=lam_w, lam_h=lam_h)
-    np.testing.assert_allclose(np.linalg.norm(free.class_features, axis=0), answer.length, rtol=1e-12)
+    np.testing.assert_allclose(
+        np.linalg.norm(free.class_features, axis=0), answer.length, rtol=1e-12
+    )
     np.testing.assert_allclose(np.linalg.norm(free.classifier, axis=1), answer.gain, rtol=1e-12)
     assert answer.on_span == pytest.approx(0.4 / (0.4 + np.sqrt(lam_h / lam_w)), rel=1e-14)
 
 
 def test_the_gain_decreases_with_weight_decay_whatever_the_frame():
     for length in (0.2, 1.0, 5.0):
-        gains = [collapsed_response(beta=0.3, lam_w=w, lam_h=0.02, length=length).gain for w in np.geomspace(1e-4, 10, 40)]
+        gains = [
+            collapsed_response(beta=0.3, lam_w=w, lam_h=0.02, length=length).gain
+            for w in np.geomspace(1e-4, 10, 40)
+        ]
         assert (np.diff(gains) < 0).all()
 
 

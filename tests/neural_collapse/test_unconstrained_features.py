@@ -28,11 +28,15 @@ def agree(counts, d, lam_w, lam_h, loss, bias, seed):
     point = {"features": solution.features, "classifier": solution.classifier, "counts": counts}
     attained = nc.ufm_objective(**point, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=solution.bias)
     assert attained == pytest.approx(solution.objective, rel=1e-13)
-    found = nc.search_deep_linear(counts, d, [lam_w, lam_h], loss=loss, bias=bias, n_starts=4, seed=seed)
+    found = nc.search_deep_linear(
+        counts, d, [lam_w, lam_h], loss=loss, bias=bias, n_starts=4, seed=seed
+    )
     assert found.objective == pytest.approx(solution.objective, rel=1e-10)
     assert abs(solution.certificate.relative_gap) < 1e-10
     if d >= counts.size:
-        certificate = nc.certify_ufm(**point, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=solution.bias)
+        certificate = nc.certify_ufm(
+            **point, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=solution.bias
+        )
         assert certificate.lower <= solution.objective * (1 + 1e-13)
         assert 0 <= certificate.relative_gap < 1e-10
         assert found.objective >= certificate.lower * (1 - 1e-14)  # the search rounds its own value
@@ -49,7 +53,9 @@ def test_minimizers_agree_with_multistart_search_and_certificates_long(seed):
     agree(*draw(np.random.default_rng(seed)), seed)
 
 
-@pytest.mark.parametrize(("loss", "bias"), [("mse", False), ("mse", True), ("ce", False), ("ce", True)])
+@pytest.mark.parametrize(
+    ("loss", "bias"), [("mse", False), ("mse", True), ("ce", False), ("ce", True)]
+)
 def test_minimum_is_that_of_the_convex_program(loss, bias):
     counts, lam_w, lam_h = np.array([5, 3, 3, 1]), 0.03, 0.02
     K, N = 4, 12
@@ -70,7 +76,12 @@ def test_minimum_is_that_of_the_convex_program(loss, bias):
 
 
 def test_balanced_cross_entropy_is_the_one_dimensional_minimum():
-    for K, n, lam_w, lam_h in [(4, 3, 0.02, 0.03), (2, 1, 0.2, 0.1), (7, 5, 0.001, 0.004), (3, 4, 0.3, 0.3)]:
+    for K, n, lam_w, lam_h in [
+        (4, 3, 0.02, 0.03),
+        (2, 1, 0.2, 0.1),
+        (7, 5, 0.001, 0.004),
+        (3, 4, 0.3, 0.3),
+    ]:
         slope = np.sqrt(n * lam_w * lam_h)
 
         def value(x, K=K, slope=slope):
@@ -84,7 +95,12 @@ def test_balanced_cross_entropy_is_the_one_dimensional_minimum():
         if gap:
             logits = solution.class_logits
             assert np.allclose(np.diag(logits)[None] - logits, gap * (1 - np.eye(K)), atol=1e-12)
-            assert nc.collapse_metrics(solution.features, solution.labels, solution.classifier).mean_etf_distance < 1e-14
+            assert (
+                nc.collapse_metrics(
+                    solution.features, solution.labels, solution.classifier
+                ).mean_etf_distance
+                < 1e-14
+            )
 
 
 def test_orthogonal_frame_has_the_stated_lengths():
@@ -92,8 +108,14 @@ def test_orthogonal_frame_has_the_stated_lengths():
     N = counts.sum()
     s = nc.ufm_minimizer(counts, 6, lam_w, lam_h)
     p = np.maximum(np.sqrt(counts) - N * np.sqrt(lam_w * lam_h), 0)
-    assert np.allclose(s.classifier @ s.classifier.T, np.diag(p * np.sqrt(lam_h / lam_w)), atol=1e-15)
-    assert np.allclose(s.class_features.T @ s.class_features, np.diag(p / counts * np.sqrt(lam_w / lam_h)), atol=1e-15)
+    assert np.allclose(
+        s.classifier @ s.classifier.T, np.diag(p * np.sqrt(lam_h / lam_w)), atol=1e-15
+    )
+    assert np.allclose(
+        s.class_features.T @ s.class_features,
+        np.diag(p / counts * np.sqrt(lam_w / lam_h)),
+        atol=1e-15,
+    )
     assert np.allclose(s.class_logits, np.diag(p / np.sqrt(counts)), atol=1e-15)
     value = np.sum((np.sqrt(counts) - p) ** 2) / (2 * N) + np.sqrt(lam_w * lam_h) * p.sum()
     assert s.objective == pytest.approx(value, rel=1e-14)
@@ -129,7 +151,9 @@ def test_certificate_is_a_lower_bound_at_points_that_are_not_optimal():
                 H, W, b = rng.normal(size=(3, 8)), rng.normal(size=(3, 3)), rng.normal(size=3)
                 c = nc.certify_ufm(H, W, counts, lam_w, lam_h, loss=loss, bias=b if bias else None)
                 assert c.lower <= minimum <= c.upper
-                value = nc.ufm_objective(H, W, counts, lam_w, lam_h, loss=loss, bias=b if bias else None)
+                value = nc.ufm_objective(
+                    H, W, counts, lam_w, lam_h, loss=loss, bias=b if bias else None
+                )
                 assert c.upper == pytest.approx(value, rel=1e-13)
                 assert c.upper >= value * (1 - 1e-14)
 

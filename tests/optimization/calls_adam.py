@@ -22,19 +22,42 @@ from theorylab.optimization.adam import (
     stated_step_bound_squared,
 )
 
-_RUN = {"gradient": lambda x, t: 2 * x, "x0": np.array([0.5, -0.25]), "step_size": 0.1, "steps": 3, "lower": -1.0, "upper": 1.0}
+_RUN = {
+    "gradient": lambda x, t: 2 * x,
+    "x0": np.array([0.5, -0.25]),
+    "step_size": 0.1,
+    "steps": 3,
+    "lower": -1.0,
+    "upper": 1.0,
+}
 _MOMENTUM = {"beta1": 0.9, "beta2": 0.99}
 _EXACT = {"beta1": Fraction(9, 10), "beta2": Fraction(95, 100)}
-_ADAM = {**_RUN, **_MOMENTUM, "eps": 1e-8, "decay": "sqrt", "momentum_decay": 0.5, "bias_correction": True}
+_ADAM = {
+    **_RUN,
+    **_MOMENTUM,
+    "eps": 1e-8,
+    "decay": "sqrt",
+    "momentum_decay": 0.5,
+    "bias_correction": True,
+}
 
 CALLS = {
     adam: lambda: dict(_ADAM),
     amsgrad: lambda: dict(_ADAM),
     adamax: lambda: {**_RUN, **_MOMENTUM, "decay": "sqrt"},
     adagrad: lambda: {**_RUN, "eps": 1e-8},
-    adam_steps: lambda: {"gradients": np.array([1.0, -2.0, 3.0]), **_MOMENTUM, "eps": 1e-8, "bias_correction": True},
+    adam_steps: lambda: {
+        "gradients": np.array([1.0, -2.0, 3.0]),
+        **_MOMENTUM,
+        "eps": 1e-8,
+        "bias_correction": True,
+    },
     adamax_steps: lambda: {"gradients": np.array([1.0, -2.0, 3.0]), **_MOMENTUM},
-    adamax_finite_p_norm: lambda: {"gradients": np.array([1.0, -2.0, 3.0]), "beta2": 0.99, "p": 8.0},
+    adamax_finite_p_norm: lambda: {
+        "gradients": np.array([1.0, -2.0, 3.0]),
+        "beta2": 0.99,
+        "p": 8.0,
+    },
     adam_step_squared: lambda: {"gradients": [18, 19], **_EXACT},
     adamax_step: lambda: {"gradients": [20, 19], **_EXACT},
     adam_worst_gradients: lambda: {"t": 3, **_EXACT},
@@ -49,5 +72,8 @@ CALLS = {
 _BOX = {"lower": {"inf"}, "upper": {"inf"}}
 ACCEPTS = {
     **dict.fromkeys((adam, amsgrad, adamax, adagrad), _BOX),
-    **{supremum: {"t": {"none"}} for supremum in (adam_step_supremum, adam_step_supremum_squared, adamax_step_supremum)},
+    **{
+        supremum: {"t": {"none"}}
+        for supremum in (adam_step_supremum, adam_step_supremum_squared, adamax_step_supremum)
+    },
 }

@@ -14,7 +14,12 @@ from theorylab.optimization.adaptive_regret import (
 )
 
 CALLS = {
-    linear_regret: lambda: {"gradients": np.ones((3, 2)), "iterates": np.zeros((3, 2)), "lower": -1.0, "upper": 1.0},
+    linear_regret: lambda: {
+        "gradients": np.ones((3, 2)),
+        "iterates": np.zeros((3, 2)),
+        "lower": -1.0,
+        "upper": 1.0,
+    },
     cyclic_losses: lambda: {
         "slopes": np.array([3.0, -1.0, -1.0]),
         "steps": 6,

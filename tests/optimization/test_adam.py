@@ -1,4 +1,5 @@
-"""Adam, AdaMax, AMSGrad, AdaGrad: iterates against their definitions, suprema against eigenvalues and linear programmes."""
+"""Adam, AdaMax, AMSGrad, AdaGrad: iterates against their definitions, suprema against eigenvalues
+and linear programmes."""
 
 import math
 import subprocess
@@ -34,7 +35,12 @@ from theorylab.optimization import (
 )
 
 DEFAULTS = Fraction(9, 10), Fraction(999, 1000)
-MOMENTUM = [DEFAULTS, (Fraction(9, 10), Fraction(19, 20)), (Fraction(1, 2), Fraction(1, 4)), (Fraction(4, 5), Fraction(1, 3))]
+MOMENTUM = [
+    DEFAULTS,
+    (Fraction(9, 10), Fraction(19, 20)),
+    (Fraction(1, 2), Fraction(1, 4)),
+    (Fraction(4, 5), Fraction(1, 3)),
+]
 fractions = st.builds(Fraction, st.integers(1, 99), st.just(100))
 histories = st.lists(st.integers(-1000, 1000), min_size=1, max_size=12)
 
@@ -45,7 +51,8 @@ def weights(t, beta):
     return w / w.sum()
 
 
-# --- steps and their suprema -------------------------------------------------------------------------------------------
+# --- steps and their suprema
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("beta1", "beta2"), MOMENTUM)
@@ -53,7 +60,9 @@ def weights(t, beta):
 def test_adam_supremum_is_the_largest_generalised_eigenvalue(beta1, beta2, t):
     a, w = weights(t, float(beta1)), weights(t, float(beta2))
     largest = eigh(np.outer(a, a) / np.sqrt(np.outer(w, w)), eigvals_only=True)[-1]
-    assert adam_step_supremum(t, float(beta1), float(beta2)) ** 2 == pytest.approx(largest, rel=1e-12)
+    assert adam_step_supremum(t, float(beta1), float(beta2)) ** 2 == pytest.approx(
+        largest, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("gap", [1e-3, 1e-6, 1e-9, 1e-12, -1e-9])
@@ -74,14 +83,18 @@ def test_suprema_keep_their_digits_where_the_geometric_ratio_is_near_one(gap, t)
 def test_adamax_supremum_is_a_linear_programme(beta1, beta2, t):
     reach = float(beta2) ** -np.arange(t - 1.0, -1.0, -1.0)
     programme = linprog(-weights(t, float(beta1)), bounds=[(-r, r) for r in reach])
-    assert adamax_step_supremum(t, float(beta1), float(beta2)) == pytest.approx(-programme.fun, rel=1e-9)
+    assert adamax_step_supremum(t, float(beta1), float(beta2)) == pytest.approx(
+        -programme.fun, rel=1e-9
+    )
 
 
 @pytest.mark.parametrize(("beta1", "beta2"), MOMENTUM)
 @pytest.mark.parametrize("t", [1, 2, 5, 60])
 def test_worst_histories_attain_the_suprema_exactly(beta1, beta2, t):
     worst = adam_worst_gradients(t, beta1=beta1, beta2=beta2)
-    assert adam_step_squared(worst, beta1=beta1, beta2=beta2) == adam_step_supremum_squared(t, beta1, beta2)
+    assert adam_step_squared(worst, beta1=beta1, beta2=beta2) == adam_step_supremum_squared(
+        t, beta1, beta2
+    )
     worst = adamax_worst_gradients(t, beta2=beta2)
     assert adamax_step(worst, beta1=beta1, beta2=beta2) == adamax_step_supremum(t, beta1, beta2)
 
@@ -89,25 +102,39 @@ def test_worst_histories_attain_the_suprema_exactly(beta1, beta2, t):
 @given(histories, fractions, fractions)
 def test_no_history_exceeds_the_suprema(gradients, beta1, beta2):
     t = len(gradients)
-    assert adam_step_squared(gradients, beta1=beta1, beta2=beta2) <= adam_step_supremum_squared(t, beta1, beta2)
-    assert abs(adamax_step(gradients, beta1=beta1, beta2=beta2)) <= adamax_step_supremum(t, beta1, beta2)
+    assert adam_step_squared(gradients, beta1=beta1, beta2=beta2) <= adam_step_supremum_squared(
+        t, beta1, beta2
+    )
+    assert abs(adamax_step(gradients, beta1=beta1, beta2=beta2)) <= adamax_step_supremum(
+        t, beta1, beta2
+    )
 
 
 @given(histories, fractions, fractions)
 def test_exact_and_floating_steps_agree_with_the_definition(gradients, beta1, beta2):
     t, g = len(gradients), np.array(gradients, float)
     if not g.any():
-        assert adam_step_squared(gradients, beta1=beta1, beta2=beta2) == adamax_step(gradients, beta1=beta1, beta2=beta2) == 0
+        assert (
+            adam_step_squared(gradients, beta1=beta1, beta2=beta2)
+            == adamax_step(gradients, beta1=beta1, beta2=beta2)
+            == 0
+        )
         return
     mean = weights(t, float(beta1)) @ g
     adam_value = mean**2 / (weights(t, float(beta2)) @ g**2)
     adamax_value = mean / (float(beta2) ** np.arange(t - 1.0, -1.0, -1.0) * np.abs(g)).max()
     size = adam_step_supremum_squared(t, float(beta1), float(beta2))
-    assert float(adam_step_squared(gradients, beta1=beta1, beta2=beta2)) == pytest.approx(adam_value, abs=1e-12 * size)
-    assert float(adamax_step(gradients, beta1=beta1, beta2=beta2)) == pytest.approx(adamax_value, abs=1e-12 * size)
+    assert float(adam_step_squared(gradients, beta1=beta1, beta2=beta2)) == pytest.approx(
+        adam_value, abs=1e-12 * size
+    )
+    assert float(adamax_step(gradients, beta1=beta1, beta2=beta2)) == pytest.approx(
+        adamax_value, abs=1e-12 * size
+    )
     steps = adam_steps(g, beta1=float(beta1), beta2=float(beta2))
     assert steps[-1] ** 2 == pytest.approx(adam_value, abs=1e-11 * size)
-    assert adamax_steps(g, beta1=float(beta1), beta2=float(beta2))[-1] == pytest.approx(adamax_value, abs=1e-11 * size)
+    assert adamax_steps(g, beta1=float(beta1), beta2=float(beta2))[-1] == pytest.approx(
+        adamax_value, abs=1e-11 * size
+    )
 
 
 def test_published_step_bounds_fail_at_the_known_values():
@@ -121,7 +148,9 @@ def test_published_step_bounds_fail_at_the_known_values():
     assert adamax_step_supremum(None, b1, Fraction(19, 20)) == Fraction(19, 10)
     # The first violation at the defaults.
     stated = stated_step_bound_squared(b1, b2)
-    assert adam_step_supremum_squared(209, b1, b2) < stated < adam_step_supremum_squared(210, b1, b2)
+    assert (
+        adam_step_supremum_squared(209, b1, b2) < stated < adam_step_supremum_squared(210, b1, b2)
+    )
 
 
 @given(fractions, fractions, st.integers(1, 40))
@@ -135,15 +164,27 @@ def test_single_spike_obeys_the_stated_bound_where_it_is_above_one(beta1, beta2,
 @pytest.mark.parametrize(("beta1", "beta2"), MOMENTUM[:2])
 def test_suprema_tend_to_their_limits(beta1, beta2):
     b1, b2 = float(beta1), float(beta2)
-    assert adam_step_supremum_squared(20_000, b1, b2) == pytest.approx(float(adam_step_supremum_squared(None, beta1, beta2)))
-    assert adamax_step_supremum(20_000, b1, b2) == pytest.approx(float(adamax_step_supremum(None, beta1, beta2)))
+    assert adam_step_supremum_squared(20_000, b1, b2) == pytest.approx(
+        float(adam_step_supremum_squared(None, beta1, beta2))
+    )
+    assert adamax_step_supremum(20_000, b1, b2) == pytest.approx(
+        float(adamax_step_supremum(None, beta1, beta2))
+    )
     assert adamax_step_supremum(17, beta1, Fraction(1)) == 1
 
 
 def test_printed_formula_is_the_evaluated_one():
     t, b1, b2 = 6, Fraction(3, 5), Fraction(7, 10)
-    symbols = dict(zip(("t", "beta_1", "beta_2", "rho"), (t, *map(sp.Rational, (b1, b2, b1 * b1 / b2))), strict=True))
-    value = ADAM_STEP_SUPREMUM_SQUARED.subs({s: symbols[s.name] for s in ADAM_STEP_SUPREMUM_SQUARED.free_symbols})
+    symbols = dict(
+        zip(
+            ("t", "beta_1", "beta_2", "rho"),
+            (t, *map(sp.Rational, (b1, b2, b1 * b1 / b2))),
+            strict=True,
+        )
+    )
+    value = ADAM_STEP_SUPREMUM_SQUARED.subs(
+        {s: symbols[s.name] for s in ADAM_STEP_SUPREMUM_SQUARED.free_symbols}
+    )
     assert adam_step_supremum_squared(t, b1, b2) == Fraction(int(value.p), int(value.q))
 
 
@@ -156,7 +197,11 @@ def test_finite_p_norm_is_the_stated_sum(p):
     assert adamax_finite_p_norm(g, beta2=b2, p=p) == pytest.approx(v ** (1 / p), rel=1e-13)
 
 
-@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=20), st.floats(0.05, 0.99), st.floats(1, 1e6))
+@given(
+    st.lists(st.floats(0.01, 100), min_size=1, max_size=20),
+    st.floats(0.05, 0.99),
+    st.floats(1, 1e6),
+)
 def test_finite_p_norm_tends_to_the_decaying_maximum(g, beta2, p):
     t = len(g)
     u = max(beta2 ** (t - 1 - s) * x for s, x in enumerate(g))
@@ -165,7 +210,8 @@ def test_finite_p_norm_tends_to_the_decaying_maximum(g, beta2, p):
     assert log_base - 1e-12 <= ratio <= log_base + math.log(t) / p + 1e-12
 
 
-# --- optimisers --------------------------------------------------------------------------------------------------------
+# --- optimisers
+# ------------------------------------------------------------------------------------------------
 
 
 def quadratic(x, t):
@@ -173,12 +219,23 @@ def quadratic(x, t):
 
 
 def test_adam_follows_the_definition_by_weighted_sums():
-    run = adam(quadratic, [1.0, -1.0, 2.0], step_size=0.05, steps=40, beta1=0.8, beta2=0.95, eps=1e-3, decay="sqrt")
+    run = adam(
+        quadratic,
+        [1.0, -1.0, 2.0],
+        step_size=0.05,
+        steps=40,
+        beta1=0.8,
+        beta2=0.95,
+        eps=1e-3,
+        decay="sqrt",
+    )
     for t in (1, 2, 17, 40):
         g = run.gradients[:t]
         assert np.array_equal(g[-1], quadratic(run.iterates[t - 1], t))
         step = weights(t, 0.8) @ g / (np.sqrt(weights(t, 0.95) @ g**2) + 1e-3)
-        assert run.iterates[t] == pytest.approx(run.iterates[t - 1] - 0.05 / math.sqrt(t) * step, rel=1e-12)
+        assert run.iterates[t] == pytest.approx(
+            run.iterates[t - 1] - 0.05 / math.sqrt(t) * step, rel=1e-12
+        )
 
 
 def test_methods_agree_where_they_must():
@@ -191,35 +248,55 @@ def test_methods_agree_where_they_must():
         -0.05 * adamax_steps(largest.gradients, beta1=0.9, beta2=0.99), abs=1e-14
     )
     # With gradients of growing size the running maximum is the latest value.
-    growing = {"gradient": lambda x, t: np.full(3, 2.0**t), "x0": start, "bias_correction": False, **common}
+    growing = {
+        "gradient": lambda x, t: np.full(3, 2.0**t),
+        "x0": start,
+        "bias_correction": False,
+        **common,
+    }
     assert np.array_equal(adam(**growing, eps=0.0).iterates, amsgrad(**growing).iterates)
     # The mean of all squared gradients with steps alpha / sqrt(t) is AdaGrad.
     total = adagrad(quadratic, start, **common)
     mean = np.sqrt(np.cumsum(total.gradients**2, axis=0))
-    assert np.diff(total.iterates, axis=0) == pytest.approx(-0.05 * total.gradients / mean, abs=1e-14)
+    assert np.diff(total.iterates, axis=0) == pytest.approx(
+        -0.05 * total.gradients / mean, abs=1e-14
+    )
 
 
 @pytest.mark.parametrize("exponents", [(0, 0, 0), (5, -9, 20)])
 def test_rescaling_by_powers_of_two_changes_no_bit(exponents):
     scale = 2.0 ** np.array(exponents)
     base = adam(quadratic, [1.0, -1.0, 2.0], step_size=0.01, steps=100, eps=0.0)
-    scaled = adam(lambda x, t: scale * quadratic(x, t), [1.0, -1.0, 2.0], step_size=0.01, steps=100, eps=0.0)
+    scaled = adam(
+        lambda x, t: scale * quadratic(x, t), [1.0, -1.0, 2.0], step_size=0.01, steps=100, eps=0.0
+    )
     assert np.array_equal(base.iterates, scaled.iterates)
 
 
 def test_momentum_decay_and_zero_gradients():
-    fading = adam(quadratic, [1.0, 1.0, 1.0], step_size=0.1, steps=5, beta1=0.5, momentum_decay=1e-300, eps=0.0)
+    fading = adam(
+        quadratic,
+        [1.0, 1.0, 1.0],
+        step_size=0.1,
+        steps=5,
+        beta1=0.5,
+        momentum_decay=1e-300,
+        eps=0.0,
+    )
     m = 0.5 * fading.gradients[0]
     assert fading.iterates[1] == pytest.approx(1.0 - 0.1 * m / 0.5 / np.abs(fading.gradients[0]))
     v = weights(2, 0.999) @ fading.gradients[:2] ** 2
-    assert fading.iterates[2] == pytest.approx(fading.iterates[1] - 0.1 * fading.gradients[1] / 0.75 / np.sqrt(v))
+    assert fading.iterates[2] == pytest.approx(
+        fading.iterates[1] - 0.1 * fading.gradients[1] / 0.75 / np.sqrt(v)
+    )
     still = adam(lambda x, t: np.array([0.0, 1.0]), [0.3, 0.0], step_size=0.1, steps=4, eps=0.0)
     assert (still.iterates[:, 0] == 0.3).all()
     assert still.final[1] == pytest.approx(-0.4)
     assert still.average == pytest.approx([0.3, -0.15])
 
 
-# --- the interface -----------------------------------------------------------------------------------------------------
+# --- the interface
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -253,7 +330,7 @@ def test_everything_public_is_exported():
         (lambda: adam_step_supremum_squared(None, 0.9, 0.5), "beta1"),
         (lambda: adamax_step_supremum(None, 0.9, 0.5), "beta1"),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_named(call, name):
     with pytest.raises(ValueError, match=name):
         call()

@@ -1,4 +1,5 @@
-"""Regret of adaptive methods: compiled runs, certificates and stationary periods against independent recursions."""
+"""Regret of adaptive methods: compiled runs, certificates and stationary periods against
+independent recursions."""
 
 import itertools
 import math
@@ -29,24 +30,38 @@ METHODS = {"adam": adam, "amsgrad": amsgrad}
 
 
 @pytest.mark.parametrize(
-    ("method", "corrected"), [("adam", False), ("adam", True), ("amsgrad", False), ("amsgrad", True), ("adagrad", False)]
+    ("method", "corrected"),
+    [("adam", False), ("adam", True), ("amsgrad", False), ("amsgrad", True), ("adagrad", False)],
 )
 def test_compiled_recursion_agrees_with_the_optimisers(method, corrected):
     slopes = np.random.default_rng(0).normal(size=(7, 2))
     steps = 50
     run = cyclic_losses(
-        slopes, steps=steps, method=method, step_size=0.7, beta1=0.0 if method == "adagrad" else 0.6, beta2=0.8,
-        bias_correction=corrected, x0=0.2, times=np.arange(1, steps + 1),
-    )  # fmt: skip
+        slopes,
+        steps=steps,
+        method=method,
+        step_size=0.7,
+        beta1=0.0 if method == "adagrad" else 0.6,
+        beta2=0.8,
+        bias_correction=corrected,
+        x0=0.2,
+        times=np.arange(1, steps + 1),
+    )
     box = {"step_size": 0.7, "steps": steps, "lower": -1.0, "upper": 1.0}
     if method == "adagrad":
         other = adagrad(lambda x, t: slopes[(t - 1) % 7], [0.2, 0.2], **box)
         roots = other.denominators / np.sqrt(np.arange(1.0, steps + 1))[:, None]
     else:
         other = METHODS[method](
-            lambda x, t: slopes[(t - 1) % 7], [0.2, 0.2], beta1=0.6, beta2=0.8, eps=0.0, decay="sqrt",
-            bias_correction=corrected, **box,
-        )  # fmt: skip
+            lambda x, t: slopes[(t - 1) % 7],
+            [0.2, 0.2],
+            beta1=0.6,
+            beta2=0.8,
+            eps=0.0,
+            decay="sqrt",
+            bias_correction=corrected,
+            **box,
+        )
         roots = other.denominators
     assert run.iterates == pytest.approx(other.iterates[:-1], abs=1e-12)
     assert run.denominators == pytest.approx(roots, rel=1e-12)
@@ -59,12 +74,16 @@ def test_linear_regret_is_the_minimum_over_vertices():
     rng = np.random.default_rng(3)
     g, x = rng.normal(size=(2, 9, 3))
     vertices = [np.array(v) for v in itertools.product((-0.5, 2.0), repeat=3)]
-    assert linear_regret(g, x, lower=-0.5, upper=2.0) == pytest.approx(np.vdot(g, x) - min((g @ v).sum() for v in vertices))
+    assert linear_regret(g, x, lower=-0.5, upper=2.0) == pytest.approx(
+        np.vdot(g, x) - min((g @ v).sum() for v in vertices)
+    )
 
 
 @settings(max_examples=60)
 @given(
-    st.integers(1, 40).flatmap(lambda t: st.lists(st.floats(-10, 10), min_size=2 * t, max_size=2 * t)),
+    st.integers(1, 40).flatmap(
+        lambda t: st.lists(st.floats(-10, 10), min_size=2 * t, max_size=2 * t)
+    ),
     st.floats(0.01, 5),
     st.floats(0, 0.99),
     st.sampled_from(["amsgrad", "adagrad"]),
@@ -72,7 +91,15 @@ def test_linear_regret_is_the_minimum_over_vertices():
 )
 def test_monotone_second_moments_bound_the_regret(slopes, step_size, beta2, method, x0):
     g = np.reshape(slopes, (-1, 2))
-    run = cyclic_losses(g, steps=len(g), method=method, step_size=step_size, beta2=beta2, x0=x0, times=np.arange(1, len(g) + 1))
+    run = cyclic_losses(
+        g,
+        steps=len(g),
+        method=method,
+        step_size=step_size,
+        beta2=beta2,
+        x0=x0,
+        times=np.arange(1, len(g) + 1),
+    )
     assert (run.regret <= run.monotone_bound * (1 + 1e-12) + 1e-12).all()
 
 
@@ -85,10 +112,20 @@ def test_monotone_bound_fails_for_adam():
 def test_period_three_returns_to_one_and_pays_every_period(c):
     periods = 2000
     run = cyclic_losses(
-        [c, -1.0, -1.0], steps=3 * periods, step_size=0.5, beta2=1 / (1 + c * c), times=3 * np.arange(periods) + 1
+        [c, -1.0, -1.0],
+        steps=3 * periods,
+        step_size=0.5,
+        beta2=1 / (1 + c * c),
+        times=3 * np.arange(periods) + 1,
     )
     assert (run.iterates == 1).all()
-    end = cyclic_losses([c, -1.0, -1.0], steps=3 * periods, step_size=0.5, beta2=1 / (1 + c * c), times=[3 * periods])
+    end = cyclic_losses(
+        [c, -1.0, -1.0],
+        steps=3 * periods,
+        step_size=0.5,
+        beta2=1 / (1 + c * c),
+        times=[3 * periods],
+    )
     assert 0 < end.regret[0] - (2 * c - 4) * periods < 4 * math.sqrt(3 * periods)
 
 
@@ -99,7 +136,9 @@ def test_period_three_products_bound_the_true_ones(c, corrected):
     name = "unprojected" if corrected else "projected"
     # Steps of one period of the free iterate, from the definition of the moments.
     t = np.arange(1.0, 301)
-    steps = np.abs(adam_steps(np.tile([c, -1.0, -1.0], 100), beta1=0.0, beta2=b2, bias_correction=corrected)) / np.sqrt(t)
+    steps = np.abs(
+        adam_steps(np.tile([c, -1.0, -1.0], 100), beta1=0.0, beta2=b2, bias_correction=corrected)
+    ) / np.sqrt(t)
     d, u, w = steps.reshape(-1, 3).T
     products = (d / u) ** 2 * (d / w) ** 2
     first, later = (_at(f"{name}, {part}", b2) for part in ("first period", "later periods"))
@@ -117,11 +156,23 @@ def _at(name, b2):
 def test_certificate_encloses_the_floating_run_and_evaluates_the_stated_bound():
     steps, b2 = 900, Fraction(1, 101)
     certificate = certified_regret(
-        [10, -1, -1], steps=steps, step_size=Fraction(1, 2), beta1=Fraction(0), beta2=b2, x0=Fraction(9, 10)
+        [10, -1, -1],
+        steps=steps,
+        step_size=Fraction(1, 2),
+        beta1=Fraction(0),
+        beta2=b2,
+        x0=Fraction(9, 10),
     )
     times = np.arange(1, steps + 1)
     run = cyclic_losses(
-        [10.0, -1.0, -1.0], steps=steps, step_size=0.5, beta2=float(b2), x0=0.9, domain="flat", bias_correction=True, times=times
+        [10.0, -1.0, -1.0],
+        steps=steps,
+        step_size=0.5,
+        beta2=float(b2),
+        x0=0.9,
+        domain="flat",
+        bias_correction=True,
+        times=times,
     )
     assert float(certificate.regret.mid()) == pytest.approx(run.regret[-1], rel=1e-10)
     assert float(certificate.regret.rad()) < 1e-10
@@ -138,7 +189,12 @@ def test_certificate_encloses_the_floating_run_and_evaluates_the_stated_bound():
     assert float(certificate.stated_bound.mid()) == pytest.approx(bound, rel=1e-10)
     assert certificate.violated
     assert not certified_regret(
-        [10, -1, -1], steps=steps, step_size=Fraction(1, 2), beta1=Fraction(0), beta2=Fraction(99, 100), x0=Fraction(9, 10)
+        [10, -1, -1],
+        steps=steps,
+        step_size=Fraction(1, 2),
+        beta1=Fraction(0),
+        beta2=Fraction(99, 100),
+        x0=Fraction(9, 10),
     ).violated
 
 
@@ -149,9 +205,24 @@ def test_certificate_with_fading_momentum_agrees_with_the_optimiser():
 
     steps = 300
     certificate = certified_regret(
-        [3, -1, -1], steps=steps, step_size=Fraction(1, 4), beta1=Fraction(1, 2), beta2=Fraction(1, 10), x0=Fraction(9, 10)
+        [3, -1, -1],
+        steps=steps,
+        step_size=Fraction(1, 4),
+        beta1=Fraction(1, 2),
+        beta2=Fraction(1, 10),
+        x0=Fraction(9, 10),
     )
-    run = adam(gradient, [0.9], step_size=0.25, steps=steps, beta1=0.5, beta2=0.1, eps=0.0, decay="sqrt", momentum_decay=0.5)
+    run = adam(
+        gradient,
+        [0.9],
+        step_size=0.25,
+        steps=steps,
+        beta1=0.5,
+        beta2=0.1,
+        eps=0.0,
+        decay="sqrt",
+        momentum_decay=0.5,
+    )
     x = run.iterates[:-1, 0]
     slopes = np.tile([3.0, -1.0, -1.0], steps // 3)
     paid = np.where(slopes > 0, slopes * np.maximum(x, -1), slopes * np.minimum(x, 1)).sum()
@@ -160,15 +231,26 @@ def test_certificate_with_fading_momentum_agrees_with_the_optimiser():
 
 def test_certificate_refuses_an_undecided_kink():
     with pytest.raises(ValueError, match="precision"):
-        certified_regret([-1, 3], steps=2, step_size=Fraction(1, 2), beta1=Fraction(0), beta2=Fraction(1, 10), x0=Fraction(1))
+        certified_regret(
+            [-1, 3],
+            steps=2,
+            step_size=Fraction(1, 2),
+            beta1=Fraction(0),
+            beta2=Fraction(1, 10),
+            x0=Fraction(1),
+        )
 
 
-@pytest.mark.parametrize(("beta1", "beta2", "period"), [(0.0, 0.1, 3), (0.9, 0.99, 40), (0.5, 0.999, 7)])
+@pytest.mark.parametrize(
+    ("beta1", "beta2", "period"), [(0.0, 0.1, 3), (0.9, 0.99, 40), (0.5, 0.999, 7)]
+)
 def test_stationary_ratios_are_the_long_run_of_the_moments(beta1, beta2, period):
     slopes = np.random.default_rng(1).normal(size=period)
     repeats = math.ceil(40 / (1 - beta2) / period)
     steps = adam_steps(np.tile(slopes, repeats), beta1=beta1, beta2=beta2, bias_correction=False)
-    assert cycle_drift(slopes, beta1=beta1, beta2=beta2).ratios == pytest.approx(steps[-period:], abs=1e-12)
+    assert cycle_drift(slopes, beta1=beta1, beta2=beta2).ratios == pytest.approx(
+        steps[-period:], abs=1e-12
+    )
 
 
 @pytest.mark.parametrize(
@@ -186,7 +268,9 @@ def test_drift_decides_where_adam_ends_and_what_it_pays(slopes, beta1, beta2):
     period = len(slopes)
     start, stop = period * 20_000, period * 60_000
     times = np.concatenate([np.arange(start + 1 - period, start + 1), [stop]])
-    run = cyclic_losses(slopes, steps=stop, step_size=0.5, beta1=beta1, beta2=beta2, x0=0.0, times=times)
+    run = cyclic_losses(
+        slopes, steps=stop, step_size=0.5, beta1=beta1, beta2=beta2, x0=0.0, times=times
+    )
     distance = 1 - drift.limit * run.iterates[:period, 0]
     assert distance == pytest.approx(0.5 / math.sqrt(start) * drift.excursion, rel=1e-3, abs=1e-12)
     low, high = drift.regret_between(start, stop, 0.5)
@@ -198,7 +282,10 @@ def test_drift_decides_where_adam_ends_and_what_it_pays(slopes, beta1, beta2):
 
 def test_failing_period_is_where_the_drift_changes_sign():
     for beta1, beta2 in [(0.0, 0.5), (0.5, 0.9), (0.9, 0.95), (0.9, 0.999), (0.3, 0.2)]:
-        signs = [cycle_drift([p, *[-1] * (p - 1)], beta1=beta1, beta2=beta2).drift < 0 for p in range(2, 400)]
+        signs = [
+            cycle_drift([p, *[-1] * (p - 1)], beta1=beta1, beta2=beta2).drift < 0
+            for p in range(2, 400)
+        ]
         assert failing_period(beta1=beta1, beta2=beta2) == 2 + signs.index(True)
         assert all(signs[signs.index(True) :])
 
@@ -214,23 +301,35 @@ def test_random_losses_reduce_to_repeating_ones():
     options = {"steps": 40, "step_size": 0.5, "beta1": 0.9, "beta2": 0.99}
     rng = np.random.default_rng(0)
     for probability, slope in ((1.0, 3.0), (0.0, -2.0)):
-        last = random_losses(rare=3.0, common=-2.0, probability=probability, chains=2, rng=rng, **options)
+        last = random_losses(
+            rare=3.0, common=-2.0, probability=probability, chains=2, rng=rng, **options
+        )
         run = cyclic_losses([slope], x0=0.0, times=[41], **{**options, "steps": 41})
         assert last == pytest.approx(np.full(2, run.iterates[0, 0]))
-    first = random_losses(rare=3.0, common=-2.0, probability=0.45, chains=5, rng=np.random.default_rng(7), **options)
-    second = random_losses(rare=3.0, common=-2.0, probability=0.45, chains=5, rng=np.random.default_rng(7), **options)
+    first = random_losses(
+        rare=3.0, common=-2.0, probability=0.45, chains=5, rng=np.random.default_rng(7), **options
+    )
+    second = random_losses(
+        rare=3.0, common=-2.0, probability=0.45, chains=5, rng=np.random.default_rng(7), **options
+    )
     assert np.array_equal(first, second)
     assert len(set(first)) > 1
 
 
-# --- the interface -----------------------------------------------------------------------------------------------------
+# --- the interface
+# ------------------------------------------------------------------------------------------------
 
 
 def test_everything_public_is_exported():
     assert set(adaptive_regret.__all__) <= set(optimization.__all__)
 
 
-CERTIFIED = {"step_size": Fraction(1), "beta1": Fraction(0), "beta2": Fraction(1, 2), "x0": Fraction(0)}
+CERTIFIED = {
+    "step_size": Fraction(1),
+    "beta1": Fraction(0),
+    "beta2": Fraction(1, 2),
+    "x0": Fraction(0),
+}
 
 
 @pytest.mark.parametrize(
@@ -238,16 +337,27 @@ CERTIFIED = {"step_size": Fraction(1), "beta1": Fraction(0), "beta2": Fraction(1
     [
         (lambda: cyclic_losses([1.0], steps=3, step_size=0.1, beta2=0.5, times=[2, 4]), "times"),
         (lambda: cyclic_losses([1.0], steps=3, step_size=0.1, beta2=0.5, x0=2.0), "x0"),
-        (lambda: cyclic_losses([1.0], steps=3, step_size=0.1, beta2=0.5, method="adagrad", bias_correction=True), "bias_corr"),
+        (
+            lambda: cyclic_losses(
+                [1.0], steps=3, step_size=0.1, beta2=0.5, method="adagrad", bias_correction=True
+            ),
+            "bias_corr",
+        ),
         (lambda: cycle_drift([1.0, 0.0], beta1=0.0, beta2=0.0), "beta2"),
         (lambda: certified_regret([1, 2], steps=2, **CERTIFIED), "slopes"),
         (lambda: certified_regret([1, -2], steps=3, **CERTIFIED), "steps"),
-        (lambda: certified_regret([1, -2], steps=2, **{**CERTIFIED, "beta1": Fraction(9, 10)}), "beta1"),
+        (
+            lambda: certified_regret([1, -2], steps=2, **{**CERTIFIED, "beta1": Fraction(9, 10)}),
+            "beta1",
+        ),
         (lambda: failing_period(beta1=0.9, beta2=0.999, maximum=20), "maximum"),
         (lambda: failing_period(beta1=0.9, beta2=0.5), "beta1"),
-        (lambda: cycle_drift([3.0, -1.0, -1.0], beta1=0.0, beta2=0.1).regret_between(7, 12, 0.5), "start"),
+        (
+            lambda: cycle_drift([3.0, -1.0, -1.0], beta1=0.0, beta2=0.1).regret_between(7, 12, 0.5),
+            "start",
+        ),
     ],
-)  # fmt: skip
+)
 def test_bad_input_is_named(call, name):
     with pytest.raises(ValueError, match=name):
         call()

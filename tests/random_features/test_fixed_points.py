@@ -38,7 +38,9 @@ def test_agrees_with_forty_digits(n, k, ridge):
     for mine, theirs in zip(ours, exact, strict=True):
         assert float(mine) == pytest.approx(float(theirs), rel=1e-14, abs=0)
     assert root.residual < 1e-14
-    assert float(root.learned - root.degrees_of_freedom) == pytest.approx(float(root.spread), rel=1e-12)
+    assert float(root.learned - root.degrees_of_freedom) == pytest.approx(
+        float(root.spread), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("ridge", [1e-9, 0.1, 7.0])
@@ -47,7 +49,9 @@ def test_isotropic_kernel_has_a_quadratic(ridge):
     root = effective_ridge(np.ones(modes), n_samples=n, ridge=ridge)
     # n = modes / (1 + g) + ridge / g, that is n g^2 + (n - modes - ridge) g - ridge = 0.
     half = (n - modes - ridge) / 2
-    assert float(root.gamma) == pytest.approx((-half + math.sqrt(half**2 + n * ridge)) / n, rel=1e-13)
+    assert float(root.gamma) == pytest.approx(
+        (-half + math.sqrt(half**2 + n * ridge)) / n, rel=1e-13
+    )
     assert root.kappa == root.gamma
     assert np.isinf(root.free_features)
 
@@ -57,7 +61,9 @@ def test_without_ridge_all_of_the_smaller_size_is_learned(k):
     n = 25
     root = effective_ridge(POWER_LAW, n_samples=n, n_features=k, ridge=0.0)
     assert float(root.learned) == pytest.approx(min(n, k or n), rel=1e-13)
-    assert float((POWER_LAW / (POWER_LAW + root.gamma)).sum()) == pytest.approx(min(n, k or n), rel=1e-13)
+    assert float((POWER_LAW / (POWER_LAW + root.gamma)).sum()) == pytest.approx(
+        min(n, k or n), rel=1e-13
+    )
     assert min(float(root.free_samples), float(root.free_features)) == 0.0
     limit = effective_ridge(POWER_LAW, n_samples=n, n_features=k, ridge=1e-13)
     assert float(root.gamma) == pytest.approx(float(limit.gamma), rel=1e-5)
@@ -102,7 +108,9 @@ def test_every_size_is_solved_as_if_alone():
     ridge = 10.0 ** rng.uniform(-10, 2, 40) * rng.integers(0, 2, 40)
     curve = effective_ridge(POWER_LAW, n_samples=n, n_features=k, ridge=ridge)
     for j in range(40):
-        one = effective_ridge(POWER_LAW, n_samples=int(n[j]), n_features=int(k[j]), ridge=float(ridge[j]))
+        one = effective_ridge(
+            POWER_LAW, n_samples=int(n[j]), n_features=int(k[j]), ridge=float(ridge[j])
+        )
         assert float(one.gamma) == pytest.approx(curve.gamma[j], rel=1e-11)
     assert curve.residual.max() < 1e-12
 
@@ -125,7 +133,8 @@ def positive_root(a, b, c):
 @pytest.mark.parametrize("ridge", [1e-3, 1e-20, 1e-90])
 @pytest.mark.parametrize("n", [4, 10])
 def test_as_many_samples_as_modes_keep_full_accuracy_at_any_ridge(n, ridge):
-    # n g / (1 + g) = ridge / g: all modes are learned up to sqrt(ridge / n), far below the rounding of z = n.
+    # n g / (1 + g) = ridge / g: all modes are learned up to sqrt(ridge / n), far below the rounding
+    # of z = n.
     root = effective_ridge(np.ones(n), n_samples=n, ridge=ridge)
     gamma = positive_root(n, ridge, ridge)
     assert float(root.gamma) == pytest.approx(gamma, rel=4e-15, abs=0)
@@ -137,11 +146,17 @@ def test_as_many_samples_as_modes_keep_full_accuracy_at_any_ridge(n, ridge):
 @pytest.mark.parametrize("ridge", [0.0, 1e-30])
 def test_a_gap_at_the_number_of_samples_keeps_full_accuracy(small, ridge):
     # Ten ones and fifty small modes: 10 g / (1 + g) = 50 e / (e + g) + ridge / g.
-    root = effective_ridge(np.concatenate([np.ones(10), np.full(50, small)]), n_samples=10, ridge=ridge)
+    root = effective_ridge(
+        np.concatenate([np.ones(10), np.full(50, small)]), n_samples=10, ridge=ridge
+    )
     with mp.workdps(250):
         e, delta = mp.mpf(small), mp.mpf(ridge)
         # The cubic 10 g^2 (e + g) - (50 e g + ridge (e + g)) (1 + g) has one positive root.
-        roots = mp.polyroots([10, 10 * e - 50 * e - delta, -50 * e - delta * (1 + e), -delta * e], maxsteps=500, extraprec=2000)
+        roots = mp.polyroots(
+            [10, 10 * e - 50 * e - delta, -50 * e - delta * (1 + e), -delta * e],
+            maxsteps=500,
+            extraprec=2000,
+        )
         exact = max(mp.re(r) for r in roots)
     assert float(root.gamma) == pytest.approx(float(exact), rel=4e-15, abs=0)
 

@@ -50,10 +50,17 @@ def test_one_wrong_case_among_many_is_enough():
 
 
 def test_a_loose_check_fails_by_its_resolution():
-    judgement = judge(declare(mean_square, cases=[{"error": 0.08}], breaks={"tenth power": {"power": 10.0}}))
+    judgement = judge(
+        declare(mean_square, cases=[{"error": 0.08}], breaks={"tenth power": {"power": 10.0}})
+    )
     assert judgement.verdict is Verdict.FAILED
     assert "too loose" in judgement.problems[0]
-    excused = declare(mean_square, cases=[{"error": 0.08}], breaks={"tenth power": {"power": 10.0}}, coarse="shown as an example")
+    excused = declare(
+        mean_square,
+        cases=[{"error": 0.08}],
+        breaks={"tenth power": {"power": 10.0}},
+        coarse="shown as an example",
+    )
     assert judge(excused).verdict is Verdict.VERIFIED
 
 
@@ -73,16 +80,33 @@ def test_a_control_that_does_not_fail_decisively_is_broken(control, words):
 
 
 @pytest.mark.parametrize(
-    ("holds", "margin"), [(False, math.nan), (False, -math.inf), (False, 0.5), (True, -0.1), (None, -0.5), (True, math.nan)]
+    ("holds", "margin"),
+    [
+        (False, math.nan),
+        (False, -math.inf),
+        (False, 0.5),
+        (True, -0.1),
+        (None, -0.5),
+        (True, math.nan),
+    ],
 )
 def test_evidence_whose_margin_does_not_support_it_decides_nothing(holds, margin):
     def odd(odd=False):
-        fields = {"resolution": 0.01, "measured": 0.0, "predicted": 0.0, "relation": Relation.TIGHT, "grade": Grade.NUMERICAL}
+        fields = {
+            "resolution": 0.01,
+            "measured": 0.0,
+            "predicted": 0.0,
+            "relation": Relation.TIGHT,
+            "grade": Grade.NUMERICAL,
+        }
         return Evidence(holds=holds, margin=margin, **fields) if odd else mean_square()
 
     assert not odd(odd=True).decides
     assert judge(declare(odd, breaks={"odd": {"odd": True}})).verdict is Verdict.FAILED
-    assert judge(declare(odd, cases=[{"odd": True}], breaks={}, no_break="none")).verdict is Verdict.FAILED
+    assert (
+        judge(declare(odd, cases=[{"odd": True}], breaks={}, no_break="none")).verdict
+        is Verdict.FAILED
+    )
 
 
 def test_a_control_may_depend_on_the_case_and_is_judged_on_the_last():
@@ -92,7 +116,13 @@ def test_a_control_may_depend_on_the_case_and_is_judged_on_the_last():
         seen.append((n, power))
         return mean_square(power)
 
-    judge(declare(check, cases=[{"n": 1}, {"n": 2}], breaks={"power": lambda case: {"power": case["n"] + 1.0}}))
+    judge(
+        declare(
+            check,
+            cases=[{"n": 1}, {"n": 2}],
+            breaks={"power": lambda case: {"power": case["n"] + 1.0}},
+        )
+    )
     assert seen == [(1, 2.0), (2, 2.0), (2, 3.0)]
 
 
@@ -131,7 +161,9 @@ def refutation(**changes):
     return claim("x <= 2", **(fields | changes))(published_bound)
 
 
-CORRECTION = claim("x <= 5", cases=[{"x": 3}], breaks={"large": {"x": 7}}, **DECLARED)(corrected_bound)
+CORRECTION = claim("x <= 5", cases=[{"x": 3}], breaks={"large": {"x": 7}}, **DECLARED)(
+    corrected_bound
+)
 
 
 def test_a_refuted_claim_stands_beside_its_verified_correction():
@@ -140,7 +172,9 @@ def test_a_refuted_claim_stands_beside_its_verified_correction():
 
 
 def test_a_refuted_claim_without_a_verified_correction_fails():
-    wrong = claim("x <= 2.5", cases=[{"x": 3}], breaks={"large": {"x": 7}}, **DECLARED)(lambda x, seed: exact(x, "<=", 2))
+    wrong = claim("x <= 2.5", cases=[{"x": 3}], breaks={"large": {"x": 7}}, **DECLARED)(
+        lambda x, seed: exact(x, "<=", 2)
+    )
     assert judge_all([refutation()])[0].verdict is Verdict.FAILED
     assert judge_all([refutation(corrected_by=wrong.slug), wrong])[0].verdict is Verdict.FAILED
     assert judge_all([refutation(corrected_by="published-bound")])[0].verdict is Verdict.FAILED
@@ -151,9 +185,18 @@ def test_a_refutation_needs_an_exact_grade_and_true_rescues():
         return at_most(float(x), 2.0)
 
     fields = DECLARED | {"origin": "published"}
-    weak = claim("x <= 2", cases=[{"x": 3}], rescues={"small": {"x": 1}}, corrected_by=CORRECTION.slug, **fields)(numerical)
+    weak = claim(
+        "x <= 2",
+        cases=[{"x": 3}],
+        rescues={"small": {"x": 1}},
+        corrected_by=CORRECTION.slug,
+        **fields,
+    )(numerical)
     assert judge_all([weak, CORRECTION])[0].verdict is Verdict.FAILED
-    assert judge_all([refutation(rescues={"large": {"x": 4}}), CORRECTION])[0].verdict is Verdict.FAILED
+    assert (
+        judge_all([refutation(rescues={"large": {"x": 4}}), CORRECTION])[0].verdict
+        is Verdict.FAILED
+    )
     assert judge_all([refutation(cases=[{"x": 1}]), CORRECTION])[0].verdict is Verdict.FAILED
 
 
@@ -185,7 +228,15 @@ def test_an_open_claim_says_why():
         ("no_break", {"breaks": {}, "no_break": " "}),
         ("coarse", {"coarse": " "}),
         ("undecided", {"breaks": {}, "undecided": " "}),
-        ("undecided", {"breaks": {}, "rescues": {"a": {}}, "corrected_by": "other", "undecided": "needs a week"}),
+        (
+            "undecided",
+            {
+                "breaks": {},
+                "rescues": {"a": {}},
+                "corrected_by": "other",
+                "undecided": "needs a week",
+            },
+        ),
         ("space", {"space": ["power"]}),
         ("space", {"space": {"power": 3.0}}),
     ],

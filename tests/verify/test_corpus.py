@@ -11,5 +11,8 @@ def test_every_paper_has_a_bibtex_entry_of_what_is_known():
 
 
 def test_authors_are_joined_as_bibtex_asks():
-    assert "author = {Alireza Aghasi and Afshin Abdi and Justin Romberg}" in paper("aghasi2018-fast").bibtex
+    assert (
+        "author = {Alireza Aghasi and Afshin Abdi and Justin Romberg}"
+        in paper("aghasi2018-fast").bibtex
+    )
     assert "author = {Yuxuan Zhou and others}" in paper("zhou2025-maxsup").bibtex

@@ -37,7 +37,9 @@ SIZES = np.geomspace(10, 1e5, 80)
 SLOW = np.geomspace(1, 1e4, 41)
 SAMPLES = np.random.default_rng(1).normal(2.0, 0.3, size=(4000, 2))
 CHECKS = {
-    "equal": lambda f: equal([1.0, 2.02], np.array([1.01, 2.0]) * f, error=[0.02, 0.05], source="made up"),
+    "equal": lambda f: equal(
+        [1.0, 2.02], np.array([1.01, 2.0]) * f, error=[0.02, 0.05], source="made up"
+    ),
     "limit": lambda f: limit(3 + 0.1 / SIZES, 3.0 * f, remainder=1 / SIZES, source="made up"),
     "rate": lambda f: rate(SIZES, SIZES**-1.0 * (1 + 0.3 * SIZES**-0.5), -1.0 * f, rival=-2.5),
     "geometric rate": lambda f: rate(
@@ -48,7 +50,9 @@ CHECKS = {
         scale="linear",
     ),
     "threshold": lambda f: threshold(lambda x: x > 0.7, 0.7 * f, bracket=(-1, 2), tol=1e-2),
-    "sample mean": lambda f: sample_mean(SAMPLES, np.array([2.0, 2.0]) * f, bias=0.01, source="made up"),
+    "sample mean": lambda f: sample_mean(
+        SAMPLES, np.array([2.0, 2.0]) * f, bias=0.01, source="made up"
+    ),
 }
 
 
@@ -125,7 +129,12 @@ def test_exhaustive_reads_numpy_outcomes_and_refuses_what_is_no_outcome():
         rate(SIZES, SIZES**-2.0, -1.0, rival=-0.5),
         rate(SIZES, np.exp(-SIZES[0] * np.arange(80.0)), -1.0, rival=-2.0),
         rate(np.arange(1.0, 100), np.arange(1.0, 100) ** -1.0, -0.3, rival=-1, scale="linear"),
-        rate(SIZES, SIZES[None] ** -1.2 * np.exp(np.random.default_rng(0).normal(0, 1e-3, (20, 80))), -1.0, rival=-2.0),
+        rate(
+            SIZES,
+            SIZES[None] ** -1.2 * np.exp(np.random.default_rng(0).normal(0, 1e-3, (20, 80))),
+            -1.0,
+            rival=-2.0,
+        ),
         threshold(lambda x: x > 0.8, 0.7, bracket=(-1, 2)),
         threshold(lambda x: True, 0.7, bracket=(-1, 2)),
         gap(1.0 + 1e-6, 1.0),
@@ -159,7 +168,12 @@ def test_says_no_decisively(evidence):
         limit([3.4, 3.3], 3.0, remainder=[0.6, 0.5], source="made up"),
         rate(SIZES, SIZES * np.nan, -1.0, rival=-2.0),
         rate([1.0, 2.0, 3.0], [1.0, 0.5, 0.3], -1.0, rival=-2.0),
-        rate(SIZES, SIZES**-1.0 * np.exp(np.random.default_rng(0).normal(0, 0.5, 80)), -1.0, rival=-0.9),
+        rate(
+            SIZES,
+            SIZES**-1.0 * np.exp(np.random.default_rng(0).normal(0, 0.5, 80)),
+            -1.0,
+            rival=-0.9,
+        ),
         rate(SIZES, SIZES**-9.0, -9.0, rival=-1.0, floor=1e-11),
         threshold(lambda x: None, 0.7, bracket=(-1, 2)),
         threshold(lambda x: None if 0.6 < x < 0.8 else x > 0.7, 0.7, bracket=(-1, 2)),
@@ -288,16 +302,27 @@ def test_a_finite_violation_whose_margin_overflows_is_decisive(evidence):
     ("name", "call"),
     [
         ("measured", lambda: equal([1.0, 2.0], [1.0, 2.0, 3.0], error=1.0, source="made up")),
-        ("scale", lambda: equal([1.0, 2.0], [1.0, 2.0], error=1.0, source="made up", scale=[1.0, 2.0, 3.0])),
+        (
+            "scale",
+            lambda: equal(
+                [1.0, 2.0], [1.0, 2.0], error=1.0, source="made up", scale=[1.0, 2.0, 3.0]
+            ),
+        ),
         ("bound", lambda: at_most([1.0, 2.0], [1.0, 2.0, 3.0])),
         ("bias", lambda: sample_mean(SAMPLES, [2.0, 2.0], bias=[0.1, 0.1, 0.1], source="made up")),
-        ("measured", lambda: limit(np.ones((2, 2)), 1.0, remainder=np.full((2, 2), 0.01), source="made up")),
+        (
+            "measured",
+            lambda: limit(np.ones((2, 2)), 1.0, remainder=np.full((2, 2), 0.01), source="made up"),
+        ),
         ("measured", lambda: at_most([[1.0], [1.0, 2.0]], 3.0)),
         ("measured", lambda: at_most(np.ma.masked_array([1.0, 9.0], [False, True]), 3.0)),
         ("primal", lambda: gap([1.0, 1.0], 1.0)),
         ("rounding", lambda: at_most(1.4, 1.0, rounding=0.5)),
         ("predicted", lambda: threshold(lambda x: x > 0, 0.0, bracket=(-1.0, 1.5))),
-        ("occurs", lambda: threshold(lambda x: math.nan if x < 0.2 else True, 0.2, bracket=(0.0, 1.0))),
+        (
+            "occurs",
+            lambda: threshold(lambda x: math.nan if x < 0.2 else True, 0.2, bracket=(0.0, 1.0)),
+        ),
     ],
 )
 def test_bad_input_is_refused_by_name(name, call):
@@ -312,12 +337,16 @@ def test_a_bound_that_is_attained_is_not_rejected_by_rounding():
 
 
 def test_a_statistical_check_rejects_a_true_claim_no_more_often_than_its_level_allows():
-    rejected = sum(sample_mean(np.random.default_rng(seed).exponential(1.0, 400), 1.0).holds is False for seed in range(500))
+    rejected = sum(
+        sample_mean(np.random.default_rng(seed).exponential(1.0, 400), 1.0).holds is False
+        for seed in range(500)
+    )
     assert rejected == 0
 
 
 def test_indicators_that_all_agree_are_judged_by_their_binomial_law():
-    # The probability that 100 draws all agree: (1 - p)^100 is far above the level for p = 1e-3, far below it for p = 1/2.
+    # The probability that 100 draws all agree: (1 - p)^100 is far above the level for p = 1e-3, far
+    # below it for p = 1/2.
     assert sample_mean(np.zeros(100), 1e-3).holds
     assert sample_mean(np.ones(100), 0.999).holds
     assert sample_mean(np.ones(100), 1.0).resolution > 0.1
@@ -325,7 +354,10 @@ def test_indicators_that_all_agree_are_judged_by_their_binomial_law():
     assert sample_mean(np.zeros(100), 0.5).holds is False
     assert sample_mean(np.ones(10), 0.9, relation="upper").holds
     assert sample_mean(np.ones(100), 0.5, relation="upper").holds is False
-    rejected = sum(sample_mean(np.random.default_rng(s).random(40) < 0.02, 0.02).holds is False for s in range(200))
+    rejected = sum(
+        sample_mean(np.random.default_rng(s).random(40) < 0.02, 0.02).holds is False
+        for s in range(200)
+    )
     assert rejected == 0
 
 
@@ -365,10 +397,12 @@ def test_an_error_needs_a_source():
 @pytest.mark.parametrize(
     "y",
     [
-        np.exp(-(0.5 / 0.149) * SLOW**-0.149) / SLOW,  # the slope's remainder x^-0.149 halves over the upper half of the record
+        np.exp(-(0.5 / 0.149) * SLOW**-0.149)
+        / SLOW,  # the slope's remainder x^-0.149 halves over the upper half of the record
         np.log1p(SLOW) / SLOW,
         np.tile(np.exp(-(0.5 / 0.3) * SLOW**-0.3) / SLOW, (3, 1)),  # x^-0.3 falls to a quarter
-        np.tile(np.exp(-(0.5 / 0.3) * SLOW**-0.3) / SLOW, (8, 1)) * np.exp(np.random.default_rng(0).normal(0, 1e-3, (8, 1))),
+        np.tile(np.exp(-(0.5 / 0.3) * SLOW**-0.3) / SLOW, (8, 1))
+        * np.exp(np.random.default_rng(0).normal(0, 1e-3, (8, 1))),
     ],
 )
 def test_a_rate_covers_an_exponent_that_it_reaches_slowly(y):

@@ -17,7 +17,9 @@ def label(text):
 def test_every_panel_is_drawn_and_no_empty_axes_show(count, axes):
     figure = compose([judged(label(str(i))) for i in range(count)], "title")
     assert len(figure.axes) == axes
-    assert [ax.get_title() for ax in figure.axes if ax.get_visible()] == [str(i) for i in range(count)]
+    assert [ax.get_title() for ax in figure.axes if ax.get_visible()] == [
+        str(i) for i in range(count)
+    ]
 
 
 def test_at_most_six_panels_and_none_without():

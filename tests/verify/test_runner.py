@@ -1,4 +1,5 @@
-"""The machinery on a copy of the package in a temporary checkout, driven from outside as a user drives it."""
+"""The machinery on a copy of the package in a temporary checkout, driven from outside as a user
+drives it."""
 
 import json
 import os
@@ -24,7 +25,8 @@ from theorylab.statistics.{module} import double
 from theorylab.verify import at_most, claim, equal
 from theorylab.verify.cli import run_script
 
-DECLARED = dict(sources=["none-key, Theorem 1"], origin="derived", kind="inequality", cases=[{{"x": 1.0}}])
+SOURCES = ["none-key, Theorem 1"]
+DECLARED = dict(sources=SOURCES, origin="derived", kind="inequality", cases=[{{"x": 1.0}}])
 
 @claim("x <= 2x", breaks={{"negative": {{"x": -1.0}}}}, **DECLARED)
 def first(x, seed):
@@ -87,7 +89,9 @@ def theorylab_command(checkout, *arguments, expect=0):
 
 
 def contents(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
 
 
 def test_a_rerun_skips_what_is_finished_and_notices_what_is_not(checkout):
@@ -131,13 +135,22 @@ FORMS = {
 
 def test_the_import_closure_follows_lazy_packages_and_relative_imports(checkout):
     theme = checkout / "theorylab" / "statistics"
-    (theme / "__init__.py").write_text("import lazy_loader\n__getattr__, *_ = lazy_loader.attach_stub(__name__, __file__)\n")
-    (theme / "__init__.pyi").write_text("from .used import double as double\nfrom .unused import triple as triple\n")
+    (theme / "__init__.py").write_text(
+        "import lazy_loader\n__getattr__, *_ = lazy_loader.attach_stub(__name__, __file__)\n"
+    )
+    (theme / "__init__.pyi").write_text(
+        "from .used import double as double\nfrom .unused import triple as triple\n"
+    )
     (theme / "relative.py").write_text("from . import used\ndouble = used.double\n")
     for number, form in enumerate(FORMS):
         (checkout / f"form{number}.py").write_text(form)
-    code = "import sys, json, pathlib as p; from theorylab.verify.runner import import_closure as c; "
-    code += "print(json.dumps([[q.stem for q in c(p.Path(a)) if q.parent.name == 'statistics'] for a in sys.argv[1:]]))"
+    code = (
+        "import sys, json, pathlib as p; from theorylab.verify.runner import import_closure as c; "
+    )
+    code += (
+        "print(json.dumps([[q.stem for q in c(p.Path(a)) if q.parent.name == "
+        "'statistics'] for a in sys.argv[1:]]))"
+    )
     scripts = [f"form{number}.py" for number in range(len(FORMS))]
     done = subprocess.run(
         [sys.executable, "-c", code, *scripts],
@@ -164,14 +177,18 @@ def test_a_module_that_is_edited_during_the_run_does_not_pass_for_the_loaded_one
     (checkout / "experiments/statistics/one.py").write_text(script() + "\n" + edit)
     (checkout / "experiments/statistics/two.py").write_text(script())
     theorylab_command(checkout, "run", "--full")
-    assert "statistics/two (unchanged)" not in theorylab_command(checkout, "run", "--full", expect=1)
+    assert "statistics/two (unchanged)" not in theorylab_command(
+        checkout, "run", "--full", expect=1
+    )
 
 
 def test_a_compiled_kernel_follows_the_modules_that_it_was_compiled_with(checkout):
     kernel = "import numba\n{0}\n@numba.njit(cache=True)\ndef double(x):\n    return {1}\n"
     used, caller = (checkout / f"theorylab/statistics/{name}.py" for name in ("used", "caller"))
     used.write_text(kernel.format("", "2 * x"))
-    caller.write_text(kernel.format("from theorylab.statistics.used import double as inner", "inner(x)"))
+    caller.write_text(
+        kernel.format("from theorylab.statistics.used import double as inner", "inner(x)")
+    )
     (checkout / "experiments/statistics/one.py").write_text(script("caller"))
     theorylab_command(checkout, "run")
     used.write_text(kernel.format("", "3 * x"))
@@ -183,7 +200,9 @@ def test_checks_and_panels_see_one_thread(checkout, monkeypatch):
         monkeypatch.setenv(variable, "2")
     alone = "assert all(p['num_threads'] == 1 for p in threadpoolctl.threadpool_info())"
     text = script().replace("import time", "import threadpoolctl, time")
-    text = text.replace("    time.sleep", f"    {alone}\n    time.sleep").replace("    ax.plot", f"    {alone}\n    ax.plot")
+    text = text.replace("    time.sleep", f"    {alone}\n    time.sleep").replace(
+        "    ax.plot", f"    {alone}\n    ax.plot"
+    )
     (checkout / "experiments/statistics/one.py").write_text(text)
     theorylab_command(checkout, "run")
 
@@ -201,7 +220,12 @@ def test_two_runs_at_once_leave_whole_files(checkout):
     for number in range(3):
         (checkout / f"experiments/statistics/slow{number}.py").write_text(script(pause=0.05))
     both = [
-        subprocess.Popen(command(checkout, "run", "--full"), cwd=checkout, env=environment(checkout), stdout=subprocess.DEVNULL)
+        subprocess.Popen(
+            command(checkout, "run", "--full"),
+            cwd=checkout,
+            env=environment(checkout),
+            stdout=subprocess.DEVNULL,
+        )
         for _ in range(2)
     ]
     assert [process.wait(timeout=120) for process in both] == [0, 0]
@@ -253,7 +277,19 @@ def whole_files(checkout):
     return len(evidence)
 
 
-FIELDS = {"claim", "sources", "origin", "kind", "relation", "verdict", "grade", "margin", "resolution", "measured", "predicted"}
+FIELDS = {
+    "claim",
+    "sources",
+    "origin",
+    "kind",
+    "relation",
+    "verdict",
+    "grade",
+    "margin",
+    "resolution",
+    "measured",
+    "predicted",
+}
 FIELDS |= {"controls", "seed"}
 
 
@@ -264,7 +300,9 @@ def test_the_evidence_file_holds_no_time_host_or_path(checkout):
     assert str(checkout) not in text
     assert os.uname().nodename not in text
     assert set(record) == {"claims", "versions"}
-    for claim in record["claims"] + json.loads(theorylab_command(checkout, "list", "--json"))["claims"]:
+    for claim in (
+        record["claims"] + json.loads(theorylab_command(checkout, "list", "--json"))["claims"]
+    ):
         assert set(claim) >= FIELDS
         assert all(set(control) >= {"name", "margin", "decides"} for control in claim["controls"])
 
@@ -289,7 +327,9 @@ def test_json_output_and_exit_codes(checkout):
     wrong = checkout / "experiments/statistics/wrong.py"
     wrong.write_text(script(sides=3))
     printed = json.loads(theorylab_command(checkout, "run", "--json", expect=1))
-    assert {c["claim"]: c["verdict"] for c in printed["claims"]}["statistics/wrong:second"] == "failed"
+    assert {c["claim"]: c["verdict"] for c in printed["claims"]}[
+        "statistics/wrong:second"
+    ] == "failed"
     wrong.write_text("raise RuntimeError('broken script')\n")
     theorylab_command(checkout, "run", "--json", expect=1)
 
@@ -314,9 +354,16 @@ def test_the_other_commands(checkout):
     for ruff in (["check"], ["format", "--check"]):
         written = [str(p) for p in checkout.rglob("*fresh.py")]
         assert len(written) == 4
-        subprocess.run([sys.executable, "-m", "ruff", *ruff, *written], cwd=checkout, check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-m", "ruff", *ruff, *written],
+            cwd=checkout,
+            check=True,
+            capture_output=True,
+        )
     assert "1 verified" in theorylab_command(checkout, "run", "statistics/fresh", "--full")
-    assert "no counterexample" in theorylab_command(checkout, "falsify", "statistics/fresh:todo-slug", "--budget", "0.5")
+    assert "no counterexample" in theorylab_command(
+        checkout, "falsify", "statistics/fresh:todo-slug", "--budget", "0.5"
+    )
     done = subprocess.run(
         [sys.executable, "experiments/statistics/fresh.py", "--quick", "--json"],
         cwd=checkout,

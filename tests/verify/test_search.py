@@ -3,7 +3,17 @@ import time
 import numpy as np
 import pytest
 
-from theorylab.verify import Choice, Int, Real, at_most, claim, equal, falsify, inconclusive, sample_mean
+from theorylab.verify import (
+    Choice,
+    Int,
+    Real,
+    at_most,
+    claim,
+    equal,
+    falsify,
+    inconclusive,
+    sample_mean,
+)
 from theorylab.verify.search import SearchStatus
 
 
@@ -80,7 +90,9 @@ def test_shrinking_a_slow_check_ends():
 
 
 def test_a_choice_of_arrays_is_searched():
-    result = falsify(lambda w: at_most(w.sum(), 2.5), {"w": Choice([np.zeros(2), np.ones(3)])}, budget=5.0)
+    result = falsify(
+        lambda w: at_most(w.sum(), 2.5), {"w": Choice([np.zeros(2), np.ones(3)])}, budget=5.0
+    )
     assert result.instance["w"].tolist() == [1.0, 1.0, 1.0]
 
 
@@ -98,7 +110,9 @@ def test_a_search_is_the_same_for_the_same_seed():
     def check(x, y):
         return at_most(np.sin(5 * x) * np.cos(3 * y) + x, 1.9)
 
-    results = [falsify(check, {"x": Real(0, 2), "y": Real(-2, 2)}, budget=20.0, seed=3) for _ in range(2)]
+    results = [
+        falsify(check, {"x": Real(0, 2), "y": Real(-2, 2)}, budget=20.0, seed=3) for _ in range(2)
+    ]
     assert results[0].found
     assert results[0] == results[1]
 

@@ -10,7 +10,9 @@ SPACE = {
     "r": Int(1, 4),
     "k": Int(lambda p: p["r"] + 1, 12),
     "scale": Real(1e-6, 1e3, log=True),
-    "weights": Real(lambda p: -p["scale"], lambda p: p["scale"], size=lambda p: p["k"], capacity=12),
+    "weights": Real(
+        lambda p: -p["scale"], lambda p: p["scale"], size=lambda p: p["k"], capacity=12
+    ),
     "matrix": Real(0, 1, size=(2, 3)),
     "loss": Choice(["squared", "hinge"]),
 }
@@ -76,7 +78,13 @@ def test_impossible_domains_are_refused():
 
 
 @pytest.mark.parametrize(
-    "domain", [Real(-0.1, 0.3), Real(1e-6, 1e3, log=True), Real(1e-200, 1e200, log=True), Real(-1e308, 1e308)]
+    "domain",
+    [
+        Real(-0.1, 0.3),
+        Real(1e-6, 1e3, log=True),
+        Real(1e-200, 1e200, log=True),
+        Real(-1e308, 1e308),
+    ],
 )
 def test_the_ends_of_the_cube_are_the_ends_of_the_interval(domain):
     ends = [instance_at({"x": domain}, [u])["x"] for u in (0.0, 1.0)]

@@ -1,12 +1,10 @@
 r"""Projection onto the cones of given activation patterns.
 
 For a pattern D the largest value of :math:`g^\top u`, :math:`g=X^\top Dv`, over unit vectors in
-:math:`K=\{u:(2D-I)Xu\ge0\}` is :math:`\|\Pi_K(g)\|=\min_{\lambda\ge0}\|g+X^\top(2D-I)\lambda\|`: a non-negative
-least-squares
-problem, solved by the active-set method of Lawson and Hanson from the support of the last solution. Any
-:math:`\lambda\ge0` gives an upper
-bound, which is all a certificate needs.
-"""
+:math:`K=\{u:(2D-I)Xu\ge0\}` is :math:`\|\Pi_K(g)\|=\min_{\lambda\ge0}\|g+X^\top(2D-I)\lambda\|`: a
+non-negative least-squares problem, solved by the active-set method of Lawson and Hanson from the
+support of the last solution. Any :math:`\lambda\ge0` gives an upper bound, which is all a
+certificate needs."""
 
 import numpy as np
 from numba import njit
@@ -29,8 +27,8 @@ def project(
     nearest: FloatArray,
     values: FloatArray,
 ) -> None:
-    """Project ``g_i`` onto the cone of pattern i for every i, stopping where the norm is proved to be below the
-    threshold.
+    """Project ``g_i`` onto the cone of pattern i for every i, stopping where the norm is proved to
+    be below the threshold.
 
     Parameters
     ----------
@@ -41,10 +39,11 @@ def project(
     threshold
         Norm below which the projection need not be completed.
     support, multipliers
-        Rows with positive multiplier (-1 where unused) and the multipliers, shape (P, d): a start on entry, the
-        solution on exit.
+        Rows with positive multiplier (-1 where unused) and the multipliers, shape (P, d): a start
+        on entry, the solution on exit.
     nearest, values
-        Written: ``g + X.T (2D - I) multipliers``, shape (P, d), and its norm, an upper bound of the projection's.
+        Written: ``g + X.T (2D - I) multipliers``, shape (P, d), and its norm, an upper bound of the
+        projection's.
     """
     count, d = g.shape
     n = X.shape[0]
@@ -110,7 +109,8 @@ def _least_squares(
     w: FloatArray,
     cold: bool,
 ) -> int:
-    """Minimise over the multipliers of the listed rows, dropping those that would become negative; return their number."""
+    """Minimise over the multipliers of the listed rows, dropping those that would become negative;
+    return their number."""
     d = g.size
     while size > 0:
         for k in range(size):

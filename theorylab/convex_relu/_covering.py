@@ -1,24 +1,21 @@
 r"""The dual constraint of ReLU training, decided by a covering of the sphere with cones.
 
-For :math:`h_v(u)=v^\top(Xu)_+` the constraint :math:`\max_{\|u\|\le1}h_v(u)\le\tau` is split over simplicial cones.
-On the cone
-spanned by rays :math:`r_1,\dots,r_d` any :math:`t\in[0,1]^n` and any :math:`w` with
+For :math:`h_v(u)=v^\top(Xu)_+` the constraint :math:`\max_{\|u\|\le1}h_v(u)\le\tau` is split over
+simplicial cones. On the cone spanned by rays :math:`r_1,\dots,r_d` any :math:`t\in[0,1]^n` and any
+:math:`w` with
 
-.. math:: \sum_{v_i>0}v_i(x_i^\top r_k)_+ + \sum_{v_i<0}t_iv_i\,x_i^\top r_k \;\le\; w^\top r_k\quad(k\le d),\qquad
-\|w\|\le\tau
+.. math:: \sum_{v_i>0}v_i(x_i^\top r_k)_+ + \sum_{v_i<0}t_iv_i\,x_i^\top r_k \;\le\; w^\top
+r_k\quad(k\le d),\qquad \|w\|\le\tau
 
-prove :math:`h_v\le\tau\|u\|` there: the first sum is convex, so it lies below its interpolation, and
-:math:`v_i(z)_+\le t_iv_iz` for negative :math:`v_i`. The best :math:`(t,w)` is a least-distance problem with bounds.
-A cone without
-such a proof is split, near a decision at the kink of a row with :math:`v_i>0`; on a cone that no such row crosses
-:math:`h_v` is concave and the proof is exact, on cells and on faces. So the covering ends after finitely many splits,
-visits only the
-cells near the maximum, and needs no enumeration of the arrangement and no general position.
+prove :math:`h_v\le\tau\|u\|` there: the first sum is convex, so it lies below its interpolation,
+and :math:`v_i(z)_+\le t_iv_iz` for negative :math:`v_i`. The best :math:`(t,w)` is a least-distance
+problem with bounds. A cone without such a proof is split, near a decision at the kink of a row with
+:math:`v_i>0`; on a cone that no such row crosses :math:`h_v` is concave and the proof is exact, on
+cells and on faces. So the covering ends after finitely many splits, visits only the cells near the
+maximum, and needs no enumeration of the arrangement and no general position.
 
-All inequalities are checked with a margin that bounds every rounding error made, so that the covering is a proof for
-the real
-numbers the arrays stand for.
-"""
+All inequalities are checked with a margin that bounds every rounding error made, so that the
+covering is a proof for the real numbers the arrays stand for."""
 
 import numpy as np
 from numba import njit
@@ -46,15 +43,15 @@ def cover(
 ) -> tuple[int, int, int, int]:
     """Cover the sphere with cones on which ``h_v(u) + linear @ u <= threshold`` is proved.
 
-    Directions with a larger value are written to ``directions`` and ``values`` instead of refining their cone; at
-    ``max_violations`` of them the search stops. Leaves whose proof has less than 1e-6 relative slack are written to
-    the ``tight``
-    arrays.
+    Directions with a larger value are written to ``directions`` and ``values`` instead of refining
+    their cone; at ``max_violations`` of them the search stops. Leaves whose proof has less than
+    1e-6 relative slack are written to the ``tight`` arrays.
 
     Returns
     -------
     tuple
-        Number of violations, of nodes, of tight leaves, and 1 if every cone was either proved or violated.
+        Number of violations, of nodes, of tight leaves, and 1 if every cone was either proved or
+        violated.
     """
     n, d = X.shape
     norms = np.empty(n)
@@ -117,8 +114,9 @@ def cover(
             index = rows[level]
             error = errors[level].max() + 8 * d * _EPS
             margin = lipschitz * (error + (n + 16) * _EPS)
-            # Rows of constant sign leave the list; with negative v only when their kink is further away than the cone is wide,
-            # because next to a maximiser on that kink the proof needs a slope between 0 and 1.
+            # Rows of constant sign leave the list; with negative v only when their kink is further
+            # away than the cone is wide, because next to a maximiser on that kink the proof needs a
+            # slope between 0 and 1.
             m = 0
             for e in range(count[level]):
                 i = index[e]
@@ -204,7 +202,24 @@ def cover(
                     for k in range(d):
                         s_cone[k] = 0.0
                     outcome = _least_distance(
-                        X, v, index, m, t, s_cone, inverse, w, threshold, R, Z, g, q, margin, error, c, gram, free
+                        X,
+                        v,
+                        index,
+                        m,
+                        t,
+                        s_cone,
+                        inverse,
+                        w,
+                        threshold,
+                        R,
+                        Z,
+                        g,
+                        q,
+                        margin,
+                        error,
+                        c,
+                        gram,
+                        free,
                     )
                     proved = outcome == 1
                     if not proved and n_positive == 0:
@@ -226,7 +241,9 @@ def cover(
                             for i in range(n):
                                 tight_multipliers[n_tight, i] = mask[level, i]
                             for e in range(m):
-                                tight_multipliers[n_tight, index[e]] = t[e] if v[index[e]] < 0.0 else -1.0
+                                tight_multipliers[n_tight, index[e]] = (
+                                    t[e] if v[index[e]] < 0.0 else -1.0
+                                )
                             for a in range(d):
                                 tight_weights[n_tight, a] = w[a]
                                 for k in range(d):
@@ -254,7 +271,8 @@ def cover(
                     continue
             if level == _DEPTH or d == 1:
                 return n_violations, n_nodes, n_tight, 0
-            # Split: at a kink of a row with positive v when few are left or the cone is narrow, else halve the longest edge.
+            # Split: at a kink of a row with positive v when few are left or the cone is narrow,
+            # else halve the longest edge.
             closest = 1.0
             for k in range(d):
                 for b in range(k):
@@ -314,7 +332,9 @@ def cover(
             length = np.sqrt(length)
             for a in range(d):
                 new[a] /= length
-            error = (weight * errors[level, first] + (1.0 - weight) * errors[level, second]) / length + 8 * d * _EPS
+            error = (
+                weight * errors[level, first] + (1.0 - weight) * errors[level, second]
+            ) / length + 8 * d * _EPS
             child = level + 1
             for k in range(d):
                 errors[child, k] = errors[level, k]
@@ -397,7 +417,8 @@ def _proves(
     error: float,
     c: FloatArray,
 ) -> bool:
-    """Check the inequalities of the proof from scratch, lifting w along the centre by what rounding took from it."""
+    """Check the inequalities of the proof from scratch, lifting w along the centre by what rounding
+    took from it."""
     d = R.shape[0]
     lift = 0.0
     for k in range(d):
@@ -455,7 +476,8 @@ def _least_distance(
     gram: FloatArray,
     free: NDArray[np.int64],
 ) -> int:
-    """Shorten w over t in [0, 1] and the generators of the dual cone by coordinate descent with Newton steps.
+    """Shorten w over t in [0, 1] and the generators of the dual cone by coordinate descent with
+    Newton steps.
 
     Returns
     -------
@@ -552,7 +574,9 @@ def _least_distance(
     s = 0.0
     for a in range(d):
         s += w[a] * w[a]
-    if s <= square * (1.0 + 1e-13) and _proves(v, index, m, t, w, threshold, R, Z, g, q, margin, error, c):
+    if s <= square * (1.0 + 1e-13) and _proves(
+        v, index, m, t, w, threshold, R, Z, g, q, margin, error, c
+    ):
         return 1
     return 0
 
@@ -570,7 +594,8 @@ def _newton(
     free: NDArray[np.int64],
     n_free: int,
 ) -> None:
-    """Take the exact least-squares step in the coordinates off their bounds, up to the first bound."""
+    """Take the exact least-squares step in the coordinates off their bounds, up to the first
+    bound."""
     d = w.size
     columns = np.empty((n_free, d))
     for j in range(n_free):

@@ -1,7 +1,8 @@
-r"""Neurons as points on faces of the arrangement: signs, sides, the closed cells that contain them, and the local curvature.
+r"""Neurons as points on faces of the arrangement: signs, sides, the closed cells that contain them,
+and the local curvature.
 
-A network :math:`\sum_ja_j(Xu_j)_+` is written with :math:`p_j=|a_j|u_j`, :math:`s_j=\mathrm{sign}\,a_j`, for which the least
-penalty of a function is :math:`\sum_j\|p_j\|`.
+A network :math:`\sum_ja_j(Xu_j)_+` is written with :math:`p_j=|a_j|u_j`,
+:math:`s_j=\mathrm{sign}\,a_j`, for which the least penalty of a function is :math:`\sum_j\|p_j\|`.
 """
 
 from collections.abc import Sequence
@@ -79,7 +80,9 @@ def network_of(weights: FloatArray, output: FloatArray, bias: bool) -> Network:
 
 def neurons_of(data: FloatArray, network: Network, bias: bool) -> Neurons:
     """Return the neurons of a network that are not zero."""
-    first = np.column_stack([network.weights, np.asarray(network.biases)]) if bias else network.weights
+    first = (
+        np.column_stack([network.weights, np.asarray(network.biases)]) if bias else network.weights
+    )
     points = np.abs(network.output_weights)[:, None] * first
     keep = np.any(points != 0.0, axis=1)
     return locate(data, points[keep], np.sign(network.output_weights[keep]))
@@ -88,14 +91,21 @@ def neurons_of(data: FloatArray, network: Network, bias: bool) -> Neurons:
 def locate(data: FloatArray, points: FloatArray, signs: FloatArray) -> Neurons:
     """Decide the side of every row for every point."""
     z = points @ data.T
-    # Projecting a neuron onto a face and mapping it to weights and back leaves a few hundred units in the last place.
-    small = 1e3 * (data.shape[1] + 1) * EPS * np.outer(np.linalg.norm(points, axis=1), np.linalg.norm(data, axis=1))
+    # Projecting a neuron onto a face and mapping it to weights and back leaves a few hundred units
+    # in the last place.
+    small = (
+        1e3
+        * (data.shape[1] + 1)
+        * EPS
+        * np.outer(np.linalg.norm(points, axis=1), np.linalg.norm(data, axis=1))
+    )
     tied = np.abs(z) <= small
     return Neurons(data, points, signs, (z > 0.0) & ~tied, tied)
 
 
 def cells_containing(data: FloatArray, active: BoolArray, tied: BoolArray) -> BoolArray:
-    """Return the patterns of all closed full-dimensional cells that contain a point with these sides, shape (cells, n)."""
+    """Return the patterns of all closed full-dimensional cells that contain a point with these
+    sides, shape (cells, n)."""
     rows = np.flatnonzero(tied)
     if rows.size == 0:
         return active[None, :]
@@ -107,14 +117,17 @@ def cells_containing(data: FloatArray, active: BoolArray, tied: BoolArray) -> Bo
 
 
 def merge(neurons: Neurons) -> Neurons:
-    """Add up neurons of one sign that share a closed cell: the outputs stay, the penalty does not grow."""
+    """Add up neurons of one sign that share a closed cell: the outputs stay, the penalty does not
+    grow."""
     points, signs = list(neurons.points), list(neurons.signs)
     current = neurons
     j = 0
     while j < len(points):
         for k in range(len(points) - 1, j, -1):
             positive = current.active[j] | current.active[k]
-            negative = ~(current.active[j] | current.tied[j]) | ~(current.active[k] | current.tied[k])
+            negative = ~(current.active[j] | current.tied[j]) | ~(
+                current.active[k] | current.tied[k]
+            )
             if signs[j] == signs[k] and not np.any(positive & negative):
                 points[j] = points[j] + points[k]
                 del points[k], signs[k]
@@ -142,8 +155,11 @@ def tangents(neurons: Neurons) -> list[FloatArray]:
     return result
 
 
-def curvature(neurons: Neurons, bases: Sequence[FloatArray], second: FloatArray, beta: float) -> tuple[FloatArray, FloatArray]:
-    """Return the Jacobian of the fit in the faces' coordinates, shape (n, total), and the Hessian of the objective.
+def curvature(
+    neurons: Neurons, bases: Sequence[FloatArray], second: FloatArray, beta: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the Jacobian of the fit in the faces' coordinates, shape (n, total), and the Hessian
+    of the objective.
 
     ``second`` holds the second derivatives of the loss at the fit.
     """
@@ -151,7 +167,10 @@ def curvature(neurons: Neurons, bases: Sequence[FloatArray], second: FloatArray,
     if not bases:
         return np.zeros((n, 0)), np.zeros((0, 0))
     jacobian = np.column_stack(
-        [s * (a[:, None] * neurons.data) @ z for s, a, z in zip(neurons.signs, neurons.active, bases, strict=True)]
+        [
+            s * (a[:, None] * neurons.data) @ z
+            for s, a, z in zip(neurons.signs, neurons.active, bases, strict=True)
+        ]
     )
     hessian = jacobian.T @ (second[:, None] * jacobian)
     at = 0

@@ -4,14 +4,12 @@ With :math:`f=\sum_j\sigma_j(Xp_j)_+`, :math:`\sigma_j=\pm1`, the kernel decreas
 
 .. math:: F(p)=\tfrac12 f^\top\mathrm{diag}(\kappa)f-b^\top f+\beta\sum_j\|p_j\|
 
-until every neuron is stationary. Each :math:`p_j` lives on a face of the arrangement: the rows it is tight to are
-held at zero, and
-on the product of the faces :math:`F` is smooth and convex. A Newton direction is searched exactly through all kinks
-it meets: a kink
-is crossed where the slope stays negative behind it and becomes tight where it does not. A tight row is released when
-its multiplier
-says that a side of it descends. In cone mode every kink is the boundary of a given cell and is never crossed.
-"""
+until every neuron is stationary. Each :math:`p_j` lives on a face of the arrangement: the rows it
+is tight to are held at zero, and on the product of the faces :math:`F` is smooth and convex. A
+Newton direction is searched exactly through all kinks it meets: a kink is crossed where the slope
+stays negative behind it and becomes tight where it does not. A tight row is released when its
+multiplier says that a side of it descends. In cone mode every kink is the boundary of a given cell
+and is never crossed."""
 
 import numpy as np
 from numba import njit
@@ -56,7 +54,8 @@ def descend(
     crossing
         Whether kinks may be crossed.
     max_iter, tol
-        Most Newton steps, and the reduced gradient, relative to ``beta``, at which a face counts as stationary.
+        Most Newton steps, and the reduced gradient, relative to ``beta``, at which a face counts as
+        stationary.
 
     Returns
     -------
@@ -165,7 +164,9 @@ def descend(
             row += size[j]
         largest = np.abs(gradient).max()
         if largest <= tol * beta or stalls >= 3:
-            if not _release(X, v, beta, p, sigma, active, tight, norms, length, size, linear, crossing):
+            if not _release(
+                X, v, beta, p, sigma, active, tight, norms, length, size, linear, crossing
+            ):
                 return iteration, 1 if largest <= 1e3 * tol * beta else 0
             stalls = 0
             continue
@@ -198,7 +199,25 @@ def descend(
         moved = 0.0
         while True:
             alpha, which = _search(
-                X, b, kappa, beta, p, sigma, active, tight, norms, size, f, z, delta, dz, linear, crossing, cap, flat, where
+                X,
+                b,
+                kappa,
+                beta,
+                p,
+                sigma,
+                active,
+                tight,
+                norms,
+                size,
+                f,
+                z,
+                delta,
+                dz,
+                linear,
+                crossing,
+                cap,
+                flat,
+                where,
             )
             moved += alpha
             cap -= alpha
@@ -228,7 +247,8 @@ def descend(
 
 @njit(cache=True)
 def _face(X: FloatArray, tight: BoolArray, norms: FloatArray, basis: FloatArray) -> int:
-    """Fill the basis: first the span of the tight rows, then its complement; return the dimension of the span."""
+    """Fill the basis: first the span of the tight rows, then its complement; return the dimension
+    of the span."""
     n, d = X.shape
     k = 0
     for i in range(n):
@@ -283,7 +303,13 @@ def _append(basis: FloatArray, k: int) -> float:
 
 @njit(cache=True)
 def _norm_slope(
-    beta: float, alpha: float, size: NDArray[np.int64], linear: int, pp: FloatArray, pd: FloatArray, dd: FloatArray
+    beta: float,
+    alpha: float,
+    size: NDArray[np.int64],
+    linear: int,
+    pp: FloatArray,
+    pd: FloatArray,
+    dd: FloatArray,
 ) -> float:
     value = 0.0
     for j in range(linear, pp.size):
@@ -316,7 +342,8 @@ def _search(
     flat: FloatArray,
     where: NDArray[np.int64],
 ) -> tuple[float, int]:
-    """Minimise F along the direction, updating p, z and f; return the step and the neuron and row of a kink that stopped it."""
+    """Minimise F along the direction, updating p, z and f; return the step and the neuron and row
+    of a kink that stopped it."""
     n, d = X.shape
     m = p.shape[0]
     pp = np.zeros(m)
@@ -371,7 +398,12 @@ def _search(
             high = end
             for _ in range(60):
                 middle = 0.5 * (low + high)
-                if rate + (middle - alpha) * curvature + _norm_slope(beta, middle, size, linear, pp, pd, dd) >= 0.0:
+                if (
+                    rate
+                    + (middle - alpha) * curvature
+                    + _norm_slope(beta, middle, size, linear, pp, pd, dd)
+                    >= 0.0
+                ):
                     high = middle
                 else:
                     low = middle
@@ -430,7 +462,8 @@ def _rescale(
     tight: BoolArray,
     linear: int,
 ) -> None:
-    """Minimise F over the lengths of the neurons, a non-negative lasso, by an active-set method; unneeded neurons become zero."""
+    """Minimise F over the lengths of the neurons, a non-negative lasso, by an active-set method;
+    unneeded neurons become zero."""
     n, d = X.shape
     m = p.shape[0]
     atoms = np.zeros((m, n))
@@ -513,9 +546,16 @@ def _rescale(
 
 @njit(cache=True)
 def _merge(
-    X: FloatArray, p: FloatArray, sigma: FloatArray, active: BoolArray, tight: BoolArray, linear: int, crossing: bool
+    X: FloatArray,
+    p: FloatArray,
+    sigma: FloatArray,
+    active: BoolArray,
+    tight: BoolArray,
+    linear: int,
+    crossing: bool,
 ) -> None:
-    """Add up neurons of one sign in one closed cell: the output stays, the penalty does not grow."""
+    """Add up neurons of one sign in one closed cell: the output stays, the penalty does not
+    grow."""
     n, d = X.shape
     m = p.shape[0]
     for j in range(linear, m):
@@ -555,7 +595,8 @@ def _release(
     linear: int,
     crossing: bool,
 ) -> bool:
-    """Release, for every neuron, the tight row whose side descends most steeply; return whether there was one."""
+    """Release, for every neuron, the tight row whose side descends most steeply; return whether
+    there was one."""
     n, d = X.shape
     result = False
     for j in range(linear, p.shape[0]):

@@ -1,26 +1,30 @@
-r"""First-order and sampled routes to the convex ReLU program: ADMM, and training with a random first layer.
+r"""First-order and sampled routes to the convex ReLU program: ADMM, and training with a random
+first layer.
 
-With the patterns :math:`D_i` and :math:`S_i=2D_i-I` the program of two-layer ReLU training with squared loss is
+With the patterns :math:`D_i` and :math:`S_i=2D_i-I` the program of two-layer ReLU training with
+squared loss is
 
 .. math:: \min_{u=v,\;Gu=s\ge0}\ \tfrac12\|Au-y\|^2+\beta\sum_b\|v_b\|,\qquad
           A=[D_1X,\dots,-D_1X,\dots],\quad G=\mathrm{blkdiag}(S_iX).
 
-ADMM alternates a group soft-threshold in :math:`v`, a clip in :math:`s` and a least-squares step in :math:`u` with a cached
-factorisation. Since :math:`S_i^2=I`, all diagonal blocks of :math:`I+G^\top G` are :math:`K=I+X^\top X`, and what is left to
-factor is :math:`\rho I_n+2(XK^{-1}X^\top)\circ\sum_i d_id_i^\top`: n rows whatever the number of patterns. An iteration costs
-:math:`O(Pnd)`, linear in the number of variables.
+ADMM alternates a group soft-threshold in :math:`v`, a clip in :math:`s` and a least-squares step in
+:math:`u` with a cached factorisation. Since :math:`S_i^2=I`, all diagonal blocks of :math:`I+G^\top
+G` are :math:`K=I+X^\top X`, and what is left to factor is :math:`\rho
+I_n+2(XK^{-1}X^\top)\circ\sum_i d_id_i^\top`: n rows whatever the number of patterns. An iteration
+costs :math:`O(Pnd)`, linear in the number of variables.
 
-In :math:`q=(u+\lambda,\,Gu+\nu)` the iteration is one firmly non-expansive map T (Douglas-Rachford), so that
-:math:`\|q^{k+1}-q^k\|` never increases. T is smooth off the kinks :math:`\|q_b\|=\beta/\rho`, :math:`q_{bk}=0`; once the
-iterates stay on one piece they contract at the largest modulus among the eigenvalues of :math:`T'(q^\star)` other than 1 (the
-directions along the set of fixed points). The multipliers of unused blocks are not unique, so that eigenvalue 1 is always
-there.
+In :math:`q=(u+\lambda,\,Gu+\nu)` the iteration is one firmly non-expansive map T
+(Douglas-Rachford), so that :math:`\|q^{k+1}-q^k\|` never increases. T is smooth off the kinks
+:math:`\|q_b\|=\beta/\rho`, :math:`q_{bk}=0`; once the iterates stay on one piece they contract at
+the largest modulus among the eigenvalues of :math:`T'(q^\star)` other than 1 (the directions along
+the set of fixed points). The multipliers of unused blocks are not unique, so that eigenvalue 1 is
+always there.
 
 With N unit directions :math:`u_i` fixed as the first layer, training is the Lasso
-:math:`\min_\alpha\frac12\|\sum_i(Xu_i)_+\alpha_i-y\|^2+\beta\|\alpha\|_1`, a scenario program in the dual variable
-:math:`z\in\mathbb R^n`: one more random direction strictly lowers its value with probability V,
-:math:`\mathbb EV_N=\mathbb E[s_{N+1}]/(N+1)\le n/(N+1)`, where :math:`s_{N+1}` counts the active directions among N + 1.
-"""
+:math:`\min_\alpha\frac12\|\sum_i(Xu_i)_+\alpha_i-y\|^2+\beta\|\alpha\|_1`, a scenario program in
+the dual variable :math:`z\in\mathbb R^n`: one more random direction strictly lowers its value with
+probability V, :math:`\mathbb EV_N=\mathbb E[s_{N+1}]/(N+1)\le n/(N+1)`, where :math:`s_{N+1}`
+counts the active directions among N + 1."""
 
 import math
 import warnings
@@ -33,9 +37,24 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtr
 
-from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_instance, as_real, one_of
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_flag,
+    as_instance,
+    as_real,
+    one_of,
+)
 from theorylab.convex_relu.arrangements import enumerate_arrangements
-from theorylab.convex_relu.certificates import Certificate, ConeSearch, Network, as_patterns, certify, relative_gap
+from theorylab.convex_relu.certificates import (
+    Certificate,
+    ConeSearch,
+    Network,
+    as_patterns,
+    certify,
+    relative_gap,
+)
 from theorylab.convex_relu.training import TrainingResult
 
 __all__ = [
@@ -63,7 +82,8 @@ class ADMMStatus(Enum):
     SOLVED = "optimal: the relative duality gap and the violation of the cones are at most tol"
     FIXED = "stopped at a fixed point in float64 with a relative gap above tol; tol is too small"
     ITERATIONS = (
-        "stopped after max_iter iterations with a relative gap above tol; raise max_iter, or change penalty "
+        "stopped after max_iter iterations with a relative gap above tol; raise "
+        "max_iter, or change penalty "
         "(too small or too large a penalty identifies the active blocks late)"
     )
 
@@ -77,17 +97,19 @@ class ADMMResult:
     X, y, beta, patterns, cones, penalty
         The problem that was solved, patterns of shape (P, n), and the penalty rho that was used.
     network
-        ReLU network of the non-zero blocks; without cone constraints its hidden units are gated by their patterns instead of
-        by themselves, so that it need not attain ``objective``.
+        ReLU network of the non-zero blocks; without cone constraints its hidden units are gated by
+        their patterns instead of by themselves, so that it need not attain ``objective``.
     objective
-        With cones: the value of ``network``, an upper bound of the optimum over all patterns, and of that over ``patterns`` up to
-        ``violation``. Without: that of the gated program.
+        With cones: the value of ``network``, an upper bound of the optimum over all patterns, and
+        of that over ``patterns`` up to ``violation``. Without: that of the gated program.
     dual_objective
         Certified lower bound of the same program (of the relaxation, without cones).
     violation
-        Largest amount by which a block misses its cone, relative to the norms of the row and of all blocks.
+        Largest amount by which a block misses its cone, relative to the norms of the row and of all
+        blocks.
     blocks
-        Group-sparse iterate v, shape (2P, d); the first P blocks have output sign +1, the others -1.
+        Group-sparse iterate v, shape (2P, d); the first P blocks have output sign +1, the others
+        -1.
     state
         Fixed-point variable q = (u + lambda, G u + nu), shape (2P, d + n).
     residuals
@@ -95,8 +117,8 @@ class ADMMResult:
     gaps
         Pairs (iteration, relative duality gap) at the checks, shape (c, 2).
     identified
-        Number of iterations after which the set of active blocks and slacks no longer changed, as long as residuals were above
-        1e-12 relatively: closer to a kink its side is rounding.
+        Number of iterations after which the set of active blocks and slacks no longer changed, as
+        long as residuals were above 1e-12 relatively: closer to a kink its side is rounding.
     status
         Why it ended.
     """
@@ -120,7 +142,8 @@ class ADMMResult:
 
     @property
     def gap(self) -> float:
-        """Relative difference of the two values, whichever is larger: an iterate outside its cones may lie below the bound."""
+        """Relative difference of the two values, whichever is larger: an iterate outside its cones
+        may lie below the bound."""
         return _difference(self.objective, self.dual_objective)
 
     @cached_property
@@ -138,15 +161,15 @@ class ADMMResult:
     def multipliers(self) -> ComplexArray:
         """Eigenvalues of ``jacobian`` other than 1, by decreasing modulus."""
         values = np.linalg.eigvals(self.jacobian)
-        # Eigenvalue 1 is semi-simple (T is firmly non-expansive), hence computed to rounding times the condition of its
-        # eigenvectors.
+        # Eigenvalue 1 is semi-simple (T is firmly non-expansive), hence computed to rounding times
+        # the condition of its eigenvectors.
         values = values[np.abs(values - 1.0) > 1e-9]
         return np.asarray(values[np.argsort(-np.abs(values))], dtype=np.complex128)
 
     @property
     def asymptotic_rate(self) -> float:
-        """Factor per iteration by which the residual shrinks once the active set stays: the largest modulus of
-        ``multipliers``."""
+        """Factor per iteration by which the residual shrinks once the active set stays: the largest
+        modulus of ``multipliers``."""
         values = self.multipliers
         return float(np.abs(values[0])) if values.size else 0.0
 
@@ -171,15 +194,16 @@ def train_admm(
     y
         Targets, shape (n,).
     beta
-        Penalty of the norms, positive: the objective is ``|f - y|^2 / 2 + beta * sum_b |v_b|``, that of ``train``.
+        Penalty of the norms, positive: the objective is ``|f - y|^2 / 2 + beta * sum_b |v_b|``,
+        that of ``train``.
     arrangements
         "all", or patterns of shape (P, n).
     cones
-        Keep the cone constraints. Without them the program is that of gated ReLU networks, a group Lasso whose value is at
-        most as large.
+        Keep the cone constraints. Without them the program is that of gated ReLU networks, a group
+        Lasso whose value is at most as large.
     penalty
-        ADMM's rho, positive. By default the geometric mean of the extreme eigenvalues of ``A (I + G'G)^{-1} A'``, the best
-        choice for the least-squares part alone.
+        ADMM's rho, positive. By default the geometric mean of the extreme eigenvalues of ``A (I +
+        G'G)^{-1} A'``, the best choice for the least-squares part alone.
     tol
         Relative duality gap, checked after 50, 75, 112, ... iterations.
     max_iter
@@ -197,9 +221,8 @@ def train_admm(
 
     Notes
     -----
-    bai2022-efficient, Section 3, has the splitting; the reduction of the least-squares step to n rows and the rate are derived
-    here.
-    """
+    bai2022-efficient, Section 3, has the splitting; the reduction of the least-squares step to n
+    rows and the rate are derived here."""
     X = as_array(X, "X", ndim=2)
     y = as_array(y, "y", shape=(X.shape[0],))
     beta = as_real(beta, "beta", above=0.0)
@@ -228,7 +251,9 @@ def train_admm(
         count = min(check, max_iter) - done
         record = np.empty(count)
         size = 1.0 + math.sqrt(float(np.sum(q1**2) + np.sum(q2**2)))
-        last = _iterate(X, D, inverse, system, fixed, beta / rho, rho, cones, 1e-12 * size, q1, q2, v, record)
+        last = _iterate(
+            X, D, inverse, system, fixed, beta / rho, rho, cones, 1e-12 * size, q1, q2, v, record
+        )
         changed = done + last if last > 0 else changed
         residuals.append(record)
         done += count
@@ -245,11 +270,27 @@ def train_admm(
             break
         check += check // 2
     if status is not ADMMStatus.SOLVED:
-        warnings.warn(f"relative gap {gaps[-1][1]:.1e}: {status.value}", RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f"relative gap {gaps[-1][1]:.1e}: {status.value}", RuntimeWarning, stacklevel=2
+        )
     return ADMMResult(
-        X, y, beta, patterns, cones, rho, network, objective, dual_objective, violation, v, np.hstack([q1, q2]),
-        np.concatenate(residuals), np.array(gaps), changed, status,
-    )  # fmt: skip
+        X,
+        y,
+        beta,
+        patterns,
+        cones,
+        rho,
+        network,
+        objective,
+        dual_objective,
+        violation,
+        v,
+        np.hstack([q1, q2]),
+        np.concatenate(residuals),
+        np.array(gaps),
+        changed,
+        status,
+    )
 
 
 @dataclass(frozen=True)
@@ -284,7 +325,8 @@ class FixedFirstLayer:
 
     @cached_property
     def certificate(self) -> Certificate:
-        """Certificate of the network among all networks: its ``dual_objective`` bounds the optimum over free first layers."""
+        """Certificate of the network among all networks: its ``dual_objective`` bounds the optimum
+        over free first layers."""
         return certify(self.X, self.y, self.beta, self.network)
 
     @property
@@ -303,8 +345,11 @@ class FixedFirstLayer:
         return int(np.count_nonzero(self.coefficients))
 
 
-def train_output_layer(X: ArrayLike, y: ArrayLike, beta: float, directions: ArrayLike) -> FixedFirstLayer:
-    """Train the output layer over a fixed first layer: a Lasso, solved by an active-set method to rounding.
+def train_output_layer(
+    X: ArrayLike, y: ArrayLike, beta: float, directions: ArrayLike
+) -> FixedFirstLayer:
+    """Train the output layer over a fixed first layer: a Lasso, solved by an active-set method to
+    rounding.
 
     Parameters
     ----------
@@ -347,11 +392,16 @@ def train_output_layer(X: ArrayLike, y: ArrayLike, beta: float, directions: Arra
     active = np.flatnonzero(alpha)
     root = np.sqrt(np.abs(alpha[active]))
     network = Network(unit[active] * root[:, None], np.sign(alpha[active]) * root)
-    return FixedFirstLayer(X, y, beta, unit, alpha, network, dual, objective, float(dual @ y - 0.5 * dual @ dual))
+    return FixedFirstLayer(
+        X, y, beta, unit, alpha, network, dual, objective, float(dual @ y - 0.5 * dual @ dual)
+    )
 
 
-def improvement_probability(X: ArrayLike, v: ArrayLike, beta: float, *, law: str = "directions") -> float:
-    r"""Return the probability that one more random direction, or pattern, strictly lowers the sampled program, in the plane.
+def improvement_probability(
+    X: ArrayLike, v: ArrayLike, beta: float, *, law: str = "directions"
+) -> float:
+    r"""Return the probability that one more random direction, or pattern, strictly lowers the
+    sampled program, in the plane.
 
     Parameters
     ----------
@@ -362,14 +412,15 @@ def improvement_probability(X: ArrayLike, v: ArrayLike, beta: float, *, law: str
     beta
         Penalty, positive.
     law
-        "directions": the new sample is a uniform unit vector u, which helps iff :math:`|v^\top(Xu)_+|>\beta`. "patterns": it
-        is the pattern of u, which helps iff that happens somewhere in u's cell.
+        "directions": the new sample is a uniform unit vector u, which helps iff
+        :math:`|v^\top(Xu)_+|>\beta`. "patterns": it is the pattern of u, which helps iff that
+        happens somewhere in u's cell.
 
     Returns
     -------
     float
-        The probability, from the closed form of the arcs on which the inequality holds. An excess below 1e-9, the rounding of
-        a dual point scaled into its constraints, does not count.
+        The probability, from the closed form of the arcs on which the inequality holds. An excess
+        below 1e-9, the rounding of a dual point scaled into its constraints, does not count.
 
     Raises
     ------
@@ -391,7 +442,8 @@ def improvement_probability(X: ArrayLike, v: ArrayLike, beta: float, *, law: str
             continue
         half = math.acos(beta / radius)
         inside = sum(
-            max(0.0, min(stop, centre + shift + half) - max(start, centre + shift - half)) for shift in math.pi * np.arange(-3, 4)
+            max(0.0, min(stop, centre + shift + half) - max(start, centre + shift - half))
+            for shift in math.pi * np.arange(-3, 4)
         )
         # A sliver of the width that the excess above allows is a cell that is active, not violated.
         if law == "directions":
@@ -402,7 +454,8 @@ def improvement_probability(X: ArrayLike, v: ArrayLike, beta: float, *, law: str
 
 
 def improving_patterns(X: ArrayLike, v: ArrayLike, beta: float, patterns: ArrayLike) -> BoolArray:
-    r"""Return which patterns would strictly lower the value of a program over other patterns, in any dimension.
+    r"""Return which patterns would strictly lower the value of a program over other patterns, in
+    any dimension.
 
     Parameters
     ----------
@@ -442,7 +495,8 @@ def improving_patterns(X: ArrayLike, v: ArrayLike, beta: float, patterns: ArrayL
 
 
 def improvement_tail_bound(n: int, n_samples: int, psi: float) -> float:
-    r"""Return :math:`\sum_{i<n}\binom Ni\psi^i(1-\psi)^{N-i}`, a bound of the probability that V exceeds ``psi``.
+    r"""Return :math:`\sum_{i<n}\binom Ni\psi^i(1-\psi)^{N-i}`, a bound of the probability that V
+    exceeds ``psi``.
 
     Parameters
     ----------
@@ -465,16 +519,16 @@ def improvement_tail_bound(n: int, n_samples: int, psi: float) -> float:
 
     Notes
     -----
-    Exact scenario theorem; sharper than bai2022-efficient, Section 2. An optimum of a strictly concave program in n variables
-    is supported by at most n constraints.
-    """
+    Exact scenario theorem; sharper than bai2022-efficient, Section 2. An optimum of a strictly
+    concave program in n variables is supported by at most n constraints."""
     n, n_samples = as_count(n, "n"), as_count(n_samples, "n_samples")
     psi = as_real(psi, "psi", above=0.0, below=1.0)
     return float(bdtr(n - 1, n_samples, psi)) if n_samples >= n else 1.0
 
 
 def sufficient_samples(n: int, psi: float, xi: float) -> int:
-    r"""Return the number of samples after which improvement has probability at most ``psi`` with confidence ``1 - xi``.
+    r"""Return the number of samples after which improvement has probability at most ``psi`` with
+    confidence ``1 - xi``.
 
     Parameters
     ----------
@@ -503,20 +557,23 @@ def sufficient_samples(n: int, psi: float, xi: float) -> int:
 
 
 def random_first_layer_bound(optimum: TrainingResult, n_directions: int, xi: float) -> float:
-    r"""Bound the suboptimality of N uniform directions in the plane, with probability at least ``1 - xi``.
+    r"""Bound the suboptimality of N uniform directions in the plane, with probability at least ``1
+    - xi``.
 
-    Replace each of the m optimal neurons by the nearest sampled direction. All of them lie within the angle t of one,
-    :math:`m(1-t/\pi)^N=\xi`, except with probability ``xi``; the objective then grows by at most
+    Replace each of the m optimal neurons by the nearest sampled direction. All of them lie within
+    the angle t of one, :math:`m(1-t/\pi)^N=\xi`, except with probability ``xi``; the objective then
+    grows by at most
 
-    .. math:: \sum_jc_j\max_{|\theta-\theta_j|\le t}\big(\beta-|z^\top(Xu_\theta)_+|\big)+\tfrac12\big(2\sin\tfrac
-    t2\,\|X\|\sum_jc_j\big)^2,
+    .. math:: \sum_jc_j\max_{|\theta-\theta_j|\le
+    t}\big(\beta-|z^\top(Xu_\theta)_+|\big)+\tfrac12\big(2\sin\tfrac t2\,\|X\|\sum_jc_j\big)^2,
 
     with :math:`c_j` the norms of the optimal blocks and z the optimal residual.
 
     Parameters
     ----------
     optimum
-        Result of ``train`` with squared loss on data of shape (n, 2), without bias or skip connection.
+        Result of ``train`` with squared loss on data of shape (n, 2), without bias or skip
+        connection.
     n_directions
         Number N of independent uniform directions.
     xi
@@ -534,12 +591,21 @@ def random_first_layer_bound(optimum: TrainingResult, n_directions: int, xi: flo
 
     Notes
     -----
-    Derived here: bai2022-efficient bounds the probability of improvement, which says nothing about the value.
-    """
+    Derived here: bai2022-efficient bounds the probability of improvement, which says nothing about
+    the value."""
     as_instance(optimum, "optimum", TrainingResult)
     problem = optimum.certificate
-    if problem.X.shape[1] != 2 or problem.bias or problem.skip or problem.loss.name != "squared" or problem.y.ndim != 1:
-        raise ValueError("optimum: expected squared loss, data of shape (n, 2), one output, no bias and no skip connection")
+    if (
+        problem.X.shape[1] != 2
+        or problem.bias
+        or problem.skip
+        or problem.loss.name != "squared"
+        or problem.y.ndim != 1
+    ):
+        raise ValueError(
+            "optimum: expected squared loss, data of shape (n, 2), one output, no "
+            "bias and no skip connection"
+        )
     n_directions = as_count(n_directions, "n_directions")
     xi = as_real(xi, "xi", above=0.0, below=1.0)
     weights = optimum.network.weights
@@ -554,9 +620,14 @@ def random_first_layer_bound(optimum: TrainingResult, n_directions: int, xi: flo
     for w, a, c in zip(weights, optimum.network.output_weights, sizes, strict=True):
         angle = math.atan2(w[1], w[0])
         offset = (kinks - angle + math.pi) % (2.0 * math.pi) - math.pi
-        # Between kinks the function is a cosine, concave where it is positive: the least value is at an end.
+        # Between kinks the function is a cosine, concave where it is positive: the least value is
+        # at an end.
         ends = angle + np.concatenate([offset[np.abs(offset) < t], [-t, t]])
-        values = np.sign(a) * residual @ np.maximum(problem.X @ np.array([np.cos(ends), np.sin(ends)]), 0.0)
+        values = (
+            np.sign(a)
+            * residual
+            @ np.maximum(problem.X @ np.array([np.cos(ends), np.sin(ends)]), 0.0)
+        )
         first += float(c) * max(problem.beta - float(values.min()), 0.0)
     moved = 2.0 * math.sin(0.5 * t) * float(np.linalg.norm(problem.X, 2)) * float(sizes.sum())
     return first + 0.5 * moved**2
@@ -588,7 +659,8 @@ def _iterate(
     v: FloatArray,
     residuals: FloatArray,
 ) -> int:
-    """Apply T as often as there are residuals to write; return the last iteration (from 1) that changed the piece, or 0."""
+    """Apply T as often as there are residuals to write; return the last iteration (from 1) that
+    changed the piece, or 0."""
     P, n = D.shape
     d = X.shape[1]
     T = np.empty((2 * P, n))
@@ -670,7 +742,9 @@ def _iterate(
 
 
 @njit(cache=True)
-def _piece(q1: FloatArray, q2: FloatArray, threshold: float, active: BoolArray, open_: BoolArray) -> None:
+def _piece(
+    q1: FloatArray, q2: FloatArray, threshold: float, active: BoolArray, open_: BoolArray
+) -> None:
     for b in range(q1.shape[0]):
         active[b] = np.sqrt(np.sum(q1[b] ** 2)) > threshold
         for i in range(q2.shape[1]):
@@ -684,7 +758,10 @@ def _jacobian(result: ADMMResult) -> FloatArray:
     d = X.shape[1]
     size = 2 * P * (d + n)
     if size > _MAX_JACOBIAN:
-        raise ValueError(f"arrangements: expected at most {_MAX_JACOBIAN} unknowns 2P(d + n) for the rate, got {size}")
+        raise ValueError(
+            f"arrangements: expected at most {_MAX_JACOBIAN} unknowns 2P(d + n) for "
+            f"the rate, got {size}"
+        )
     inverse, coupling = _least_squares(X, result.patterns)
     sign = np.repeat([1.0, -1.0], P)
     masks = np.vstack([D, D])
@@ -699,8 +776,12 @@ def _jacobian(result: ADMMResult) -> FloatArray:
         q = result.state[b, :d]
         length = float(np.linalg.norm(q))
         if length > threshold:
-            prox[b, :d, b, :d] = (1.0 - threshold / length) * np.eye(d) + threshold / length**3 * np.outer(q, q)
-        prox[b, np.arange(d, d + n), b, np.arange(d, d + n)] = (result.state[b, d:] > 0.0) | (not result.cones)
+            prox[b, :d, b, :d] = (1.0 - threshold / length) * np.eye(
+                d
+            ) + threshold / length**3 * np.outer(q, q)
+        prox[b, np.arange(d, d + n), b, np.arange(d, d + n)] = (result.state[b, d:] > 0.0) | (
+            not result.cones
+        )
     flatB, flatA, flatP = B.reshape(size, -1), A.reshape(n, -1), prox.reshape(size, size)
     # (rho B'B + A'A)^{-1} by the same reduction to n rows as in the iteration.
     blocks = np.kron(np.eye(2 * P), inverse) / rho
@@ -745,7 +826,8 @@ def _violation(X: FloatArray, patterns: BoolArray, v: FloatArray) -> float:
 
 
 def _lasso(features: FloatArray, y: FloatArray, beta: float) -> FloatArray:
-    """Minimise |features @ a - y|^2 / 2 + beta |a|_1 by an active-set method in the manner of Lawson and Hanson."""
+    """Minimise |features @ a - y|^2 / 2 + beta |a|_1 by an active-set method in the manner of
+    Lawson and Hanson."""
     active: list[int] = []
     columns = np.zeros((len(y), 0))
     signs, sizes = np.zeros(0), np.zeros(0)
@@ -762,7 +844,8 @@ def _lasso(features: FloatArray, y: FloatArray, beta: float) -> FloatArray:
         column = math.copysign(1.0, slope[j]) * features[:, j]
         change, *_ = np.linalg.lstsq(columns, column, rcond=None)
         if np.linalg.norm(column - columns @ change) <= 1e-11 * np.linalg.norm(column):
-            # The new column depends on the others: shift weight to it at constant fit, which shortens the l1 norm.
+            # The new column depends on the others: shift weight to it at constant fit, which
+            # shortens the l1 norm.
             shrinking = np.flatnonzero(change > 0.0)
             ratios = sizes[shrinking] / change[shrinking]
             step = float(ratios.min())
@@ -801,7 +884,9 @@ def _arcs(X: FloatArray, v: FloatArray) -> list[tuple[float, float, FloatArray]]
     """Return the arcs between the kinks of v' relu(X u), with its gradient on each."""
     used = X[np.any(X != 0.0, axis=1)]
     angles = np.arctan2(used[:, 1], used[:, 0])
-    breaks = np.unique(np.concatenate([angles + 0.5 * math.pi, angles - 0.5 * math.pi]) % (2.0 * math.pi))
+    breaks = np.unique(
+        np.concatenate([angles + 0.5 * math.pi, angles - 0.5 * math.pi]) % (2.0 * math.pi)
+    )
     if breaks.size == 0:
         return []
     result = []
@@ -815,4 +900,8 @@ def _arcs(X: FloatArray, v: FloatArray) -> list[tuple[float, float, FloatArray]]
 def _largest(start: float, stop: float, centre: float, radius: float) -> float:
     """Return the largest |radius cos(angle - centre)| on an arc shorter than pi."""
     inside = any(start <= centre + k * math.pi <= stop for k in range(-3, 4))
-    return radius if inside else radius * max(abs(math.cos(start - centre)), abs(math.cos(stop - centre)))
+    return (
+        radius
+        if inside
+        else radius * max(abs(math.cos(start - centre)), abs(math.cos(stop - centre)))
+    )

@@ -1,25 +1,22 @@
 r"""Activation patterns of a ReLU layer: the cells of a central hyperplane arrangement.
 
-The rows :math:`x_1,\dots,x_n` of :math:`X` cut :math:`\mathbb R^d` into open cones on which the pattern
-:math:`D(u)=\mathrm{diag}(1[Xu\ge0])` is constant. With :math:`r=\mathrm{rank}\,X` and rows in general position there
-are
+The rows :math:`x_1,\dots,x_n` of :math:`X` cut :math:`\mathbb R^d` into open cones on which the
+pattern :math:`D(u)=\mathrm{diag}(1[Xu\ge0])` is constant. With :math:`r=\mathrm{rank}\,X` and rows
+in general position there are
 
 .. math:: P = 2\sum_{k=0}^{r-1}\binom{n-1}{k}
 
-of them (Cover). They are generated here from their vertices, at a cost proportional to the output: slice the cells by a
-generic affine hyperplane :math:`q^\top u=1` and let :math:`\eta` be a generic functional on the slice. A cell whose
-slice is
-bounded below in :math:`\eta` has exactly one lowest vertex, a vertex of :math:`r-1` hyperplanes is the lowest one of
-exactly
-one cell, a cell and its antipode are never both found in this way, and the cells not found, up to sign, are those
-meeting the
-subspace :math:`\{q^\top u=\eta^\top u=0\}`: the same problem in dimension :math:`r-2`. Hence
-:math:`P(n,r)=2\binom n{r-1}+P(n,r-2)`. The vertices are visited by sweeping the planes in which :math:`r-2`
-hyperplanes meet.
+of them (Cover). They are generated here from their vertices, at a cost proportional to the output:
+slice the cells by a generic affine hyperplane :math:`q^\top u=1` and let :math:`\eta` be a generic
+functional on the slice. A cell whose slice is bounded below in :math:`\eta` has exactly one lowest
+vertex, a vertex of :math:`r-1` hyperplanes is the lowest one of exactly one cell, a cell and its
+antipode are never both found in this way, and the cells not found, up to sign, are those meeting
+the subspace :math:`\{q^\top u=\eta^\top u=0\}`: the same problem in dimension :math:`r-2`. Hence
+:math:`P(n,r)=2\binom n{r-1}+P(n,r-2)`. The vertices are visited by sweeping the planes in which
+:math:`r-2` hyperplanes meet.
 
-Every sign comes from a determinant whose rounding error is bounded beforehand; when one is smaller than its bound the
-data are
-treated as possibly degenerate and decided in exact integer arithmetic.
+Every sign comes from a determinant whose rounding error is bounded beforehand; when one is smaller
+than its bound the data are treated as possibly degenerate and decided in exact integer arithmetic.
 """
 
 from fractions import Fraction
@@ -48,18 +45,16 @@ def enumerate_arrangements(X: ArrayLike) -> BoolArray:
     Parameters
     ----------
     X
-        Data, shape (n, d). Any rank; zero, repeated, proportional and opposite rows are allowed and decided exactly,
-        the
-        entries being taken as the rational numbers they are.
+        Data, shape (n, d). Any rank; zero, repeated, proportional and opposite rows are allowed and
+        decided exactly, the entries being taken as the rational numbers they are.
 
     Returns
     -------
     ndarray of bool, shape (P, n)
-        Distinct patterns ``X @ u >= 0``, in no particular order. Zero rows are always active. Patterns that occur
-        only on
-        lower-dimensional cells (ties ``x_i @ u = 0``) are left out: such a cell is a face of a full-dimensional one,
-        whose
-        pattern gives the same ``relu(X @ u)`` there.
+        Distinct patterns ``X @ u >= 0``, in no particular order. Zero rows are always active.
+        Patterns that occur only on lower-dimensional cells (ties ``x_i @ u = 0``) are left out:
+        such a cell is a face of a full-dimensional one, whose pattern gives the same ``relu(X @
+        u)`` there.
 
     Raises
     ------
@@ -68,9 +63,8 @@ def enumerate_arrangements(X: ArrayLike) -> BoolArray:
 
     Notes
     -----
-    bai2022-efficient, Section 2, gives the count and the enumeration as known; the sweep is described in the module's
-    docstring.
-    """
+    bai2022-efficient, Section 2, gives the count and the enumeration as known; the sweep is
+    described in the module's docstring."""
     X = as_array(X, "X", ndim=2)
     lines, index, sign = _distinct_lines(X)
     n = X.shape[0]
@@ -79,7 +73,8 @@ def enumerate_arrangements(X: ArrayLike) -> BoolArray:
     columns = _independent_columns(X[lines])
     if cover_count(len(lines), len(columns)) * n > _MAX_ENTRIES:
         raise ValueError(
-            f"X: expected data whose patterns fit into memory, got up to {cover_count(len(lines), len(columns))} patterns"
+            "X: expected data whose patterns fit into memory, got up to "
+            f"{cover_count(len(lines), len(columns))} patterns"
         )
     rows = X[np.ix_(lines, columns)]
     cells = _generic_cells(rows)
@@ -107,7 +102,8 @@ def sample_arrangements(X: ArrayLike, n_samples: int, *, rng: np.random.Generato
     Returns
     -------
     ndarray of bool, shape (P, n)
-        At most ``n_samples`` distinct patterns ``X @ u >= 0``, in the order in which they were first drawn.
+        At most ``n_samples`` distinct patterns ``X @ u >= 0``, in the order in which they were
+        first drawn.
 
     Raises
     ------
@@ -125,7 +121,8 @@ def sample_arrangements(X: ArrayLike, n_samples: int, *, rng: np.random.Generato
 
 
 def cover_count(n: int, rank: int) -> int:
-    """Return 2 sum_{k < rank} C(n - 1, k), the number of cells of n hyperplanes in general position.
+    """Return 2 sum_{k < rank} C(n - 1, k), the number of cells of n hyperplanes in general
+    position.
 
     Parameters
     ----------
@@ -152,7 +149,8 @@ def cover_count(n: int, rank: int) -> int:
 
 
 def _distinct_lines(X: FloatArray) -> tuple[list[int], NDArray[np.intp], NDArray[np.int8]]:
-    """Return representative rows, and for each row its representative's position and its sign (0 for a zero row)."""
+    """Return representative rows, and for each row its representative's position and its sign (0
+    for a zero row)."""
     n, d = X.shape
     index = np.full(n, -1, dtype=np.intp)
     sign = np.zeros(n, dtype=np.int8)
@@ -190,7 +188,9 @@ def _proportional(x: FloatArray, y: FloatArray) -> int:
     """Return the sign of c if y = c x exactly, else 0 (x and y are not zero)."""
     p = int(np.argmax(np.abs(x)))
     a, b = Fraction(float(x[p])), Fraction(float(y[p]))
-    if b == 0 or any(Fraction(float(s)) * b != Fraction(float(t)) * a for s, t in zip(x, y, strict=True)):
+    if b == 0 or any(
+        Fraction(float(s)) * b != Fraction(float(t)) * a for s, t in zip(x, y, strict=True)
+    ):
         return 0
     return 1 if (a > 0) == (b > 0) else -1
 
@@ -199,7 +199,11 @@ def _independent_columns(rows: FloatArray) -> list[int]:
     """Return columns of the exact rank that span the column space of ``rows``."""
     n, d = rows.shape
     if n >= d:
-        unit = rows / np.linalg.norm(rows / np.abs(rows).max(), axis=1, keepdims=True) / np.abs(rows).max()
+        unit = (
+            rows
+            / np.linalg.norm(rows / np.abs(rows).max(), axis=1, keepdims=True)
+            / np.abs(rows).max()
+        )
         values = np.linalg.svd(unit, compute_uv=False)
         # The computed singular values err by at most a small multiple of eps times the largest.
         if values[-1] > 64 * (n + d) * _EPS * values[0]:
@@ -262,20 +266,20 @@ def _generic_cells(rows: FloatArray) -> BoolArray | None:
 
 @cache
 def _rotation(r: int) -> FloatArray:
-    """Return a fixed generic orthogonal matrix: its last two columns are the slicing and the sweeping functional."""
+    """Return a fixed generic orthogonal matrix: its last two columns are the slicing and the
+    sweeping functional."""
     q, _ = np.linalg.qr(np.random.default_rng(20220103).standard_normal((r, r)))
     return np.ascontiguousarray(q)
 
 
 @njit(cache=True)
 def _sweep(rows: FloatArray, out: BoolArray, tolerance: float) -> int:
-    """Write the cells with a lowest vertex and their antipodes; return their number, or -1 for an uncertain sign.
+    """Write the cells with a lowest vertex and their antipodes; return their number, or -1 for an
+    uncertain sign.
 
-    The last coordinate is the slicing functional q, the one before it the functional eta. For every set I of r - 2
-    rows the
-    plane orthogonal to them is swept by angle; at the crossing with row j > max(I) the cell above the vertex is
-    written.
-    """
+    The last coordinate is the slicing functional q, the one before it the functional eta. For every
+    set I of r - 2 rows the plane orthogonal to them is swept by angle; at the crossing with row j >
+    max(I) the cell above the vertex is written."""
     n, r = rows.shape
     m = r - 2
     subset = np.arange(m)
@@ -324,7 +328,8 @@ def _sweep(rows: FloatArray, out: BoolArray, tolerance: float) -> int:
         for c in range(total):
             j = order[c]
             if j > last:
-                # The vertex is +-(-q_j, p_j) in the plane; at angle in (0, pi) its second coordinate is positive.
+                # The vertex is +-(-q_j, p_j) in the plane; at angle in (0, pi) its second
+                # coordinate is positive.
                 s = -q[j] * basis[m, r - 1] + p[j] * basis[m + 1, r - 1]
                 if p[j] < 0.0:
                     s = -s
@@ -343,7 +348,8 @@ def _sweep(rows: FloatArray, out: BoolArray, tolerance: float) -> int:
                     second[i] = not first[i]
                 written += 2
             current[j] = not current[j]
-        # Next subset in lexicographic order; only levels from the first changed element are orthonormalised again.
+        # Next subset in lexicographic order; only levels from the first changed element are
+        # orthonormalised again.
         level = m - 1
         while level >= 0 and subset[level] == n - m + level:
             level -= 1
@@ -356,7 +362,8 @@ def _sweep(rows: FloatArray, out: BoolArray, tolerance: float) -> int:
 
 @njit(cache=True)
 def _orthonormalise(basis: FloatArray, k: int) -> float:
-    """Orthonormalise row k of the basis against the rows before it (twice); return its distance from their span."""
+    """Orthonormalise row k of the basis against the rows before it (twice); return its distance
+    from their span."""
     r = basis.shape[1]
     length = 1.0
     for sweep in range(2):
@@ -400,12 +407,19 @@ def _complete(basis: FloatArray, m: int) -> None:
 
 
 @njit(cache=True)
-def _lowest(rows: FloatArray, subset: NDArray[np.intp], j: int, system: FloatArray, lift: FloatArray, tolerance: float) -> float:
-    """Solve eta = sum_k lift_k x_k modulo q over the rows of a vertex; return the determinant, 0 where a sign is
-    uncertain.
+def _lowest(
+    rows: FloatArray,
+    subset: NDArray[np.intp],
+    j: int,
+    system: FloatArray,
+    lift: FloatArray,
+    tolerance: float,
+) -> float:
+    """Solve eta = sum_k lift_k x_k modulo q over the rows of a vertex; return the determinant, 0
+    where a sign is uncertain.
 
-    On the edge of the vertex that leaves row k, eta increases towards the side given by the sign of lift_k.
-    """
+    On the edge of the vertex that leaves row k, eta increases towards the side given by the sign of
+    lift_k."""
     r = rows.shape[1]
     size = r - 1
     if r == 2:
@@ -488,7 +502,8 @@ def _local_cells(rows: list[list[int]], tight: NDArray[np.intp]) -> BoolArray:
     local = [rows[i] for i in tight]
     columns = _pivot_columns(local)
     reduced = [[row[j] for j in columns] for row in local]
-    # Lines through a common vertex stay pairwise different: dropping columns keeps the row relations.
+    # Lines through a common vertex stay pairwise different: dropping columns keeps the row
+    # relations.
     return _exact_cells(reduced)
 
 
@@ -507,7 +522,9 @@ def _vertices(rows: list[list[int]], unit: FloatArray) -> NDArray[np.int8]:
     for start in range(0, len(subsets), 8192):
         chunk = subsets[start : start + 8192]
         stacked = unit[chunk]
-        null = np.stack([(-1) ** c * np.linalg.det(np.delete(stacked, c, axis=2)) for c in range(r)], axis=1)
+        null = np.stack(
+            [(-1) ** c * np.linalg.det(np.delete(stacked, c, axis=2)) for c in range(r)], axis=1
+        )
         values = null @ unit.T
         signs = np.sign(values).astype(np.int8)
         np.put_along_axis(signs, chunk, 0, axis=1)
@@ -532,7 +549,11 @@ def _exact_null(rows: list[list[int]], subset: NDArray[np.intp]) -> list[int] | 
     """Return the vector of signed maximal minors of the rows, None if they are dependent."""
     r = len(rows[0])
     minors = [
-        int((-1) ** c * _integer_determinant([[v for a, v in enumerate(rows[i]) if a != c] for i in subset])) for c in range(r)
+        int(
+            (-1) ** c
+            * _integer_determinant([[v for a, v in enumerate(rows[i]) if a != c] for i in subset])
+        )
+        for c in range(r)
     ]
     return minors if any(minors) else None
 

@@ -1,25 +1,22 @@
 r"""Certificates of global optimality for two-layer ReLU networks.
 
-For any dual point :math:`v` with :math:`\max_{\|u\|\le1}|v^\top(Xu)_+|\le\beta` the number :math:`-L^*(-v)` is a
-lower bound of
+For any dual point :math:`v` with :math:`\max_{\|u\|\le1}|v^\top(Xu)_+|\le\beta` the number
+:math:`-L^*(-v)` is a lower bound of
 
 .. math:: p^\star=\min\;L\Big(\sum_j(Xu_j)_+a_j\Big)+\frac\beta2\sum_j\big(\|u_j\|^2+a_j^2\big),
 
-so a network and a dual point prove each other's quality. The constraint is decided over the whole sphere, that is
-over all cells and faces
-of the arrangement of :math:`X`, by a covering with cones. For a list of patterns D the constraint is
-:math:`\|\Pi_K(\pm X^\top Dv)\|\le\beta`, :math:`K=\{u:(2D-I)Xu\ge0\}`, and bounds the networks with neurons in those
-cones.
+so a network and a dual point prove each other's quality. The constraint is decided over the whole
+sphere, that is over all cells and faces of the arrangement of :math:`X`, by a covering with cones.
+For a list of patterns D the constraint is :math:`\|\Pi_K(\pm X^\top Dv)\|\le\beta`,
+:math:`K=\{u:(2D-I)Xu\ge0\}`, and bounds the networks with neurons in those cones.
 
-``Certificate.verify`` repeats everything from the data, the network and the dual point: values in ball arithmetic,
-the constraint with
-a bound on every rounding error, and the places where it is nearly tight in rational arithmetic.
+``Certificate.verify`` repeats everything from the data, the network and the dual point: values in
+ball arithmetic, the constraint with a bound on every rounding error, and the places where it is
+nearly tight in rational arithmetic.
 
-Rows may be nearly dependent: with any matrix B of norm at most :math:`1+\delta` and any :math:`\hat X`,
-:math:`h_v(u)\le(1+\delta)\max\hat h_v+\sum_i|v_i|\,\|x_i-B^\top\hat x_i\|`, so a rank-deficient problem is decided in
-its row space and the
-remainder is added to the bound.
-"""
+Rows may be nearly dependent: with any matrix B of norm at most :math:`1+\delta` and any :math:`\hat
+X`, :math:`h_v(u)\le(1+\delta)\max\hat h_v+\sum_i|v_i|\,\|x_i-B^\top\hat x_i\|`, so a rank-deficient
+problem is decided in its row space and the remainder is added to the bound."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +33,15 @@ from theorylab.convex_relu._cones import project
 from theorylab.convex_relu._covering import cover
 from theorylab.convex_relu.losses import Loss, as_loss
 
-__all__ = ["Certificate", "DualNorm", "Network", "Rejection", "Verification", "certify", "dual_norm"]
+__all__ = [
+    "Certificate",
+    "DualNorm",
+    "Network",
+    "Rejection",
+    "Verification",
+    "certify",
+    "dual_norm",
+]
 
 BoolArray = NDArray[np.bool_]
 
@@ -47,7 +52,8 @@ _PRECISION = 160
 
 @dataclass(frozen=True)
 class Network:
-    """A two-layer ReLU network ``f(x) = relu(weights @ x + biases) @ output_weights + x @ linear + offset``.
+    """A two-layer ReLU network ``f(x) = relu(weights @ x + biases) @ output_weights + x @ linear +
+    offset``.
 
     Parameters
     ----------
@@ -78,14 +84,20 @@ class Network:
         m, d = weights.shape
         output = as_array(self.output_weights, "output_weights", allow_empty=True)
         if output.ndim not in (1, 2) or output.shape[0] != m:
-            raise ValueError(f"output_weights: expected shape ({m},) or ({m}, K), got {output.shape}")
+            raise ValueError(
+                f"output_weights: expected shape ({m},) or ({m}, K), got {output.shape}"
+            )
         outputs = output.shape[1:]
         for name, shape, given in (
             ("biases", (m,), self.biases),
             ("linear", (d, *outputs), self.linear),
             ("offset", outputs, self.offset),
         ):
-            value = np.zeros(shape) if given is None else as_array(given, name, shape=shape, allow_empty=True)
+            value = (
+                np.zeros(shape)
+                if given is None
+                else as_array(given, name, shape=shape, allow_empty=True)
+            )
             object.__setattr__(self, name, value)
         object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "output_weights", output)
@@ -104,9 +116,12 @@ class Network:
 
     @property
     def penalty(self) -> float:
-        """Half the sum of ``|u_j|^2 + b_j^2 + |a_j|^2``, with the l1 norm of a_j where there are several outputs."""
+        """Half the sum of ``|u_j|^2 + b_j^2 + |a_j|^2``, with the l1 norm of a_j where there are
+        several outputs."""
         output = np.abs(_columns(self.output_weights)).sum(axis=1)
-        return 0.5 * float(np.sum(self.weights**2) + np.sum(np.square(self.biases)) + np.sum(output**2))
+        return 0.5 * float(
+            np.sum(self.weights**2) + np.sum(np.square(self.biases)) + np.sum(output**2)
+        )
 
 
 class Rejection(Enum):
@@ -131,9 +146,11 @@ class Verification:
     reason
         The check that failed.
     objective, dual_objective
-        Rigorous upper bound of the network's value and lower bound of the optimum (nan where not reached).
+        Rigorous upper bound of the network's value and lower bound of the optimum (nan where not
+        reached).
     n_cones, n_exact
-        Cones of the covering, or projections, and how many of them were confirmed in rational arithmetic.
+        Cones of the covering, or projections, and how many of them were confirmed in rational
+        arithmetic.
     """
 
     accepted: bool
@@ -207,7 +224,8 @@ class Certificate:
 
     @property
     def gap(self) -> float:
-        """Relative duality gap; values below the rounding error of the loss at zero count as that error."""
+        """Relative duality gap; values below the rounding error of the loss at zero count as that
+        error."""
         floor = _EPS * self.loss.value(np.zeros_like(self.y), self.y)
         return relative_gap(self.objective, self.dual_objective, floor)
 
@@ -217,7 +235,8 @@ class Certificate:
         Parameters
         ----------
         max_cones
-            Cones spent per sign on deciding the dual constraint; beyond that a simple bound of the dual norm is used.
+            Cones spent per sign on deciding the dual constraint; beyond that a simple bound of the
+            dual norm is used.
 
         Raises
         ------
@@ -259,7 +278,8 @@ class Certificate:
 
 
 def relative_gap(objective: float, dual_objective: float, floor: float = 0.0) -> float:
-    """Return the difference over the larger of the two magnitudes and the floor, zero if all vanish."""
+    """Return the difference over the larger of the two magnitudes and the floor, zero if all
+    vanish."""
     scale = max(abs(objective), abs(dual_objective), floor)
     return max(objective - dual_objective, 0.0) / scale if scale > 0.0 else 0.0
 
@@ -286,12 +306,12 @@ def certify(
     network
         A ``Network`` or the pair of its weights (m, d) and output weights (m,).
     dual
-        Dual point to use, shape of ``y``; scaled into the constraint. By default minus the loss's derivative at the
-        network's outputs,
-        which is optimal where the network is. The dual point of a trained solution gives the exact suboptimality.
+        Dual point to use, shape of ``y``; scaled into the constraint. By default minus the loss's
+        derivative at the network's outputs, which is optimal where the network is. The dual point
+        of a trained solution gives the exact suboptimality.
     max_cones
-        Cones spent per sign on the dual constraint; if they do not suffice a simple bound is used and the gap may be
-        loose.
+        Cones spent per sign on the dual constraint; if they do not suffice a simple bound is used
+        and the gap may be loose.
 
     Returns
     -------
@@ -315,8 +335,12 @@ def certify(
     if not skip and (np.any(network.linear) or np.any(network.offset)):
         raise ValueError("network: expected no skip connection without skip=True, got one")
     patterns = as_patterns(arrangements, X.shape[0])
-    start = -chosen.gradient(network(X), y) if dual is None else as_array(dual, "dual", shape=y.shape)
-    return _certificate(X, y, beta, chosen, bias, skip, patterns, network, start, as_count(max_cones, "max_cones"))
+    start = (
+        -chosen.gradient(network(X), y) if dual is None else as_array(dual, "dual", shape=y.shape)
+    )
+    return _certificate(
+        X, y, beta, chosen, bias, skip, patterns, network, start, as_count(max_cones, "max_cones")
+    )
 
 
 def dual_norm(
@@ -357,13 +381,19 @@ def dual_norm(
     patterns = as_patterns(arrangements, X.shape[0])
     tol = as_real(tol, "tol", above=0.0, below=1.0)
     max_cones = as_count(max_cones, "max_cones")
-    return norm_over_sphere(reduce_rows(X), v, tol, max_cones) if patterns is None else norm_over_cones(X, v, patterns)
+    return (
+        norm_over_sphere(reduce_rows(X), v, tol, max_cones)
+        if patterns is None
+        else norm_over_cones(X, v, patterns)
+    )
 
 
 # Validation shared with training.
 
 
-def as_problem(X: ArrayLike, y: ArrayLike, beta: float, loss: str | Loss) -> tuple[FloatArray, FloatArray, float, Loss]:
+def as_problem(
+    X: ArrayLike, y: ArrayLike, beta: float, loss: str | Loss
+) -> tuple[FloatArray, FloatArray, float, Loss]:
     """Validate data, targets, penalty and loss."""
     X = as_array(X, "X", ndim=2)
     y = as_array(y, "y")
@@ -377,23 +407,33 @@ def as_problem(X: ArrayLike, y: ArrayLike, beta: float, loss: str | Loss) -> tup
 def as_network(network: object, X: FloatArray, y: FloatArray) -> Network:
     """Validate a network against the data."""
     if isinstance(network, tuple) and len(network) == 2:
-        weights = as_array(network[0], "network weights", shape=(None, X.shape[1]), allow_empty=True)
+        weights = as_array(
+            network[0], "network weights", shape=(None, X.shape[1]), allow_empty=True
+        )
         network = Network(weights, as_array(network[1], "network output_weights", allow_empty=True))
     if not isinstance(network, Network):
-        raise ValueError(f"network: expected a Network or (weights, output_weights), got {type(network).__name__}")
+        raise ValueError(
+            "network: expected a Network or (weights, output_weights), got "
+            f"{type(network).__name__}"
+        )
     if network.weights.shape[1] != X.shape[1] or network.output_weights.shape[1:] != y.shape[1:]:
         raise ValueError(
-            f"network: expected weights (m, {X.shape[1]}) and output weights (m, {', '.join(map(str, y.shape[1:]))}), "
+            f"network: expected weights (m, {X.shape[1]}) and output weights (m, "
+            f"{', '.join(map(str, y.shape[1:]))}), "
             f"got {network.weights.shape} and {network.output_weights.shape}"
         )
     return network
 
 
-def as_patterns(arrangements: str | ArrayLike, n: int, name: str = "arrangements") -> BoolArray | None:
+def as_patterns(
+    arrangements: str | ArrayLike, n: int, name: str = "arrangements"
+) -> BoolArray | None:
     """Return None for "all", else the validated patterns, shape (P, n)."""
     if isinstance(arrangements, str):
         if arrangements != "all":
-            raise ValueError(f"{name}: expected 'all' or patterns of shape (P, {n}), got {arrangements!r}")
+            raise ValueError(
+                f"{name}: expected 'all' or patterns of shape (P, {n}), got {arrangements!r}"
+            )
         return None
     values = as_array(arrangements, name, shape=(None, n))
     if not np.all((values == 0.0) | (values == 1.0)):
@@ -429,8 +469,8 @@ class Reduction:
     excess
         Bound of the basis's norm minus one.
     lines, index, ratio
-        One row of ``data`` for every line that its rows span, shape (m, r), and ``data[i] = ratio[i] * lines[index[i]]`` up to
-        an error that is part of the remainder.
+        One row of ``data`` for every line that its rows span, shape (m, r), and ``data[i] =
+        ratio[i] * lines[index[i]]`` up to an error that is part of the remainder.
     """
 
     data: FloatArray
@@ -442,10 +482,11 @@ class Reduction:
     ratio: FloatArray
 
     def condense(self, v: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return V and l with ``h_v(u) = V @ relu(lines @ u) + l @ u``, by ``relu(-z) = relu(z) - z``.
+        """Return V and l with ``h_v(u) = V @ relu(lines @ u) + l @ u``, by ``relu(-z) = relu(z) -
+        z``.
 
-        A kink that is convex in one row and concave in another of the same line is one kink of their sum.
-        """
+        A kink that is convex in one row and concave in another of the same line is one kink of
+        their sum."""
         if len(self.lines) == len(v):
             return v, np.zeros(self.lines.shape[1])
         weight = v * np.abs(self.ratio)
@@ -468,7 +509,8 @@ class Reduction:
         return float((norm * (1.0 + self.excess) + self.loss(v)) * (1.0 + 4.0 * _EPS))
 
     def threshold(self, v: FloatArray, beta: float) -> float:
-        """Return what the reduced maximum must not exceed so that the full one is at most ``beta``."""
+        """Return what the reduced maximum must not exceed so that the full one is at most
+        ``beta``."""
         return float((beta - self.loss(v)) / (1.0 + self.excess) * (1.0 - 4.0 * _EPS))
 
 
@@ -485,10 +527,20 @@ def reduce_rows(X: FloatArray) -> Reduction:
         lengths = np.linalg.norm(X, axis=1) + np.linalg.norm(data, axis=1)
         # Computed differences plus the rounding of the product and of the norms.
         remainder = np.linalg.norm(X - data @ basis, axis=1) + 4.0 * (d + rank) * _EPS * lengths
-        excess = float(np.linalg.norm(basis @ basis.T - np.eye(rank))) + 4.0 * (d + rank) ** 2 * _EPS
+        excess = (
+            float(np.linalg.norm(basis @ basis.T - np.eye(rank))) + 4.0 * (d + rank) ** 2 * _EPS
+        )
     index, ratio, error = _group_lines(data)
     lines = np.ascontiguousarray(data[np.unique(index)])
-    return Reduction(data, basis, remainder + error, excess, lines, np.searchsorted(np.unique(index), index), ratio)
+    return Reduction(
+        data,
+        basis,
+        remainder + error,
+        excess,
+        lines,
+        np.searchsorted(np.unique(index), index),
+        ratio,
+    )
 
 
 def _group_lines(data: FloatArray) -> tuple[NDArray[np.intp], FloatArray, FloatArray]:
@@ -527,7 +579,8 @@ def _group_lines(data: FloatArray) -> tuple[NDArray[np.intp], FloatArray, FloatA
 
 @njit(cache=True)
 def ascend(X: FloatArray, v: FloatArray, u: FloatArray, max_iter: int) -> float:
-    """Improve a unit direction by steps towards the gradient's direction while ``h_v`` grows; return the value."""
+    """Improve a unit direction by steps towards the gradient's direction while ``h_v`` grows;
+    return the value."""
     n, d = X.shape
     g = np.zeros(d)
     h = np.empty(d)
@@ -578,7 +631,8 @@ def ascend(X: FloatArray, v: FloatArray, u: FloatArray, max_iter: int) -> float:
 def search_sphere(
     reduction: Reduction, v: FloatArray, sign: int, threshold: float, max_found: int, max_cones: int
 ) -> tuple[FloatArray, bool, int]:
-    """Return directions with ``sign h_v`` above the threshold (none if it was proved), whether the search ended, its cones."""
+    """Return directions with ``sign h_v`` above the threshold (none if it was proved), whether the
+    search ended, its cones."""
     weights, linear = reduction.condense(sign * v)
     m, d = reduction.lines.shape
     if d == 0 or not np.any(v):
@@ -586,7 +640,15 @@ def search_sphere(
     directions, values = np.empty((max_found, d)), np.empty(max_found)
     nothing = np.empty((0, d, d)), np.empty((0, d)), np.empty((0, m))
     found, cones, _, complete = cover(
-        reduction.lines, weights, linear, threshold, max_found, max_cones, directions, values, *nothing
+        reduction.lines,
+        weights,
+        linear,
+        threshold,
+        max_found,
+        max_cones,
+        directions,
+        values,
+        *nothing,
     )
     return directions[:found], complete == 1, cones
 
@@ -598,7 +660,8 @@ def rounding_slack(data: FloatArray, v: FloatArray, threshold: float) -> float:
 
 
 def simple_bound(X: FloatArray, v: FloatArray) -> float:
-    """Bound the dual norm by ``|X.T v| / 2 + sqrt(sum(v_+) |X.T diag(v_+) X|) / 2``, the larger of both signs.
+    """Bound the dual norm by ``|X.T v| / 2 + sqrt(sum(v_+) |X.T diag(v_+) X|) / 2``, the larger of
+    both signs.
 
     With ``relu(z) = (z + |z|) / 2`` the second part is Cauchy-Schwarz on the positive entries.
     """
@@ -606,7 +669,8 @@ def simple_bound(X: FloatArray, v: FloatArray) -> float:
     half = 0.5 * float(np.linalg.norm(X.T @ v))
     result = 0.0
     for w in (np.maximum(v, 0.0), np.maximum(-v, 0.0)):
-        # The trace-normalised rounding error of the Gram matrix is at most (n + d) eps times its trace.
+        # The trace-normalised rounding error of the Gram matrix is at most (n + d) eps times its
+        # trace.
         gram = X.T @ (w[:, None] * X)
         top = float(np.linalg.eigvalsh(gram)[-1]) + (n + d) * d * _EPS * float(np.trace(gram))
         result = max(result, half + 0.5 * float(np.sqrt(max(top, 0.0) * w.sum())))
@@ -619,7 +683,8 @@ def norm_over_sphere(reduction: Reduction, v: FloatArray, tol: float, max_cones:
     best, direction, sign = 0.0, np.zeros(d), 1
     exact = True
     if d > 0 and np.any(v):
-        # Rows, their opposites and coordinate axes as starts: a threshold far below the norm would waste the covering.
+        # Rows, their opposites and coordinate axes as starts: a threshold far below the norm would
+        # waste the covering.
         lengths = np.linalg.norm(data, axis=1)
         rows = data[lengths > 0.0] / lengths[lengths > 0.0, None]
         starts = np.vstack([rows, -rows, np.eye(d), -np.eye(d)])
@@ -635,7 +700,9 @@ def norm_over_sphere(reduction: Reduction, v: FloatArray, tol: float, max_cones:
         tol = max(tol, rounding_slack(data, v, best))
         for s in (1, -1):
             while True:
-                found, complete, _ = search_sphere(reduction, v, s, best * (1.0 + tol), 8, max_cones)
+                found, complete, _ = search_sphere(
+                    reduction, v, s, best * (1.0 + tol), 8, max_cones
+                )
                 for u in found:
                     value = ascend(data, s * v, u, 50)
                     if value > best:
@@ -663,10 +730,21 @@ class ConeSearch:
         self.nearest = np.empty((count, d))
 
     def __call__(self, v: FloatArray, sign: int, threshold: float) -> tuple[FloatArray, FloatArray]:
-        """Return upper bounds of the projections' norms, exact above the threshold, and the projections, shape (P, d)."""
+        """Return upper bounds of the projections' norms, exact above the threshold, and the
+        projections, shape (P, d)."""
         g = self.weights @ (sign * v[:, None] * self.X)
         values = np.empty(len(g))
-        project(self.X, self.norms, self.patterns, g, threshold, self.support[sign], self.multipliers[sign], self.nearest, values)
+        project(
+            self.X,
+            self.norms,
+            self.patterns,
+            g,
+            threshold,
+            self.support[sign],
+            self.multipliers[sign],
+            self.nearest,
+            values,
+        )
         return values, self.nearest
 
 
@@ -685,7 +763,9 @@ def norm_over_cones(X: FloatArray, v: FloatArray, patterns: BoolArray) -> DualNo
 def _cone_margin(X: FloatArray, v: FloatArray, search: ConeSearch) -> float:
     """Bound the rounding error of ``g + X.T (2D - I) lambda`` and its norm."""
     n, d = X.shape
-    largest = max(float(np.max(np.abs(m).sum(axis=1), initial=0.0)) for m in search.multipliers.values())
+    largest = max(
+        float(np.max(np.abs(m).sum(axis=1), initial=0.0)) for m in search.multipliers.values()
+    )
     total = float(np.abs(v) @ search.norms) + largest * float(search.norms.max(initial=0.0))
     return float(2.0 * (n + 2 * d + 4) * _EPS * total)
 
@@ -729,10 +809,14 @@ def _certificate(
     for k, v in enumerate(_columns(start).T):
         target = _columns(y)[:, k]
         point = project_skip(data, v, interior(loss, v, target)) if skip else v
-        columns.append(certificate_at(reduction, data, loss, patterns, point, target, beta, max_cones))
+        columns.append(
+            certificate_at(reduction, data, loss, patterns, point, target, beta, max_cones)
+        )
     dual = np.column_stack(columns).reshape(y.shape)
     objective = loss.value(network(X), y) + beta * network.penalty
-    return Certificate(X, y, beta, loss, bias, skip, patterns, network, dual, objective, loss.dual(dual, y))
+    return Certificate(
+        X, y, beta, loss, bias, skip, patterns, network, dual, objective, loss.dual(dual, y)
+    )
 
 
 def certificate_at(
@@ -746,18 +830,25 @@ def certificate_at(
     max_cones: int,
 ) -> FloatArray:
     """Return v scaled into the dual constraint."""
-    norm = norm_over_sphere(reduction, v, 1e-10, max_cones) if patterns is None else norm_over_cones(data, v, patterns)
+    norm = (
+        norm_over_sphere(reduction, v, 1e-10, max_cones)
+        if patterns is None
+        else norm_over_cones(data, v, patterns)
+    )
     return scale_dual(loss, v, y, beta, norm.value)
 
 
 def scale_dual(loss: Loss, v: FloatArray, y: FloatArray, beta: float, norm: float) -> FloatArray:
-    """Return the multiple of v with the best dual value among those whose dual norm is at most ``beta``."""
+    """Return the multiple of v with the best dual value among those whose dual norm is at most
+    ``beta``."""
     # Scaling rounds every entry; the slack covers it.
     largest = beta / norm * (1.0 - 1e-12) if norm > 0.0 else 1.0
     candidates = [largest] if largest <= 1.0 else [1.0, largest]
     values = [loss.dual(s * v, y) for s in candidates]
     best = candidates[int(np.argmax(values))]
-    search = minimize_scalar(lambda s: -loss.dual(s * v, y) if s > 0.0 else 0.0, bounds=(0.0, largest), method="bounded")
+    search = minimize_scalar(
+        lambda s: -loss.dual(s * v, y) if s > 0.0 else 0.0, bounds=(0.0, largest), method="bounded"
+    )
     if -search.fun > max(values):
         best = float(search.x)
     return best * v
@@ -782,13 +873,17 @@ def _verify(c: Certificate, max_cones: int) -> Verification:
         if not abs(float(value) - c.objective) <= _value_error(network, X, y, beta, loss):
             return Verification(False, Rejection.OBJECTIVE, float(value.upper()), nan)
         objective = _upper(value)
-        if (not c.bias and np.any(network.biases)) or (not c.skip and (np.any(network.linear) or np.any(network.offset))):
+        if (not c.bias and np.any(network.biases)) or (
+            not c.skip and (np.any(network.linear) or np.any(network.offset))
+        ):
             return Verification(False, Rejection.OBJECTIVE, objective, nan)
         bound = arb(0)
         n_cones = n_exact = 0
         for k in range(targets.shape[1]):
             v, t = duals[:, k], targets[:, k]
-            point, moved = _exact_dual(data, v, t, loss) if c.skip else (_rationals(v), np.zeros(len(v)))
+            point, moved = (
+                _exact_dual(data, v, t, loss) if c.skip else (_rationals(v), np.zeros(len(v)))
+            )
             if point is None or not _in_domain(loss, point, t):
                 return Verification(False, Rejection.DOMAIN, objective, nan)
             bound += loss.dual_ball([arb(p) for p in point], _balls(t))
@@ -838,7 +933,9 @@ def _outputs(network: Network, X: FloatArray) -> arb_mat:
         hidden = exact * _matrix(np.ascontiguousarray(network.weights.T))
         zero = arb(0)
         biases = _balls(network.biases)
-        rectified = arb_mat(n, m, [(hidden[i, j] + biases[j]).max(zero) for i in range(n) for j in range(m)])
+        rectified = arb_mat(
+            n, m, [(hidden[i, j] + biases[j]).max(zero) for i in range(n) for j in range(m)]
+        )
         result += rectified * _matrix(output)
     return result
 
@@ -859,7 +956,8 @@ def _value_error(network: Network, X: FloatArray, y: FloatArray, beta: float, lo
     n, d = X.shape
     unit = float(4.0 * (n + d + network.n_neurons + 10) * _EPS)
     magnitude = (
-        (np.abs(X) @ np.abs(network.weights).T + np.abs(network.biases)) @ np.abs(network.output_weights)
+        (np.abs(X) @ np.abs(network.weights).T + np.abs(network.biases))
+        @ np.abs(network.output_weights)
         + np.abs(X) @ np.abs(network.linear)
         + np.abs(network.offset)
         + np.abs(y)
@@ -872,7 +970,8 @@ def _value_error(network: Network, X: FloatArray, y: FloatArray, beta: float, lo
 
 
 def _dual_error(dual: FloatArray, y: FloatArray, loss: Loss) -> float:
-    """Bound the rounding error of the dual value: of terms at most |y v| + v^2 (squared) or of order one (bounded duals)."""
+    """Bound the rounding error of the dual value: of terms at most |y v| + v^2 (squared) or of
+    order one (bounded duals)."""
     size = np.abs(dual * y) + (1.0 if loss.bounded_dual else dual**2)
     return float(8.0 * (dual.size + 4) * _EPS * np.sum(size))
 
@@ -881,8 +980,11 @@ def _in_domain(loss: Loss, point: Sequence[fmpq], y: FloatArray) -> bool:
     return not loss.bounded_dual or all(0 <= p * int(t) <= 1 for p, t in zip(point, y, strict=True))
 
 
-def _exact_dual(data: FloatArray, v: FloatArray, y: FloatArray, loss: Loss) -> tuple[list[fmpq] | None, FloatArray]:
-    """Return the rational point nearest to v on its free entries with ``data.T @ point = 0``, and bounds of its change."""
+def _exact_dual(
+    data: FloatArray, v: FloatArray, y: FloatArray, loss: Loss
+) -> tuple[list[fmpq] | None, FloatArray]:
+    """Return the rational point nearest to v on its free entries with ``data.T @ point = 0``, and
+    bounds of its change."""
     n, d = data.shape
     free = np.flatnonzero(interior(loss, v, y))
     exact = fmpq_mat(n, d, [q for row in data for q in _rationals(row)])
@@ -914,8 +1016,11 @@ def _exact_dual(data: FloatArray, v: FloatArray, y: FloatArray, loss: Loss) -> t
     return point, moved
 
 
-def _prove_sphere(data: FloatArray, v: FloatArray, beta: float, moved: FloatArray, max_cones: int) -> tuple[bool, int, int]:
-    """Prove the dual constraint for both signs; return success, the cones used and the leaves confirmed exactly."""
+def _prove_sphere(
+    data: FloatArray, v: FloatArray, beta: float, moved: FloatArray, max_cones: int
+) -> tuple[bool, int, int]:
+    """Prove the dual constraint for both signs; return success, the cones used and the leaves
+    confirmed exactly."""
     n = data.shape[0]
     reduction = reduce_rows(data)
     change = float(moved @ np.linalg.norm(data, axis=1)) * (1.0 + 2.0 * n * _EPS)
@@ -929,16 +1034,31 @@ def _prove_sphere(data: FloatArray, v: FloatArray, beta: float, moved: FloatArra
     m, keep = len(reduction.lines), 256
     for sign in (1.0, -1.0):
         point, linear = reduction.condense(sign * v)
-        rays, weights, multipliers = np.empty((keep, d, d)), np.empty((keep, d)), np.empty((keep, m))
+        rays, weights, multipliers = (
+            np.empty((keep, d, d)),
+            np.empty((keep, d)),
+            np.empty((keep, m)),
+        )
         nowhere = np.empty((1, d)), np.empty(1)
         found, used, tight, complete = cover(
-            reduction.lines, point, linear, threshold, 1, max_cones, *nowhere, rays, weights, multipliers
+            reduction.lines,
+            point,
+            linear,
+            threshold,
+            1,
+            max_cones,
+            *nowhere,
+            rays,
+            weights,
+            multipliers,
         )
         cones += used
         if found or not complete:
             return False, cones, exact
         for k in range(min(tight, keep)):
-            if not _leaf_holds(reduction.lines, point, linear, threshold, rays[k], weights[k], multipliers[k]):
+            if not _leaf_holds(
+                reduction.lines, point, linear, threshold, rays[k], weights[k], multipliers[k]
+            ):
                 return False, cones, exact
             exact += 1
     return True, cones, exact
@@ -955,10 +1075,17 @@ def _leaf_holds(
 ) -> bool:
     """Check the inequalities of one cone in rational arithmetic."""
     n, d = data.shape
-    w, point, slope, bound = _rationals(weights), _rationals(v), _rationals(linear), fmpq(*float(threshold).as_integer_ratio())
+    w, point, slope, bound = (
+        _rationals(weights),
+        _rationals(v),
+        _rationals(linear),
+        fmpq(*float(threshold).as_integer_ratio()),
+    )
     if sum((a * a for a in w), fmpq(0)) > bound * bound:
         return False
-    slopes = [None if v[i] > 0.0 else q for i, q in enumerate(_rationals(np.maximum(multipliers, 0.0)))]
+    slopes = [
+        None if v[i] > 0.0 else q for i, q in enumerate(_rationals(np.maximum(multipliers, 0.0)))
+    ]
     if any(s is not None and not 0 <= s <= 1 for s in slopes):
         return False
     left = fmpq_mat(n, d, [q for row in data for q in _rationals(row)]) * fmpq_mat(
@@ -978,13 +1105,18 @@ def _leaf_holds(
     return True
 
 
-def _prove_cones(data: FloatArray, v: FloatArray, beta: float, moved: FloatArray, patterns: BoolArray) -> tuple[bool, int, int]:
-    """Prove the constraint on the cones of the patterns by their multipliers; nearly tight ones in rational arithmetic."""
+def _prove_cones(
+    data: FloatArray, v: FloatArray, beta: float, moved: FloatArray, patterns: BoolArray
+) -> tuple[bool, int, int]:
+    """Prove the constraint on the cones of the patterns by their multipliers; nearly tight ones in
+    rational arithmetic."""
     n, d = data.shape
     search = ConeSearch(data, patterns)
     exact = 0
     point = _rationals(v)
-    limit = fmpq(*float(beta - float(moved @ search.norms) * (1.0 + 2.0 * n * _EPS)).as_integer_ratio())
+    limit = fmpq(
+        *float(beta - float(moved @ search.norms) * (1.0 + 2.0 * n * _EPS)).as_integer_ratio()
+    )
     rational: fmpq_mat | None = None
     for sign in (1, -1):
         values, _ = search(v, sign, 0.0)
@@ -993,7 +1125,9 @@ def _prove_cones(data: FloatArray, v: FloatArray, beta: float, moved: FloatArray
             if rational is None:
                 rational = fmpq_mat(d, n, [q for row in data.T for q in _rationals(row)])
             total = [sign * q if on else fmpq(0) for q, on in zip(point, patterns[p], strict=True)]
-            for i, lam in zip(search.support[sign][p], _rationals(search.multipliers[sign][p]), strict=True):
+            for i, lam in zip(
+                search.support[sign][p], _rationals(search.multipliers[sign][p]), strict=True
+            ):
                 if i >= 0:
                     if lam < 0:
                         return False, len(values), exact
@@ -1011,7 +1145,8 @@ def _in_cones(network: Network, data: FloatArray, bias: bool, patterns: BoolArra
     scale = np.linalg.norm(data, axis=1)
     for u in first:
         z = data @ u
-        # Projections onto a face and mapping back to weights leave errors of a few hundred units in the last place.
+        # Projections onto a face and mapping back to weights leave errors of a few hundred units in
+        # the last place.
         small = 1e3 * (data.shape[1] + 1) * _EPS * scale * np.linalg.norm(u)
         wrong = (z[None, :] > small) & ~patterns | (z[None, :] < -small) & patterns
         if np.all(wrong.any(axis=1)):

@@ -1,20 +1,18 @@
 r"""Gated ReLU networks: the group lasso left when the cone constraints are dropped.
 
-With fixed gates :math:`D_i=\mathrm{diag}(1[Xg_i\ge0])` a gated network is :math:`f(x)=\sum_i1[x^\top g_i\ge0]\,x^\top
-w_i`, and
+With fixed gates :math:`D_i=\mathrm{diag}(1[Xg_i\ge0])` a gated network is
+:math:`f(x)=\sum_i1[x^\top g_i\ge0]\,x^\top w_i`, and
 
 .. math:: \min_w\;L\Big(\sum_iD_iXw_i\Big)+\beta\sum_i\|w_i\|
 
-is the convex program of ReLU training without :math:`(2D_i-I)Xw_i\ge0`, so over the same patterns its value is a
-lower bound of that of
-training. The dual constraint is :math:`\max_i\|X^\top D_iv\|\le\beta`.
+is the convex program of ReLU training without :math:`(2D_i-I)Xw_i\ge0`, so over the same patterns
+its value is a lower bound of that of training. The dual constraint is :math:`\max_i\|X^\top
+D_iv\|\le\beta`.
 
 The features :math:`D_iX` are never formed: with the gates as a 0-1 matrix, outputs are row sums of
 :math:`D\circ(XW^\top)` and all
-gradients are :math:`(D\,\mathrm{diag}(v))X`. Block coordinate descent on a working set finds the support; Newton
-steps on it, by
-preconditioned conjugate gradients, give the accuracy.
-"""
+gradients are :math:`(D\,\mathrm{diag}(v))X`. Block coordinate descent on a working set finds the
+support; Newton steps on it, by preconditioned conjugate gradients, give the accuracy."""
 
 import warnings
 from dataclasses import dataclass
@@ -40,7 +38,10 @@ class GatedStatus(Enum):
     """Why training ended."""
 
     CERTIFIED = "globally optimal: the relative duality gap is at most tol"
-    ROUNDS = "stopped after max_rounds rounds with a relative gap above tol; raise max_rounds, or tol is too small for float64"
+    ROUNDS = (
+        "stopped after max_rounds rounds with a relative gap above tol; raise "
+        "max_rounds, or tol is too small for float64"
+    )
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class GatedResult:
         return relative_gap(self.objective, self.dual_objective)
 
     def predict(self, X: ArrayLike, gates: ArrayLike) -> FloatArray:
-        """Return the outputs on data of shape (n, d) with the gates' patterns on them, shape (P, n)."""
+        """Return the outputs on data of shape (n, d) with the gates' patterns on them, shape (P,
+        n)."""
         X = as_array(X, "X", shape=(None, self.weights.shape[1]))
         gates = as_array(gates, "gates", shape=(self.weights.shape[0], X.shape[0]))
         return _output(X, gates, self.weights)
@@ -120,13 +122,13 @@ def train_gated(
     Raises
     ------
     ValueError
-        For malformed data or gates, a non-positive ``beta``, several outputs, or a loss that is not smooth.
+        For malformed data or gates, a non-positive ``beta``, several outputs, or a loss that is not
+        smooth.
 
     Notes
     -----
-    The relaxation is the control of bai2022-efficient, Section 2: without the cone constraints the value falls below
-    that of training.
-    """
+    The relaxation is the control of bai2022-efficient, Section 2: without the cone constraints the
+    value falls below that of training."""
     X, y, beta, loss = as_problem(X, y, beta, loss)
     if y.ndim != 1:
         raise ValueError(f"y: expected shape ({X.shape[0]},), got {y.shape}")
@@ -174,11 +176,16 @@ class _Solver:
             v = -loss.gradient(f, y)
             norms = np.linalg.norm(self.gates @ (v[:, None] * X), axis=1)
             # The products are rounded.
-            bound = float(norms.max()) + 2.0 * float(np.abs(v) @ self.lengths) * (X.shape[0] + X.shape[1] + 4) * _EPS
+            bound = (
+                float(norms.max())
+                + 2.0 * float(np.abs(v) @ self.lengths) * (X.shape[0] + X.shape[1] + 4) * _EPS
+            )
             point = scale_dual(loss, v, y, beta, bound)
             if loss.dual(point, y) > lower:
                 lower, dual = loss.dual(point, y), point
-                dual_norm = min(bound * float(np.abs(point).max() / max(np.abs(v).max(), 1e-300)), beta)
+                dual_norm = min(
+                    bound * float(np.abs(point).max() / max(np.abs(v).max(), 1e-300)), beta
+                )
             objective = loss.value(f, y) + beta * float(np.linalg.norm(self.weights, axis=1).sum())
             history.append(relative_gap(objective, lower, floor))
             if history[-1] <= tol:
@@ -189,14 +196,18 @@ class _Solver:
             working = np.union1d(support, order[norms[order] > beta])
             self.descend(working, f, max(0.1 * history[-1], 1e-12))
         if status is not GatedStatus.CERTIFIED:
-            warnings.warn(f"relative gap {history[-1]:.1e}: {status.value}", RuntimeWarning, stacklevel=3)
+            warnings.warn(
+                f"relative gap {history[-1]:.1e}: {status.value}", RuntimeWarning, stacklevel=3
+            )
         return GatedResult(objective, lower, self.weights, dual, dual_norm, tuple(history), status)
 
     def grams(self, working: NDArray[np.intp]) -> FloatArray:
         """Return X.T D_i X for the blocks of the working set, each computed once."""
         d = self.X.shape[1]
         new = [int(i) for i in working if int(i) not in self.known]
-        self.known.update(zip(new, (self.gates[new] @ self.products).reshape(-1, d, d), strict=True))
+        self.known.update(
+            zip(new, (self.gates[new] @ self.products).reshape(-1, d, d), strict=True)
+        )
         return np.array([self.known[int(i)] for i in working])
 
     def descend(self, working: NDArray[np.intp], f: FloatArray, accuracy: float) -> None:
@@ -208,11 +219,18 @@ class _Solver:
         for _ in range(50):
             gradient, curvature = loss.gradient(f, y), loss.curvature(f, y)
             curvature = np.maximum(curvature, 1e-6 * loss.curvature_bound)
-            trial, g = _weighted_group_lasso(X, patterns, grams, curvature * f - gradient, curvature, beta, blocks, f, accuracy)
-            change = beta * (np.linalg.norm(trial, axis=1).sum() - np.linalg.norm(blocks, axis=1).sum())
+            trial, g = _weighted_group_lasso(
+                X, patterns, grams, curvature * f - gradient, curvature, beta, blocks, f, accuracy
+            )
+            change = beta * (
+                np.linalg.norm(trial, axis=1).sum() - np.linalg.norm(blocks, axis=1).sum()
+            )
             predicted = -(float(gradient @ (g - f)) + change)
             value, step = loss.value(f, y), 1.0
-            while loss.value(f + step * (g - f), y) + step * change > value - 1e-4 * step * predicted and step > 1e-6:
+            while (
+                loss.value(f + step * (g - f), y) + step * change > value - 1e-4 * step * predicted
+                and step > 1e-6
+            ):
                 step *= 0.5
             blocks = blocks + step * (trial - blocks)
             f = f + step * (g - f)
@@ -232,7 +250,8 @@ def _weighted_group_lasso(
     f: FloatArray,
     accuracy: float,
 ) -> tuple[FloatArray, FloatArray]:
-    """Minimise ``sum(kappa f^2) / 2 - b @ f + beta sum |w_i|``; return the blocks and the output."""
+    """Minimise ``sum(kappa f^2) / 2 - b @ f + beta sum |w_i|``; return the blocks and the
+    output."""
     blocks = start.copy()
     v = b - kappa * f
     lipschitz = np.maximum(np.linalg.eigvalsh(grams)[:, -1] * kappa.max(), 1e-300)
@@ -249,7 +268,9 @@ def _weighted_group_lasso(
         gradient = beta * unit - chosen @ (v[:, None] * X)
         if float(np.linalg.norm(gradient, axis=1).max()) <= accuracy * beta:
             break
-        direction = _newton_direction(Xt, chosen, grams[active], kappa, beta, unit, lengths, gradient)
+        direction = _newton_direction(
+            Xt, chosen, grams[active], kappa, beta, unit, lengths, gradient
+        )
         s = np.einsum("nk,kn->n", X @ direction.T, chosen)
         step = _exact_step(v, kappa, s, beta, w, direction)
         blocks[active] = w + step * direction
@@ -268,10 +289,13 @@ def _newton_direction(
     lengths: FloatArray,
     gradient: FloatArray,
 ) -> FloatArray:
-    """Solve the Newton system on the support by conjugate gradients, preconditioned with its diagonal blocks."""
+    """Solve the Newton system on the support by conjugate gradients, preconditioned with its
+    diagonal blocks."""
     d = Xt.shape[0]
     bend = beta / lengths
-    block = kappa.mean() * grams + bend[:, :, None] * (np.eye(d) - unit[:, :, None] * unit[:, None, :])
+    block = kappa.mean() * grams + bend[:, :, None] * (
+        np.eye(d) - unit[:, :, None] * unit[:, None, :]
+    )
     # The ridge keeps the preconditioner definite where rows are few.
     trace = np.trace(block, axis1=1, axis2=2)
     inverse = np.linalg.inv(block + 1e-10 * trace[:, None, None] * np.eye(d))
@@ -347,10 +371,19 @@ def _conjugate_gradients(
                 r[i, a] -= step * q[i, a]
 
 
-def _exact_step(v: FloatArray, kappa: FloatArray, s: FloatArray, beta: float, w: FloatArray, direction: FloatArray) -> float:
+def _exact_step(
+    v: FloatArray,
+    kappa: FloatArray,
+    s: FloatArray,
+    beta: float,
+    w: FloatArray,
+    direction: FloatArray,
+) -> float:
     """Minimise the convex function of one variable along the direction, over [0, 1]."""
     linear, quadratic = -float(v @ s), float(s @ (kappa * s))
-    ww, wd, dd = (np.einsum("kd,kd->k", a, b) for a, b in ((w, w), (w, direction), (direction, direction)))
+    ww, wd, dd = (
+        np.einsum("kd,kd->k", a, b) for a, b in ((w, w), (w, direction), (direction, direction))
+    )
 
     def slope(t: float) -> float:
         length = np.sqrt(np.maximum(ww + t * (2.0 * wd + t * dd), 1e-300))
@@ -373,7 +406,8 @@ def _coordinate_descent(
     sweeps: int,
     accuracy: float,
 ) -> None:
-    """Proximal steps block by block, ``v = b - kappa f`` kept up to date, until a sweep moves no block by much."""
+    """Proximal steps block by block, ``v = b - kappa f`` kept up to date, until a sweep moves no
+    block by much."""
     d, n = Xt.shape
     X = Xt.T
     masked = np.empty(n)

@@ -1,18 +1,20 @@
 r"""Pruning trained ReLU layers by convex programs.
 
-A trained layer maps samples X (P x N) to ``Y = relu(X W)``. It is replaced by the matrix of least entrywise l1 norm that
-reproduces Y:
+A trained layer maps samples X (P x N) to ``Y = relu(X W)``. It is replaced by the matrix of least
+entrywise l1 norm that reproduces Y:
 
-    min ||U||_1   subject to   ||(X U - Y)_on||_F <= eps,   (X U)_off <= 0,      on = {Y > 0}, off = {Y = 0},
+    min ||U||_1   subject to   ||(X U - Y)_on||_F <= eps,   (X U)_off <= 0,      on = {Y > 0}, off =
+    {Y = 0},
 
-which gives ``||relu(X U) - Y||_F <= eps``. If all layers of a network are pruned this way in parallel, errors propagate as
-``sum_l eps_l prod_{k > l} ||U_k||_2``, at most ``sum_l eps_l`` for layers of l1 norm at most 1.
+which gives ``||relu(X U) - Y||_F <= eps``. If all layers of a network are pruned this way in
+parallel, errors propagate as ``sum_l eps_l prod_{k > l} ||U_k||_2``, at most ``sum_l eps_l`` for
+layers of l1 norm at most 1.
 
-For ``eps = 0`` a neuron w is recovered from generic samples exactly when basis pursuit recovers it from its active samples
-alone: the inactive inequalities are strict at w. With Gaussian inputs the active rows have the kernel of a Gaussian matrix with
-Bin(P, 1/2) rows, so that recovery sets in at twice the statistical dimension of the descent cone of the l1 norm. Net-Trim:
-aghasi2018-fast; the paper's text was not consulted, and the sharpened forms are derived here.
-"""
+For ``eps = 0`` a neuron w is recovered from generic samples exactly when basis pursuit recovers it
+from its active samples alone: the inactive inequalities are strict at w. With Gaussian inputs the
+active rows have the kernel of a Gaussian matrix with Bin(P, 1/2) rows, so that recovery sets in at
+twice the statistical dimension of the descent cone of the l1 norm. Net-Trim: aghasi2018-fast; the
+paper's text was not consulted, and the sharpened forms are derived here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +53,10 @@ class PruningStatus(Enum):
     """How the pruning of a layer ended."""
 
     SOLVED = "solved: relative duality gap and constraint violation are within tol"
-    MAX_ITER = "stopped after max_iter iterations above tol; raise max_iter, or eps is too small for this method"
+    MAX_ITER = (
+        "stopped after max_iter iterations above tol; raise max_iter, or eps is too "
+        "small for this method"
+    )
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,8 @@ class PrunedLayer:
 
     @property
     def relative_gap(self) -> float:
-        """``(objective - dual_objective) / objective``; slightly negative where the constraints are slightly violated."""
+        """``(objective - dual_objective) / objective``; slightly negative where the constraints are
+        slightly violated."""
         return (self.objective - self.dual_objective) / self.objective if self.objective else 0.0
 
     @property
@@ -97,14 +103,16 @@ class PrunedLayer:
 
 @dataclass(frozen=True)
 class PrunedNetwork:
-    """A network all of whose layers were pruned in parallel, each against its own trained inputs and outputs.
+    """A network all of whose layers were pruned in parallel, each against its own trained inputs
+    and outputs.
 
     Attributes
     ----------
     layers
         The pruned layers.
     errors
-        (L,) distance of the outputs of every layer of the pruned network from those of the trained one.
+        (L,) distance of the outputs of every layer of the pruned network from those of the trained
+        one.
     """
 
     layers: tuple[PrunedLayer, ...]
@@ -117,18 +125,27 @@ class PrunedNetwork:
 
     @cached_property
     def bounds(self) -> FloatArray:
-        """(L,) bounds of ``errors`` by :func:`error_propagation_bound` from the layers' own output errors."""
+        """(L,) bounds of ``errors`` by :func:`error_propagation_bound` from the layers' own output
+        errors."""
         return error_propagation_bound(self.weights, [layer.output_error for layer in self.layers])
 
 
 def prune_layer(
-    X: ArrayLike, W: ArrayLike, eps: float, *, tol: float = 1e-5, max_iter: int = 20000, check_every: int = 25
+    X: ArrayLike,
+    W: ArrayLike,
+    eps: float,
+    *,
+    tol: float = 1e-5,
+    max_iter: int = 20000,
+    check_every: int = 25,
 ) -> PrunedLayer:
-    r"""Prune one trained layer (the Net-Trim program) by the alternating direction method of multipliers.
+    r"""Prune one trained layer (the Net-Trim program) by the alternating direction method of
+    multipliers.
 
-    Splits ``U`` (soft threshold) and ``Z = X U`` (projection on a ball and an orthant) off a least-squares step with a factor
-    computed once. The dual value of a multiplier ``Lambda``, non-positive off the support of Y and scaled to ``||X^T
-    Lambda||_inf <= 1``, is ``<Lambda, Y> - eps ||Lambda_on||_F``.
+    Splits ``U`` (soft threshold) and ``Z = X U`` (projection on a ball and an orthant) off a
+    least-squares step with a factor computed once. The dual value of a multiplier ``Lambda``,
+    non-positive off the support of Y and scaled to ``||X^T Lambda||_inf <= 1``, is ``<Lambda, Y> -
+    eps ||Lambda_on||_F``.
 
     Parameters
     ----------
@@ -171,7 +188,8 @@ def prune_layer(
     if size <= eps:
         zero = np.zeros_like(W)
         return PrunedLayer(zero, 0.0, 0.0, size, 0.0, 0, PruningStatus.SOLVED)
-    # Measured: ten times the weight that makes the two splits equal in spectral norm halves or quarters the iterations.
+    # Measured: ten times the weight that makes the two splits equal in spectral norm halves or
+    # quarters the iterations.
     scale = 10 / float(np.linalg.norm(X, 2))
     inputs: FloatArray = scale * X
     target: FloatArray = scale * Y
@@ -196,7 +214,9 @@ def prune_layer(
         if iteration % check_every and iteration < max_iter:
             continue
         product = inputs @ U
-        violation = float(np.linalg.norm(product - _project(product, target, on, radius))) / (scale * size)
+        violation = float(np.linalg.norm(product - _project(product, target, on, radius))) / (
+            scale * size
+        )
         objective = float(np.abs(U).sum())
         dual_objective = _dual_value(-penalty * scale * dual_Z, X, Y, on, eps)
         if violation <= tol and abs(objective - dual_objective) <= tol * objective:
@@ -216,7 +236,8 @@ def prune_layer(
 
 
 def recover_neuron(X: ArrayLike, w: ArrayLike) -> FloatArray:
-    """Return the vector of least l1 norm that gives the same ReLU outputs as ``w`` on all samples (``eps = 0``).
+    """Return the vector of least l1 norm that gives the same ReLU outputs as ``w`` on all samples
+    (``eps = 0``).
 
     Parameters
     ----------
@@ -243,7 +264,8 @@ def recover_neuron(X: ArrayLike, w: ArrayLike) -> FloatArray:
 
 
 def recover_neurons(X: ArrayLike, W: ArrayLike) -> FloatArray:
-    """Return :func:`recover_neuron` of many neurons, each on samples of its own, by one linear program: it is separable.
+    """Return :func:`recover_neuron` of many neurons, each on samples of its own, by one linear
+    program: it is separable.
 
     Parameters
     ----------
@@ -271,7 +293,10 @@ def recover_neurons(X: ArrayLike, W: ArrayLike) -> FloatArray:
     def rows(chosen: NDArray[np.bool_]) -> Any:
         neuron = np.nonzero(chosen)[0]
         places = neuron[:, None] * N + np.arange(N)
-        return csr_array((X[chosen].ravel(), places.ravel(), np.arange(0, places.size + 1, N)), shape=(neuron.size, T * N))
+        return csr_array(
+            (X[chosen].ravel(), places.ravel(), np.arange(0, places.size + 1, N)),
+            shape=(neuron.size, T * N),
+        )
 
     return _least_l1(rows(on), outputs[on], rows(~on)).reshape(T, N)
 
@@ -297,10 +322,11 @@ def basis_pursuit(A: ArrayLike, b: ArrayLike) -> FloatArray:
 
 
 def statistical_dimension(n_inputs: int, sparsity: int) -> float:
-    r"""Return the (asymptotic) statistical dimension of the descent cone of the l1 norm at a sparse vector.
+    r"""Return the (asymptotic) statistical dimension of the descent cone of the l1 norm at a sparse
+    vector.
 
-    ``min_t s (1 + t^2) + (N - s) E (|g| - t)_+^2`` for standard normal g; basis pursuit with Gaussian measurements succeeds
-    from about this many on.
+    ``min_t s (1 + t^2) + (N - s) E (|g| - t)_+^2`` for standard normal g; basis pursuit with
+    Gaussian measurements succeeds from about this many on.
 
     Parameters
     ----------
@@ -316,9 +342,9 @@ def statistical_dimension(n_inputs: int, sparsity: int) -> float:
 
     Notes
     -----
-    The minimum over multiples of the subdifferential exceeds the true statistical dimension by at most ``2 sqrt(N / s)``
-    (Amelunxen, Lotz, McCoy and Tropp). Its stationarity condition ``s t = (N - s) E (|g| - t)_+`` is solved by bracketing.
-    """
+    The minimum over multiples of the subdifferential exceeds the true statistical dimension by at
+    most ``2 sqrt(N / s)`` (Amelunxen, Lotz, McCoy and Tropp). Its stationarity condition ``s t = (N
+    - s) E (|g| - t)_+`` is solved by bracketing."""
     n_inputs = as_count(n_inputs, "n_inputs")
     sparsity = as_count(sparsity, "sparsity", maximum=n_inputs)
     rest = n_inputs - sparsity
@@ -333,12 +359,14 @@ def statistical_dimension(n_inputs: int, sparsity: int) -> float:
 
 
 def mixed_recovery_probability(recovery: ArrayLike) -> float:
-    r"""Return ``E p(m)`` for ``m ~ Bin(P, 1/2)``: the law of neuron recovery from P Gaussian samples.
+    r"""Return ``E p(m)`` for ``m ~ Bin(P, 1/2)``: the law of neuron recovery from P Gaussian
+    samples.
 
     Parameters
     ----------
     recovery
-        (P + 1,) probabilities that basis pursuit recovers the neuron from ``m = 0, ..., P`` Gaussian measurements.
+        (P + 1,) probabilities that basis pursuit recovers the neuron from ``m = 0, ..., P``
+        Gaussian measurements.
 
     Raises
     ------
@@ -347,9 +375,9 @@ def mixed_recovery_probability(recovery: ArrayLike) -> float:
 
     Notes
     -----
-    Derived: given that m samples are active, their rows span a space with the law of m Gaussian rows, since flipping the sign
-    of a row restores the symmetry that conditioning on activity broke.
-    """
+    Derived: given that m samples are active, their rows span a space with the law of m Gaussian
+    rows, since flipping the sign of a row restores the symmetry that conditioning on activity
+    broke."""
     recovery = as_array(recovery, "recovery", ndim=1, nonnegative=True)
     if recovery.max() > 1:
         raise ValueError(f"recovery: expected probabilities, got {recovery.max()}")
@@ -382,9 +410,15 @@ def layer_outputs(X: ArrayLike, weights: Sequence[ArrayLike]) -> tuple[FloatArra
 
 
 def prune_network(
-    X: ArrayLike, weights: Sequence[ArrayLike], eps: Sequence[float], *, tol: float = 1e-5, max_iter: int = 20000
+    X: ArrayLike,
+    weights: Sequence[ArrayLike],
+    eps: Sequence[float],
+    *,
+    tol: float = 1e-5,
+    max_iter: int = 20000,
 ) -> PrunedNetwork:
-    """Prune all layers of a ReLU network in parallel, each on the inputs and outputs of the trained network.
+    """Prune all layers of a ReLU network in parallel, each on the inputs and outputs of the trained
+    network.
 
     Parameters
     ----------
@@ -415,7 +449,8 @@ def prune_network(
     trained = layer_outputs(X, layers)
     inputs = (X, *trained[:-1])
     pruned = tuple(
-        prune_layer(hidden, W, float(e), tol=tol, max_iter=max_iter) for hidden, W, e in zip(inputs, layers, allowed, strict=True)
+        prune_layer(hidden, W, float(e), tol=tol, max_iter=max_iter)
+        for hidden, W, e in zip(inputs, layers, allowed, strict=True)
     )
     outputs = layer_outputs(X, [layer.weights for layer in pruned])
     errors = np.array([np.linalg.norm(a - b) for a, b in zip(outputs, trained, strict=True)])
@@ -423,7 +458,8 @@ def prune_network(
 
 
 def error_propagation_bound(weights: Sequence[ArrayLike], layer_errors: ArrayLike) -> FloatArray:
-    r"""Return the (L,) bounds ``e_l <= sum_{k <= l} eps_k prod_{k < j <= l} ||U_j||_2`` of the errors after each pruned layer.
+    r"""Return the (L,) bounds ``e_l <= sum_{k <= l} eps_k prod_{k < j <= l} ||U_j||_2`` of the
+    errors after each pruned layer.
 
     Parameters
     ----------
@@ -439,9 +475,8 @@ def error_propagation_bound(weights: Sequence[ArrayLike], layer_errors: ArrayLik
 
     Notes
     -----
-    aghasi2018-fast states ``sum eps_l`` for layers of entrywise l1 norm at most 1; the product form follows from the ReLU being
-    1-Lipschitz.
-    """
+    aghasi2018-fast states ``sum eps_l`` for layers of entrywise l1 norm at most 1; the product form
+    follows from the ReLU being 1-Lipschitz."""
     layers = _as_layers(weights, None)
     errors = as_array(layer_errors, "layer_errors", shape=(len(layers),), nonnegative=True)
     bounds = np.empty(len(layers))
@@ -453,7 +488,8 @@ def error_propagation_bound(weights: Sequence[ArrayLike], layer_errors: ArrayLik
 
 
 def normalize_layers(weights: Sequence[ArrayLike]) -> tuple[FloatArray, ...]:
-    """Divide every layer by its entrywise l1 norm, which rescales the outputs of a ReLU network by a positive factor.
+    """Divide every layer by its entrywise l1 norm, which rescales the outputs of a ReLU network by
+    a positive factor.
 
     Parameters
     ----------
@@ -474,7 +510,9 @@ def normalize_layers(weights: Sequence[ArrayLike]) -> tuple[FloatArray, ...]:
 
 def _as_layers(weights: Sequence[ArrayLike], width: int | None) -> tuple[FloatArray, ...]:
     if not isinstance(weights, list | tuple) or not weights:
-        raise ValueError(f"weights: expected a non-empty sequence of matrices, got {type(weights).__name__}")
+        raise ValueError(
+            f"weights: expected a non-empty sequence of matrices, got {type(weights).__name__}"
+        )
     layers = []
     for index, W in enumerate(weights):
         layers.append(as_array(W, f"weights[{index}]", shape=(width, None)))
@@ -483,7 +521,8 @@ def _as_layers(weights: Sequence[ArrayLike], width: int | None) -> tuple[FloatAr
 
 
 def _project(Z: FloatArray, Y: FloatArray, on: NDArray[np.bool_], radius: float) -> FloatArray:
-    """Project on the outputs within ``radius`` of Y where it is active, and non-positive elsewhere."""
+    """Project on the outputs within ``radius`` of Y where it is active, and non-positive
+    elsewhere."""
     deviation = np.where(on, Z - Y, 0)
     length = float(np.linalg.norm(deviation))
     if length > radius:
@@ -496,17 +535,27 @@ def _length(*parts: FloatArray) -> float:
     return float(np.sqrt(sum(np.vdot(part, part) for part in parts)))
 
 
-def _dual_value(multiplier: FloatArray, X: FloatArray, Y: FloatArray, on: NDArray[np.bool_], eps: float) -> float:
+def _dual_value(
+    multiplier: FloatArray, X: FloatArray, Y: FloatArray, on: NDArray[np.bool_], eps: float
+) -> float:
     feasible = np.where(on, multiplier, np.minimum(multiplier, 0))
     value = float(np.sum(feasible * Y)) - eps * float(np.linalg.norm(feasible[on]))
     return max(0.0, value / max(1.0, float(np.abs(X.T @ feasible).max())))
 
 
 def _least_l1(A: Any, b: FloatArray, C: Any) -> FloatArray:
-    """Minimize ``||u||_1`` subject to ``A u = b`` and ``C u <= 0``, both matrices dense or both sparse."""
+    """Minimize ``||u||_1`` subject to ``A u = b`` and ``C u <= 0``, both matrices dense or both
+    sparse."""
     n = A.shape[1]
     join = hstack if issparse(A) else np.hstack
-    solution = linprog(np.ones(2 * n), A_ub=join([C, -C]), b_ub=np.zeros(C.shape[0]), A_eq=join([A, -A]), b_eq=b, method="highs")
+    solution = linprog(
+        np.ones(2 * n),
+        A_ub=join([C, -C]),
+        b_ub=np.zeros(C.shape[0]),
+        A_eq=join([A, -A]),
+        b_eq=b,
+        method="highs",
+    )
     if solution.x is None:
         raise ValueError(f"b: expected a vector in the range of A, got none ({solution.message})")
     u: FloatArray = solution.x[:n] - solution.x[n:]

@@ -2,14 +2,13 @@ r"""Convex losses for exact ReLU training, each with its Fenchel dual.
 
 A loss is :math:`L(f)=\sum_i\ell(f_i,y_i)`. The convex dual of training is
 
-.. math:: \max_v\;-\sum_i\ell^*(-v_i,y_i)\quad\text{subject to}\quad\max_{\|u\|\le1}|v^\top(Xu)_+|\le\beta,
+.. math:: \max_v\;-\sum_i\ell^*(-v_i,y_i)\quad\text{subject
+to}\quad\max_{\|u\|\le1}|v^\top(Xu)_+|\le\beta,
 
-and :math:`v=-L'(f)` at an optimum. A loss object supplies values, derivatives and the dual, the last two also in ball
-arithmetic for
-certificates; the solvers know nothing else about it. A loss without a second derivative supplies its proximal map
-instead and is
-trained through its Moreau envelope.
-"""
+and :math:`v=-L'(f)` at an optimum. A loss object supplies values, derivatives and the dual, the
+last two also in ball arithmetic for certificates; the solvers know nothing else about it. A loss
+without a second derivative supplies its proximal map instead and is trained through its Moreau
+envelope."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -27,7 +26,7 @@ class Loss(ABC):
 
     name: ClassVar[str]
     smooth: ClassVar[bool] = True
-    #: Largest second derivative; for a loss that is not smooth, the one of the Moreau envelope that training uses.
+    #: Largest second derivative; of the Moreau envelope that training uses, if not smooth.
     curvature_bound: ClassVar[float] = 1.0
     #: Whether the dual is confined to 0 <= y_i v_i <= 1.
     bounded_dual: ClassVar[bool] = True
@@ -35,7 +34,10 @@ class Loss(ABC):
     def check_labels(self, y: FloatArray) -> None:
         """Raise ``ValueError`` where the labels do not belong to the loss."""
         if not np.all(np.abs(y) == 1.0):
-            raise ValueError(f"y: expected labels -1 and 1 for the {self.name} loss, got {y[np.abs(y) != 1.0].flat[0]}")
+            raise ValueError(
+                f"y: expected labels -1 and 1 for the {self.name} loss, got "
+                f"{y[np.abs(y) != 1.0].flat[0]}"
+            )
 
     @abstractmethod
     def value(self, f: FloatArray, y: FloatArray) -> float:
@@ -62,7 +64,8 @@ class Loss(ABC):
         """Return an enclosure of the dual value for ``v`` in the domain."""
 
     def prox(self, f: FloatArray, y: FloatArray, step: float) -> tuple[FloatArray, FloatArray]:
-        """Return argmin_s sum_i l(s_i, y_i) + |s - f|^2 / (2 step) and its derivative in f, for losses that are not smooth."""
+        """Return argmin_s sum_i l(s_i, y_i) + |s - f|^2 / (2 step) and its derivative in f, for
+        losses that are not smooth."""
         raise NotImplementedError
 
 

@@ -1,25 +1,30 @@
 r"""All globally optimal two-layer ReLU networks, and how they move with the data.
 
-For a strictly convex smooth loss the optimal outputs :math:`\hat y` and the dual point :math:`v=-L'(\hat y)` are unique. A
-unit neuron of sign :math:`s` can carry weight only where :math:`s\,v^\top(Xu)_+=\beta`; on a closed cell the maximum of that
-linear function over the unit ball has one maximiser, :math:`\Pi_K(sX^\top Dv)/\beta`, so there are finitely many such
-directions :math:`(u_k,s_k)`, and the optimal networks are, up to splitting a neuron into parallel copies, the polytope
+For a strictly convex smooth loss the optimal outputs :math:`\hat y` and the dual point
+:math:`v=-L'(\hat y)` are unique. A unit neuron of sign :math:`s` can carry weight only where
+:math:`s\,v^\top(Xu)_+=\beta`; on a closed cell the maximum of that linear function over the unit
+ball has one maximiser, :math:`\Pi_K(sX^\top Dv)/\beta`, so there are finitely many such directions
+:math:`(u_k,s_k)`, and the optimal networks are, up to splitting a neuron into parallel copies, the
+polytope
 
-.. math:: \mathcal C=\Big\{c\ge0:\;\sum_kc_k\,a_k=\hat y\Big\},\qquad a_k=s_k(Xu_k)_+,\qquad \sum_kc_k=v^\top\hat y/\beta
+.. math:: \mathcal C=\Big\{c\ge0:\;\sum_kc_k\,a_k=\hat y\Big\},\qquad a_k=s_k(Xu_k)_+,\qquad
+\sum_kc_k=v^\top\hat y/\beta
 
-(mishkin2023-optimal, Corollary 4.1). Since :math:`v^\top a_k=\beta`, a relation :math:`\sum_k\lambda_ka_k=0` has
-:math:`\sum_k\lambda_k=0`: moving along it changes neither loss nor penalty. A network is minimal (no proper subset of its
-neurons, with any weights, is optimal) iff its :math:`a_k` are linearly independent (Proposition 3.6); these are the vertices of
-:math:`\mathcal C`, with at most :math:`n` neurons. Another minimal network may have fewer. The results are known to us from the
-authors' poster, which states them informally; the paper's text was not consulted.
+(mishkin2023-optimal, Corollary 4.1). Since :math:`v^\top a_k=\beta`, a relation
+:math:`\sum_k\lambda_ka_k=0` has :math:`\sum_k\lambda_k=0`: moving along it changes neither loss nor
+penalty. A network is minimal (no proper subset of its neurons, with any weights, is optimal) iff
+its :math:`a_k` are linearly independent (Proposition 3.6); these are the vertices of
+:math:`\mathcal C`, with at most :math:`n` neurons. Another minimal network may have fewer. The
+results are known to us from the authors' poster, which states them informally; the paper's text was
+not consulted.
 
-Several optimal networks are common, without any symmetry: if :math:`X^\top v=0`, as for Gaussian data and small
-:math:`\beta`, the active directions come in pairs :math:`\pm u_k` of one sign, and :math:`q` pairs leave a polytope of
-dimension :math:`q-\mathrm{rank}X`.
+Several optimal networks are common, without any symmetry: if :math:`X^\top v=0`, as for Gaussian
+data and small :math:`\beta`, the active directions come in pairs :math:`\pm u_k` of one sign, and
+:math:`q` pairs leave a polytope of dimension :math:`q-\mathrm{rank}X`.
 
-As long as the faces on which the neurons lie do not change, the optimality conditions are smooth, and their
-implicit derivative gives the derivative of the optimum in :math:`X`, :math:`y` and :math:`\beta`.
-"""
+As long as the faces on which the neurons lie do not change, the optimality conditions are smooth,
+and their implicit derivative gives the derivative of the optimum in :math:`X`, :math:`y` and
+:math:`\beta`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,9 +38,24 @@ from numpy.typing import ArrayLike
 from scipy.optimize import linprog
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_instance, as_real
-from theorylab.convex_relu._faces import EPS, Neurons, atoms_of, curvature, network_of, neurons_of, tangents
+from theorylab.convex_relu._faces import (
+    EPS,
+    Neurons,
+    atoms_of,
+    curvature,
+    network_of,
+    neurons_of,
+    tangents,
+)
 from theorylab.convex_relu.arrangements import enumerate_arrangements
-from theorylab.convex_relu.certificates import ConeSearch, Network, as_network, as_patterns, as_problem, augment
+from theorylab.convex_relu.certificates import (
+    ConeSearch,
+    Network,
+    as_network,
+    as_patterns,
+    as_problem,
+    augment,
+)
 from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.convex_relu.training import TrainingResult, train
 
@@ -59,10 +79,14 @@ _CHUNK = 4096
 class OptimalSetStatus(Enum):
     """What is known about the optimal networks."""
 
-    UNIQUE = "the optimal network is unique, up to the order of its neurons and splitting them into parallel copies"
+    UNIQUE = (
+        "the optimal network is unique, up to the order of its neurons and splitting "
+        "them into parallel copies"
+    )
     POLYTOPE = "the optimal networks form a polytope of positive dimension"
     UNDECIDED = (
-        "a direction not counted as active has a slack within ten times the accuracy of the dual point; "
+        "a direction not counted as active has a slack within ten times the accuracy "
+        "of the dual point; "
         "the problem is nearly degenerate, or tol is too large"
     )
 
@@ -76,8 +100,8 @@ class OptimalSet:
     training
         The training that found one of them, with its certificate.
     directions, signs
-        Unit neurons that can be active, shape (k, d) with the bias as last coordinate if there is one, and their signs, shape
-        (k,).
+        Unit neurons that can be active, shape (k, d) with the bias as last coordinate if there is
+        one, and their signs, shape (k,).
     atoms
         Their signed outputs, shape (n, k).
     fit, dual
@@ -91,7 +115,8 @@ class OptimalSet:
     next_slack
         Least slack of a maximiser on a cell that is not counted as active (inf if there is none).
     accuracy
-        Error of the values ``v @ relu(X u) / beta``: directions with at most this slack count as active.
+        Error of the values ``v @ relu(X u) / beta``: directions with at most this slack count as
+        active.
     rank
         Rank of the atoms.
     """
@@ -121,14 +146,19 @@ class OptimalSet:
         result = np.column_stack([self.weights, self.weights])
         if self.rank == k:
             return result
-        # Weights c + N t >= 0 around the optimum c that training found, N spanning the relations between the atoms.
+        # Weights c + N t >= 0 around the optimum c that training found, N spanning the relations
+        # between the atoms.
         null = np.linalg.svd(self.atoms)[2][self.rank :].T
         start = self.weights / self.total
         for j in range(k):
             for side, sign in enumerate((1.0, -1.0)):
-                solution = linprog(sign * null[j], A_ub=-null, b_ub=start, bounds=(None, None), method="highs")
+                solution = linprog(
+                    sign * null[j], A_ub=-null, b_ub=start, bounds=(None, None), method="highs"
+                )
                 if solution.status != 0:
-                    raise RuntimeError(f"the linear program for the range of weight {j} failed: {solution.message}")
+                    raise RuntimeError(
+                        f"the linear program for the range of weight {j} failed: {solution.message}"
+                    )
                 result[j, side] += self.total * float(null[j] @ solution.x)
         return np.maximum(result, 0.0)
 
@@ -139,7 +169,9 @@ class OptimalSet:
             return OptimalSetStatus.UNDECIDED
         spread = self.weight_ranges
         # The feasibility tolerance of the linear programs, in units of the total weight.
-        unique = self.rank == self.n_directions or bool(np.all(spread[:, 1] - spread[:, 0] <= 1e-7 * self.total))
+        unique = self.rank == self.n_directions or bool(
+            np.all(spread[:, 1] - spread[:, 0] <= 1e-7 * self.total)
+        )
         return OptimalSetStatus.UNIQUE if unique else OptimalSetStatus.POLYTOPE
 
     def network(self, weights: ArrayLike) -> Network:
@@ -155,10 +187,16 @@ class OptimalSet:
         ValueError
             For another shape or a negative weight.
         """
-        c = as_array(weights, "weights", shape=(self.n_directions,), nonnegative=True, allow_empty=True)
+        c = as_array(
+            weights, "weights", shape=(self.n_directions,), nonnegative=True, allow_empty=True
+        )
         keep = c > 0.0
         root = np.sqrt(c[keep])
-        return network_of(self.directions[keep] * root[:, None], self.signs[keep] * root, self.training.certificate.bias)
+        return network_of(
+            self.directions[keep] * root[:, None],
+            self.signs[keep] * root,
+            self.training.certificate.bias,
+        )
 
 
 def find_optimal_set(
@@ -184,7 +222,8 @@ def find_optimal_set(
     loss
         "squared" or "logistic", or another smooth strictly convex ``Loss``.
     arrangements
-        "all", or patterns of shape (P, n): the optima among the networks with neurons in their cones.
+        "all", or patterns of shape (P, n): the optima among the networks with neurons in their
+        cones.
     bias
         Give every neuron a penalised bias.
     tol
@@ -200,11 +239,11 @@ def find_optimal_set(
     ValueError
         For malformed data, or a loss that is not smooth (its optimal outputs need not be unique).
 
-    Notes ----- mishkin2023-optimal, the theorem on the optimal set; the explicit form is derived (module docstring). A
-    direction counts as active if its slack is at most the accuracy of the dual point, ``|v @ relu(X u) - v* @ relu(X u)| <=
-    |v - v*| |X|``, where ``|v - v*|`` is bounded by Newton's theorem on the faces of a minimal network, or, where that does
-    not apply, by the duality gap.
-    """
+    Notes ----- mishkin2023-optimal, the theorem on the optimal set; the explicit form is derived
+    (module docstring). A direction counts as active if its slack is at most the accuracy of the
+    dual point, ``|v @ relu(X u) - v* @ relu(X u)| <=
+    |v - v*| |X|``, where ``|v - v*|`` is bounded by Newton's theorem on the faces of a minimal
+    network, or, where that does not apply, by the duality gap."""
     X, y, beta, chosen = as_problem(X, y, beta, loss)
     bias = as_flag(bias, "bias")
     if y.ndim != 1:
@@ -222,16 +261,22 @@ def find_optimal_set(
     minimal = neurons_of(data, optimal_pruning(X, training.network, bias=bias).network, bias)
     distance = _newton_distance(minimal, v, chosen, y, beta)
     if not np.isfinite(distance):
-        # Strong concavity of the dual: |v - v*|^2 <= 2 L gap, with v scaled into the constraint over the cells just searched.
+        # Strong concavity of the dual: |v - v*|^2 <= 2 L gap, with v scaled into the constraint
+        # over the cells just searched.
         scaled = v * min(1.0, beta / float(values.max(initial=beta)))
         rounding = 8.0 * (len(y) + data.shape[1]) * EPS * chosen.value(np.zeros_like(y), y)
         gap = max(training.objective - chosen.dual(scaled, y), rounding)
         distance = float(np.sqrt(2.0 * chosen.curvature_bound * gap) + np.linalg.norm(scaled - v))
     spectral = float(np.linalg.norm(data, 2))
-    accuracy = distance * spectral / beta + 4.0 * (len(y) + data.shape[1]) * EPS * float(np.linalg.norm(v)) * spectral / beta
+    accuracy = (
+        distance * spectral / beta
+        + 4.0 * (len(y) + data.shape[1]) * EPS * float(np.linalg.norm(v)) * spectral / beta
+    )
     active = values >= beta * (1.0 - accuracy)
     rest = 1.0 - values[~active] / beta
-    directions, signs, values = _distinct(directions[active], signs[active], values[active], 2.0 * accuracy)
+    directions, signs, values = _distinct(
+        directions[active], signs[active], values[active], 2.0 * accuracy
+    )
     atoms = atoms_of(data, directions, signs)
     # Errors of the unit neurons are bounded by those of the projections.
     singular = np.linalg.svd(atoms, compute_uv=False)
@@ -274,13 +319,16 @@ def vertices(optimal: OptimalSet, *, max_subsets: int = 1_000_000) -> FloatArray
 
     Notes
     -----
-    mishkin2023-optimal: minimal networks are the vertices. Every vertex is the solution on some basis of the atoms' column space.
-    """
+    mishkin2023-optimal: minimal networks are the vertices. Every vertex is the solution on some
+    basis of the atoms' column space."""
     as_instance(optimal, "optimal", OptimalSet)
     limit = as_count(max_subsets, "max_subsets")
     k, r = optimal.n_directions, optimal.rank
     if comb(k, r) > limit:
-        raise ValueError(f"max_subsets: expected at least {comb(k, r)} for {k} directions of rank {r}, got {limit}")
+        raise ValueError(
+            f"max_subsets: expected at least {comb(k, r)} for {k} directions of rank "
+            f"{r}, got {limit}"
+        )
     if r == 0:
         return np.zeros((1, k))
     scale = optimal.total
@@ -294,8 +342,11 @@ def vertices(optimal: OptimalSet, *, max_subsets: int = 1_000_000) -> FloatArray
         subsets, matrices, least = subsets[regular], matrices[regular], least[regular]
         if len(subsets) == 0:
             continue
-        solutions = np.linalg.solve(matrices, np.broadcast_to(right[:, None], (len(subsets), r, 1)))[..., 0]
-        # A weight is known up to the error of the columns times the inverse (the weights sum to one here).
+        solutions = np.linalg.solve(
+            matrices, np.broadcast_to(right[:, None], (len(subsets), r, 1))
+        )[..., 0]
+        # A weight is known up to the error of the columns times the inverse (the weights sum to one
+        # here).
         errors = column_error / least
         for subset, solution, error in zip(subsets, solutions, errors, strict=True):
             if solution.min() < -error:
@@ -326,7 +377,9 @@ def minimal_networks(optimal: OptimalSet, *, max_subsets: int = 1_000_000) -> tu
     return tuple(optimal.network(row) for row in vertices(optimal, max_subsets=max_subsets))
 
 
-def is_minimal(X: ArrayLike, network: Network | tuple[ArrayLike, ArrayLike], *, bias: bool = False) -> bool:
+def is_minimal(
+    X: ArrayLike, network: Network | tuple[ArrayLike, ArrayLike], *, bias: bool = False
+) -> bool:
     """Return whether the outputs of the network's neurons on the data are linearly independent.
 
     For an optimal network: whether no proper subset of its neurons, with any weights, is optimal.
@@ -377,8 +430,11 @@ class PrunedOptimum:
         return len(self.n_neurons) - 1
 
 
-def optimal_pruning(X: ArrayLike, network: Network | tuple[ArrayLike, ArrayLike], *, bias: bool = False) -> PrunedOptimum:
-    """Remove neurons one linear relation at a time, without changing the outputs on the data or raising the penalty.
+def optimal_pruning(
+    X: ArrayLike, network: Network | tuple[ArrayLike, ArrayLike], *, bias: bool = False
+) -> PrunedOptimum:
+    """Remove neurons one linear relation at a time, without changing the outputs on the data or
+    raising the penalty.
 
     Parameters
     ----------
@@ -388,19 +444,25 @@ def optimal_pruning(X: ArrayLike, network: Network | tuple[ArrayLike, ArrayLike]
     Returns
     -------
     PrunedOptimum
-        A network whose neurons have linearly independent outputs, at most ``rank <= n`` of them. If the network was optimal the
-        penalty stays the same and the result is a minimal optimal network.
+        A network whose neurons have linearly independent outputs, at most ``rank <= n`` of them. If
+        the network was optimal the penalty stays the same and the result is a minimal optimal
+        network.
 
     Raises
     ------
     ValueError
         For malformed data or a network of the wrong shape.
 
-    Notes ----- mishkin2023-optimal, optimal pruning. The move goes along a null vector of the outputs of the unit neurons, in
-    the direction in which the sum of the weights does not grow, until a weight vanishes.
-    """
+    Notes ----- mishkin2023-optimal, optimal pruning. The move goes along a null vector of the
+    outputs of the unit neurons, in the direction in which the sum of the weights does not grow,
+    until a weight vanishes."""
     neurons = _as_neurons(X, network, bias)
-    units, signs, atoms, c = neurons.points / neurons.lengths[:, None], neurons.signs, neurons.atoms, neurons.lengths
+    units, signs, atoms, c = (
+        neurons.points / neurons.lengths[:, None],
+        neurons.signs,
+        neurons.atoms,
+        neurons.lengths,
+    )
     counts, penalties = [c.size], [float(c.sum())]
     while (null := _null_vector(atoms)) is not None:
         if null.sum() > 0.0 or (null.min() >= 0.0):
@@ -414,7 +476,9 @@ def optimal_pruning(X: ArrayLike, network: Network | tuple[ArrayLike, ArrayLike]
         counts.append(c.size)
         penalties.append(float(c.sum()))
     root = np.sqrt(c)
-    return PrunedOptimum(network_of(units * root[:, None], signs * root, bias), tuple(counts), tuple(penalties))
+    return PrunedOptimum(
+        network_of(units * root[:, None], signs * root, bias), tuple(counts), tuple(penalties)
+    )
 
 
 class SensitivityStatus(Enum):
@@ -422,7 +486,8 @@ class SensitivityStatus(Enum):
 
     REGULAR = "the optimality conditions on the current faces determine the derivative"
     SINGULAR = (
-        "the optimality conditions on the current faces are singular (dependent neurons or dependent tied rows); "
+        "the optimality conditions on the current faces are singular (dependent "
+        "neurons or dependent tied rows); "
         "the derivative returned is one of least norm"
     )
 
@@ -442,8 +507,9 @@ class Sensitivity:
     d_objective, d_penalty
         Derivatives of the optimal value and of the penalty ``sum_j |p_j|``.
     margin
-        How far, relative to ``beta`` or to the neurons, the faces are from changing: the least of the distances of the ties'
-        multipliers from the ends of their intervals. Zero means that the derivative is one-sided.
+        How far, relative to ``beta`` or to the neurons, the faces are from changing: the least of
+        the distances of the ties' multipliers from the ends of their intervals. Zero means that the
+        derivative is one-sided.
     status
         Whether the derivative is determined.
     """
@@ -493,12 +559,12 @@ def sensitivity(
     ValueError
         For malformed arguments, a loss that is not smooth, or a network that is not stationary.
 
-    Notes ----- mishkin2023-optimal, sensitivity; the formula is derived. On the faces ``B_j p_j = 0`` the optimum solves
-    ``-s_j X.T D_j v + beta p_j/|p_j| + B_j.T lam_j = 0`` with ``v = -L'(sum_j s_j D_j X p_j)``; differentiating both gives a
-    linear system whose matrix is the Hessian on the faces, ``A.T L'' A + beta blkdiag(I - p p.T/|p|^2)/|p|``. The ties hold
-    while ``0 < lam_jk < -s_j v_k``. A neuron that is about to appear elsewhere is not seen here, but by
-    ``find_optimal_set(...).next_slack``.
-    """
+    Notes ----- mishkin2023-optimal, sensitivity; the formula is derived. On the faces ``B_j p_j =
+    0`` the optimum solves ``-s_j X.T D_j v + beta p_j/|p_j| + B_j.T lam_j = 0`` with ``v =
+    -L'(sum_j s_j D_j X p_j)``; differentiating both gives a linear system whose matrix is the
+    Hessian on the faces, ``A.T L'' A + beta blkdiag(I - p p.T/|p|^2)/|p|``. The ties hold while ``0
+    < lam_jk < -s_j v_k``. A neuron that is about to appear elsewhere is not seen here, but by
+    ``find_optimal_set(...).next_slack``."""
     X, y, beta, chosen = as_problem(X, y, beta, loss)
     bias = as_flag(bias, "bias")
     if y.ndim != 1:
@@ -514,7 +580,9 @@ def sensitivity(
         raise ValueError(f"d_y: expected zero for the {chosen.name} loss, whose labels are fixed")
     d_beta = as_real(d_beta, "d_beta")
     given = (
-        optimal_pruning(X, train(X, y, beta, loss=chosen, bias=bias, tol=1e-9).network, bias=bias).network
+        optimal_pruning(
+            X, train(X, y, beta, loss=chosen, bias=bias, tol=1e-9).network, bias=bias
+        ).network
         if network is None
         else as_network(network, X, y)
     )
@@ -525,12 +593,17 @@ def sensitivity(
     # Training stops at a reduced gradient of 1e-9 beta, summed over the norms of n rows.
     if residual > 1e-6 * beta:
         raise ValueError(
-            f"network: expected a stationary network, got one whose gradient on its faces is {residual / beta:.1e} beta"
+            "network: expected a stationary network, got one whose gradient on its "
+            f"faces is {residual / beta:.1e} beta"
         )
-    return _implicit_derivative(neurons, v, chosen.curvature(fit, y), beta, multipliers, d_data, d_target, d_beta)
+    return _implicit_derivative(
+        neurons, v, chosen.curvature(fit, y), beta, multipliers, d_data, d_target, d_beta
+    )
 
 
-def _as_neurons(X: ArrayLike, network: Network | tuple[ArrayLike, ArrayLike], bias: bool) -> Neurons:
+def _as_neurons(
+    X: ArrayLike, network: Network | tuple[ArrayLike, ArrayLike], bias: bool
+) -> Neurons:
     X = as_array(X, "X", ndim=2)
     bias = as_flag(bias, "bias")
     checked = as_network(network, X, np.zeros(X.shape[0]))
@@ -541,12 +614,14 @@ def _as_neurons(X: ArrayLike, network: Network | tuple[ArrayLike, ArrayLike], bi
     return neurons_of(augment(X, bias), checked, bias)
 
 
-def _newton_distance(neurons: Neurons, v: FloatArray, loss: Loss, y: FloatArray, beta: float) -> float:
-    """Bound how far ``v`` is from that of the exact stationary point on the same faces, or return infinity.
+def _newton_distance(
+    neurons: Neurons, v: FloatArray, loss: Loss, y: FloatArray, beta: float
+) -> float:
+    """Bound how far ``v`` is from that of the exact stationary point on the same faces, or return
+    infinity.
 
-    With a gradient r, a Hessian of least eigenvalue mu and third derivatives at most K there is a stationary point within
-    ``2 r / mu`` if ``2 K r <= mu^2`` (Newton-Kantorovich).
-    """
+    With a gradient r, a Hessian of least eigenvalue mu and third derivatives at most K there is a
+    stationary point within ``2 r / mu`` if ``2 K r <= mu^2`` (Newton-Kantorovich)."""
     if neurons.signs.size == 0:
         return 0.0
     bases = tangents(neurons)
@@ -555,7 +630,8 @@ def _newton_distance(neurons: Neurons, v: FloatArray, loss: Loss, y: FloatArray,
     residual = gradient * np.sqrt(neurons.signs.size)
     least = float(np.linalg.eigvalsh(hessian)[0])
     largest = float(np.linalg.norm(jacobian, 2))
-    # The third derivative of |p| is at most 3 / |p|^2, here up to half the length; that of the loss at most its curvature bound.
+    # The third derivative of |p| is at most 3 / |p|^2, here up to half the length; that of the loss
+    # at most its curvature bound.
     third = 12.0 * beta / float(neurons.lengths.min()) ** 2
     if not isinstance(loss, Squared):
         third += loss.curvature_bound * largest**3
@@ -564,8 +640,11 @@ def _newton_distance(neurons: Neurons, v: FloatArray, loss: Loss, y: FloatArray,
     return float(loss.curvature_bound * largest * 2.0 * residual / least)
 
 
-def _cell_maximisers(search: ConeSearch, v: FloatArray, beta: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return the maxima of ``s v @ relu(X u)`` over the cells that exceed beta / 2, their unit maximisers and signs."""
+def _cell_maximisers(
+    search: ConeSearch, v: FloatArray, beta: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the maxima of ``s v @ relu(X u)`` over the cells that exceed beta / 2, their unit
+    maximisers and signs."""
     values, directions, signs = [], [], []
     for s in (1, -1):
         found, nearest = search(v, s, 0.5 * beta)
@@ -582,7 +661,11 @@ def _distinct(
     """Keep one of the directions that several cells share."""
     keep: list[int] = []
     for k in range(len(signs)):
-        same = [j for j in keep if signs[j] == signs[k] and np.linalg.norm(directions[j] - directions[k]) <= tolerance]
+        same = [
+            j
+            for j in keep
+            if signs[j] == signs[k] and np.linalg.norm(directions[j] - directions[k]) <= tolerance
+        ]
         if not same:
             keep.append(k)
         elif values[k] > values[same[0]]:
@@ -591,7 +674,8 @@ def _distinct(
 
 
 def _assign(neurons: Neurons, directions: FloatArray, signs: FloatArray) -> FloatArray:
-    """Return the weights of a network on the directions: each neuron counts for the nearest direction of its sign."""
+    """Return the weights of a network on the directions: each neuron counts for the nearest
+    direction of its sign."""
     weights = np.zeros(len(signs))
     for point, sign, length in zip(neurons.points, neurons.signs, neurons.lengths, strict=True):
         alignment = np.where(signs == sign, directions @ point, -np.inf)
@@ -600,7 +684,8 @@ def _assign(neurons: Neurons, directions: FloatArray, signs: FloatArray) -> Floa
 
 
 def _row_space(atoms: FloatArray, right: FloatArray, rank: int) -> tuple[FloatArray, FloatArray]:
-    """Return the equations ``atoms @ c = right`` in coordinates of the column space: full row rank."""
+    """Return the equations ``atoms @ c = right`` in coordinates of the column space: full row
+    rank."""
     u = np.linalg.svd(atoms, full_matrices=False)[0][:, :rank]
     return u.T @ atoms, u.T @ right
 
@@ -612,7 +697,8 @@ def _chunks(k: int, r: int) -> Iterator[np.ndarray]:
 
 
 def _null_vector(atoms: FloatArray) -> FloatArray | None:
-    """Return a unit vector with ``atoms @ null = 0`` up to rounding, or None if the columns are independent."""
+    """Return a unit vector with ``atoms @ null = 0`` up to rounding, or None if the columns are
+    independent."""
     n, m = atoms.shape
     if m == 0:
         return None
@@ -627,7 +713,9 @@ def _null_vector(atoms: FloatArray) -> FloatArray | None:
 def _multipliers(neurons: Neurons, v: FloatArray, beta: float) -> tuple[list[FloatArray], float]:
     """Return the multipliers of the ties of every neuron, and the largest gradient on the faces."""
     multipliers, worst = [], 0.0
-    for p, s, active, tied in zip(neurons.points, neurons.signs, neurons.active, neurons.tied, strict=True):
+    for p, s, active, tied in zip(
+        neurons.points, neurons.signs, neurons.active, neurons.tied, strict=True
+    ):
         force = s * neurons.data[active].T @ v[active] - beta * p / np.linalg.norm(p)
         rows = neurons.data[tied]
         lam, *_ = np.linalg.lstsq(rows.T, force, rcond=None) if len(rows) else (np.zeros(0),)
@@ -660,7 +748,9 @@ def _implicit_derivative(
         if len(rows):
             follow[j] = np.linalg.lstsq(rows, -d_rows @ neurons.points[j], rcond=None)[0]
             regular = regular and len(rows) == data.shape[1] - bases[j].shape[1]
-        explicit += neurons.signs[j] * neurons.active[j] * (data @ follow[j] + d_data @ neurons.points[j])
+        explicit += (
+            neurons.signs[j] * neurons.active[j] * (data @ follow[j] + d_data @ neurons.points[j])
+        )
     # The loss is smooth in its output only; for the squared loss targets enter as -L'' d_y.
     pull = second * explicit - d_target
     right, envelope = [], d_beta * float(lengths.sum()) + float(v @ d_target)
@@ -676,7 +766,8 @@ def _implicit_derivative(
         )
         right.append(bases[j].T @ force)
         envelope += float(
-            -s * v[active] @ (d_data[active] @ neurons.points[j]) + multipliers[j] @ (d_data[tied] @ neurons.points[j])
+            -s * v[active] @ (d_data[active] @ neurons.points[j])
+            + multipliers[j] @ (d_data[tied] @ neurons.points[j])
         )
     step = np.zeros(0)
     if m:

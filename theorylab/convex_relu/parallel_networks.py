@@ -4,16 +4,18 @@ A network with ``m`` parallel branches of depth ``L`` fits the data exactly,
 
     f(X) = sum_j relu(... relu(X W_1j) ...) W_Lj = Y        (no relu in the linear case),
 
-at the least weight penalty, either ``1/2 sum_jl ||W_jl||_F^2`` ("squared") or ``1/2 sum_jl ||W_jl||_F^L`` ("power").
-Every branch may be rescaled so that its layers have equal norm, and what is left is a gauge of Y whose dual is
+at the least weight penalty, either ``1/2 sum_jl ||W_jl||_F^2`` ("squared") or ``1/2 sum_jl
+||W_jl||_F^L`` ("power"). Every branch may be rescaled so that its layers have equal norm, and what
+is left is a gauge of Y whose dual is
 
-    gamma(Y) = max <Lambda, Y>   subject to   |<Lambda, f_j(X)>| <= prod_l ||W_jl||_F   for every single branch f_j,
+    gamma(Y) = max <Lambda, Y>   subject to   |<Lambda, f_j(X)>| <= prod_l ||W_jl||_F   for every
+    single branch f_j,
 
-so that the dual value is ``L/2 gamma^(2/L)`` (squared; the dual is taken at fixed scale of the layers) or ``L/2 gamma``
-(power). The gap is zero exactly where splitting the fit over parallel branches costs no more than the convex gauge. For
-linear networks gamma is the nuclear norm of ``X^+ Y``, while one branch costs its Schatten-2/L quasi-norm. Theorems:
-wang2021-parallel; every constant below is derived here, the paper's text was not consulted.
-"""
+so that the dual value is ``L/2 gamma^(2/L)`` (squared; the dual is taken at fixed scale of the
+layers) or ``L/2 gamma`` (power). The gap is zero exactly where splitting the fit over parallel
+branches costs no more than the convex gauge. For linear networks gamma is the nuclear norm of ``X^+
+Y``, while one branch costs its Schatten-2/L quasi-norm. Theorems: wang2021-parallel; every constant
+below is derived here, the paper's text was not consulted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,7 +51,8 @@ Layout = list[list[tuple[slice, tuple[int, int]]]]
 _PENALTIES = ("squared", "power")
 _ARCHITECTURES = ("standard", "parallel")
 _CERTIFICATE_BITS = 256
-# A soft start would let the penalty pull the product of three or more layers to the stationary point zero.
+# A soft start would let the penalty pull the product of three or more layers to the stationary
+# point zero.
 _FIRST_STIFFNESS = 300.0
 _LAST_STIFFNESS = 1e8
 
@@ -65,7 +68,8 @@ class MinimumNorm:
     dual
         Value of the dual problem.
     branches
-        ``branches[j][l]`` is the weight matrix of layer ``l`` in branch ``j``; together they attain ``primal``.
+        ``branches[j][l]`` is the weight matrix of layer ``l`` in branch ``j``; together they attain
+        ``primal``.
     dual_point
         (n, k) multiplier of the constraint ``f(X) = Y`` that attains ``dual``.
     """
@@ -95,7 +99,8 @@ class DualityCertificate:
     upper
         Penalty of the network, rounded up.
     lower
-        Dual value of the dual point, rounded down; computed with exact rationals and outward-rounded balls.
+        Dual value of the dual point, rounded down; computed with exact rationals and
+        outward-rounded balls.
     """
 
     upper: float
@@ -123,8 +128,8 @@ class NormSearch:
     branches
         Its weights; empty where no start ended at an exact fit.
     ends
-        Penalty at the end of every start that was made, infinite where the fit is not exact; shape (n_starts,), or shorter where
-        a target ended the search.
+        Penalty at the end of every start that was made, infinite where the fit is not exact; shape
+        (n_starts,), or shorter where a target ended the search.
     """
 
     primal: float
@@ -149,11 +154,17 @@ class ShrinkageJump:
 
 
 def linear_minimum_norm(
-    X: ArrayLike, Y: ArrayLike, depth: int, *, architecture: str = "standard", penalty: str = "squared"
+    X: ArrayLike,
+    Y: ArrayLike,
+    depth: int,
+    *,
+    architecture: str = "standard",
+    penalty: str = "squared",
 ) -> MinimumNorm:
     r"""Return the deep linear network of least norm with ``X W_1 ... W_L = Y``, and its dual.
 
-    With ``s`` the singular values of ``X^+ Y`` (widths at least its rank, and at least that many branches if parallel):
+    With ``s`` the singular values of ``X^+ Y`` (widths at least its rank, and at least that many
+    branches if parallel):
 
     ============  =======  =============================  ======================
     architecture  penalty  primal                         dual
@@ -189,9 +200,9 @@ def linear_minimum_norm(
 
     Notes
     -----
-    wang2021-parallel, theorems on standard and parallel deep linear networks; constants re-derived. Singular values
-    below the rounding error of ``X^+ Y`` count as zero, since ``s^(2/L)`` would inflate them.
-    """
+    wang2021-parallel, theorems on standard and parallel deep linear networks; constants re-derived.
+    Singular values below the rounding error of ``X^+ Y`` count as zero, since ``s^(2/L)`` would
+    inflate them."""
     X = as_array(X, "X", ndim=2)
     Y = as_array(Y, "Y", shape=(X.shape[0], None))
     depth = as_count(depth, "depth", minimum=2)
@@ -203,14 +214,19 @@ def linear_minimum_norm(
     rounding = np.finfo(float).eps * max(X.shape) * max(condition, 1.0)
     residual = float(np.linalg.norm(X @ W - Y))
     if residual > 10 * rounding * np.linalg.norm(Y):
-        raise ValueError(f"Y: expected a matrix in the range of X, got one at distance {residual:.3g} from it")
+        raise ValueError(
+            f"Y: expected a matrix in the range of X, got one at distance {residual:.3g} from it"
+        )
     U, s, Vt = np.linalg.svd(W, full_matrices=False)
     rank = max(1, int((s > rounding * s[0]).sum()))
     U, s, Vt = U[:, :rank], s[:rank], Vt[:rank]
     root = s ** (1 / depth)
     n_branches = rank if (architecture, penalty) == ("parallel", "power") else 1
     pieces = np.array_split(np.arange(rank), n_branches)
-    branches = tuple((U[:, p] * root[p], *(np.diag(root[p]) for _ in range(depth - 2)), root[p, None] * Vt[p]) for p in pieces)
+    branches = tuple(
+        (U[:, p] * root[p], *(np.diag(root[p]) for _ in range(depth - 2)), root[p, None] * Vt[p])
+        for p in pieces
+    )
     return MinimumNorm(
         primal=network_cost(branches, penalty=penalty),
         dual=_value(float(s.sum()), depth, penalty),
@@ -230,11 +246,12 @@ def rank_one_relu_minimum_norm(
 ) -> MinimumNorm:
     r"""Return the three-layer ReLU network of least norm on rank-one data, and its dual.
 
-    Data ``X = c a^T`` and target ``y = alpha max(c, 0) + gamma max(-c, 0)``, the only targets such a network can fit.
-    With ``s = (|alpha| + |gamma|) / ||a||`` the dual value is ``3/2 s^(2/3)`` (squared) or ``3/2 s`` (power). One
-    branch attains it if ``alpha gamma >= 0``. If ``alpha gamma < 0`` the units of the last hidden layer split by the
-    sign of their output weight, each half serves one half line of the data, and the arithmetic-geometric mean on each
-    half gives the larger primal value
+    Data ``X = c a^T`` and target ``y = alpha max(c, 0) + gamma max(-c, 0)``, the only targets such
+    a network can fit. With ``s = (|alpha| + |gamma|) / ||a||`` the dual value is ``3/2 s^(2/3)``
+    (squared) or ``3/2 s`` (power). One branch attains it if ``alpha gamma >= 0``. If ``alpha gamma
+    < 0`` the units of the last hidden layer split by the sign of their output weight, each half
+    serves one half line of the data, and the arithmetic-geometric mean on each half gives the
+    larger primal value
 
         3/2 (|alpha|^(2/3) + |gamma|^(2/3)) ||a||^(-2/3)        (squared; attained at width 2).
 
@@ -256,8 +273,8 @@ def rank_one_relu_minimum_norm(
     Returns
     -------
     MinimumNorm
-        Weights of width at most 2 that attain the primal value, and a dual point in the span of ``max(c, 0)``,
-        ``max(-c, 0)``.
+        Weights of width at most 2 that attain the primal value, and a dual point in the span of
+        ``max(c, 0)``, ``max(-c, 0)``.
 
     Raises
     ------
@@ -266,9 +283,8 @@ def rank_one_relu_minimum_norm(
 
     Notes
     -----
-    wang2021-parallel states strong duality for three-layer ReLU networks with rank-one data; for scalar outputs and
-    whole-network weight decay it needs ``alpha gamma >= 0`` (derived here).
-    """
+    wang2021-parallel states strong duality for three-layer ReLU networks with rank-one data; for
+    scalar outputs and whole-network weight decay it needs ``alpha gamma >= 0`` (derived here)."""
     c = as_array(c, "c", ndim=1)
     a = as_array(a, "a", ndim=1)
     alpha = as_real(alpha, "alpha")
@@ -287,16 +303,26 @@ def rank_one_relu_minimum_norm(
     first = np.hstack([direction, -direction])
     if alpha * gamma < 0:
         rho = np.cbrt(scaled)
-        paths = [(first[:, [h]] * rho[h], rho[h].reshape(1, 1), (signs[h] * rho[h]).reshape(1, 1)) for h in range(2)]
+        paths = [
+            (first[:, [h]] * rho[h], rho[h].reshape(1, 1), (signs[h] * rho[h]).reshape(1, 1))
+            for h in range(2)
+        ]
         joint = (first * rho, np.diag(rho), (signs * rho)[:, None])
-        branches: Branches = tuple(paths) if (architecture, penalty) == ("parallel", "power") else (joint,)
+        branches: Branches = (
+            tuple(paths) if (architecture, penalty) == ("parallel", "power") else (joint,)
+        )
     else:
-        # Both half lines share the one last hidden unit, whose output weight is the cube root of the total.
+        # Both half lines share the one last hidden unit, whose output weight is the cube root of
+        # the total.
         output = np.cbrt(scaled.sum())
         inner = np.sqrt(scaled / output) if output else scaled
-        branches = ((first * inner, inner[:, None], (np.sign(alpha + gamma) * output).reshape(1, 1)),)
+        branches = (
+            (first * inner, inner[:, None], (np.sign(alpha + gamma) * output).reshape(1, 1)),
+        )
     positive, negative = np.maximum(c, 0), np.maximum(-c, 0)
-    multiplier = (signs[0] * positive / (positive @ positive) + signs[1] * negative / (negative @ negative)) / length
+    multiplier = (
+        signs[0] * positive / (positive @ positive) + signs[1] * negative / (negative @ negative)
+    ) / length
     return MinimumNorm(
         primal=network_cost(branches, penalty=penalty),
         dual=_value(float(scaled.sum()), 3, penalty),
@@ -306,7 +332,8 @@ def rank_one_relu_minimum_norm(
 
 
 def network_cost(branches: Sequence[Sequence[ArrayLike]], *, penalty: str = "squared") -> float:
-    """Return ``1/2 sum ||W||_F^2`` (squared) or ``1/2 sum ||W||_F^L`` (power) over all layers of all branches.
+    """Return ``1/2 sum ||W||_F^2`` (squared) or ``1/2 sum ||W||_F^L`` (power) over all layers of
+    all branches.
 
     Parameters
     ----------
@@ -326,7 +353,9 @@ def network_cost(branches: Sequence[Sequence[ArrayLike]], *, penalty: str = "squ
     return 0.5 * float(sum(np.linalg.norm(W) ** exponent for branch in checked for W in branch))
 
 
-def network_output(X: ArrayLike, branches: Sequence[Sequence[ArrayLike]], *, activation: str = "linear") -> FloatArray:
+def network_output(
+    X: ArrayLike, branches: Sequence[Sequence[ArrayLike]], *, activation: str = "linear"
+) -> FloatArray:
     """Return the (n, k) outputs of a parallel network.
 
     Parameters
@@ -358,13 +387,17 @@ def network_output(X: ArrayLike, branches: Sequence[Sequence[ArrayLike]], *, act
 
 
 def certify_linear(
-    X: ArrayLike, branches: Sequence[Sequence[ArrayLike]], dual_point: ArrayLike, *, penalty: str = "squared"
+    X: ArrayLike,
+    branches: Sequence[Sequence[ArrayLike]],
+    dual_point: ArrayLike,
+    *,
+    penalty: str = "squared",
 ) -> DualityCertificate:
     r"""Bound the least penalty of the outputs of a deep linear network rigorously from both sides.
 
-    The target is the network's own output on X, formed in exact rational arithmetic, so that the network fits it
-    without any rounding. The dual point, scaled to ``||X^T Lambda||_2 <= 1`` with a spectral norm bounded by an LDL^T
-    factorization in ball arithmetic, gives the lower bound.
+    The target is the network's own output on X, formed in exact rational arithmetic, so that the
+    network fits it without any rounding. The dual point, scaled to ``||X^T Lambda||_2 <= 1`` with a
+    spectral norm bounded by an LDL^T factorization in ball arithmetic, gives the lower bound.
 
     Parameters
     ----------
@@ -387,7 +420,9 @@ def certify_linear(
     dual_point = as_array(dual_point, "dual_point", shape=(X.shape[0], checked[0][-1].shape[1]))
     penalty = one_of(penalty, "penalty", _PENALTIES)
     inputs, multiplier = _exact(X), _exact(dual_point)
-    return _certificate(_exact_output(inputs, checked, relu=False), checked, multiplier, [inputs], penalty)
+    return _certificate(
+        _exact_output(inputs, checked, relu=False), checked, multiplier, [inputs], penalty
+    )
 
 
 def certify_rank_one_relu(
@@ -398,11 +433,12 @@ def certify_rank_one_relu(
     *,
     penalty: str = "squared",
 ) -> DualityCertificate:
-    r"""Bound the least penalty of the outputs of a three-layer ReLU network on ``X = c a^T`` rigorously from both
-    sides.
+    r"""Bound the least penalty of the outputs of a three-layer ReLU network on ``X = c a^T``
+    rigorously from both sides.
 
-    As :func:`certify_linear`; a branch sees either the rows with ``c > 0`` or those with ``c < 0``, so that the dual
-    point has to satisfy ``|lambda^T max(c, 0)| ||a|| <= 1`` and the same for ``max(-c, 0)``.
+    As :func:`certify_linear`; a branch sees either the rows with ``c > 0`` or those with ``c < 0``,
+    so that the dual point has to satisfy ``|lambda^T max(c, 0)| ||a|| <= 1`` and the same for
+    ``max(-c, 0)``.
 
     Parameters
     ----------
@@ -426,7 +462,10 @@ def certify_rank_one_relu(
     a = as_array(a, "a", ndim=1)
     checked = _as_branches(branches, n_inputs=a.size)
     if len(checked[0]) != 3 or checked[0][-1].shape[1] != 1:
-        raise ValueError(f"branches: expected three layers and one output, got shapes {[W.shape for W in checked[0]]}")
+        raise ValueError(
+            "branches: expected three layers and one output, got shapes "
+            f"{[W.shape for W in checked[0]]}"
+        )
     dual_point = as_array(dual_point, "dual_point", shape=(c.size, 1))
     penalty = one_of(penalty, "penalty", _PENALTIES)
     direction = _exact(a[None, :])
@@ -448,10 +487,11 @@ def search_minimum_norm(
     tol: float = 1e-9,
     seed: int = 0,
 ) -> NormSearch:
-    """Look for the network of least norm that fits Y, by an augmented Lagrangian from random starts.
+    """Look for the network of least norm that fits Y, by an augmented Lagrangian from random
+    starts.
 
-    Makes no use of the closed forms above, and works for architectures without one. What it returns bounds the least
-    penalty from above only, up to the residual.
+    Makes no use of the closed forms above, and works for architectures without one. What it returns
+    bounds the least penalty from above only, up to the residual.
 
     Parameters
     ----------
@@ -470,8 +510,8 @@ def search_minimum_norm(
     n_starts
         Number of standard Gaussian initializations.
     target
-        Value at which the search is over: once a start ends there or below, no further one is made. A certified lower bound,
-        up to the accuracy wanted, is such a value.
+        Value at which the search is over: once a start ends there or below, no further one is made.
+        A certified lower bound, up to the accuracy wanted, is such a value.
     tol
         Largest residual ``||f(X) - Y||_F``, relative to ``||Y||_F``, of an exact fit.
     seed
@@ -530,8 +570,8 @@ def search_minimum_norm(
 def shrink_singular_values(sigma: ArrayLike, beta: float, depth: int) -> FloatArray:
     r"""Return the minimizer of ``1/2 (s - sigma)^2 + beta L/2 s^(2/L)`` over ``s >= 0``, entrywise.
 
-    This is what weight decay ``beta/2 sum ||W_l||_F^2`` does to each singular value of ``X^T Y`` when a linear network
-    of depth L is fitted with squared loss and ``X^T X = I``.
+    This is what weight decay ``beta/2 sum ||W_l||_F^2`` does to each singular value of ``X^T Y``
+    when a linear network of depth L is fitted with squared loss and ``X^T X = I``.
 
     Parameters
     ----------
@@ -540,7 +580,8 @@ def shrink_singular_values(sigma: ArrayLike, beta: float, depth: int) -> FloatAr
     beta
         Weight decay, ``>= 0``.
     depth
-        Number of layers ``L >= 2``; soft thresholding at ``beta`` for 2, a jump (:func:`shrinkage_jump`) from 3 on.
+        Number of layers ``L >= 2``; soft thresholding at ``beta`` for 2, a jump
+        (:func:`shrinkage_jump`) from 3 on.
 
     Returns
     -------
@@ -554,9 +595,8 @@ def shrink_singular_values(sigma: ArrayLike, beta: float, depth: int) -> FloatAr
 
     Notes
     -----
-    Derived. Above the threshold the minimizer is the largest root of ``s - sigma + beta s^(2/L - 1)``, a convex
-    function, to which Newton's method from ``s = sigma`` descends monotonically.
-    """
+    Derived. Above the threshold the minimizer is the largest root of ``s - sigma + beta s^(2/L -
+    1)``, a convex function, to which Newton's method from ``s = sigma`` descends monotonically."""
     sigma = as_array(sigma, "sigma", ndim=1, nonnegative=True)
     beta = as_real(beta, "beta", minimum=0)
     depth = as_count(depth, "depth", minimum=2)
@@ -580,8 +620,9 @@ def shrink_singular_values(sigma: ArrayLike, beta: float, depth: int) -> FloatAr
 def shrinkage_jump(beta: float, depth: int) -> ShrinkageJump:
     r"""Return the threshold of :func:`shrink_singular_values` and the height of its jump.
 
-    ``height = (beta (L - 2))^(L / (2 L - 2))`` and ``threshold = height (L - 1) / (L - 2)`` for ``L >= 3``: there zero
-    and the largest stationary point have equal value. Soft thresholding (threshold ``beta``, height 0) for ``L = 2``.
+    ``height = (beta (L - 2))^(L / (2 L - 2))`` and ``threshold = height (L - 1) / (L - 2)`` for ``L
+    >= 3``: there zero and the largest stationary point have equal value. Soft thresholding
+    (threshold ``beta``, height 0) for ``L = 2``.
 
     Parameters
     ----------
@@ -610,13 +651,17 @@ def _value(gauge: float, depth: int, penalty: str) -> float:
 def _layout(shapes: list[tuple[int, int]], n_branches: int) -> Layout:
     """Return where the weight matrices of every branch lie in one vector, and their shapes."""
     ends = np.cumsum([0, *(rows * columns for rows, columns in shapes * n_branches)]).tolist()
-    places = [(slice(*end), shape) for end, shape in zip(pairwise(ends), shapes * n_branches, strict=True)]
+    places = [
+        (slice(*end), shape) for end, shape in zip(pairwise(ends), shapes * n_branches, strict=True)
+    ]
     depth = len(shapes)
     return [places[j * depth : (j + 1) * depth] for j in range(n_branches)]
 
 
 def _split(weights: FloatArray, layout: Layout) -> Branches:
-    return tuple(tuple(weights[place].reshape(shape) for place, shape in branch) for branch in layout)
+    return tuple(
+        tuple(weights[place].reshape(shape) for place, shape in branch) for branch in layout
+    )
 
 
 def _augmented_lagrangian(
@@ -644,7 +689,9 @@ def _augmented_lagrangian(
     # The parts of the gradient are views, so that writing them fills the vector.
     for branch, hidden, parts in zip(branches, activations, _split(gradient, layout), strict=True):
         back = multiplier + stiffness * residual
-        for W, inputs, part in zip(reversed(branch), reversed(hidden), reversed(parts), strict=True):
+        for W, inputs, part in zip(
+            reversed(branch), reversed(hidden), reversed(parts), strict=True
+        ):
             square = float((W**2).sum())
             value += 0.5 * square ** (exponent / 2)
             part[:] = inputs.T @ back + exponent / 2 * square ** (exponent / 2 - 1) * W
@@ -656,11 +703,16 @@ def _augmented_lagrangian(
 
 def _as_branches(branches: Sequence[Sequence[ArrayLike]], n_inputs: int | None = None) -> Branches:
     if not isinstance(branches, list | tuple) or not branches:
-        raise ValueError(f"branches: expected a non-empty sequence of branches, got {type(branches).__name__}")
+        raise ValueError(
+            f"branches: expected a non-empty sequence of branches, got {type(branches).__name__}"
+        )
     checked = []
     for j, branch in enumerate(branches):
         if not isinstance(branch, list | tuple) or len(branch) < 2:
-            raise ValueError(f"branches[{j}]: expected a sequence of at least two weight matrices, got {branch!r}")
+            raise ValueError(
+                f"branches[{j}]: expected a sequence of at least two weight matrices, "
+                f"got {branch!r}"
+            )
         layers: list[FloatArray] = []
         width = n_inputs
         for layer, weights in enumerate(branch):
@@ -669,7 +721,10 @@ def _as_branches(branches: Sequence[Sequence[ArrayLike]], n_inputs: int | None =
         checked.append(tuple(layers))
     shapes = {(len(branch), branch[0].shape[0], branch[-1].shape[1]) for branch in checked}
     if len(shapes) > 1:
-        raise ValueError(f"branches: expected equal depth, inputs and outputs in all branches, got {sorted(shapes)}")
+        raise ValueError(
+            "branches: expected equal depth, inputs and outputs in all branches, got "
+            f"{sorted(shapes)}"
+        )
     return tuple(checked)
 
 
@@ -695,8 +750,12 @@ def _certificate(
     target: fmpq_mat, branches: Branches, multiplier: fmpq_mat, inputs: list[fmpq_mat], penalty: str
 ) -> DualityCertificate:
     depth = len(branches[0])
-    inner = sum((p * q for p, q in zip(multiplier.entries(), target.entries(), strict=True)), fmpq(0))
-    norm = max((_squared_norm_bound(part.transpose() * multiplier) for part in inputs), default=fmpq(0))
+    inner = sum(
+        (p * q for p, q in zip(multiplier.entries(), target.entries(), strict=True)), fmpq(0)
+    )
+    norm = max(
+        (_squared_norm_bound(part.transpose() * multiplier) for part in inputs), default=fmpq(0)
+    )
     precision, ctx.prec = ctx.prec, _CERTIFICATE_BITS
     try:
         cost = arb(0)
@@ -717,12 +776,15 @@ def _certificate(
 
 
 def _squared_norm_bound(matrix: fmpq_mat) -> fmpq:
-    """Return a rational not below the squared spectral norm: ``bound I - matrix^T matrix`` has positive pivots."""
+    """Return a rational not below the squared spectral norm: ``bound I - matrix^T matrix`` has
+    positive pivots."""
     gram = matrix.transpose() * matrix
     if gram.nrows() > (matrix * matrix.transpose()).nrows():
         gram = matrix * matrix.transpose()
     size = gram.nrows()
-    approximate = np.array([[int(gram[i, j].p) / int(gram[i, j].q) for j in range(size)] for i in range(size)])
+    approximate = np.array(
+        [[int(gram[i, j].p) / int(gram[i, j].q) for j in range(size)] for i in range(size)]
+    )
     estimate = float(np.linalg.eigvalsh(approximate)[-1])
     if estimate <= 0:
         return sum((gram[i, i] for i in range(size)), fmpq(0))
@@ -739,7 +801,10 @@ def _is_positive_definite(shift: fmpq, gram: fmpq_mat) -> bool:
     size = gram.nrows()
     precision, ctx.prec = ctx.prec, _CERTIFICATE_BITS
     try:
-        rows = [[arb((shift if i == j else fmpq(0)) - gram[i, j]) for j in range(size)] for i in range(size)]
+        rows = [
+            [arb((shift if i == j else fmpq(0)) - gram[i, j]) for j in range(size)]
+            for i in range(size)
+        ]
         for pivot in range(size):
             if not rows[pivot][pivot] > 0:
                 return False

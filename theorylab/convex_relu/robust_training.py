@@ -1,25 +1,30 @@
-r"""Adversarial training of two-layer ReLU networks: the robust convex program, exact attacks, and where training collapses.
+r"""Adversarial training of two-layer ReLU networks: the robust convex program, exact attacks, and
+where training collapses.
 
-Every input may move by :math:`\|\delta\|_p\le\epsilon`, p infinite or 2; q is the dual exponent, 1 or 2. A neuron v with
-:math:`|x_k^\top v|\ge\epsilon\|v\|_q` for all k keeps its pattern D on all balls, so that a network of such *stable* neurons
-is affine on every ball and its worst case is explicit. With signs :math:`\sigma_b` and :math:`S_b=2D_b-I` the robust convex
-program
+Every input may move by :math:`\|\delta\|_p\le\epsilon`, p infinite or 2; q is the dual exponent, 1
+or 2. A neuron v with :math:`|x_k^\top v|\ge\epsilon\|v\|_q` for all k keeps its pattern D on all
+balls, so that a network of such *stable* neurons is affine on every ball and its worst case is
+explicit. With signs :math:`\sigma_b` and :math:`S_b=2D_b-I` the robust convex program
 
-.. math:: \min_{S_bXv_b\ge\epsilon\|v_b\|_q}\ \sum_k\ell_k\big(g_k^\top x_k,\ \epsilon\|g_k\|_q\big)+\beta\sum_b\|v_b\|_2,\qquad
+.. math:: \min_{S_bXv_b\ge\epsilon\|v_b\|_q}\ \sum_k\ell_k\big(g_k^\top x_k,\
+\epsilon\|g_k\|_q\big)+\beta\sum_b\|v_b\|_2,\qquad
           g_k=\sum_b\sigma_bd_{bk}v_b,
 
-with :math:`\ell_k(f,r)=(1-y_kf+r)_+` (hinge) or :math:`\frac12(|f-y_k|+r)^2` (squared) is therefore robust training restricted
-to stable networks, exactly: an upper bound of the min-max value over all networks, in general a strict one.
+with :math:`\ell_k(f,r)=(1-y_kf+r)_+` (hinge) or :math:`\frac12(|f-y_k|+r)^2` (squared) is therefore
+robust training restricted to stable networks, exactly: an upper bound of the min-max value over all
+networks, in general a strict one.
 
 Its dual is a game against weighted perturbed data: maximise :math:`\sum_ka_k` over
-:math:`0\le a_k\le1,\ \|\eta_k\|_p\le\epsilon a_k` such that :math:`h_b=\sigma_b\sum_kd_{bk}(y_ka_kx_k+\eta_k)` satisfies
-:math:`h_b^\top v\le\beta\|v\|_2` on the cone of every block (squared loss: :math:`\sum_k(c_ky_k-\frac12a_k^2)`,
-:math:`|c_k|\le a_k`, with :math:`c_k` for :math:`y_ka_k`). Multipliers
-:math:`\lambda\ge0,\ \|\zeta\|_p\le\epsilon\sum_k\lambda_k` prove it: :math:`\|h_b+\sum_k\lambda_ks_kx_k-\zeta\|_2\le\beta`.
+:math:`0\le a_k\le1,\ \|\eta_k\|_p\le\epsilon a_k` such that
+:math:`h_b=\sigma_b\sum_kd_{bk}(y_ka_kx_k+\eta_k)` satisfies :math:`h_b^\top v\le\beta\|v\|_2` on
+the cone of every block (squared loss: :math:`\sum_k(c_ky_k-\frac12a_k^2)`, :math:`|c_k|\le a_k`,
+with :math:`c_k` for :math:`y_ka_k`). Multipliers :math:`\lambda\ge0,\
+\|\zeta\|_p\le\epsilon\sum_k\lambda_k` prove it:
+:math:`\|h_b+\sum_k\lambda_ks_kx_k-\zeta\|_2\le\beta`.
 
-Pattern D has a non-zero stable neuron iff :math:`\epsilon\le\mu=\max_{\|v\|_q\le1}\min_ks_kx_k^\top v`, the half-width of a
-corridor through the origin; beyond the widest corridor only the zero network is left.
-"""
+Pattern D has a non-zero stable neuron iff :math:`\epsilon\le\mu=\max_{\|v\|_q\le1}\min_ks_kx_k^\top
+v`, the half-width of a corridor through the origin; beyond the widest corridor only the zero
+network is left. """
 
 import math
 import warnings
@@ -33,7 +38,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import Bounds, linprog, minimize, nnls
 
-from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_instance, as_real, one_of
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_flag,
+    as_instance,
+    as_real,
+    one_of,
+)
 from theorylab.convex_relu.arrangements import cover_count, enumerate_arrangements
 from theorylab.convex_relu.certificates import Network, as_patterns, augment, relative_gap
 
@@ -62,7 +75,10 @@ class RobustStatus(Enum):
     """How well the robust program was solved."""
 
     SOLVED = "optimal: the relative duality gap is at most tol"
-    INACCURATE = "the conic solver left a relative duality gap above tol; the bounds hold, rescale the data or raise tol"
+    INACCURATE = (
+        "the conic solver left a relative duality gap above tol; the bounds hold, "
+        "rescale the data or raise tol"
+    )
 
 
 @dataclass(frozen=True)
@@ -100,11 +116,14 @@ class RobustResult:
     objective
         Worst-case loss plus penalty, of a feasible point.
     dual_objective
-        Lower bound of the program, from multipliers checked apart from the solver. Not a bound for unstable networks.
+        Lower bound of the program, from multipliers checked apart from the solver. Not a bound for
+        unstable networks.
     blocks, block_patterns, signs
-        Non-zero neurons v_b, shape (m, d) or (m, d + 1) with bias, their patterns (m, n) and output signs (m,).
+        Non-zero neurons v_b, shape (m, d) or (m, d + 1) with bias, their patterns (m, n) and output
+        signs (m,).
     adversary_weights, adversary
-        Optimal play of the dual: weights a, shape (n,), and moves eta / a, shape (n, d), of the inputs (zero where a is).
+        Optimal play of the dual: weights a, shape (n,), and moves eta / a, shape (n, d), of the
+        inputs (zero where a is).
     status
         How well it was solved.
     """
@@ -146,13 +165,15 @@ def train_robust(
     y
         Labels -1 and 1 for the hinge loss, real targets for the squared loss; shape (n,).
     beta
-        Penalty, positive: the objective is ``loss + beta / 2 * sum_j (|u_j|^2 + a_j^2)``, losses summed, as in ``train``.
+        Penalty, positive: the objective is ``loss + beta / 2 * sum_j (|u_j|^2 + a_j^2)``, losses
+        summed, as in ``train``.
     eps
         Radius of the balls, >= 0.
     loss, ball
         "hinge" or "squared"; "linf" or "l2".
     arrangements
-        "all", or patterns of shape (P, n) of the data (of the data with a column of ones, with bias).
+        "all", or patterns of shape (P, n) of the data (of the data with a column of ones, with
+        bias).
     bias
         Give every neuron a bias, penalised like a weight and not perturbed.
     tol
@@ -170,10 +191,11 @@ def train_robust(
 
     Notes
     -----
-    bai2021-practical and bai2022-efficient, Section 4, give the program as an upper bound; that it equals robust training of
-    stable networks, and the dual, are derived here.
-    """
-    return robust_trainer(X, y, beta, loss=loss, ball=ball, arrangements=arrangements, bias=bias, tol=tol)(eps)
+    bai2021-practical and bai2022-efficient, Section 4, give the program as an upper bound; that it
+    equals robust training of stable networks, and the dual, are derived here."""
+    return robust_trainer(
+        X, y, beta, loss=loss, ball=ball, arrangements=arrangements, bias=bias, tol=tol
+    )(eps)
 
 
 def robust_trainer(
@@ -187,7 +209,8 @@ def robust_trainer(
     bias: bool = False,
     tol: float = 1e-6,
 ) -> Callable[[float], RobustResult]:
-    """Prepare ``train_robust`` for many radii: the program is set up once, with the radius as a parameter.
+    """Prepare ``train_robust`` for many radii: the program is set up once, with the radius as a
+    parameter.
 
     Parameters
     ----------
@@ -221,18 +244,32 @@ def robust_trainer(
         blocks, objective = _rescaled(V[kept], data, y, beta, eps, loss, ball, gates, d)
         root = np.sqrt(np.linalg.norm(blocks, axis=1))
         weights = blocks / root[:, None]
-        network = Network(np.ascontiguousarray(weights[:, :d]), signs * root, weights[:, d] if bias else np.zeros(len(weights)))
+        network = Network(
+            np.ascontiguousarray(weights[:, :d]),
+            signs * root,
+            weights[:, d] if bias else np.zeros(len(weights)),
+        )
         adversary = np.divide(eta, a[:, None], out=np.zeros_like(eta), where=a[:, None] > 0.0)
         gap = relative_gap(objective, lower)
         status = RobustStatus.SOLVED if gap <= tol else RobustStatus.INACCURATE
         if status is not RobustStatus.SOLVED:
             warnings.warn(f"relative gap {gap:.1e}: {status.value}", RuntimeWarning, stacklevel=2)
-        return RobustResult(network, objective, lower, blocks, block_patterns, signs, a, adversary, status)
+        return RobustResult(
+            network, objective, lower, blocks, block_patterns, signs, a, adversary, status
+        )
 
     return trained
 
 
-def worst_case(network: Network, X: ArrayLike, y: ArrayLike, eps: float, *, loss: str = "hinge", ball: str = "linf") -> Attack:
+def worst_case(
+    network: Network,
+    X: ArrayLike,
+    y: ArrayLike,
+    eps: float,
+    *,
+    loss: str = "hinge",
+    ball: str = "linf",
+) -> Attack:
     """Find the worst perturbation of every input of any two-layer ReLU network, exactly.
 
     Parameters
@@ -258,11 +295,11 @@ def worst_case(network: Network, X: ArrayLike, y: ArrayLike, eps: float, *, loss
 
     Notes
     -----
-    On each activation region inside the ball the network is affine, so that it is extreme at an extreme point of the region's
-    closure: where d independent hyperplanes meet (of neurons, or faces of the box), or, on the sphere, at the extreme point of
-    an affine function on a flat in which k < d of the neurons' hyperplanes meet. All of these points are compared; only
-    neurons that change sign inside the ball take part. Exponential in d.
-    """
+    On each activation region inside the ball the network is affine, so that it is extreme at an
+    extreme point of the region's closure: where d independent hyperplanes meet (of neurons, or
+    faces of the box), or, on the sphere, at the extreme point of an affine function on a flat in
+    which k < d of the neurons' hyperplanes meet. All of these points are compared; only neurons
+    that change sign inside the ball take part. Exponential in d."""
     network, X, y, loss, ball = _attacked(network, X, y, loss, ball)
     eps = as_real(eps, "eps", minimum=0.0)
     perturbations, outputs, losses = np.zeros_like(X), np.empty(len(X)), np.empty(len(X))
@@ -271,15 +308,24 @@ def worst_case(network: Network, X: ArrayLike, y: ArrayLike, eps: float, *, loss
         values = network(x + points)
         harm = _losses(values, y[k], loss)
         # Of equally harmful points (a hinge at zero), the one with the least margin.
-        best = int(np.lexsort((y[k] * values, -harm))[0]) if loss == "hinge" else int(np.argmax(harm))
+        best = (
+            int(np.lexsort((y[k] * values, -harm))[0]) if loss == "hinge" else int(np.argmax(harm))
+        )
         perturbations[k], outputs[k], losses[k] = points[best], values[best], harm[best]
     return Attack(perturbations, outputs, losses)
 
 
 def linearized_loss(
-    network: Network, X: ArrayLike, y: ArrayLike, eps: float, *, loss: str = "hinge", ball: str = "linf"
+    network: Network,
+    X: ArrayLike,
+    y: ArrayLike,
+    eps: float,
+    *,
+    loss: str = "hinge",
+    ball: str = "linf",
 ) -> float:
-    r"""Return the worst-case loss of the network's linearisation at every input, the robust program's loss.
+    r"""Return the worst-case loss of the network's linearisation at every input, the robust
+    program's loss.
 
     Parameters
     ----------
@@ -289,7 +335,8 @@ def linearized_loss(
     Returns
     -------
     float
-        :math:`\sum_k\ell_k(f(x_k),\epsilon\|\nabla f(x_k)\|_q)`; the true worst case if every neuron is stable.
+        :math:`\sum_k\ell_k(f(x_k),\epsilon\|\nabla f(x_k)\|_q)`; the true worst case if every
+        neuron is stable.
 
     Raises
     ------
@@ -308,7 +355,8 @@ def linearized_loss(
 
 
 def stability_radii(network: Network, X: ArrayLike, *, ball: str = "linf") -> FloatArray:
-    r"""Return the largest radius at which each neuron changes sign on no ball, :math:`\min_k|w^\top x_k+b|/\|w\|_q`.
+    r"""Return the largest radius at which each neuron changes sign on no ball, :math:`\min_k|w^\top
+    x_k+b|/\|w\|_q`.
 
     Parameters
     ----------
@@ -335,11 +383,15 @@ def stability_radii(network: Network, X: ArrayLike, *, ball: str = "linf") -> Fl
     W, b, _, _ = _layers(network)
     least = np.abs(X @ W.T + b).min(axis=0)
     lengths = _dual_norm(W, ball)
-    radii: FloatArray = np.divide(least, lengths, out=np.full_like(least, np.inf), where=lengths > 0.0)
+    radii: FloatArray = np.divide(
+        least, lengths, out=np.full_like(least, np.inf), where=lengths > 0.0
+    )
     return radii
 
 
-def corridor_widths(X: ArrayLike, *, ball: str = "linf", arrangements: str | ArrayLike = "all") -> FloatArray:
+def corridor_widths(
+    X: ArrayLike, *, ball: str = "linf", arrangements: str | ArrayLike = "all"
+) -> FloatArray:
     r"""Return the largest radius at which each pattern has a stable neuron,
     :math:`\mu_i=\max_{\|v\|_q\le1}\min_k(2D_i-I)_{kk}x_k^\top v`.
 
@@ -355,7 +407,8 @@ def corridor_widths(X: ArrayLike, *, ball: str = "linf", arrangements: str | Arr
     Returns
     -------
     ndarray
-        Shape (P,), >= 0. Robust training returns the zero network at every radius above their maximum.
+        Shape (P,), >= 0. Robust training returns the zero network at every radius above their
+        maximum.
 
     Raises
     ------
@@ -364,9 +417,9 @@ def corridor_widths(X: ArrayLike, *, ball: str = "linf", arrangements: str | Arr
 
     Notes
     -----
-    Derived from the cone constraint of bai2021-practical. By duality :math:`\mu_i` is the least :math:`\ell_p` norm in the
-    convex hull of the points :math:`(2D_i-I)_{kk}x_k`: a linear program, or for p = 2 a non-negative least-squares problem.
-    """
+    Derived from the cone constraint of bai2021-practical. By duality :math:`\mu_i` is the least
+    :math:`\ell_p` norm in the convex hull of the points :math:`(2D_i-I)_{kk}x_k`: a linear program,
+    or for p = 2 a non-negative least-squares problem."""
     X = as_array(X, "X", ndim=2)
     ball = one_of(ball, "ball", _BALLS)
     patterns = as_patterns(arrangements, X.shape[0])
@@ -396,7 +449,8 @@ def collapse_radius(
     Returns
     -------
     float
-        The radius: at most the widest corridor, zero if the network is zero without perturbations already.
+        The radius: at most the widest corridor, zero if the network is zero without perturbations
+        already.
 
     Raises
     ------
@@ -405,10 +459,9 @@ def collapse_radius(
 
     Notes
     -----
-    Derived. Zero is optimal iff the slope :math:`\sum_k(-y_kf_k+\epsilon|y_k|\|g_k\|_q)` of the loss is at least
-    :math:`-\beta` over stable blocks with :math:`\sum_b\|v_b\|\le1`. The least slope does not decrease with the radius:
-    bisection up to the widest corridor.
-    """
+    Derived. Zero is optimal iff the slope :math:`\sum_k(-y_kf_k+\epsilon|y_k|\|g_k\|_q)` of the
+    loss is at least :math:`-\beta` over stable blocks with :math:`\sum_b\|v_b\|\le1`. The least
+    slope does not decrease with the radius: bisection up to the widest corridor."""
     X, y, beta, loss, ball, patterns, _ = _problem(X, y, beta, loss, ball, arrangements, False)
     tol = as_real(tol, "tol", above=0.0, below=1.0)
     widest = float(corridor_widths(X, ball=ball, arrangements=patterns).max())
@@ -447,8 +500,9 @@ def improve_adversarially(
     X, y, beta, eps, loss, ball, bias
         The problem, as for ``train_robust``.
     n_rounds
-        Most rounds of: attack exactly, add the attack to the finite set of perturbations met so far, and minimise against
-        that set (by sequential quadratic programming). They end once no attack does more harm than those met.
+        Most rounds of: attack exactly, add the attack to the finite set of perturbations met so
+        far, and minimise against that set (by sequential quadratic programming). They end once no
+        attack does more harm than those met.
 
     Returns
     -------
@@ -477,7 +531,9 @@ def improve_adversarially(
     value = attack.loss + beta * network.penalty
     rows, inputs = np.arange(len(X)), X
     for _ in range(n_rounds):
-        rows, inputs = _distinct(np.append(rows, np.arange(len(X))), np.vstack([inputs, X + attack.perturbations]))
+        rows, inputs = _distinct(
+            np.append(rows, np.arange(len(X))), np.vstack([inputs, X + attack.perturbations])
+        )
         current = _against(current, rows, inputs, y, beta, loss, bias)
         attack = worst_case(current, X, y, eps, loss=loss, ball=ball)
         attained = attack.loss + beta * current.penalty
@@ -494,7 +550,13 @@ def improve_adversarially(
 
 
 def _problem(
-    X: ArrayLike, y: ArrayLike, beta: float, loss: str, ball: str, arrangements: str | ArrayLike, bias: bool
+    X: ArrayLike,
+    y: ArrayLike,
+    beta: float,
+    loss: str,
+    ball: str,
+    arrangements: str | ArrayLike,
+    bias: bool,
 ) -> tuple[FloatArray, FloatArray, float, str, str, BoolArray, bool]:
     X = as_array(X, "X", ndim=2)
     loss, ball = one_of(loss, "loss", _LOSSES), one_of(ball, "ball", _BALLS)
@@ -508,7 +570,9 @@ def _problem(
 def _targets(y: ArrayLike, X: FloatArray, loss: str) -> FloatArray:
     y = as_array(y, "y", shape=(X.shape[0],))
     if loss == "hinge" and not np.all(np.abs(y) == 1.0):
-        raise ValueError(f"y: expected labels -1 and 1 for the hinge loss, got {y[np.abs(y) != 1.0][0]}")
+        raise ValueError(
+            f"y: expected labels -1 and 1 for the hinge loss, got {y[np.abs(y) != 1.0][0]}"
+        )
     return y
 
 
@@ -517,7 +581,10 @@ def _attacked(
 ) -> tuple[Network, FloatArray, FloatArray, str, str]:
     network = as_instance(network, "network", Network)
     if network.output_weights.ndim != 1:
-        raise ValueError(f"network: expected one output, got output weights of shape {network.output_weights.shape}")
+        raise ValueError(
+            "network: expected one output, got output weights of shape "
+            f"{network.output_weights.shape}"
+        )
     X = as_array(X, "X", shape=(None, network.weights.shape[1]))
     loss, ball = one_of(loss, "loss", _LOSSES), one_of(ball, "ball", _BALLS)
     return network, X, _targets(y, X, loss), loss, ball
@@ -538,7 +605,11 @@ def _losses(f: FloatArray, y: FloatArray | float, loss: str) -> FloatArray:
 
 
 def _robust_losses(f: FloatArray, moves: FloatArray, y: FloatArray, loss: str) -> FloatArray:
-    return np.maximum(1.0 - y * f + moves, 0.0) if loss == "hinge" else 0.5 * (np.abs(f - y) + moves) ** 2
+    return (
+        np.maximum(1.0 - y * f + moves, 0.0)
+        if loss == "hinge"
+        else 0.5 * (np.abs(f - y) + moves) ** 2
+    )
 
 
 # The convex program.
@@ -562,13 +633,18 @@ def _solve(problem: Any) -> None:
         problem.solve(solver=cp.CLARABEL, warm_start=False, max_iter=200, **tolerances)
 
 
-def _slacks(V: FloatArray, data: FloatArray, signs: FloatArray, eps: float, ball: str, d: int) -> FloatArray:
+def _slacks(
+    V: FloatArray, data: FloatArray, signs: FloatArray, eps: float, ball: str, d: int
+) -> FloatArray:
     result: FloatArray = (signs * (V @ data.T)).min(axis=1) - eps * _dual_norm(V[:, :d], ball)
     return result
 
 
-def _stabilized(V: FloatArray, data: FloatArray, eps: float, ball: str, patterns: BoolArray, d: int) -> FloatArray:
-    """Drop blocks of the size of the solver's error and move the others into their cones, towards a point deep inside."""
+def _stabilized(
+    V: FloatArray, data: FloatArray, eps: float, ball: str, patterns: BoolArray, d: int
+) -> FloatArray:
+    """Drop blocks of the size of the solver's error and move the others into their cones, towards a
+    point deep inside."""
     V = V.copy()
     lengths = np.linalg.norm(V, axis=1)
     V[lengths <= 1e-7 * max(lengths.max(), 1e-300)] = 0.0
@@ -601,10 +677,11 @@ def _rescaled(
     gates: FloatArray,
     d: int,
 ) -> tuple[FloatArray, float]:
-    """Make good for dropped blocks by the best multiple of the others, which stays feasible; return it and its objective.
+    """Make good for dropped blocks by the best multiple of the others, which stays feasible; return
+    it and its objective.
 
-    A hinge is met exactly by the optimum and missed by the size of a dropped block, at a cost far above that block's.
-    """
+    A hinge is met exactly by the optimum and missed by the size of a dropped block, at a cost far
+    above that block's."""
     outputs = np.sum(gates * (blocks @ data.T), axis=0)
     moves = eps * _dual_norm(gates.T @ blocks[:, :d], ball)
     size = beta * float(np.linalg.norm(blocks, axis=1).sum())
@@ -612,17 +689,22 @@ def _rescaled(
     if loss == "hinge":
         margins = y * outputs - moves
         factors += [float(1.0 / m) for m in margins[np.abs(margins - 1.0) < 1e-3]]
-    values = [float(_robust_losses(t * outputs, t * moves, y, loss).sum()) + t * size for t in factors]
+    values = [
+        float(_robust_losses(t * outputs, t * moves, y, loss).sum()) + t * size for t in factors
+    ]
     best = int(np.argmin(values))
     return factors[best] * blocks, values[best]
 
 
 def _centres(data: FloatArray, signs: FloatArray, eps: float, ball: str, d: int) -> FloatArray:
-    """Return the points of unit size with the largest slack of each cone, all by one program: it is separable."""
+    """Return the points of unit size with the largest slack of each cone, all by one program: it is
+    separable."""
     cp = _cvxpy()
 
     V = cp.Variable((len(signs), data.shape[1]))
-    slacks = cp.min(cp.multiply(signs, V @ data.T), axis=1) - eps * cp.norm(V[:, :d], 1 if ball == "linf" else 2, axis=1)
+    slacks = cp.min(cp.multiply(signs, V @ data.T), axis=1) - eps * cp.norm(
+        V[:, :d], 1 if ball == "linf" else 2, axis=1
+    )
     _solve(cp.Problem(cp.Maximize(cp.sum(slacks)), [cp.norm(V, 2, axis=1) <= 1.0]))
     return np.asarray(V.value, dtype=np.float64)
 
@@ -632,9 +714,9 @@ def _solver(
 ) -> Callable[[float], tuple[float, FloatArray, FloatArray, FloatArray]]:
     """Set up the dual; return a function of the radius that solves it.
 
-    It returns a lower bound, the weights and moves of the adversary that attain it, and blocks, shape (2P, D): the multipliers
-    of the dual's bounds. Where cones are thin they are more accurate than the solution of the program itself.
-    """
+    It returns a lower bound, the weights and moves of the adversary that attain it, and blocks,
+    shape (2P, D): the multipliers of the dual's bounds. Where cones are thin they are more accurate
+    than the solution of the program itself."""
     cp = _cvxpy()
 
     P, n = patterns.shape
@@ -669,7 +751,11 @@ def _solver(
         moves = _shrink(np.asarray(eta.value), eps * weights, p)
         multipliers = np.maximum(np.asarray(lam.value), 0.0)
         corrections = _shrink(np.asarray(zeta.value), eps * multipliers.sum(axis=1), p)
-        sums = D @ (slope[:, None] * data + moves @ embed) + (S * multipliers) @ data - corrections @ embed
+        sums = (
+            D @ (slope[:, None] * data + moves @ embed)
+            + (S * multipliers) @ data
+            - corrections @ embed
+        )
         largest = float(np.linalg.norm(sums, axis=1).max())
         # Scaling everything keeps the multipliers valid.
         t = beta / largest if largest > beta else 1.0
@@ -686,13 +772,18 @@ def _solver(
 def _shrink(rows: FloatArray, radii: FloatArray, p: float) -> FloatArray:
     """Scale rows into balls of the given radii."""
     lengths = np.linalg.norm(rows, ord=p, axis=1)
-    factors = np.minimum(1.0, np.divide(radii, lengths, out=np.ones_like(lengths), where=lengths > 0.0))
+    factors = np.minimum(
+        1.0, np.divide(radii, lengths, out=np.ones_like(lengths), where=lengths > 0.0)
+    )
     result: FloatArray = factors[:, None] * rows
     return result
 
 
-def _least_slope(X: FloatArray, y: FloatArray, ball: str, patterns: BoolArray) -> Callable[[float], float]:
-    """Return the least slope of the loss over stable blocks with norms of sum 1 as a function of the radius."""
+def _least_slope(
+    X: FloatArray, y: FloatArray, ball: str, patterns: BoolArray
+) -> Callable[[float], float]:
+    """Return the least slope of the loss over stable blocks with norms of sum 1 as a function of
+    the radius."""
     cp = _cvxpy()
 
     P, n = patterns.shape
@@ -721,16 +812,26 @@ def _least_slope(X: FloatArray, y: FloatArray, ball: str, patterns: BoolArray) -
 
 
 def _corridor(points: FloatArray, ball: str) -> float:
-    """Return the least norm in the convex hull of the points, the width of the corridor that they leave on one side."""
+    """Return the least norm in the convex hull of the points, the width of the corridor that they
+    leave on one side."""
     n, d = points.shape
     if ball == "l2":
-        # The residual of this problem is proportional to (nearest point, -|nearest point|^2)  (Lawson and Hanson, least
-        # distance).
+        # The residual of this problem is proportional to (nearest point, -|nearest point|^2)
+        # (Lawson and Hanson, least distance).
         weights, _ = nnls(np.vstack([points.T, np.ones(n)]), np.append(np.zeros(d), 1.0))
         return float(np.linalg.norm(points.T @ weights)) / max(float(weights.sum()), 1e-300)
     costs = np.append(np.zeros(n), 1.0)
-    sides = np.vstack([np.column_stack([points.T, -np.ones(d)]), np.column_stack([-points.T, -np.ones(d)])])
-    found = linprog(costs, A_ub=sides, b_ub=np.zeros(2 * d), A_eq=np.append(np.ones(n), 0.0)[None], b_eq=[1.0], method="highs")
+    sides = np.vstack(
+        [np.column_stack([points.T, -np.ones(d)]), np.column_stack([-points.T, -np.ones(d)])]
+    )
+    found = linprog(
+        costs,
+        A_ub=sides,
+        b_ub=np.zeros(2 * d),
+        A_eq=np.append(np.ones(n), 0.0)[None],
+        b_eq=[1.0],
+        method="highs",
+    )
     return max(float(np.asarray(found.x)[-1]), 0.0)
 
 
@@ -738,7 +839,8 @@ def _corridor(points: FloatArray, ball: str) -> float:
 
 
 def _extreme_points(network: Network, x: FloatArray, eps: float, ball: str) -> FloatArray:
-    """Return perturbations among which are those of the least and the largest output, shape (count, d)."""
+    """Return perturbations among which are those of the least and the largest output, shape (count,
+    d)."""
     d = x.size
     W, b, a, linear = _layers(network)
     z = W @ x + b
@@ -757,18 +859,24 @@ def _box_points(W: FloatArray, z: FloatArray, base: FloatArray, eps: float, d: i
         return eps * np.vstack([np.sign(base), -np.sign(base), np.zeros(d)])
     total = sum(math.comb(u, k) * math.comb(d, k) * 2 ** (d - k) for k in range(min(u, d) + 1))
     if total > _MAX_CANDIDATES:
-        raise ValueError(f"network: expected at most {_MAX_CANDIDATES} candidate points per input, got {total}")
+        raise ValueError(
+            f"network: expected at most {_MAX_CANDIDATES} candidate points per input, got {total}"
+        )
     points = []
     for k in range(min(u, d) + 1):
         rows = np.array(list(combinations(range(u), k)), dtype=np.intp).reshape(math.comb(u, k), k)
-        corners = eps * np.array(list(product((-1.0, 1.0), repeat=d - k))).reshape(2 ** (d - k), d - k)
+        corners = eps * np.array(list(product((-1.0, 1.0), repeat=d - k))).reshape(
+            2 ** (d - k), d - k
+        )
         for free in combinations(range(d), k):
             held = [i for i in range(d) if i not in free]
             block = np.empty((len(rows), len(corners), d))
             block[:, :, held] = corners
             if k > 0:
                 systems = W[rows][:, :, list(free)]
-                good = np.abs(np.linalg.det(systems)) > 1e-13 * np.prod(np.linalg.norm(W[rows], axis=2), axis=1)
+                good = np.abs(np.linalg.det(systems)) > 1e-13 * np.prod(
+                    np.linalg.norm(W[rows], axis=2), axis=1
+                )
                 right = -z[rows][:, :, None] - W[rows][:, :, held] @ corners.T
                 solved = np.linalg.solve(systems[good], right[good])
                 block = block[good]
@@ -779,11 +887,18 @@ def _box_points(W: FloatArray, z: FloatArray, base: FloatArray, eps: float, d: i
     return np.clip(np.vstack(points), -eps, eps)
 
 
-def _sphere_points(W: FloatArray, z: FloatArray, a: FloatArray, base: FloatArray, eps: float, d: int) -> FloatArray:
+def _sphere_points(
+    W: FloatArray, z: FloatArray, a: FloatArray, base: FloatArray, eps: float, d: int
+) -> FloatArray:
     u = len(W)
-    total = sum(math.comb(u, k) * (cover_count(u - k, d - k + 1) if k < min(u, d - 1) else 2) for k in range(min(u, d) + 1))
+    total = sum(
+        math.comb(u, k) * (cover_count(u - k, d - k + 1) if k < min(u, d - 1) else 2)
+        for k in range(min(u, d) + 1)
+    )
     if total > _MAX_CANDIDATES:
-        raise ValueError(f"network: expected at most {_MAX_CANDIDATES} candidate points per input, got {total}")
+        raise ValueError(
+            f"network: expected at most {_MAX_CANDIDATES} candidate points per input, got {total}"
+        )
     points: list[FloatArray] = [np.zeros((1, d))]
     for k in range(min(u, d) + 1):
         for rows in combinations(range(u), k):
@@ -795,7 +910,9 @@ def _sphere_points(W: FloatArray, z: FloatArray, a: FloatArray, base: FloatArray
                 if s[-1] <= 1e-13 * s[0]:
                     continue
                 basis = vt[k:].T
-                centre = np.asarray(np.linalg.lstsq(W[chosen], -z[chosen], rcond=None)[0], dtype=np.float64)
+                centre = np.asarray(
+                    np.linalg.lstsq(W[chosen], -z[chosen], rcond=None)[0], dtype=np.float64
+                )
             square = eps**2 - float(centre @ centre)
             if square < -1e-9 * eps**2:
                 continue
@@ -831,7 +948,13 @@ def _distinct(rows: NDArray[np.intp], inputs: FloatArray) -> tuple[NDArray[np.in
 
 
 def _against(
-    network: Network, rows: NDArray[np.intp], inputs: FloatArray, y: FloatArray, beta: float, loss: str, bias: bool
+    network: Network,
+    rows: NDArray[np.intp],
+    inputs: FloatArray,
+    y: FloatArray,
+    beta: float,
+    loss: str,
+    bias: bool,
 ) -> Network:
     """Minimise the largest loss over given versions of every input plus penalty, in epigraph form.
 
@@ -855,12 +978,21 @@ def _against(
     def violations(theta: FloatArray) -> FloatArray:
         f = outputs(theta)
         t = theta[m * (width + 1) :][rows]
-        return t - 1.0 + targets * f if loss == "hinge" else np.concatenate([t - f + targets, t + f - targets])
+        return (
+            t - 1.0 + targets * f
+            if loss == "hinge"
+            else np.concatenate([t - f + targets, t + f - targets])
+        )
 
     def slopes(theta: FloatArray) -> FloatArray:
         W, a = theta[: m * width].reshape(m, width), theta[m * width : m * (width + 1)]
         z = inputs @ W.T
-        g = np.hstack([(((z > 0.0) * a)[:, :, None] * inputs[:, None, :]).reshape(len(rows), -1), np.maximum(z, 0.0)])
+        g = np.hstack(
+            [
+                (((z > 0.0) * a)[:, :, None] * inputs[:, None, :]).reshape(len(rows), -1),
+                np.maximum(z, 0.0),
+            ]
+        )
         if loss == "hinge":
             return np.hstack([targets[:, None] * g, epigraph])
         return np.vstack([np.hstack([-g, epigraph]), np.hstack([g, epigraph])])
@@ -874,7 +1006,11 @@ def _against(
 
     theta = np.concatenate([first.ravel(), output, np.zeros(n)])
     f = outputs(theta)
-    np.maximum.at(theta[m * (width + 1) :], rows, np.maximum(1.0 - targets * f, 0.0) if loss == "hinge" else np.abs(f - targets))
+    np.maximum.at(
+        theta[m * (width + 1) :],
+        rows,
+        np.maximum(1.0 - targets * f, 0.0) if loss == "hinge" else np.abs(f - targets),
+    )
     lowest = np.concatenate([np.full(m * (width + 1), -np.inf), np.zeros(n)])
     constraints = [{"type": "ineq", "fun": violations, "jac": slopes}]
     options = {"maxiter": 100, "ftol": 1e-12}
@@ -884,7 +1020,15 @@ def _against(
         # Kinks of the network end the search early; what it found is judged by an exact attack.
         warnings.simplefilter("ignore")
         bounds = Bounds(lowest, np.inf)
-        found = search(objective, theta, jac=True, method="SLSQP", bounds=bounds, constraints=constraints, options=options)
+        found = search(
+            objective,
+            theta,
+            jac=True,
+            method="SLSQP",
+            bounds=bounds,
+            constraints=constraints,
+            options=options,
+        )
     W, a = found.x[: m * width].reshape(m, width), found.x[m * width : m * (width + 1)]
     if not np.all(np.isfinite(found.x)):
         return network

@@ -1,25 +1,31 @@
-r"""The regularisation path of two-layer ReLU networks, with a certified gap at every value of the penalty.
+r"""The regularisation path of two-layer ReLU networks, with a certified gap at every value of the
+penalty.
 
-Let :math:`f(\beta)`, :math:`v(\beta)`, :math:`P(\beta)` be the outputs, dual point and penalty of an optimum. For the squared
-loss :math:`v(\beta)` is the projection of :math:`y` onto :math:`\beta\mathcal Z`,
-:math:`\mathcal Z=\{z:\max_{\|u\|\le1}|z^\top(Xu)_+|\le1\}`, so that for :math:`\beta<\beta'`
+Let :math:`f(\beta)`, :math:`v(\beta)`, :math:`P(\beta)` be the outputs, dual point and penalty of
+an optimum. For the squared loss :math:`v(\beta)` is the projection of :math:`y` onto
+:math:`\beta\mathcal Z`, :math:`\mathcal Z=\{z:\max_{\|u\|\le1}|z^\top(Xu)_+|\le1\}`, so that for
+:math:`\beta<\beta'`
 
 .. math:: \|v(\beta')-v(\beta)\|\le\Big(1-\frac\beta{\beta'}\Big)\|v(\beta')\|,\qquad
           \|f(\beta')-f(\beta)\|^2\le(\beta'-\beta)\,(P(\beta)-P(\beta')):
 
-outputs are continuous, the loss grows with :math:`\beta`, the penalty shrinks, and the network vanishes from
-:math:`\beta_{\max}` on, the dual norm of :math:`y`. The value is concave in :math:`\beta` with derivative :math:`P`.
+outputs are continuous, the loss grows with :math:`\beta`, the penalty shrinks, and the network
+vanishes from :math:`\beta_{\max}` on, the dual norm of :math:`y`. The value is concave in
+:math:`\beta` with derivative :math:`P`.
 
-Between two solved penalties the path is interpolated. The mixture with weights :math:`1-\theta,\theta` of both networks, and
-the same mixture of the dual points, feasible for the mixed penalty by convexity, differ in value by at most
+Between two solved penalties the path is interpolated. The mixture with weights
+:math:`1-\theta,\theta` of both networks, and the same mixture of the dual points, feasible for the
+mixed penalty by convexity, differ in value by at most
 
-.. math:: (1-\theta)g_1+\theta g_2+\theta(1-\theta)\big((\beta_1-\beta_2)(P_2-P_1)-\|f_1-f_2\|^2\big)
+.. math:: (1-\theta)g_1+\theta
+g_2+\theta(1-\theta)\big((\beta_1-\beta_2)(P_2-P_1)-\|f_1-f_2\|^2\big)
 
-(both dual points residuals, gaps :math:`g_1,g_2` at the ends), so the gap is known on the whole interval. Between breakpoints the
-bracket is :math:`(\beta_1-\beta_2)^2\beta\sum_j\|p_j\|\,\|\tfrac{d}{d\beta}\hat p_j\|^2` to leading order, with neurons
-:math:`p_j=|a_j|u_j` of directions :math:`\hat p_j`: zero where no neuron rotates, and there the path is exactly linear.
-Paths and their continuity are the subject of mishkin2023-optimal, whose text was not consulted; the bounds are derived.
-"""
+(both dual points residuals, gaps :math:`g_1,g_2` at the ends), so the gap is known on the whole
+interval. Between breakpoints the bracket is
+:math:`(\beta_1-\beta_2)^2\beta\sum_j\|p_j\|\,\|\tfrac{d}{d\beta}\hat p_j\|^2` to leading order,
+with neurons :math:`p_j=|a_j|u_j` of directions :math:`\hat p_j`: zero where no neuron rotates, and
+there the path is exactly linear. Paths and their continuity are the subject of mishkin2023-optimal,
+whose text was not consulted; the bounds are derived."""
 
 import warnings
 from dataclasses import dataclass
@@ -139,7 +145,8 @@ class SolutionPath:
         return float(self.interval_gaps.max())
 
     def network(self, beta: float) -> Network:
-        """Return the network at any penalty: the mixture of its neighbours, merged and pruned to independent neurons.
+        """Return the network at any penalty: the mixture of its neighbours, merged and pruned to
+        independent neurons.
 
         Parameters
         ----------
@@ -177,12 +184,14 @@ def trace_solution_path(
     bias: bool = False,
     max_points: int = 1000,
 ) -> SolutionPath:
-    """Return optimal networks for all penalties from ``min_ratio * beta_max`` on, with a certified gap everywhere.
+    """Return optimal networks for all penalties from ``min_ratio * beta_max`` on, with a certified
+    gap everywhere.
 
     Parameters
     ----------
     X, y
-        Data, shape (n, d), and targets, shape (n,), not such that the zero network is optimal for every penalty.
+        Data, shape (n, d), and targets, shape (n,), not such that the zero network is optimal for
+        every penalty.
     min_ratio
         Least penalty relative to ``beta_max``, in (0, 1).
     tol
@@ -202,9 +211,8 @@ def trace_solution_path(
     ValueError
         For malformed data, or targets for which the zero network is always optimal.
 
-    Notes ----- mishkin2023-optimal, solution paths; the interpolation's gap is derived (module docstring). The interval with
-    the largest gap is halved until none exceeds ``tol``.
-    """
+    Notes ----- mishkin2023-optimal, solution paths; the interpolation's gap is derived (module
+    docstring). The interval with the largest gap is halved until none exceeds ``tol``."""
     X, y, _, chosen = as_problem(X, y, 1.0, loss)
     bias = as_flag(bias, "bias")
     if y.ndim != 1:
@@ -237,7 +245,9 @@ def trace_solution_path(
     order = [heap[0][1], *(b for _, _, b in heap)]
     gaps = np.array([-g for g, _, _ in heap])
     if status is not PathStatus.CERTIFIED:
-        warnings.warn(f"relative gap {gaps.max():.1e}: {status.value}", RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f"relative gap {gaps.max():.1e}: {status.value}", RuntimeWarning, stacklevel=2
+        )
     return SolutionPath(X, y, chosen, bias, beta_max, tuple(points[k] for k in order), gaps, status)
 
 
@@ -247,14 +257,16 @@ def breakpoints(path: SolutionPath, *, tol: float = 1e-6) -> FloatArray:
     Parameters
     ----------
     path
-        A path; between its consecutive points with equal faces no breakpoint is looked for. The arrangement is enumerated.
+        A path; between its consecutive points with equal faces no breakpoint is looked for. The
+        arrangement is enumerated.
     tol
         Width of the brackets relative to ``beta_max``.
 
     Returns
     -------
     ndarray, shape (B, 2)
-        Brackets (lower, upper), decreasing; the first holds ``beta_max``, where the first neuron appears.
+        Brackets (lower, upper), decreasing; the first holds ``beta_max``, where the first neuron
+        appears.
 
     Raises
     ------
@@ -263,23 +275,24 @@ def breakpoints(path: SolutionPath, *, tol: float = 1e-6) -> FloatArray:
 
     Notes
     -----
-    Bisection on certified optima. The active directions, the bias included, and the faces on which they lie do not depend on
-    which optimal network was found.
-    """
+    Bisection on certified optima. The active directions, the bias included, and the faces on which
+    they lie do not depend on which optimal network was found."""
     as_instance(path, "path", SolutionPath)
     width = as_real(tol, "tol", above=0.0, below=1.0) * path.beta_max
     brackets: list[tuple[float, float]] = []
     faces = {float(beta): _active_faces(path, beta) for beta in path.betas[1:]}
     # At beta_max itself the first neuron is active with weight zero.
     faces[float(path.betas[0])] = frozenset()
-    # Walk the pairs from the largest penalty down; a pair is halved until its ends agree or it is narrow.
+    # Walk the pairs from the largest penalty down; a pair is halved until its ends agree or it is
+    # narrow.
     stack = list(pairwise(float(b) for b in path.betas))[::-1]
     while stack:
         upper, lower = stack.pop()
         if faces[upper] == faces[lower]:
             continue
         if upper - lower <= width:
-            # Too close to a breakpoint faces are not decided; brackets that touch hold one breakpoint.
+            # Too close to a breakpoint faces are not decided; brackets that touch hold one
+            # breakpoint.
             if brackets and brackets[-1][0] == upper:
                 brackets[-1] = (lower, brackets[-1][1])
             else:
@@ -299,10 +312,14 @@ def _solve(X: FloatArray, y: FloatArray, beta: float, loss: Loss, bias: bool) ->
 
 
 def _active_faces(path: SolutionPath, beta: float) -> frozenset[tuple[int, bytes, bytes]]:
-    """Return the faces of all directions that can be active: unlike those of one optimal network they are unique."""
+    """Return the faces of all directions that can be active: unlike those of one optimal network
+    they are unique."""
     optimal = find_optimal_set(path.X, path.y, beta, loss=path.loss, bias=path.bias)
     found = locate(augment(path.X, path.bias), optimal.directions, optimal.signs)
-    return frozenset((int(s), a.tobytes(), t.tobytes()) for s, a, t in zip(found.signs, found.active, found.tied, strict=True))
+    return frozenset(
+        (int(s), a.tobytes(), t.tobytes())
+        for s, a, t in zip(found.signs, found.active, found.tied, strict=True)
+    )
 
 
 def _relative_gap(point: PathPoint) -> float:
@@ -312,15 +329,18 @@ def _relative_gap(point: PathPoint) -> float:
 def _interval_gap(first: PathPoint, second: PathPoint, loss: Loss) -> float:
     """Return the certified relative gap of the mixtures of two solved points.
 
-    The mixture's loss is at most the mixture of the losses, less theta (1 - theta) |f_1 - f_2|^2 / 2 for the squared loss;
-    the dual value is at least the mixture of the dual values plus theta (1 - theta) |v_1 - v_2|^2 / (2 L). The lower bound
-    decreases with beta.
-    """
+    The mixture's loss is at most the mixture of the losses, less theta (1 - theta) |f_1 - f_2|^2 /
+    2 for the squared loss; the dual value is at least the mixture of the dual values plus theta (1
+    - theta) |v_1 - v_2|^2 / (2 L). The lower bound decreases with beta."""
     gaps = [p.objective - p.dual_objective for p in (first, second)]
     bend = (first.beta - second.beta) * (second.penalty - first.penalty)
     if isinstance(loss, Squared):
         bend -= 0.5 * float(np.sum((first.fit - second.fit) ** 2))
-    bend -= 0.5 / loss.curvature_bound * float(np.sum((first.certificate.dual - second.certificate.dual) ** 2))
+    bend -= (
+        0.5
+        / loss.curvature_bound
+        * float(np.sum((first.certificate.dual - second.certificate.dual) ** 2))
+    )
     # max over theta of (1 - theta) g_1 + theta g_2 + theta (1 - theta) bend is at most this.
     absolute = max(*gaps, 0.0) + 0.25 * max(bend, 0.0)
     return absolute / max(abs(second.dual_objective), 1e-300)

@@ -1,23 +1,27 @@
-r"""Local minima of the training problem of two-layer ReLU networks, as optima of sub-sampled convex programs.
+r"""Local minima of the training problem of two-layer ReLU networks, as optima of sub-sampled convex
+programs.
 
-Descent on :math:`F(u,a)=\tfrac12\|\sum_ja_j(Xu_j)_+-y\|^2+\tfrac\beta2\sum_j(\|u_j\|^2+a_j^2)` ends in balanced networks,
-:math:`|a_j|=\|u_j\|`; with :math:`p_j=|a_j|u_j`, :math:`s_j=\mathrm{sign}\,a_j` and the residual
-:math:`v=y-\sum_js_j(Xp_j)_+`, a network without zero neurons is a local minimum if and only if
+Descent on :math:`F(u,a)=\tfrac12\|\sum_ja_j(Xu_j)_+-y\|^2+\tfrac\beta2\sum_j(\|u_j\|^2+a_j^2)` ends
+in balanced networks, :math:`|a_j|=\|u_j\|`; with :math:`p_j=|a_j|u_j`,
+:math:`s_j=\mathrm{sign}\,a_j` and the residual :math:`v=y-\sum_js_j(Xp_j)_+`, a network without
+zero neurons is a local minimum if and only if
 
 .. math:: \beta\frac{p_j^\top\delta}{\|p_j\|}\;\ge\;s_j\sum_{x_k^\top p_j>0}v_kx_k^\top\delta
           +s_j\sum_{x_k^\top p_j=0}v_k(x_k^\top\delta)_+\qquad\text{for all }\delta\text{ and }j,
 
-if and only if it is optimal for the convex program over the closed cells that contain its own neurons, each with that
-neuron's sign: on a product of such cells the objective is convex, and the finitely many products cover a neighbourhood. In
-particular it is optimal for the program with one cell per neuron, the ties counted as active (:math:`D_{kk}=1` where
-:math:`x_k^\top p_j=0`), or any other choice. Weak duality makes the test: the cells' constraints
-:math:`\|\Pi_K(s_jX^\top Dv)\|\le\beta` hold, up to the scaling of v that gives the certified gap.
+if and only if it is optimal for the convex program over the closed cells that contain its own
+neurons, each with that neuron's sign: on a product of such cells the objective is convex, and the
+finitely many products cover a neighbourhood. In particular it is optimal for the program with one
+cell per neuron, the ties counted as active (:math:`D_{kk}=1` where :math:`x_k^\top p_j=0`), or any
+other choice. Weak duality makes the test: the cells' constraints :math:`\|\Pi_K(s_jX^\top
+Dv)\|\le\beta` hold, up to the scaling of v that gives the certified gap.
 
-Ties are the rule: descent ends on kinks, where gradients do not vanish. A Clarke stationary point, zero in the convex hull of
-the limits of gradients, need not be a local minimum: at a tie with :math:`s_jv_k>0` moving the neuron to either side may
-descend. A local minimum that has a zero neuron is global, since the zero neuron asks for the dual constraint on the whole
-sphere. The paper (mishkin2023-optimal) states stationary points as optima of sub-sampled programs; its text was not consulted.
-"""
+Ties are the rule: descent ends on kinks, where gradients do not vanish. A Clarke stationary point,
+zero in the convex hull of the limits of gradients, need not be a local minimum: at a tie with
+:math:`s_jv_k>0` moving the neuron to either side may descend. A local minimum that has a zero
+neuron is global, since the zero neuron asks for the dual constraint on the whole sphere. The paper
+(mishkin2023-optimal) states stationary points as optima of sub-sampled programs; its text was not
+consulted."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -29,7 +33,14 @@ from numpy.typing import ArrayLike
 from theorylab._validation import FloatArray, as_array, as_count, as_real, one_of
 from theorylab.convex_relu._faces import BoolArray, Neurons, cells_containing, locate, neurons_of
 from theorylab.convex_relu._local import descend
-from theorylab.convex_relu.certificates import ConeSearch, Network, as_network, as_problem, reduce_rows, relative_gap
+from theorylab.convex_relu.certificates import (
+    ConeSearch,
+    Network,
+    as_network,
+    as_problem,
+    reduce_rows,
+    relative_gap,
+)
 
 __all__ = [
     "Descent",
@@ -88,7 +99,8 @@ def gradient_descent(
     max_steps: int = 200_000,
     tol: float = 1e-9,
 ) -> Descent:
-    """Descend ``|f(X) - y|^2 / 2 + beta / 2 * sum_j (|u_j|^2 + a_j^2)`` by plain (sub)gradient steps on all weights.
+    """Descend ``|f(X) - y|^2 / 2 + beta / 2 * sum_j (|u_j|^2 + a_j^2)`` by plain (sub)gradient
+    steps on all weights.
 
     Parameters
     ----------
@@ -97,10 +109,11 @@ def gradient_descent(
     beta
         Penalty, positive.
     network
-        The start: a ``Network`` without biases, or the pair of its weights (m, d) and output weights (m,).
+        The start: a ``Network`` without biases, or the pair of its weights (m, d) and output
+        weights (m,).
     step_size
-        Constant step; by default ``1 / (8 |X|^2 max(s, 1) + beta)`` with ``s`` the larger of ``|y| / |X|`` and the squared norms
-        of the start's layers.
+        Constant step; by default ``1 / (8 |X|^2 max(s, 1) + beta)`` with ``s`` the larger of ``|y|
+        / |X|`` and the squared norms of the start's layers.
     max_steps
         Largest number of steps.
     tol
@@ -118,23 +131,38 @@ def gradient_descent(
 
     Notes
     -----
-    A step multiplies ``a_j^2 - |u_j|^2`` by ``(1 - step * beta)^2`` up to second order in the step, so the layers end balanced.
-    """
+    A step multiplies ``a_j^2 - |u_j|^2`` by ``(1 - step * beta)^2`` up to second order in the step,
+    so the layers end balanced."""
     X, y, beta, first, output = _start(X, y, beta, network)
     largest = float(np.linalg.norm(X, 2))
-    scale = max(float(np.linalg.norm(y)) / max(largest, 1e-300), float(np.sum(first**2)), float(output @ output), 1.0)
-    step = 1.0 / (8.0 * largest**2 * scale + beta) if step_size is None else as_real(step_size, "step_size", above=0.0)
+    scale = max(
+        float(np.linalg.norm(y)) / max(largest, 1e-300),
+        float(np.sum(first**2)),
+        float(output @ output),
+        1.0,
+    )
+    step = (
+        1.0 / (8.0 * largest**2 * scale + beta)
+        if step_size is None
+        else as_real(step_size, "step_size", above=0.0)
+    )
     max_steps = as_count(max_steps, "max_steps")
     tol = as_real(tol, "tol", minimum=0.0)
     values = np.empty(max_steps // 1000 + 2)
     n_values, n_steps, converged = _steps(X, y, beta, first, output, step, max_steps, tol, values)
     if not np.isfinite(values[n_values - 1]):
         return Descent(
-            as_network(network, X, y), values[: n_values - 1].copy(), np.zeros(output.size), int(n_steps), DescentStatus.DIVERGED
+            as_network(network, X, y),
+            values[: n_values - 1].copy(),
+            np.zeros(output.size),
+            int(n_steps),
+            DescentStatus.DIVERGED,
         )
     status = DescentStatus.CONVERGED if converged else DescentStatus.STEPS
     imbalance = output**2 - np.sum(first**2, axis=1)
-    return Descent(Network(first, output), values[:n_values].copy(), imbalance, int(n_steps), status)
+    return Descent(
+        Network(first, output), values[:n_values].copy(), imbalance, int(n_steps), status
+    )
 
 
 @dataclass(frozen=True)
@@ -166,7 +194,12 @@ class StationaryPoint:
 
 
 def local_minimum(
-    X: ArrayLike, y: ArrayLike, beta: float, network: Network | tuple[ArrayLike, ArrayLike], *, max_steps: int = 1000
+    X: ArrayLike,
+    y: ArrayLike,
+    beta: float,
+    network: Network | tuple[ArrayLike, ArrayLike],
+    *,
+    max_steps: int = 1000,
 ) -> StationaryPoint:
     """Descend from a network to a local minimum, exactly.
 
@@ -180,7 +213,8 @@ def local_minimum(
     Returns
     -------
     StationaryPoint
-        The local minimum and its certificate. Neurons that vanish are dropped, and neurons of one sign in one cell are added up.
+        The local minimum and its certificate. Neurons that vanish are dropped, and neurons of one
+        sign in one cell are added up.
 
     Raises
     ------
@@ -189,12 +223,14 @@ def local_minimum(
 
     Notes
     -----
-    Newton steps on the faces of the arrangement, searched exactly through kinks; the objective never rises.
-    """
+    Newton steps on the faces of the arrangement, searched exactly through kinks; the objective
+    never rises."""
     X, y, beta, first, output = _start(X, y, beta, network)
     max_steps = as_count(max_steps, "max_steps")
     reduction = reduce_rows(X)
-    neurons = neurons_of(reduction.data, Network(np.ascontiguousarray(first @ reduction.basis.T), output), False)
+    neurons = neurons_of(
+        reduction.data, Network(np.ascontiguousarray(first @ reduction.basis.T), output), False
+    )
     # A neuron without an active row only shrinks.
     keep = neurons.active.any(axis=1)
     points, signs, active = neurons.points, neurons.signs, neurons.active | neurons.tied
@@ -203,16 +239,32 @@ def local_minimum(
         if len(points) == 0:
             break
         ties = np.zeros_like(active)
-        descend(reduction.data, y, np.ones_like(y), beta, points, signs, active, ties, 0, True, max_steps, 1e-12)
+        descend(
+            reduction.data,
+            y,
+            np.ones_like(y),
+            beta,
+            points,
+            signs,
+            active,
+            ties,
+            0,
+            True,
+            max_steps,
+            1e-12,
+        )
         lengths = np.linalg.norm(points, axis=1)
-        # Newton steps shorten a vanishing neuron by a factor; below this it no longer changes the objective in float64.
+        # Newton steps shorten a vanishing neuron by a factor; below this it no longer changes the
+        # objective in float64.
         keep = lengths > _VANISHED * lengths.sum()
         if keep.all():
             break
     end = locate(X, points @ reduction.basis, signs)
     found = end.network(False)
     certificate = _certify(end, X, y, beta, "all")
-    return StationaryPoint(found, certificate.objective, end.signs, end.active | end.tied, end.tied, certificate)
+    return StationaryPoint(
+        found, certificate.objective, end.signs, end.active | end.tied, end.tied, certificate
+    )
 
 
 @dataclass(frozen=True)
@@ -228,7 +280,8 @@ class SubsampledCertificate:
     dual_objective
         Lower bound of the program's optimum.
     dual_norm
-        Largest ``|Proj_K(s X.T D v)| / beta`` over the pairs at the residual v: one where the network is optimal.
+        Largest ``|Proj_K(s X.T D v)| / beta`` over the pairs at the residual v: one where the
+        network is optimal.
     """
 
     patterns: BoolArray
@@ -239,7 +292,8 @@ class SubsampledCertificate:
 
     @property
     def gap(self) -> float:
-        """Relative gap to the program's optimum; zero up to rounding where the network is optimal for it."""
+        """Relative gap to the program's optimum; zero up to rounding where the network is optimal
+        for it."""
         return relative_gap(self.objective, self.dual_objective)
 
 
@@ -251,15 +305,17 @@ def certify_subsampled(
     *,
     cells: str = "all",
 ) -> SubsampledCertificate:
-    """Compare a network with the optimum of the convex program over the cells of its own neurons, each with the neuron's sign.
+    """Compare a network with the optimum of the convex program over the cells of its own neurons,
+    each with the neuron's sign.
 
     Parameters
     ----------
     X, y, beta, network
         As for ``gradient_descent``.
     cells
-        "all": every closed cell that contains a neuron, so that the gap is zero exactly at the local minima. "own": one cell per
-        neuron, ties counted as active; then zero gap is necessary.
+        "all": every closed cell that contains a neuron, so that the gap is zero exactly at the
+        local minima. "own": one cell per neuron, ties counted as active; then zero gap is
+        necessary.
 
     Returns
     -------
@@ -271,15 +327,17 @@ def certify_subsampled(
     ValueError
         For malformed data, a network of the wrong shape, or an unknown option.
 
-    Notes ----- mishkin2023-optimal (stationary points as optima of sub-sampled programs; the form with all cells is derived,
-    module docstring). The bound holds for any network; the objective is that of the network balanced neuron by neuron.
-    """
+    Notes ----- mishkin2023-optimal (stationary points as optima of sub-sampled programs; the form
+    with all cells is derived, module docstring). The bound holds for any network; the objective is
+    that of the network balanced neuron by neuron."""
     X, y, beta, first, output = _start(X, y, beta, network)
     option = one_of(cells, "cells", ("all", "own"))
     return _certify(neurons_of(X, Network(first, output), False), X, y, beta, option)
 
 
-def _certify(neurons: Neurons, X: FloatArray, y: FloatArray, beta: float, cells: str) -> SubsampledCertificate:
+def _certify(
+    neurons: Neurons, X: FloatArray, y: FloatArray, beta: float, cells: str
+) -> SubsampledCertificate:
     patterns, signs = [np.zeros((0, X.shape[0]), dtype=bool)], [np.zeros(0)]
     for s, active, tied in zip(neurons.signs, neurons.active, neurons.tied, strict=True):
         part = cells_containing(X, active, tied) if cells == "all" else (active | tied)[None, :]
@@ -296,7 +354,9 @@ def _certify(neurons: Neurons, X: FloatArray, y: FloatArray, beta: float, cells:
     # The best multiple of v that is feasible for the pairs.
     scale = min(float(y @ v) / max(float(v @ v), 1e-300), beta / norm if norm > 0.0 else np.inf)
     dual = scale * v
-    return SubsampledCertificate(found, sign, objective, float(y @ dual - 0.5 * dual @ dual), norm / beta)
+    return SubsampledCertificate(
+        found, sign, objective, float(y @ dual - 0.5 * dual @ dual), norm / beta
+    )
 
 
 def _start(
@@ -323,7 +383,8 @@ def _steps(
     tol: float,
     values: FloatArray,
 ) -> tuple[int, int, bool]:
-    """Take gradient steps in place; return the number of recorded values, of steps, and whether the objective settled."""
+    """Take gradient steps in place; return the number of recorded values, of steps, and whether the
+    objective settled."""
     n, d = X.shape
     m = output.size
     hidden = np.empty((m, n))

@@ -2,23 +2,21 @@ r"""Globally optimal two-layer ReLU networks, with a certificate.
 
 Training solves
 
-.. math:: p^\star=\min_{\{u_j,a_j\}}\;L\Big(\sum_j(Xu_j)_+a_j\Big)+\frac\beta2\sum_j\big(\|u_j\|^2+a_j^2\big)
+.. math::
+p^\star=\min_{\{u_j,a_j\}}\;L\Big(\sum_j(Xu_j)_+a_j\Big)+\frac\beta2\sum_j\big(\|u_j\|^2+a_j^2\big)
 
-over networks of any width. With :math:`p_j=|a_j|u_j` the penalty becomes :math:`\beta\sum_j\|p_j\|` and the problem
-is convex in the
-measure of neurons: the value is that of the finite program over the cones of the activation patterns of :math:`X`
-(bai2022-efficient,
-Section 2, where it is the base of the paper), and of the dual
+over networks of any width. With :math:`p_j=|a_j|u_j` the penalty becomes :math:`\beta\sum_j\|p_j\|`
+and the problem is convex in the measure of neurons: the value is that of the finite program over
+the cones of the activation patterns of :math:`X` (bai2022-efficient, Section 2, where it is the
+base of the paper), and of the dual
 
 .. math:: \max_v\;-L^*(-v)\quad\text{subject to}\quad\max_{\|u\|\le1}|v^\top(Xu)_+|\le\beta .
 
-The method never forms that program. It keeps the few neurons that are active, brings them to a local minimum by
-active-set
-Newton steps on the faces of the arrangement, and asks whether :math:`v=-L'(f)` is feasible: by a covering of the sphere
-with cones that either proves it or returns the neurons to add (conditional gradients, fully corrective). The end is
-exact up to
-rounding; the dual point is the certificate.
-"""
+The method never forms that program. It keeps the few neurons that are active, brings them to a
+local minimum by active-set Newton steps on the faces of the arrangement, and asks whether
+:math:`v=-L'(f)` is feasible: by a covering of the sphere with cones that either proves it or
+returns the neurons to add (conditional gradients, fully corrective). The end is exact up to
+rounding; the dual point is the certificate."""
 
 import warnings
 from dataclasses import dataclass, field
@@ -62,9 +60,13 @@ class TrainingStatus(Enum):
 
     CERTIFIED = "globally optimal: the certified relative duality gap is at most tol"
     ROUNDS = "stopped after max_rounds rounds with a relative gap above tol; raise max_rounds"
-    STALLED = "stopped because no neuron lowers the objective in float64 although the relative gap is above tol; tol is too small"
+    STALLED = (
+        "stopped because no neuron lowers the objective in float64 although the relative "
+        "gap is above tol; tol is too small"
+    )
     COVERING = (
-        "the dual constraint could not be decided within max_cones cones, the gap is a bound and may be loose; "
+        "the dual constraint could not be decided within max_cones cones, the gap is "
+        "a bound and may be loose; "
         "raise max_cones, or train on a sample of the arrangements"
     )
 
@@ -80,7 +82,8 @@ class Round:
     n_neurons
         Active neurons.
     violation
-        Largest value found of ``|v @ relu(X u)| / beta - 1`` over unit ``u``; the neurons to add come from there.
+        Largest value found of ``|v @ relu(X u)| / beta - 1`` over unit ``u``; the neurons to add
+        come from there.
     exact
         Whether the search for it was exhaustive.
     """
@@ -98,9 +101,8 @@ class TrainingResult:
     Parameters
     ----------
     objective, dual_objective
-        Value of the network, and the certified lower bound for the problem that was solved: over all networks, or
-        over those
-        whose neurons lie in the cones of the given patterns.
+        Value of the network, and the certified lower bound for the problem that was solved: over
+        all networks, or over those whose neurons lie in the cones of the given patterns.
     network
         The network.
     certificate
@@ -125,8 +127,13 @@ class TrainingResult:
 
     @cached_property
     def global_certificate(self) -> Certificate:
-        """The certificate over all activation patterns, loose where the dual constraint cannot be decided cheaply."""
-        return self.certificate if self.certificate.patterns is None else self.certificate.unrestricted()
+        """The certificate over all activation patterns, loose where the dual constraint cannot be
+        decided cheaply."""
+        return (
+            self.certificate
+            if self.certificate.patterns is None
+            else self.certificate.unrestricted()
+        )
 
     @property
     def global_gap(self) -> float:
@@ -154,32 +161,32 @@ def train(
     X
         Data, shape (n, d).
     y
-        Targets, shape (n,), or (n, K) for K outputs; labels -1 and 1 for the logistic and hinge losses. With several
-        outputs the
-        penalty of a neuron's output weights is the square of their l1 norm, for which the problem separates over
-        outputs.
+        Targets, shape (n,), or (n, K) for K outputs; labels -1 and 1 for the logistic and hinge
+        losses. With several outputs the penalty of a neuron's output weights is the square of their
+        l1 norm, for which the problem separates over outputs.
     beta
         Penalty, positive: the objective is ``loss + beta / 2 * sum_j (|u_j|^2 + a_j^2)``.
     loss
         "squared" (half the squared error), "logistic", "hinge", or a ``Loss``; summed over samples.
     arrangements
-        "all", or patterns of shape (P, n), for instance from ``sample_arrangements``: then every neuron is confined
-        to the cone
-        ``(2 D - I) X u >= 0`` of one of them, ``gap`` is that of the restricted problem and ``global_gap`` that of
-        the whole.
+        "all", or patterns of shape (P, n), for instance from ``sample_arrangements``: then every
+        neuron is confined to the cone ``(2 D - I) X u >= 0`` of one of them, ``gap`` is that of the
+        restricted problem and ``global_gap`` that of the whole.
     bias
         Give every neuron a bias, penalised like a weight (a column of ones in the data).
     skip
-        Add an unpenalised linear map of the input (an affine one if ``bias`` is set). The certificate then needs a dual point
-        orthogonal to the data exactly, which exists only where a minimiser does (no separable labels) and can be found only if
-        the data are well-conditioned.
+        Add an unpenalised linear map of the input (an affine one if ``bias`` is set). The
+        certificate then needs a dual point orthogonal to the data exactly, which exists only where
+        a minimiser does (no separable labels) and can be found only if the data are
+        well-conditioned.
     tol
         Relative duality gap, certified.
     max_rounds
         Largest number of rounds.
     max_cones
-        Largest number of cones, per sign, of the covering that decides the dual constraint. Their number grows exponentially with
-        the rank of the data (hundreds at rank three, up to a hundred thousand at rank five) but hardly with n.
+        Largest number of cones, per sign, of the covering that decides the dual constraint. Their
+        number grows exponentially with the rank of the data (hundreds at rank three, up to a
+        hundred thousand at rank five) but hardly with n.
 
     Returns
     -------
@@ -189,11 +196,13 @@ def train(
     Raises
     ------
     ValueError
-        For malformed data, labels or patterns, a non-positive ``beta``, or a tolerance outside (0, 1).
+        For malformed data, labels or patterns, a non-positive ``beta``, or a tolerance outside (0,
+        1).
 
     Notes
     -----
-    The convex program and its dual are the base of bai2022-efficient, Section 2. The network is balanced, ``|u_j| =
+    The convex program and its dual are the base of bai2022-efficient, Section 2. The network is
+    balanced, ``|u_j| =
     |a_j|``, and its
     neurons lie in different cells where their signs agree.
     """
@@ -203,28 +212,44 @@ def train(
     tol = as_real(tol, "tol", above=0.0, below=1.0)
     max_rounds, max_cones = as_count(max_rounds, "max_rounds"), as_count(max_cones, "max_cones")
     data = augment(X, bias)
-    problem = _Problem(reduce_rows(data), data, loss, beta, patterns, skip, tol, max_rounds, max_cones)
+    problem = _Problem(
+        reduce_rows(data), data, loss, beta, patterns, skip, tol, max_rounds, max_cones
+    )
     outputs = [problem.solve(np.ascontiguousarray(t)) for t in y.reshape(len(y), -1).T]
     network = _network([o.state for o in outputs], problem.reduction, bias, skip, y.ndim)
     dual = np.column_stack([o.dual for o in outputs]).reshape(y.shape)
     objective = loss.value(network(X), y) + beta * network.penalty
-    certificate = Certificate(X, y, beta, loss, bias, skip, patterns, network, dual, objective, loss.dual(dual, y))
+    certificate = Certificate(
+        X, y, beta, loss, bias, skip, patterns, network, dual, objective, loss.dual(dual, y)
+    )
     statuses = [o.status for o in outputs]
-    status = next((s for s in statuses if s is not TrainingStatus.CERTIFIED), TrainingStatus.CERTIFIED)
+    status = next(
+        (s for s in statuses if s is not TrainingStatus.CERTIFIED), TrainingStatus.CERTIFIED
+    )
     if certificate.gap <= tol:
         status = TrainingStatus.CERTIFIED
     elif status is TrainingStatus.CERTIFIED:
         status = TrainingStatus.STALLED
     if status is not TrainingStatus.CERTIFIED:
-        warnings.warn(f"relative gap {certificate.gap:.1e}: {status.value}", RuntimeWarning, stacklevel=2)
+        warnings.warn(
+            f"relative gap {certificate.gap:.1e}: {status.value}", RuntimeWarning, stacklevel=2
+        )
     history = tuple(r for o in outputs for r in o.history)
-    return TrainingResult(objective, certificate.dual_objective, network, certificate, history, status)
+    return TrainingResult(
+        objective, certificate.dual_objective, network, certificate, history, status
+    )
 
 
 def zero_threshold(
-    X: ArrayLike, y: ArrayLike, *, loss: str | Loss = "squared", arrangements: str | ArrayLike = "all", bias: bool = False
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    loss: str | Loss = "squared",
+    arrangements: str | ArrayLike = "all",
+    bias: bool = False,
 ) -> float:
-    """Return the smallest ``beta`` for which the zero network is optimal, the dual norm of ``-L'(0)``.
+    """Return the smallest ``beta`` for which the zero network is optimal, the dual norm of
+    ``-L'(0)``.
 
     Parameters
     ----------
@@ -263,21 +288,31 @@ class _State:
     @staticmethod
     def empty(n: int, d: int, linear: int) -> "_State":
         return _State(
-            np.zeros((linear, d)), np.ones(linear), np.ones((linear, n), dtype=bool), np.zeros((linear, n), dtype=bool), linear
+            np.zeros((linear, d)),
+            np.ones(linear),
+            np.ones((linear, n), dtype=bool),
+            np.zeros((linear, n), dtype=bool),
+            linear,
         )
 
     def copy(self) -> "_State":
-        return _State(self.p.copy(), self.sigma.copy(), self.active.copy(), self.tight.copy(), self.linear)
+        return _State(
+            self.p.copy(), self.sigma.copy(), self.active.copy(), self.tight.copy(), self.linear
+        )
 
     def select(self, keep: BoolArray) -> "_State":
         keep = keep.copy()
         keep[: self.linear] = True
-        return _State(self.p[keep], self.sigma[keep], self.active[keep], self.tight[keep], self.linear)
+        return _State(
+            self.p[keep], self.sigma[keep], self.active[keep], self.tight[keep], self.linear
+        )
 
     def pruned(self) -> "_State":
         return self.select(np.any(self.p != 0.0, axis=1))
 
-    def extended(self, p: FloatArray, sigma: FloatArray, active: BoolArray, tight: BoolArray) -> "_State":
+    def extended(
+        self, p: FloatArray, sigma: FloatArray, active: BoolArray, tight: BoolArray
+    ) -> "_State":
         return _State(
             np.vstack([self.p, p]),
             np.concatenate([self.sigma, sigma]),
@@ -315,7 +350,8 @@ class _Output:
 
 @dataclass(frozen=True)
 class _Moreau:
-    """The loss smoothed around a multiplier: l_step(f) = min_s l(s) + |s - f - step * multiplier|^2 / (2 step)."""
+    """The loss smoothed around a multiplier: l_step(f) = min_s l(s) + |s - f - step * multiplier|^2
+    / (2 step)."""
 
     loss: Loss
     multiplier: FloatArray
@@ -365,14 +401,18 @@ class _Problem:
         d = X.shape[1]
         if self.patterns is not None:
             self.cones = ConeSearch(X, self.patterns)
-        # Starts for the search for neurons, before the exhaustive one: about as many per local maximum in every dimension.
+        # Starts for the search for neurons, before the exhaustive one: about as many per local
+        # maximum in every dimension.
         probes = np.random.default_rng(0).standard_normal((min(256 * 4 ** max(d - 3, 0), 4096), d))
         self.probes = probes / np.maximum(np.linalg.norm(probes, axis=1, keepdims=True), 1e-300)
         self.features = np.maximum(X @ self.probes.T, 0.0)
 
     def slack(self, v: FloatArray) -> float:
-        """Relative slack with which the dual constraint is decided; the dual value pays about as much, relatively."""
-        return max(min(self.tol / 16.0, 1e-10), 1e-13, rounding_slack(self.reduction.data, v, self.beta))
+        """Relative slack with which the dual constraint is decided; the dual value pays about as
+        much, relatively."""
+        return max(
+            min(self.tol / 16.0, 1e-10), 1e-13, rounding_slack(self.reduction.data, v, self.beta)
+        )
 
     def solve(self, y: FloatArray) -> _Output:
         X, beta = self.reduction.data, self.beta
@@ -411,13 +451,16 @@ class _Problem:
     def feasible(self, v: FloatArray, y: FloatArray, norm: float | None) -> FloatArray:
         """Scale v into the dual constraint, whose norm in row-space coordinates may be known."""
         if norm is None:
-            return certificate_at(self.reduction, self.full, self.loss, self.patterns, v, y, self.beta, self.max_cones)
+            return certificate_at(
+                self.reduction, self.full, self.loss, self.patterns, v, y, self.beta, self.max_cones
+            )
         return v * (1.0 - 1e-12) * (self.beta / self.reduction.enlarge(v, norm))
 
     def price(
         self, v: FloatArray, *, exhaustive: bool = True
     ) -> tuple[list[tuple[int, FloatArray, BoolArray, BoolArray]], float, bool, bool]:
-        """Return violating neurons, the largest violation, and whether the search was exhaustive and complete."""
+        """Return violating neurons, the largest violation, and whether the search was exhaustive
+        and complete."""
         if self.cones is not None:
             return self.price_cones(v)
         X, beta = self.reduction.data, self.beta
@@ -445,17 +488,23 @@ class _Problem:
         if exhaustive and not found:
             exact = complete = True
             for sign in (1, -1):
-                directions, done, _ = search_sphere(self.reduction, v, sign, beta * (1.0 + self.slack(v)), 16, self.max_cones)
+                directions, done, _ = search_sphere(
+                    self.reduction, v, sign, beta * (1.0 + self.slack(v)), 16, self.max_cones
+                )
                 complete = complete and (done or len(directions) > 0)
                 for u in directions:
                     improve(sign, u, 0.0)
-        best = sorted(((value, sign, u) for (sign, _), (value, u) in found.items()), key=lambda t: -t[0])[: 2 * _MAX_NEW]
+        best = sorted(
+            ((value, sign, u) for (sign, _), (value, u) in found.items()), key=lambda t: -t[0]
+        )[: 2 * _MAX_NEW]
         self.found = [*self.found, *((sign, u) for _, sign, u in best)][-200:]
         nothing = np.zeros(X.shape[0], dtype=bool)
         result = [(sign, u * (value - beta), X @ u > 0.0, nothing) for value, sign, u in best]
         return result, (best[0][0] / beta - 1.0 if best else 0.0), exact, complete
 
-    def price_cones(self, v: FloatArray) -> tuple[list[tuple[int, FloatArray, BoolArray, BoolArray]], float, bool, bool]:
+    def price_cones(
+        self, v: FloatArray
+    ) -> tuple[list[tuple[int, FloatArray, BoolArray, BoolArray]], float, bool, bool]:
         assert self.cones is not None
         beta = self.beta
         result = []
@@ -474,7 +523,9 @@ class _Problem:
                 result.append((sign, u * (values[k] - beta), self.cones.patterns[k], tight))
         return result, largest, True, True
 
-    def add(self, state: _State, found: list[tuple[int, FloatArray, BoolArray, BoolArray]]) -> _State:
+    def add(
+        self, state: _State, found: list[tuple[int, FloatArray, BoolArray, BoolArray]]
+    ) -> _State:
         """Add neurons with lengths whose average is sure to descend."""
         X = self.reduction.data
         bound = self.loss.curvature_bound
@@ -490,7 +541,9 @@ class _Problem:
             np.array([t for *_, t in found]),
         )
 
-    def minimise(self, state: _State, y: FloatArray, multiplier: FloatArray) -> tuple[_State, FloatArray, FloatArray]:
+    def minimise(
+        self, state: _State, y: FloatArray, multiplier: FloatArray
+    ) -> tuple[_State, FloatArray, FloatArray]:
         """Bring the neurons to a stationary point; return them, the multiplier, and v = -L'."""
         X = self.reduction.data
         if isinstance(self.loss, Squared):
@@ -499,8 +552,8 @@ class _Problem:
         if self.loss.smooth:
             state = self.newton(state, y, self.loss)
             return state, multiplier, -self.loss.gradient(state.output(X), y)
-        # Method of multipliers: the smoothed loss is moved until its minimiser is that of the loss. It converges if every smooth
-        # problem is solved over all neurons, not only locally.
+        # Method of multipliers: the smoothed loss is moved until its minimiser is that of the loss.
+        # It converges if every smooth problem is solved over all neurons, not only locally.
         for _ in range(200):
             smoothed = _Moreau(self.loss, multiplier, 1.0 / self.loss.curvature_bound)
             for _ in range(20):
@@ -519,9 +572,19 @@ class _Problem:
     def quadratic(self, state: _State, b: FloatArray, kappa: FloatArray) -> _State:
         state = state.copy()
         descend(
-            self.reduction.data, b, kappa, self.beta, state.p, state.sigma, state.active, state.tight,
-            state.linear, self.patterns is None, 500, 1e-12,
-        )  # fmt: skip
+            self.reduction.data,
+            b,
+            kappa,
+            self.beta,
+            state.p,
+            state.sigma,
+            state.active,
+            state.tight,
+            state.linear,
+            self.patterns is None,
+            500,
+            1e-12,
+        )
         return state.pruned()
 
     def newton(self, state: _State, y: FloatArray, loss: "Loss | _Moreau") -> _State:
@@ -531,7 +594,8 @@ class _Problem:
         for _ in range(50):
             f = state.output(X)
             gradient, curvature = loss.gradient(f, y), loss.curvature(f, y)
-            # Flat parts of the loss make steps far beyond the model; the floor follows how far steps can be taken.
+            # Flat parts of the loss make steps far beyond the model; the floor follows how far
+            # steps can be taken.
             curvature = np.maximum(curvature, floor * loss.curvature_bound)
             trial = self.quadratic(state, curvature * f - gradient, curvature)
             g = trial.output(X)
@@ -541,7 +605,8 @@ class _Problem:
                 return trial if loss.value(g, y) + beta * trial.norm <= value else state
             weight = 1.0
             while (
-                loss.value(f + weight * (g - f), y) + beta * (state.norm + weight * (trial.norm - state.norm))
+                loss.value(f + weight * (g - f), y)
+                + beta * (state.norm + weight * (trial.norm - state.norm))
                 > value - 1e-4 * weight * predicted
                 and weight > 1e-6
             ):
@@ -551,7 +616,9 @@ class _Problem:
         return state
 
 
-def _network(states: list[_State], reduction: Reduction, bias: bool, skip: bool, ndim: int) -> Network:
+def _network(
+    states: list[_State], reduction: Reduction, bias: bool, skip: bool, ndim: int
+) -> Network:
     """Map p_j to the balanced network u_j = p_j / sqrt|p_j|, a_j = sign sqrt|p_j|."""
     width = reduction.basis.shape[1]
     d = width - int(bias)

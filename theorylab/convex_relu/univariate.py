@@ -1,4 +1,5 @@
-r"""Two-layer ReLU networks of one input: exact fits, their knots, and the mean-field free energy above them.
+r"""Two-layer ReLU networks of one input: exact fits, their knots, and the mean-field free energy
+above them.
 
 With data ``(x_i, y_i)`` and units ``a relu(w t + b)``, write ``u(phi) = (cos phi, sin phi)`` and
 
@@ -6,17 +7,18 @@ With data ``(x_i, y_i)`` and units ``a relu(w t + b)``, write ``u(phi) = (cos ph
 
 a sinusoid on each of the 2n arcs between the angles at which a unit bends at a data point.
 
-*Penalized biases*: ``min 1/2 ||f(x) - y||^2 + beta/2 sum_j (w_j^2 + b_j^2 + a_j^2)`` is convex in the measure of units;
-its dual is ``max z^T y - 1/2 ||z||^2`` subject to ``|h| <= beta``, and units sit where ``|h| = beta``: at most one knot
-of each orientation strictly inside a gap between neighbouring data (shevchenko2021-mean).
+*Penalized biases*: ``min 1/2 ||f(x) - y||^2 + beta/2 sum_j (w_j^2 + b_j^2 + a_j^2)`` is convex in
+the measure of units; its dual is ``max z^T y - 1/2 ||z||^2`` subject to ``|h| <= beta``, and units
+sit where ``|h| = beta``: at most one knot of each orientation strictly inside a gap between
+neighbouring data (shevchenko2021-mean).
 
-*Temperature tau*: adding ``tau`` times the entropy of the law of ``(a, w, b)`` replaces the constraint by a barrier,
+*Temperature tau*: adding ``tau`` times the entropy of the law of ``(a, w, b)`` replaces the
+constraint by a barrier,
 
     max  z^T y - 1/2 ||z||^2 - tau log int dphi / kappa(phi),      kappa = beta - h^2 / beta.
 
-*Free biases and output bias*: least weight decay of an interpolant is a total variation of its slope (parhi2023-deep).
-Derivations are ours; the papers' texts were not consulted.
-"""
+*Free biases and output bias*: least weight decay of an interpolant is a total variation of its
+slope (parhi2023-deep). Derivations are ours; the papers' texts were not consulted."""
 
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -129,7 +131,8 @@ class PenalizedBiasFit:
 
 @dataclass(frozen=True)
 class Knots:
-    """Inputs at which the certificate touches its bound; every optimal network bends at a subset of them.
+    """Inputs at which the certificate touches its bound; every optimal network bends at a subset of
+    them.
 
     Attributes
     ----------
@@ -149,7 +152,8 @@ class Knots:
     on_data: NDArray[np.intp]
 
     def per_gap(self, x: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Count distinct knots strictly inside, and in the closure, of each gap between neighbouring data.
+        """Count distinct knots strictly inside, and in the closure, of each gap between
+        neighbouring data.
 
         Parameters
         ----------
@@ -164,7 +168,9 @@ class Knots:
         x = as_array(x, "x", ndim=1)
         data = np.unique(x)
         inside = np.unique(self.position[self.on_data < 0])
-        opened = np.array([np.sum((inside > lo) & (inside < hi)) for lo, hi in pairwise(data)], np.intp)
+        opened = np.array(
+            [np.sum((inside > lo) & (inside < hi)) for lo, hi in pairwise(data)], np.intp
+        )
         touched = np.isin(data, x[self.on_data[self.on_data >= 0]]).astype(np.intp)
         return opened, opened + touched[:-1] + touched[1:]
 
@@ -184,7 +190,8 @@ class MeanFieldFit:
     residual_error
         Largest entry of the Newton step at ``residual``, the estimate of its error.
     quadrature_error
-        Relative change of the log-integral's argument when the number of nodes in each panel grows by half.
+        Relative change of the log-integral's argument when the number of nodes in each panel grows
+        by half.
     status
         How the solver ended.
     """
@@ -211,13 +218,18 @@ class MeanFieldFit:
         """Return the mean-field prediction at (p,) inputs."""
         t = as_array(t, "t", ndim=1)
         bends = -np.arctan(t)
-        phi, width = _nodes(_panels(self.x, self.residual, self.beta, np.concatenate([bends, bends + np.pi])))
+        phi, width = _nodes(
+            _panels(self.x, self.residual, self.beta, np.concatenate([bends, bends + np.pi]))
+        )
         mass = width * self._density(phi)
         total = np.zeros_like(t)
-        # Right-active units have angles in (-pi/2, pi/2) above the bend, left-active ones, shifted by pi, below it.
+        # Right-active units have angles in (-pi/2, pi/2) above the bend, left-active ones, shifted
+        # by pi, below it.
         for part, above in ((phi < np.pi / 2, True), (phi > np.pi / 2, False)):
             angles = phi[part] if above else phi[part] - np.pi
-            sums = np.cumsum(np.stack([mass[part] * np.cos(phi[part]), mass[part] * np.sin(phi[part])]), axis=1)
+            sums = np.cumsum(
+                np.stack([mass[part] * np.cos(phi[part]), mass[part] * np.sin(phi[part])]), axis=1
+            )
             sums = np.hstack([np.zeros((2, 1)), sums])
             below = sums[:, np.searchsorted(angles, bends)]
             slope, level = sums[:, -1:] - below if above else below
@@ -259,10 +271,9 @@ class MeanFieldFit:
     def finite_size_shift(self) -> FloatArray:
         r"""Return the (n,) coefficient of 1/N in the mean prediction of N particles at equilibrium.
 
-        Laplace's method on the law of the prediction, ``exp(-N (I(f) + ||f - y||^2 / (2 tau)))`` with the saddle-point
-        prefactor ``det(I'')^(1/2)``, where I is the rate function of the mean of N units: the shift is
-        ``1/2 S^-1 I''' : (I''^-1 - S^-1)`` with ``S = I'' + 1/tau``.
-        """
+        Laplace's method on the law of the prediction, ``exp(-N (I(f) + ||f - y||^2 / (2 tau)))``
+        with the saddle-point prefactor ``det(I'')^(1/2)``, where I is the rate function of the mean
+        of N units: the shift is ``1/2 S^-1 I''' : (I''^-1 - S^-1)`` with ``S = I'' + 1/tau``."""
         n, step = self.residual.size, 1e-4
         covariance = _dual_terms(self.x, self.residual, self.beta)[2] * self.temperature**2
         precision = np.linalg.inv(covariance)
@@ -272,7 +283,11 @@ class MeanFieldFit:
             # Along f the tilt z / tau moves by I'' e_j.
             move = step * self.temperature * precision[j] / np.abs(precision[j]).max()
             ends = [
-                np.linalg.inv(_dual_terms(self.x, self.residual + s * move, self.beta)[2] * self.temperature**2) for s in (1, -1)
+                np.linalg.inv(
+                    _dual_terms(self.x, self.residual + s * move, self.beta)[2]
+                    * self.temperature**2
+                )
+                for s in (1, -1)
             ]
             third[j] = (ends[0] - ends[1]) / (2 * step) * np.abs(precision[j]).max()
         shift: FloatArray = 0.5 * inverse @ np.einsum("jkl,kl->j", third, covariance - inverse)
@@ -295,12 +310,15 @@ class BalancedWeights:
     output_weights: FloatArray
 
 
-def fit_penalized_biases(x: ArrayLike, y: ArrayLike, beta: float, *, tol: float = 1e-10, max_iter: int = 200) -> PenalizedBiasFit:
-    r"""Fit a network of any width with weight decay on all its parameters, biases included, to global optimality.
+def fit_penalized_biases(
+    x: ArrayLike, y: ArrayLike, beta: float, *, tol: float = 1e-10, max_iter: int = 200
+) -> PenalizedBiasFit:
+    r"""Fit a network of any width with weight decay on all its parameters, biases included, to
+    global optimality.
 
-    The dual point is the projection of y onto ``{z : |h_z| <= beta}``. Units are exchanged: project onto the
-    constraints at finitely many angles (a non-negative least-squares problem), then add the maximizer of ``|h|`` on
-    each arc, known in closed form, where it exceeds beta.
+    The dual point is the projection of y onto ``{z : |h_z| <= beta}``. Units are exchanged: project
+    onto the constraints at finitely many angles (a non-negative least-squares problem), then add
+    the maximizer of ``|h|`` on each arc, known in closed form, where it exceeds beta.
 
     Parameters
     ----------
@@ -325,8 +343,8 @@ def fit_penalized_biases(x: ArrayLike, y: ArrayLike, beta: float, *, tol: float 
 
     Notes
     -----
-    shevchenko2021-mean, the zero-temperature limit, as the convex program of pilanci and ergen with rows ``(x_i, 1)``.
-    """
+    shevchenko2021-mean, the zero-temperature limit, as the convex program of pilanci and ergen with
+    rows ``(x_i, 1)``."""
     x, y = _as_data(x, y)
     beta = as_real(beta, "beta", above=0)
     tol = as_real(tol, "tol", above=0)
@@ -355,7 +373,9 @@ def fit_penalized_biases(x: ArrayLike, y: ArrayLike, beta: float, *, tol: float 
     return PenalizedBiasFit(network, z, objective, dual_objective, status)
 
 
-def certificate_knots(x: ArrayLike, residual: ArrayLike, beta: float, *, tol: float = 1e-9) -> Knots:
+def certificate_knots(
+    x: ArrayLike, residual: ArrayLike, beta: float, *, tol: float = 1e-9
+) -> Knots:
     """Read off where units of an optimal network can bend: the finite knots with ``|h| = beta``.
 
     Parameters
@@ -367,7 +387,8 @@ def certificate_knots(x: ArrayLike, residual: ArrayLike, beta: float, *, tol: fl
     beta
         Weight decay.
     tol
-        Relative error of the residual: a local maximum of ``|h|`` above ``beta (1 - tol)`` counts as touching.
+        Relative error of the residual: a local maximum of ``|h|`` above ``beta (1 - tol)`` counts
+        as touching.
 
     Returns
     -------
@@ -381,10 +402,10 @@ def certificate_knots(x: ArrayLike, residual: ArrayLike, beta: float, *, tol: fl
 
     Notes
     -----
-    On the arc of one orientation between two data points h is one sinusoid, so that ``|h| = beta`` strictly inside happens at
-    most once, and then ``|h| < beta`` at both ends. With two orientations a closed gap holds at most three knots, at most two
-    of them inside, and none at its ends if there are two inside: a sharper form of the theorem of shevchenko2021-mean.
-    """
+    On the arc of one orientation between two data points h is one sinusoid, so that ``|h| = beta``
+    strictly inside happens at most once, and then ``|h| < beta`` at both ends. With two
+    orientations a closed gap holds at most three knots, at most two of them inside, and none at its
+    ends if there are two inside: a sharper form of the theorem of shevchenko2021-mean."""
     x = as_array(x, "x", ndim=1)
     z = as_array(residual, "residual", shape=x.shape)
     beta = as_real(beta, "beta", above=0)
@@ -393,27 +414,38 @@ def certificate_knots(x: ArrayLike, residual: ArrayLike, beta: float, *, tol: fl
     pooled: FloatArray = np.bincount(group, weights=z).astype(np.float64)
     peaks = _peaks(distinct, pooled)
     # A unit that never bends (w = 0) has no finite knot.
-    touching = (peaks.height >= beta * (1 - tol)) & (np.abs(np.cos(peaks.angle)) > np.finfo(float).eps)
+    touching = (peaks.height >= beta * (1 - tol)) & (
+        np.abs(np.cos(peaks.angle)) > np.finfo(float).eps
+    )
     angle, sign, at_data = peaks.angle[touching], peaks.sign[touching], peaks.at_data[touching]
     position = np.where(at_data >= 0, distinct[at_data], -np.tan(angle))
-    # A bend of h at a data point is a local maximum only if it is one on both arcs that end there; if it is not, the maximum
-    # beside it is listed, and the value at the data point is below beta by less than tol.
-    _, first, count = np.unique(np.stack([np.cos(angle) > 0, position, sign]), axis=1, return_index=True, return_counts=True)
+    # A bend of h at a data point is a local maximum only if it is one on both arcs that end there;
+    # if it is not, the maximum beside it is listed, and the value at the data point is below beta
+    # by less than tol.
+    _, first, count = np.unique(
+        np.stack([np.cos(angle) > 0, position, sign]), axis=1, return_index=True, return_counts=True
+    )
     first = first[(at_data[first] < 0) | (count > 1)]
     on_data = np.where(at_data[first] >= 0, index[at_data[first]], -1)
     return Knots(position[first], np.cos(angle[first]) > 0, sign[first], on_data)
 
 
 def mean_field_fit(
-    x: ArrayLike, y: ArrayLike, beta: float, temperature: float, *, tol: float = 1e-12, max_iter: int = 500
+    x: ArrayLike,
+    y: ArrayLike,
+    beta: float,
+    temperature: float,
+    *,
+    tol: float = 1e-12,
+    max_iter: int = 500,
 ) -> MeanFieldFit:
     r"""Minimize the free energy of a univariate two-layer ReLU network of infinite width.
 
-    The law of ``(a, w, b)`` minimizes ``1/2 ||f(x) - y||^2 + beta/2 E(a^2 + w^2 + b^2) + tau E log density`` with
-    ``f(t) = E a relu(w t + b)``. It is a Gibbs law; its integral over a (Gaussian) and over the radius of (w, b)
-    (Rayleigh) leaves the concave problem in z of the module docstring, solved by damped Newton steps while the
-    temperature is lowered to its target. Integrals over the angle use Gauss panels graded towards the poles of ``1 /
-    kappa``.
+    The law of ``(a, w, b)`` minimizes ``1/2 ||f(x) - y||^2 + beta/2 E(a^2 + w^2 + b^2) + tau E log
+    density`` with ``f(t) = E a relu(w t + b)``. It is a Gibbs law; its integral over a (Gaussian)
+    and over the radius of (w, b) (Rayleigh) leaves the concave problem in z of the module
+    docstring, solved by damped Newton steps while the temperature is lowered to its target.
+    Integrals over the angle use Gauss panels graded towards the poles of ``1 / kappa``.
 
     Parameters
     ----------
@@ -422,7 +454,8 @@ def mean_field_fit(
     beta
         Weight decay, positive.
     temperature
-        Temperature, positive; below about 1e-7 rounding of kappa limits the predictions to three digits.
+        Temperature, positive; below about 1e-7 rounding of kappa limits the predictions to three
+        digits.
     tol
         Largest entry of the last Newton step, relative to the largest ``|y|``.
     max_iter
@@ -440,9 +473,8 @@ def mean_field_fit(
 
     Notes
     -----
-    Derived from the Gibbs form of shevchenko2021-mean, without the truncation of the activation: ``|h| < beta`` makes
-    it integrable.
-    """
+    Derived from the Gibbs form of shevchenko2021-mean, without the truncation of the activation:
+    ``|h| < beta`` makes it integrable."""
     x, y = _as_data(x, y)
     beta = as_real(beta, "beta", above=0)
     temperature = as_real(temperature, "temperature", above=0)
@@ -493,12 +525,13 @@ def sample_particles(
     step: float = 0.1,
     seed: int = 0,
 ) -> FloatArray:
-    r"""Return the mean prediction at the data of N particles under noisy gradient descent with Metropolis correction.
+    r"""Return the mean prediction at the data of N particles under noisy gradient descent with
+    Metropolis correction.
 
-    The particles ``theta_j = (a, w, b)_j`` follow their own Langevin steps, ``theta - s N grad_j E + sqrt(2 s tau)
-    xi``, for the energy ``E = 1/2 ||f - y||^2 + beta/(2N) sum ||theta_j||^2``, ``f = 1/N sum a_j relu(w_j x + b_j)``,
-    one after the other. The correction makes ``exp(-N E / tau)`` exactly invariant, so that the step size leaves no
-    bias.
+    The particles ``theta_j = (a, w, b)_j`` follow their own Langevin steps, ``theta - s N grad_j E
+    + sqrt(2 s tau) xi``, for the energy ``E = 1/2 ||f - y||^2 + beta/(2N) sum ||theta_j||^2``, ``f
+    = 1/N sum a_j relu(w_j x + b_j)``, one after the other. The correction makes ``exp(-N E / tau)``
+    exactly invariant, so that the step size leaves no bias.
 
     Parameters
     ----------
@@ -511,7 +544,8 @@ def sample_particles(
     n_sweeps, burn_in
         Sweeps over all particles that are averaged, and that are discarded before.
     step
-        Step size ``s`` in units of ``1 / beta``; large steps are rejected and leave particles stuck for long.
+        Step size ``s`` in units of ``1 / beta``; large steps are rejected and leave particles stuck
+        for long.
     seed
         Seed of initialization and noise.
 
@@ -534,17 +568,21 @@ def sample_particles(
     step = as_real(step, "step", above=0)
     rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
     theta = np.sqrt(temperature / beta) * rng.normal(size=(n_particles, 3))
-    mean: FloatArray = _langevin(x, y, beta, temperature, theta, n_sweeps, burn_in, step / beta, rng)
+    mean: FloatArray = _langevin(
+        x, y, beta, temperature, theta, n_sweeps, burn_in, step / beta, rng
+    )
     return mean
 
 
 def minimal_path_norm(x: ArrayLike, y: ArrayLike, *, skip: bool = True) -> float:
-    r"""Return the least ``1/2 sum (v_k^2 + w_k^2)`` of a network that interpolates, with free biases and output bias.
+    r"""Return the least ``1/2 sum (v_k^2 + w_k^2)`` of a network that interpolates, with free
+    biases and output bias.
 
-    With ``s_i`` the slopes of the linear interpolant, ``T = sum |s_{i+1} - s_i|`` and ``S = |s_1 + s_{n-1}|``, it is T
-    with a free skip connection. Without one it is T if ``S <= T`` and ``(T + S) / 2`` otherwise: a network costs at
-    least ``max(TV(f'), |f'(-inf) + f'(inf)|)``, and changing the outer slopes by e in total raises the first to ``T +
-    e`` while it lowers the second to ``S - e``.
+    With ``s_i`` the slopes of the linear interpolant, ``T = sum |s_{i+1} - s_i|`` and ``S = |s_1 +
+    s_{n-1}|``, it is T with a free skip connection. Without one it is T if ``S <= T`` and ``(T + S)
+    / 2`` otherwise: a network costs at least ``max(TV(f'), |f'(-inf) + f'(inf)|)``, and changing
+    the outer slopes by e in total raises the first to ``T + e`` while it lowers the second to ``S -
+    e``.
 
     Parameters
     ----------
@@ -569,9 +607,9 @@ def minimal_path_norm(x: ArrayLike, y: ArrayLike, *, skip: bool = True) -> float
 def minimal_path_norm_network(x: ArrayLike, y: ArrayLike, *, skip: bool = True) -> SplineNetwork:
     """Return an interpolating network that attains :func:`minimal_path_norm`, with balanced units.
 
-    With skip connection it connects the dots with at most ``n - 2`` knots. Without, outer slopes change one unit of
-    length outside the data where that pays, and each bend is split between right-active and left-active units so that
-    the slopes at both ends come out.
+    With skip connection it connects the dots with at most ``n - 2`` knots. Without, outer slopes
+    change one unit of length outside the data where that pays, and each bend is split between
+    right-active and left-active units so that the slopes at both ends come out.
 
     Parameters
     ----------
@@ -598,14 +636,16 @@ def minimal_path_norm_network(x: ArrayLike, y: ArrayLike, *, skip: bool = True) 
     bends = np.concatenate([[excess / 2], bends, [-excess / 2]])
     kept = bends != 0
     knots, bends = knots[kept], bends[kept]
-    # A fraction r of each bend goes to a right-active unit so that sum bends (2 r - 1) = f'(-inf) + f'(inf).
+    # A fraction r of each bend goes to a right-active unit so that sum bends (2 r - 1) = f'(-inf) +
+    # f'(inf).
     variation = float(np.abs(bends).sum())
     share = (ends - excess) / variation if variation else 0.0
     return _units(knots, bends, (1 + share * np.sign(bends)) / 2, 0.0, ys[0], anchor=xs[0])
 
 
 def path_norm(hidden_weights: ArrayLike, output_weights: ArrayLike) -> float:
-    """Return ``sum_k |v_k| ||w_k||_2``, the least weight decay ``1/2 sum (v_k^2 + ||w_k||^2)`` over rescalings of the units.
+    """Return ``sum_k |v_k| ||w_k||_2``, the least weight decay ``1/2 sum (v_k^2 + ||w_k||^2)`` over
+    rescalings of the units.
 
     Parameters
     ----------
@@ -629,7 +669,8 @@ def path_norm(hidden_weights: ArrayLike, output_weights: ArrayLike) -> float:
 
 
 def balance(hidden_weights: ArrayLike, output_weights: ArrayLike) -> BalancedWeights:
-    """Rescale every unit to ``|v_k| = ||w_k||_2``, which keeps the function of a positively homogeneous network.
+    """Rescale every unit to ``|v_k| = ||w_k||_2``, which keeps the function of a positively
+    homogeneous network.
 
     Parameters
     ----------
@@ -645,9 +686,8 @@ def balance(hidden_weights: ArrayLike, output_weights: ArrayLike) -> BalancedWei
 
     Notes
     -----
-    parhi2023-deep, neural balance theorem: only these weights attain :func:`path_norm`. A unit with a zero layer
-    becomes zero.
-    """
+    parhi2023-deep, neural balance theorem: only these weights attain :func:`path_norm`. A unit with
+    a zero layer becomes zero."""
     W = as_array(hidden_weights, "hidden_weights", ndim=2)
     output_weights = as_array(output_weights, "output_weights", shape=W.shape[:1])
     inner, outer = np.linalg.norm(W, axis=1), np.abs(output_weights)
@@ -658,17 +698,21 @@ def balance(hidden_weights: ArrayLike, output_weights: ArrayLike) -> BalancedWei
 
 
 def maurey_mean_squared_error(
-    atoms: ArrayLike, coefficients: ArrayLike, n_atoms: int, *, probabilities: ArrayLike | None = None
+    atoms: ArrayLike,
+    coefficients: ArrayLike,
+    n_atoms: int,
+    *,
+    probabilities: ArrayLike | None = None,
 ) -> float:
     r"""Return the expected squared error of a network thinned to randomly drawn units.
 
-    For ``f = sum_k c_k phi_k`` and N units drawn independently with probabilities p, each entering as ``c_k / (N p_k)
-    phi_k``,
+    For ``f = sum_k c_k phi_k`` and N units drawn independently with probabilities p, each entering
+    as ``c_k / (N p_k) phi_k``,
 
         E ||f - f_N||^2 = (sum_k c_k^2 / p_k ||phi_k||^2 - ||f||^2) / N,
 
-    which for ``p_k = |c_k| / B``, ``B = sum |c_k|``, is ``(B sum |c_k| ||phi_k||^2 - ||f||^2) / N``: a rate free of the
-    input dimension.
+    which for ``p_k = |c_k| / B``, ``B = sum |c_k|``, is ``(B sum |c_k| ||phi_k||^2 - ||f||^2) /
+    N``: a rate free of the input dimension.
 
     Parameters
     ----------
@@ -706,7 +750,8 @@ def maurey_errors(
     probabilities: ArrayLike | None = None,
     seed: int = 0,
 ) -> FloatArray:
-    """Draw thinned networks and return their (n_draws,) squared errors; see :func:`maurey_mean_squared_error`.
+    """Draw thinned networks and return their (n_draws,) squared errors; see
+    :func:`maurey_mean_squared_error`.
 
     Parameters
     ----------
@@ -755,17 +800,23 @@ def _as_sampling(
         return atoms, c, np.abs(c) / total
     p = as_array(probabilities, "probabilities", shape=c.shape, nonnegative=True)
     if abs(p.sum() - 1) > 1e-12 * p.size or np.any((p == 0) & (c != 0)):
-        raise ValueError(f"probabilities: expected a law that is positive on all used units, got sum {p.sum()}")
+        raise ValueError(
+            f"probabilities: expected a law that is positive on all used units, got sum {p.sum()}"
+        )
     return atoms, c, p
 
 
-def _sorted_slopes(x: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+def _sorted_slopes(
+    x: ArrayLike, y: ArrayLike
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Return sorted inputs, outputs, the slopes between neighbours and the changes of slope."""
     x, y = _as_data(x, y)
     order = np.argsort(x)
     xs, ys = x[order], y[order]
     if xs.size < 2 or np.any(np.diff(xs) == 0):
-        raise ValueError(f"x: expected at least two distinct inputs without repetition, got {x.size} inputs")
+        raise ValueError(
+            f"x: expected at least two distinct inputs without repetition, got {x.size} inputs"
+        )
     slopes = np.diff(ys) / np.diff(xs)
     return xs, ys, slopes, np.diff(slopes)
 
@@ -775,9 +826,16 @@ def _variation(slopes: FloatArray, bends: FloatArray) -> tuple[float, float]:
 
 
 def _units(
-    knots: FloatArray, bends: FloatArray, right: FloatArray, slope: float, level: float, *, anchor: float = 0.0
+    knots: FloatArray,
+    bends: FloatArray,
+    right: FloatArray,
+    slope: float,
+    level: float,
+    *,
+    anchor: float = 0.0,
 ) -> SplineNetwork:
-    """Return balanced units with the given changes of slope, a fraction of each right-active, and ``level`` at ``anchor``."""
+    """Return balanced units with the given changes of slope, a fraction of each right-active, and
+    ``level`` at ``anchor``."""
     mass = np.concatenate([bends * right, bends * (1 - right)])
     size = np.sqrt(np.abs(mass))
     weights = size * np.repeat([1.0, -1.0], bends.size)
@@ -793,7 +851,8 @@ def _features(x: FloatArray, phi: FloatArray) -> FloatArray:
 
 
 def _arcs(x: FloatArray) -> tuple[FloatArray, FloatArray, NDArray[np.intp]]:
-    """Return starts and ends of the 2n arcs without a bend at a data point, and the data point at each start."""
+    """Return starts and ends of the 2n arcs without a bend at a data point, and the data point at
+    each start."""
     bends = np.concatenate([-np.arctan(x), np.pi - np.arctan(x)])
     order = np.argsort(bends, kind="stable")
     starts = bends[order]
@@ -810,7 +869,8 @@ def _sinusoids(x: FloatArray, z: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 @dataclass(frozen=True)
 class _Peaks:
-    """Largest value of ``sign * h`` on every closed arc, where it is, and the data point there (-1 in the open arc)."""
+    """Largest value of ``sign * h`` on every closed arc, where it is, and the data point there (-1
+    in the open arc)."""
 
     height: FloatArray
     angle: FloatArray
@@ -836,7 +896,8 @@ def _peaks(x: FloatArray, z: FloatArray) -> _Peaks:
 
 
 def _project(atoms: FloatArray, y: FloatArray, beta: float) -> tuple[FloatArray, FloatArray]:
-    """Project y onto ``{z : atoms^T z <= beta}``; also return the multipliers, ``z = y - atoms @ multipliers``.
+    """Project y onto ``{z : atoms^T z <= beta}``; also return the multipliers, ``z = y - atoms @
+    multipliers``.
 
     A least-distance problem, solved as a non-negative least-squares problem (Lawson and Hanson).
     """
@@ -850,25 +911,31 @@ def _project(atoms: FloatArray, y: FloatArray, beta: float) -> tuple[FloatArray,
     return y - atoms @ multipliers, multipliers
 
 
-def _kappa(x: FloatArray, z: FloatArray, beta: float, phi: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _kappa(
+    x: FloatArray, z: FloatArray, beta: float, phi: FloatArray
+) -> tuple[FloatArray, FloatArray]:
     h = z @ _features(x, phi)
     return h, (beta - h) * (beta + h) / beta
 
 
-def _panels(x: FloatArray, z: FloatArray, beta: float, extra: FloatArray | None = None) -> FloatArray:
-    """Return the edges, over one turn from -pi/2, of panels on which ``1 / kappa`` is resolved by a Gauss rule.
+def _panels(
+    x: FloatArray, z: FloatArray, beta: float, extra: FloatArray | None = None
+) -> FloatArray:
+    """Return the edges, over one turn from -pi/2, of panels on which ``1 / kappa`` is resolved by a
+    Gauss rule.
 
-    On an arc h is ``A cos(phi - theta)``. The poles of ``1 / kappa`` next to theta are real, outside the arc, if ``A >
-    beta``, and complex otherwise; panels double in length away from the point of the arc closest to them, starting with
-    their distance.
-    """
+    On an arc h is ``A cos(phi - theta)``. The poles of ``1 / kappa`` next to theta are real,
+    outside the arc, if ``A > beta``, and complex otherwise; panels double in length away from the
+    point of the arc closest to them, starting with their distance."""
     starts, ends, _ = _arcs(x)
     amplitude, phase = _sinusoids(x, z)
     edges = [starts, ends]
     for lo, hi, size, theta in zip(starts, ends, amplitude, phase, strict=True):
         if hi == lo or size == 0:
             continue
-        for turn in range(int(np.floor((lo - theta) / np.pi)), int(np.ceil((hi - theta) / np.pi)) + 1):
+        for turn in range(
+            int(np.floor((lo - theta) / np.pi)), int(np.ceil((hi - theta) / np.pi)) + 1
+        ):
             centre = theta + turn * np.pi
             left, right = max(lo, centre - np.pi / 2), min(hi, centre + np.pi / 2)
             if left >= right:
@@ -905,14 +972,17 @@ def _partition(x: FloatArray, z: FloatArray, beta: float, order: int = 16) -> fl
 
 
 def _dual_terms(x: FloatArray, z: FloatArray, beta: float) -> tuple[float, FloatArray, FloatArray]:
-    """Return the integral of ``1 / kappa`` over a turn, and the gradient and the Hessian of its logarithm in z."""
+    """Return the integral of ``1 / kappa`` over a turn, and the gradient and the Hessian of its
+    logarithm in z."""
     phi, width = _nodes(_panels(x, z, beta))
     features = _features(x, phi)
     h, kappa = _kappa(x, z, beta, phi)
     value = float(width @ (1 / kappa))
     density = width / (kappa * value)
     gradient: FloatArray = features @ (density * 2 * h / (beta * kappa))
-    second = (features * (density * (2 / (beta * kappa) + 8 * h**2 / (beta * kappa) ** 2))) @ features.T
+    second = (
+        features * (density * (2 / (beta * kappa) + 8 * h**2 / (beta * kappa) ** 2))
+    ) @ features.T
     return value, gradient, second - np.outer(gradient, gradient)
 
 
@@ -966,7 +1036,9 @@ def _langevin(
 
 
 @njit(cache=True)
-def _drift(x: FloatArray, y: FloatArray, f: FloatArray, beta: float, theta: FloatArray, out: FloatArray) -> None:
+def _drift(
+    x: FloatArray, y: FloatArray, f: FloatArray, beta: float, theta: FloatArray, out: FloatArray
+) -> None:
     for k in range(3):
         out[k] = beta * theta[k]
     for i in range(x.size):

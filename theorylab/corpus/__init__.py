@@ -1,9 +1,9 @@
-"""The papers whose claims the laboratory checks: title, authors, year, arXiv identifier, theme, class, and the claims to cover.
+"""The papers whose claims the laboratory checks: title, authors, year, arXiv identifier, theme,
+class, and the claims to cover.
 
-The class says what a small computation can do with a paper: ``exact`` (it can decide its statements), ``mechanism`` (it can
-show the mechanism in a model of it), ``empirical`` (its claims are measurements on large systems), ``outside`` (nothing to
-compute).
-"""
+The class says what a small computation can do with a paper: ``exact`` (it can decide its
+statements), ``mechanism`` (it can show the mechanism in a model of it), ``empirical`` (its claims
+are measurements on large systems), ``outside`` (nothing to compute)."""
 
 import json
 import re
@@ -41,7 +41,8 @@ class Paper:
     key
         Short name by which claims cite it.
     title, authors, year, arxiv
-        Bibliography; ``arxiv`` is None where there is no identifier, ``authors`` and ``year`` where only the title is known.
+        Bibliography; ``arxiv`` is None where there is no identifier, ``authors`` and ``year`` where
+        only the title is known.
     theme
         One of :data:`THEMES`.
     kind
@@ -68,7 +69,9 @@ class Paper:
         fields = {"title": f"{{{self.title}}}".replace("&", r"\&")}
         if self.authors:
             names = re.sub(r",?\s+et al\.?$", ", others", self.authors)
-            fields["author"] = " and ".join(name.strip() for name in names.split(",") if name.strip())
+            fields["author"] = " and ".join(
+                name.strip() for name in names.split(",") if name.strip()
+            )
         if self.year:
             fields["year"] = str(self.year)
         if self.arxiv:

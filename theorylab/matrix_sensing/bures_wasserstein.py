@@ -1,17 +1,18 @@
 r"""The Bures-Wasserstein loss of a linear generator: critical points, curvature and rates.
 
-A generator $x\mapsto Wx$ of standard Gaussian noise, $W\in\mathbb R^{n\times k}$, has covariance $WW^\top$. The squared
-2-Wasserstein distance to $N(0,\Sigma_0)$, $\Sigma_0\succ0$ with eigenvalues $\lambda_1\ge\dots\ge\lambda_n$ and eigenvectors
-$u_i$, is
-$$f(W)=B^2(WW^\top,\Sigma_0)=\|W\|_F^2+\operatorname{tr}\Sigma_0-2\|M\|_*,\quad M=\Sigma_0^{1/2}W,\qquad
-\nabla f=2W-2\Sigma_0^{1/2}Q,\quad M=QH\ \text{(polar)}.$$
-Stationarity reads $\Sigma_0Q=QH$: the range of $Q$ is spanned by $k$ eigenvectors, so $WW^\top=\sum_{i\in J}\lambda_iu_iu_i^\top$
-(`spectral_selections`). The Hessian there has the eigenvalues $2(1-\lambda_j/\lambda_i)$, $i\in J$, $j\notin J$; 2 on $k(k+1)/2$
-and 0 on $k(k-1)/2$ dimensions (rotations $W\mapsto WO$), so every selection but the truncation is a strict saddle. Elsewhere the
-Hessian is unbounded below as $\sigma_k(M)\to0$ (`curvature_bounds`); $f_\tau(W)=B^2(WW^\top+\tau I,\Sigma_0)$ cures this.
-A descent step of 1/2 is the subspace iteration $\operatorname{range}W\mapsto\Sigma_0\operatorname{range}W$.
-(brechet2023-critical; the theorems' text was not consulted, and what follows is derived here.)
-"""
+A generator $x\mapsto Wx$ of standard Gaussian noise, $W\in\mathbb R^{n\times k}$, has covariance
+$WW^\top$. The squared 2-Wasserstein distance to $N(0,\Sigma_0)$, $\Sigma_0\succ0$ with eigenvalues
+$\lambda_1\ge\dots\ge\lambda_n$ and eigenvectors $u_i$, is
+$$f(W)=B^2(WW^\top,\Sigma_0)=\|W\|_F^2+\operatorname{tr}\Sigma_0-2\|M\|_*,\quad
+M=\Sigma_0^{1/2}W,\qquad \nabla f=2W-2\Sigma_0^{1/2}Q,\quad M=QH\ \text{(polar)}.$$ Stationarity
+reads $\Sigma_0Q=QH$: the range of $Q$ is spanned by $k$ eigenvectors, so $WW^\top=\sum_{i\in
+J}\lambda_iu_iu_i^\top$ (`spectral_selections`). The Hessian there has the eigenvalues
+$2(1-\lambda_j/\lambda_i)$, $i\in J$, $j\notin J$; 2 on $k(k+1)/2$ and 0 on $k(k-1)/2$ dimensions
+(rotations $W\mapsto WO$), so every selection but the truncation is a strict saddle. Elsewhere the
+Hessian is unbounded below as $\sigma_k(M)\to0$ (`curvature_bounds`); $f_\tau(W)=B^2(WW^\top+\tau
+I,\Sigma_0)$ cures this. A descent step of 1/2 is the subspace iteration
+$\operatorname{range}W\mapsto\Sigma_0\operatorname{range}W$. (brechet2023-critical; the theorems'
+text was not consulted, and what follows is derived here.)"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ class SpectralSelection:
     indices
         $J$, positions in the decreasing order of the eigenvalues of $\Sigma_0$.
     weights
-        $W=(\sqrt{\lambda_i}u_i)_{i\in J}$, shape ``(n, k)``; the others are $WO$ with $O$ orthogonal.
+        $W=(\sqrt{\lambda_i}u_i)_{i\in J}$, shape ``(n, k)``; the others are $WO$ with $O$
+        orthogonal.
     value
         $f(W)=\sum_{i\notin J}\lambda_i$.
     curvatures
@@ -74,7 +76,8 @@ class SpectralSelection:
 
     @property
     def index(self) -> int:
-        """Number of directions of negative curvature; 0 for the truncation alone, if the eigenvalues differ."""
+        """Number of directions of negative curvature; 0 for the truncation alone, if the
+        eigenvalues differ."""
         return int((self.curvatures < 0).sum())
 
 
@@ -85,7 +88,8 @@ class SmoothedMinimum:
     Attributes
     ----------
     eigenvalues
-        The non-trivial eigenvalues of $WW^\top$ at the minimum, decreasing, shape ``(k,)``, on the leading eigenvectors.
+        The non-trivial eigenvalues of $WW^\top$ at the minimum, decreasing, shape ``(k,)``, on the
+        leading eigenvectors.
     value
         The minimum.
     """
@@ -112,10 +116,11 @@ class GeneratorDescent:
 
 
 def bures_wasserstein_distance(first: ArrayLike, second: ArrayLike) -> float:
-    r"""Return $B(\Sigma_1,\Sigma_2)$, the 2-Wasserstein distance of $N(0,\Sigma_1)$ and $N(0,\Sigma_2)$.
+    r"""Return $B(\Sigma_1,\Sigma_2)$, the 2-Wasserstein distance of $N(0,\Sigma_1)$ and
+    $N(0,\Sigma_2)$.
 
-    It is $\|R_1-R_2Q\|_F$ with $R_i=\Sigma_i^{1/2}$ and $Q$ the orthogonal polar factor of $R_2R_1$, which unlike the
-    difference of traces keeps its digits where the two are close.
+    It is $\|R_1-R_2Q\|_F$ with $R_i=\Sigma_i^{1/2}$ and $Q$ the orthogonal polar factor of
+    $R_2R_1$, which unlike the difference of traces keeps its digits where the two are close.
 
     Parameters
     ----------
@@ -161,8 +166,11 @@ def bures_loss(generator: ArrayLike, target: ArrayLike, *, smoothing: float = 0.
     return _squared_distance(W, R)
 
 
-def bures_gradient(generator: ArrayLike, target: ArrayLike, *, smoothing: float = 0.0) -> FloatArray:
-    r"""Return the gradient of `bures_loss` in $W$; where $\Sigma_0^{1/2}W$ lacks rank, the element with the least polar factor.
+def bures_gradient(
+    generator: ArrayLike, target: ArrayLike, *, smoothing: float = 0.0
+) -> FloatArray:
+    r"""Return the gradient of `bures_loss` in $W$; where $\Sigma_0^{1/2}W$ lacks rank, the element
+    with the least polar factor.
 
     Parameters
     ----------
@@ -188,13 +196,15 @@ def bures_gradient(generator: ArrayLike, target: ArrayLike, *, smoothing: float 
 def bures_hessian(generator: ArrayLike, target: ArrayLike, *, smoothing: float = 0.0) -> FloatArray:
     r"""Return the Hessian of `bures_loss` in closed form, from the derivative of the polar factor.
 
-    With $M=U\operatorname{diag}(\sigma)V^\top$ and $F$ in place of $dM$, $dQ$ is $U\Omega V^\top$ with
-    $\Omega_{ij}=(U^\top FV-V^\top F^\top U)_{ij}/(\sigma_i+\sigma_j)$, plus $F$ off $\operatorname{range}U$ or $V$ over $\sigma$.
+    With $M=U\operatorname{diag}(\sigma)V^\top$ and $F$ in place of $dM$, $dQ$ is $U\Omega V^\top$
+    with $\Omega_{ij}=(U^\top FV-V^\top F^\top U)_{ij}/(\sigma_i+\sigma_j)$, plus $F$ off
+    $\operatorname{range}U$ or $V$ over $\sigma$.
 
     Parameters
     ----------
     generator, target, smoothing
-        As in `bures_loss`; $\Sigma_0^{1/2}[W,\sqrt\tau I]$ of full rank, as it is for $\Sigma_0\succ0$, $\tau>0$.
+        As in `bures_loss`; $\Sigma_0^{1/2}[W,\sqrt\tau I]$ of full rank, as it is for
+        $\Sigma_0\succ0$, $\tau>0$.
 
     Returns
     -------
@@ -211,7 +221,10 @@ def bures_hessian(generator: ArrayLike, target: ArrayLike, *, smoothing: float =
     wide = _augmented(W, as_real(smoothing, "smoothing", minimum=0.0))
     U, sigma, Vt = np.linalg.svd(R @ wide, full_matrices=False)
     if sigma[-1] <= n * _EPS * sigma[0]:
-        raise ValueError("generator: expected target^(1/2) times it of full rank, or a definite target and smoothing > 0")
+        raise ValueError(
+            "generator: expected target^(1/2) times it of full rank, or a definite "
+            "target and smoothing > 0"
+        )
     directions = np.zeros((n * k, n, wide.shape[1]))
     directions[:, :, :k] = np.eye(n * k).reshape(n * k, n, k)
     F = R @ directions
@@ -226,12 +239,14 @@ def bures_hessian(generator: ArrayLike, target: ArrayLike, *, smoothing: float =
 
 
 def curvature_bounds(generator: ArrayLike, target: ArrayLike) -> tuple[float, float]:
-    r"""Bound $\lambda_{\min}(\nabla^2f(W))$ on both sides by $2-c/\sigma_k$ up to a term that stays bounded as $\sigma_k\to0$.
+    r"""Bound $\lambda_{\min}(\nabla^2f(W))$ on both sides by $2-c/\sigma_k$ up to a term that stays
+    bounded as $\sigma_k\to0$.
 
-    The Hessian is $2I-X-Y$ with $X,Y\succeq0$: $X$ turns the column of $Q$ at the smallest singular value $\sigma_k$ of
-    $\Sigma_0^{1/2}W$ out of the range, $\lambda_{\max}(X)=c/\sigma_k$ with $c=2\lambda_{\max}(P\Sigma_0P)$, $P=I-QQ^\top$, and
-    $\|Y\|\le4\lambda_1/\sigma_{k-1}$. Hence
-    $2-c/\sigma_k-4\lambda_1/\sigma_{k-1}\le\lambda_{\min}\le2-c/\sigma_k$; $Y=0$ for $k=1$, and $c=0$ for $k=n$.
+    The Hessian is $2I-X-Y$ with $X,Y\succeq0$: $X$ turns the column of $Q$ at the smallest singular
+    value $\sigma_k$ of $\Sigma_0^{1/2}W$ out of the range, $\lambda_{\max}(X)=c/\sigma_k$ with
+    $c=2\lambda_{\max}(P\Sigma_0P)$, $P=I-QQ^\top$, and $\|Y\|\le4\lambda_1/\sigma_{k-1}$. Hence
+    $2-c/\sigma_k-4\lambda_1/\sigma_{k-1}\le\lambda_{\min}\le2-c/\sigma_k$; $Y=0$ for $k=1$, and
+    $c=0$ for $k=n$.
 
     Parameters
     ----------
@@ -260,7 +275,8 @@ def curvature_bounds(generator: ArrayLike, target: ArrayLike) -> tuple[float, fl
 
 
 def spectral_selections(target: ArrayLike, rank: int) -> tuple[SpectralSelection, ...]:
-    r"""Return all $\binom nk$ critical points of $f$ of rank exactly $k$ (up to rotations), by increasing value.
+    r"""Return all $\binom nk$ critical points of $f$ of rank exactly $k$ (up to rotations), by
+    increasing value.
 
     Parameters
     ----------
@@ -277,7 +293,8 @@ def spectral_selections(target: ArrayLike, rank: int) -> tuple[SpectralSelection
     Raises
     ------
     ValueError
-        If an argument is invalid, ``target`` is singular, or an eigenvalue repeats (then critical points form continua).
+        If an argument is invalid, ``target`` is singular, or an eigenvalue repeats (then critical
+        points form continua).
     """
     values, vectors = _spectrum(target)
     n = values.size
@@ -288,7 +305,9 @@ def spectral_selections(target: ArrayLike, rank: int) -> tuple[SpectralSelection
     for J in combinations(range(n), k):
         chosen, rest = values[list(J)], np.delete(values, J)
         mixing = 2 * (1 - np.divide.outer(rest, chosen)).ravel()
-        curvatures = np.concatenate([mixing, np.full(k * (k + 1) // 2, 2.0), np.zeros(k * (k - 1) // 2)])
+        curvatures = np.concatenate(
+            [mixing, np.full(k * (k + 1) // 2, 2.0), np.zeros(k * (k - 1) // 2)]
+        )
         weights = vectors[:, list(J)] * np.sqrt(chosen)
         selections.append(SpectralSelection(J, weights, float(rest.sum()), np.sort(curvatures)))
     return tuple(sorted(selections, key=lambda s: s.value))
@@ -297,8 +316,9 @@ def spectral_selections(target: ArrayLike, rank: int) -> tuple[SpectralSelection
 def smoothed_minimum(target: ArrayLike, rank: int, *, smoothing: float) -> SmoothedMinimum:
     r"""Return the minimum of $W\mapsto B^2(WW^\top+\tau I,\Sigma_0)$ over $n\times k$ matrices.
 
-    $B^2(\Sigma,\Sigma_0)\ge\sum_i(\sqrt{s_i}-\sqrt{\lambda_i})^2$ for the ordered eigenvalues $s_i$ of $\Sigma$, of which $n-k$
-    equal $\tau$ and none is less: the minimum has $s_i=\max(\lambda_i,\tau)$ for $i\le k$.
+    $B^2(\Sigma,\Sigma_0)\ge\sum_i(\sqrt{s_i}-\sqrt{\lambda_i})^2$ for the ordered eigenvalues $s_i$
+    of $\Sigma$, of which $n-k$ equal $\tau$ and none is less: the minimum has
+    $s_i=\max(\lambda_i,\tau)$ for $i\le k$.
 
     Parameters
     ----------
@@ -329,10 +349,12 @@ def smoothed_minimum(target: ArrayLike, rank: int, *, smoothing: float) -> Smoot
 
 
 def subspace_tilt(generator: ArrayLike, target: ArrayLike) -> FloatArray:
-    r"""Return $X=(U_\perp^\top W)(U_k^\top W)^{-1}$, the range of $W$ as a graph over the leading eigenspace of $\Sigma_0$.
+    r"""Return $X=(U_\perp^\top W)(U_k^\top W)^{-1}$, the range of $W$ as a graph over the leading
+    eigenspace of $\Sigma_0$.
 
-    Its entry $(j,i)$ tilts $u_i$ towards $u_{k+j}$. To first order at the truncation a descent step multiplies it by
-    $1-2\eta(1-\lambda_{k+j}/\lambda_i)$; a step of $\eta=1/2$ multiplies it by $\lambda_{k+j}/\lambda_i$ exactly, from any $W$.
+    Its entry $(j,i)$ tilts $u_i$ towards $u_{k+j}$. To first order at the truncation a descent step
+    multiplies it by $1-2\eta(1-\lambda_{k+j}/\lambda_i)$; a step of $\eta=1/2$ multiplies it by
+    $\lambda_{k+j}/\lambda_i$ exactly, from any $W$.
 
     Parameters
     ----------
@@ -358,7 +380,9 @@ def subspace_tilt(generator: ArrayLike, target: ArrayLike) -> FloatArray:
         raise ValueError(f"generator: expected fewer columns than rows, got shape {W.shape}")
     top = vectors[:, :k].T @ W
     if np.linalg.matrix_rank(top) < k:
-        raise ValueError("generator: expected columns whose span is a graph over the leading eigenspace")
+        raise ValueError(
+            "generator: expected columns whose span is a graph over the leading eigenspace"
+        )
     return np.asarray(np.linalg.solve(top.T, (vectors[:, k:].T @ W).T).T, dtype=np.float64)
 
 
@@ -367,8 +391,9 @@ def bures_gradient_descent(
 ) -> GeneratorDescent:
     r"""Run $W\leftarrow W-\eta\nabla f_\tau(W)$.
 
-    Near the truncation the slowest mode contracts by $1-2\eta(1-\lambda_{k+1}/\lambda_k)$ a step, for $\tau=0$ and
-    $\eta\le1/(2-\lambda_{k+1}/\lambda_k)$, the best step; at $\eta=1/2$ the run is subspace iteration with $\Sigma_0$.
+    Near the truncation the slowest mode contracts by $1-2\eta(1-\lambda_{k+1}/\lambda_k)$ a step,
+    for $\tau=0$ and $\eta\le1/(2-\lambda_{k+1}/\lambda_k)$, the best step; at $\eta=1/2$ the run is
+    subspace iteration with $\Sigma_0$.
 
     Parameters
     ----------
@@ -404,11 +429,13 @@ def bures_gradient_descent(
     return GeneratorDescent(path)
 
 
-def balanced_factors(product: ArrayLike, depth: int, *, rng: np.random.Generator) -> list[FloatArray]:
+def balanced_factors(
+    product: ArrayLike, depth: int, *, rng: np.random.Generator
+) -> list[FloatArray]:
     r"""Factor $W=W_1\cdots W_N$ with $W_j^\top W_j=W_{j+1}W_{j+1}^\top$, all hidden widths $k$.
 
-    $W=U\Sigma V^\top$ is split as $U\Sigma^{1/N}O_1^\top$, then $O_{j-1}\Sigma^{1/N}O_j^\top$, last $O_{N-1}\Sigma^{1/N}V^\top$,
-    with random rotations $O_j$.
+    $W=U\Sigma V^\top$ is split as $U\Sigma^{1/N}O_1^\top$, then $O_{j-1}\Sigma^{1/N}O_j^\top$, last
+    $O_{N-1}\Sigma^{1/N}V^\top$, with random rotations $O_j$.
 
     Parameters
     ----------
@@ -440,7 +467,8 @@ def balanced_factors(product: ArrayLike, depth: int, *, rng: np.random.Generator
 
 
 def deep_flow(factors: Sequence[ArrayLike], target: ArrayLike, times: ArrayLike) -> FloatArray:
-    r"""Integrate gradient flow $\dot W_j=-\nabla_{W_j}f(W_1\cdots W_N)$ and return the product at the given times.
+    r"""Integrate gradient flow $\dot W_j=-\nabla_{W_j}f(W_1\cdots W_N)$ and return the product at
+    the given times.
 
     Parameters
     ----------
@@ -454,7 +482,8 @@ def deep_flow(factors: Sequence[ArrayLike], target: ArrayLike, times: ArrayLike)
     Returns
     -------
     ndarray
-        Shape ``(T, n, k)``; the relative error of each step of the integrator (order 8) is held at 1e-12.
+        Shape ``(T, n, k)``; the relative error of each step of the integrator (order 8) is held at
+        1e-12.
 
     Raises
     ------
@@ -470,15 +499,22 @@ def deep_flow(factors: Sequence[ArrayLike], target: ArrayLike, times: ArrayLike)
     shapes, ends = [P.shape for P in parts], np.cumsum([P.size for P in parts])[:-1]
 
     def split(state: FloatArray) -> list[FloatArray]:
-        return [piece.reshape(shape) for piece, shape in zip(np.split(state, ends), shapes, strict=True)]
+        return [
+            piece.reshape(shape) for piece, shape in zip(np.split(state, ends), shapes, strict=True)
+        ]
 
     def velocity(_: float, state: FloatArray) -> FloatArray:
         return -np.concatenate([g.ravel() for g in _factor_gradients(split(state), R)])
 
     start = np.concatenate([P.ravel() for P in parts])
-    solution = solve_ivp(velocity, (0.0, float(t[-1])), start, "DOP853", t_eval=t, rtol=1e-12, atol=1e-14)
+    solution = solve_ivp(
+        velocity, (0.0, float(t[-1])), start, "DOP853", t_eval=t, rtol=1e-12, atol=1e-14
+    )
     if not solution.success:
-        raise ValueError(f"factors: expected a flow that can be integrated up to the last time, got: {solution.message}")
+        raise ValueError(
+            "factors: expected a flow that can be integrated up to the last time, "
+            f"got: {solution.message}"
+        )
     return np.array([_multiply(split(state)) for state in solution.y.T])
 
 
@@ -518,16 +554,19 @@ def deep_gradient_descent(
 
 
 def factor_rate(factors: Sequence[ArrayLike], target: ArrayLike) -> float:
-    r"""Return the slowest rate out of the leading eigenspace at any factors of the truncation, balanced or not.
+    r"""Return the slowest rate out of the leading eigenspace at any factors of the truncation,
+    balanced or not.
 
-    With $k$ columns, $W_1=W(W_2\cdots W_N)^{-1}$ lies in the leading eigenspace, and only it turns the range:
-    $Y=U_\perp^\top W$ follows $\dot y_j=-2y_j(I-\lambda_{k+j}H^{-1})K$ row by row, with $H=(W^\top\Sigma_0W)^{1/2}$ and
-    $K=(W_2\cdots W_N)^\top W_2\cdots W_N$; a descent step multiplies $y_j$ by $I-2\eta(I-\lambda_{k+j}H^{-1})K$.
+    With $k$ columns, $W_1=W(W_2\cdots W_N)^{-1}$ lies in the leading eigenspace, and only it turns
+    the range: $Y=U_\perp^\top W$ follows $\dot y_j=-2y_j(I-\lambda_{k+j}H^{-1})K$ row by row, with
+    $H=(W^\top\Sigma_0W)^{1/2}$ and $K=(W_2\cdots W_N)^\top W_2\cdots W_N$; a descent step
+    multiplies $y_j$ by $I-2\eta(I-\lambda_{k+j}H^{-1})K$.
 
     Parameters
     ----------
     factors
-        $W_1,\dots,W_N$ with $W_1\cdots W_N$, shape ``(n, k)``, $k<n$, at the truncation; $W_1$ of shape ``(n, k)``.
+        $W_1,\dots,W_N$ with $W_1\cdots W_N$, shape ``(n, k)``, $k<n$, at the truncation; $W_1$ of
+        shape ``(n, k)``.
     target
         $\Sigma_0$, symmetric positive definite, shape ``(n, n)``.
 
@@ -539,17 +578,24 @@ def factor_rate(factors: Sequence[ArrayLike], target: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If an argument is invalid, the product lacks rank, or $W_1$ has more than $k$ columns: then it may hold other
-        directions, which the product does not show and the other factors turn too.
+        If an argument is invalid, the product lacks rank, or $W_1$ has more than $k$ columns: then
+        it may hold other directions, which the product does not show and the other factors turn
+        too.
     """
     parts, R = _network(factors, target)
     W = _multiply(parts)
     n, k = W.shape
     _, sigma, Vt = np.linalg.svd(R @ W, full_matrices=False)
     if k >= n or sigma[-1] <= n * _EPS * sigma[0]:
-        raise ValueError(f"factors: expected a product of full column rank with fewer columns than rows, got shape {W.shape}")
+        raise ValueError(
+            "factors: expected a product of full column rank with fewer columns than "
+            f"rows, got shape {W.shape}"
+        )
     if parts[0].shape[1] != k:
-        raise ValueError(f"factors: expected {k} columns of the first, as of the product, got {parts[0].shape[1]}")
+        raise ValueError(
+            f"factors: expected {k} columns of the first, as of the product, got "
+            f"{parts[0].shape[1]}"
+        )
     rest = _multiply([np.eye(k), *parts[1:]])
     # With L = I - lambda H^-1 positive semi-definite, L K has the eigenvalues of L^(1/2) K L^(1/2).
     half = np.sqrt(np.maximum(1 - np.linalg.eigvalsh(R)[-k - 1] ** 2 / sigma, 0.0))
@@ -557,11 +603,13 @@ def factor_rate(factors: Sequence[ArrayLike], target: ArrayLike) -> float:
 
 
 def deep_rate(target: ArrayLike, rank: int, *, depth: int = 1) -> float:
-    r"""Return $\mu_N=2\lambda_k^{1-1/N}(1-\lambda_{k+1}/\lambda_k)$, the rate of flow on a balanced factorization of depth $N$.
+    r"""Return $\mu_N=2\lambda_k^{1-1/N}(1-\lambda_{k+1}/\lambda_k)$, the rate of flow on a balanced
+    factorization of depth $N$.
 
-    Balanced factors give $\dot W=-\sum_j(WW^\top)^{(N-j)/N}\,\nabla f\,(W^\top W)^{(j-1)/N}$. Out of the leading eigenspace only
-    the term without left factor acts, so $u_{k+j}u_i^\top$ decays at $\lambda_i^{1-1/N}\cdot2(1-\lambda_{k+j}/\lambda_i)$, the
-    slowest at $i=k$, $j=1$; inside it the rates are at least $2N\lambda_k^{1-1/N}$. The excess loss decays at $2\mu_N$.
+    Balanced factors give $\dot W=-\sum_j(WW^\top)^{(N-j)/N}\,\nabla f\,(W^\top W)^{(j-1)/N}$. Out
+    of the leading eigenspace only the term without left factor acts, so $u_{k+j}u_i^\top$ decays at
+    $\lambda_i^{1-1/N}\cdot2(1-\lambda_{k+j}/\lambda_i)$, the slowest at $i=k$, $j=1$; inside it the
+    rates are at least $2N\lambda_k^{1-1/N}$. The excess loss decays at $2\mu_N$.
 
     Parameters
     ----------
@@ -591,8 +639,12 @@ def _spectrum(value: ArrayLike, name: str = "target") -> tuple[FloatArray, Float
     S = as_symmetric(value, name)
     n = S.shape[0]
     values, vectors = np.linalg.eigh((S + S.T) / 2)
-    if values[0] < -8 * n**2 * _EPS * np.abs(S).max():  # n times the rounding of a product of n terms
-        raise ValueError(f"{name}: expected a positive semi-definite matrix, got the eigenvalue {values[0]}")
+    if (
+        values[0] < -8 * n**2 * _EPS * np.abs(S).max()
+    ):  # n times the rounding of a product of n terms
+        raise ValueError(
+            f"{name}: expected a positive semi-definite matrix, got the eigenvalue {values[0]}"
+        )
     return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
 
 
@@ -601,7 +653,9 @@ def _root(value: ArrayLike, name: str = "target") -> FloatArray:
     return (vectors * np.sqrt(values)) @ vectors.T
 
 
-def _pair(generator: ArrayLike, target: ArrayLike, *, name: str = "generator") -> tuple[FloatArray, FloatArray]:
+def _pair(
+    generator: ArrayLike, target: ArrayLike, *, name: str = "generator"
+) -> tuple[FloatArray, FloatArray]:
     R = _root(target)
     return as_array(generator, name, shape=(R.shape[0], None)), R
 
@@ -612,7 +666,8 @@ def _augmented(W: FloatArray, smoothing: float) -> FloatArray:
 
 
 def _squared_distance(W: FloatArray, R: FloatArray) -> float:
-    """Return |W|^2 + |R|^2 - 2 |R W|_* as a sum of squares: no cancellation between two close covariances."""
+    """Return |W|^2 + |R|^2 - 2 |R W|_* as a sum of squares: no cancellation between two close
+    covariances."""
     Q = _polar(R @ W)
     image = R @ Q
     return float(np.sum((W - image) ** 2) + np.sum((R - image @ Q.T) ** 2))
@@ -627,20 +682,26 @@ def _polar(M: FloatArray) -> FloatArray:
 
 def _bounded(W: FloatArray, step_size: float) -> FloatArray:
     if not np.isfinite(W).all():
-        raise ValueError(f"step_size: expected one for which the descent stays bounded, got {step_size}")
+        raise ValueError(
+            f"step_size: expected one for which the descent stays bounded, got {step_size}"
+        )
     return W
 
 
 def _chain(factors: Sequence[ArrayLike]) -> list[FloatArray]:
     if isinstance(factors, str) or not isinstance(factors, Sequence) or not factors:
-        raise ValueError(f"factors: expected a non-empty sequence of matrices, got {type(factors).__name__}")
+        raise ValueError(
+            f"factors: expected a non-empty sequence of matrices, got {type(factors).__name__}"
+        )
     parts = [as_array(P, "factors", ndim=2) for P in factors]
     if any(P.shape[1] != Q.shape[0] for P, Q in pairwise(parts)):
         raise ValueError(f"factors: expected shapes that multiply, got {[P.shape for P in parts]}")
     return parts
 
 
-def _network(factors: Sequence[ArrayLike], target: ArrayLike) -> tuple[list[FloatArray], FloatArray]:
+def _network(
+    factors: Sequence[ArrayLike], target: ArrayLike
+) -> tuple[list[FloatArray], FloatArray]:
     parts = _chain(factors)
     return parts, _pair(_multiply(parts), target, name="factors")[1]
 

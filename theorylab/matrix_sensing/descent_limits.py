@@ -1,14 +1,19 @@
 r"""Exact asymptotics of gradient descent on the factors of a low-rank matrix.
 
-For the descents of `factored_descent` on the population problem, two facts carry the theory of xiong2023-over:
+For the descents of `factored_descent` on the population problem, two facts carry the theory of
+xiong2023-over:
 
-* Symmetric, $k>r$: $q=\min(k,n)-r$ singular values of $X$ orthogonal to $M$ follow $s\leftarrow s(1-\eta s^2)$ up to terms that
-  decay geometrically. With $w=1/(\eta s^2)$ this is $w\leftarrow w+2+3/w+O(w^{-2})$, so $w-\frac32\log w$ grows by
-  $2+O(w^{-2})$ a step: $\|XX^\top-M\|_F\sim\sqrt q/(2\eta T)$, with both sides explicit (`spurious_bounds`, `error_bounds`).
-* Asymmetric: $E\leftarrow E-\eta(EGG^\top+FF^\top E)+\eta^2EGF^\top E$, so at a limit $FG^\top=M$ the error decays in the modes
-  $1-\eta(\lambda_i(FF^\top)+\lambda_j(GG^\top))$; the slowest reachable mode is the smallest non-zero one (`limit_modes`). For
-  small starts it is set by the imbalance $F^\top F-G^\top G$, hence $\propto\alpha^2$ for a start of size $\alpha$
-  (`small_start_slowest`), zero for a balanced start, and free of $\alpha$ after one `rebalance` (`rebalanced_slowest_bounds`).
+* Symmetric, $k>r$: $q=\min(k,n)-r$ singular values of $X$ orthogonal to $M$ follow $s\leftarrow
+  s(1-\eta s^2)$ up to terms that
+  decay geometrically. With $w=1/(\eta s^2)$ this is $w\leftarrow w+2+3/w+O(w^{-2})$, so
+  $w-\frac32\log w$ grows by $2+O(w^{-2})$ a step: $\|XX^\top-M\|_F\sim\sqrt q/(2\eta T)$, with both
+  sides explicit (`spurious_bounds`, `error_bounds`).
+* Asymmetric: $E\leftarrow E-\eta(EGG^\top+FF^\top E)+\eta^2EGF^\top E$, so at a limit $FG^\top=M$
+  the error decays in the modes
+  $1-\eta(\lambda_i(FF^\top)+\lambda_j(GG^\top))$; the slowest reachable mode is the smallest
+  non-zero one (`limit_modes`). For small starts it is set by the imbalance $F^\top F-G^\top G$,
+  hence $\propto\alpha^2$ for a start of size $\alpha$ (`small_start_slowest`), zero for a balanced
+  start, and free of $\alpha$ after one `rebalance` (`rebalanced_slowest_bounds`).
 """
 
 import warnings
@@ -20,7 +25,12 @@ from numpy.typing import ArrayLike
 from scipy.linalg import cho_factor, cho_solve
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, as_symmetric
-from theorylab.matrix_sensing.factored_descent import DescentStatus, IntArray, asymmetric_gradient_descent, gradient_descent
+from theorylab.matrix_sensing.factored_descent import (
+    DescentStatus,
+    IntArray,
+    asymmetric_gradient_descent,
+    gradient_descent,
+)
 from theorylab.matrix_sensing.operators import MeasurementOperator, pack_symmetric, unpack_symmetric
 
 __all__ = [
@@ -42,13 +52,17 @@ __all__ = [
 _EPS = float(np.finfo(np.float64).eps)
 
 
-def spurious_bounds(start: ArrayLike, *, step_size: float, steps: int) -> tuple[FloatArray, FloatArray]:
+def spurious_bounds(
+    start: ArrayLike, *, step_size: float, steps: int
+) -> tuple[FloatArray, FloatArray]:
     r"""Enclose the orbit of $s\leftarrow s(1-\eta s^2)$ after $T$ steps.
 
-    With $w_t=1/(\eta s_t^2)\ge3$ and $\varphi(w)=w-\frac32\log w$, expanding $w_{t+1}=w_t/(1-1/w_t)^2$ gives
-    $$2\le\varphi(w_{t+1})-\varphi(w_t)\le2+\tfrac52(w_t-1)^{-2},\qquad w_t\ge w_0+2t,$$
-    so $\varphi(w_T)-\varphi(w_0)-2T$ lies between 0 and $\frac52\big[(w_0-1)^{-2}+\frac12(w_0-1)^{-1}\big]$ for every $T$, and
-    $2\eta Ts_T^2=2T/w_T=1-\frac{w_0+\frac32\log(1+2T/w_0)+O(1)}{2T}$. (Derived here.)
+    With $w_t=1/(\eta s_t^2)\ge3$ and $\varphi(w)=w-\frac32\log w$, expanding
+    $w_{t+1}=w_t/(1-1/w_t)^2$ gives
+    $$2\le\varphi(w_{t+1})-\varphi(w_t)\le2+\tfrac52(w_t-1)^{-2},\qquad w_t\ge w_0+2t,$$ so
+    $\varphi(w_T)-\varphi(w_0)-2T$ lies between 0 and
+    $\frac52\big[(w_0-1)^{-2}+\frac12(w_0-1)^{-1}\big]$ for every $T$, and $2\eta
+    Ts_T^2=2T/w_T=1-\frac{w_0+\frac32\log(1+2T/w_0)+O(1)}{2T}$. (Derived here.)
 
     Parameters
     ----------
@@ -80,15 +94,22 @@ def spurious_bounds(start: ArrayLike, *, step_size: float, steps: int) -> tuple[
     w = 1.0 / np.where(moves, u, 1 / 3)
     low = w - 1.5 * np.log(w) + 2.0 * T
     excess = 2.5 * ((w - 1.0) ** -2 + 0.5 / (w - 1.0) - 0.5 / (w - 1.0 + 2.0 * max(T - 1, 0)))
-    bounds = [np.where(moves, 1.0 / np.sqrt(step_size * _inverse_phi(y)), s) for y in (low + excess, low)]
+    bounds = [
+        np.where(moves, 1.0 / np.sqrt(step_size * _inverse_phi(y)), s) for y in (low + excess, low)
+    ]
     return bounds[0], bounds[1]
 
 
 class EntryStatus(Enum):
     """Whether a state satisfies the hypotheses of `error_bounds`."""
 
-    ENTERED = "the signal has converged and the cross terms are small: the bounds hold for all later times"
-    NOT_ENTERED = "the state is not yet in the region where the bounds are proved; take more steps first"
+    ENTERED = (
+        "the signal has converged and the cross terms are small: the bounds hold for all "
+        "later times"
+    )
+    NOT_ENTERED = (
+        "the state is not yet in the region where the bounds are proved; take more steps first"
+    )
 
 
 @dataclass(frozen=True)
@@ -102,7 +123,8 @@ class ErrorBounds:
     spurious
         $q=\min(k,n)-r$.
     onset
-        $\max_{i\le q}1/(\eta s_i^2)$ at the given state: the further steps must exceed it for the limit to show.
+        $\max_{i\le q}1/(\eta s_i^2)$ at the given state: the further steps must exceed it for the
+        limit to show.
     status
         Whether the hypotheses hold at the given state.
     """
@@ -115,24 +137,27 @@ class ErrorBounds:
 
 
 def error_bounds(truth: ArrayLike, X: ArrayLike, *, step_size: float, steps: int) -> ErrorBounds:
-    r"""Enclose $\|X_TX_T^\top-M\|_F$, $T$ population steps after the state ``X``, without running them.
+    r"""Enclose $\|X_TX_T^\top-M\|_F$, $T$ population steps after the state ``X``, without running
+    them.
 
-    Write $A=U^\top X$, $B=U_\perp^\top X$ with $U$ the eigenvectors of the positive part $\Lambda$ of $M$, $D=AA^\top-\Lambda$,
-    $C=BA^\top$. A step is exactly
-    $$C^+=C(I-\eta\Lambda)+\big[(I-\eta BB^\top)^2-I\big]C-2\eta CD+\eta^2(C\Lambda D+CD^2+CC^\top C+BB^\top CD),$$
-    $$D^+=D-\eta(D\Lambda+\Lambda D)-2\eta D^2-2\eta C^\top C+\eta^2(D\Lambda D+D^3+DC^\top C+C^\top CD+C^\top BB^\top C),$$
-    $$B^+=B(I-\eta B^\top B)-\eta CA,$$
-    and $\|XX^\top-M\|_F^2=\|D\|_F^2+2\|C\|_F^2+\|BB^\top\|_F^2$. No commutation of $X_0$ with $M$ is used: where the norms of
-    $C$, $D$, $B$ at the given state make these maps contract, $C$ and $D$ decay geometrically, so that the $q$ largest singular
-    values of $B$ are orbits of $s\leftarrow s(1-\eta s^2)$ with summable perturbations, enclosed by `spurious_bounds`, and the
-    others are bounded by $\|C\|/\sqrt{\lambda_r-\|D\|}$. Both bounds tend to $\sqrt q/(2\eta T)$, which makes precise the
-    $\Omega(1/T^2)$ lower bound on the squared error of xiong2023-over, Theorem 1.1 (paper's text not consulted). Exact
-    arithmetic is assumed.
+    Write $A=U^\top X$, $B=U_\perp^\top X$ with $U$ the eigenvectors of the positive part $\Lambda$
+    of $M$, $D=AA^\top-\Lambda$, $C=BA^\top$. A step is exactly $$C^+=C(I-\eta\Lambda)+\big[(I-\eta
+    BB^\top)^2-I\big]C-2\eta CD+\eta^2(C\Lambda D+CD^2+CC^\top C+BB^\top CD),$$
+    $$D^+=D-\eta(D\Lambda+\Lambda D)-2\eta D^2-2\eta C^\top C+\eta^2(D\Lambda D+D^3+DC^\top C+C^\top
+    CD+C^\top BB^\top C),$$ $$B^+=B(I-\eta B^\top B)-\eta CA,$$ and
+    $\|XX^\top-M\|_F^2=\|D\|_F^2+2\|C\|_F^2+\|BB^\top\|_F^2$. No commutation of $X_0$ with $M$ is
+    used: where the norms of $C$, $D$, $B$ at the given state make these maps contract, $C$ and $D$
+    decay geometrically, so that the $q$ largest singular values of $B$ are orbits of $s\leftarrow
+    s(1-\eta s^2)$ with summable perturbations, enclosed by `spurious_bounds`, and the others are
+    bounded by $\|C\|/\sqrt{\lambda_r-\|D\|}$. Both bounds tend to $\sqrt q/(2\eta T)$, which makes
+    precise the $\Omega(1/T^2)$ lower bound on the squared error of xiong2023-over, Theorem 1.1
+    (paper's text not consulted). Exact arithmetic is assumed.
 
     Parameters
     ----------
     truth
-        $M\succeq0$, shape ``(n, n)``, of rank $r\ge1$ (eigenvalues below ``n * eps`` times the largest count as zero).
+        $M\succeq0$, shape ``(n, n)``, of rank $r\ge1$ (eigenvalues below ``n * eps`` times the
+        largest count as zero).
     X
         The state, shape ``(n, k)``.
     step_size
@@ -159,14 +184,18 @@ def error_bounds(truth: ArrayLike, X: ArrayLike, *, step_size: float, steps: int
     cut = n * _EPS * np.abs(values).max()
     if values[0] < -cut or values[-1] <= 0:
         raise ValueError(
-            f"truth: expected a non-zero positive semidefinite matrix, got eigenvalues from {values[0]} to {values[-1]}"
+            "truth: expected a non-zero positive semidefinite matrix, got "
+            f"eigenvalues from {values[0]} to {values[-1]}"
         )
     signal = values > cut
     r = int(signal.sum())
     q = max(min(X.shape[1], n) - r, 0)
     first, last = values[-1], values[signal][0]
     A, B = vectors[:, signal].T @ X, vectors[:, ~signal].T @ X
-    C0, D0 = float(np.linalg.norm(B @ A.T)), float(np.linalg.norm(A @ A.T - np.diag(values[signal])))
+    C0, D0 = (
+        float(np.linalg.norm(B @ A.T)),
+        float(np.linalg.norm(A @ A.T - np.diag(values[signal]))),
+    )
     s = np.linalg.svd(B, compute_uv=False) if r < n else np.zeros(0)
     b0 = float(s[0]) if s.size else 0.0
     s, rest = s[:q], s.size - q
@@ -181,7 +210,9 @@ def error_bounds(truth: ArrayLike, X: ArrayLike, *, step_size: float, steps: int
         return cross, block, 2 * eta + eta**2 * b**2
 
     b, d = b0, D0
-    for _ in range(60):  # the least b, d that bound |B|, |D| at all later times, approached from below
+    for _ in range(
+        60
+    ):  # the least b, d that bound |B|, |D| at all later times, approached from below
         cross, block, feed = contraction(b, d)
         if cross >= 1 or block >= 1:
             return failed
@@ -189,11 +220,14 @@ def error_bounds(truth: ArrayLike, X: ArrayLike, *, step_size: float, steps: int
     b, d = b * (1 + 1e-9), d * (1 + 1e-9)
     cross, block, feed = contraction(b, d)
     push = eta * np.sqrt(first + d) * C0
-    invariant = cross < 1 and block < 1 and b0 + push / (1 - cross) <= b and feed * C0**2 <= (1 - block) * d
+    invariant = (
+        cross < 1 and block < 1 and b0 + push / (1 - cross) <= b and feed * C0**2 <= (1 - block) * d
+    )
     slope = 1 - 3 * eta * b**2
     if not invariant or d >= last or slope <= cross:
         return failed
-    # Perturbations of the orbits, carried back to the given state; the derivative of s (1 - eta s^2) bounds their growth.
+    # Perturbations of the orbits, carried back to the given state; the derivative of s (1 - eta
+    # s^2) bounds their growth.
     drift = 2 * push / (slope - cross)
     slope = 1 - 3 * eta * (b + drift) ** 2
     if slope <= cross or push / (slope - cross) > drift:
@@ -240,10 +274,14 @@ class ErrorLaw:
     status: EntryStatus
 
 
-def error_law(truth: ArrayLike, X: ArrayLike, *, step_size: float, multiples: ArrayLike, longest: int) -> ErrorLaw:
-    r"""Follow population descent from ``X`` until `error_bounds` applies, and bound the error from there on.
+def error_law(
+    truth: ArrayLike, X: ArrayLike, *, step_size: float, multiples: ArrayLike, longest: int
+) -> ErrorLaw:
+    r"""Follow population descent from ``X`` until `error_bounds` applies, and bound the error from
+    there on.
 
-    Entry is decided by the state alone: the bounds must hold and differ by at most 1 % at the last time.
+    Entry is decided by the state alone: the bounds must hold and differ by at most 1 % at the last
+    time.
 
     Parameters
     ----------
@@ -254,7 +292,8 @@ def error_law(truth: ArrayLike, X: ArrayLike, *, step_size: float, multiples: Ar
     step_size
         $\eta>0$.
     multiples
-        The times of the law: entry plus these multiples of the onset at entry, increasing and positive, shape ``(m,)``.
+        The times of the law: entry plus these multiples of the onset at entry, increasing and
+        positive, shape ``(m,)``.
     longest
         Give up where the last time would exceed this number of steps.
 
@@ -266,7 +305,8 @@ def error_law(truth: ArrayLike, X: ArrayLike, *, step_size: float, multiples: Ar
     Raises
     ------
     ValueError
-        If an argument is invalid, ``truth`` is not positive semidefinite and non-zero, or its rank is at least $k$.
+        If an argument is invalid, ``truth`` is not positive semidefinite and non-zero, or its rank
+        is at least $k$.
     """
     M = as_symmetric(truth, "truth")
     state = as_array(X, "X", shape=(M.shape[0], None))
@@ -278,40 +318,55 @@ def error_law(truth: ArrayLike, X: ArrayLike, *, step_size: float, multiples: Ar
     entry, block = 0, max(1, int(8 / (eta * np.abs(M).max()))) if M.any() else 1
     while True:
         if not np.isfinite(state).all():
-            raise ValueError(f"step_size: expected one for which the descent from X stays bounded, got {eta}")
+            raise ValueError(
+                f"step_size: expected one for which the descent from X stays bounded, got {eta}"
+            )
         now = error_bounds(M, state, step_size=eta, steps=0)
         if now.spurious == 0:
-            raise ValueError(f"X: expected more columns than the rank of truth, and that below n, got shape {state.shape}")
+            raise ValueError(
+                "X: expected more columns than the rank of truth, and that below n, "
+                f"got shape {state.shape}"
+            )
         if entry + max(block, factors[-1] * now.onset) > longest:
             empty = np.zeros(0)
-            return ErrorLaw(np.zeros(0, np.int64), empty, empty, empty, now.spurious, EntryStatus.NOT_ENTERED)
+            return ErrorLaw(
+                np.zeros(0, np.int64), empty, empty, empty, now.spurious, EntryStatus.NOT_ENTERED
+            )
         later = np.maximum(1, factors * now.onset).astype(np.int64)
         last = error_bounds(M, state, step_size=eta, steps=int(later[-1]))
         if last.upper <= 1.01 * last.lower:
             break
-        state = gradient_descent(M, search_rank=state.shape[1], step_size=eta, steps=block, initial=state, record=[block]).X
+        state = gradient_descent(
+            M, search_rank=state.shape[1], step_size=eta, steps=block, initial=state, record=[block]
+        ).X
         entry, block = entry + block, entry + block
     bounds = [error_bounds(M, state, step_size=eta, steps=int(T)) for T in later]
     lower, upper = np.array([b.lower for b in bounds]), np.array([b.upper for b in bounds])
-    # A step rounds X at its own size; a spurious singular value s keeps the sum of these errors, and |BB^T| changes by 2 s of it.
+    # A step rounds X at its own size; a spurious singular value s keeps the sum of these errors,
+    # and |BB^T| changes by 2 s of it.
     size = np.sqrt(np.linalg.eigvalsh(M)[-1])
-    rounding = 2 * (entry + later) * _EPS * sum(state.shape) * size * np.sqrt(upper) * now.spurious**0.25
+    rounding = (
+        2 * (entry + later) * _EPS * sum(state.shape) * size * np.sqrt(upper) * now.spurious**0.25
+    )
     return ErrorLaw(entry + later, lower, upper, rounding, now.spurious, EntryStatus.ENTERED)
 
 
 def sensing_limit(truth: ArrayLike, operator: MeasurementOperator) -> FloatArray:
-    r"""Return $\lim_T2\eta T(X_TX_T^\top-M)$ for symmetric sensing with $k\ge n$ and $\mathcal A^*\mathcal A$ invertible.
+    r"""Return $\lim_T2\eta T(X_TX_T^\top-M)$ for symmetric sensing with $k\ge n$ and $\mathcal
+    A^*\mathcal A$ invertible.
 
-    With $R=\mathcal A^*\mathcal A(XX^\top-M)$ and $P$ the projection on the kernel of $M$, a self-similar decay
-    $E=E_\infty/(2\eta T)$ of $X\leftarrow X-\eta RX$ needs $2\eta T\,RX\to X$ on the kernel while $R$ vanishes elsewhere, that
-    is $\mathcal A^*\mathcal A(E_\infty)=P$. In the population this is $E_\infty=P$, of norm $\sqrt{n-r}$; with finitely many
-    measurements the exponent stays and the constant becomes $\|(\mathcal A^*\mathcal A)^{-1}P\|_F$. (Derived here,
+    With $R=\mathcal A^*\mathcal A(XX^\top-M)$ and $P$ the projection on the kernel of $M$, a
+    self-similar decay $E=E_\infty/(2\eta T)$ of $X\leftarrow X-\eta RX$ needs $2\eta T\,RX\to X$ on
+    the kernel while $R$ vanishes elsewhere, that is $\mathcal A^*\mathcal A(E_\infty)=P$. In the
+    population this is $E_\infty=P$, of norm $\sqrt{n-r}$; with finitely many measurements the
+    exponent stays and the constant becomes $\|(\mathcal A^*\mathcal A)^{-1}P\|_F$. (Derived here,
     heuristically: that the descent selects this decay is not proved.)
 
     Parameters
     ----------
     truth
-        $M\succeq0$, symmetric, shape ``(n, n)`` (eigenvalues below ``n * eps`` times the largest count as zero).
+        $M\succeq0$, symmetric, shape ``(n, n)`` (eigenvalues below ``n * eps`` times the largest
+        count as zero).
     operator
         Symmetric measurements, at least $n(n+1)/2$ of them.
 
@@ -323,30 +378,46 @@ def sensing_limit(truth: ArrayLike, operator: MeasurementOperator) -> FloatArray
     Raises
     ------
     ValueError
-        If an argument is invalid, ``truth`` is not positive semidefinite, $\mathcal A^*\mathcal A$ is singular, or the block of
-        $E_\infty$ on the kernel of $M$ is not positive definite, so that no $XX^\top$ follows this decay.
+        If an argument is invalid, ``truth`` is not positive semidefinite, $\mathcal A^*\mathcal A$
+        is singular, or the block of $E_\infty$ on the kernel of $M$ is not positive definite, so
+        that no $XX^\top$ follows this decay.
     """
     M = as_symmetric(truth, "truth")
     n = M.shape[0]
-    if not isinstance(operator, MeasurementOperator) or operator.shape != M.shape or not operator.symmetric:
-        raise ValueError(f"operator: expected a symmetric MeasurementOperator on {M.shape} matrices, got {operator!r}")
+    if (
+        not isinstance(operator, MeasurementOperator)
+        or operator.shape != M.shape
+        or not operator.symmetric
+    ):
+        raise ValueError(
+            f"operator: expected a symmetric MeasurementOperator on {M.shape} "
+            f"matrices, got {operator!r}"
+        )
     if operator.n_measurements < n * (n + 1) // 2:
-        raise ValueError(f"operator: expected at least {n * (n + 1) // 2} measurements, got {operator.n_measurements}")
+        raise ValueError(
+            f"operator: expected at least {n * (n + 1) // 2} measurements, got "
+            f"{operator.n_measurements}"
+        )
     values, vectors = np.linalg.eigh(M)
     cut = n * _EPS * np.abs(values).max()
     if values[0] < -cut:
-        raise ValueError(f"truth: expected a positive semidefinite matrix, got the eigenvalue {values[0]}")
+        raise ValueError(
+            f"truth: expected a positive semidefinite matrix, got the eigenvalue {values[0]}"
+        )
     kernel = vectors[:, values <= cut]
     flat, limit = np.empty(operator.stacked.shape[1]), np.empty((n, n))
     gram = operator.stacked.T @ operator.stacked
     if np.linalg.matrix_rank(gram, hermitian=True) < flat.size:
-        raise ValueError("operator: expected measurements that span the symmetric matrices, got some that do not")
+        raise ValueError(
+            "operator: expected measurements that span the symmetric matrices, got some that do not"
+        )
     pack_symmetric(kernel @ kernel.T, flat)
     unpack_symmetric(cho_solve(cho_factor(gram), flat), limit)
     block = kernel.T @ limit @ kernel
     if block.size and np.linalg.eigvalsh(block)[0] <= 0:
         raise ValueError(
-            "operator: expected measurements whose limit is positive definite on the kernel of truth, got one that is not"
+            "operator: expected measurements whose limit is positive definite on the "
+            "kernel of truth, got one that is not"
         )
     return limit
 
@@ -358,10 +429,12 @@ class LimitModes:
     Attributes
     ----------
     values
-        $\lambda_i(FF^\top)+\lambda_j(GG^\top)$, shape ``(n_1, n_2)``; exactly 0 where the mode is not reachable.
+        $\lambda_i(FF^\top)+\lambda_j(GG^\top)$, shape ``(n_1, n_2)``; exactly 0 where the mode is
+        not reachable.
     slowest
-        The smallest reachable mode, that is the smallest non-zero eigenvalue of the Hessian at the limit; 0 where fewer
-        $\lambda_i,\mu_j$ than the rank allows are non-zero, as then a part of the error decays slower than geometrically.
+        The smallest reachable mode, that is the smallest non-zero eigenvalue of the Hessian at the
+        limit; 0 where fewer $\lambda_i,\mu_j$ than the rank allows are non-zero, as then a part of
+        the error decays slower than geometrically.
     left, right
         Eigenvectors of $FF^\top$ and $GG^\top$, in columns.
     step_size
@@ -376,13 +449,14 @@ class LimitModes:
 
     @property
     def rate(self) -> float:
-        r"""$-\log\max|1-\eta\,\text{mode}|$ over the reachable modes: the error is asymptotically $e^{-\text{rate}\,t}$."""
+        r"""$-\log\max|1-\eta\,\text{mode}|$ over the reachable modes: the error is asymptotically
+        $e^{-\text{rate}\,t}$."""
         ends = np.array([self.slowest, self.values.max()])
         return float(-np.log(np.abs(1 - self.step_size * ends).max()))
 
     def window_rate(self, residual: ArrayLike, *, steps: int) -> float:
-        r"""Return $-\frac1\tau\log(\|E_\tau\|_F/\|E_0\|_F)$ of the linearised map; if $E_0$ has a part in the slowest mode, it
-        tends to ``rate`` from above as $\tau$ grows.
+        r"""Return $-\frac1\tau\log(\|E_\tau\|_F/\|E_0\|_F)$ of the linearised map; if $E_0$ has a
+        part in the slowest mode, it tends to ``rate`` from above as $\tau$ grows.
 
         Parameters
         ----------
@@ -399,20 +473,25 @@ class LimitModes:
         Raises
         ------
         ValueError
-            If ``residual`` has another shape or no reachable part, or ``steps`` is not a positive integer.
+            If ``residual`` has another shape or no reachable part, or ``steps`` is not a positive
+            integer.
         """
         tau = as_count(steps, "steps")
         weights, factors = self._spectrum(residual)
         top = max(factors.max(), _EPS)  # taken out, as its power may underflow
-        return float(-np.log(top) - np.log((weights * (factors / top) ** (2 * tau)).sum() / weights.sum()) / (2 * tau))
+        return float(
+            -np.log(top)
+            - np.log((weights * (factors / top) ** (2 * tau)).sum() / weights.sum()) / (2 * tau)
+        )
 
     def window_error(self, residual: ArrayLike, *, steps: int) -> float:
-        r"""Bound the difference between the measured decrease and `window_rate`, to leading order in $e=\|E_0\|_F$, with a
-        factor 2.
+        r"""Bound the difference between the measured decrease and `window_rate`, to leading order
+        in $e=\|E_0\|_F$, with a factor 2.
 
-        The state with error $E_t$ is $e_t/\sqrt m$ or less from the limit, $m$ = ``slowest``, so one step differs from its
-        linearisation by $Ke_t^2$, $K=2\eta(\|F\|+\|G\|)/\sqrt m+\eta^2\|F\|\|G\|$. With $e_t\le ec^t$, $c=e^{-\text{rate}}$
-        ($1-\eta m$ for small $\eta$), carried to $\tau$, relative to the linearised norm $N_\tau$, this is
+        The state with error $E_t$ is $e_t/\sqrt m$ or less from the limit, $m$ = ``slowest``, so
+        one step differs from its linearisation by $Ke_t^2$, $K=2\eta(\|F\|+\|G\|)/\sqrt
+        m+\eta^2\|F\|\|G\|$. With $e_t\le ec^t$, $c=e^{-\text{rate}}$ ($1-\eta m$ for small $\eta$),
+        carried to $\tau$, relative to the linearised norm $N_\tau$, this is
         $Ke^2c^{\tau-1}/((1-c)N_\tau)$.
 
         Parameters
@@ -425,7 +504,8 @@ class LimitModes:
         Returns
         -------
         float
-            Bound of the error of the mean logarithmic decrease per step; infinite where the linearisation says nothing.
+            Bound of the error of the mean logarithmic decrease per step; infinite where the
+            linearisation says nothing.
 
         Raises
         ------
@@ -451,20 +531,23 @@ class LimitModes:
         weights = ((self.left.T @ E @ self.right) ** 2)[reachable]
         if not weights.sum() > 0:
             raise ValueError("residual: expected a component on the reachable modes, got none")
-        return weights[weights > 0], np.abs(1 - self.step_size * self.values[reachable][weights > 0])
+        return weights[weights > 0], np.abs(
+            1 - self.step_size * self.values[reachable][weights > 0]
+        )
 
 
 def limit_modes(F: ArrayLike, G: ArrayLike, *, rank: int, step_size: float) -> LimitModes:
     r"""Return the modes in which the error of asymmetric descent decays near the limit $(F,G)$.
 
-    The error obeys $E^+=E-\eta(EGG^\top+FF^\top E)+\eta^2EGF^\top E$ exactly. Its linear part is diagonal in the eigenvectors
-    $u_i$ of $FF^\top$ and $v_j$ of $GG^\top$, with factors $1-\eta(\lambda_i+\mu_j)$. To first order $E=\dot FG^\top+F\dot
-    G^\top$ has no component where $\lambda_i=\mu_j=0$ (there it is of second order), every other mode is reached by some $(\dot
-    F,\dot G)$, and the values $\lambda_i+\mu_j\neq0$ are the non-zero eigenvalues of the Hessian of $\frac12\|E\|_F^2$. The
-    rate for a generic start is therefore
-    $$-\log\big(1-\eta\,\min\{\lambda_i+\mu_j>0\}\big).$$
-    It equals $\eta\sigma_k(F)^2$ to first order only if $F$ has full column rank and $\sigma_k(F)^2$ is below the smallest
-    non-zero $\mu_j$; for large starts the latter decides. (Derived here; xiong2023-over, Theorem 1.3 has
+    The error obeys $E^+=E-\eta(EGG^\top+FF^\top E)+\eta^2EGF^\top E$ exactly. Its linear part is
+    diagonal in the eigenvectors $u_i$ of $FF^\top$ and $v_j$ of $GG^\top$, with factors
+    $1-\eta(\lambda_i+\mu_j)$. To first order $E=\dot FG^\top+F\dot G^\top$ has no component where
+    $\lambda_i=\mu_j=0$ (there it is of second order), every other mode is reached by some $(\dot
+    F,\dot G)$, and the values $\lambda_i+\mu_j\neq0$ are the non-zero eigenvalues of the Hessian of
+    $\frac12\|E\|_F^2$. The rate for a generic start is therefore
+    $$-\log\big(1-\eta\,\min\{\lambda_i+\mu_j>0\}\big).$$ It equals $\eta\sigma_k(F)^2$ to first
+    order only if $F$ has full column rank and $\sigma_k(F)^2$ is below the smallest non-zero
+    $\mu_j$; for large starts the latter decides. (Derived here; xiong2023-over, Theorem 1.3 has
     $e^{-\Omega(\alpha^2T)}$, the paper's text was not consulted.)
 
     Parameters
@@ -472,8 +555,9 @@ def limit_modes(F: ArrayLike, G: ArrayLike, *, rank: int, step_size: float) -> L
     F, G
         The limit, shapes ``(n_1, k)`` and ``(n_2, k)``.
     rank
-        $r$, the rank of $M=FG^\top$. By Sylvester's inequality at most $\min(k+r,\min(n_1,k)+\min(n_2,k))$ of the $\lambda_i$,
-        $\mu_j$ are non-zero; the others are set to 0, so that no threshold is needed.
+        $r$, the rank of $M=FG^\top$. By Sylvester's inequality at most
+        $\min(k+r,\min(n_1,k)+\min(n_2,k))$ of the $\lambda_i$, $\mu_j$ are non-zero; the others are
+        set to 0, so that no threshold is needed.
     step_size
         $\eta>0$.
 
@@ -503,16 +587,18 @@ def limit_modes(F: ArrayLike, G: ArrayLike, *, rank: int, step_size: float) -> L
 
 @dataclass(frozen=True, eq=False)
 class LateRate:
-    r"""The measured rate of a converging asymmetric descent, and the modes of its limit, see `late_rate`.
+    r"""The measured rate of a converging asymmetric descent, and the modes of its limit, see
+    `late_rate`.
 
     Attributes
     ----------
     measured
-        Mean decrease of $\log\|E\|_F$ per step over the window; NaN if the descent did not converge, or if it took no step in
-        the window or reached the limit exactly there.
+        Mean decrease of $\log\|E\|_F$ per step over the window; NaN if the descent did not
+        converge, or if it took no step in the window or reached the limit exactly there.
     error
-        Bound of its difference from ``modes.rate``: faster modes still present at the start of the window, the quadratic terms,
-        and rounding. A faster mode counts only if the slowest one is present, as otherwise it does not fade.
+        Bound of its difference from ``modes.rate``: faster modes still present at the start of the
+        window, the quadratic terms, and rounding. A faster mode counts only if the slowest one is
+        present, as otherwise it does not fade.
     modes
         Modes of the last iterate, ``None`` where ``measured`` is NaN.
     F, G
@@ -539,7 +625,8 @@ def late_rate(
     window: tuple[float, float] = (1e-7, 1e-11),
     tol: float = 1e-13,
 ) -> LateRate:
-    r"""Measure the rate of asymmetric population descent between two errors, and compute the modes of the limit.
+    r"""Measure the rate of asymmetric population descent between two errors, and compute the modes
+    of the limit.
 
     Parameters
     ----------
@@ -550,7 +637,8 @@ def late_rate(
     step_size
         $\eta>0$.
     longest
-        Largest number of steps of each of the three legs: to the window, through it, and to the limit.
+        Largest number of steps of each of the three legs: to the window, through it, and to the
+        limit.
     window
         Relative errors $\|E\|_F/\|M\|_F$, decreasing, between which the rate is measured.
     tol
@@ -581,7 +669,14 @@ def late_rate(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # the status tells it
             run = asymmetric_gradient_descent(
-                M, search_rank=F.shape[1], step_size=eta, steps=longest, left=F, right=G, tol=float(goal), record=[0]
+                M,
+                search_rank=F.shape[1],
+                step_size=eta,
+                steps=longest,
+                left=F,
+                right=G,
+                tol=float(goal),
+                record=[0],
             )
         legs.append(run)
         F, G = run.F, run.G
@@ -593,25 +688,31 @@ def late_rate(
     modes = limit_modes(F, G, rank=min(int(np.linalg.matrix_rank(M)), F.shape[1]), step_size=eta)
     residual, steps, top = legs[0].F @ legs[0].G.T - M, legs[1].steps, float(modes.values.max())
     factors = np.abs(1 - eta * modes.values)[modes.values > 0]
-    slow = (modes.left.T @ residual @ modes.right)[modes.values > 0][factors >= factors.max() - 1e-9 * eta * modes.slowest]
+    slow = (modes.left.T @ residual @ modes.right)[modes.values > 0][
+        factors >= factors.max() - 1e-9 * eta * modes.slowest
+    ]
     excited = np.linalg.norm(slow) > 100 * _EPS * top
     faster = modes.window_rate(residual, steps=steps) - modes.rate if excited else 0.0
     rounding = _EPS * F.shape[1] * top / legs[1].errors[-1] / steps
     measured = float(np.log(legs[1].errors[0] / legs[1].errors[-1]) / steps)
-    return LateRate(measured, faster + modes.window_error(residual, steps=steps) + rounding, modes, F, G, status)
+    return LateRate(
+        measured, faster + modes.window_error(residual, steps=steps) + rounding, modes, F, G, status
+    )
 
 
 def small_start_slowest(F: ArrayLike, G: ArrayLike, truth: ArrayLike) -> float:
-    r"""Return the slowest mode to leading order for a small start: for $k\le\min(n_1,n_2)$ it is $\min|\mathrm{eig}\,
-    Z^\top(F_0^\top F_0-G_0^\top G_0)Z|$.
+    r"""Return the slowest mode to leading order for a small start: for $k\le\min(n_1,n_2)$ it is
+    $\min|\mathrm{eig}\, Z^\top(F_0^\top F_0-G_0^\top G_0)Z|$.
 
-    With $M=U\Sigma V^\top$ the rows of $P=U^\top F+V^\top G$ grow as $(I+\eta\Sigma)^tP_0$, so their span $R$ stays put while
-    the signal is learnt. On its orthogonal complement, with orthonormal basis $Z$ ($k\times(k-r)$), the imbalance is conserved
-    to leading order, and at the limit it is carried by $F$ on its positive and by $G$ on its negative eigenvectors alone, as
-    $FG^\top=M$ leaves no room for both. So these $\min(k-r,n_1+n_2-2r)$ non-zero eigenvalues are, up to a relative
-    $O(\alpha^2\log(1/\alpha))$ as the start shrinks as $\alpha$, the small $\lambda_i$ (of $n_1-r$) and $\mu_j$ (of $n_2-r$) of
-    `limit_modes`, whose slowest mode is the least positive $\lambda_i+\mu_j$: the least absolute eigenvalue, unless more
-    columns than rows leave no zero to pair it with. (Derived here, to leading order.)
+    With $M=U\Sigma V^\top$ the rows of $P=U^\top F+V^\top G$ grow as $(I+\eta\Sigma)^tP_0$, so
+    their span $R$ stays put while the signal is learnt. On its orthogonal complement, with
+    orthonormal basis $Z$ ($k\times(k-r)$), the imbalance is conserved to leading order, and at the
+    limit it is carried by $F$ on its positive and by $G$ on its negative eigenvectors alone, as
+    $FG^\top=M$ leaves no room for both. So these $\min(k-r,n_1+n_2-2r)$ non-zero eigenvalues are,
+    up to a relative $O(\alpha^2\log(1/\alpha))$ as the start shrinks as $\alpha$, the small
+    $\lambda_i$ (of $n_1-r$) and $\mu_j$ (of $n_2-r$) of `limit_modes`, whose slowest mode is the
+    least positive $\lambda_i+\mu_j$: the least absolute eigenvalue, unless more columns than rows
+    leave no zero to pair it with. (Derived here, to leading order.)
 
     Parameters
     ----------
@@ -623,7 +724,8 @@ def small_start_slowest(F: ArrayLike, G: ArrayLike, truth: ArrayLike) -> float:
     Returns
     -------
     float
-        The leading order of ``limit_modes(...).slowest``; it scales as $\alpha^2$, and is 0 for a balanced start.
+        The leading order of ``limit_modes(...).slowest``; it scales as $\alpha^2$, and is 0 for a
+        balanced start.
 
     Raises
     ------
@@ -637,7 +739,10 @@ def small_start_slowest(F: ArrayLike, G: ArrayLike, truth: ArrayLike) -> float:
     U, sigma, Vt = np.linalg.svd(M)
     r = int((sigma > max(M.shape) * _EPS * sigma[0]).sum())
     if not 0 < r < min(k, *M.shape):
-        raise ValueError(f"truth: expected a rank above 0 and below its sizes {M.shape} and the columns {k} of F, got {r}")
+        raise ValueError(
+            f"truth: expected a rank above 0 and below its sizes {M.shape} and the "
+            f"columns {k} of F, got {r}"
+        )
     Z = np.linalg.svd(U[:, :r].T @ F + Vt[:r] @ G)[2][r:].T
     rooms = [n - r for n in M.shape]
     imbalance = np.linalg.eigvalsh((F @ Z).T @ (F @ Z) - (G @ Z).T @ (G @ Z))
@@ -652,20 +757,24 @@ def small_start_slowest(F: ArrayLike, G: ArrayLike, truth: ArrayLike) -> float:
     return float(pairs[pairs > 0].min())
 
 
-def rebalanced_slowest_bounds(singular_values: ArrayLike, *, error: float, scale: float, step_size: float) -> tuple[float, float]:
-    r"""Bound the slowest mode of asymmetric descent from a rebalanced state, for every start that leads there.
+def rebalanced_slowest_bounds(
+    singular_values: ArrayLike, *, error: float, scale: float, step_size: float
+) -> tuple[float, float]:
+    r"""Bound the slowest mode of asymmetric descent from a rebalanced state, for every start that
+    leads there.
 
-    After `rebalance`, $\sigma_i(F)=\beta$ and the singular values of $G$ are those of $M+E$ over $\beta$. Within a distance
-    $\rho$ of that state
-    $$\|EG\|_F^2+\|E^\top F\|_F^2\ge\mu\|E\|_F^2,\qquad\mu=\min\big\{\sigma_k(F)^2,\sigma_r(G)^2\big\}(1-\kappa^2),\quad
+    After `rebalance`, $\sigma_i(F)=\beta$ and the singular values of $G$ are those of $M+E$ over
+    $\beta$. Within a distance $\rho$ of that state $$\|EG\|_F^2+\|E^\top
+    F\|_F^2\ge\mu\|E\|_F^2,\qquad\mu=\min\big\{\sigma_k(F)^2,\sigma_r(G)^2\big\}(1-\kappa^2),\quad
     \kappa=\frac{\|F\|\sigma_{r+1}(G)+\|E\|}{\sigma_r(M)},$$ so the path has length at most
-    $e_0/\big[(1-\frac\eta2\ell)\sqrt\mu-\eta\|F\|\|G\|e_0/\sqrt\mu\big]$, $\ell=\|F\|^2+\|G\|^2$, $e_0=\|E\|_F$ at the
-    rebalancing. A $\rho$ above this length bounds the whole path; then $\sigma_i(F_\infty)\in\beta\pm\rho$ and
-    $G_\infty^\top=F_\infty^+M$ give
+    $e_0/\big[(1-\frac\eta2\ell)\sqrt\mu-\eta\|F\|\|G\|e_0/\sqrt\mu\big]$, $\ell=\|F\|^2+\|G\|^2$,
+    $e_0=\|E\|_F$ at the rebalancing. A $\rho$ above this length bounds the whole path; then
+    $\sigma_i(F_\infty)\in\beta\pm\rho$ and $G_\infty^\top=F_\infty^+M$ give
     $$\min\Big\{(\beta-\rho)^2,\frac{\sigma_r^2}{(\beta+\rho)^2}\Big\}\le\text{slowest}\le
     \min\Big\{(\beta+\rho)^2,\frac{\sigma_r^2}{(\beta-\rho)^2}\Big\}\qquad(r\le k<n_1,\ r<n_2),$$
-    around $\min\{\beta^2,\sigma_r^2/\beta^2\}$, largest at $\beta^2=\sigma_r$: no size of the start enters. For other $\beta$ the
-    error left at the rebalancing may have next to no component on the slowest mode, and decays faster at first. (Derived here.)
+    around $\min\{\beta^2,\sigma_r^2/\beta^2\}$, largest at $\beta^2=\sigma_r$: no size of the start
+    enters. For other $\beta$ the error left at the rebalancing may have next to no component on the
+    slowest mode, and decays faster at first. (Derived here.)
 
     Parameters
     ----------
@@ -681,7 +790,8 @@ def rebalanced_slowest_bounds(singular_values: ArrayLike, *, error: float, scale
     Returns
     -------
     lower, upper
-        Bounds of ``limit_modes(...).slowest``; 0 and infinity if ``error`` or ``step_size`` is too large for the argument.
+        Bounds of ``limit_modes(...).slowest``; 0 and infinity if ``error`` or ``step_size`` is too
+        large for the argument.
 
     Raises
     ------
@@ -711,7 +821,9 @@ def rebalanced_slowest_bounds(singular_values: ArrayLike, *, error: float, scale
     rho *= 1 + 1e-9
     if path(rho) > rho:
         return 0.0, np.inf
-    return min((beta - rho) ** 2, (low / (beta + rho)) ** 2), min((beta + rho) ** 2, (low / (beta - rho)) ** 2)
+    return min((beta - rho) ** 2, (low / (beta + rho)) ** 2), min(
+        (beta + rho) ** 2, (low / (beta - rho)) ** 2
+    )
 
 
 def _left_spectrum(F: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -720,7 +832,8 @@ def _left_spectrum(F: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def _inverse_phi(y: FloatArray) -> FloatArray:
-    r"""Solve $w-\frac32\log w=y$ on $w>3/2$ by Newton's method, monotone from the right as the function is convex."""
+    r"""Solve $w-\frac32\log w=y$ on $w>3/2$ by Newton's method, monotone from the right as the
+    function is convex."""
     w = 2.0 * y + 3.0
     for _ in range(60):
         step = (w - 1.5 * np.log(w) - y) / (1.0 - 1.5 / w)

@@ -1,12 +1,13 @@
 r"""Gradient descent on the factors of a low-rank matrix.
 
-Symmetric: $X\leftarrow X-\eta\,\mathcal A^*\mathcal A(XX^\top-M)X$ with $X\in\mathbb R^{n\times k}$, $M$ symmetric of rank $r$.
-Asymmetric: $F\leftarrow F-\eta\,\mathcal A^*\mathcal A(E)G$, $G\leftarrow G-\eta\,\mathcal A^*\mathcal A(E)^\top F$ with
-$E=FG^\top-M$. The population problem has $\mathcal A^*\mathcal A=\mathrm{Id}$ (``operator=None``); noisy measurements
-$y=\mathcal A(M)+s$ replace $\mathcal A^*\mathcal A(E)$ by $\mathcal A^*(\mathcal A(E)-s)$. What spare columns, $k>r$, cost is in
-`descent_limits`: a linear rate becomes $\sqrt{\min(k,n)-r}/(2\eta T)$ for the symmetric descent, and one set by the imbalance
-$F^\top F-G^\top G$ for the asymmetric one, which a single `rebalance` frees of the start.
-"""
+Symmetric: $X\leftarrow X-\eta\,\mathcal A^*\mathcal A(XX^\top-M)X$ with $X\in\mathbb R^{n\times
+k}$, $M$ symmetric of rank $r$. Asymmetric: $F\leftarrow F-\eta\,\mathcal A^*\mathcal A(E)G$,
+$G\leftarrow G-\eta\,\mathcal A^*\mathcal A(E)^\top F$ with $E=FG^\top-M$. The population problem
+has $\mathcal A^*\mathcal A=\mathrm{Id}$ (``operator=None``); noisy measurements $y=\mathcal A(M)+s$
+replace $\mathcal A^*\mathcal A(E)$ by $\mathcal A^*(\mathcal A(E)-s)$. What spare columns, $k>r$,
+cost is in `descent_limits`: a linear rate becomes $\sqrt{\min(k,n)-r}/(2\eta T)$ for the symmetric
+descent, and one set by the imbalance $F^\top F-G^\top G$ for the asymmetric one, which a single
+`rebalance` frees of the start."""
 
 import warnings
 from collections.abc import Callable
@@ -19,7 +20,12 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from theorylab._validation import FloatArray, as_array, as_count, as_function, as_real, as_symmetric
-from theorylab.matrix_sensing.operators import MeasurementOperator, normal_product, pack_symmetric, unpack_symmetric
+from theorylab.matrix_sensing.operators import (
+    MeasurementOperator,
+    normal_product,
+    pack_symmetric,
+    unpack_symmetric,
+)
 
 IntArray = NDArray[np.int64]
 
@@ -55,7 +61,8 @@ class SymmetricDescent:
     X
         Last iterate, shape ``(n, k)``.
     iterations, errors
-        The recorded iteration numbers and $\|XX^\top-M\|_F$ there; the last iterate is always recorded.
+        The recorded iteration numbers and $\|XX^\top-M\|_F$ there; the last iterate is always
+        recorded.
     status
         How the run ended.
     observed
@@ -83,7 +90,8 @@ class AsymmetricDescent:
     F, G
         Last iterates, shapes ``(n_1, k)`` and ``(n_2, k)``.
     iterations, errors
-        The recorded iteration numbers and $\|FG^\top-M\|_F$ there; the last iterate is always recorded.
+        The recorded iteration numbers and $\|FG^\top-M\|_F$ there; the last iterate is always
+        recorded.
     status
         How the run ended.
     observed
@@ -123,7 +131,8 @@ def gradient_descent(
     observe: Callable[[FloatArray], Any] | None = None,
     tol: float = 0.0,
 ) -> SymmetricDescent:
-    r"""Run $X\leftarrow X-\eta\,\mathcal A^*(\mathcal A(XX^\top)-y)X$, gradient descent on $\frac14\|\mathcal A(XX^\top)-y\|^2$.
+    r"""Run $X\leftarrow X-\eta\,\mathcal A^*(\mathcal A(XX^\top)-y)X$, gradient descent on
+    $\frac14\|\mathcal A(XX^\top)-y\|^2$.
 
     Parameters
     ----------
@@ -136,20 +145,25 @@ def gradient_descent(
     steps
         Largest number of steps.
     operator
-        Symmetric measurements $\mathcal A$; ``None`` for the population problem $\mathcal A^*\mathcal A=\mathrm{Id}$. With at
-        least $n(n+1)/2$ measurements the small matrix of $\mathcal A^*\mathcal A$ is formed once and replaces them.
+        Symmetric measurements $\mathcal A$; ``None`` for the population problem $\mathcal
+        A^*\mathcal A=\mathrm{Id}$. With at least $n(n+1)/2$ measurements the small matrix of
+        $\mathcal A^*\mathcal A$ is formed once and replaces them.
     noise
-        $s$ on the scale of $\mathcal A(M)$, shape ``(m,)``; none by default. Errors are always those against $M$.
+        $s$ on the scale of $\mathcal A(M)$, shape ``(m,)``; none by default. Errors are always
+        those against $M$.
     initial
-        $X_0$, shape ``(n, k)``, for instance from `spectral_factor`. Give either ``initial`` or ``rng``.
+        $X_0$, shape ``(n, k)``, for instance from `spectral_factor`. Give either ``initial`` or
+        ``rng``.
     init_scale
         With ``rng``, $X_0$ has independent $N(0,\texttt{init\_scale}^2)$ entries.
     rng
         Source of randomness for $X_0$.
     record
-        Increasing iteration numbers between 0 and ``steps`` at which the error is kept; about 16 per decade by default.
+        Increasing iteration numbers between 0 and ``steps`` at which the error is kept; about 16
+        per decade by default.
     observe
-        Called with a copy of $X$ at every recorded iteration whose error is finite; what it returns is kept in ``observed``.
+        Called with a copy of $X$ at every recorded iteration whose error is finite; what it returns
+        is kept in ``observed``.
     tol
         Stop when $\|XX^\top-M\|_F\le\texttt{tol}\,\|M\|_F$; 0 takes all the steps.
 
@@ -161,8 +175,8 @@ def gradient_descent(
     Raises
     ------
     ValueError
-        If an argument has the wrong shape, type or sign, ``truth`` is not symmetric, ``noise`` is given without ``operator``, or
-        ``initial`` and ``rng`` are both or neither given.
+        If an argument has the wrong shape, type or sign, ``truth`` is not symmetric, ``noise`` is
+        given without ``operator``, or ``initial`` and ``rng`` are both or neither given.
     """
     M = as_symmetric(truth, "truth")
     n = M.shape[0]
@@ -201,10 +215,11 @@ def asymmetric_gradient_descent(
     observe: Callable[[FloatArray, FloatArray], Any] | None = None,
     tol: float = 0.0,
 ) -> AsymmetricDescent:
-    r"""Run $F\leftarrow F-\eta\,\mathcal A^*\mathcal A(E)G$, $G\leftarrow G-\eta\,\mathcal A^*\mathcal A(E)^\top F$,
-    $E=FG^\top-M$.
+    r"""Run $F\leftarrow F-\eta\,\mathcal A^*\mathcal A(E)G$, $G\leftarrow G-\eta\,\mathcal
+    A^*\mathcal A(E)^\top F$, $E=FG^\top-M$.
 
-    This is gradient descent on $\frac12\|\mathcal A(FG^\top-M)\|^2$; noise $s$ turns $\mathcal A(E)$ into $\mathcal A(E)-s$.
+    This is gradient descent on $\frac12\|\mathcal A(FG^\top-M)\|^2$; noise $s$ turns $\mathcal
+    A(E)$ into $\mathcal A(E)-s$.
 
     Parameters
     ----------
@@ -217,23 +232,26 @@ def asymmetric_gradient_descent(
     steps
         Largest number of steps.
     operator
-        Measurements $\mathcal A$ built with ``symmetric=False``; ``None`` for the population problem $\mathcal A^*\mathcal
-        A=\mathrm{Id}$. With at least $n_1n_2$ measurements the matrix of $\mathcal A^*\mathcal A$ is formed once and replaces
-        them.
+        Measurements $\mathcal A$ built with ``symmetric=False``; ``None`` for the population
+        problem $\mathcal A^*\mathcal A=\mathrm{Id}$. With at least $n_1n_2$ measurements the matrix
+        of $\mathcal A^*\mathcal A$ is formed once and replaces them.
     noise
-        $s$ on the scale of $\mathcal A(M)$, shape ``(m,)``; none by default. Errors are always those against $M$.
+        $s$ on the scale of $\mathcal A(M)$, shape ``(m,)``; none by default. Errors are always
+        those against $M$.
     left, right
-        $F_0$ and $G_0$, shapes ``(n_1, k)`` and ``(n_2, k)``, for instance from `spectral_factors`. Give both, or ``rng``.
+        $F_0$ and $G_0$, shapes ``(n_1, k)`` and ``(n_2, k)``, for instance from `spectral_factors`.
+        Give both, or ``rng``.
     init_scale, right_ratio
-        With ``rng``, $F_0$ has independent $N(0,\alpha^2)$ entries with $\alpha$ = ``init_scale``, and $G_0$ independent
-        $N(0,(\texttt{right\_ratio}\,\alpha)^2)$ entries.
+        With ``rng``, $F_0$ has independent $N(0,\alpha^2)$ entries with $\alpha$ = ``init_scale``,
+        and $G_0$ independent $N(0,(\texttt{right\_ratio}\,\alpha)^2)$ entries.
     rng
         Source of randomness for $F_0$ and $G_0$.
     record
-        Increasing iteration numbers between 0 and ``steps`` at which the error is kept; about 16 per decade by default.
+        Increasing iteration numbers between 0 and ``steps`` at which the error is kept; about 16
+        per decade by default.
     observe
-        Called with copies of $F$ and $G$ at every recorded iteration whose error is finite; what it returns is kept in
-        ``observed``.
+        Called with copies of $F$ and $G$ at every recorded iteration whose error is finite; what it
+        returns is kept in ``observed``.
     tol
         Stop when $\|E\|_F\le\texttt{tol}\,\|M\|_F$; 0 takes all the steps.
 
@@ -245,8 +263,8 @@ def asymmetric_gradient_descent(
     Raises
     ------
     ValueError
-        If an argument has the wrong shape, type or sign, ``noise`` is given without ``operator``, or the start is given twice or
-        not at all.
+        If an argument has the wrong shape, type or sign, ``noise`` is given without ``operator``,
+        or the start is given twice or not at all.
     """
     M = as_array(truth, "truth", ndim=2)
     k = as_count(search_rank, "search_rank")
@@ -270,11 +288,12 @@ def asymmetric_gradient_descent(
 
 
 def spectral_factor(surrogate: ArrayLike, *, search_rank: int) -> FloatArray:
-    r"""Return $X_0$ with $X_0X_0^\top$ the best positive semidefinite approximation of rank at most $k$.
+    r"""Return $X_0$ with $X_0X_0^\top$ the best positive semidefinite approximation of rank at most
+    $k$.
 
-    The spectral start of sensing is that of $\mathcal A^*(y)$ (``operator.adjoint(y)``), whose mean is $M$. Its leading columns
-    do not depend on $k$; columns beyond the positive eigenvalues (above ``n * eps`` times the largest absolute one) are 0, and
-    stay 0 under descent.
+    The spectral start of sensing is that of $\mathcal A^*(y)$ (``operator.adjoint(y)``), whose mean
+    is $M$. Its leading columns do not depend on $k$; columns beyond the positive eigenvalues (above
+    ``n * eps`` times the largest absolute one) are 0, and stay 0 under descent.
 
     Parameters
     ----------
@@ -301,18 +320,19 @@ def spectral_factor(surrogate: ArrayLike, *, search_rank: int) -> FloatArray:
 
 
 def spectral_factors(surrogate: ArrayLike, *, search_rank: int) -> tuple[FloatArray, FloatArray]:
-    r"""Return $(F_0,G_0)$ with $F_0G_0^\top$ the best approximation of rank at most $k$ and $F_0^\top F_0=G_0^\top G_0$.
+    r"""Return $(F_0,G_0)$ with $F_0G_0^\top$ the best approximation of rank at most $k$ and
+    $F_0^\top F_0=G_0^\top G_0$.
 
-    The balanced start of sensing is that of $\mathcal A^*(y)$; scale one factor up and the other down for an imbalance, which
-    the linear rate needs.
+    The balanced start of sensing is that of $\mathcal A^*(y)$; scale one factor up and the other
+    down for an imbalance, which the linear rate needs.
 
     Parameters
     ----------
     surrogate
         Shape ``(n_1, n_2)``.
     search_rank
-        $k$, the number of columns; those beyond the rank of ``surrogate`` (singular values below ``max(n_1, n_2) * eps`` times
-        the largest count as zero) are 0.
+        $k$, the number of columns; those beyond the rank of ``surrogate`` (singular values below
+        ``max(n_1, n_2) * eps`` times the largest count as zero) are 0.
 
     Returns
     -------
@@ -332,10 +352,11 @@ def spectral_factors(surrogate: ArrayLike, *, search_rank: int) -> tuple[FloatAr
 
 
 def rebalance(F: ArrayLike, G: ArrayLike, *, scale: float) -> tuple[FloatArray, FloatArray]:
-    r"""Move all singular values of $F=\hat U\hat\Sigma\hat V^\top$ to $\beta$ without changing $FG^\top$.
+    r"""Move all singular values of $F=\hat U\hat\Sigma\hat V^\top$ to $\beta$ without changing
+    $FG^\top$.
 
-    The map is $F\mapsto\beta\hat U\hat V^\top$, $G\mapsto G\hat V\hat\Sigma\hat V^\top/\beta$, one instance of the single
-    modified step of xiong2023-over, Section 5 (paper's text not consulted).
+    The map is $F\mapsto\beta\hat U\hat V^\top$, $G\mapsto G\hat V\hat\Sigma\hat V^\top/\beta$, one
+    instance of the single modified step of xiong2023-over, Section 5 (paper's text not consulted).
 
     Parameters
     ----------
@@ -370,18 +391,25 @@ def _schedule(record: ArrayLike | None, steps: int) -> IntArray:
     given = as_array(record, "record", ndim=1, nonnegative=True)
     schedule = given.astype(np.int64)
     if (schedule != given).any() or (np.diff(schedule) <= 0).any() or schedule[-1] > steps:
-        raise ValueError(f"record: expected increasing integers between 0 and steps = {steps}, got {given}")
+        raise ValueError(
+            f"record: expected increasing integers between 0 and steps = {steps}, got {given}"
+        )
     return schedule
 
 
 def _stop(tol: float, M: FloatArray) -> float:
-    """Return the error at which to stop; below 0 for ``tol=0``, as an exact start need not stay so under noise."""
+    """Return the error at which to stop; below 0 for ``tol=0``, as an exact start need not stay so
+    under noise."""
     tol = as_real(tol, "tol", minimum=0.0)
     return tol * float(np.linalg.norm(M)) if tol > 0 else -1.0
 
 
 def _start(
-    given: ArrayLike | None, name: str, shape: tuple[int, int], scale: float, rng: np.random.Generator | None
+    given: ArrayLike | None,
+    name: str,
+    shape: tuple[int, int],
+    scale: float,
+    rng: np.random.Generator | None,
 ) -> FloatArray:
     if given is not None:
         if rng is not None:
@@ -402,33 +430,57 @@ def _columns(factor: FloatArray, count: int) -> FloatArray:
 
 
 def _data(
-    operator: MeasurementOperator | None, noise: ArrayLike | None, shape: tuple[int, ...], *, symmetric: bool
+    operator: MeasurementOperator | None,
+    noise: ArrayLike | None,
+    shape: tuple[int, ...],
+    *,
+    symmetric: bool,
 ) -> tuple[FloatArray, bool, FloatArray]:
-    """Return the matrix a descent applies, whether it is the Gram matrix (else its normal product is taken), and A*(s)."""
+    """Return the matrix a descent applies, whether it is the Gram matrix (else its normal product
+    is taken), and A*(s)."""
     if operator is None:
         if noise is not None:
-            raise ValueError("noise: expected None without an operator, as the population problem has no measurements")
+            raise ValueError(
+                "noise: expected None without an operator, as the population problem "
+                "has no measurements"
+            )
         return np.empty((0, 0)), False, np.empty(0)
     if not isinstance(operator, MeasurementOperator):
-        raise ValueError(f"operator: expected a MeasurementOperator or None, got {type(operator).__name__}")
+        raise ValueError(
+            f"operator: expected a MeasurementOperator or None, got {type(operator).__name__}"
+        )
     if operator.shape != shape or operator.symmetric != symmetric:
         kind = "symmetric" if symmetric else "general"
         raise ValueError(
-            f"operator: expected {kind} measurements of {shape} matrices, got symmetric={operator.symmetric}, {operator.shape}"
+            f"operator: expected {kind} measurements of {shape} matrices, got "
+            f"symmetric={operator.symmetric}, {operator.shape}"
         )
     m, width = operator.stacked.shape
-    shift = np.zeros(width) if noise is None else as_array(noise, "noise", shape=(m,)) @ operator.stacked
-    # One product with the Gram matrix is never dearer than the two with m >= width rows that it replaces.
-    return (operator.stacked.T @ operator.stacked, True, shift) if m >= width else (operator.stacked, False, shift)
+    shift = (
+        np.zeros(width)
+        if noise is None
+        else as_array(noise, "noise", shape=(m,)) @ operator.stacked
+    )
+    # One product with the Gram matrix is never dearer than the two with m >= width rows that it
+    # replaces.
+    return (
+        (operator.stacked.T @ operator.stacked, True, shift)
+        if m >= width
+        else (operator.stacked, False, shift)
+    )
 
 
 def _run_legs(
-    leg: Callable[[int], tuple[int, int, float]], schedule: IntArray, steps: int, observe: Callable[[], Any] | None
+    leg: Callable[[int], tuple[int, int, float]],
+    schedule: IntArray,
+    steps: int,
+    observe: Callable[[], Any] | None,
 ) -> tuple[IntArray, FloatArray, tuple[Any, ...], int]:
-    """Run from one recorded iteration to the next; return iterations, errors, observations and how the last leg ended.
+    """Run from one recorded iteration to the next; return iterations, errors, observations and how
+    the last leg ended.
 
-    ``leg(count)`` takes up to ``count`` steps in place and returns how it ended (0: took them all), the steps taken, the error.
-    """
+    ``leg(count)`` takes up to ``count`` steps in place and returns how it ended (0: took them all),
+    the steps taken, the error."""
     iterations: list[int] = []
     errors: list[float] = []
     observed: list[Any] = []
@@ -483,8 +535,11 @@ def _take_step(X: FloatArray, change: FloatArray, step_size: float) -> None:
 
 
 @njit(cache=True)
-def _apply_normal(stacked: FloatArray, gram: bool, shift: FloatArray, flat: FloatArray, image: FloatArray) -> None:
-    """Write A*(A(E) - s) to ``image``, in the coordinates of the measurements; ``shift`` is A*(s)."""
+def _apply_normal(
+    stacked: FloatArray, gram: bool, shift: FloatArray, flat: FloatArray, image: FloatArray
+) -> None:
+    """Write A*(A(E) - s) to ``image``, in the coordinates of the measurements; ``shift`` is
+    A*(s)."""
     if gram:
         np.dot(stacked, flat, image)
     else:

@@ -1,17 +1,18 @@
 r"""Small-start gradient descent visits the best solutions of rank 1, 2, 3, ... one after another.
 
-Problem: $f(U)=\frac14\|\mathcal A(UU^\top-M)\|^2$, $U_0=\alpha\bar U\in\mathbb R^{n\times k}$ generic, $U\leftarrow U-\eta\nabla
-f(U)$ with $\nabla f(U)=\mathcal A^*\mathcal A(UU^\top-M)U$; $Z_s$ minimises $f$ over rank at most $s$. jin2023-understanding
-shows $\min_t\|U_tU_t^\top-Z_s\|_F\to0$ as $\alpha\to0$. Derived here is at which power. The $j$-th largest singular value
-outside the fitted directions is $\alpha^{c_j}$, $c=(1,1,\dots)$ at first. At $Z_s$ it grows at the $j$-th largest eigenvalue
-$\nu_j$ of $-\mathcal A^*\mathcal A(Z_s-M)$ off the range of $Z_s$, so the next direction is fitted after the time
-$\tau_s\log\frac1\alpha$,
-$$\tau_s=c_1/\nu_1,\qquad c_j\leftarrow c_{j+1}-\tau_s\nu_{j+1},$$
-and with $\mu_s$ the smallest non-zero Hessian eigenvalue of the rank-$s$ problem the approach $e^{-\mu_st}$ and the departure
-$\alpha^{2c_1}e^{2\nu_1t}$ balance at distance $\alpha^{e_s}$, $e_s=2c_1\mu_s/(\mu_s+2\nu_1)$: for $s=1$, with $g_1>g_2$ the top
-eigenvalues of $\mathcal A^*\mathcal A(M)$, $e_1=2(1-g_2/g_1)\mu/(\mu+2\nu)$. Steps of size $\eta$ replace $\nu$ by
-$\log(1+\eta\nu)$ and $\mu$ by $-\log(1-\eta\mu)$.
-"""
+Problem: $f(U)=\frac14\|\mathcal A(UU^\top-M)\|^2$, $U_0=\alpha\bar U\in\mathbb R^{n\times k}$
+generic, $U\leftarrow U-\eta\nabla f(U)$ with $\nabla f(U)=\mathcal A^*\mathcal A(UU^\top-M)U$;
+$Z_s$ minimises $f$ over rank at most $s$. jin2023-understanding shows
+$\min_t\|U_tU_t^\top-Z_s\|_F\to0$ as $\alpha\to0$. Derived here is at which power. The $j$-th
+largest singular value outside the fitted directions is $\alpha^{c_j}$, $c=(1,1,\dots)$ at first. At
+$Z_s$ it grows at the $j$-th largest eigenvalue $\nu_j$ of $-\mathcal A^*\mathcal A(Z_s-M)$ off the
+range of $Z_s$, so the next direction is fitted after the time $\tau_s\log\frac1\alpha$,
+$$\tau_s=c_1/\nu_1,\qquad c_j\leftarrow c_{j+1}-\tau_s\nu_{j+1},$$ and with $\mu_s$ the smallest
+non-zero Hessian eigenvalue of the rank-$s$ problem the approach $e^{-\mu_st}$ and the departure
+$\alpha^{2c_1}e^{2\nu_1t}$ balance at distance $\alpha^{e_s}$, $e_s=2c_1\mu_s/(\mu_s+2\nu_1)$: for
+$s=1$, with $g_1>g_2$ the top eigenvalues of $\mathcal A^*\mathcal A(M)$,
+$e_1=2(1-g_2/g_1)\mu/(\mu+2\nu)$. Steps of size $\eta$ replace $\nu$ by $\log(1+\eta\nu)$ and $\mu$
+by $-\log(1-\eta\mu)$."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -51,8 +52,9 @@ class BestRankSolutions:
     gradients
         $\|\nabla f(U_s)\|_F$, shape ``(S,)``.
     curvatures
-        $\mu_s$, the smallest Hessian eigenvalue of the rank-$s$ problem at $U_s$ off the rotations $U_s\mapsto U_sQ$, shape
-        ``(S,)``; not positive where the best point found is not an isolated minimum.
+        $\mu_s$, the smallest Hessian eigenvalue of the rank-$s$ problem at $U_s$ off the rotations
+        $U_s\mapsto U_sQ$, shape ``(S,)``; not positive where the best point found is not an
+        isolated minimum.
     attained
         Share of the starts that ended within $10^{-6}$ of $Z_s$ (relative), shape ``(S,)``.
     """
@@ -70,11 +72,18 @@ class BestRankSolutions:
 
 
 def best_rank_solutions(
-    truth: ArrayLike, operator: MeasurementOperator, *, max_rank: int, rng: np.random.Generator, starts: int = 8
+    truth: ArrayLike,
+    operator: MeasurementOperator,
+    *,
+    max_rank: int,
+    rng: np.random.Generator,
+    starts: int = 8,
 ) -> BestRankSolutions:
-    r"""Minimise $\frac14\|\mathcal A(UU^\top-M)\|^2$ over $U\in\mathbb R^{n\times s}$ for $s=1,\dots,S$.
+    r"""Minimise $\frac14\|\mathcal A(UU^\top-M)\|^2$ over $U\in\mathbb R^{n\times s}$ for
+    $s=1,\dots,S$.
 
-    L-BFGS from random starts of the size of $M$, the best polished by Newton's method: apart from any descent path.
+    L-BFGS from random starts of the size of $M$, the best polished by Newton's method: apart from
+    any descent path.
 
     Parameters
     ----------
@@ -101,8 +110,8 @@ def best_rank_solutions(
 
     Notes
     -----
-    jin2023-understanding proves that under restricted isometry and distinct eigenvalues $Z_s$ is unique (theorem's text not
-    consulted); ``attained`` and ``curvatures`` show whether it is here.
+    jin2023-understanding proves that under restricted isometry and distinct eigenvalues $Z_s$ is
+    unique (theorem's text not consulted); ``attained`` and ``curvatures`` show whether it is here.
     """
     M, gram = _problem(truth, operator)
     S = as_count(max_rank, "max_rank", maximum=len(M))
@@ -120,7 +129,14 @@ def best_rank_solutions(
 
         settings: Any = {"maxiter": 5000, "maxfun": 10_000, "ftol": 0.0, "gtol": 1e-9 * size**3}
         runs = [
-            minimize(value, size * rng.standard_normal(n * s) / np.sqrt(n), (s,), "L-BFGS-B", True, options=settings)
+            minimize(
+                value,
+                size * rng.standard_normal(n * s) / np.sqrt(n),
+                (s,),
+                "L-BFGS-B",
+                True,
+                options=settings,
+            )
             for _ in range(starts)
         ]
         ends = [run.x.reshape(n, s) for run in sorted(runs, key=lambda run: float(run.fun))]
@@ -153,14 +169,16 @@ class IncrementalLaw:
     exponents
         $e_s$: $\min_t\|U_tU_t^\top-Z_s\|_F=\alpha^{e_s+o(1)}$, shape ``(S,)``.
     times
-        The minimum is reached after $(\texttt{times}_s+o(1))\log\frac1\alpha$ steps, shape ``(S,)``; infinite where $\nu=0$ and
-        $e_s$ is only reached in the limit $t\to\infty$ of the linearised motion.
+        The minimum is reached after $(\texttt{times}_s+o(1))\log\frac1\alpha$ steps, shape
+        ``(S,)``; infinite where $\nu=0$ and $e_s$ is only reached in the limit $t\to\infty$ of the
+        linearised motion.
     spare
         $c_1$ at the arrival at $Z_s$, shape ``(S,)``.
     approach, escape
         $\mu_s$ and $\nu_1$ at $Z_s$, shape ``(S,)``.
     growth
-        Logarithmic growth per step of the singular values at $U=0$, $\log(1+\eta g_j)$, shape ``(n,)``.
+        Logarithmic growth per step of the singular values at $U=0$, $\log(1+\eta g_j)$, shape
+        ``(n,)``.
 
     All are NaN after a $Z_s$ from which nothing escapes.
     """
@@ -174,9 +192,15 @@ class IncrementalLaw:
 
 
 def incremental_law(
-    truth: ArrayLike, operator: MeasurementOperator, best: BestRankSolutions, *, search_rank: int, step_size: float
+    truth: ArrayLike,
+    operator: MeasurementOperator,
+    best: BestRankSolutions,
+    *,
+    search_rank: int,
+    step_size: float,
 ) -> IncrementalLaw:
-    r"""Predict exponents and times of the visits from eigenvalues at the best rank-$s$ solutions, as derived above.
+    r"""Predict exponents and times of the visits from eigenvalues at the best rank-$s$ solutions,
+    as derived above.
 
     Parameters
     ----------
@@ -187,15 +211,17 @@ def incremental_law(
     best
         The best solutions of rank $1,\dots,S$.
     search_rank
-        $k\ge S$, number of columns of $U$. With $k=s$ nothing is left to escape from $Z_s$ and $e_s$ is infinite.
+        $k\ge S$, number of columns of $U$. With $k=s$ nothing is left to escape from $Z_s$ and
+        $e_s$ is infinite.
     step_size
-        $\eta>0$ with $\eta\mu_s<1$, and so small that no direction off the fitted ones is overshot ($1+\eta\nu_j>0$).
+        $\eta>0$ with $\eta\mu_s<1$, and so small that no direction off the fitted ones is overshot
+        ($1+\eta\nu_j>0$).
 
     Returns
     -------
     IncrementalLaw
-        Exponents and times in steps per $\log\frac1\alpha$. Generic starts and distinct eigenvalues are assumed; leading order in
-        $\log\frac1\alpha$ (a heuristic derivation, not a proof).
+        Exponents and times in steps per $\log\frac1\alpha$. Generic starts and distinct eigenvalues
+        are assumed; leading order in $\log\frac1\alpha$ (a heuristic derivation, not a proof).
 
     Raises
     ------
@@ -205,7 +231,9 @@ def incremental_law(
     M, gram = _problem(truth, operator)
     best = as_instance(best, "best", BestRankSolutions)
     if best.factors[0].shape[0] != len(M):
-        raise ValueError(f"best: expected solutions with {len(M)} rows, got {best.factors[0].shape[0]}")
+        raise ValueError(
+            f"best: expected solutions with {len(M)} rows, got {best.factors[0].shape[0]}"
+        )
     S, n = len(best.factors), len(M)
     k = as_count(search_rank, "search_rank", minimum=S)
     eta = as_real(step_size, "step_size", above=0.0)
@@ -265,14 +293,22 @@ class Staircase:
 
     @property
     def spectra(self) -> FloatArray:
-        r"""Eigenvalues of $U_tU_t^\top$ at the recorded steps, decreasing, shape ``(T, min(n, k))``."""
+        r"""Eigenvalues of $U_tU_t^\top$ at the recorded steps, decreasing, shape ``(T, min(n,
+        k))``."""
         return np.asarray(np.linalg.svd(self.states, compute_uv=False) ** 2)
 
 
 def staircase(
-    truth: ArrayLike, operator: MeasurementOperator, *, initial: ArrayLike, targets: ArrayLike, step_size: float, steps: int
+    truth: ArrayLike,
+    operator: MeasurementOperator,
+    *,
+    initial: ArrayLike,
+    targets: ArrayLike,
+    step_size: float,
+    steps: int,
 ) -> Staircase:
-    r"""Run $U\leftarrow U-\eta\,\mathcal A^*\mathcal A(UU^\top-M)U$ and keep the closest approach to each target.
+    r"""Run $U\leftarrow U-\eta\,\mathcal A^*\mathcal A(UU^\top-M)U$ and keep the closest approach
+    to each target.
 
     Parameters
     ----------
@@ -316,7 +352,8 @@ def staircase(
 
 @dataclass(frozen=True)
 class PopulationVisit:
-    r"""The visit of $Z_s=\mathrm{diag}(\lambda_1,\dots,\lambda_s,0,\dots)$ by the population flow, see `population_visit`.
+    r"""The visit of $Z_s=\mathrm{diag}(\lambda_1,\dots,\lambda_s,0,\dots)$ by the population flow,
+    see `population_visit`.
 
     Attributes
     ----------
@@ -340,11 +377,14 @@ class PopulationVisit:
 
 
 def population_visit(eigenvalues: ArrayLike, *, init_scale: float, stage: int) -> PopulationVisit:
-    r"""Visit of $Z_s$ by gradient flow on $\frac14\|UU^\top-M\|_F^2$ from $U_0U_0^\top=\alpha^2I$, in closed form.
+    r"""Visit of $Z_s$ by gradient flow on $\frac14\|UU^\top-M\|_F^2$ from $U_0U_0^\top=\alpha^2I$,
+    in closed form.
 
-    The eigenvalues are logistic, $u_i(t)=\lambda_i\alpha^2e^{2\lambda_it}/(\lambda_i+\alpha^2(e^{2\lambda_it}-1))$. Near the
-    visit only $\lambda_s-u_s\approx x=\lambda_s^2\alpha^{-2}e^{-2\lambda_st}$ and $u_{s+1}\approx y=\alpha^2e^{2\lambda_{s+1}t}$
-    count. Their sum of squares is least where $\lambda_sx^2=\lambda_{s+1}y^2$: with $p=\lambda_{s+1}/(\lambda_s+\lambda_{s+1})$,
+    The eigenvalues are logistic,
+    $u_i(t)=\lambda_i\alpha^2e^{2\lambda_it}/(\lambda_i+\alpha^2(e^{2\lambda_it}-1))$. Near the
+    visit only $\lambda_s-u_s\approx x=\lambda_s^2\alpha^{-2}e^{-2\lambda_st}$ and $u_{s+1}\approx
+    y=\alpha^2e^{2\lambda_{s+1}t}$ count. Their sum of squares is least where
+    $\lambda_sx^2=\lambda_{s+1}y^2$: with $p=\lambda_{s+1}/(\lambda_s+\lambda_{s+1})$,
     $$x=\lambda_s^{2p}(\lambda_{s+1}/\lambda_s)^{(1-p)/2}\alpha^{2(1-2p)},\qquad\text{distance}\approx
     x\sqrt{1+\lambda_s/\lambda_{s+1}}.$$
 
@@ -397,9 +437,17 @@ def population_visit(eigenvalues: ArrayLike, *, init_scale: float, stage: int) -
         options={"xatol": 1e-10},
     )
     others = np.delete(parts(guess), [s - 1, s])
-    remainder = 2 * (x / first + y / second + small / lam[-1] + float(np.sum(others**2)) / (x**2 + y**2))
+    remainder = 2 * (
+        x / first + y / second + small / lam[-1] + float(np.sum(others**2)) / (x**2 + y**2)
+    )
     exponent = 2 * (first - second) / (first + second)
-    return PopulationVisit(float(np.exp(found.fun / 2)), float(found.x), float(np.hypot(x, y)), float(remainder), float(exponent))
+    return PopulationVisit(
+        float(np.exp(found.fun / 2)),
+        float(found.x),
+        float(np.hypot(x, y)),
+        float(remainder),
+        float(exponent),
+    )
 
 
 def _problem(truth: ArrayLike, operator: MeasurementOperator) -> tuple[FloatArray, FloatArray]:

@@ -1,19 +1,22 @@
-r"""Lifting a rank-one sensing problem to tensors, and the order at which a spurious minimum becomes a saddle.
+r"""Lifting a rank-one sensing problem to tensors, and the order at which a spurious minimum becomes
+a saddle.
 
-Sensing: $f(x)=\sum_i(\langle A_i,xx^\top\rangle-b_i)^2$ with symmetric $A_i$ and $b_i=\langle A_i,zz^\top\rangle$. Its lift of
-order $l$ replaces $x$ by a tensor $w\in(\mathbb R^n)^{\otimes l}$ and $A_i$ by all products:
-$$h_l(w)=\sum_{i_1\dots i_l}\Big(\langle A_{i_1}\otimes\dots\otimes A_{i_l},ww^\top\rangle-\prod_jb_{i_j}\Big)^2.$$
-With $K_u=\sum_i\langle A_i,uu^\top\rangle A_i$ and $S_x=\sum_iA_ixx^\top A_i$ the mixed-product rule gives, at every $x$,
-$$\nabla h_l(x^{\otimes l})=4\big((K_xx)^{\otimes l}-(K_zx)^{\otimes l}\big),\qquad
-\nabla^2h_l(x^{\otimes l})=4(K_x^{\otimes l}-K_z^{\otimes l})+8S_x^{\otimes l},$$
-so a stationary $x$ stays stationary, and its Hessian is three Kronecker powers of $n\times n$ matrices (`lifted_hessian`).
+Sensing: $f(x)=\sum_i(\langle A_i,xx^\top\rangle-b_i)^2$ with symmetric $A_i$ and $b_i=\langle
+A_i,zz^\top\rangle$. Its lift of order $l$ replaces $x$ by a tensor $w\in(\mathbb R^n)^{\otimes l}$
+and $A_i$ by all products: $$h_l(w)=\sum_{i_1\dots i_l}\Big(\langle A_{i_1}\otimes\dots\otimes
+A_{i_l},ww^\top\rangle-\prod_jb_{i_j}\Big)^2.$$ With $K_u=\sum_i\langle A_i,uu^\top\rangle A_i$ and
+$S_x=\sum_iA_ixx^\top A_i$ the mixed-product rule gives, at every $x$, $$\nabla h_l(x^{\otimes
+l})=4\big((K_xx)^{\otimes l}-(K_zx)^{\otimes l}\big),\qquad \nabla^2h_l(x^{\otimes
+l})=4(K_x^{\otimes l}-K_z^{\otimes l})+8S_x^{\otimes l},$$ so a stationary $x$ stays stationary, and
+its Hessian is three Kronecker powers of $n\times n$ matrices (`lifted_hessian`).
 
-Perturbed completion (`perturbed_completion`): on $n=3$ all entries have weight 1 except the pair (1,3) with $\epsilon$;
-$z=(1,0,1)$, $\delta=(1-\epsilon^2)/(1+\epsilon^2)$, $\hat x=\sqrt\delta(1,0,-1)$. The three matrices commute, with eigenvectors
-$\hat x,e_2,z$ and eigenvalues $K_{\hat x}=(a,0,\delta a)$, $K_z=(a,0,b)$, $S_{\hat x}=(a,\delta,\delta)$, $b=2/(1+\delta)$,
-$a=\delta b$. Every eigenvalue of the lifted Hessian is one term of a Kronecker product of these, and one is negative iff
-$2^l(1-\delta^{2l})>2(\delta(1+\delta))^l$. (ma2023-over: the lift and stationarity; the rest is derived here.)
-"""
+Perturbed completion (`perturbed_completion`): on $n=3$ all entries have weight 1 except the pair
+(1,3) with $\epsilon$; $z=(1,0,1)$, $\delta=(1-\epsilon^2)/(1+\epsilon^2)$, $\hat
+x=\sqrt\delta(1,0,-1)$. The three matrices commute, with eigenvectors $\hat x,e_2,z$ and eigenvalues
+$K_{\hat x}=(a,0,\delta a)$, $K_z=(a,0,b)$, $S_{\hat x}=(a,\delta,\delta)$, $b=2/(1+\delta)$,
+$a=\delta b$. Every eigenvalue of the lifted Hessian is one term of a Kronecker product of these,
+and one is negative iff $2^l(1-\delta^{2l})>2(\delta(1+\delta))^l$. (ma2023-over: the lift and
+stationarity; the rest is derived here.)"""
 
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -43,7 +46,9 @@ __all__ = [
 ]
 
 _EPS = float(np.finfo(np.float64).eps)
-_DENSE = 800  # up to this dimension all eigenvalues of the formed matrix are cheaper than a Lanczos run
+_DENSE = (
+    800  # up to this dimension all eigenvalues of the formed matrix are cheaper than a Lanczos run
+)
 _KRYLOV = 60  # vectors kept by it: eigenvalues that are products of small ones cluster at 0
 
 
@@ -71,7 +76,8 @@ class SensingProblem:
 
 @dataclass(frozen=True, eq=False)
 class LiftedHessian:
-    r"""The Hessian $4(K_x^{\otimes l}-K_z^{\otimes l})+8S_x^{\otimes l}$ of $h_l$ at $x^{\otimes l}$, kept as its factors.
+    r"""The Hessian $4(K_x^{\otimes l}-K_z^{\otimes l})+8S_x^{\otimes l}$ of $h_l$ at $x^{\otimes
+    l}$, kept as its factors.
 
     Attributes
     ----------
@@ -103,20 +109,31 @@ class LiftedHessian:
 
     @property
     def smallest_eigenvalue(self) -> float:
-        """Smallest eigenvalue; above some hundred dimensions by Lanczos iterations that never form the matrix.
+        """Smallest eigenvalue; above some hundred dimensions by Lanczos iterations that never form
+        the matrix.
 
-        They stop at a residual of 1e-10 times a bound of the norm, and raise SciPy's ``ArpackNoConvergence`` if they do not get
-        there.
-        """
+        They stop at a residual of 1e-10 times a bound of the norm, and raise SciPy's
+        ``ArpackNoConvergence`` if they do not get there."""
         if self.dimension <= _DENSE:
             return float(np.linalg.eigvalsh(self.matrix)[0])
         size = sum(abs(c) * float(np.linalg.norm(K, 2)) ** self.order for c, K in self._terms)
         if size == 0:
             return 0.0
         start = np.random.default_rng(0).standard_normal(self.dimension)
-        # ARPACK's test is relative to the eigenvalue: near 0 it is never met, and a wrong one is returned. The shift mends that.
+        # ARPACK's test is relative to the eigenvalue: near 0 it is never met, and a wrong one is
+        # returned. The shift mends that.
         shifted = self._shifted(size)
-        return size + float(eigsh(shifted, k=1, which="SA", v0=start, ncv=_KRYLOV, tol=1e-10, return_eigenvectors=False)[0])
+        return size + float(
+            eigsh(
+                shifted,
+                k=1,
+                which="SA",
+                v0=start,
+                ncv=_KRYLOV,
+                tol=1e-10,
+                return_eigenvectors=False,
+            )[0]
+        )
 
     def apply(self, w: ArrayLike) -> FloatArray:
         """Return the product with ``w``, shape ``(n**l,)``."""
@@ -131,7 +148,8 @@ class LiftedHessian:
         return total.reshape(-1)
 
     def curvature(self, direction: ArrayLike) -> float:
-        r"""Return the curvature along $u^{\otimes l}$, from three numbers $u^\top Ku$; ``direction`` is $u$, shape ``(n,)``."""
+        r"""Return the curvature along $u^{\otimes l}$, from three numbers $u^\top Ku$;
+        ``direction`` is $u$, shape ``(n,)``."""
         u = as_array(direction, "direction", shape=self.point_matrix.shape[:1])
         return float(sum(c * (u @ K @ u) ** self.order for c, K in self._terms))
 
@@ -142,7 +160,9 @@ class LiftedHessian:
             flat = np.ravel(w)  # SciPy also passes columns
             return self.apply(flat) - shift * flat
 
-        return LinearOperator((self.dimension,) * 2, matvec=product, rmatvec=product, dtype=np.float64)
+        return LinearOperator(
+            (self.dimension,) * 2, matvec=product, rmatvec=product, dtype=np.float64
+        )
 
     @property
     def _terms(self) -> tuple[tuple[float, FloatArray], ...]:
@@ -176,7 +196,8 @@ def lifted_loss(matrices: ArrayLike, truth: ArrayLike, w: ArrayLike) -> float:
 
 
 def lifted_gradient(matrices: ArrayLike, truth: ArrayLike, w: ArrayLike) -> FloatArray:
-    r"""Return $\nabla h_l(w)=4\sum_I(\langle A_I,ww^\top\rangle-b_I)A_Iw$ at any tensor, $A_I=\bigotimes_jA_{i_j}$.
+    r"""Return $\nabla h_l(w)=4\sum_I(\langle A_I,ww^\top\rangle-b_I)A_Iw$ at any tensor,
+    $A_I=\bigotimes_jA_{i_j}$.
 
     Parameters
     ----------
@@ -198,7 +219,9 @@ def lifted_gradient(matrices: ArrayLike, truth: ArrayLike, w: ArrayLike) -> Floa
     return 4.0 * np.tensordot(residual, images, axes=residual.ndim)
 
 
-def lifted_hessian(matrices: ArrayLike, truth: ArrayLike, point: ArrayLike, *, order: int) -> LiftedHessian:
+def lifted_hessian(
+    matrices: ArrayLike, truth: ArrayLike, point: ArrayLike, *, order: int
+) -> LiftedHessian:
     r"""Return $\nabla^2h_l(x^{\otimes l})$ as three Kronecker powers.
 
     Parameters
@@ -215,7 +238,8 @@ def lifted_hessian(matrices: ArrayLike, truth: ArrayLike, point: ArrayLike, *, o
     Returns
     -------
     LiftedHessian
-        With the dense matrix, the product with a vector, the smallest eigenvalue and the curvature along $u^{\otimes l}$.
+        With the dense matrix, the product with a vector, the smallest eigenvalue and the curvature
+        along $u^{\otimes l}$.
 
     Raises
     ------
@@ -227,12 +251,16 @@ def lifted_hessian(matrices: ArrayLike, truth: ArrayLike, point: ArrayLike, *, o
     z, x = as_array(truth, "truth", shape=(n,)), as_array(point, "point", shape=(n,))
     images = A @ x
     return LiftedHessian(
-        np.tensordot(images @ x, A, 1), np.tensordot(A @ z @ z, A, 1), images.T @ images, as_count(order, "order")
+        np.tensordot(images @ x, A, 1),
+        np.tensordot(A @ z @ z, A, 1),
+        images.T @ images,
+        as_count(order, "order"),
     )
 
 
 def perturbed_completion(eps: float, *, diagonal: float = 1.0) -> SensingProblem:
-    r"""Return the completion problem on $n=3$ in which the pair (1,3) is seen with weight $\epsilon$ and all else with 1.
+    r"""Return the completion problem on $n=3$ in which the pair (1,3) is seen with weight
+    $\epsilon$ and all else with 1.
 
     Parameters
     ----------
@@ -244,8 +272,8 @@ def perturbed_completion(eps: float, *, diagonal: float = 1.0) -> SensingProblem
     Returns
     -------
     SensingProblem
-        $z=(1,0,1)$, $\delta=(1-\epsilon^2)/(1+\epsilon^2)$ (attained on the pairs (1,3) and (1,2)), and
-        $\hat x=\sqrt{(g^2-\epsilon^2)/(g^2+\epsilon^2)}\,(1,0,-1)$.
+        $z=(1,0,1)$, $\delta=(1-\epsilon^2)/(1+\epsilon^2)$ (attained on the pairs (1,3) and (1,2)),
+        and $\hat x=\sqrt{(g^2-\epsilon^2)/(g^2+\epsilon^2)}\,(1,0,-1)$.
 
     Raises
     ------
@@ -259,17 +287,21 @@ def perturbed_completion(eps: float, *, diagonal: float = 1.0) -> SensingProblem
     matrices[3:] /= np.sqrt(2)
     matrices[-1] *= eps
     spurious = np.sqrt((g**2 - eps**2) / (g**2 + eps**2)) * np.array([1.0, 0.0, -1.0])
-    return SensingProblem(matrices, np.array([1.0, 0.0, 1.0]), spurious, (1 - eps**2) / (1 + eps**2))
+    return SensingProblem(
+        matrices, np.array([1.0, 0.0, 1.0]), spurious, (1 - eps**2) / (1 + eps**2)
+    )
 
 
 def completion_spectrum(
     delta: float | Fraction, order: int, *, diagonal: float | Fraction = 1.0
 ) -> tuple[tuple[Fraction, int], ...]:
-    r"""Return the exact spectrum of the lifted Hessian of `perturbed_completion` at the spurious point.
+    r"""Return the exact spectrum of the lifted Hessian of `perturbed_completion` at the spurious
+    point.
 
-    $K_{\hat x}$, $K_z$ and $S_{\hat x}$ are rational in $\delta$; they are summed from the measurements in rational
-    arithmetic and applied to $\hat x,e_2,z$, which are found to be eigenvectors of all three. The Kronecker products of these
-    are eigenvectors of the lifted Hessian, and exhaust it.
+    $K_{\hat x}$, $K_z$ and $S_{\hat x}$ are rational in $\delta$; they are summed from the
+    measurements in rational arithmetic and applied to $\hat x,e_2,z$, which are found to be
+    eigenvectors of all three. The Kronecker products of these are eigenvectors of the lifted
+    Hessian, and exhaust it.
 
     Parameters
     ----------
@@ -293,7 +325,9 @@ def completion_spectrum(
     d, order = _rational(delta), as_count(order, "order")
     g = _rational(diagonal, "diagonal", allow_one=True)
     if g**2 * (1 + d) <= 1 - d:
-        raise ValueError(f"diagonal: expected more than the weight eps that belongs to delta, got {float(g)}")
+        raise ValueError(
+            f"diagonal: expected more than the weight eps that belongs to delta, got {float(g)}"
+        )
     point, truth, tangent = (_eigenvalues(K) for K in _exact_factors(d, g))
     counts: dict[Fraction, int] = {}
     for i in range(order + 1):
@@ -301,16 +335,20 @@ def completion_spectrum(
             powers = (i, j, order - i - j)
             p, t, s = (_product(values, powers) for values in (point, truth, tangent))
             value = 4 * (p - t) + 8 * s
-            counts[value] = counts.get(value, 0) + factorial(order) // (factorial(i) * factorial(j) * factorial(powers[2]))
+            counts[value] = counts.get(value, 0) + factorial(order) // (
+                factorial(i) * factorial(j) * factorial(powers[2])
+            )
     return tuple(sorted(counts.items()))
 
 
 def completion_threshold(order: int, *, bits: int = 60) -> tuple[Fraction, Fraction]:
-    r"""Enclose the $\delta_l$ below which the spurious point of `perturbed_completion` is a strict saddle of $h_l$.
+    r"""Enclose the $\delta_l$ below which the spurious point of `perturbed_completion` is a strict
+    saddle of $h_l$.
 
-    The two sides of $2^l(1-\delta^{2l})=2(\delta(1+\delta))^l$ are strictly monotone on (0, 1) in opposite directions, so the
-    root is unique and a bisection in exact rational arithmetic encloses it: $1/2$, $.71202$, $.79856$, $.84521$,
-    $.87435,\dots$, with $l(1-\delta_l)\to2\log v=.6663$, $v^4=2v+1$.
+    The two sides of $2^l(1-\delta^{2l})=2(\delta(1+\delta))^l$ are strictly monotone on (0, 1) in
+    opposite directions, so the root is unique and a bisection in exact rational arithmetic encloses
+    it: $1/2$, $.71202$, $.79856$, $.84521$, $.87435,\dots$, with $l(1-\delta_l)\to2\log v=.6663$,
+    $v^4=2v+1$.
 
     Parameters
     ----------
@@ -322,7 +360,8 @@ def completion_threshold(order: int, *, bits: int = 60) -> tuple[Fraction, Fract
     Returns
     -------
     lower, upper
-        Rational; the point is a strict saddle at the lower end and (as far as second order tells) a minimum at the upper.
+        Rational; the point is a strict saddle at the lower end and (as far as second order tells) a
+        minimum at the upper.
 
     Raises
     ------
@@ -330,7 +369,8 @@ def completion_threshold(order: int, *, bits: int = 60) -> tuple[Fraction, Fract
         If an argument is invalid.
     """
     order, bits = as_count(order, "order"), as_count(bits, "bits")
-    # An odd denominator keeps the bisection off the root 1/2 of order 1, where neither end would be strict.
+    # An odd denominator keeps the bisection off the root 1/2 of order 1, where neither end would be
+    # strict.
     cells = 2**bits + 1
     low, high = 0, cells
     while high - low > 1:
@@ -340,7 +380,8 @@ def completion_threshold(order: int, *, bits: int = 60) -> tuple[Fraction, Fract
 
 
 def first_saddle_order(delta: float | Fraction) -> int:
-    r"""Return the smallest $l$ with $2^l(1-\delta^{2l})>2(\delta(1+\delta))^l$, about $.666/(1-\delta)$ near $\delta=1$.
+    r"""Return the smallest $l$ with $2^l(1-\delta^{2l})>2(\delta(1+\delta))^l$, about
+    $.666/(1-\delta)$ near $\delta=1$.
 
     Parameters
     ----------
@@ -350,8 +391,8 @@ def first_saddle_order(delta: float | Fraction) -> int:
     Returns
     -------
     int
-        The order from which on the spurious point of `perturbed_completion` is a strict saddle: the ratio of the two sides
-        grows with $l$.
+        The order from which on the spurious point of `perturbed_completion` is a strict saddle: the
+        ratio of the two sides grows with $l$.
 
     Raises
     ------
@@ -366,9 +407,11 @@ def first_saddle_order(delta: float | Fraction) -> int:
 
 
 def isometry_bounds(matrices: ArrayLike) -> tuple[float, float]:
-    r"""Return the extreme ratios $\sum_i\langle A_i,M\rangle^2/\|M\|_F^2$ over symmetric $M$ of any rank.
+    r"""Return the extreme ratios $\sum_i\langle A_i,M\rangle^2/\|M\|_F^2$ over symmetric $M$ of any
+    rank.
 
-    They are valid restricted strong convexity and smoothness constants $\alpha$ and $L$ for every rank.
+    They are valid restricted strong convexity and smoothness constants $\alpha$ and $L$ for every
+    rank.
 
     Parameters
     ----------
@@ -395,8 +438,8 @@ def isometry_bounds(matrices: ArrayLike) -> tuple[float, float]:
 def lifting_ratio(truth: ArrayLike, point: ArrayLike, *, lower: float, upper: float) -> float:
     r"""Return $\beta=L\|z\|^2\|x\|^2/(\alpha\|xx^\top-zz^\top\|_F^2)$.
 
-    The sufficient condition for lifting (ma2023-over, recalled; the paper's text was not consulted) is $\beta<1$ and odd
-    $l>1/(1-\log_2(2\beta))$, which says $\beta^l<1/2$.
+    The sufficient condition for lifting (ma2023-over, recalled; the paper's text was not consulted)
+    is $\beta<1$ and odd $l>1/(1-\log_2(2\beta))$, which says $\beta^l<1/2$.
 
     Parameters
     ----------
@@ -420,13 +463,14 @@ def lifting_ratio(truth: ArrayLike, point: ArrayLike, *, lower: float, upper: fl
 
 
 def saddle_bound(truth: ArrayLike, point: ArrayLike, *, lower: float, upper: float) -> float:
-    r"""Bound $\lambda_{\min}(\nabla^2f(x))$ at a critical point $x\ne\pm z$ of $f$ by $-4\alpha\|D\|_F^2(1-\beta)/\|z\|^2$.
+    r"""Bound $\lambda_{\min}(\nabla^2f(x))$ at a critical point $x\ne\pm z$ of $f$ by
+    $-4\alpha\|D\|_F^2(1-\beta)/\|z\|^2$.
 
     With $D=xx^\top-zz^\top$ and $G=K_x-K_z$, stationarity is $Gx=0$, so
-    $z^\top Gz=-\sum_i\langle A_i,D\rangle^2\le-\alpha\|D\|_F^2$. The lowest unit eigenvector $u$ of $G$ has
-    $u^\top Gu\le-\alpha\|D\|_F^2/\|z\|^2<0$, hence $u\perp x$ and
-    $u^\top S_xu=\sum_i\langle A_i,\frac12(xu^\top+ux^\top)\rangle^2\le\frac12L\|x\|^2$. Thus $\beta<1$ (`lifting_ratio`) makes
-    $x$ a strict saddle before any lifting. (Derived here.)
+    $z^\top Gz=-\sum_i\langle A_i,D\rangle^2\le-\alpha\|D\|_F^2$. The lowest unit eigenvector $u$ of
+    $G$ has $u^\top Gu\le-\alpha\|D\|_F^2/\|z\|^2<0$, hence $u\perp x$ and $u^\top
+    S_xu=\sum_i\langle A_i,\frac12(xu^\top+ux^\top)\rangle^2\le\frac12L\|x\|^2$. Thus $\beta<1$
+    (`lifting_ratio`) makes $x$ a strict saddle before any lifting. (Derived here.)
 
     Parameters
     ----------
@@ -461,7 +505,9 @@ def _symmetric(matrices: ArrayLike) -> FloatArray:
     return (A + A.transpose(0, 2, 1)) / 2
 
 
-def _problem(matrices: ArrayLike, truth: ArrayLike, w: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _problem(
+    matrices: ArrayLike, truth: ArrayLike, w: ArrayLike
+) -> tuple[FloatArray, FloatArray, FloatArray]:
     A = _symmetric(matrices)
     n = A.shape[1]
     tensor = as_array(w, "w")
@@ -471,9 +517,12 @@ def _problem(matrices: ArrayLike, truth: ArrayLike, w: ArrayLike) -> tuple[Float
 
 
 def _residuals(A: FloatArray, z: FloatArray, w: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return the residuals over all index tuples, shape (m,) * l, and the images A_I w, shape (m,) * l + (n,) * l."""
+    """Return the residuals over all index tuples, shape (m,) * l, and the images A_I w, shape (m,)
+    * l + (n,) * l."""
     order, images = w.ndim, w
-    for mode in range(order):  # axes (i_1..i_mode, j_mode+1..j_l, k_1..k_mode) -> one measurement index more
+    for mode in range(
+        order
+    ):  # axes (i_1..i_mode, j_mode+1..j_l, k_1..k_mode) -> one measurement index more
         images = np.moveaxis(np.tensordot(images, A, axes=(mode, 2)), -2, mode)
     b = A @ z @ z
     return np.tensordot(images, w, axes=order) - reduce(np.multiply.outer, [b] * order), images
@@ -487,11 +536,17 @@ def _is_saddle(delta: Fraction, order: int) -> bool:
     return bool(2**order * (1 - delta ** (2 * order)) > 2 * (delta * (1 + delta)) ** order)
 
 
-def _rational(number: float | Fraction, name: str = "delta", *, allow_one: bool = False) -> Fraction:
-    value = as_real(float(number) if isinstance(number, Fraction) else number, name, minimum=0.0, maximum=1.0)
+def _rational(
+    number: float | Fraction, name: str = "delta", *, allow_one: bool = False
+) -> Fraction:
+    value = as_real(
+        float(number) if isinstance(number, Fraction) else number, name, minimum=0.0, maximum=1.0
+    )
     exact = number if isinstance(number, Fraction) else Fraction(value)
     if not (0 < exact < 1 or (allow_one and exact == 1)):
-        raise ValueError(f"{name}: expected a number strictly between 0 and 1{' or 1' * allow_one}, got {value}")
+        raise ValueError(
+            f"{name}: expected a number strictly between 0 and 1{' or 1' * allow_one}, got {value}"
+        )
     return exact
 
 
@@ -499,8 +554,13 @@ def _entry(i: int, j: int) -> list[list[int]]:
     return [[int((r, c) in ((i, j), (j, i))) for c in range(3)] for r in range(3)]
 
 
-# Each entry or pair with its position in (diagonal, full pair, perturbed pair); the last is the pair (1, 3).
-_ENTRIES = [(_entry(i, i), 0) for i in range(3)] + [(_entry(0, 1), 1), (_entry(1, 2), 1), (_entry(0, 2), 2)]
+# Each entry or pair with its position in (diagonal, full pair, perturbed pair); the last is the
+# pair (1, 3).
+_ENTRIES = [(_entry(i, i), 0) for i in range(3)] + [
+    (_entry(0, 1), 1),
+    (_entry(1, 2), 1),
+    (_entry(0, 2), 2),
+]
 _BASIS = ((1, 0, -1), (0, 1, 0), (1, 0, 1))
 
 _Exact = list[list[Fraction]]
@@ -509,13 +569,19 @@ _Exact = list[list[Fraction]]
 def _exact_factors(delta: Fraction, diagonal: Fraction) -> list[_Exact]:
     """Return K_x, K_z and S_x of the perturbed completion, summed over its six measurements."""
     eps_squared = (1 - delta) / (1 + delta)
-    size = (diagonal**2 - eps_squared) / (diagonal**2 + eps_squared)  # the square of each non-zero entry of x
+    size = (diagonal**2 - eps_squared) / (
+        diagonal**2 + eps_squared
+    )  # the square of each non-zero entry of x
     weights = (diagonal**2, Fraction(1, 2), eps_squared / 2)  # squared weights of the measurements
     factors = [[[Fraction(0)] * 3 for _ in range(3)] for _ in range(3)]
     for B, kind in _ENTRIES:
-        images = [[sum(B[r][c] * v[c] for c in range(3)) for r in range(3)] for v in (_BASIS[0], _BASIS[2])]
+        images = [
+            [sum(B[r][c] * v[c] for c in range(3)) for r in range(3)]
+            for v in (_BASIS[0], _BASIS[2])
+        ]
         seen = [
-            sum(a * v for a, v in zip(image, u, strict=True)) for image, u in zip(images, (_BASIS[0], _BASIS[2]), strict=True)
+            sum(a * v for a, v in zip(image, u, strict=True))
+            for image, u in zip(images, (_BASIS[0], _BASIS[2]), strict=True)
         ]
         for r in range(3):
             for c in range(3):

@@ -1,16 +1,19 @@
-r"""Low rank by training, in two linear models: when to truncate, and what a nuclear penalty can be scaled away by.
+r"""Low rank by training, in two linear models: when to truncate, and what a nuclear penalty can be
+scaled away by.
 
-Regression of $Y$ on a design $A$ of full column rank: $\|AW-Y\|_F^2=\text{const}+\|W-\hat W\|_H^2$ with $H=A^\top A$, $\hat W$
-the least-squares solution and $\|V\|_Q^2=\operatorname{tr}V^\top QV$. The closest matrix of rank $r$ in the metric $Q$ is
-$$W_Q=Q^{-1/2}\,T_r(Q^{1/2}\hat W)\qquad(T_r:\text{truncated singular value decomposition}),$$
-so $Q=H$ is the best (reduced-rank regression) and $Q=I$ is truncation after training. Training with truncation, $p$ gradient
-steps of size $\eta$ and then $T_r$, is $W\leftarrow T_r(W+Q_p(\hat W-W))$ with $Q_p=I-(I-\eta H)^p$: projected gradient descent
-in the metric $Q_p$, whose limit $W_{Q_p}$ is the best solution at $p=1$ and truncation after training as $p\to\infty$.
+Regression of $Y$ on a design $A$ of full column rank: $\|AW-Y\|_F^2=\text{const}+\|W-\hat W\|_H^2$
+with $H=A^\top A$, $\hat W$ the least-squares solution and $\|V\|_Q^2=\operatorname{tr}V^\top QV$.
+The closest matrix of rank $r$ in the metric $Q$ is $$W_Q=Q^{-1/2}\,T_r(Q^{1/2}\hat
+W)\qquad(T_r:\text{truncated singular value decomposition}),$$ so $Q=H$ is the best (reduced-rank
+regression) and $Q=I$ is truncation after training. Training with truncation, $p$ gradient steps of
+size $\eta$ and then $T_r$, is $W\leftarrow T_r(W+Q_p(\hat W-W))$ with $Q_p=I-(I-\eta H)^p$:
+projected gradient descent in the metric $Q_p$, whose limit $W_{Q_p}$ is the best solution at $p=1$
+and truncation after training as $p\to\infty$.
 
-Linear autoencoder $X\mapsto DMEX$ with a penalty $\lambda\|M\|_*$: $(D,M,E)\mapsto(cD,c^{-2}M,cE)$ changes only the penalty, by
-$c^{-2}$. With orthonormal $D$ and $E$ the minimum has $D=E^\top$ the leading left singular vectors of $X$ and $M$ diagonal with
-$m_i=(1-\lambda/(2\sigma_i^2))_+$. (Derived here; the texts of xu2020-trained and mazumder2023-learning were not consulted.)
-"""
+Linear autoencoder $X\mapsto DMEX$ with a penalty $\lambda\|M\|_*$: $(D,M,E)\mapsto(cD,c^{-2}M,cE)$
+changes only the penalty, by $c^{-2}$. With orthonormal $D$ and $E$ the minimum has $D=E^\top$ the
+leading left singular vectors of $X$ and $M$ diagonal with $m_i=(1-\lambda/(2\sigma_i^2))_+$.
+(Derived here; the texts of xu2020-trained and mazumder2023-learning were not consulted.)"""
 
 import warnings
 from dataclasses import dataclass
@@ -67,7 +70,8 @@ class PruningRun:
 
 @dataclass(frozen=True, eq=False)
 class LowRankAutoencoder:
-    r"""The minimum of a linear autoencoder with a nuclear penalty and orthonormal encoder and decoder.
+    r"""The minimum of a linear autoencoder with a nuclear penalty and orthonormal encoder and
+    decoder.
 
     Attributes
     ----------
@@ -107,7 +111,8 @@ def truncate(matrix: ArrayLike, rank: int) -> FloatArray:
 
 
 def weighted_truncation(matrix: ArrayLike, metric: ArrayLike, rank: int) -> FloatArray:
-    r"""Return $Q^{-1/2}T_r(Q^{1/2}B)$, the matrix of rank at most $r$ closest to $B$ in $\operatorname{tr}V^\top QV$.
+    r"""Return $Q^{-1/2}T_r(Q^{1/2}B)$, the matrix of rank at most $r$ closest to $B$ in
+    $\operatorname{tr}V^\top QV$.
 
     Parameters
     ----------
@@ -128,14 +133,19 @@ def weighted_truncation(matrix: ArrayLike, metric: ArrayLike, rank: int) -> Floa
     Q = as_symmetric(metric, "metric", size=d)
     values, vectors = np.linalg.eigh((Q + Q.T) / 2)
     if values[0] <= d * _EPS * values[-1]:
-        raise ValueError(f"metric: expected a positive definite matrix, got the eigenvalue {values[0]}")
+        raise ValueError(
+            f"metric: expected a positive definite matrix, got the eigenvalue {values[0]}"
+        )
     # Any S with S'S = Q serves in place of the symmetric root; this one is inverted entry by entry.
     roots = np.sqrt(values)[:, None]
-    return np.asarray(vectors @ (_truncate(roots * (vectors.T @ B), as_count(rank, "rank")) / roots))
+    return np.asarray(
+        vectors @ (_truncate(roots * (vectors.T @ B), as_count(rank, "rank")) / roots)
+    )
 
 
 def pruning_metric(design: ArrayLike, *, step_size: float, period: int) -> FloatArray:
-    r"""Return $Q_p=I-(I-\eta A^\top A)^p$, the metric in which training with truncation every $p$ steps is optimal.
+    r"""Return $Q_p=I-(I-\eta A^\top A)^p$, the metric in which training with truncation every $p$
+    steps is optimal.
 
     Parameters
     ----------
@@ -173,8 +183,8 @@ def trained_rank_pruning(
 ) -> PruningRun:
     r"""Alternate $p$ steps $W\leftarrow W-\eta A^\top(AW-Y)$ with $W\leftarrow T_r(W)$, from $W=0$.
 
-    A round never increases the distance to $\hat W$ in the metric $Q_p$. Its minimizer $W_{Q_p}$ is a fixed point iff
-    $\|Q_p(\hat W-W_{Q_p})\|\le\sigma_r(W_{Q_p})$.
+    A round never increases the distance to $\hat W$ in the metric $Q_p$. Its minimizer $W_{Q_p}$ is
+    a fixed point iff $\|Q_p(\hat W-W_{Q_p})\|\le\sigma_r(W_{Q_p})$.
 
     Parameters
     ----------
@@ -251,15 +261,19 @@ def autoencoder_objective(
     M = as_array(latent, "latent", shape=(k, k))
     D = as_array(decoder, "decoder", shape=(X.shape[0], k))
     weight = as_real(penalty, "penalty", minimum=0.0)
-    return float(np.sum((X - D @ (M @ (E @ X))) ** 2)), weight * float(np.linalg.svd(M, compute_uv=False).sum())
+    return float(np.sum((X - D @ (M @ (E @ X))) ** 2)), weight * float(
+        np.linalg.svd(M, compute_uv=False).sum()
+    )
 
 
 def low_rank_autoencoder(data: ArrayLike, width: int, *, penalty: float) -> LowRankAutoencoder:
-    r"""Minimize $\|X-DMEX\|_F^2+\lambda\|M\|_*$ over $D^\top D=EE^\top=I_k$ and $M\in\mathbb R^{k\times k}$.
+    r"""Minimize $\|X-DMEX\|_F^2+\lambda\|M\|_*$ over $D^\top D=EE^\top=I_k$ and $M\in\mathbb
+    R^{k\times k}$.
 
-    $N=DME$ runs over all matrices of rank at most $k$, and $\|N\|_*=\|M\|_*$. With $b_i$ the singular values of $NX$,
-    $\sum_ib_i/\sigma_i\le\|N\|_*$ (Gelfand and Naimark) and $\|X-NX\|_F^2\ge\sum_i(\sigma_i-b_i)^2$ (Mirsky), so the minimum
-    is that of $\sum_{i\le k}(\sigma_i-b_i)^2+\lambda b_i/\sigma_i+\sum_{i>k}\sigma_i^2$.
+    $N=DME$ runs over all matrices of rank at most $k$, and $\|N\|_*=\|M\|_*$. With $b_i$ the
+    singular values of $NX$, $\sum_ib_i/\sigma_i\le\|N\|_*$ (Gelfand and Naimark) and
+    $\|X-NX\|_F^2\ge\sum_i(\sigma_i-b_i)^2$ (Mirsky), so the minimum is that of $\sum_{i\le
+    k}(\sigma_i-b_i)^2+\lambda b_i/\sigma_i+\sum_{i>k}\sigma_i^2$.
 
     Parameters
     ----------

@@ -1,19 +1,21 @@
 r"""Linear measurements of a matrix, stored as one stacked matrix.
 
-A measurement operator maps $M\in\mathbb R^{n_1\times n_2}$ to $\mathcal A(M)=(\langle A_1,M\rangle,\dots,\langle
-A_m,M\rangle)$; its adjoint is $\mathcal A^*(y)=\sum_i y_iA_i$. Row $i$ of the stacked matrix holds $A_i$ in orthonormal
-coordinates, so both maps are single BLAS products. A symmetric $A_i$ needs only the $n(n+1)/2$ coordinates $(A_{jj},\
-\sqrt2A_{jl})_{l<j}$, half the memory traffic. Gaussian operators have independent $N(0,1/m)$ coordinates, hence $\mathbb
-E\,\mathcal A^*\mathcal A=\mathrm{Id}$ on all (or on all symmetric) matrices and $\mathbb E\|\mathcal A(M)\|^2=\|M\|_F^2$: the
-population problem is the one in which $\mathcal A^*\mathcal A$ is that identity. The same holds for random rows of an orthonormal
-basis (entries, Hartley waves, Pauli strings) times $\sqrt{N/m}$, $N$ the dimension.
+A measurement operator maps $M\in\mathbb R^{n_1\times n_2}$ to $\mathcal A(M)=(\langle
+A_1,M\rangle,\dots,\langle A_m,M\rangle)$; its adjoint is $\mathcal A^*(y)=\sum_i y_iA_i$. Row $i$
+of the stacked matrix holds $A_i$ in orthonormal coordinates, so both maps are single BLAS products.
+A symmetric $A_i$ needs only the $n(n+1)/2$ coordinates $(A_{jj},\ \sqrt2A_{jl})_{l<j}$, half the
+memory traffic. Gaussian operators have independent $N(0,1/m)$ coordinates, hence $\mathbb
+E\,\mathcal A^*\mathcal A=\mathrm{Id}$ on all (or on all symmetric) matrices and $\mathbb
+E\|\mathcal A(M)\|^2=\|M\|_F^2$: the population problem is the one in which $\mathcal A^*\mathcal A$
+is that identity. The same holds for random rows of an orthonormal basis (entries, Hartley waves,
+Pauli strings) times $\sqrt{N/m}$, $N$ the dimension.
 
 How far one draw is from its mean on matrices of rank at most $r$ is measured by
-$$\delta_r=\sup_{X}\big|\|\mathcal A(X)\|^2-1\big|,\qquad\delta_r^{\pm}=\sup_{X,Y}\frac1\varphi\Big|\Big\langle\tfrac1{\sqrt
-m}\mathcal A^*\mathrm{sign}(\mathcal A(X)-s)-\varphi X,Y\Big\rangle\Big|,\qquad\|X\|_F=\|Y\|_F=1,$$
-restricted isometry and Sign-RIP; both suprema are bounded from below by local search and from above by spectra, the second in
-few dimensions by a covering.
-"""
+$$\delta_r=\sup_{X}\big|\|\mathcal
+A(X)\|^2-1\big|,\qquad\delta_r^{\pm}=\sup_{X,Y}\frac1\varphi\Big|\Big\langle\tfrac1{\sqrt m}\mathcal
+A^*\mathrm{sign}(\mathcal A(X)-s)-\varphi X,Y\Big\rangle\Big|,\qquad\|X\|_F=\|Y\|_F=1,$$ restricted
+isometry and Sign-RIP; both suprema are bounded from below by local search and from above by
+spectra, the second in few dimensions by a covering."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,12 +49,14 @@ class MeasurementOperator:
     Parameters
     ----------
     stacked
-        One measurement per row: $A_i$ flattened in C order, shape ``(m, n_rows * n_columns)``, or, if ``symmetric``, the
-        lower triangle row by row with off-diagonal entries times $\sqrt2$, shape ``(m, n_rows * (n_rows + 1) / 2)``.
+        One measurement per row: $A_i$ flattened in C order, shape ``(m, n_rows * n_columns)``, or,
+        if ``symmetric``, the lower triangle row by row with off-diagonal entries times $\sqrt2$,
+        shape ``(m, n_rows * (n_rows + 1) / 2)``.
     n_rows, n_columns
         Shape of the measured matrices.
     symmetric
-        Whether every $A_i$ is symmetric and stored by its lower triangle. Such an operator sees $(M+M^\top)/2$ only.
+        Whether every $A_i$ is symmetric and stored by its lower triangle. Such an operator sees
+        $(M+M^\top)/2$ only.
 
     Raises
     ------
@@ -68,7 +72,10 @@ class MeasurementOperator:
     def __post_init__(self) -> None:
         n_rows, n_columns = as_count(self.n_rows, "n_rows"), as_count(self.n_columns, "n_columns")
         if as_flag(self.symmetric, "symmetric") and n_rows != n_columns:
-            raise ValueError(f"n_columns: expected {n_rows}, as symmetric measurements are square, got {n_columns}")
+            raise ValueError(
+                f"n_columns: expected {n_rows}, as symmetric measurements are square, "
+                f"got {n_columns}"
+            )
         width = n_rows * (n_rows + 1) // 2 if self.symmetric else n_rows * n_columns
         object.__setattr__(self, "stacked", as_array(self.stacked, "stacked", shape=(None, width)))
 
@@ -128,7 +135,9 @@ class MeasurementOperator:
         ValueError
             If ``values`` has another shape or is not finite.
         """
-        return self._unflatten(as_array(values, "values", shape=(self.n_measurements,)) @ self.stacked)
+        return self._unflatten(
+            as_array(values, "values", shape=(self.n_measurements,)) @ self.stacked
+        )
 
     def normal(self, matrix: ArrayLike) -> FloatArray:
         r"""Return $\mathcal A^*\mathcal A(M)$, reading the stacked matrix once instead of twice.
@@ -154,11 +163,14 @@ class MeasurementOperator:
         return self._unflatten(image)
 
     def as_linear_operator(self) -> LinearOperator:
-        """Return the operator on matrices flattened in C order, shape ``(m, n_rows * n_columns)``, for SciPy's solvers."""
+        """Return the operator on matrices flattened in C order, shape ``(m, n_rows * n_columns)``,
+        for SciPy's solvers."""
         return LinearOperator(
             shape=(self.n_measurements, self.n_rows * self.n_columns),
             matvec=lambda vector: self.forward(np.asarray(vector).reshape(self.shape)),
-            rmatvec=lambda vector: self.adjoint(np.asarray(vector).reshape(self.n_measurements)).ravel(),
+            rmatvec=lambda vector: self.adjoint(
+                np.asarray(vector).reshape(self.n_measurements)
+            ).ravel(),
             dtype=np.float64,
         )
 
@@ -178,9 +190,15 @@ class MeasurementOperator:
 
 
 def gaussian_operator(
-    n: int, m: int, *, n_columns: int | None = None, symmetric: bool = True, rng: np.random.Generator
+    n: int,
+    m: int,
+    *,
+    n_columns: int | None = None,
+    symmetric: bool = True,
+    rng: np.random.Generator,
 ) -> MeasurementOperator:
-    r"""Return $m$ Gaussian measurements scaled so that $\mathbb E\,\mathcal A^*\mathcal A=\mathrm{Id}$.
+    r"""Return $m$ Gaussian measurements scaled so that $\mathbb E\,\mathcal A^*\mathcal
+    A=\mathrm{Id}$.
 
     Parameters
     ----------
@@ -191,8 +209,9 @@ def gaussian_operator(
     n_columns
         Number of columns, ``n`` by default.
     symmetric
-        If true, $A_i=(H_i+H_i^\top)/(2\sqrt m)$ with $H_i$ of independent standard normal entries: variance $1/m$ on the
-        diagonal, $1/(2m)$ off it. If false, $A_i$ has independent $N(0,1/m)$ entries.
+        If true, $A_i=(H_i+H_i^\top)/(2\sqrt m)$ with $H_i$ of independent standard normal entries:
+        variance $1/m$ on the diagonal, $1/(2m)$ off it. If false, $A_i$ has independent $N(0,1/m)$
+        entries.
     rng
         Source of randomness.
 
@@ -215,7 +234,12 @@ def gaussian_operator(
 
 
 def rank_one_operator(
-    n: int, m: int, *, n_columns: int | None = None, symmetric: bool = True, rng: np.random.Generator
+    n: int,
+    m: int,
+    *,
+    n_columns: int | None = None,
+    symmetric: bool = True,
+    rng: np.random.Generator,
 ) -> MeasurementOperator:
     r"""Return $m$ measurements of rank one with independent standard normal vectors.
 
@@ -228,9 +252,9 @@ def rank_one_operator(
     n_columns
         Number of columns, ``n`` by default.
     symmetric
-        If true, $A_i=a_ia_i^\top/\sqrt{2m}$ and $\mathbb E\,\mathcal A^*\mathcal A(M)=M+\frac12\mathrm{tr}(M)I$ on symmetric
-        matrices: the trace is seen too well. If false, $A_i=a_ib_i^\top/\sqrt m$ and $\mathbb E\,\mathcal A^*\mathcal
-        A=\mathrm{Id}$.
+        If true, $A_i=a_ia_i^\top/\sqrt{2m}$ and $\mathbb E\,\mathcal A^*\mathcal
+        A(M)=M+\frac12\mathrm{tr}(M)I$ on symmetric matrices: the trace is seen too well. If false,
+        $A_i=a_ib_i^\top/\sqrt m$ and $\mathbb E\,\mathcal A^*\mathcal A=\mathrm{Id}$.
     rng
         Source of randomness.
 
@@ -250,14 +274,24 @@ def rank_one_operator(
     a = rng.standard_normal((m, n))
     if not symmetric:
         b = rng.standard_normal((m, n_columns))
-        return MeasurementOperator((a[:, :, None] * b[:, None, :]).reshape(m, -1) / np.sqrt(m), n, n_columns, False)
-    return MeasurementOperator(_pack_rows(a[:, :, None] * a[:, None, :]) / np.sqrt(2 * m), n, n, True)
+        return MeasurementOperator(
+            (a[:, :, None] * b[:, None, :]).reshape(m, -1) / np.sqrt(m), n, n_columns, False
+        )
+    return MeasurementOperator(
+        _pack_rows(a[:, :, None] * a[:, None, :]) / np.sqrt(2 * m), n, n, True
+    )
 
 
 def entry_operator(
-    n: int, m: int, *, n_columns: int | None = None, symmetric: bool = True, rng: np.random.Generator
+    n: int,
+    m: int,
+    *,
+    n_columns: int | None = None,
+    symmetric: bool = True,
+    rng: np.random.Generator,
 ) -> MeasurementOperator:
-    r"""Return $m$ distinct random entries, scaled by $\sqrt{N/m}$ so that $\mathbb E\,\mathcal A^*\mathcal A=\mathrm{Id}$.
+    r"""Return $m$ distinct random entries, scaled by $\sqrt{N/m}$ so that $\mathbb E\,\mathcal
+    A^*\mathcal A=\mathrm{Id}$.
 
     Parameters
     ----------
@@ -291,11 +325,15 @@ def entry_operator(
     return MeasurementOperator(stacked, n, n_columns, symmetric)
 
 
-def fourier_operator(n: int, m: int, *, n_columns: int | None = None, rng: np.random.Generator) -> MeasurementOperator:
-    r"""Return $m$ distinct random two-dimensional Hartley waves, the real Fourier basis, scaled by $\sqrt{N/m}$.
+def fourier_operator(
+    n: int, m: int, *, n_columns: int | None = None, rng: np.random.Generator
+) -> MeasurementOperator:
+    r"""Return $m$ distinct random two-dimensional Hartley waves, the real Fourier basis, scaled by
+    $\sqrt{N/m}$.
 
-    The waves $\mathrm{cas}(2\pi(jk/n_1+lp/n_2))/\sqrt{n_1n_2}$, $\mathrm{cas}=\cos+\sin$, over the frequencies $(k,p)$ form an
-    orthonormal basis of the real matrices, so that $\mathbb E\,\mathcal A^*\mathcal A=\mathrm{Id}$.
+    The waves $\mathrm{cas}(2\pi(jk/n_1+lp/n_2))/\sqrt{n_1n_2}$, $\mathrm{cas}=\cos+\sin$, over the
+    frequencies $(k,p)$ form an orthonormal basis of the real matrices, so that $\mathbb E\,\mathcal
+    A^*\mathcal A=\mathrm{Id}$.
 
     Parameters
     ----------
@@ -329,8 +367,9 @@ def fourier_operator(n: int, m: int, *, n_columns: int | None = None, rng: np.ra
 def pauli_operator(n_qubits: int, m: int, *, rng: np.random.Generator) -> MeasurementOperator:
     r"""Return $m$ distinct random real Pauli strings on $q$ qubits, scaled by $\sqrt{N/m}$.
 
-    Tensor products of $I,X,Y,Z$ with an even number of $Y$ are real and symmetric; divided by $2^{q/2}$ they are an orthonormal
-    basis of the symmetric matrices of size $n=2^q$, $N=n(n+1)/2$, so that $\mathbb E\,\mathcal A^*\mathcal A=\mathrm{Id}$.
+    Tensor products of $I,X,Y,Z$ with an even number of $Y$ are real and symmetric; divided by
+    $2^{q/2}$ they are an orthonormal basis of the symmetric matrices of size $n=2^q$, $N=n(n+1)/2$,
+    so that $\mathbb E\,\mathcal A^*\mathcal A=\mathrm{Id}$.
 
     Parameters
     ----------
@@ -357,7 +396,9 @@ def pauli_operator(n_qubits: int, m: int, *, rng: np.random.Generator) -> Measur
     digits = np.arange(4**q)[:, None] // 4 ** np.arange(q) % 4
     strings = digits[(digits == 2).sum(axis=1) % 2 == 0][_choose(width, m, rng)]
     # i Y is real, and an even number of Y makes i^(number of Y) the sign +1 or -1.
-    letters = np.array([[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, 1], [-1, 0]], [[1, 0], [0, -1]]], dtype=np.float64)
+    letters = np.array(
+        [[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, 1], [-1, 0]], [[1, 0], [0, -1]]], dtype=np.float64
+    )
     matrices = np.array([reduce(np.kron, letters[word]) for word in strings])
     return MeasurementOperator(_pack_rows(matrices) * np.sqrt(width / m / n), n, n, True)
 
@@ -382,14 +423,21 @@ class RestrictedDeviation:
 
 
 def restricted_isometry(
-    operator: MeasurementOperator, *, rank: int, rng: np.random.Generator, starts: int = 8, iterations: int = 500
+    operator: MeasurementOperator,
+    *,
+    rank: int,
+    rng: np.random.Generator,
+    starts: int = 8,
+    iterations: int = 500,
 ) -> RestrictedDeviation:
-    r"""Bound the restricted isometry constant $\delta_r=\sup\{|\|\mathcal A(X)\|^2-1|:\mathrm{rank}\,X\le r,\|X\|_F=1\}$.
+    r"""Bound the restricted isometry constant $\delta_r=\sup\{|\|\mathcal
+    A(X)\|^2-1|:\mathrm{rank}\,X\le r,\|X\|_F=1\}$.
 
-    With $H=\mathcal A^*\mathcal A-\mathrm{Id}$ and $c$ at least its spectral radius both $c+\langle X,HX\rangle$ and
-    $c-\langle X,HX\rangle$ are convex, so that maximising their linearisation, $X\leftarrow P_r(cX\pm H(X))$ normalised, never
-    decreases them. From above, $\delta_r\le\|H\|$; and since $\|X\|_*^2\le r$, $\delta_r\le r\max|H(u,v,u',v')|$ over unit
-    vectors, at most $r$ times the norm of any unfolding of the four-way array into a matrix.
+    With $H=\mathcal A^*\mathcal A-\mathrm{Id}$ and $c$ at least its spectral radius both $c+\langle
+    X,HX\rangle$ and $c-\langle X,HX\rangle$ are convex, so that maximising their linearisation,
+    $X\leftarrow P_r(cX\pm H(X))$ normalised, never decreases them. From above, $\delta_r\le\|H\|$;
+    and since $\|X\|_*^2\le r$, $\delta_r\le r\max|H(u,v,u',v')|$ over unit vectors, at most $r$
+    times the norm of any unfolding of the four-way array into a matrix.
 
     Parameters
     ----------
@@ -432,14 +480,20 @@ def restricted_isometry(
                 last, value = value, sign * float(operator._flatten(X) @ image)
                 if value <= last + 1e-12 * radius:
                     break
-                X = _nearest_low_rank(shift * X + sign * operator._unflatten(image), r, operator.symmetric)
+                X = _nearest_low_rank(
+                    shift * X + sign * operator._unflatten(image), r, operator.symmetric
+                )
             if value > found:
                 found, best = value, X
-    # The four-way array is taken on all matrices, where symmetric measurements see the symmetric part only.
+    # The four-way array is taken on all matrices, where symmetric measurements see the symmetric
+    # part only.
     n, p = operator.shape
     basis = np.array([operator._flatten(unit) for unit in np.eye(n * p).reshape(-1, n, p)])
     four = (basis @ H @ basis.T).reshape(n, p, n, p)
-    unfoldings = (four.transpose(0, 2, 1, 3).reshape(n * n, p * p), four.transpose(0, 3, 2, 1).reshape(n * p, n * p))
+    unfoldings = (
+        four.transpose(0, 2, 1, 3).reshape(n * n, p * p),
+        four.transpose(0, 3, 2, 1).reshape(n * p, n * p),
+    )
     sides = [r * float(np.linalg.norm(matrix, 2)) for matrix in unfoldings]
     return RestrictedDeviation(found, min(radius, *sides), best)
 
@@ -457,19 +511,22 @@ def sign_deviation(
 ) -> RestrictedDeviation:
     r"""Bound the Sign-RIP deviation $\delta_r^\pm$ over $X,Y$ of rank at most $r$ and unit norm.
 
-    The supremum over $Y$ is the norm of the $r$ largest singular values and is taken exactly. The objective is piecewise smooth
-    with jumps in $X$, so $X$ is improved by random low-rank moves whose size shrinks when they fail. From above, where the unit
-    matrices of rank at most $r$ have at most three dimensions ($r=1$ up to size 4, or 3 by 2; all symmetric matrices of size 2),
-    they are covered by cells in which most signs are constant, and the bound tightens with their number. Elsewhere every
-    sign vector has $\|\frac1{\sqrt m}\mathcal A^*\epsilon\|_F\le\sigma_1$, the largest singular value of the stacked matrix, so
-    $\delta_r^\pm\le1+\sigma_1/\varphi$: rank-free, valid and loose, as no better bound at a reasonable cost is known to us.
+    The supremum over $Y$ is the norm of the $r$ largest singular values and is taken exactly. The
+    objective is piecewise smooth with jumps in $X$, so $X$ is improved by random low-rank moves
+    whose size shrinks when they fail. From above, where the unit matrices of rank at most $r$ have
+    at most three dimensions ($r=1$ up to size 4, or 3 by 2; all symmetric matrices of size 2), they
+    are covered by cells in which most signs are constant, and the bound tightens with their number.
+    Elsewhere every sign vector has $\|\frac1{\sqrt m}\mathcal A^*\epsilon\|_F\le\sigma_1$, the
+    largest singular value of the stacked matrix, so $\delta_r^\pm\le1+\sigma_1/\varphi$: rank-free,
+    valid and loose, as no better bound at a reasonable cost is known to us.
 
     Parameters
     ----------
     operator
         Measurements with $\mathbb E\,\mathcal A^*\mathcal A=\mathrm{Id}$.
     noise
-        $\sqrt m\,s$, the noise in the unit in which a measurement of $X$ has variance $\|X\|_F^2$, shape ``(m,)``.
+        $\sqrt m\,s$, the noise in the unit in which a measurement of $X$ has variance $\|X\|_F^2$,
+        shape ``(m,)``.
     rank
         $r$, at most the smaller dimension.
     scaling
@@ -493,8 +550,8 @@ def sign_deviation(
 
     Notes
     -----
-    The definition follows ma2022-global (Sign-RIP, there over ranks up to $2k$; the theorem's text was not consulted).
-    """
+    The definition follows ma2022-global (Sign-RIP, there over ranks up to $2k$; the theorem's text
+    was not consulted)."""
     operator = as_instance(operator, "operator", MeasurementOperator)
     m = operator.n_measurements
     s = as_array(noise, "noise", shape=(m,)) / np.sqrt(m)
@@ -506,7 +563,11 @@ def sign_deviation(
 
     def deviation(X: FloatArray) -> float:
         D = operator.adjoint(np.sign(operator.forward(X) - s)) / np.sqrt(m) - phi * X
-        sigma = np.abs(np.linalg.eigvalsh(D)) if operator.symmetric else np.linalg.svd(D, compute_uv=False)
+        sigma = (
+            np.abs(np.linalg.eigvalsh(D))
+            if operator.symmetric
+            else np.linalg.svd(D, compute_uv=False)
+        )
         return float(np.linalg.norm(np.sort(sigma)[-r:])) / phi
 
     candidates = [_random_low_rank(operator, r, rng) for _ in range(starts)]
@@ -522,12 +583,17 @@ def sign_deviation(
         residuals = flat @ stacked.T - s
         unknown = np.abs(residuals) <= np.outer(radius, sizes)
         image = np.where(unknown, 0.0, np.sign(residuals)) @ stacked / np.sqrt(m) - phi * flat
-        sigma = np.linalg.svd(np.array([operator._unflatten(row) for row in image]), compute_uv=False)[:, :r]
+        sigma = np.linalg.svd(
+            np.array([operator._unflatten(row) for row in image]), compute_uv=False
+        )[:, :r]
         flips = np.minimum(unknown @ sizes / np.sqrt(m), spectral * np.sqrt(unknown.mean(axis=1)))
         return np.asarray((np.linalg.norm(sigma, axis=1) + flips) / phi + radius)
 
     covers = families(operator.shape, r, symmetric=operator.symmetric)
-    bounds = [largest_bound(family, in_balls, found=found, cells=cells // len(covers)) for family in covers]
+    bounds = [
+        largest_bound(family, in_balls, found=found, cells=cells // len(covers))
+        for family in covers
+    ]
     return RestrictedDeviation(found, min(1.0 + spectral / phi, max(bounds, default=np.inf)), best)
 
 
@@ -539,7 +605,8 @@ def _climb(
     rng: np.random.Generator,
     iterations: int,
 ) -> tuple[float, FloatArray]:
-    """Maximise by random moves: the size grows by a half after a success and shrinks by a tenth after a failure."""
+    """Maximise by random moves: the size grows by a half after a success and shrinks by a tenth
+    after a failure."""
     best, size = value(X), 0.5
     for _ in range(iterations):
         move = X + size * _random_low_rank(operator, rank, rng)
@@ -552,15 +619,20 @@ def _climb(
     return best, X
 
 
-def _random_low_rank(operator: MeasurementOperator, rank: int, rng: np.random.Generator) -> FloatArray:
+def _random_low_rank(
+    operator: MeasurementOperator, rank: int, rng: np.random.Generator
+) -> FloatArray:
     n, p = operator.shape
     left = rng.standard_normal((n, rank))
-    X = (left * rng.choice([-1.0, 1.0], rank)) @ (left if operator.symmetric else rng.standard_normal((p, rank))).T
+    X = (left * rng.choice([-1.0, 1.0], rank)) @ (
+        left if operator.symmetric else rng.standard_normal((p, rank))
+    ).T
     return np.asarray(X / np.linalg.norm(X))
 
 
 def _nearest_low_rank(matrix: FloatArray, rank: int, symmetric: bool) -> FloatArray:
-    """Return the maximiser of the inner product with ``matrix`` among those of rank at most ``rank`` and unit norm."""
+    """Return the maximiser of the inner product with ``matrix`` among those of rank at most
+    ``rank`` and unit norm."""
     if symmetric:
         values, vectors = np.linalg.eigh(matrix)
         keep = np.argsort(np.abs(values))[-rank:]
@@ -575,7 +647,9 @@ def _nearest_low_rank(matrix: FloatArray, rank: int, symmetric: bool) -> FloatAr
 def _columns(n: int, n_columns: int | None, symmetric: bool) -> int:
     columns = n if n_columns is None else as_count(n_columns, "n_columns")
     if as_flag(symmetric, "symmetric") and columns != n:
-        raise ValueError(f"n_columns: expected {n}, as symmetric measurements are square, got {columns}")
+        raise ValueError(
+            f"n_columns: expected {n}, as symmetric measurements are square, got {columns}"
+        )
     return columns
 
 
@@ -583,7 +657,9 @@ def _width(n: int, n_columns: int, symmetric: bool) -> int:
     return n * (n + 1) // 2 if symmetric else n * n_columns
 
 
-def _choose(available: int, m: int, rng: np.random.Generator) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+def _choose(
+    available: int, m: int, rng: np.random.Generator
+) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
     rng = as_instance(rng, "rng", np.random.Generator)
     if m > available:
         raise ValueError(f"m: expected at most {available} distinct measurements, got {m}")
@@ -625,9 +701,8 @@ def unpack_symmetric(flat: FloatArray, matrix: FloatArray) -> None:
 def normal_product(stacked: FloatArray, vector: FloatArray, image: FloatArray) -> None:
     """Write ``stacked.T @ (stacked @ vector)`` to ``image`` in one pass over ``stacked``.
 
-    Four rows at a time stay in cache between the inner product and the update, so that the memory traffic, which bounds the
-    speed of the two separate products, is halved.
-    """
+    Four rows at a time stay in cache between the inner product and the update, so that the memory
+    traffic, which bounds the speed of the two separate products, is halved."""
     m, width = stacked.shape
     image[:] = 0.0
     whole = m - m % 4
@@ -639,7 +714,12 @@ def normal_product(stacked: FloatArray, vector: FloatArray, image: FloatArray) -
             s2 += stacked[i + 2, j] * vector[j]
             s3 += stacked[i + 3, j] * vector[j]
         for j in range(width):
-            image[j] += s0 * stacked[i, j] + s1 * stacked[i + 1, j] + s2 * stacked[i + 2, j] + s3 * stacked[i + 3, j]
+            image[j] += (
+                s0 * stacked[i, j]
+                + s1 * stacked[i + 1, j]
+                + s2 * stacked[i + 2, j]
+                + s3 * stacked[i + 3, j]
+            )
     for i in range(whole, m):
         s0 = 0.0
         for j in range(width):

@@ -1,16 +1,16 @@
-r"""Subgradient descent on the $\ell_1$ loss of an over-parameterised factorisation, with gross outliers or dense noise.
+r"""Subgradient descent on the $\ell_1$ loss of an over-parameterised factorisation, with gross
+outliers or dense noise.
 
-Problem: $y=\mathcal A(M)+s$ with $M\succeq0$ of rank $r$ and $\mathbb E\,\mathcal A^*\mathcal A=\mathrm{Id}$,
-$$f(U)=\tfrac1{\sqrt m}\|\mathcal A(UU^\top)-y\|_1,\quad U\in\mathbb R^{n\times k},\ k\ge r,\qquad U\leftarrow
-U-\eta_t\,Q_tU,\quad
-Q_t=\tfrac1{\sqrt m}\mathcal A^*\mathrm{sign}(\mathcal A(U_tU_t^\top)-y),$$
-from $U_0$ of size $\alpha$, with geometric steps $\eta_t=\eta_0\rho^t/\|Q_t\|$ (outliers, dense noise) or adaptive ones
-$\eta_t=\eta f(U_t)$ (no noise). For Gaussian measurements and $s$ independent of them, $Q$ points along the error in the mean:
-$$\mathbb E\,\tfrac1{\sqrt m}\mathcal A^*\mathrm{sign}(\mathcal A(X)-s)=\varphi(X)\frac X{\|X\|_F},\qquad
-\varphi(X)=\sqrt{\tfrac2\pi}\,\mathbb E\,e^{-ms^2/2\|X\|_F^2},$$
-whatever the law of $s$ (Sign-RIP of ma2022-global). Noise is given in the unit in which $\sqrt m\mathcal A(X)_i$ has variance
-$\|X\|_F^2$.
-"""
+Problem: $y=\mathcal A(M)+s$ with $M\succeq0$ of rank $r$ and $\mathbb E\,\mathcal A^*\mathcal
+A=\mathrm{Id}$, $$f(U)=\tfrac1{\sqrt m}\|\mathcal A(UU^\top)-y\|_1,\quad U\in\mathbb R^{n\times k},\
+k\ge r,\qquad U\leftarrow U-\eta_t\,Q_tU,\quad Q_t=\tfrac1{\sqrt m}\mathcal
+A^*\mathrm{sign}(\mathcal A(U_tU_t^\top)-y),$$ from $U_0$ of size $\alpha$, with geometric steps
+$\eta_t=\eta_0\rho^t/\|Q_t\|$ (outliers, dense noise) or adaptive ones $\eta_t=\eta f(U_t)$ (no
+noise). For Gaussian measurements and $s$ independent of them, $Q$ points along the error in the
+mean: $$\mathbb E\,\tfrac1{\sqrt m}\mathcal A^*\mathrm{sign}(\mathcal A(X)-s)=\varphi(X)\frac
+X{\|X\|_F},\qquad \varphi(X)=\sqrt{\tfrac2\pi}\,\mathbb E\,e^{-ms^2/2\|X\|_F^2},$$ whatever the law
+of $s$ (Sign-RIP of ma2022-global). Noise is given in the unit in which $\sqrt m\mathcal A(X)_i$ has
+variance $\|X\|_F^2$. """
 
 import warnings
 from dataclasses import dataclass
@@ -43,15 +43,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class GeometricSteps:
-    r"""$\eta_t=\eta_0\rho^t/\|Q_t\|$ with the spectral norm; $\rho=1$ gives steps of constant length.
+    r"""$\eta_t=\eta_0\rho^t/\|Q_t\|$ with the spectral norm; $\rho=1$ gives steps of constant
+    length.
 
     Parameters
     ----------
     first
         $\eta_0>0$.
     ratio
-        $0<\rho\le1$. From size $\alpha$ the signal needs $\sum_t\eta_0\rho^t$ of at least about $\log(1/\alpha)$ times
-        $\|Q_0\|/\lambda_r(-Q_0)$.
+        $0<\rho\le1$. From size $\alpha$ the signal needs $\sum_t\eta_0\rho^t$ of at least about
+        $\log(1/\alpha)$ times $\|Q_0\|/\lambda_r(-Q_0)$.
     """
 
     first: float
@@ -64,7 +65,8 @@ class GeometricSteps:
 
 @dataclass(frozen=True)
 class AdaptiveSteps:
-    r"""$\eta_t=\eta f(U_t)$: without noise $f$ is proportional to the error, and the method acts like gradient descent.
+    r"""$\eta_t=\eta f(U_t)$: without noise $f$ is proportional to the error, and the method acts
+    like gradient descent.
 
     Parameters
     ----------
@@ -83,7 +85,10 @@ class SubgradientStatus(Enum):
 
     FINISHED = "took all the steps asked for"
     REACHED = "the relative error reached tol"
-    NOT_REACHED = "took all the steps before the relative error reached tol; raise steps, or lengthen those of the schedule"
+    NOT_REACHED = (
+        "took all the steps before the relative error reached tol; raise steps, or "
+        "lengthen those of the schedule"
+    )
     DIVERGED = "the iterates overflowed; lower the steps"
 
 
@@ -114,8 +119,11 @@ class SubgradientRun:
         return self.errors.size - 1
 
 
-def sign_scaling(norm: float, *, outlier_fraction: float, mean: float = 0.0, spread: float = 0.0) -> float:
-    r"""Return $\varphi(X)$ where $\sqrt m\,s$ is 0 with probability $1-p$ and $N(\mu,\tau^2)$ with probability $p$.
+def sign_scaling(
+    norm: float, *, outlier_fraction: float, mean: float = 0.0, spread: float = 0.0
+) -> float:
+    r"""Return $\varphi(X)$ where $\sqrt m\,s$ is 0 with probability $1-p$ and $N(\mu,\tau^2)$ with
+    probability $p$.
 
     With $\sigma=\|X\|_F$, $\sqrt m\mathcal A(X)_i=\sigma z$ and $\mathbb E[\mathrm{sign}(\sigma
     z-v)z]=\sqrt{2/\pi}\,e^{-v^2/2\sigma^2}$, so
@@ -148,13 +156,21 @@ def sign_scaling(norm: float, *, outlier_fraction: float, mean: float = 0.0, spr
     p = as_real(outlier_fraction, "outlier_fraction", minimum=0.0, maximum=1.0)
     mu, tau = as_real(mean, "mean"), as_real(spread, "spread", minimum=0.0)
     width = np.hypot(sigma, tau)
-    return float(np.sqrt(2 / np.pi) * (1 - p + p * sigma / width * np.exp(-((mu / width) ** 2) / 2)))
+    return float(
+        np.sqrt(2 / np.pi) * (1 - p + p * sigma / width * np.exp(-((mu / width) ** 2) / 2))
+    )
 
 
 def contaminate(
-    n_measurements: int, *, outlier_fraction: float, mean: float = 0.0, spread: float = 1.0, rng: np.random.Generator
+    n_measurements: int,
+    *,
+    outlier_fraction: float,
+    mean: float = 0.0,
+    spread: float = 1.0,
+    rng: np.random.Generator,
 ) -> FloatArray:
-    r"""Draw the noise $s$: each entry is 0 with probability $1-p$, else $N(\mu,\tau^2)/\sqrt m$, independent of everything.
+    r"""Draw the noise $s$: each entry is 0 with probability $1-p$, else $N(\mu,\tau^2)/\sqrt m$,
+    independent of everything.
 
     Parameters
     ----------
@@ -181,11 +197,14 @@ def contaminate(
     p = as_real(outlier_fraction, "outlier_fraction", minimum=0.0, maximum=1.0)
     mu, tau = as_real(mean, "mean"), as_real(spread, "spread", minimum=0.0)
     rng = as_instance(rng, "rng", np.random.Generator)
-    return np.asarray(np.where(rng.random(m) < p, mu + tau * rng.standard_normal(m), 0.0) / np.sqrt(m))
+    return np.asarray(
+        np.where(rng.random(m) < p, mu + tau * rng.standard_normal(m), 0.0) / np.sqrt(m)
+    )
 
 
 def l1_loss(operator: MeasurementOperator, measurements: ArrayLike, X: ArrayLike) -> float:
-    r"""Return $\frac1{\sqrt m}\|\mathcal A(X)-y\|_1$; without noise its mean is $\sqrt{2/\pi}\,\|X-M\|_F$.
+    r"""Return $\frac1{\sqrt m}\|\mathcal A(X)-y\|_1$; without noise its mean is
+    $\sqrt{2/\pi}\,\|X-M\|_F$.
 
     Parameters
     ----------
@@ -212,8 +231,11 @@ def l1_loss(operator: MeasurementOperator, measurements: ArrayLike, X: ArrayLike
     return float(np.abs(operator.forward(X) - y).sum() / np.sqrt(y.size))
 
 
-def spectral_start(operator: MeasurementOperator, measurements: ArrayLike, *, search_rank: int, init_scale: float) -> FloatArray:
-    r"""Return $U_0=\alpha B$, $BB^\top$ the best positive semidefinite approximation of rank $k$ of $-Q_0/\|Q_0\|$ at $U=0$.
+def spectral_start(
+    operator: MeasurementOperator, measurements: ArrayLike, *, search_rank: int, init_scale: float
+) -> FloatArray:
+    r"""Return $U_0=\alpha B$, $BB^\top$ the best positive semidefinite approximation of rank $k$ of
+    $-Q_0/\|Q_0\|$ at $U=0$.
 
     Its first columns do not depend on $k$. Columns beyond the positive eigenvalues are 0.
 
@@ -244,7 +266,9 @@ def spectral_start(operator: MeasurementOperator, measurements: ArrayLike, *, se
     signs = operator.adjoint(np.sign(y))
     start = spectral_factor(signs, search_rank=k)
     if not start.any():
-        raise ValueError("measurements: expected data whose sign matrix has a positive eigenvalue, got none")
+        raise ValueError(
+            "measurements: expected data whose sign matrix has a positive eigenvalue, got none"
+        )
     return np.asarray(alpha * start / np.sqrt(np.linalg.norm(signs, 2)))
 
 
@@ -295,15 +319,23 @@ def subgradient_method(
     n = operator.n_rows
     U = as_array(initial, "initial", shape=(n, None)).copy()
     if not isinstance(step, GeometricSteps | AdaptiveSteps):
-        raise ValueError(f"step: expected GeometricSteps or AdaptiveSteps, got {type(step).__name__}")
+        raise ValueError(
+            f"step: expected GeometricSteps or AdaptiveSteps, got {type(step).__name__}"
+        )
     steps = as_count(steps, "steps", minimum=0)
     M = as_array(truth, "truth", shape=(n, n))
     stop = as_real(tol, "tol", minimum=0.0) * float(np.linalg.norm(M))
     geometric = isinstance(step, GeometricSteps)
-    first, ratio = (step.first, step.ratio) if isinstance(step, GeometricSteps) else (step.factor, 1.0)
+    first, ratio = (
+        (step.first, step.ratio) if isinstance(step, GeometricSteps) else (step.factor, 1.0)
+    )
     errors, losses = np.empty(steps + 1), np.empty(steps + 1)
-    taken, code = _descend(operator.stacked, y, U, M, geometric, first, ratio, steps, stop, errors, losses)
-    status = (SubgradientStatus.FINISHED, SubgradientStatus.REACHED, SubgradientStatus.DIVERGED)[code]
+    taken, code = _descend(
+        operator.stacked, y, U, M, geometric, first, ratio, steps, stop, errors, losses
+    )
+    status = (SubgradientStatus.FINISHED, SubgradientStatus.REACHED, SubgradientStatus.DIVERGED)[
+        code
+    ]
     if status is SubgradientStatus.FINISHED and tol > 0:
         status = SubgradientStatus.NOT_REACHED
     if status in (SubgradientStatus.DIVERGED, SubgradientStatus.NOT_REACHED):
@@ -312,11 +344,13 @@ def subgradient_method(
 
 
 def best_median_error(noise_spread: float, *, n: int, rank: int, n_measurements: int) -> float:
-    r"""Return $\nu\sqrt{\frac\pi2\,\frac{rn-r(r-1)/2}m}$, the root mean square error of least absolute deviations at known rank.
+    r"""Return $\nu\sqrt{\frac\pi2\,\frac{rn-r(r-1)/2}m}$, the root mean square error of least
+    absolute deviations at known rank.
 
-    On the tangent space of the rank-$r$ matrices, of dimension $D=rn-r(r-1)/2$, the minimiser of the $\ell_1$ loss under noise
-    $N(0,\nu^2)$ has asymptotic covariance $I/(4mp_\nu(0)^2)$ with the noise density $p_\nu(0)=1/(\nu\sqrt{2\pi})$. (Derived
-    here; it gives the constant in the $O(\sqrt{\nu^2nr/m})$ of ma2022-global.)
+    On the tangent space of the rank-$r$ matrices, of dimension $D=rn-r(r-1)/2$, the minimiser of
+    the $\ell_1$ loss under noise $N(0,\nu^2)$ has asymptotic covariance $I/(4mp_\nu(0)^2)$ with the
+    noise density $p_\nu(0)=1/(\nu\sqrt{2\pi})$. (Derived here; it gives the constant in the
+    $O(\sqrt{\nu^2nr/m})$ of ma2022-global.)
 
     Parameters
     ----------
@@ -339,19 +373,30 @@ def best_median_error(noise_spread: float, *, n: int, rank: int, n_measurements:
     ValueError
         If an argument is invalid.
     """
-    nu, n, m = as_real(noise_spread, "noise_spread", above=0.0), as_count(n, "n"), as_count(n_measurements, "n_measurements")
+    nu, n, m = (
+        as_real(noise_spread, "noise_spread", above=0.0),
+        as_count(n, "n"),
+        as_count(n_measurements, "n_measurements"),
+    )
     r = as_count(rank, "rank", maximum=n)
     return float(nu * np.sqrt(np.pi / 2 * (r * n - r * (r - 1) / 2) / m))
 
 
 def first_order_error(
-    operator: MeasurementOperator, noise: ArrayLike, truth: ArrayLike, *, rank: int, noise_spread: float
+    operator: MeasurementOperator,
+    noise: ArrayLike,
+    truth: ArrayLike,
+    *,
+    rank: int,
+    noise_spread: float,
 ) -> FloatArray:
-    r"""Return $\nu\sqrt{\frac\pi2}\,P_T\big(\frac1{\sqrt m}\mathcal A^*\mathrm{sign}(s)\big)$, the leading term of $\hat X-M$.
+    r"""Return $\nu\sqrt{\frac\pi2}\,P_T\big(\frac1{\sqrt m}\mathcal A^*\mathrm{sign}(s)\big)$, the
+    leading term of $\hat X-M$.
 
-    $\hat X$ is the minimiser of the $\ell_1$ loss over rank $r$ under noise $N(0,\nu^2)$, $P_T$ the projection on the tangent
-    space at $M$: to first order the mean sign gradient $\sqrt{2/\pi}\,(X-M)/\nu$ balances that of the noise (Bahadur's
-    representation, relative remainder $O(m^{-1/4})$). Its root mean square norm is `best_median_error`. (Derived here.)
+    $\hat X$ is the minimiser of the $\ell_1$ loss over rank $r$ under noise $N(0,\nu^2)$, $P_T$ the
+    projection on the tangent space at $M$: to first order the mean sign gradient
+    $\sqrt{2/\pi}\,(X-M)/\nu$ balances that of the noise (Bahadur's representation, relative
+    remainder $O(m^{-1/4})$). Its root mean square norm is `best_median_error`. (Derived here.)
 
     Parameters
     ----------
@@ -387,7 +432,9 @@ def first_order_error(
     return np.asarray(nu * np.sqrt(np.pi / 2 / s.size) * (D - off @ D @ off))
 
 
-def _data(operator: MeasurementOperator, values: ArrayLike, name: str = "measurements") -> FloatArray:
+def _data(
+    operator: MeasurementOperator, values: ArrayLike, name: str = "measurements"
+) -> FloatArray:
     operator = as_instance(operator, "operator", MeasurementOperator)
     if not operator.symmetric:
         raise ValueError("operator: expected symmetric measurements, got general ones")
@@ -395,11 +442,14 @@ def _data(operator: MeasurementOperator, values: ArrayLike, name: str = "measure
 
 
 @njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
-def _sign_product(stacked: FloatArray, vector: FloatArray, y: FloatArray, image: FloatArray) -> float:
-    """Write ``stacked.T @ sign(stacked @ vector - y)`` to ``image`` in one pass over ``stacked``; return the l1 norm.
+def _sign_product(
+    stacked: FloatArray, vector: FloatArray, y: FloatArray, image: FloatArray
+) -> float:
+    """Write ``stacked.T @ sign(stacked @ vector - y)`` to ``image`` in one pass over ``stacked``;
+    return the l1 norm.
 
-    As in `normal_product`, four rows at a time stay in cache between the inner product and the update.
-    """
+    As in `normal_product`, four rows at a time stay in cache between the inner product and the
+    update."""
     m, width = stacked.shape
     image[:] = 0.0
     loss = 0.0
@@ -414,7 +464,12 @@ def _sign_product(stacked: FloatArray, vector: FloatArray, y: FloatArray, image:
         loss += abs(r0) + abs(r1) + abs(r2) + abs(r3)
         s0, s1, s2, s3 = np.sign(r0), np.sign(r1), np.sign(r2), np.sign(r3)
         for j in range(width):
-            image[j] += s0 * stacked[i, j] + s1 * stacked[i + 1, j] + s2 * stacked[i + 2, j] + s3 * stacked[i + 3, j]
+            image[j] += (
+                s0 * stacked[i, j]
+                + s1 * stacked[i + 1, j]
+                + s2 * stacked[i + 2, j]
+                + s3 * stacked[i + 3, j]
+            )
     for i in range(whole, m):
         r0 = -y[i]
         for j in range(width):

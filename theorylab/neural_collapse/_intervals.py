@@ -80,12 +80,15 @@ def is_positive_definite(matrix: fmpq_mat) -> bool:
 
 
 def feasible_scale(matrix: fmpq_mat, weights: Sequence[int], bound: fmpq) -> fmpq:
-    """Return a scale t <= 1, close to the largest, with ``t^2 matrix diag(weights) matrix^T < bound`` proved.
+    """Return a scale t <= 1, close to the largest, with ``t^2 matrix diag(weights) matrix^T <
+    bound`` proved.
 
     ``bound`` is that of the squared spectral norm, positive.
     """
     size, columns = matrix.nrows(), matrix.ncols()
-    weighted = fmpq_mat(size, columns, [matrix[i, k] * weights[k] for i in range(size) for k in range(columns)])
+    weighted = fmpq_mat(
+        size, columns, [matrix[i, k] * weights[k] for i in range(size) for k in range(columns)]
+    )
     gram = weighted * matrix.transpose()
     entries = np.array([[float(arb(gram[i, j]).mid()) for j in range(size)] for i in range(size)])
     largest = float(np.linalg.eigvalsh(entries)[-1])
@@ -105,13 +108,16 @@ def power(base: arb, numerator: int, denominator: int) -> arb:
 
 
 def proves_bound(
-    convex: Callable[[arb], tuple[arb, arb]], concave: Callable[[arb], arb], stop: float, bound: arb, most: int = 20000
+    convex: Callable[[arb], tuple[arb, arb]],
+    concave: Callable[[arb], arb],
+    stop: float,
+    bound: arb,
+    most: int = 20000,
 ) -> bool:
     """Whether bisection proves ``convex(x)[0] + concave(x) >= bound`` for every x in [0, stop].
 
-    On an interval the convex part lies above its tangent at the middle (``convex`` returns value and slope) and the concave part
-    above its chord, so that their sum is least at an end.
-    """
+    On an interval the convex part lies above its tangent at the middle (``convex`` returns value
+    and slope) and the concave part above its chord, so that their sum is least at an end."""
     intervals = [(0.0, stop)]
     for _ in range(most):
         if not intervals:
@@ -128,10 +134,11 @@ def proves_bound(
 
 
 def eigenvalues_from_below(matrix: fmpq_mat) -> list[fmpq]:
-    """Return rational lower bounds of the eigenvalues, in descending order, of a symmetric positive semidefinite matrix.
+    """Return rational lower bounds of the eigenvalues, in descending order, of a symmetric positive
+    semidefinite matrix.
 
-    By Sylvester's law of inertia: elimination of ``matrix - x`` in ball arithmetic counts the eigenvalues above x.
-    """
+    By Sylvester's law of inertia: elimination of ``matrix - x`` in ball arithmetic counts the
+    eigenvalues above x."""
     size = matrix.nrows()
     entries = np.array([[float(arb(matrix[i, j]).mid()) for j in range(size)] for i in range(size)])
     bounds = []
@@ -144,7 +151,8 @@ def eigenvalues_from_below(matrix: fmpq_mat) -> list[fmpq]:
 
 
 def _eigenvalues_above(matrix: fmpq_mat, x: fmpq) -> int:
-    """Count the eigenvalues above x by the positive pivots; 0, a lower bound, where the sign of a pivot is not decided."""
+    """Count the eigenvalues above x by the positive pivots; 0, a lower bound, where the sign of a
+    pivot is not decided."""
     size = matrix.nrows()
     rows = [[arb(matrix[i, j] - (x if i == j else 0)) for j in range(size)] for i in range(size)]
     positive = 0

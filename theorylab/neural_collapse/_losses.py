@@ -6,8 +6,11 @@ from numpy.typing import NDArray
 from theorylab._validation import FloatArray
 
 
-def loss_and_slope(logits: FloatArray, labels: NDArray[np.int64], weights: FloatArray, loss: str) -> tuple[float, FloatArray]:
-    """Return the loss of samples with weights n (out of their sum) and its gradient with respect to the logits."""
+def loss_and_slope(
+    logits: FloatArray, labels: NDArray[np.int64], weights: FloatArray, loss: str
+) -> tuple[float, FloatArray]:
+    """Return the loss of samples with weights n (out of their sum) and its gradient with respect to
+    the logits."""
     columns = np.arange(labels.size)
     share = weights / weights.sum()
     if loss == "mse":

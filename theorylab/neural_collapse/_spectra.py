@@ -1,10 +1,11 @@
-r"""Class-level matrices that are invariant under permutations of classes of equal size, by their singular values.
+r"""Class-level matrices that are invariant under permutations of classes of equal size, by their
+singular values.
 
-A logit matrix with one column a class, :math:`A\in\mathbb R^{K\times K}`, stands for :math:`P\in\mathbb R^{K\times N}` with
-column k repeated n_k times; the singular values of P are those of :math:`A\,\mathrm{diag}(\sqrt{n_k})`. If A commutes with
-permutations of equal classes, it acts on the vectors that sum to zero inside a group of m equal classes by a scalar c, which
-gives m - 1 singular values :math:`|c|\sqrt n`, and on the G group indicators by a G x G matrix.
-"""
+A logit matrix with one column a class, :math:`A\in\mathbb R^{K\times K}`, stands for
+:math:`P\in\mathbb R^{K\times N}` with column k repeated n_k times; the singular values of P are
+those of :math:`A\,\mathrm{diag}(\sqrt{n_k})`. If A commutes with permutations of equal classes, it
+acts on the vectors that sum to zero inside a group of m equal classes by a scalar c, which gives m
+- 1 singular values :math:`|c|\sqrt n`, and on the G group indicators by a G x G matrix."""
 
 from dataclasses import dataclass
 
@@ -17,7 +18,8 @@ from theorylab.neural_collapse.metrics import simplex_etf
 
 @dataclass(frozen=True)
 class Groups:
-    """Classes of equal size: the distinct ``sizes`` (G,), how many classes have each, and the group of every class (K,)."""
+    """Classes of equal size: the distinct ``sizes`` (G,), how many classes have each, and the group
+    of every class (K,)."""
 
     sizes: FloatArray
     multiplicities: NDArray[np.int64]
@@ -26,7 +28,8 @@ class Groups:
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Singular values (r,), left vectors (K, r) and right vectors (r, K) of ``A diag(sqrt(counts))``, not ordered."""
+    """Singular values (r,), left vectors (K, r) and right vectors (r, K) of ``A
+    diag(sqrt(counts))``, not ordered."""
 
     values: FloatArray
     left: FloatArray
@@ -43,21 +46,32 @@ def as_counts(value: ArrayLike, name: str) -> NDArray[np.int64]:
     array = as_array(value, name, ndim=1, positive=True)
     counts = array.astype(np.int64)
     if (counts != array).any() or counts.size < 2:
-        raise ValueError(f"{name}: expected at least two positive integers, got {array[:8].tolist()}")
+        raise ValueError(
+            f"{name}: expected at least two positive integers, got {array[:8].tolist()}"
+        )
     return counts
 
 
 def groups_of(counts: NDArray[np.int64]) -> Groups:
     """Return the groups of classes of equal size."""
     sizes, of_class, multiplicities = np.unique(counts, return_inverse=True, return_counts=True)
-    return Groups(sizes.astype(np.float64), multiplicities.astype(np.int64), of_class.astype(np.int64))
+    return Groups(
+        sizes.astype(np.float64), multiplicities.astype(np.int64), of_class.astype(np.int64)
+    )
 
 
-def expand(groups: Groups, within: FloatArray, left: FloatArray, values: FloatArray, right: FloatArray) -> Spectrum:
-    """Return the K x K spectrum of scalars ``within`` (G,) (singular values inside the groups) and a G x G decomposition."""
+def expand(
+    groups: Groups, within: FloatArray, left: FloatArray, values: FloatArray, right: FloatArray
+) -> Spectrum:
+    """Return the K x K spectrum of scalars ``within`` (G,) (singular values inside the groups) and
+    a G x G decomposition."""
     m, of_class = groups.multiplicities, groups.of_class
     spread = 1 / np.sqrt(m)[of_class]
-    lefts, rights, all_values = [left[of_class] * spread[:, None]], [right[:, of_class] * spread], [values]
+    lefts, rights, all_values = (
+        [left[of_class] * spread[:, None]],
+        [right[:, of_class] * spread],
+        [values],
+    )
     for g in np.flatnonzero((within > 0) & (m > 1)):
         size = int(m[g])
         frame = np.zeros((of_class.size, size - 1))
@@ -69,7 +83,8 @@ def expand(groups: Groups, within: FloatArray, left: FloatArray, values: FloatAr
 
 
 def label_spectrum(counts: NDArray[np.int64], bias: bool) -> Spectrum:
-    r"""Return the spectrum of the labels Y, with a free bias that of :math:`Y(I-\frac1N\mathbf1\mathbf1^\top)`."""
+    r"""Return the spectrum of the labels Y, with a free bias that of
+    :math:`Y(I-\frac1N\mathbf1\mathbf1^\top)`."""
     n = counts.astype(np.float64)
     if not bias:
         return Spectrum(np.sqrt(n), np.eye(n.size), np.eye(n.size))
@@ -81,21 +96,27 @@ def label_spectrum(counts: NDArray[np.int64], bias: bool) -> Spectrum:
     squares, vectors = squares[1:], vectors[:, 1:]
     values = np.sqrt(squares)
     right = (vectors.T / values[:, None]) @ (
-        np.diag(np.sqrt(groups.sizes)) - np.outer(weight, np.sqrt(groups.multiplicities * groups.sizes)) / total
+        np.diag(np.sqrt(groups.sizes))
+        - np.outer(weight, np.sqrt(groups.multiplicities * groups.sizes)) / total
     )
     return expand(groups, np.sqrt(groups.sizes), vectors, values, right)
 
 
-def balanced_factors(spectrum: Spectrum, counts: NDArray[np.int64], lams: FloatArray, width: int) -> list[FloatArray]:
-    r"""Return :math:`W_M,\dots,W_1` and class features (width, K) with the given product at least penalty.
+def balanced_factors(
+    spectrum: Spectrum, counts: NDArray[np.int64], lams: FloatArray, width: int
+) -> list[FloatArray]:
+    r"""Return :math:`W_M,\dots,W_1` and class features (width, K) with the given product at least
+    penalty.
 
     Every factor carries the same share of the penalty: the singular value p contributes
-    :math:`\lambda_jw_j^2=(\Lambda p^2)^{1/L}` in each of the L factors, :math:`\Lambda=\prod_j\lambda_j`.
-    """
+    :math:`\lambda_jw_j^2=(\Lambda p^2)^{1/L}` in each of the L factors,
+    :math:`\Lambda=\prod_j\lambda_j`."""
     depth = lams.size
     rank = int(np.count_nonzero(spectrum.values > 0))
     if rank > width:
-        raise ValueError(f"dimension: expected at least the rank {rank} of the minimizer, got {width}")
+        raise ValueError(
+            f"dimension: expected at least the rank {rank} of the minimizer, got {width}"
+        )
     kept = spectrum.largest(rank)
     share = np.exp((np.log(lams).sum() + 2 * np.log(kept.values)) / (2 * depth))
     sizes = [share / np.sqrt(lam) for lam in lams]

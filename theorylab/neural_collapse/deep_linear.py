@@ -1,30 +1,37 @@
-r"""Deep linear heads on unconstrained features: lengths, jumps, and logits that beat the simplex frame.
+r"""Deep linear heads on unconstrained features: lengths, jumps, and logits that beat the simplex
+frame.
 
-M linear layers on free features, :math:`L=M+1` factors, widths at least d, :math:`\Lambda=\lambda_H\prod_m\lambda_{W_m}`:
+M linear layers on free features, :math:`L=M+1` factors, widths at least d,
+:math:`\Lambda=\lambda_H\prod_m\lambda_{W_m}`:
 
-.. math:: \min\;\ell(W_M\cdots W_1H+b\mathbf1^\top)+\sum_m\tfrac{\lambda_{W_m}}2\|W_m\|_F^2+\tfrac{\lambda_H}2\|H\|_F^2
+.. math:: \min\;\ell(W_M\cdots
+W_1H+b\mathbf1^\top)+\sum_m\tfrac{\lambda_{W_m}}2\|W_m\|_F^2+\tfrac{\lambda_H}2\|H\|_F^2
    \;=\;\min_{P,b}\;\ell(P+b\mathbf1^\top)+\tfrac L2\Lambda^{1/L}\sum_is_i(P)^{2/L},
 
-over matrices P of rank at most d, with :math:`s_i` their singular values and :math:`\ell` as in ``unconstrained_features``.
+over matrices P of rank at most d, with :math:`s_i` their singular values and :math:`\ell` as in
+``unconstrained_features``.
 
-Squared loss, by von Neumann's trace inequality: each singular value :math:`\sigma` of the (centred) labels is fitted by the
-minimizer of :math:`\frac1{2N}(\sigma-p)^2+\frac L2\Lambda^{1/L}p^{2/L}`. With :math:`q=p/\sqrt{n_k}` and
-:math:`\tau=N^{M+1}\Lambda/n_k^M` the non-zero stationary points solve :math:`(1-q)^{M+1}q^{M-1}=\tau`; the largest is global up
-to :math:`\tau_*=(M-1)^{M-1}/M^{2M}`, where class k jumps from :math:`q=1-1/M` to 0, and exists up to a larger :math:`\tau`.
+Squared loss, by von Neumann's trace inequality: each singular value :math:`\sigma` of the (centred)
+labels is fitted by the minimizer of :math:`\frac1{2N}(\sigma-p)^2+\frac L2\Lambda^{1/L}p^{2/L}`.
+With :math:`q=p/\sqrt{n_k}` and :math:`\tau=N^{M+1}\Lambda/n_k^M` the non-zero stationary points
+solve :math:`(1-q)^{M+1}q^{M-1}=\tau`; the largest is global up to
+:math:`\tau_*=(M-1)^{M-1}/M^{2M}`, where class k jumps from :math:`q=1-1/M` to 0, and exists up to a
+larger :math:`\tau`.
 
-Cross-entropy, balanced, :math:`M\ge2`: the sum of singular values to the power 2/L < 1 rewards low rank. Split the K classes
-into at least two blocks of sizes :math:`\kappa_j\ge2`, with orthogonal simplex logits in the blocks, scaled so that the gap
-between the blocks is s. Inside a block the gap is then :math:`s\kappa_j/(\kappa_j-1)>s`, so the loss is below that of the
-simplex ETF of gap s, and the penalty is proportional to :math:`\sum_j(\kappa_j-1)(\kappa_j/(\kappa_j-1))^{2/L}` against
-:math:`K-1`. With pairs (and a triple, if K is odd) this is smaller for :math:`L\ge3,K\ge6` and for :math:`L\ge4,K\ge4`, at
-every s > 0 and so for every weight decay: there no ETF of positive scale is a global minimizer. For even K the pairs are a
-cross-polytope. A bias, penalised or not, cannot lower the value of an ETF (by symmetry and convexity), and b = 0 is feasible
-for the blocks.
+Cross-entropy, balanced, :math:`M\ge2`: the sum of singular values to the power 2/L < 1 rewards low
+rank. Split the K classes into at least two blocks of sizes :math:`\kappa_j\ge2`, with orthogonal
+simplex logits in the blocks, scaled so that the gap between the blocks is s. Inside a block the gap
+is then :math:`s\kappa_j/(\kappa_j-1)>s`, so the loss is below that of the simplex ETF of gap s, and
+the penalty is proportional to :math:`\sum_j(\kappa_j-1)(\kappa_j/(\kappa_j-1))^{2/L}` against
+:math:`K-1`. With pairs (and a triple, if K is odd) this is smaller for :math:`L\ge3,K\ge6` and for
+:math:`L\ge4,K\ge4`, at every s > 0 and so for every weight decay: there no ETF of positive scale is
+a global minimizer. For even K the pairs are a cross-polytope. A bias, penalised or not, cannot
+lower the value of an ETF (by symmetry and convexity), and b = 0 is feasible for the blocks.
 
-The simplex ETF for cross-entropy in deep linear networks is stated by dang2023-neural, whose text was not consulted: this is a
-counterexample to the stated form; hypotheses unseen. That deep neural collapse is not optimal in general for cross-entropy was
-shown first by Garrod and Keating, arXiv 2410.23169.
-"""
+The simplex ETF for cross-entropy in deep linear networks is stated by dang2023-neural, whose text
+was not consulted: this is a counterexample to the stated form; hypotheses unseen. That deep neural
+collapse is not optimal in general for cross-entropy was shown first by Garrod and Keating, arXiv
+2410.23169."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,10 +94,13 @@ class DeepLinearStatus(StrEnum):
     """How a point was obtained."""
 
     CLOSED_FORM = "closed form, a global minimizer"
-    CONVEX = "one linear layer: the convex problem was solved, a global minimizer up to its duality gap"
+    CONVEX = (
+        "one linear layer: the convex problem was solved, a global minimizer up to its duality gap"
+    )
     SCALED = "the best scale of the given logits"
     SEARCHED = (
-        "the best of the local searches; for cross-entropy and two or more layers no certificate of global optimality is known"
+        "the best of the local searches; for cross-entropy and two or more layers no "
+        "certificate of global optimality is known"
     )
 
 
@@ -148,29 +158,39 @@ class DeepLinearMinimizer:
 
     @cached_property
     def certificate(self) -> Certificate | None:
-        """Rigorous bounds: von Neumann's inequality for squared loss, duality for one layer; None for deeper cross-entropy."""
+        """Rigorous bounds: von Neumann's inequality for squared loss, duality for one layer; None
+        for deeper cross-entropy."""
         if self.loss == "ce":
             if len(self.layers) > 1:
                 return None
             lam_w, lam_h = self.lams.tolist()
-            return certify_ufm(self.features, self.layers[0], self.counts, lam_w, lam_h, loss="ce", bias=self.bias)
-        upper = certified_objective(self.features, self.layers, self.counts, self.lams, loss="mse", bias=self.bias)
+            return certify_ufm(
+                self.features, self.layers[0], self.counts, lam_w, lam_h, loss="ce", bias=self.bias
+            )
+        upper = certified_objective(
+            self.features, self.layers, self.counts, self.lams, loss="mse", bias=self.bias
+        )
         dimension = self.class_features.shape[0]
-        return Certificate(upper, von_neumann_bound(self.counts, dimension, self.lams, bias=self.bias is not None))
+        return Certificate(
+            upper, von_neumann_bound(self.counts, dimension, self.lams, bias=self.bias is not None)
+        )
 
 
 @dataclass(frozen=True)
 class DeepLinearSearch:
-    """The best end of a multi-start search over all parameters, the features of every sample included.
+    """The best end of a multi-start search over all parameters, the features of every sample
+    included.
 
     Attributes
     ----------
     objective
         Its value.
     layers, features, bias
-        Its parameters, shapes as in :class:`DeepLinearMinimizer`; features (d, N), samples ordered by class.
+        Its parameters, shapes as in :class:`DeepLinearMinimizer`; features (d, N), samples ordered
+        by class.
     ends
-        Value at the end of every start that was made, shape (n_starts,) or shorter where a target ended the search.
+        Value at the end of every start that was made, shape (n_starts,) or shorter where a target
+        ended the search.
     """
 
     objective: float
@@ -181,10 +201,12 @@ class DeepLinearSearch:
 
 
 def jump_threshold(n_layers: int) -> float:
-    r"""Return :math:`\tau_*=(M-1)^{M-1}/M^{2M}`: class k survives squared loss iff :math:`N^{M+1}\Lambda/n_k^M<\tau_*`.
+    r"""Return :math:`\tau_*=(M-1)^{M-1}/M^{2M}`: class k survives squared loss iff
+    :math:`N^{M+1}\Lambda/n_k^M<\tau_*`.
 
-    Derived in closed form from the per-class problem of dang2023-neural (deep squared loss). For M = 1 it is 1, and the
-    transition is continuous; for more layers the length jumps from :math:`(1-1/M)\sqrt{n_k}` to 0.
+    Derived in closed form from the per-class problem of dang2023-neural (deep squared loss). For M
+    = 1 it is 1, and the transition is continuous; for more layers the length jumps from
+    :math:`(1-1/M)\sqrt{n_k}` to 0.
 
     Parameters
     ----------
@@ -201,9 +223,11 @@ def jump_threshold(n_layers: int) -> float:
 
 
 def spinodal(n_layers: int) -> float:
-    r"""Return the :math:`\tau` up to which a non-zero stationary length exists; beyond the jump it is only a local minimum.
+    r"""Return the :math:`\tau` up to which a non-zero stationary length exists; beyond the jump it
+    is only a local minimum.
 
-    The maximum of :math:`(1-q)^{M+1}q^{M-1}`, at :math:`q=(M-1)/(2M)`. For M = 1 it is 1, the threshold itself.
+    The maximum of :math:`(1-q)^{M+1}q^{M-1}`, at :math:`q=(M-1)/(2M)`. For M = 1 it is 1, the
+    threshold itself.
 
     Parameters
     ----------
@@ -220,7 +244,8 @@ def spinodal(n_layers: int) -> float:
 
 
 def stationary_ratio(tau: ArrayLike, n_layers: int) -> FloatArray:
-    r"""Return the largest root q of :math:`(1-q)^{M+1}q^{M-1}=\tau`; NaN beyond the :func:`spinodal`.
+    r"""Return the largest root q of :math:`(1-q)^{M+1}q^{M-1}=\tau`; NaN beyond the
+    :func:`spinodal`.
 
     Parameters
     ----------
@@ -248,7 +273,8 @@ def stationary_ratio(tau: ArrayLike, n_layers: int) -> FloatArray:
 
 
 def collapse_ratio(tau: ArrayLike, n_layers: int) -> FloatArray:
-    r"""Return :math:`p_k/\sqrt{n_k}` at the global minimum of squared loss, a function of :math:`\tau=N^{M+1}\Lambda/n_k^M` only.
+    r"""Return :math:`p_k/\sqrt{n_k}` at the global minimum of squared loss, a function of
+    :math:`\tau=N^{M+1}\Lambda/n_k^M` only.
 
     Parameters
     ----------
@@ -282,7 +308,8 @@ def deep_linear_minimizer(
     n_starts: int = 20,
     seed: int = 0,
 ) -> DeepLinearMinimizer:
-    """Return a global minimizer for squared loss or one layer, and the best known point for deeper cross-entropy.
+    """Return a global minimizer for squared loss or one layer, and the best known point for deeper
+    cross-entropy.
 
     Parameters
     ----------
@@ -291,7 +318,8 @@ def deep_linear_minimizer(
     dimension
         d, width of features and hidden layers.
     lams
-        (M + 1,) positive weight decay of W_M, ..., W_1 and the features, in the order of the product.
+        (M + 1,) positive weight decay of W_M, ..., W_1 and the features, in the order of the
+        product.
     loss
         ``"mse"`` or ``"ce"``.
     bias
@@ -306,9 +334,8 @@ def deep_linear_minimizer(
 
     Notes
     -----
-    dang2023-neural, deep linear networks, squared loss balanced and imbalanced: a class is tested against the threshold, so that
-    lengths of merely stationary classes are never reported.
-    """
+    dang2023-neural, deep linear networks, squared loss balanced and imbalanced: a class is tested
+    against the threshold, so that lengths of merely stationary classes are never reported."""
     n = as_counts(counts, "counts")
     d = as_count(dimension, "dimension")
     decay = _as_lams(lams)
@@ -320,7 +347,15 @@ def deep_linear_minimizer(
         flat = ufm_minimizer(n, d, decay[0], decay[1], loss="ce", bias=bias)
         convex = DeepLinearStatus.CONVEX
         return DeepLinearMinimizer(
-            flat.objective, (flat.classifier,), flat.class_features, flat.bias, flat.singular_values, n, decay, loss, convex
+            flat.objective,
+            (flat.classifier,),
+            flat.class_features,
+            flat.bias,
+            flat.singular_values,
+            n,
+            decay,
+            loss,
+            convex,
         )
     if loss == "ce":
         return _search_cross_entropy(n, d, decay, bias, n_starts, seed)
@@ -329,11 +364,20 @@ def deep_linear_minimizer(
     labels = label_spectrum(n, bias).largest(n.size)
     fitted = shrink_singular_values(labels.values, total * price, depth)
     fitted[d:] = 0.0
-    objective = float(np.sum((labels.values - fitted) ** 2) / (2 * total) + depth / 2 * price * np.sum(fitted ** (2 / depth)))
+    objective = float(
+        np.sum((labels.values - fitted) ** 2) / (2 * total)
+        + depth / 2 * price * np.sum(fitted ** (2 / depth))
+    )
     return _point(
-        Spectrum(fitted, labels.left, labels.right), n, d, decay, n / total if bias else None, objective, "mse",
+        Spectrum(fitted, labels.left, labels.right),
+        n,
+        d,
+        decay,
+        n / total if bias else None,
+        objective,
+        "mse",
         DeepLinearStatus.CLOSED_FORM,
-    )  # fmt: skip
+    )
 
 
 def deep_linear_objective(
@@ -372,7 +416,9 @@ def deep_linear_objective(
     """
     H, factors, n, decay, b, lam_b = _checked(features, layers, counts, lams, loss, bias, lam_b)
     labels = np.repeat(np.arange(n.size), n)
-    value, _ = loss_and_slope(reduce(np.matmul, (*factors, H)) + b[:, None], labels, np.ones(labels.size), loss)
+    value, _ = loss_and_slope(
+        reduce(np.matmul, (*factors, H)) + b[:, None], labels, np.ones(labels.size), loss
+    )
     penalty = sum(lam * np.sum(W**2) for lam, W in zip(decay, (*factors, H), strict=True))
     return float(value + penalty / 2 + lam_b / 2 * (b @ b))
 
@@ -387,14 +433,17 @@ def certified_objective(
     bias: ArrayLike | None = None,
     lam_b: float = 0.0,
 ) -> float:
-    """Return a double that is not below the objective at this point, computed in interval arithmetic.
+    """Return a double that is not below the objective at this point, computed in interval
+    arithmetic.
 
     Parameters and errors are those of :func:`deep_linear_objective`.
     """
     H, factors, n, decay, b, lam_b = _checked(features, layers, counts, lams, loss, bias, lam_b)
     labels = np.repeat(np.arange(n.size), n)
     with precision():
-        Z = reduce(lambda product, W: product * ball_matrix(W), factors[1:], ball_matrix(factors[0])) * ball_matrix(H)
+        Z = reduce(
+            lambda product, W: product * ball_matrix(W), factors[1:], ball_matrix(factors[0])
+        ) * ball_matrix(H)
         offset = [arb(v) for v in b.tolist()]
         value = arb(0)
         for i, label in enumerate(labels.tolist()):
@@ -409,12 +458,15 @@ def certified_objective(
         return above(value + rational(lam_b) * square_sum(b) / 2)
 
 
-def von_neumann_bound(counts: ArrayLike, dimension: int, lams: ArrayLike, *, bias: bool = False) -> float:
-    r"""Return a double that is not above the minimum of squared loss, proved in interval arithmetic.
+def von_neumann_bound(
+    counts: ArrayLike, dimension: int, lams: ArrayLike, *, bias: bool = False
+) -> float:
+    r"""Return a double that is not above the minimum of squared loss, proved in interval
+    arithmetic.
 
-    :math:`\|P-Y\|_F^2\ge\sum_i(s_i(P)-\sigma_i)^2` separates the problem into scalar ones, each bounded from below by bisection.
-    The squares of :math:`\sigma_i` are the class sizes without bias, else bounded by Sylvester's law of inertia. Meant for K up
-    to about 50.
+    :math:`\|P-Y\|_F^2\ge\sum_i(s_i(P)-\sigma_i)^2` separates the problem into scalar ones, each
+    bounded from below by bisection. The squares of :math:`\sigma_i` are the class sizes without
+    bias, else bounded by Sylvester's law of inertia. Meant for K up to about 50.
 
     Parameters
     ----------
@@ -441,7 +493,11 @@ def von_neumann_bound(counts: ArrayLike, dimension: int, lams: ArrayLike, *, bia
     with precision():
         if bias:
             rows = [
-                [fmpq(sizes[i] if i == j else 0) - fmpq(sizes[i] * sizes[j], total) for j in range(n.size)] for i in range(n.size)
+                [
+                    fmpq(sizes[i] if i == j else 0) - fmpq(sizes[i] * sizes[j], total)
+                    for j in range(n.size)
+                ]
+                for i in range(n.size)
             ]
             squares = eigenvalues_from_below(fmpq_mat(rows))
         else:
@@ -460,10 +516,13 @@ def von_neumann_bound(counts: ArrayLike, dimension: int, lams: ArrayLike, *, bia
 
 
 def simplex_sum_logits(blocks: ArrayLike) -> FloatArray:
-    r"""Return orthogonal simplex logits in blocks of classes, scaled to a gap of 1 between the blocks.
+    r"""Return orthogonal simplex logits in blocks of classes, scaled to a gap of 1 between the
+    blocks.
 
-    Inside a block of :math:`\kappa\ge2` classes: :math:`\frac\kappa{\kappa-1}(I-\frac1\kappa\mathbf1\mathbf1^\top)`. One block
-    is the simplex ETF (scaled to a gap of :math:`K/(K-1)`), pairs are a cross-polytope, single classes an orthogonal frame.
+    Inside a block of :math:`\kappa\ge2` classes:
+    :math:`\frac\kappa{\kappa-1}(I-\frac1\kappa\mathbf1\mathbf1^\top)`. One block is the simplex ETF
+    (scaled to a gap of :math:`K/(K-1)`), pairs are a cross-polytope, single classes an orthogonal
+    frame.
 
     Parameters
     ----------
@@ -491,10 +550,12 @@ def simplex_sum_logits(blocks: ArrayLike) -> FloatArray:
 
 
 def simplex_sum_price(blocks: ArrayLike, depth: int) -> float:
-    r"""Return :math:`\sum_is_i^{2/L}=\sum_j(\kappa_j-1)(\kappa_j/(\kappa_j-1))^{2/L}` of logits with gap 1 between the blocks.
+    r"""Return :math:`\sum_is_i^{2/L}=\sum_j(\kappa_j-1)(\kappa_j/(\kappa_j-1))^{2/L}` of logits
+    with gap 1 between the blocks.
 
-    The ETF of gap 1 has :math:`K-1`. Where the sum is smaller, and there are at least two blocks, none of a single class, the
-    blocks beat the ETF for cross-entropy at every scale (module docstring).
+    The ETF of gap 1 has :math:`K-1`. Where the sum is smaller, and there are at least two blocks,
+    none of a single class, the blocks beat the ETF for cross-entropy at every scale (module
+    docstring).
 
     Parameters
     ----------
@@ -514,7 +575,8 @@ def simplex_sum_price(blocks: ArrayLike, depth: int) -> float:
 
 
 def polygon_logits(n_classes: int) -> FloatArray:
-    r"""Return the logits :math:`\cos(2\pi(j-k)/K)/(1-\cos(2\pi/K))` of a regular polygon, of rank 2 and least gap 1.
+    r"""Return the logits :math:`\cos(2\pi(j-k)/K)/(1-\cos(2\pi/K))` of a regular polygon, of rank 2
+    and least gap 1.
 
     Parameters
     ----------
@@ -533,11 +595,13 @@ def polygon_logits(n_classes: int) -> FloatArray:
 
 
 def pairs_and_one_logits(n_classes: int) -> FloatArray:
-    r"""Return logits of (K - 1) / 2 opposite pairs and a last class opposed to all others, for odd K, of rank (K + 1) / 2.
+    r"""Return logits of (K - 1) / 2 opposite pairs and a last class opposed to all others, for odd
+    K, of rank (K + 1) / 2.
 
     The pairs have gap 1 among each other; the last class adds :math:`w\,uv^\top` with
-    :math:`u=(-\frac1{K-1},\dots,1)`, :math:`v=(-t,\dots,1)`. Any w and t give a valid upper bound of the cross-entropy minimum;
-    w = 0.86 and t = 0.15 are near what local search finds for K = 5 and two layers.
+    :math:`u=(-\frac1{K-1},\dots,1)`, :math:`v=(-t,\dots,1)`. Any w and t give a valid upper bound
+    of the cross-entropy minimum; w = 0.86 and t = 0.15 are near what local search finds for K = 5
+    and two layers.
 
     Parameters
     ----------
@@ -560,7 +624,8 @@ def pairs_and_one_logits(n_classes: int) -> FloatArray:
 
 
 def best_scale(logits: ArrayLike, counts: ArrayLike, lams: ArrayLike) -> DeepLinearMinimizer:
-    """Return the best positive multiple of given logits for cross-entropy, factored at least penalty (width K, no bias).
+    """Return the best positive multiple of given logits for cross-entropy, factored at least
+    penalty (width K, no bias).
 
     Parameters
     ----------
@@ -588,26 +653,33 @@ def best_scale(logits: ArrayLike, counts: ArrayLike, lams: ArrayLike) -> DeepLin
     weights = n.astype(np.float64)
 
     def objective(scale: float) -> float:
-        return float(loss_and_slope(scale * A, np.arange(K), weights, "ce")[0] + cost * scale ** (2 / depth))
+        return float(
+            loss_and_slope(scale * A, np.arange(K), weights, "ce")[0] + cost * scale ** (2 / depth)
+        )
 
-    # Beyond this scale the penalty alone exceeds the loss at zero. A convex loss plus a concave penalty needs a grid, and the
-    # best logits are of order one to ten while the end can be millions, so the grid is logarithmic.
+    # Beyond this scale the penalty alone exceeds the loss at zero. A convex loss plus a concave
+    # penalty needs a grid, and the best logits are of order one to ten while the end can be
+    # millions, so the grid is logarithmic.
     stop = (np.log(K) / cost) ** (depth / 2)
     grid = np.geomspace(min(1e-3 / np.abs(A).max(), stop / 2), stop, 200)
     at = int(np.argmin([objective(s) for s in grid]))
     low, high = grid[max(at - 1, 0)] * (at > 0), grid[min(at + 1, grid.size - 1)]
-    inner = minimize_scalar(objective, bounds=(low, high), method="bounded", options={"xatol": 1e-10 * high})
+    inner = minimize_scalar(
+        objective, bounds=(low, high), method="bounded", options={"xatol": 1e-10 * high}
+    )
     scale = float(inner.x)
     spectrum = Spectrum(scale * values[kept], left[:, kept], right[kept])
     return _point(spectrum, n, K, decay, None, objective(scale), "ce", DeepLinearStatus.SCALED)
 
 
 def etf_bound(n_classes: int, n_per_class: int, lams: ArrayLike) -> float:
-    r"""Return a double that is not above the cross-entropy objective of any point whose logits are a simplex ETF.
+    r"""Return a double that is not above the cross-entropy objective of any point whose logits are
+    a simplex ETF.
 
-    That is :math:`\min_{s\ge0}\log(1+(K-1)e^{-s})+\frac L2\Lambda^{1/L}(K-1)(s\sqrt n)^{2/L}`, see :func:`simplex_sum_bound`. The
-    bound covers every scale, every factorization, every bias, free or penalised (the mean over permutations of a bias is constant
-    and no worse), and ETFs whose vertices are assigned to the classes in another order or with the opposite sign (at the same
+    That is :math:`\min_{s\ge0}\log(1+(K-1)e^{-s})+\frac L2\Lambda^{1/L}(K-1)(s\sqrt n)^{2/L}`, see
+    :func:`simplex_sum_bound`. The bound covers every scale, every factorization, every bias, free
+    or penalised (the mean over permutations of a bias is constant and no worse), and ETFs whose
+    vertices are assigned to the classes in another order or with the opposite sign (at the same
     singular values their loss is larger).
 
     Parameters
@@ -628,10 +700,12 @@ def etf_bound(n_classes: int, n_per_class: int, lams: ArrayLike) -> float:
 
 
 def simplex_sum_bound(blocks: ArrayLike, n_per_class: int, lams: ArrayLike) -> float:
-    r"""Return a double that is not above the cross-entropy objective of any positive multiple of :func:`simplex_sum_logits`.
+    r"""Return a double that is not above the cross-entropy objective of any positive multiple of
+    :func:`simplex_sum_logits`.
 
-    The loss is convex in the scale and the penalty concave; bisection in interval arithmetic proves the bound over all scales,
-    at a relative distance of 1e-10 from the best one. It covers every factorization and, if all blocks have one size, every bias.
+    The loss is convex in the scale and the penalty concave; bisection in interval arithmetic proves
+    the bound over all scales, at a relative distance of 1e-10 from the best one. It covers every
+    factorization and, if all blocks have one size, every bias.
 
     Parameters
     ----------
@@ -653,7 +727,10 @@ def simplex_sum_bound(blocks: ArrayLike, n_per_class: int, lams: ArrayLike) -> f
     depth, K = decay.size, sum(sizes)
     best = best_scale(simplex_sum_logits(sizes), np.full(K, n), decay).objective
     with precision():
-        price = sum((power(arb(k) / (k - 1), 2, depth) * (k - 1) if k > 1 else arb(1) for k in sizes), arb(0))
+        price = sum(
+            (power(arb(k) / (k - 1), 2, depth) * (k - 1) if k > 1 else arb(1) for k in sizes),
+            arb(0),
+        )
         cost = _price(decay) * depth / 2 * price
 
         def loss(s: arb) -> tuple[arb, arb]:
@@ -692,10 +769,11 @@ def search_deep_linear(
     target: float | None = None,
     seed: int = 0,
 ) -> DeepLinearSearch:
-    """Minimise over all parameters by L-BFGS from random starts, knowing nothing of the structure of minimizers.
+    """Minimise over all parameters by L-BFGS from random starts, knowing nothing of the structure
+    of minimizers.
 
-    For two or more layers zero is a local minimum, so that some starts end there. Each start makes a rough descent at a random
-    multiple, 0.05 to 1.5, of the weight decay, then a full one.
+    For two or more layers zero is a local minimum, so that some starts end there. Each start makes
+    a rough descent at a random multiple, 0.05 to 1.5, of the weight decay, then a full one.
 
     Parameters
     ----------
@@ -714,8 +792,8 @@ def search_deep_linear(
     n_starts, seed
         Number of random starts, and their seed.
     target
-        Value at which the search is over: once a start ends there or below, no further one is made. A proved lower bound, up
-        to the accuracy wanted, is such a value.
+        Value at which the search is over: once a start ends there or below, no further one is made.
+        A proved lower bound, up to the accuracy wanted, is such a value.
 
     Raises
     ------
@@ -738,11 +816,14 @@ def search_deep_linear(
         found.append(problem.descend(problem.random_start(rng)))
     theta, objective = min(found, key=lambda end: end[1])
     layers, features, offset = problem.parameters(theta)
-    return DeepLinearSearch(objective, layers, features, offset if bias else None, np.array([end[1] for end in found]))
+    return DeepLinearSearch(
+        objective, layers, features, offset if bias else None, np.array([end[1] for end in found])
+    )
 
 
 class _Factored:
-    """The objective as a function of one vector: factors scaled so that each carries the same weight decay, then the bias."""
+    """The objective as a function of one vector: factors scaled so that each carries the same
+    weight decay, then the bias."""
 
     def __init__(
         self,
@@ -755,10 +836,18 @@ class _Factored:
         bias: bool,
         lam_b: float,
     ) -> None:
-        self.labels, self.weights, self.loss, self.bias, self.lam_b = labels, weights, loss, bias, lam_b
+        self.labels, self.weights, self.loss, self.bias, self.lam_b = (
+            labels,
+            weights,
+            loss,
+            bias,
+            lam_b,
+        )
         self.shapes = [(n_classes, d), *[(d, d)] * (lams.size - 2), (d, labels.size)]
         cuts = np.cumsum([0, *(a * b for a, b in self.shapes)]).tolist()
-        self.parts = [(slice(*ends), shape) for ends, shape in zip(pairwise(cuts), self.shapes, strict=True)]
+        self.parts = [
+            (slice(*ends), shape) for ends, shape in zip(pairwise(cuts), self.shapes, strict=True)
+        ]
         self.end: int = cuts[-1]
         self.price = float(np.exp(np.log(lams).mean()))
         self.scales = np.sqrt(self.price / lams)
@@ -768,21 +857,27 @@ class _Factored:
     def factors(self, theta: FloatArray) -> list[FloatArray]:
         return [theta[part].reshape(shape) for part, shape in self.parts]
 
-    def parameters(self, theta: FloatArray) -> tuple[tuple[FloatArray, ...], FloatArray, FloatArray]:
+    def parameters(
+        self, theta: FloatArray
+    ) -> tuple[tuple[FloatArray, ...], FloatArray, FloatArray]:
         parts = [W * scale for W, scale in zip(self.factors(theta), self.scales, strict=True)]
         return tuple(parts[:-1]), parts[-1] * self.column_scale, theta[self.end :]
 
     def random_start(self, rng: np.random.Generator) -> FloatArray:
         """Return Gaussian factors, after a rough descent at a random multiple of the weight decay.
 
-        Basins of classes close to their jump are narrow. Weaker decay at first leads into those that survive, stronger decay
-        into those that die.
-        """
+        Basins of classes close to their jump are narrow. Weaker decay at first leads into those
+        that survive, stronger decay into those that die."""
         depth, K, d = len(self.shapes), self.shapes[0][0], self.shapes[0][1]
-        # Around the size at which the product has singular values of the order of those that fit the labels: small starts grow
-        # one direction at a time and end at low rank, large ones keep all directions.
+        # Around the size at which the product has singular values of the order of those that fit
+        # the labels: small starts grow one direction at a time and end at low rank, large ones keep
+        # all directions.
         target = (1.0 if self.loss == "mse" else 6.0) * np.sqrt(self.weights.sum() / K)
-        size = np.exp(rng.uniform(np.log(0.3), np.log(2.5))) * (2 * target) ** (1 / depth) / np.sqrt(max(d, K))
+        size = (
+            np.exp(rng.uniform(np.log(0.3), np.log(2.5)))
+            * (2 * target) ** (1 / depth)
+            / np.sqrt(max(d, K))
+        )
         theta, price = rng.normal(size=self.size) * size, self.price
         self.price = price * float(np.exp(rng.uniform(np.log(0.05), np.log(1.5))))
         options = {"maxiter": 300, "ftol": 1e-9, "maxcor": 20}
@@ -826,16 +921,27 @@ class _Factored:
 def _search_cross_entropy(
     n: NDArray[np.int64], d: int, lams: FloatArray, bias: bool, n_starts: int, seed: int
 ) -> DeepLinearMinimizer:
-    """Search over collapsed points (others are no better: averaging inside classes lowers loss and singular values)."""
+    """Search over collapsed points (others are no better: averaging inside classes lowers loss and
+    singular values)."""
     rng = np.random.default_rng(seed)
     problem = _Factored(n.size, d, np.arange(n.size), n.astype(np.float64), lams, "ce", bias, 0.0)
     ends = [problem.descend(problem.random_start(rng)) for _ in range(n_starts)]
     theta, objective = min(ends, key=lambda end: end[1])
     layers, features, offset = problem.parameters(theta)
     product: FloatArray = reduce(np.matmul, (*layers, features))
-    values = np.linalg.svd(product * np.sqrt(n), compute_uv=False)[: min(n.size, d)].astype(np.float64)
+    values = np.linalg.svd(product * np.sqrt(n), compute_uv=False)[: min(n.size, d)].astype(
+        np.float64
+    )
     return DeepLinearMinimizer(
-        objective, layers, features, offset - offset.mean() if bias else None, values, n, lams, "ce", DeepLinearStatus.SEARCHED
+        objective,
+        layers,
+        features,
+        offset - offset.mean() if bias else None,
+        values,
+        n,
+        lams,
+        "ce",
+        DeepLinearStatus.SEARCHED,
     )
 
 
@@ -853,7 +959,9 @@ def _point(
     values = np.zeros(min(n.size, d))
     descending = np.sort(spectrum.values)[::-1][: values.size]
     values[: descending.size] = descending
-    return DeepLinearMinimizer(objective, tuple(layers), features, bias, values, n, lams, loss, status)
+    return DeepLinearMinimizer(
+        objective, tuple(layers), features, bias, values, n, lams, loss, status
+    )
 
 
 def _price(lams: FloatArray) -> arb:
@@ -866,7 +974,9 @@ def _scalar_bound(sigma: arb, total: int, price: arb, depth: int) -> arb:
     """Return a proved lower bound of ``(sigma - p)^2 / (2 N) + L/2 price p^(2/L)`` over p >= 0."""
     size = float(sigma.mid())
     fitted = float(shrink_singular_values([size], total * float(price.mid()), depth)[0])
-    value = (size - fitted) ** 2 / (2 * total) + depth / 2 * float(price.mid()) * fitted ** (2 / depth)
+    value = (size - fitted) ** 2 / (2 * total) + depth / 2 * float(price.mid()) * fitted ** (
+        2 / depth
+    )
     bound = arb(value * (1 - _PROOF_SLACK))
 
     def fit(p: arb) -> tuple[arb, arb]:
@@ -884,7 +994,10 @@ def _scalar_bound(sigma: arb, total: int, price: arb, depth: int) -> arb:
 def _as_lams(lams: ArrayLike) -> FloatArray:
     decay = as_array(lams, "lams", ndim=1, positive=True)
     if decay.size < 2:
-        raise ValueError(f"lams: expected the weight decay of at least one layer and of the features, got shape {decay.shape}")
+        raise ValueError(
+            "lams: expected the weight decay of at least one layer and of the "
+            f"features, got shape {decay.shape}"
+        )
     return decay
 
 
@@ -892,7 +1005,9 @@ def _as_blocks(blocks: ArrayLike) -> NDArray[np.int64]:
     array = as_array(blocks, "blocks", ndim=1, positive=True)
     sizes = array.astype(np.int64)
     if (sizes != array).any() or sizes.sum() < 2:
-        raise ValueError(f"blocks: expected positive integers of sum at least 2, got {array[:8].tolist()}")
+        raise ValueError(
+            f"blocks: expected positive integers of sum at least 2, got {array[:8].tolist()}"
+        )
     return sizes
 
 
@@ -908,14 +1023,22 @@ def _checked(
     n = as_counts(counts, "counts")
     H = as_array(features, "features", shape=(None, int(n.sum())))
     if isinstance(layers, str) or not isinstance(layers, Sequence) or not layers:
-        raise ValueError(f"layers: expected a non-empty sequence of matrices, got {type(layers).__name__}")
+        raise ValueError(
+            f"layers: expected a non-empty sequence of matrices, got {type(layers).__name__}"
+        )
     factors = [as_array(W, f"layers[{i}]", ndim=2) for i, W in enumerate(layers)]
     shapes = [W.shape for W in (*factors, H)]
     if shapes[0][0] != n.size or any(a[1] != b[0] for a, b in pairwise(shapes)):
-        raise ValueError(f"layers: expected shapes that multiply to ({n.size}, {H.shape[0]}) times features, got {shapes[:-1]}")
+        raise ValueError(
+            f"layers: expected shapes that multiply to ({n.size}, {H.shape[0]}) times "
+            f"features, got {shapes[:-1]}"
+        )
     decay = _as_lams(lams)
     if decay.size != len(factors) + 1:
-        raise ValueError(f"lams: expected one weight decay for each of {len(factors)} layers and the features, got {decay.size}")
+        raise ValueError(
+            f"lams: expected one weight decay for each of {len(factors)} layers and "
+            f"the features, got {decay.size}"
+        )
     one_of(loss, "loss", _LOSSES)
     b = np.zeros(n.size) if bias is None else as_array(bias, "bias", shape=(n.size,))
     return H, factors, n, decay, b, as_real(lam_b, "lam_b", minimum=0.0)

@@ -1,4 +1,5 @@
-r"""Label smoothing and max suppression: what they share, where they differ, and the noise of smoothed gradients.
+r"""Label smoothing and max suppression: what they share, where they differ, and the noise of
+smoothed gradients.
 
 With logits :math:`z\in\mathbb R^K`, label g and smoothing :math:`\alpha`, cross-entropy against
 :math:`s=(1-\alpha)e_g+\frac\alpha K\mathbf 1` is
@@ -6,18 +7,21 @@ With logits :math:`z\in\mathbb R^K`, label g and smoothing :math:`\alpha`, cross
 .. math:: \ell_{LS}(z)=\ell_{CE}(z)+\alpha(z_g-\bar z),\qquad
    z_g-\bar z=\tfrac1K\sum_{z_m<z_g}(z_g-z_m)+\tfrac1K\sum_{z_m>z_g}(z_g-z_m),
 
-a regulariser and a negative term that appears on errors. Max suppression penalises :math:`\alpha(\max_kz_k-\bar z)` instead, so
-that :math:`\ell_{MS}-\ell_{LS}=\alpha(z_{\max}-z_g)\ge0`, zero iff the label is a maximum: in every model whose smoothing
-minimizers fit all training data the minimizers of both coincide. On balanced unconstrained features (as in
-``unconstrained_features``) they form a simplex frame with logit gap
-:math:`\log(1/t-K+1)`, :math:`t=\frac\alpha K+\sqrt{n\lambda_W\lambda_H}`, for :math:`Kt<1`, and vanish otherwise.
+a regulariser and a negative term that appears on errors. Max suppression penalises
+:math:`\alpha(\max_kz_k-\bar z)` instead, so that
+:math:`\ell_{MS}-\ell_{LS}=\alpha(z_{\max}-z_g)\ge0`, zero iff the label is a maximum: in every
+model whose smoothing minimizers fit all training data the minimizers of both coincide. On balanced
+unconstrained features (as in ``unconstrained_features``) they form a simplex frame with logit gap
+:math:`\log(1/t-K+1)`, :math:`t=\frac\alpha K+\sqrt{n\lambda_W\lambda_H}`, for :math:`Kt<1`, and
+vanish otherwise.
 
-Cross-entropy gradients are affine in the label, so that smoothing by :math:`\theta` scales their deviations from the plain
-gradient: :math:`(1-\theta)^2\sigma^2+\theta^2\delta\sigma^2+2\theta(1-\theta)c`. Two losses on one head: those of cross-entropy
-sum to zero over classes, those of binary divergences of logits need not.
+Cross-entropy gradients are affine in the label, so that smoothing by :math:`\theta` scales their
+deviations from the plain gradient:
+:math:`(1-\theta)^2\sigma^2+\theta^2\delta\sigma^2+2\theta(1-\theta)c`. Two losses on one head:
+those of cross-entropy sum to zero over classes, those of binary divergences of logits need not.
 
-Statements re-derived here; of zhou2025-maxsup, xu2020-towards and yang2024-dual only the abstracts were consulted.
-"""
+Statements re-derived here; of zhou2025-maxsup, xu2020-towards and yang2024-dual only the abstracts
+were consulted."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -78,7 +82,8 @@ _LABELS = "integers from 0 to K - 1"
 
 @dataclass(frozen=True)
 class SmoothingTerms:
-    """The parts of ``z_g - mean(z)``, each (N,): ``regularization`` >= 0, ``error`` <= 0, zero iff the label is a maximum."""
+    """The parts of ``z_g - mean(z)``, each (N,): ``regularization`` >= 0, ``error`` <= 0, zero iff
+    the label is a maximum."""
 
     regularization: FloatArray
     error: FloatArray
@@ -93,7 +98,8 @@ class SmoothedLoss:
 
 
 def smoothing_terms(logits: ArrayLike, labels: ArrayLike) -> SmoothingTerms:
-    """Split the penalty of label smoothing into its regularising part and the part that appears on errors.
+    """Split the penalty of label smoothing into its regularising part and the part that appears on
+    errors.
 
     Parameters
     ----------
@@ -105,7 +111,8 @@ def smoothing_terms(logits: ArrayLike, labels: ArrayLike) -> SmoothingTerms:
     Returns
     -------
     SmoothingTerms
-        Label smoothing adds alpha times their sum to cross-entropy (zhou2025-maxsup, decomposition of the loss).
+        Label smoothing adds alpha times their sum to cross-entropy (zhou2025-maxsup, decomposition
+        of the loss).
 
     Raises
     ------
@@ -114,10 +121,14 @@ def smoothing_terms(logits: ArrayLike, labels: ArrayLike) -> SmoothingTerms:
     """
     Z, y = _logits_and_labels(logits, labels)
     difference = Z[y, np.arange(y.size)] - Z
-    return SmoothingTerms(np.maximum(difference, 0).mean(axis=0), np.minimum(difference, 0).mean(axis=0))
+    return SmoothingTerms(
+        np.maximum(difference, 0).mean(axis=0), np.minimum(difference, 0).mean(axis=0)
+    )
 
 
-def smoothed_loss(logits: ArrayLike, labels: ArrayLike, alpha: float, *, loss: str = "ls") -> SmoothedLoss:
+def smoothed_loss(
+    logits: ArrayLike, labels: ArrayLike, alpha: float, *, loss: str = "ls"
+) -> SmoothedLoss:
     """Return label-smoothed or max-suppressed cross-entropy and its gradient.
 
     Parameters
@@ -129,8 +140,9 @@ def smoothed_loss(logits: ArrayLike, labels: ArrayLike, alpha: float, *, loss: s
     alpha
         Smoothing, 0 <= alpha < 1; 0 is plain cross-entropy.
     loss
-        ``"ls"`` or ``"maxsup"``. At ties of the largest logit, max suppression returns the subgradient that is closest to that of
-        label smoothing: a label among the largest counts as the largest; otherwise the first.
+        ``"ls"`` or ``"maxsup"``. At ties of the largest logit, max suppression returns the
+        subgradient that is closest to that of label smoothing: a label among the largest counts as
+        the largest; otherwise the first.
 
     Raises
     ------
@@ -141,19 +153,23 @@ def smoothed_loss(logits: ArrayLike, labels: ArrayLike, alpha: float, *, loss: s
     return SmoothedLoss(*_loss(Z, y, _as_alpha(alpha), one_of(loss, "loss", _LOSSES)))
 
 
-def correction_time(n_classes: int, margin: float, alpha: float, *, loss: str = "ls", lead: float = 0.0) -> float:
-    r"""Return the time at which gradient flow on the logits of one sample puts its label ahead of all others by ``lead``.
+def correction_time(
+    n_classes: int, margin: float, alpha: float, *, loss: str = "ls", lead: float = 0.0
+) -> float:
+    r"""Return the time at which gradient flow on the logits of one sample puts its label ahead of
+    all others by ``lead``.
 
-    While the wrong class leads, its distance to the label shrinks at a rate in [1+c, 2+c), c = 0, -alpha, alpha for
-    cross-entropy, label smoothing and max suppression: the time to correct lies in (margin/(2+c), margin/(1+c)].
+    While the wrong class leads, its distance to the label shrinks at a rate in [1+c, 2+c), c = 0,
+    -alpha, alpha for cross-entropy, label smoothing and max suppression: the time to correct lies
+    in (margin/(2+c), margin/(1+c)].
 
     Parameters
     ----------
     n_classes
         K >= 2.
     margin
-        At the start a wrong class leads by this much and the other classes are level with the label; if negative, all classes
-        lie that far behind the label.
+        At the start a wrong class leads by this much and the other classes are level with the
+        label; if negative, all classes lie that far behind the label.
     alpha
         Smoothing, 0 <= alpha < 1; 0 is plain cross-entropy.
     loss
@@ -164,8 +180,8 @@ def correction_time(n_classes: int, margin: float, alpha: float, *, loss: str = 
     Returns
     -------
     float
-        By an 8th-order Runge-Kutta method at relative tolerance 1e-10; 0 if the label leads already, infinite where ``lead`` is
-        not below the gap of the minimizer.
+        By an 8th-order Runge-Kutta method at relative tolerance 1e-10; 0 if the label leads
+        already, infinite where ``lead`` is not below the gap of the minimizer.
 
     Raises
     ------
@@ -181,29 +197,45 @@ def correction_time(n_classes: int, margin: float, alpha: float, *, loss: str = 
         return 0.0
 
     def flow(t: float, state: FloatArray) -> list[float]:
-        # Leading and other wrong classes against the label; the leader stays the largest among the wrong ones.
+        # Leading and other wrong classes against the label; the leader stays the largest among the
+        # wrong ones.
         leader, others = state
         top = max(leader, others, 0.0)
         mass = np.exp(-top) + np.exp(leader - top) + (K - 2) * np.exp(others - top)
         own = float(np.exp(-top) / mass)
         pushed = a if kind == "maxsup" and leader > 0 else -a
         rest = a if kind == "ls" or leader <= 0 else 0.0
-        return [own - 1 - float(np.exp(leader - top) / mass) - pushed, own - 1 - float(np.exp(others - top) / mass) + rest]
+        return [
+            own - 1 - float(np.exp(leader - top) / mass) - pushed,
+            own - 1 - float(np.exp(others - top) / mass) + rest,
+        ]
 
     def shortfall(t: float, state: FloatArray) -> float:
         return float(state[0] + ahead)
 
     shortfall.terminal = True  # type: ignore[attr-defined]
-    run = solve_ivp(flow, (0.0, 1e9), [start, min(start, 0.0)], method="DOP853", rtol=1e-10, atol=1e-12, events=shortfall)
+    run = solve_ivp(
+        flow,
+        (0.0, 1e9),
+        [start, min(start, 0.0)],
+        method="DOP853",
+        rtol=1e-10,
+        atol=1e-12,
+        events=shortfall,
+    )
     reached: Any = run.t_events
     return float(reached[0][0]) if reached[0].size else np.inf
 
 
-def smoothed_gap(n_classes: int, n_per_class: int, lam_w: float, lam_h: float, alpha: float) -> float:
-    r"""Return the logit gap of the label at the minimum of smoothed cross-entropy, for label smoothing and max suppression alike.
+def smoothed_gap(
+    n_classes: int, n_per_class: int, lam_w: float, lam_h: float, alpha: float
+) -> float:
+    r"""Return the logit gap of the label at the minimum of smoothed cross-entropy, for label
+    smoothing and max suppression alike.
 
-    :math:`\log(1/t-K+1)` with :math:`t=\alpha/K+\sqrt{n\lambda_W\lambda_H}` if :math:`Kt<1`, else 0. With zero weight decay it is
-    that of a single sample, :math:`\log\frac{1-\alpha+\alpha/K}{\alpha/K}` (derived).
+    :math:`\log(1/t-K+1)` with :math:`t=\alpha/K+\sqrt{n\lambda_W\lambda_H}` if :math:`Kt<1`, else
+    0. With zero weight decay it is that of a single sample,
+    :math:`\log\frac{1-\alpha+\alpha/K}{\alpha/K}` (derived).
 
     Parameters
     ----------
@@ -274,7 +306,8 @@ class SmoothedUfm:
 def smoothed_ufm_minimizer(
     n_classes: int, n_per_class: int, dimension: int, lam_w: float, lam_h: float, alpha: float
 ) -> SmoothedUfm:
-    """Return a global minimizer for balanced classes without bias: of label smoothing and of max suppression at once.
+    """Return a global minimizer for balanced classes without bias: of label smoothing and of max
+    suppression at once.
 
     Parameters
     ----------
@@ -294,9 +327,9 @@ def smoothed_ufm_minimizer(
 
     Notes
     -----
-    Derived. In the product W H the label-smoothing problem is convex, and strictly so up to shifts of columns, which the nuclear
-    norm forbids: the minimizer is unique up to rotations of the feature space. The label is a maximum there.
-    """
+    Derived. In the product W H the label-smoothing problem is convex, and strictly so up to shifts
+    of columns, which the nuclear norm forbids: the minimizer is unique up to rotations of the
+    feature space. The label is a maximum there."""
     W = simplex_etf(n_classes, dimension)
     K, n = W.shape[0], as_count(n_per_class, "n_per_class")
     lams = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", above=0.0)
@@ -322,7 +355,8 @@ def search_smoothed_ufm(
     n_starts: int = 4,
     seed: int = 0,
 ) -> SmoothedUfm:
-    """Minimise over features, classifier and bias by L-BFGS from Gaussian starts, knowing nothing of the minimizers.
+    """Minimise over features, classifier and bias by L-BFGS from Gaussian starts, knowing nothing
+    of the minimizers.
 
     Parameters
     ----------
@@ -335,7 +369,8 @@ def search_smoothed_ufm(
     alpha
         Smoothing, 0 <= alpha < 1.
     loss
-        ``"ls"`` or ``"maxsup"`` (not differentiable where largest logits tie: there the search may stall).
+        ``"ls"`` or ``"maxsup"`` (not differentiable where largest logits tie: there the search may
+        stall).
     bias
         Whether there is a last-layer bias, not penalised.
     n_starts, seed
@@ -355,7 +390,11 @@ def search_smoothed_ufm(
     y = np.repeat(np.arange(K), n)
 
     def split(theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        return theta[: K * d].reshape(K, d), theta[K * d : K * d + d * N].reshape(d, N), theta[K * d + d * N :]
+        return (
+            theta[: K * d].reshape(K, d),
+            theta[K * d : K * d + d * N].reshape(d, N),
+            theta[K * d + d * N :],
+        )
 
     def value_and_gradient(theta: FloatArray) -> tuple[float, FloatArray]:
         W, H, b = split(theta)
@@ -390,9 +429,9 @@ def certify_smoothed_ufm(
     r"""Bound the global minimum rigorously from both sides, given any point of the model.
 
     Upper: the objective of the point in interval arithmetic. Lower: the dual of label smoothing,
-    :math:`\max\frac1N\sum_iH(q_i)` over distributions with :math:`\|Q-S\|_{op}\le N\sqrt{\lambda_W\lambda_H}` (and
-    :math:`(Q-S)\mathbf1=0` with a free bias), at a rational point near the gradient; max suppression lies above label
-    smoothing, so that the bound holds for both.
+    :math:`\max\frac1N\sum_iH(q_i)` over distributions with :math:`\|Q-S\|_{op}\le
+    N\sqrt{\lambda_W\lambda_H}` (and :math:`(Q-S)\mathbf1=0` with a free bias), at a rational point
+    near the gradient; max suppression lies above label smoothing, so that the bound holds for both.
 
     Parameters
     ----------
@@ -419,7 +458,10 @@ def certify_smoothed_ufm(
     n = as_counts(counts, "counts")
     H = as_array(features, "features", shape=(None, int(n.sum())))
     W = as_array(classifier, "classifier", shape=(n.size, H.shape[0]))
-    lams = rational(as_real(lam_w, "lam_w", above=0.0)), rational(as_real(lam_h, "lam_h", above=0.0))
+    lams = (
+        rational(as_real(lam_w, "lam_w", above=0.0)),
+        rational(as_real(lam_h, "lam_h", above=0.0)),
+    )
     a, kind = rational(_as_alpha(alpha)), one_of(loss, "loss", _LOSSES)
     b = np.zeros(n.size) if bias is None else as_array(bias, "bias", shape=(n.size,))
     y = np.repeat(np.arange(n.size), n)
@@ -432,17 +474,21 @@ def certify_smoothed_ufm(
             if kind == "maxsup":
                 for entry in column:
                     penalised = penalised.max(entry)
-            upper += log_sum_exp(column) - column[label] + arb(a) * (penalised - sum(column, arb(0)) / K)
+            upper += (
+                log_sum_exp(column) - column[label] + arb(a) * (penalised - sum(column, arb(0)) / K)
+            )
         upper = upper / y.size + (lams[0] * square_sum(W) + lams[1] * square_sum(H)) / 2
         lower = _dual_ball(averages, [int(v) for v in n], lams[0] * lams[1], a, bias is not None)
         return Certificate(above(upper), below(lower))
 
 
 def logit_radius(logits: ArrayLike, minimizer_logits: ArrayLike, excess: float) -> float:
-    r"""Bound the Frobenius distance, up to shifts of columns, of logits to those of a minimizer of mean smoothed cross-entropy.
+    r"""Bound the Frobenius distance, up to shifts of columns, of logits to those of a minimizer of
+    mean smoothed cross-entropy.
 
-    Cross-entropy has curvature at least :math:`m=\min_{ki}p_{ki}` on centred columns, and :math:`\log p` is concave, so that m
-    along the segment is attained at an end: the distance is at most :math:`\sqrt{2N\,\mathrm{excess}/m}` (derived).
+    Cross-entropy has curvature at least :math:`m=\min_{ki}p_{ki}` on centred columns, and
+    :math:`\log p` is concave, so that m along the segment is attained at an end: the distance is at
+    most :math:`\sqrt{2N\,\mathrm{excess}/m}` (derived).
 
     Parameters
     ----------
@@ -464,7 +510,8 @@ def logit_radius(logits: ArrayLike, minimizer_logits: ArrayLike, excess: float) 
 
 @dataclass(frozen=True)
 class SmoothedFit:
-    """A linear softmax model: ``classifier`` (K, d), ``objective``, ``suboptimality`` bounding its excess over the minimum."""
+    """A linear softmax model: ``classifier`` (K, d), ``objective``, ``suboptimality`` bounding its
+    excess over the minimum."""
 
     classifier: FloatArray
     objective: float
@@ -472,11 +519,19 @@ class SmoothedFit:
 
 
 def smoothed_linear_fit(
-    features: ArrayLike, labels: ArrayLike, n_classes: int, alpha: float, *, loss: str = "ls", ridge: float = 1e-3
+    features: ArrayLike,
+    labels: ArrayLike,
+    n_classes: int,
+    alpha: float,
+    *,
+    loss: str = "ls",
+    ridge: float = 1e-3,
 ) -> SmoothedFit:
-    r"""Fit a linear softmax model under mean smoothed cross-entropy plus :math:`\frac{ridge}2\|V\|_F^2`.
+    r"""Fit a linear softmax model under mean smoothed cross-entropy plus
+    :math:`\frac{ridge}2\|V\|_F^2`.
 
-    Newton's method; max suppression along :math:`\max\le\tau\log\sum e^{\cdot/\tau}\le\max+\tau\log K`, down to tau = 1e-5.
+    Newton's method; max suppression along :math:`\max\le\tau\log\sum e^{\cdot/\tau}\le\max+\tau\log
+    K`, down to tau = 1e-5.
 
     Parameters
     ----------
@@ -507,7 +562,9 @@ def smoothed_linear_fit(
     Y = np.eye(K)[:, y]
     V = np.zeros((K, d))
 
-    def evaluate(V: FloatArray, tau: float) -> tuple[float, FloatArray, list[tuple[float, FloatArray]]]:
+    def evaluate(
+        V: FloatArray, tau: float
+    ) -> tuple[float, FloatArray, list[tuple[float, FloatArray]]]:
         Z = V @ X
         p, q = softmax(Z, axis=0), softmax(Z / tau, axis=0) if kind == "maxsup" else Y
         top = (
@@ -517,7 +574,11 @@ def smoothed_linear_fit(
         )
         values = -log_softmax(Z, axis=0)[y, range(N)] + a * (top - Z.mean(axis=0))
         slope = (p - Y + a * (q - 1 / K)) @ X.T / N + decay * V
-        return float(values.mean() + decay / 2 * np.sum(V**2)), slope, [(1.0, p), (a / tau * (kind == "maxsup"), q)]
+        return (
+            float(values.mean() + decay / 2 * np.sum(V**2)),
+            slope,
+            [(1.0, p), (a / tau * (kind == "maxsup"), q)],
+        )
 
     taus = np.geomspace(1.0, 1e-5, 16) if kind == "maxsup" and a > 0 else np.ones(1)
     slope = V
@@ -527,10 +588,15 @@ def smoothed_linear_fit(
             if np.linalg.norm(slope) < 1e-11:
                 break
             curvature = sum(w * (np.eye(K)[:, :, None] * q - q[:, None] * q) for w, q in weights)
-            hessian = np.einsum("klN,iN,jN->kilj", curvature, X, X, optimize=True).reshape(K * d, K * d) / N
+            hessian = (
+                np.einsum("klN,iN,jN->kilj", curvature, X, X, optimize=True).reshape(K * d, K * d)
+                / N
+            )
             step = np.linalg.solve(hessian + decay * np.eye(K * d), slope.ravel()).reshape(K, d)
             size = 1.0
-            while size > 1e-9 and evaluate(V - size * step, tau)[0] > value - 1e-4 * size * np.sum(slope * step):
+            while size > 1e-9 and evaluate(V - size * step, tau)[0] > value - 1e-4 * size * np.sum(
+                slope * step
+            ):
                 size /= 2
             if size <= 1e-9:
                 break
@@ -542,7 +608,8 @@ def smoothed_linear_fit(
 
 
 def label_gradients(features: ArrayLike, classifier: ArrayLike, targets: ArrayLike) -> FloatArray:
-    r"""Return the cross-entropy gradients :math:`(p_i-t_i)x_i^\top` of a linear softmax model, affine in the targets.
+    r"""Return the cross-entropy gradients :math:`(p_i-t_i)x_i^\top` of a linear softmax model,
+    affine in the targets.
 
     Parameters
     ----------
@@ -601,13 +668,15 @@ class GradientNoise:
         return (1 - t) ** 2 * self.label + t**2 * self.uniform + 2 * t * (1 - t) * self.covariance
 
     def bound(self, theta: float) -> float:
-        """Bound of :meth:`smoothed` by convexity; at theta = 1/(1 + delta) it is 2 uniform/(1 + delta)."""
+        """Bound of :meth:`smoothed` by convexity; at theta = 1/(1 + delta) it is 2 uniform/(1 +
+        delta)."""
         t = as_real(theta, "theta", minimum=0.0, maximum=1.0)
         return (1 - t) * self.label + t * self.uniform
 
 
 def gradient_noise(features: ArrayLike, labels: ArrayLike, classifier: ArrayLike) -> GradientNoise:
-    """Return the exact moments of the gradient noise of a linear softmax model (xu2020-towards, variance of smoothed gradients).
+    """Return the exact moments of the gradient noise of a linear softmax model (xu2020-towards,
+    variance of smoothed gradients).
 
     Parameters
     ----------
@@ -667,11 +736,13 @@ def smoothed_sgd(
     switch: int,
     every: int = 1,
 ) -> StochasticRun:
-    r"""Descend one sample at a time, smoothed labels first and plain labels from step ``switch`` on.
+    r"""Descend one sample at a time, smoothed labels first and plain labels from step ``switch``
+    on.
 
     If F is L-smooth and the step at most 1/L, :math:`\frac1T\sum E\|\nabla F(w_t)\|^2\le
-    \frac{2E(F(w_0)-F(w_T))}{\eta T}+\frac1T\sum E\,\mathrm{noise}_t`; with :math:`\theta=1/(1+\delta)` the noise is at most
-    :math:`2\delta\sigma^2` (xu2020-towards, convergence with label smoothing; derived here). For the linear softmax model
+    \frac{2E(F(w_0)-F(w_T))}{\eta T}+\frac1T\sum E\,\mathrm{noise}_t`; with
+    :math:`\theta=1/(1+\delta)` the noise is at most :math:`2\delta\sigma^2` (xu2020-towards,
+    convergence with label smoothing; derived here). For the linear softmax model
     :math:`L=\frac12\lambda_{\max}(XX^\top/N)`.
 
     Parameters
@@ -689,7 +760,8 @@ def smoothed_sgd(
     step_size
         Positive.
     switch
-        Length of the first stage; 0 is plain descent, T or more never switches (two-stage label smoothing lies between).
+        Length of the first stage; 0 is plain descent, T or more never switches (two-stage label
+        smoothing lies between).
     every
         Steps between records.
 
@@ -714,7 +786,8 @@ def smoothed_sgd(
 
 @dataclass(frozen=True)
 class HeadGradients:
-    """Gradients of cross-entropy and of the binary divergence in features (d, N) and classifier (K, d), summed over samples."""
+    """Gradients of cross-entropy and of the binary divergence in features (d, N) and classifier (K,
+    d), summed over samples."""
 
     entropy_features: FloatArray
     entropy_classifier: FloatArray
@@ -735,7 +808,8 @@ class HeadGradients:
 def distillation_gradients(
     features: ArrayLike, classifier: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike
 ) -> HeadGradients:
-    r"""Return the gradients of cross-entropy with the labels and of :math:`\sum_kKL(\sigma(z^T_k)\|\sigma(z_k))` with a teacher.
+    r"""Return the gradients of cross-entropy with the labels and of
+    :math:`\sum_kKL(\sigma(z^T_k)\|\sigma(z_k))` with a teacher.
 
     Parameters
     ----------
@@ -763,18 +837,26 @@ def distillation_gradients(
 
 
 def collapsed_head_cosines(
-    own: float, teacher_own: float, teacher_other: float, n_classes: int, mean_length: float, offset_length: float
+    own: float,
+    teacher_own: float,
+    teacher_other: float,
+    n_classes: int,
+    mean_length: float,
+    offset_length: float,
 ) -> tuple[float, float]:
-    r"""Return the cosines of :func:`distillation_gradients` in features and classifier at a balanced collapsed state.
+    r"""Return the cosines of :func:`distillation_gradients` in features and classifier at a
+    balanced collapsed state.
 
-    Simplex-frame classifier, features :math:`m_k+h_G` with :math:`m_k\parallel w_k`, :math:`h_G\perp w_k`. With student logits z
-    (own) and -z/(K-1) (other), :math:`u=\sigma(z)-\sigma(z^T)` for the own class, v for the others, :math:`c=(u+(K-1)v)/K`,
+    Simplex-frame classifier, features :math:`m_k+h_G` with :math:`m_k\parallel w_k`,
+    :math:`h_G\perp w_k`. With student logits z (own) and -z/(K-1) (other),
+    :math:`u=\sigma(z)-\sigma(z^T)` for the own class, v for the others, :math:`c=(u+(K-1)v)/K`,
 
     .. math:: \cos_H=\mathrm{sign}(v-u),\qquad
        \cos_W=\frac{(v-u)\|m\|}{\sqrt{(v-u)^2\|m\|^2+c^2K^2\|h_G\|^2}} .
 
-    Features agree iff the teacher separates own from other classes more than the student, after the sigmoid; the entries of
-    the two logit gradients at the label have opposite signs iff u > 0 (derived; yang2024-dual, conflict in the classifier).
+    Features agree iff the teacher separates own from other classes more than the student, after the
+    sigmoid; the entries of the two logit gradients at the label have opposite signs iff u > 0
+    (derived; yang2024-dual, conflict in the classifier).
 
     Parameters
     ----------
@@ -812,7 +894,11 @@ def _as_alpha(alpha: float) -> float:
 
 
 def _as_labels(
-    labels: ArrayLike, size: int | None, n_classes: int, name: str = "labels", expected: str = _LABELS
+    labels: ArrayLike,
+    size: int | None,
+    n_classes: int,
+    name: str = "labels",
+    expected: str = _LABELS,
 ) -> NDArray[np.int64]:
     y = as_array(labels, name, shape=(size,), nonnegative=True)
     whole = y.astype(np.int64)
@@ -821,14 +907,18 @@ def _as_labels(
     return whole
 
 
-def _logits_and_labels(logits: ArrayLike, labels: ArrayLike) -> tuple[FloatArray, NDArray[np.int64]]:
+def _logits_and_labels(
+    logits: ArrayLike, labels: ArrayLike
+) -> tuple[FloatArray, NDArray[np.int64]]:
     Z = as_array(logits, "logits", ndim=2)
     if Z.shape[0] < 2:
         raise ValueError(f"logits: expected at least two classes, got shape {Z.shape}")
     return Z, _as_labels(labels, Z.shape[1], Z.shape[0])
 
 
-def _loss(Z: FloatArray, y: NDArray[np.int64], alpha: float, loss: str) -> tuple[FloatArray, FloatArray]:
+def _loss(
+    Z: FloatArray, y: NDArray[np.int64], alpha: float, loss: str
+) -> tuple[FloatArray, FloatArray]:
     """Return values (N,) and gradient (K, N)."""
     samples = np.arange(y.size)
     log_p = log_softmax(Z, axis=0)
@@ -842,7 +932,8 @@ def _loss(Z: FloatArray, y: NDArray[np.int64], alpha: float, loss: str) -> tuple
 
 
 def _dual_ball(logits: FloatArray, n: list[int], squared_mu: fmpq, alpha: fmpq, bias: bool) -> arb:
-    """Enclose the dual value at an exactly feasible rational point near the gradient at ``logits``, a column a class."""
+    """Enclose the dual value at an exactly feasible rational point near the gradient at ``logits``,
+    a column a class."""
     K, total = len(n), sum(n)
     p = rational_matrix(softmax(logits, axis=0))
     residual = fmpq_mat(K, K)
@@ -854,14 +945,18 @@ def _dual_ball(logits: FloatArray, n: list[int], squared_mu: fmpq, alpha: fmpq, 
     if bias:
         widest = max(range(K), key=lambda k: n[k])
         for i in range(K):
-            residual[i, widest] -= sum((residual[i, k] * n[k] for k in range(K)), fmpq(0)) / n[widest]
+            residual[i, widest] -= (
+                sum((residual[i, k] * n[k] for k in range(K)), fmpq(0)) / n[widest]
+            )
     residual *= feasible_scale(residual, n, squared_mu * total**2)
     value = arb(0)
     for k in range(K):
         for i in range(K):
             q = residual[i, k] + alpha / K + (1 - alpha if i == k else 0)
             if q < 0:
-                return arb(0)  # the entropies of the dual are never negative, so zero is always a bound
+                return arb(
+                    0
+                )  # the entropies of the dual are never negative, so zero is always a bound
             value -= n[k] * arb(q) * arb(q).log() if q > 0 else 0
     return value / total
 
@@ -903,7 +998,8 @@ def _descend(
     gradients: FloatArray,
     noise: FloatArray,
 ) -> tuple[float, float]:
-    """Descend in place, ``X`` (N, d) a row a sample; return the plain loss at the start and at the end."""
+    """Descend in place, ``X`` (N, d) a row a sample; return the plain loss at the start and at the
+    end."""
     N, d = X.shape
     K = V.shape[0]
     p = np.empty(K)

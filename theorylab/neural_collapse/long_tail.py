@@ -1,21 +1,26 @@
-r"""Geometry that is imposed on long-tailed classes: spread-out means, sparse simplex frames, entropy of the features.
+r"""Geometry that is imposed on long-tailed classes: spread-out means, sparse simplex frames,
+entropy of the features.
 
 - For unit centres :math:`c_1,\dots,c_K`,
 
   .. math:: \frac1K\sum_i\max_{j\ne i}c_i^\top c_j\ge\frac{\|\sum c_i\|^2-K}{K(K-1)}\ge-\frac1{K-1},
 
   with equality exactly for simplex equiangular tight frames (ETF). The smooth form
-  :math:`R_b=\frac1K\sum_i\frac1b\log\operatorname{mean}_{j\ne i}e^{b\,c_i^\top c_j}` lies between the mean and the maximum, so it
-  has the same minimum and the same minimizers for every b > 0.
-- Added to cross-entropy with free features, :math:`L(W,H)+\gamma R_b`, it moves the class means to an ETF whatever the class
+  :math:`R_b=\frac1K\sum_i\frac1b\log\operatorname{mean}_{j\ne i}e^{b\,c_i^\top c_j}` lies between
+  the mean and the maximum, so it has the same minimum and the same minimizers for every b > 0.
+- Added to cross-entropy with free features, :math:`L(W,H)+\gamma R_b`, it moves the class means to
+  an ETF whatever the class
   sizes: a minimizer satisfies :math:`R_b+\frac1{K-1}\le(L_{\mathrm{etf}}-\min L)/\gamma`,
-  :math:`L_{\mathrm{etf}}` the least loss of features in ETF directions. The classifier is not regularised towards a frame.
-- Rows with fixed supports: two disjoint supports have inner product 0, an error of 1/(K-1) in the ETF's Gram matrix.
-- The von Neumann entropy S of the normalised autocorrelation satisfies :math:`e^S\le\operatorname{rank}`, and
+  :math:`L_{\mathrm{etf}}` the least loss of features in ETF directions. The classifier is not
+  regularised towards a frame.
+- Rows with fixed supports: two disjoint supports have inner product 0, an error of 1/(K-1) in the
+  ETF's Gram matrix.
+- The von Neumann entropy S of the normalised autocorrelation satisfies
+  :math:`e^S\le\operatorname{rank}`, and
   :math:`\|\lambda-\frac1d\|_1\le\sqrt{2(\log d-S)}` (Pinsker): full entropy means isotropy.
 
-Sources: liu2023-inducing, xiao2024-fedloge, kim2023-effective; statements derived here, the papers' texts were not consulted.
-"""
+Sources: liu2023-inducing, xiao2024-fedloge, kim2023-effective; statements derived here, the papers'
+texts were not consulted."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,7 +30,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, least_squares, minimize
 
-from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_instance, as_real, one_of
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_flag,
+    as_instance,
+    as_real,
+    one_of,
+)
 from theorylab.neural_collapse._losses import loss_and_slope
 from theorylab.neural_collapse._spectra import as_counts
 from theorylab.neural_collapse.metrics import simplex_etf
@@ -51,7 +64,8 @@ _LBFGS: Any = {"maxiter": 5000, "maxfun": 10000, "maxcor": 30, "ftol": 1e-15, "g
 
 @dataclass(frozen=True)
 class RegularisedMinimizer:
-    """Free features under cross-entropy with a regulariser of the class means; features of a class coincide.
+    """Free features under cross-entropy with a regulariser of the class means; features of a class
+    coincide.
 
     Attributes
     ----------
@@ -85,7 +99,9 @@ class SparseStatus(StrEnum):
     """What was found out about a simplex frame with fixed supports."""
 
     EXISTS = "a frame exists: Newton's method converges from the weights found (Kantorovich's test)"
-    DISJOINT = "there is none: two supports are disjoint, so that the Gram matrix errs by 1/(K-1) at least"
+    DISJOINT = (
+        "there is none: two supports are disjoint, so that the Gram matrix errs by 1/(K-1) at least"
+    )
     UNDECIDED = "no frame was found, and no two supports are disjoint"
 
 
@@ -100,8 +116,8 @@ class SparseEtf:
     error
         Largest deviation of an entry of the Gram matrix from that of a simplex frame.
     kantorovich
-        Twice the residual over the squared smallest singular value of the Jacobian; below 1/2 an exact solution lies nearby. With
-        disjoint supports, of the equations of all other pairs.
+        Twice the residual over the squared smallest singular value of the Jacobian; below 1/2 an
+        exact solution lies nearby. With disjoint supports, of the equations of all other pairs.
     pairs
         (P, 2) pairs of classes with disjoint supports.
     status
@@ -116,7 +132,8 @@ class SparseEtf:
 
 
 def mean_max_cosine(centres: ArrayLike, *, sharpness: float | None = None) -> float:
-    r"""Return :math:`\frac1K\sum_i\max_{j\ne i}\cos(c_i,c_j)` or its smooth form :math:`R_b`; both are at least -1/(K-1).
+    r"""Return :math:`\frac1K\sum_i\max_{j\ne i}\cos(c_i,c_j)` or its smooth form :math:`R_b`; both
+    are at least -1/(K-1).
 
     Parameters
     ----------
@@ -137,7 +154,8 @@ def mean_max_cosine(centres: ArrayLike, *, sharpness: float | None = None) -> fl
 
 
 def mean_min_angle(centres: ArrayLike) -> float:
-    r"""Return :math:`\frac1K\sum_i\min_{j\ne i}\angle(c_i,c_j)`, the regulariser of liu2023-inducing up to its sign.
+    r"""Return :math:`\frac1K\sum_i\min_{j\ne i}\angle(c_i,c_j)`, the regulariser of
+    liu2023-inducing up to its sign.
 
     Parameters
     ----------
@@ -154,11 +172,18 @@ def mean_min_angle(centres: ArrayLike) -> float:
 
 
 def spread_centres(
-    n_classes: int, dimension: int, *, rng: np.random.Generator, quantity: str = "cosine", restarts: int = 5
+    n_classes: int,
+    dimension: int,
+    *,
+    rng: np.random.Generator,
+    quantity: str = "cosine",
+    restarts: int = 5,
 ) -> FloatArray:
-    """Spread unit centres: minimize the mean of the largest cosines, or maximize that of the least angles.
+    """Spread unit centres: minimize the mean of the largest cosines, or maximize that of the least
+    angles.
 
-    L-BFGS on the smooth form, sharpened by factors of 10; the best of several random starts by the unsmoothed value.
+    L-BFGS on the smooth form, sharpened by factors of 10; the best of several random starts by the
+    unsmoothed value.
 
     Parameters
     ----------
@@ -196,7 +221,11 @@ def spread_centres(
                 number, slope = _smooth(rows / norms, sharpness, angle)
                 return number, _through_norm(slope, rows / norms, norms).ravel()
 
-            x = _unit(minimize(value, x.ravel(), jac=True, method="L-BFGS-B", options=_LBFGS).x.reshape(K, d))
+            x = _unit(
+                minimize(value, x.ravel(), jac=True, method="L-BFGS-B", options=_LBFGS).x.reshape(
+                    K, d
+                )
+            )
         found.append(x)
     return min(found, key=lambda c: -mean_min_angle(c) if angle else mean_max_cosine(c))
 
@@ -212,11 +241,12 @@ def regularised_minimizer(
     sharpness: float = 30.0,
     restarts: int = 5,
 ) -> RegularisedMinimizer:
-    r"""Minimize cross-entropy with free features, no bias, plus :math:`\gamma R_b` of the class means (L-BFGS, multi-start).
+    r"""Minimize cross-entropy with free features, no bias, plus :math:`\gamma R_b` of the class
+    means (L-BFGS, multi-start).
 
-    Given W and the class means, cross-entropy and weight decay are convex in the features of a class, so they coincide without
-    further penalty. One start is the ETF-aligned point, where d >= K - 1, so that the bound of the module docstring holds for
-    the result.
+    Given W and the class means, cross-entropy and weight decay are convex in the features of a
+    class, so they coincide without further penalty. One start is the ETF-aligned point, where d >=
+    K - 1, so that the bound of the module docstring holds for the result.
 
     Parameters
     ----------
@@ -241,7 +271,10 @@ def regularised_minimizer(
         On bad input.
     """
     n, d, lam_w, lam_h = _model(counts, dimension, lam_w, lam_h)
-    gamma, b = as_real(strength, "strength", minimum=0.0), as_real(sharpness, "sharpness", above=0.0)
+    gamma, b = (
+        as_real(strength, "strength", minimum=0.0),
+        as_real(sharpness, "sharpness", above=0.0),
+    )
     as_instance(rng, "rng", np.random.Generator)
     K = n.size
 
@@ -256,7 +289,10 @@ def regularised_minimizer(
         return loss, np.concatenate([slope_w.ravel(), slope_f.ravel()])
 
     fewest = int(d < K - 1)
-    starts = [rng.standard_normal(2 * K * d) for _ in range(as_count(restarts, "restarts", minimum=fewest))]
+    starts = [
+        rng.standard_normal(2 * K * d)
+        for _ in range(as_count(restarts, "restarts", minimum=fewest))
+    ]
     if not fewest:
         aligned = etf_aligned_minimizer(n, d, lam_w, lam_h)
         lengths = np.linalg.norm(aligned.class_features, axis=0)
@@ -268,10 +304,14 @@ def regularised_minimizer(
     return RegularisedMinimizer(_loss(W, F, n, lam_w, lam_h)[0], _smooth(_unit(F), b)[0], W, F.T)
 
 
-def etf_aligned_minimizer(counts: ArrayLike, dimension: int, lam_w: float, lam_h: float) -> RegularisedMinimizer:
-    """Minimize cross-entropy with free features in the directions of a simplex frame: lengths and classifier are free.
+def etf_aligned_minimizer(
+    counts: ArrayLike, dimension: int, lam_w: float, lam_h: float
+) -> RegularisedMinimizer:
+    """Minimize cross-entropy with free features in the directions of a simplex frame: lengths and
+    classifier are free.
 
-    Its loss is the one of the module docstring's bound, and it is the limit of infinitely strong regularisation.
+    Its loss is the one of the module docstring's bound, and it is the limit of infinitely strong
+    regularisation.
 
     Parameters
     ----------
@@ -305,10 +345,12 @@ def etf_aligned_minimizer(counts: ArrayLike, dimension: int, lam_w: float, lam_h
 
 
 def cosine_remainder(excess: ArrayLike, n_classes: int, *, sharpness: float) -> FloatArray:
-    r"""Bound how far a cosine of two centres can be from -1/(K-1), given :math:`R_b\le-\frac1{K-1}+` excess.
+    r"""Bound how far a cosine of two centres can be from -1/(K-1), given
+    :math:`R_b\le-\frac1{K-1}+` excess.
 
-    K times the excess is :math:`\|\sum c_i\|^2/(K-1)` plus, for each i, the difference of log-mean-exp and mean of its cosines;
-    each is non-negative and bounds the deviation of the mean, and of the extreme cosines from it (derived).
+    K times the excess is :math:`\|\sum c_i\|^2/(K-1)` plus, for each i, the difference of
+    log-mean-exp and mean of its cosines; each is non-negative and bounds the deviation of the mean,
+    and of the extreme cosines from it (derived).
 
     Parameters
     ----------
@@ -329,18 +371,31 @@ def cosine_remainder(excess: ArrayLike, n_classes: int, *, sharpness: float) -> 
     b = as_real(sharpness, "sharpness", above=0.0)
 
     def deviation(budget: float, side: float) -> float:
-        """Largest deviation of one of K - 1 numbers from their mean if log-mean-exp exceeds it by the budget."""
+        """Largest deviation of one of K - 1 numbers from their mean if log-mean-exp exceeds it by
+        the budget."""
 
         def left(delta: float) -> float:
-            return float(np.logaddexp(side * b * delta, np.log(K - 2) - side * b * delta / (K - 2)) - np.log(K - 1)) / b - budget
+            return (
+                float(
+                    np.logaddexp(side * b * delta, np.log(K - 2) - side * b * delta / (K - 2))
+                    - np.log(K - 1)
+                )
+                / b
+                - budget
+            )
 
         return 2.0 if left(2.0) <= 0 else brentq(left, 0.0, 2.0) if budget else 0.0
 
-    return np.array([np.sqrt(K * v / (K - 1)) + max(deviation(K * v, 1.0), deviation(K * v, -1.0)) for v in e])
+    return np.array(
+        [np.sqrt(K * v / (K - 1)) + max(deviation(K * v, 1.0), deviation(K * v, -1.0)) for v in e]
+    )
 
 
-def random_supports(n_classes: int, dimension: int, sparsity: float, *, rng: np.random.Generator) -> FloatArray:
-    """Return (K, d) masks of 0 and 1 with ``round((1 - sparsity) d)`` ones at random places in each row, at least one.
+def random_supports(
+    n_classes: int, dimension: int, sparsity: float, *, rng: np.random.Generator
+) -> FloatArray:
+    """Return (K, d) masks of 0 and 1 with ``round((1 - sparsity) d)`` ones at random places in each
+    row, at least one.
 
     Parameters
     ----------
@@ -364,7 +419,8 @@ def random_supports(n_classes: int, dimension: int, sparsity: float, *, rng: np.
 
 
 def disjoint_pairs(supports: ArrayLike) -> NDArray[np.int64]:
-    """Return the (P, 2) pairs of rows whose supports are disjoint; one pair rules out a simplex frame.
+    """Return the (P, 2) pairs of rows whose supports are disjoint; one pair rules out a simplex
+    frame.
 
     Parameters
     ----------
@@ -383,9 +439,10 @@ def disjoint_pairs(supports: ArrayLike) -> NDArray[np.int64]:
 def sparse_etf(supports: ArrayLike, *, rng: np.random.Generator, restarts: int = 5) -> SparseEtf:
     r"""Look for a simplex frame with fixed supports (xiao2024-fedloge's static sparse classifier).
 
-    A frame's rows sum to zero, so the unknowns are taken in that subspace and the equations are the off-diagonal entries of the
-    Gram matrix: they determine the diagonal, and their Jacobian is regular in general. With disjoint pairs those are left out
-    and the diagonal is added; the best error of any weights is then 1/(K-1) where the other equations can be solved.
+    A frame's rows sum to zero, so the unknowns are taken in that subspace and the equations are the
+    off-diagonal entries of the Gram matrix: they determine the diagonal, and their Jacobian is
+    regular in general. With disjoint pairs those are left out and the diagonal is added; the best
+    error of any weights is then 1/(K-1) where the other equations can be solved.
 
     Parameters
     ----------
@@ -431,8 +488,11 @@ def sparse_etf(supports: ArrayLike, *, rng: np.random.Generator, restarts: int =
             return slopes
 
         z0 = rng.standard_normal(rows) / np.sqrt(max(1.0, mask.sum() / K))
-        # Towards a zero of the residual every step gains more than ftol; an end elsewhere need not be exact.
-        z = least_squares(residual, z0, jac=jacobian, xtol=1e-15, ftol=1e-8, gtol=1e-15, max_nfev=300).x
+        # Towards a zero of the residual every step gains more than ftol; an end elsewhere need not
+        # be exact.
+        z = least_squares(
+            residual, z0, jac=jacobian, xtol=1e-15, ftol=1e-8, gtol=1e-15, max_nfev=300
+        ).x
         W = (basis @ z).reshape(K, d)
         error = float(np.abs(W @ W.T - target).max())
         if error < least:
@@ -440,18 +500,28 @@ def sparse_etf(supports: ArrayLike, *, rng: np.random.Generator, restarts: int =
             # The Jacobian of W W^T is Lipschitz with constant 2, and the basis is orthonormal.
             singular = np.linalg.svd(jacobian(z), compute_uv=False)
             regular = rows >= i.size and singular[-1] > 0
-            kantorovich = float(2 * np.linalg.norm(residual(z)) / singular[-1] ** 2) if regular else np.inf
+            kantorovich = (
+                float(2 * np.linalg.norm(residual(z)) / singular[-1] ** 2) if regular else np.inf
+            )
         if kantorovich < 0.5:
             break
     least = least if np.isfinite(least) else float(np.abs(target).max())
-    status = SparseStatus.DISJOINT if len(pairs) else SparseStatus.EXISTS if kantorovich < 0.5 else SparseStatus.UNDECIDED
+    status = (
+        SparseStatus.DISJOINT
+        if len(pairs)
+        else SparseStatus.EXISTS
+        if kantorovich < 0.5
+        else SparseStatus.UNDECIDED
+    )
     return SparseEtf(best, least, kantorovich, pairs, status)
 
 
 def von_neumann_entropy(features: ArrayLike, *, normalise: bool = True) -> float:
-    r"""Return :math:`-\sum\lambda_i\log\lambda_i` of the spectrum of the autocorrelation :math:`HH^\top/N` (kim2023-effective).
+    r"""Return :math:`-\sum\lambda_i\log\lambda_i` of the spectrum of the autocorrelation
+    :math:`HH^\top/N` (kim2023-effective).
 
-    With unit columns the eigenvalues sum to one, and the exponential of the entropy is at most the rank, d where isotropic.
+    With unit columns the eigenvalues sum to one, and the exponential of the entropy is at most the
+    rank, d where isotropic.
 
     Parameters
     ----------
@@ -480,7 +550,8 @@ def _rows(value: ArrayLike, name: str = "centres") -> FloatArray:
     rows = as_array(value, name, ndim=2)
     if rows.shape[0] < 2 or not rows.any(axis=1).all():
         raise ValueError(
-            f"{name}: expected at least two rows, none of them zero, got shape {rows.shape} with zero rows or too few"
+            f"{name}: expected at least two rows, none of them zero, got shape "
+            f"{rows.shape} with zero rows or too few"
         )
     return rows
 
@@ -505,7 +576,8 @@ def _others(gram: FloatArray) -> FloatArray:
 
 
 def _smooth(unit: FloatArray, sharpness: float, angle: bool = False) -> tuple[float, FloatArray]:
-    """Return the smooth mean of largest cosines (or of the negated least angles), and its gradient in the unit rows."""
+    """Return the smooth mean of largest cosines (or of the negated least angles), and its gradient
+    in the unit rows."""
     K = len(unit)
     gram = np.clip(unit @ unit.T, -1, 1)
     score, slope = gram, np.ones_like(gram)
@@ -530,21 +602,27 @@ def _through_norm(slope: FloatArray, unit: FloatArray, norms: FloatArray) -> Flo
     return gradient
 
 
-def _model(counts: ArrayLike, dimension: int, lam_w: float, lam_h: float) -> tuple[FloatArray, int, float, float]:
+def _model(
+    counts: ArrayLike, dimension: int, lam_w: float, lam_h: float
+) -> tuple[FloatArray, int, float, float]:
     n = as_counts(counts, "counts").astype(np.float64)
     d = as_count(dimension, "dimension")
     return n, d, as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", above=0.0)
 
 
-def _loss(W: FloatArray, F: FloatArray, n: FloatArray, lam_w: float, lam_h: float) -> tuple[float, FloatArray, FloatArray]:
-    """Return cross-entropy with weight decay for class features in the rows of F, and its gradients."""
+def _loss(
+    W: FloatArray, F: FloatArray, n: FloatArray, lam_w: float, lam_h: float
+) -> tuple[float, FloatArray, FloatArray]:
+    """Return cross-entropy with weight decay for class features in the rows of F, and its
+    gradients."""
     value, slope = loss_and_slope(W @ F.T, np.arange(n.size), n, "ce")
     value += lam_w / 2 * float(np.sum(W**2)) + lam_h / 2 * float(n @ np.sum(F**2, axis=1))
     return value, slope @ F + lam_w * W, slope.T @ W + lam_h * n[:, None] * F
 
 
 def _unknowns(mask: NDArray[np.bool_], *, balanced: bool) -> FloatArray:
-    """Return an orthonormal basis, (K d, p), of the weights with these supports, with rows that sum to zero if balanced."""
+    """Return an orthonormal basis, (K d, p), of the weights with these supports, with rows that sum
+    to zero if balanced."""
     K, d = mask.shape
     columns = []
     for c in range(d):
@@ -552,7 +630,9 @@ def _unknowns(mask: NDArray[np.bool_], *, balanced: bool) -> FloatArray:
         block = np.eye(classes.size)
         if balanced:
             block = (
-                simplex_etf(classes.size, classes.size - 1) * np.sqrt(1 - 1 / classes.size) if classes.size > 1 else block[:, :0]
+                simplex_etf(classes.size, classes.size - 1) * np.sqrt(1 - 1 / classes.size)
+                if classes.size > 1
+                else block[:, :0]
             )
         for v in block.T:
             column = np.zeros((K, d))

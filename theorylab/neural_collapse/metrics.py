@@ -1,22 +1,26 @@
-r"""Neural collapse, measured: within-class variability, geometry of the class means, self-duality, nearest centre.
+r"""Neural collapse, measured: within-class variability, geometry of the class means, self-duality,
+nearest centre.
 
-Features :math:`h_i\in\mathbb R^d` of N samples in K classes, classifier rows :math:`w_k`, class means :math:`\mu_k`, their mean
-:math:`\mu=\frac1K\sum_k\mu_k` (every class counts once, so that a simplex ETF of means is centred whatever the class sizes),
-:math:`M=[\mu_k-\mu]`, and
+Features :math:`h_i\in\mathbb R^d` of N samples in K classes, classifier rows :math:`w_k`, class
+means :math:`\mu_k`, their mean :math:`\mu=\frac1K\sum_k\mu_k` (every class counts once, so that a
+simplex ETF of means is centred whatever the class sizes), :math:`M=[\mu_k-\mu]`, and
 
-.. math:: \Sigma_W=\frac1N\sum_i(h_i-\mu_{y_i})(h_i-\mu_{y_i})^\top,\qquad \Sigma_B=\frac1K MM^\top .
+.. math:: \Sigma_W=\frac1N\sum_i(h_i-\mu_{y_i})(h_i-\mu_{y_i})^\top,\qquad \Sigma_B=\frac1K MM^\top
+.
 
 - NC1: :math:`\operatorname{tr}(\Sigma_W\Sigma_B^+)/K`, and the weak form
   :math:`\operatorname{tr}\Sigma_W/\operatorname{tr}\Sigma_B`.
-- NC2: the Gram matrix of M is that of a simplex equiangular tight frame (ETF), :math:`I-\frac1K\mathbf 1\mathbf 1^\top` up to
-  scale; for squared loss without a last-layer bias the uncentred means form an orthogonal frame, of lengths set by the class
-  sizes.
-- NC3: :math:`W^\top` and M agree up to scale; the weak form asks for parallel :math:`w_k` and :math:`\mu_k` only.
+- NC2: the Gram matrix of M is that of a simplex equiangular tight frame (ETF),
+  :math:`I-\frac1K\mathbf 1\mathbf 1^\top` up to
+  scale; for squared loss without a last-layer bias the uncentred means form an orthogonal frame, of
+  lengths set by the class sizes.
+- NC3: :math:`W^\top` and M agree up to scale; the weak form asks for parallel :math:`w_k` and
+  :math:`\mu_k` only.
 - NC4: the classifier decides like the nearest class centre.
 
-The definitions are those of Papyan, Han and Donoho (2020), extended to unequal classes as stated. :func:`train_features` makes
-real features to measure: a two-layer network trained past zero error with the penalties of the unconstrained-features model.
-"""
+The definitions are those of Papyan, Han and Donoho (2020), extended to unequal classes as stated.
+:func:`train_features` makes real features to measure: a two-layer network trained past zero error
+with the penalties of the unconstrained-features model."""
 
 from dataclasses import dataclass
 from itertools import count
@@ -41,7 +45,8 @@ __all__ = [
 
 @dataclass(frozen=True)
 class CollapseMetrics:
-    r"""How far features and classifier are from collapse; every number is 0 for the ideal, except ``agreement``, which is 1.
+    r"""How far features and classifier are from collapse; every number is 0 for the ideal, except
+    ``agreement``, which is 1.
 
     Attributes
     ----------
@@ -50,19 +55,22 @@ class CollapseMetrics:
     variability_ratio
         Weak NC1, :math:`\operatorname{tr}\Sigma_W/\operatorname{tr}\Sigma_B`.
     mean_norm_spread, classifier_norm_spread
-        NC2, standard deviation over mean of the lengths of the centred means, and of the centred rows of the classifier.
+        NC2, standard deviation over mean of the lengths of the centred means, and of the centred
+        rows of the classifier.
     mean_angle_error, classifier_angle_error
         NC2, mean over pairs of classes of :math:`|\cos+\frac1{K-1}|`, centred vectors.
     mean_etf_distance, classifier_etf_distance
         NC2, Frobenius distance of the centred Gram matrix, at unit norm, to that of a simplex ETF.
     mean_orthogonality_error, classifier_orthogonality_error
-        Mean over pairs of classes of :math:`|\cos|`, uncentred vectors: 0 for an orthogonal frame of any lengths.
+        Mean over pairs of classes of :math:`|\cos|`, uncentred vectors: 0 for an orthogonal frame
+        of any lengths.
     duality_distance
         NC3, :math:`\|W_c^\top/\|W_c\|_F-M/\|M\|_F\|_F` with W_c the centred classifier.
     uncentred_duality_distance
         The same without centring.
     alignment_error
-        Weak NC3, mean over the classes of :math:`1-\cos(w_k,\mu_k)`, uncentred; classes of length 0 are left out.
+        Weak NC3, mean over the classes of :math:`1-\cos(w_k,\mu_k)`, uncentred; classes of length 0
+        are left out.
     agreement
         NC4, share of the samples on which the classifier and the nearest class mean agree.
     """
@@ -150,16 +158,23 @@ def collapse_metrics(
     centred = means - means.mean(axis=1, keepdims=True)
     within = H - means[:, y]
     total = within.size / H.shape[0]
-    # The pseudo-inverse of Sigma_B = M M^T / K through the singular values of M: a rank decided at their rounding error.
+    # The pseudo-inverse of Sigma_B = M M^T / K through the singular values of M: a rank decided at
+    # their rounding error.
     U, s, _ = np.linalg.svd(centred, full_matrices=False)
     kept = s > max(centred.shape) * np.finfo(float).eps * s[0]
-    variability = float(np.sum((U[:, kept].T @ within / s[kept, None]) ** 2)) / total if kept.any() else np.nan
+    variability = (
+        float(np.sum((U[:, kept].T @ within / s[kept, None]) ** 2)) / total
+        if kept.any()
+        else np.nan
+    )
     centred_rows = W - W.mean(axis=0)
     logits = W @ H + b[:, None]
     distances = np.sum(means**2, axis=0)[:, None] - 2 * means.T @ H
     return CollapseMetrics(
         variability=variability,
-        variability_ratio=_ratio(float(np.sum(within**2)) / total, float(np.sum(centred**2)) / n_classes),
+        variability_ratio=_ratio(
+            float(np.sum(within**2)) / total, float(np.sum(centred**2)) / n_classes
+        ),
         mean_norm_spread=_spread(centred),
         classifier_norm_spread=_spread(centred_rows.T),
         mean_angle_error=_angle_error(centred, -1 / (n_classes - 1)),
@@ -176,7 +191,8 @@ def collapse_metrics(
 
 
 def simplex_etf(n_classes: int, dimension: int) -> FloatArray:
-    r"""Return unit vectors with the least common cosine, :math:`w_k^\top w_j=-\frac1{K-1}`, as rows.
+    r"""Return unit vectors with the least common cosine, :math:`w_k^\top w_j=-\frac1{K-1}`, as
+    rows.
 
     Parameters
     ----------
@@ -233,7 +249,9 @@ def general_orthogonal_frame(lengths: ArrayLike, dimension: int) -> FloatArray:
     d = as_count(dimension, "dimension")
     alive = int(np.count_nonzero(size))
     if d < alive:
-        raise ValueError(f"dimension: expected at least the number {alive} of positive lengths, got {d}")
+        raise ValueError(
+            f"dimension: expected at least the number {alive} of positive lengths, got {d}"
+        )
     frame = np.zeros((size.size, d))
     order = np.argsort(-size, kind="stable")[:alive]
     frame[order, np.arange(alive)] = size[order]
@@ -255,12 +273,15 @@ def train_features(
     n_records: int = 20,
     seed: int = 0,
 ) -> FeatureTraining:
-    r"""Train features :math:`h(x)=V\max(Ux+c,0)+e` and a linear classifier W on them, full batch, by L-BFGS.
+    r"""Train features :math:`h(x)=V\max(Ux+c,0)+e` and a linear classifier W on them, full batch,
+    by L-BFGS.
 
-    The objective is that of the unconstrained-features model at the features of the training samples: the mean loss of
-    :math:`Wh(x_i)+b`, plus :math:`\frac{\lambda_W}2\|W\|_F^2+\frac{\lambda_H}2\sum_i\|h(x_i)\|^2`. The other weights and the
-    bias are not penalised, so the model's minimum bounds the objective from below, and a network that can give its training
-    samples any features (N hidden units in general position) can attain it.
+    The objective is that of the unconstrained-features model at the features of the training
+    samples: the mean loss of :math:`Wh(x_i)+b`, plus
+    :math:`\frac{\lambda_W}2\|W\|_F^2+\frac{\lambda_H}2\sum_i\|h(x_i)\|^2`. The other weights and
+    the bias are not penalised, so the model's minimum bounds the objective from below, and a
+    network that can give its training samples any features (N hidden units in general position) can
+    attain it.
 
     Parameters
     ----------
@@ -277,7 +298,8 @@ def train_features(
     bias
         Whether there is a last-layer bias.
     iterations, target
-        L-BFGS iterations at most; training stops as soon as the objective is at most ``target`` (>= 0).
+        L-BFGS iterations at most; training stops as soon as the objective is at most ``target`` (>=
+        0).
     n_records
         How many iterations are recorded at most, evenly in logarithm; the last one comes on top.
     seed
@@ -305,11 +327,15 @@ def train_features(
     shapes = [(m, D), (m, 1), (d, m), (d, 1), (K, d), (K, 1)]
     cuts = np.cumsum([a * b for a, b in shapes])[:-1]
     scales = [np.sqrt(8 / D), 0.0, np.sqrt(1 / m), 0.0, np.sqrt(0.25 / d), 0.0]
-    start = np.concatenate([scale * rng.normal(size=a * b) for scale, (a, b) in zip(scales, shapes, strict=True)])
+    start = np.concatenate(
+        [scale * rng.normal(size=a * b) for scale, (a, b) in zip(scales, shapes, strict=True)]
+    )
     weights = np.ones(N)
 
     def forward(theta: FloatArray) -> tuple[list[FloatArray], FloatArray, FloatArray, FloatArray]:
-        parts = [part.reshape(shape) for part, shape in zip(np.split(theta, cuts), shapes, strict=True)]
+        parts = [
+            part.reshape(shape) for part, shape in zip(np.split(theta, cuts), shapes, strict=True)
+        ]
         U, c, V, e, W, b = parts
         active = np.maximum(U @ X + c, 0)
         H = V @ active + e
@@ -341,7 +367,13 @@ def train_features(
         if intermediate_result.fun <= target:
             raise StopIteration
 
-    options: Any = {"maxiter": iterations, "maxfun": 20 * iterations, "ftol": 1e-16, "gtol": 1e-10, "maxcor": 20}
+    options: Any = {
+        "maxiter": iterations,
+        "maxfun": 20 * iterations,
+        "ftol": 1e-16,
+        "gtol": 1e-10,
+        "maxcor": 20,
+    }
     function: Any = objective
     end = minimize(function, start, jac=True, method="L-BFGS-B", callback=record, options=options)
     if seen[-1][0] < end.nit:
@@ -363,11 +395,16 @@ def train_features(
     )
 
 
-def _labels(labels: ArrayLike, n_samples: int, n_classes: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+def _labels(
+    labels: ArrayLike, n_samples: int, n_classes: int
+) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
     y = as_array(labels, "labels", shape=(n_samples,), nonnegative=True)
     whole = y.astype(np.int64)
     if (whole != y).any() or np.unique(whole).size != n_classes or whole.max() >= n_classes:
-        raise ValueError(f"labels: expected integers from 0 to {n_classes - 1} (rows of classifier), each at least once")
+        raise ValueError(
+            f"labels: expected integers from 0 to {n_classes - 1} (rows of "
+            "classifier), each at least once"
+        )
     return whole
 
 
@@ -410,4 +447,8 @@ def _duality_distance(a: FloatArray, b: FloatArray) -> float:
 def _alignment_error(a: FloatArray, b: FloatArray) -> float:
     na, nb = np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0)
     alive = (na > 0) & (nb > 0)
-    return float(np.mean(1 - np.sum(a * b, axis=0)[alive] / (na * nb)[alive])) if alive.any() else np.nan
+    return (
+        float(np.mean(1 - np.sum(a * b, axis=0)[alive] / (na * nb)[alive]))
+        if alive.any()
+        else np.nan
+    )

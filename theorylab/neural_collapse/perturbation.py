@@ -1,26 +1,30 @@
-r"""Features near given features: within-class variability along the central path, and its response near collapse.
+r"""Features near given features: within-class variability along the central path, and its response
+near collapse.
 
-K balanced classes of n samples, columns of :math:`H\in\mathbb R^{d\times Kn}` ordered by class, one-hot labels Y,
+K balanced classes of n samples, columns of :math:`H\in\mathbb R^{d\times Kn}` ordered by class,
+one-hot labels Y,
 
-.. math:: f(W,H;H_0)=\tfrac1{2Kn}\|WH-Y\|_F^2+\tfrac{\lambda_W}{2K}\|W\|_F^2+\tfrac{\lambda_H}{2Kn}\|H\|_F^2
+.. math::
+f(W,H;H_0)=\tfrac1{2Kn}\|WH-Y\|_F^2+\tfrac{\lambda_W}{2K}\|W\|_F^2+\tfrac{\lambda_H}{2Kn}\|H\|_F^2
    +\tfrac\beta{2Kn}\|H-H_0\|_F^2 .
 
-For large :math:`\beta` the minimizer follows the *central path* :math:`\dot H=-W^\top(WH-Y)-\lambda_HH` with the ridge
-classifier :math:`W(H)=YH^\top(HH^\top+n\lambda_WI)^{-1}`. With M the class means, :math:`M_c` the centred ones, :math:`H_w` the
-deviations from them, :math:`S=H_wH_w^\top`, :math:`R=(HH^\top+n\lambda_WI)^{-1}` and :math:`Q=R(S+n\lambda_WI)R\succeq0` the
-flow reads
+For large :math:`\beta` the minimizer follows the *central path* :math:`\dot
+H=-W^\top(WH-Y)-\lambda_HH` with the ridge classifier
+:math:`W(H)=YH^\top(HH^\top+n\lambda_WI)^{-1}`. With M the class means, :math:`M_c` the centred
+ones, :math:`H_w` the deviations from them, :math:`S=H_wH_w^\top`,
+:math:`R=(HH^\top+n\lambda_WI)^{-1}` and :math:`Q=R(S+n\lambda_WI)R\succeq0` the flow reads
 
 .. math:: \dot H_w=-(W^\top W+\lambda_H)H_w,\qquad \dot M_c=(nQ-\lambda_H)M_c:
 
-up to :math:`e^{-2\lambda_Ht}` the trace of :math:`\Sigma_W` falls and that of :math:`\Sigma_B` rises, so their ratio decreases
-whatever :math:`\lambda_H` (tirer2022-perturbation, Theorem 3.1). The metric :math:`\operatorname{tr}(\Sigma_W\Sigma_B^+)` need
-not: its rate has the sign of :math:`\operatorname{tr}\Sigma_B^+(2Q(I-P)-R)S`, P the projection on the span of :math:`M_c`, which
+up to :math:`e^{-2\lambda_Ht}` the trace of :math:`\Sigma_W` falls and that of :math:`\Sigma_B`
+rises, so their ratio decreases whatever :math:`\lambda_H` (tirer2022-perturbation, Theorem 3.1).
+The metric :math:`\operatorname{tr}(\Sigma_W\Sigma_B^+)` need not: its rate has the sign of
+:math:`\operatorname{tr}\Sigma_B^+(2Q(I-P)-R)S`, P the projection on the span of :math:`M_c`, which
 can be positive for K >= 3.
 
-Near collapse a perturbation :math:`\varepsilon\Delta` of :math:`H_0` with zero class means moves H by
-:math:`\varepsilon\beta(W^\top W+\beta+\lambda_H)^{-1}\Delta+O(\varepsilon^3)`: W depends on second moments, which move by
-:math:`\varepsilon^2`.
-"""
+Near collapse a perturbation :math:`\varepsilon\Delta` of :math:`H_0` with zero class means moves H
+by :math:`\varepsilon\beta(W^\top W+\beta+\lambda_H)^{-1}\Delta+O(\varepsilon^3)`: W depends on
+second moments, which move by :math:`\varepsilon^2`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -71,12 +75,16 @@ class CentralPath:
     @property
     def within_trace(self) -> FloatArray:
         """(T,) trace of the within-class covariance."""
-        return np.array([np.sum(_parts(H, self.n_classes)[1] ** 2) / H.shape[1] for H in self.features])
+        return np.array(
+            [np.sum(_parts(H, self.n_classes)[1] ** 2) / H.shape[1] for H in self.features]
+        )
 
     @property
     def between_trace(self) -> FloatArray:
         """(T,) trace of the between-class covariance."""
-        return np.array([np.sum(_centred(H, self.n_classes) ** 2) / self.n_classes for H in self.features])
+        return np.array(
+            [np.sum(_centred(H, self.n_classes) ** 2) / self.n_classes for H in self.features]
+        )
 
     @property
     def trace_ratio(self) -> FloatArray:
@@ -86,7 +94,8 @@ class CentralPath:
 
     @property
     def variability(self) -> FloatArray:
-        """(T,) trace of the within-class covariance times the pseudo-inverse of the between-class covariance."""
+        """(T,) trace of the within-class covariance times the pseudo-inverse of the between-class
+        covariance."""
         values = []
         for H in self.features:
             U, s, _ = np.linalg.svd(_centred(H, self.n_classes), full_matrices=False)
@@ -119,7 +128,8 @@ class TraceRates:
 
 @dataclass(frozen=True)
 class CollapsedResponse:
-    r"""The collapsed minimizer for an orthogonal frame :math:`H_0`, and how it answers small perturbations.
+    r"""The collapsed minimizer for an orthogonal frame :math:`H_0`, and how it answers small
+    perturbations.
 
     Attributes
     ----------
@@ -128,7 +138,8 @@ class CollapsedResponse:
     gain
         Length of the rows of the classifier, parallel to the features.
     on_span
-        Factor by which a perturbation with zero class means shrinks along the classifier's directions.
+        Factor by which a perturbation with zero class means shrinks along the classifier's
+        directions.
     off_span
         The same in all other directions.
     """
@@ -143,7 +154,10 @@ class NearStatus(StrEnum):
     """Where the minimization ended."""
 
     MINIMUM = "a local minimum: the gradient vanishes up to rounding and the curvature is positive"
-    FLAT = "the curvature is not positive: a saddle, or a direction in which the minimizer is not determined"
+    FLAT = (
+        "the curvature is not positive: a saddle, or a direction in which the minimizer "
+        "is not determined"
+    )
     STOPPED = "the gradient is above rounding; start closer to a minimizer"
 
 
@@ -176,7 +190,8 @@ class NearMinimizer:
 
 
 def ridge_classifier(features: ArrayLike, n_classes: int, *, lam_w: float) -> FloatArray:
-    r"""Return :math:`W(H)=YH^\top(HH^\top+n\lambda_WI)^{-1}`, shape (K, d) (tirer2022-perturbation, Section 3).
+    r"""Return :math:`W(H)=YH^\top(HH^\top+n\lambda_WI)^{-1}`, shape (K, d) (tirer2022-perturbation,
+    Section 3).
 
     Parameters
     ----------
@@ -197,7 +212,12 @@ def ridge_classifier(features: ArrayLike, n_classes: int, *, lam_w: float) -> Fl
 
 
 def central_path_velocity(
-    features: ArrayLike, n_classes: int, *, lam_w: float, lam_h: float = 0.0, classifier: ArrayLike | None = None
+    features: ArrayLike,
+    n_classes: int,
+    *,
+    lam_w: float,
+    lam_h: float = 0.0,
+    classifier: ArrayLike | None = None,
 ) -> FloatArray:
     r"""Return :math:`-W^\top(WH-Y)-\lambda_HH`, shape (d, N) (tirer2022-perturbation, Equation 4).
 
@@ -246,7 +266,8 @@ def central_path(
     times
         (T,) increasing, from 0 on.
     classifier
-        (K, d) classifier kept fixed; by default the ridge classifier at every time, which makes it the central path.
+        (K, d) classifier kept fixed; by default the ridge classifier at every time, which makes it
+        the central path.
     tol
         Relative error per step, at least 1e-13.
 
@@ -278,13 +299,14 @@ def central_path(
 def trace_rates(features: ArrayLike, n_classes: int, *, lam_w: float) -> TraceRates:
     r"""Return the rates of the traces of the two covariances on the central path.
 
-    They are :math:`-2\|WH_w\|^2/\|H_w\|^2` and :math:`2n\langle Q,M_cM_c^\top\rangle/\|M_c\|^2`; their signs prove
-    tirer2022-perturbation, Theorem 3.1 (formulas derived: module docstring).
+    They are :math:`-2\|WH_w\|^2/\|H_w\|^2` and :math:`2n\langle Q,M_cM_c^\top\rangle/\|M_c\|^2`;
+    their signs prove tirer2022-perturbation, Theorem 3.1 (formulas derived: module docstring).
 
     Parameters
     ----------
     features
-        (d, N), samples ordered by class, N a multiple of K; neither collapsed nor with all class means equal.
+        (d, N), samples ordered by class, N a multiple of K; neither collapsed nor with all class
+        means equal.
     n_classes
         K >= 2.
     lam_w
@@ -300,26 +322,33 @@ def trace_rates(features: ArrayLike, n_classes: int, *, lam_w: float) -> TraceRa
     means, within = _parts(H, K)
     centred = means - means.mean(axis=1, keepdims=True)
     if not within.any() or not centred.any():
-        raise ValueError("features: expected variability within and between the classes, got collapsed features or equal means")
+        raise ValueError(
+            "features: expected variability within and between the classes, got "
+            "collapsed features or equal means"
+        )
     n = H.shape[1] // K
     R = np.linalg.inv(H @ H.T + ridge * np.eye(H.shape[0]))
     seen = R @ centred
     rise = np.sum((within.T @ seen) ** 2) + ridge * np.sum(seen**2)
     fall = np.sum((n * means.T @ R @ within) ** 2)
-    return TraceRates(float(-2 * fall / np.sum(within**2)), float(2 * n * rise / np.sum(centred**2)))
+    return TraceRates(
+        float(-2 * fall / np.sum(within**2)), float(2 * n * rise / np.sum(centred**2))
+    )
 
 
 def exact_variability_rate(features: ArrayLike, n_classes: int, *, lam_w: float) -> Fraction:
-    r"""Return :math:`\frac{d}{dt}\operatorname{tr}(\Sigma_W\Sigma_B^+)` on the central path exactly, at rational features.
+    r"""Return :math:`\frac{d}{dt}\operatorname{tr}(\Sigma_W\Sigma_B^+)` on the central path
+    exactly, at rational features.
 
-    The rate is :math:`2n\operatorname{tr}B^+(2Q(I-P)-R)S` with :math:`B=nM_cM_c^\top` (module docstring; derived), whatever
-    :math:`\lambda_H`.
+    The rate is :math:`2n\operatorname{tr}B^+(2Q(I-P)-R)S` with :math:`B=nM_cM_c^\top` (module
+    docstring; derived), whatever :math:`\lambda_H`.
 
     Parameters
     ----------
     features
-        (d, N), samples ordered by class, N a multiple of K, centred class means of rank K - 1; every float is taken as the
-        rational that it is. Meant for small cases: the fractions grow with d.
+        (d, N), samples ordered by class, N a multiple of K, centred class means of rank K - 1;
+        every float is taken as the rational that it is. Meant for small cases: the fractions grow
+        with d.
     n_classes
         K >= 2.
     lam_w
@@ -334,10 +363,16 @@ def exact_variability_rate(features: ArrayLike, n_classes: int, *, lam_w: float)
     n, d = H.shape[1] // K, H.shape[0]
     decay = as_real(lam_w, "lam_w", above=0.0)
     exact = fmpq_mat(d, H.shape[1], [fmpq(*float(v).as_integer_ratio()) for v in H.ravel()])
-    average = fmpq_mat(H.shape[1], K, [fmpq(int(i // n == k), n) for i in range(H.shape[1]) for k in range(K)])
-    contrast = fmpq_mat(K, K - 1, [fmpq(int(i == j)) - fmpq(1, K) for i in range(K) for j in range(K - 1)])
+    average = fmpq_mat(
+        H.shape[1], K, [fmpq(int(i // n == k), n) for i in range(H.shape[1]) for k in range(K)]
+    )
+    contrast = fmpq_mat(
+        K, K - 1, [fmpq(int(i == j)) - fmpq(1, K) for i in range(K) for j in range(K - 1)]
+    )
     means = exact * average
-    spread = fmpq_mat(K, H.shape[1], [fmpq(int(i // n == k)) for k in range(K) for i in range(H.shape[1])])
+    spread = fmpq_mat(
+        K, H.shape[1], [fmpq(int(i // n == k)) for k in range(K) for i in range(H.shape[1])]
+    )
     within = exact - means * spread
     S = within * within.transpose()
     ridge = _identity(d) * (n * fmpq(*decay.as_integer_ratio()))
@@ -349,7 +384,9 @@ def exact_variability_rate(features: ArrayLike, n_classes: int, *, lam_w: float)
     if gram.det() == 0:
         raise ValueError(f"features: expected centred class means of rank {K - 1}, got fewer")
     dual = basis * gram.inv()
-    weight = fmpq_mat(K - 1, K - 1, [fmpq(int(i == j)) + 1 for i in range(K - 1) for j in range(K - 1)])
+    weight = fmpq_mat(
+        K - 1, K - 1, [fmpq(int(i == j)) + 1 for i in range(K - 1) for j in range(K - 1)]
+    )
     pseudo_inverse = dual * weight.inv() * dual.transpose() * fmpq(1, n)
     off = _identity(d) - dual * basis.transpose()
     product = pseudo_inverse * (Q * off * 2 - R) * S
@@ -357,14 +394,19 @@ def exact_variability_rate(features: ArrayLike, n_classes: int, *, lam_w: float)
     return Fraction(int(rate.p), int(rate.q))
 
 
-def collapsed_response(*, beta: float, lam_w: float, lam_h: float, length: float | None = None) -> CollapsedResponse:
-    r"""Return the collapsed minimizer for an orthogonal frame and the factors by which it passes perturbations on.
+def collapsed_response(
+    *, beta: float, lam_w: float, lam_h: float, length: float | None = None
+) -> CollapsedResponse:
+    r"""Return the collapsed minimizer for an orthogonal frame and the factors by which it passes
+    perturbations on.
 
-    The frame's features :math:`hq_k` and classifier rows :math:`wq_k`, :math:`q_k` orthonormal, satisfy
-    :math:`w(h^2+\lambda_W)=h` and :math:`h(w^2+\beta+\lambda_H)=w+\beta\rho` for :math:`H_0` of length :math:`\rho`; w is unique
-    and decreases with :math:`\lambda_W` (derived). The factors are :math:`\beta/(w^2+\beta+\lambda_H)` and
-    :math:`\beta/(\beta+\lambda_H)`. Where :math:`H_0` is itself the minimizer without attachment,
-    :math:`w^2+\lambda_H=\sqrt{\lambda_H/\lambda_W}`: tirer2022-perturbation, Theorem 4.2, here for every :math:`\beta`.
+    The frame's features :math:`hq_k` and classifier rows :math:`wq_k`, :math:`q_k` orthonormal,
+    satisfy :math:`w(h^2+\lambda_W)=h` and :math:`h(w^2+\beta+\lambda_H)=w+\beta\rho` for
+    :math:`H_0` of length :math:`\rho`; w is unique and decreases with :math:`\lambda_W` (derived).
+    The factors are :math:`\beta/(w^2+\beta+\lambda_H)` and :math:`\beta/(\beta+\lambda_H)`. Where
+    :math:`H_0` is itself the minimizer without attachment,
+    :math:`w^2+\lambda_H=\sqrt{\lambda_H/\lambda_W}`: tirer2022-perturbation, Theorem 4.2, here for
+    every :math:`\beta`.
 
     Parameters
     ----------
@@ -373,8 +415,8 @@ def collapsed_response(*, beta: float, lam_w: float, lam_h: float, length: float
     lam_w, lam_h
         Weight decay of classifier (positive) and features (non-negative).
     length
-        Length of the frame :math:`H_0`; by default that of the collapsed minimizer without attachment, which needs
-        0 < lam_w lam_h < 1.
+        Length of the frame :math:`H_0`; by default that of the collapsed minimizer without
+        attachment, which needs 0 < lam_w lam_h < 1.
 
     Raises
     ------
@@ -386,7 +428,9 @@ def collapsed_response(*, beta: float, lam_w: float, lam_h: float, length: float
     hold = beta + lam_h
     if length is None:
         if not 0 < lam_w * lam_h < 1:
-            raise ValueError(f"lam_h: expected 0 < lam_w lam_h < 1 where no length is given, got {lam_w * lam_h}")
+            raise ValueError(
+                f"lam_h: expected 0 < lam_w lam_h < 1 where no length is given, got {lam_w * lam_h}"
+            )
         fit = 1 - np.sqrt(lam_w * lam_h)
         size, gain = np.sqrt(np.sqrt(lam_w / lam_h) * fit), np.sqrt(np.sqrt(lam_h / lam_w) * fit)
     else:
@@ -398,14 +442,19 @@ def collapsed_response(*, beta: float, lam_w: float, lam_h: float, length: float
 
         gain = brentq(excess, 0.0, hold / pull, xtol=1e-300, rtol=4 * np.finfo(float).eps)
         size = (gain + pull) / (gain**2 + hold)
-    return CollapsedResponse(float(size), float(gain), float(beta / (gain**2 + hold)), float(beta / hold))
+    return CollapsedResponse(
+        float(size), float(gain), float(beta / (gain**2 + hold)), float(beta / hold)
+    )
 
 
-def near_minimizer(targets: ArrayLike, n_classes: int, *, beta: float, lam_w: float, lam_h: float) -> NearMinimizer:
+def near_minimizer(
+    targets: ArrayLike, n_classes: int, *, beta: float, lam_w: float, lam_h: float
+) -> NearMinimizer:
     r"""Minimize the model in W and H jointly, from the ridge classifier of :math:`H_0` on.
 
-    At fixed W the features are explicit, :math:`H=(W^\top W+\beta+\lambda_H)^{-1}(W^\top Y+\beta H_0)`; the rest is a smooth
-    function of K d numbers that sees :math:`H_0` through second moments only, minimized by a trust region with exact Hessian.
+    At fixed W the features are explicit, :math:`H=(W^\top W+\beta+\lambda_H)^{-1}(W^\top Y+\beta
+    H_0)`; the rest is a smooth function of K d numbers that sees :math:`H_0` through second moments
+    only, minimized by a trust region with exact Hessian.
 
     Parameters
     ----------
@@ -433,22 +482,32 @@ def near_minimizer(targets: ArrayLike, n_classes: int, *, beta: float, lam_w: fl
     lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", minimum=0.0)
     problem = _Profile(H0, K, beta, lam_w, lam_h)
     found = minimize(
-        problem.value, _ridge(H0, K, lam_w).ravel(), jac=problem.gradient, hess=problem.hessian, method="trust-exact",
+        problem.value,
+        _ridge(H0, K, lam_w).ravel(),
+        jac=problem.gradient,
+        hess=problem.hessian,
+        method="trust-exact",
         options={"gtol": 1e-8},
-    )  # fmt: skip
+    )
     W = found.x
     for _ in range(3):
         W = W - np.linalg.lstsq(problem.hessian(W), problem.gradient(W), rcond=1e-12)[0]
-    gradient, curvature = float(np.abs(problem.gradient(W)).max()), float(np.linalg.eigvalsh(problem.hessian(W))[0])
+    gradient, curvature = (
+        float(np.abs(problem.gradient(W)).max()),
+        float(np.linalg.eigvalsh(problem.hessian(W))[0]),
+    )
     scale = float(np.linalg.norm(H0)) ** 2 / H0.shape[1] + 1
     status = NearStatus.STOPPED if gradient > 1e-12 * scale else NearStatus.MINIMUM
     if status is NearStatus.MINIMUM and curvature <= 1e-12 * scale:
         status = NearStatus.FLAT
-    return NearMinimizer(problem.value(W), problem.features(W), W.reshape(K, -1), gradient, curvature, status)
+    return NearMinimizer(
+        problem.value(W), problem.features(W), W.reshape(K, -1), gradient, curvature, status
+    )
 
 
 class _Profile:
-    """The model with the features minimized out, as a function of W, times K n over n (so of order one per class)."""
+    """The model with the features minimized out, as a function of W, times K n over n (so of order
+    one per class)."""
 
     def __init__(self, H0: FloatArray, K: int, beta: float, lam_w: float, lam_h: float) -> None:
         self.H0, self.K, self.beta, self.lam_w, self.hold = H0, K, beta, lam_w, beta + lam_h
@@ -463,9 +522,12 @@ class _Profile:
         return np.asarray(np.linalg.solve(gram, W.T @ Y + self.beta * self.H0), dtype=np.float64)
 
     def moments(self, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Return W, (W^T W + beta + lam_h)^-1 and the averages over samples of H H^T and Y H^T, times K."""
+        """Return W, (W^T W + beta + lam_h)^-1 and the averages over samples of H H^T and Y H^T,
+        times K."""
         W = theta.reshape(self.K, -1)
-        inverse: FloatArray = np.linalg.inv(W.T @ W + self.hold * np.eye(W.shape[1])).astype(np.float64)
+        inverse: FloatArray = np.linalg.inv(W.T @ W + self.hold * np.eye(W.shape[1])).astype(
+            np.float64
+        )
         cross = self.beta * self.means @ W
         inner = W.T @ W + cross + cross.T + self.beta**2 * self.moment
         return W, inverse, inverse @ inner @ inverse, (W + self.beta * self.means.T) @ inverse
@@ -475,7 +537,9 @@ class _Profile:
         H = self.features(theta)
         Y = np.repeat(np.eye(self.K), self.n, axis=1)
         lam_h = self.hold - self.beta
-        fit = np.sum((W @ H - Y) ** 2) + lam_h * np.sum(H**2) + self.beta * np.sum((H - self.H0) ** 2)
+        fit = (
+            np.sum((W @ H - Y) ** 2) + lam_h * np.sum(H**2) + self.beta * np.sum((H - self.H0) ** 2)
+        )
         return float((fit / self.n + self.lam_w * np.sum(W**2)) / (2 * self.K))
 
     def gradient(self, theta: FloatArray) -> FloatArray:
@@ -500,7 +564,9 @@ def _checked(features: ArrayLike, n_classes: int, name: str = "features") -> tup
     H = as_array(features, name, ndim=2)
     K = as_count(n_classes, "n_classes", minimum=2)
     if H.shape[1] % K:
-        raise ValueError(f"{name}: expected a multiple of n_classes = {K} columns, got {H.shape[1]}")
+        raise ValueError(
+            f"{name}: expected a multiple of n_classes = {K} columns, got {H.shape[1]}"
+        )
     return H, K
 
 
@@ -523,7 +589,9 @@ def _ridge(H: FloatArray, K: int, lam_w: float) -> FloatArray:
     return W
 
 
-def _velocity(H: FloatArray, K: int, lam_w: float, lam_h: float, W: FloatArray | None) -> FloatArray:
+def _velocity(
+    H: FloatArray, K: int, lam_w: float, lam_h: float, W: FloatArray | None
+) -> FloatArray:
     if W is None:
         W = _ridge(H, K, lam_w)
     residual = W @ H

@@ -1,21 +1,25 @@
-r"""Unconstrained features: global minimizers in closed form, thresholds of collapse, certificates of optimality.
+r"""Unconstrained features: global minimizers in closed form, thresholds of collapse, certificates
+of optimality.
 
-Features :math:`H\in\mathbb R^{d\times N}` are free parameters, :math:`n_k` columns for class k, :math:`N=\sum_kn_k`, with a
-linear classifier W (and possibly a bias b that is not penalised):
+Features :math:`H\in\mathbb R^{d\times N}` are free parameters, :math:`n_k` columns for class k,
+:math:`N=\sum_kn_k`, with a linear classifier W (and possibly a bias b that is not penalised):
 
-.. math:: \min_{W,H,b}\;\ell(WH+b\mathbf 1^\top)+\frac{\lambda_W}2\|W\|_F^2+\frac{\lambda_H}2\|H\|_F^2,\qquad
-   \ell_{\mathrm{mse}}(Z)=\frac1{2N}\|Z-Y\|_F^2,\quad \ell_{\mathrm{ce}}(Z)=\frac1N\sum_i\Big(\log\sum_ke^{Z_{ki}}-Z_{y_ii}\Big).
+.. math:: \min_{W,H,b}\;\ell(WH+b\mathbf
+1^\top)+\frac{\lambda_W}2\|W\|_F^2+\frac{\lambda_H}2\|H\|_F^2,\qquad
+   \ell_{\mathrm{mse}}(Z)=\frac1{2N}\|Z-Y\|_F^2,\quad
+   \ell_{\mathrm{ce}}(Z)=\frac1N\sum_i\Big(\log\sum_ke^{Z_{ki}}-Z_{y_ii}\Big).
 
-At fixed :math:`P=WH` the penalty is at least :math:`\mu\|P\|_*`, :math:`\mu=\sqrt{\lambda_W\lambda_H}`, with equality for
-balanced factors, so for :math:`d\ge K` the problem is convex in P. Its dual maximises :math:`-\ell^*(G)` over
-:math:`\|G\|_{op}\le\mu` (and :math:`G\mathbf 1=0` with a bias). Squared loss: singular values of the (centred) labels are
-soft-thresholded at :math:`N\mu`; without a bias the frame is orthogonal with lengths set by the class sizes. Cross-entropy: a
-simplex frame for equal classes; in general P depends on the group sizes only, a convex problem in :math:`G^2+G` numbers for G
-distinct class sizes. Classes of equal size n coincide iff :math:`n\le N^2\lambda_W\lambda_H`, for both losses, with or without
-a bias.
+At fixed :math:`P=WH` the penalty is at least :math:`\mu\|P\|_*`,
+:math:`\mu=\sqrt{\lambda_W\lambda_H}`, with equality for balanced factors, so for :math:`d\ge K` the
+problem is convex in P. Its dual maximises :math:`-\ell^*(G)` over :math:`\|G\|_{op}\le\mu` (and
+:math:`G\mathbf 1=0` with a bias). Squared loss: singular values of the (centred) labels are
+soft-thresholded at :math:`N\mu`; without a bias the frame is orthogonal with lengths set by the
+class sizes. Cross-entropy: a simplex frame for equal classes; in general P depends on the group
+sizes only, a convex problem in :math:`G^2+G` numbers for G distinct class sizes. Classes of equal
+size n coincide iff :math:`n\le N^2\lambda_W\lambda_H`, for both losses, with or without a bias.
 
-Theorems: dang2023-neural (one linear layer); statements re-derived here, the paper's text was not consulted.
-"""
+Theorems: dang2023-neural (one linear layer); statements re-derived here, the paper's text was not
+consulted."""
 
 import warnings
 from dataclasses import dataclass
@@ -69,8 +73,13 @@ class UfmStatus(StrEnum):
     """How the minimizer was obtained."""
 
     CLOSED_FORM = "closed form"
-    SOLVED = "the reduced convex problem was solved; the certificate bounds the distance to the minimum"
-    STOPPED = "the reduced convex problem stopped above the relative duality gap 1e-9; the certificate says how far"
+    SOLVED = (
+        "the reduced convex problem was solved; the certificate bounds the distance to the minimum"
+    )
+    STOPPED = (
+        "the reduced convex problem stopped above the relative duality gap 1e-9; the "
+        "certificate says how far"
+    )
 
 
 @dataclass(frozen=True)
@@ -101,7 +110,8 @@ class Certificate:
 
 @dataclass(frozen=True)
 class UfmMinimizer:
-    """A global minimizer of the unconstrained-features model; others differ by a rotation of the feature space.
+    """A global minimizer of the unconstrained-features model; others differ by a rotation of the
+    feature space.
 
     Attributes
     ----------
@@ -156,8 +166,8 @@ class UfmMinimizer:
     def certificate(self) -> Certificate:
         """Duality gap in double precision; :func:`certify_ufm` bounds it rigorously.
 
-        With squared loss and too few dimensions the problem is not convex, and the lower bound is von Neumann's trace inequality.
-        """
+        With squared loss and too few dimensions the problem is not convex, and the lower bound is
+        von Neumann's trace inequality."""
         mu = np.sqrt(self.lam_w * self.lam_h)
         n = self.counts.astype(np.float64)
         total = n.sum()
@@ -218,11 +228,13 @@ def ufm_objective(
 
 
 def collapse_threshold(counts: ArrayLike, lam_w: float, lam_h: float) -> float:
-    r"""Return :math:`N^2\lambda_W\lambda_H`, the class size up to which classes of equal size coincide at the global minimum.
+    r"""Return :math:`N^2\lambda_W\lambda_H`, the class size up to which classes of equal size
+    coincide at the global minimum.
 
-    For squared loss without bias a class of this size or less vanishes altogether. For both losses, with or without a bias, the
-    classifiers of two or more classes of equal size coincide iff the size is at most this number (derived: the dual variable on
-    differences of the two has norm :math:`\sqrt n/N` while they coincide). Needs d >= K.
+    For squared loss without bias a class of this size or less vanishes altogether. For both losses,
+    with or without a bias, the classifiers of two or more classes of equal size coincide iff the
+    size is at most this number (derived: the dual variable on differences of the two has norm
+    :math:`\sqrt n/N` while they coincide). Needs d >= K.
 
     Parameters
     ----------
@@ -237,14 +249,20 @@ def collapse_threshold(counts: ArrayLike, lam_w: float, lam_h: float) -> float:
         On bad input.
     """
     n = as_counts(counts, "counts")
-    return float(n.sum()) ** 2 * as_real(lam_w, "lam_w", above=0.0) * as_real(lam_h, "lam_h", above=0.0)
+    return (
+        float(n.sum()) ** 2
+        * as_real(lam_w, "lam_w", above=0.0)
+        * as_real(lam_h, "lam_h", above=0.0)
+    )
 
 
 def cross_entropy_gap(n_classes: int, n_per_class: int, lam_w: float, lam_h: float) -> float:
-    r"""Return the logit gap between the right class and each other one at the global minimum of balanced cross-entropy.
+    r"""Return the logit gap between the right class and each other one at the global minimum of
+    balanced cross-entropy.
 
-    :math:`x=\log(1/\sqrt{n\lambda_W\lambda_H}-K+1)` if :math:`K\sqrt{n\lambda_W\lambda_H}<1`, else 0 (dang2023-neural,
-    cross-entropy, one layer; closed form derived). The minimum is :math:`(K-1)\sqrt{n\lambda_W\lambda_H}\,x+\log(1+(K-1)e^{-x})`.
+    :math:`x=\log(1/\sqrt{n\lambda_W\lambda_H}-K+1)` if :math:`K\sqrt{n\lambda_W\lambda_H}<1`, else
+    0 (dang2023-neural, cross-entropy, one layer; closed form derived). The minimum is
+    :math:`(K-1)\sqrt{n\lambda_W\lambda_H}\,x+\log(1+(K-1)e^{-x})`.
 
     Parameters
     ----------
@@ -265,7 +283,13 @@ def cross_entropy_gap(n_classes: int, n_per_class: int, lam_w: float, lam_h: flo
 
 
 def ufm_minimizer(
-    counts: ArrayLike, dimension: int, lam_w: float, lam_h: float, *, loss: str = "mse", bias: bool = False
+    counts: ArrayLike,
+    dimension: int,
+    lam_w: float,
+    lam_h: float,
+    *,
+    loss: str = "mse",
+    bias: bool = False,
 ) -> UfmMinimizer:
     """Return a global minimizer of the unconstrained-features model.
 
@@ -274,13 +298,14 @@ def ufm_minimizer(
     counts
         (K,) class sizes, K >= 2.
     dimension
-        d, feature dimension. Squared loss takes any d (the d largest singular values survive); cross-entropy needs d at least the
-        rank of the unrestricted minimizer, which is at most K - 1.
+        d, feature dimension. Squared loss takes any d (the d largest singular values survive);
+        cross-entropy needs d at least the rank of the unrestricted minimizer, which is at most K -
+        1.
     lam_w, lam_h
         Weight decay of classifier and features, positive.
     loss
-        ``"mse"`` (closed form) or ``"ce"`` (closed form for equal classes, else a reduced convex problem; time and memory
-        grow with the number of distinct class sizes, not with K).
+        ``"mse"`` (closed form) or ``"ce"`` (closed form for equal classes, else a reduced convex
+        problem; time and memory grow with the number of distinct class sizes, not with K).
     bias
         Whether there is a last-layer bias, not penalised.
 
@@ -301,9 +326,9 @@ def ufm_minimizer(
 
     Notes
     -----
-    dang2023-neural, global minimizers for one linear layer: orthogonal frame (squared loss, no bias), simplex frame (equal
-    classes). Imbalanced classes with bias, and imbalanced cross-entropy, are derived.
-    """
+    dang2023-neural, global minimizers for one linear layer: orthogonal frame (squared loss, no
+    bias), simplex frame (equal classes). Imbalanced classes with bias, and imbalanced
+    cross-entropy, are derived."""
     n = as_counts(counts, "counts")
     d = as_count(dimension, "dimension")
     lams = np.array([as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", above=0.0)])
@@ -334,10 +359,27 @@ def ufm_minimizer(
     values = np.zeros(min(n.size, d))
     descending = np.sort(spectrum.values)[::-1][: values.size]
     values[: descending.size] = descending
-    result = UfmMinimizer(objective, classifier, class_features, offset, values, n, lam_w, lam_h, loss, status)
+    result = UfmMinimizer(
+        objective, classifier, class_features, offset, values, n, lam_w, lam_h, loss, status
+    )
     if status is UfmStatus.SOLVED and result.certificate.relative_gap > _GAP:
-        result = UfmMinimizer(objective, classifier, class_features, offset, values, n, lam_w, lam_h, loss, UfmStatus.STOPPED)
-        warnings.warn(f"{result.status} (relative gap {result.certificate.relative_gap:.1e})", RuntimeWarning, stacklevel=2)
+        result = UfmMinimizer(
+            objective,
+            classifier,
+            class_features,
+            offset,
+            values,
+            n,
+            lam_w,
+            lam_h,
+            loss,
+            UfmStatus.STOPPED,
+        )
+        warnings.warn(
+            f"{result.status} (relative gap {result.certificate.relative_gap:.1e})",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return result
 
 
@@ -353,9 +395,10 @@ def certify_ufm(
 ) -> Certificate:
     r"""Bound the global minimum rigorously from both sides, given any point of the model.
 
-    The upper bound is the objective of the point in interval arithmetic. The lower bound comes from the class averages of its
-    loss gradient, rounded to exact rationals that satisfy every linear constraint of the dual, and scaled until elimination in
-    interval arithmetic proves the spectral norm feasible. Nothing about how the point was found is used.
+    The upper bound is the objective of the point in interval arithmetic. The lower bound comes from
+    the class averages of its loss gradient, rounded to exact rationals that satisfy every linear
+    constraint of the dual, and scaled until elimination in interval arithmetic proves the spectral
+    norm feasible. Nothing about how the point was found is used.
 
     Parameters
     ----------
@@ -375,8 +418,8 @@ def certify_ufm(
     Returns
     -------
     Certificate
-        The lower bound holds for every dimension d; the gap closes at global minimizers with d at least the rank of the
-        unrestricted one.
+        The lower bound holds for every dimension d; the gap closes at global minimizers with d at
+        least the rank of the unrestricted one.
 
     Raises
     ------
@@ -389,7 +432,9 @@ def certify_ufm(
     with precision():
         upper = _objective_ball(H, W, labels, b, loss) / labels.size
         upper += (rational(lam_w) * square_sum(W) + rational(lam_h) * square_sum(H)) / 2
-        lower = _dual_ball(averages, [int(v) for v in n], rational(lam_w) * rational(lam_h), loss, bias is not None)
+        lower = _dual_ball(
+            averages, [int(v) for v in n], rational(lam_w) * rational(lam_h), loss, bias is not None
+        )
         return Certificate(above(upper), below(lower))
 
 
@@ -422,7 +467,8 @@ def _residual(logits: FloatArray, loss: str) -> FloatArray:
 
 
 def _dual_value(residual: FloatArray, n: FloatArray, loss: str) -> float:
-    """Return -conjugate(G) for the dual point G with columns ``residual[:, k] / N``, n_k times each."""
+    """Return -conjugate(G) for the dual point G with columns ``residual[:, k] / N``, n_k times
+    each."""
     if loss == "mse":
         return float(-(0.5 * np.sum(n * residual**2) + n @ np.diag(residual)) / n.sum())
     q = residual + np.eye(n.size)
@@ -430,7 +476,9 @@ def _dual_value(residual: FloatArray, n: FloatArray, loss: str) -> float:
     return float(-np.sum(n * q * np.log(q)) / n.sum())
 
 
-def _objective_ball(H: FloatArray, W: FloatArray, labels: NDArray[np.int64], b: FloatArray, loss: str) -> arb:
+def _objective_ball(
+    H: FloatArray, W: FloatArray, labels: NDArray[np.int64], b: FloatArray, loss: str
+) -> arb:
     """Enclose N times the loss."""
     Z = ball_matrix(W) * ball_matrix(H)
     offset = [arb(v) for v in b.tolist()]
@@ -446,13 +494,21 @@ def _objective_ball(H: FloatArray, W: FloatArray, labels: NDArray[np.int64], b: 
 
 
 def _dual_ball(logits: FloatArray, n: list[int], squared_mu: fmpq, loss: str, bias: bool) -> arb:
-    """Enclose the dual value at an exactly feasible rational point near the gradient at ``logits``."""
+    """Enclose the dual value at an exactly feasible rational point near the gradient at
+    ``logits``."""
     K, total = len(n), sum(n)
     residual = rational_matrix(_residual(logits, loss))
     if loss == "ce":
-        # A pinch of the class frequencies keeps every probability away from zero, whatever is corrected below.
+        # A pinch of the class frequencies keeps every probability away from zero, whatever is
+        # corrected below.
         pinch = fmpq(1, 2**50)
-        rows = [[residual[i, k] * (1 - pinch) + pinch * (fmpq(n[i], total) - int(i == k)) for k in range(K)] for i in range(K)]
+        rows = [
+            [
+                residual[i, k] * (1 - pinch) + pinch * (fmpq(n[i], total) - int(i == k))
+                for k in range(K)
+            ]
+            for i in range(K)
+        ]
         for k in range(K):
             rows[k][k] = -sum((rows[i][k] for i in range(K) if i != k), fmpq(0))
         residual = fmpq_mat(K, K, [entry for row in rows for entry in row])
@@ -470,21 +526,24 @@ def _dual_ball(logits: FloatArray, n: list[int], squared_mu: fmpq, loss: str, bi
             else:
                 q = residual[i, k] + int(i == k)
                 if q < 0:
-                    return arb(0)  # the entropy of cross-entropy's dual is never negative, so zero is always a bound
+                    # The entropy of cross-entropy's dual is never negative: zero is a bound.
+                    return arb(0)
                 value -= n[k] * arb(q) * arb(q).log() if q > 0 else 0
         if loss == "mse":
             value -= n[k] * arb(residual[k, k])
     return value / total
 
 
-def _solve_cross_entropy(n: NDArray[np.int64], mu: float, bias: bool) -> tuple[float, Spectrum, FloatArray | None]:
+def _solve_cross_entropy(
+    n: NDArray[np.int64], mu: float, bias: bool
+) -> tuple[float, Spectrum, FloatArray | None]:
     r"""Solve the convex problem of the group-invariant logits.
 
-    Own logit :math:`a_{hh}+c_h`, other classes of the same group :math:`a_{hh}`, classes of group g :math:`a_{gh}`. The singular
-    values are :math:`c_h\sqrt{n_h}`, :math:`m_h-1` times, and those of
+    Own logit :math:`a_{hh}+c_h`, other classes of the same group :math:`a_{hh}`, classes of group g
+    :math:`a_{gh}`. The singular values are :math:`c_h\sqrt{n_h}`, :math:`m_h-1` times, and those of
     :math:`B=(c_g\delta_{gh}+a_{gh}\sqrt{m_gm_h})\,\mathrm{diag}\sqrt{n_h}`. With :math:`c=x^2` and
-    :math:`B=UV^\top` the penalty is smooth and every local minimum is global; quasi-Newton, then Newton's method.
-    """
+    :math:`B=UV^\top` the penalty is smooth and every local minimum is global; quasi-Newton, then
+    Newton's method."""
     groups = groups_of(n)
     G = groups.sizes.size
     problem = _GroupProblem(groups, mu, bias, float(n.sum()))
@@ -496,16 +555,22 @@ def _solve_cross_entropy(n: NDArray[np.int64], mu: float, bias: bool) -> tuple[f
     x, U, V, offset = problem.split(theta)
     within = np.where(groups.multiplicities > 1, x**2 * np.sqrt(groups.sizes), 0.0)
     left, values, right = np.linalg.svd(U @ V.T)
-    # What the descent leaves of a singular value that vanishes is far below rounding at the scale of logits of order one.
+    # What the descent leaves of a singular value that vanishes is far below rounding at the scale
+    # of logits of order one.
     negligible = 1e-12 * np.sqrt(groups.sizes.max())
     values[values < negligible] = 0.0
     within[within < negligible] = 0.0
     objective = float(problem.value_and_gradient(theta)[0])
-    return objective, expand(groups, within, left, values, right), (offset - offset.mean())[groups.of_class] if bias else None
+    return (
+        objective,
+        expand(groups, within, left, values, right),
+        (offset - offset.mean())[groups.of_class] if bias else None,
+    )
 
 
 class _GroupProblem:
-    """Objective, gradient and Hessian of the group-invariant cross-entropy problem in ``(x, U, V, bias)``."""
+    """Objective, gradient and Hessian of the group-invariant cross-entropy problem in ``(x, U, V,
+    bias)``."""
 
     def __init__(self, groups: Groups, mu: float, bias: bool, total: float) -> None:
         m, sizes = groups.multiplicities.astype(np.float64), groups.sizes
@@ -515,14 +580,17 @@ class _GroupProblem:
         self.within_price = np.where(m > 1, (m - 1) * np.sqrt(sizes), 1.0)
         self.active = (m > 1).astype(np.float64)
 
-    def split(self, theta: NDArray[np.inexact]) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    def split(
+        self, theta: NDArray[np.inexact]
+    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         G = self.G
         cut = [G, G + G * G, G + 2 * G * G]
         x, U, V, offset = np.split(theta, cut)
         return x, U.reshape(G, G), V.reshape(G, G), offset
 
     def value_and_gradient(self, theta: NDArray[np.inexact]) -> tuple[FloatArray, FloatArray]:
-        # Transposes without conjugation, so that a complex step differentiates the gradient exactly.
+        # Transposes without conjugation, so that a complex step differentiates the gradient
+        # exactly.
         G, m = self.G, self.m
         x, U, V, offset = self.split(theta)
         c = x**2 * self.active
@@ -563,15 +631,17 @@ class _GroupProblem:
 
 
 def _newton(problem: _GroupProblem, theta: FloatArray, most: int = 12) -> FloatArray:
-    """Take Newton steps as long as they shrink the gradient; directions without curvature (rotations of U and V) are left
-    alone."""
+    """Take Newton steps as long as they shrink the gradient; directions without curvature
+    (rotations of U and V) are left alone."""
     if theta.size > 900:
         return theta
     gradient = problem.value_and_gradient(theta)[1]
     for _ in range(most):
         eigenvalues, vectors = np.linalg.eigh(problem.hessian(theta))
         curved = np.abs(eigenvalues) > 1e-10 * np.abs(eigenvalues).max()
-        step = vectors[:, curved] @ ((vectors[:, curved].T @ gradient) / np.abs(eigenvalues[curved]))
+        step = vectors[:, curved] @ (
+            (vectors[:, curved].T @ gradient) / np.abs(eigenvalues[curved])
+        )
         trial = theta - step
         slope = problem.value_and_gradient(trial)[1]
         if not np.linalg.norm(slope) < 0.9 * np.linalg.norm(gradient):

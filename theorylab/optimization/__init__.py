@@ -1,7 +1,7 @@
 """First-order methods: step bounds, regret, worst cases.
 
-``adam`` names both a function and the module that defines it; the function is bound here, after its module.
-"""
+``adam`` names both a function and the module that defines it; the function is bound here, after its
+module."""
 
 from theorylab.optimization.adam import (
     ADAM_STEP_SUPREMUM_SQUARED,

@@ -1,4 +1,5 @@
-r"""Adam, AMSGrad, AdaMax and AdaGrad: their iterates, their steps, and the longest step they can take.
+r"""Adam, AMSGrad, AdaMax and AdaGrad: their iterates, their steps, and the longest step they can
+take.
 
 With gradients :math:`g_1,\dots,g_t`, :math:`m_t=\beta_1m_{t-1}+(1-\beta_1)g_t` and
 :math:`v_t=\beta_2v_{t-1}+(1-\beta_2)g_t^2`, Adam moves by :math:`x_{t+1}=x_t-\Delta_t`,
@@ -7,12 +8,13 @@ With gradients :math:`g_1,\dots,g_t`, :math:`m_t=\beta_1m_{t-1}+(1-\beta_1)g_t` 
    \sup_g\frac{\Delta_t^2}{\alpha^2}=\frac{(1-\beta_1)^2}{1-\beta_2}\,\frac{1-\beta_2^t}{(1-\beta_1^t)^2}\sum_{k<t}\rho^k,\quad
    \rho=\frac{\beta_1^2}{\beta_2}
 
-by the Cauchy-Schwarz inequality, attained at :math:`g_{t-k}\propto(\beta_1/\beta_2)^k`: more than kingma2014-adam, Section 2.1
-states. AdaMax divides :math:`m_t/(1-\beta_1^t)` by :math:`u_t=\max(\beta_2u_{t-1},|g_t|)` instead, and its longest step is
-:math:`\alpha\frac{1-\beta_1}{1-\beta_1^t}\sum_{k<t}(\beta_1/\beta_2)^k`, attained at :math:`g_{t-k}\propto\beta_2^{-k}`. AMSGrad
-divides by the root of the running maximum of :math:`v_t`, AdaGrad divides :math:`g_t` by that of :math:`\sum_{s\le t}g_s^2`. The
-regret of these methods is in :mod:`theorylab.optimization.adaptive_regret`.
-"""
+by the Cauchy-Schwarz inequality, attained at :math:`g_{t-k}\propto(\beta_1/\beta_2)^k`: more than
+kingma2014-adam, Section 2.1 states. AdaMax divides :math:`m_t/(1-\beta_1^t)` by
+:math:`u_t=\max(\beta_2u_{t-1},|g_t|)` instead, and its longest step is
+:math:`\alpha\frac{1-\beta_1}{1-\beta_1^t}\sum_{k<t}(\beta_1/\beta_2)^k`, attained at
+:math:`g_{t-k}\propto\beta_2^{-k}`. AMSGrad divides by the root of the running maximum of
+:math:`v_t`, AdaGrad divides :math:`g_t` by that of :math:`\sum_{s\le t}g_s^2`. The regret of these
+methods is in :mod:`theorylab.optimization.adaptive_regret`."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,7 +28,15 @@ import sympy as sp
 from numpy.typing import ArrayLike
 from scipy.signal import lfilter
 
-from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_function, as_real, one_of
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_flag,
+    as_function,
+    as_real,
+    one_of,
+)
 
 __all__ = [
     "ADAMAX_STEP_SUPREMUM",
@@ -64,23 +74,29 @@ _ADAM_FINITE = _SUM2 * _SUM_RHO / _SUM1**2
 _ADAMAX_FINITE = _SUM_RHO / _SUM1
 
 ADAM_STEP_SUPREMUM_SQUARED = _ADAM_FINITE.subs(_WRITTEN_OUT)
-"""Supremum of the squared Adam step over all gradient histories of length t, step size 1, with rho = beta_1^2 / beta_2."""
+"""Supremum of the squared Adam step over all gradient histories of length t, step size 1, with rho
+= beta_1^2 / beta_2."""
 
 ADAMAX_STEP_SUPREMUM = _ADAMAX_FINITE.subs(_WRITTEN_OUT)
-"""Supremum of the AdaMax step over all gradient histories of length t, step size 1, with rho = beta_1 / beta_2."""
+"""Supremum of the AdaMax step over all gradient histories of length t, step size 1, with rho =
+beta_1 / beta_2."""
 
 _ADAM_LIMIT = (1 - BETA1) ** 2 / ((1 - BETA2) * (1 - RHO))
 _ADAMAX_LIMIT = (1 - BETA1) / (1 - RHO)
 
-# The module "math" makes lambdify write plain arithmetic, which evaluates floats and fractions alike.
-_adam_finite, _adamax_finite = (sp.lambdify(_SUMS, formula, modules="math") for formula in (_ADAM_FINITE, _ADAMAX_FINITE))
+# The module "math" makes lambdify write plain arithmetic, which evaluates floats and fractions
+# alike.
+_adam_finite, _adamax_finite = (
+    sp.lambdify(_SUMS, formula, modules="math") for formula in (_ADAM_FINITE, _ADAMAX_FINITE)
+)
 _adam_limit, _adamax_limit = (
-    sp.lambdify((BETA1, BETA2, RHO), formula, modules="math") for formula in (_ADAM_LIMIT, _ADAMAX_LIMIT)
+    sp.lambdify((BETA1, BETA2, RHO), formula, modules="math")
+    for formula in (_ADAM_LIMIT, _ADAMAX_LIMIT)
 )
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # Optimisers
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,8 +146,8 @@ def adam(
 ) -> AdaptiveRun:
     r"""Run Adam (kingma2014-adam, Algorithm 1), optionally projected on a box.
 
-    With ``eps=0`` a coordinate whose denominator is zero does not move: all its gradients were zero, or ``beta2=0`` and the
-    latest one is.
+    With ``eps=0`` a coordinate whose denominator is zero does not move: all its gradients were
+    zero, or ``beta2=0`` and the latest one is.
 
     Parameters
     ----------
@@ -159,9 +175,24 @@ def adam(
     Raises
     ------
     ValueError
-        Naming the argument; also when ``gradient`` returns another shape or values that are not finite.
+        Naming the argument; also when ``gradient`` returns another shape or values that are not
+        finite.
     """
-    return _run("adam", gradient, x0, step_size, steps, beta1, beta2, eps, decay, momentum_decay, bias_correction, lower, upper)
+    return _run(
+        "adam",
+        gradient,
+        x0,
+        step_size,
+        steps,
+        beta1,
+        beta2,
+        eps,
+        decay,
+        momentum_decay,
+        bias_correction,
+        lower,
+        upper,
+    )
 
 
 def amsgrad(
@@ -179,12 +210,25 @@ def amsgrad(
     lower: float = -math.inf,
     upper: float = math.inf,
 ) -> AdaptiveRun:
-    """Run AMSGrad (reddi2018-convergence, Algorithm 2): Adam with the running maximum of the second moment.
+    """Run AMSGrad (reddi2018-convergence, Algorithm 2): Adam with the running maximum of the second
+    moment.
 
-    Parameters, result and errors are those of :func:`adam`; the paper corrects no bias and adds no ``eps``.
-    """
+    Parameters, result and errors are those of :func:`adam`; the paper corrects no bias and adds no
+    ``eps``."""
     return _run(
-        "amsgrad", gradient, x0, step_size, steps, beta1, beta2, eps, decay, momentum_decay, bias_correction, lower, upper
+        "amsgrad",
+        gradient,
+        x0,
+        step_size,
+        steps,
+        beta1,
+        beta2,
+        eps,
+        decay,
+        momentum_decay,
+        bias_correction,
+        lower,
+        upper,
     )
 
 
@@ -200,12 +244,23 @@ def adamax(
     lower: float = -math.inf,
     upper: float = math.inf,
 ) -> AdaptiveRun:
-    """Run AdaMax (kingma2014-adam, Algorithm 2): the second moment is a decaying maximum; ``beta2`` may be 1.
+    """Run AdaMax (kingma2014-adam, Algorithm 2): the second moment is a decaying maximum; ``beta2``
+    may be 1.
 
     Parameters, result and errors are those of :func:`adam`.
     """
     return _run(
-        "adamax", gradient, x0, step_size, steps, beta1, beta2, decay=decay, bias_correction=True, lower=lower, upper=upper
+        "adamax",
+        gradient,
+        x0,
+        step_size,
+        steps,
+        beta1,
+        beta2,
+        decay=decay,
+        bias_correction=True,
+        lower=lower,
+        upper=upper,
     )
 
 
@@ -226,13 +281,21 @@ def adagrad(
     return _run("adagrad", gradient, x0, step_size, steps, eps=eps, lower=lower, upper=upper)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # Steps as functions of the gradient history
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
-def adam_steps(gradients: ArrayLike, *, beta1: float, beta2: float, eps: float = 0.0, bias_correction: bool = True) -> FloatArray:
-    r"""Steps :math:`\Delta_t/\alpha=\hat m_t/(\sqrt{\hat v_t}+\epsilon)` of Adam for a given gradient history.
+def adam_steps(
+    gradients: ArrayLike,
+    *,
+    beta1: float,
+    beta2: float,
+    eps: float = 0.0,
+    bias_correction: bool = True,
+) -> FloatArray:
+    r"""Steps :math:`\Delta_t/\alpha=\hat m_t/(\sqrt{\hat v_t}+\epsilon)` of Adam for a given
+    gradient history.
 
     Parameters
     ----------
@@ -248,8 +311,8 @@ def adam_steps(gradients: ArrayLike, *, beta1: float, beta2: float, eps: float =
     Returns
     -------
     ndarray
-        Same shape; 0 where the denominator is 0: all gradients so far vanish, or ``beta2=0`` and the latest one does
-        (kingma2014-adam, Section 2.1).
+        Same shape; 0 where the denominator is 0: all gradients so far vanish, or ``beta2=0`` and
+        the latest one does (kingma2014-adam, Section 2.1).
     """
     g = _history(gradients)
     b1, b2 = _coefficient(beta1, "beta1"), _coefficient(beta2, "beta2")
@@ -264,7 +327,8 @@ def adam_steps(gradients: ArrayLike, *, beta1: float, beta2: float, eps: float =
 
 
 def adamax_steps(gradients: ArrayLike, *, beta1: float, beta2: float) -> FloatArray:
-    r"""Steps :math:`\Delta_t/\alpha=m_t/((1-\beta_1^t)u_t)`, :math:`u_t=\max(\beta_2u_{t-1},|g_t|)`, of AdaMax.
+    r"""Steps :math:`\Delta_t/\alpha=m_t/((1-\beta_1^t)u_t)`,
+    :math:`u_t=\max(\beta_2u_{t-1},|g_t|)`, of AdaMax.
 
     Parameters
     ----------
@@ -291,9 +355,11 @@ def adamax_steps(gradients: ArrayLike, *, beta1: float, beta2: float) -> FloatAr
 
 
 def adamax_finite_p_norm(gradients: ArrayLike, *, beta2: float, p: float) -> float:
-    r"""Root :math:`v_t^{1/p}` of :math:`v_t=(1-\beta_2^p)\sum_i\beta_2^{p(t-i)}|g_i|^p`, which tends to AdaMax's :math:`u_t`.
+    r"""Root :math:`v_t^{1/p}` of :math:`v_t=(1-\beta_2^p)\sum_i\beta_2^{p(t-i)}|g_i|^p`, which
+    tends to AdaMax's :math:`u_t`.
 
-    The quotient :math:`v_t^{1/p}/u_t` lies between :math:`(1-\beta_2^p)^{1/p}` and :math:`(t(1-\beta_2^p))^{1/p}`.
+    The quotient :math:`v_t^{1/p}/u_t` lies between :math:`(1-\beta_2^p)^{1/p}` and
+    :math:`(t(1-\beta_2^p))^{1/p}`.
 
     Parameters
     ----------
@@ -302,7 +368,8 @@ def adamax_finite_p_norm(gradients: ArrayLike, *, beta2: float, p: float) -> flo
     beta2
         In (0, 1).
     p
-        Positive; evaluated in logarithms, so large values do not overflow (kingma2014-adam, Section 7.1).
+        Positive; evaluated in logarithms, so large values do not overflow (kingma2014-adam, Section
+        7.1).
     """
     g = np.abs(as_array(gradients, "gradients", ndim=1))
     if not g.any():
@@ -314,8 +381,11 @@ def adamax_finite_p_norm(gradients: ArrayLike, *, beta2: float, p: float) -> flo
     return math.exp(top + math.log(total) / power)
 
 
-def adam_step_squared(gradients: Sequence[int | Fraction], *, beta1: Fraction, beta2: Fraction) -> Fraction:
-    r"""Square of Adam's last step, :math:`\Delta_t^2/\alpha^2` with bias correction and ``eps=0``, in exact rational arithmetic.
+def adam_step_squared(
+    gradients: Sequence[int | Fraction], *, beta1: Fraction, beta2: Fraction
+) -> Fraction:
+    r"""Square of Adam's last step, :math:`\Delta_t^2/\alpha^2` with bias correction and ``eps=0``,
+    in exact rational arithmetic.
 
     Parameters
     ----------
@@ -327,8 +397,8 @@ def adam_step_squared(gradients: Sequence[int | Fraction], *, beta1: Fraction, b
     Returns
     -------
     Fraction
-        0 where the denominator is 0: all gradients vanish, or ``beta2=0`` and the last one does (kingma2014-adam,
-        Section 2.1).
+        0 where the denominator is 0: all gradients vanish, or ``beta2=0`` and the last one does
+        (kingma2014-adam, Section 2.1).
     """
     g = _rationals(gradients, "gradients")
     b1, b2 = _unit_rational(beta1, "beta1", one=False), _unit_rational(beta2, "beta2", one=False)
@@ -336,8 +406,11 @@ def adam_step_squared(gradients: Sequence[int | Fraction], *, beta1: Fraction, b
     return _exact_average(g, b1) ** 2 / v if v else Fraction(0)
 
 
-def adamax_step(gradients: Sequence[int | Fraction], *, beta1: Fraction, beta2: Fraction) -> Fraction:
-    r"""AdaMax's last step, :math:`\Delta_t/\alpha`, in exact rational arithmetic (kingma2014-adam, Section 7.1).
+def adamax_step(
+    gradients: Sequence[int | Fraction], *, beta1: Fraction, beta2: Fraction
+) -> Fraction:
+    r"""AdaMax's last step, :math:`\Delta_t/\alpha`, in exact rational arithmetic (kingma2014-adam,
+    Section 7.1).
 
     Parameters
     ----------
@@ -362,7 +435,8 @@ def adamax_step(gradients: Sequence[int | Fraction], *, beta1: Fraction, beta2: 
 
 
 def adam_worst_gradients(t: int, *, beta1: Fraction, beta2: Fraction) -> list[int]:
-    r"""Integers :math:`g_1,\dots,g_t` proportional to :math:`(\beta_1/\beta_2)^{t-s}`: the history with the longest Adam step.
+    r"""Integers :math:`g_1,\dots,g_t` proportional to :math:`(\beta_1/\beta_2)^{t-s}`: the history
+    with the longest Adam step.
 
     Parameters
     ----------
@@ -372,12 +446,17 @@ def adam_worst_gradients(t: int, *, beta1: Fraction, beta2: Fraction) -> list[in
         Fractions in (0, 1).
     """
     length = as_count(t, "t")
-    ratio = _unit_rational(beta1, "beta1", zero=False, one=False) / _unit_rational(beta2, "beta2", zero=False, one=False)
-    return [ratio.numerator ** (length - s) * ratio.denominator ** (s - 1) for s in range(1, length + 1)]
+    ratio = _unit_rational(beta1, "beta1", zero=False, one=False) / _unit_rational(
+        beta2, "beta2", zero=False, one=False
+    )
+    return [
+        ratio.numerator ** (length - s) * ratio.denominator ** (s - 1) for s in range(1, length + 1)
+    ]
 
 
 def adamax_worst_gradients(t: int, *, beta2: Fraction) -> list[int]:
-    r"""Integers :math:`g_1,\dots,g_t` proportional to :math:`\beta_2^{s}`: the history with the longest AdaMax step.
+    r"""Integers :math:`g_1,\dots,g_t` proportional to :math:`\beta_2^{s}`: the history with the
+    longest AdaMax step.
 
     Parameters
     ----------
@@ -395,12 +474,14 @@ def adam_step_supremum_squared(t: int | None, beta1: Fraction, beta2: Fraction) 
 @overload
 def adam_step_supremum_squared(t: int | None, beta1: float, beta2: float) -> float: ...
 def adam_step_supremum_squared(t: int | None, beta1: Any, beta2: Any) -> Any:
-    r"""Square of the longest Adam step, in units of the step size, over all gradient histories of length t.
+    r"""Square of the longest Adam step, in units of the step size, over all gradient histories of
+    length t.
 
     Parameters
     ----------
     t
-        Length of the history, or None for the limit of long histories, which is finite only if :math:`\beta_1^2<\beta_2`.
+        Length of the history, or None for the limit of long histories, which is finite only if
+        :math:`\beta_1^2<\beta_2`.
     beta1, beta2
         In (0, 1); two fractions give an exact fraction.
 
@@ -414,12 +495,16 @@ def adam_step_supremum_squared(t: int | None, beta1: Any, beta2: Any) -> Any:
         length = as_count(t, "t")
         return _adam_finite(*(_geometric_sum(x, length) for x in (b1, b2, b1 * b1 / b2)))
     if b1 * b1 >= b2:
-        raise ValueError(f"beta1: expected a square below beta2 = {b2} where t is None (the supremum is infinite), got {b1}")
+        raise ValueError(
+            f"beta1: expected a square below beta2 = {b2} where t is None (the "
+            f"supremum is infinite), got {b1}"
+        )
     return _adam_limit(b1, b2, b1 * b1 / b2)
 
 
 def adam_step_supremum(t: int | None, beta1: float, beta2: float) -> float:
-    """Longest Adam step in units of the step size: the root of :func:`adam_step_supremum_squared`, as a float."""
+    """Longest Adam step in units of the step size: the root of :func:`adam_step_supremum_squared`,
+    as a float."""
     return math.sqrt(adam_step_supremum_squared(t, beta1, beta2))
 
 
@@ -433,7 +518,8 @@ def adamax_step_supremum(t: int | None, beta1: Any, beta2: Any) -> Any:
     Parameters
     ----------
     t
-        Length of the history, or None for the limit of long histories, which is finite only if :math:`\beta_1<\beta_2`.
+        Length of the history, or None for the limit of long histories, which is finite only if
+        :math:`\beta_1<\beta_2`.
     beta1
         In (0, 1).
     beta2
@@ -449,7 +535,10 @@ def adamax_step_supremum(t: int | None, beta1: Any, beta2: Any) -> Any:
         length = as_count(t, "t")
         return _adamax_finite(*(_geometric_sum(x, length) for x in (b1, b2, b1 / b2)))
     if b1 >= b2:
-        raise ValueError(f"beta1: expected a value below beta2 = {b2} where t is None (the supremum is infinite), got {b1}")
+        raise ValueError(
+            f"beta1: expected a value below beta2 = {b2} where t is None (the "
+            f"supremum is infinite), got {b1}"
+        )
     return _adamax_limit(b1, b2, b1 / b2)
 
 
@@ -458,7 +547,8 @@ def stated_step_bound_squared(beta1: Fraction, beta2: Fraction) -> Fraction: ...
 @overload
 def stated_step_bound_squared(beta1: float, beta2: float) -> float: ...
 def stated_step_bound_squared(beta1: Any, beta2: Any) -> Any:
-    r"""Square of the step bound stated for Adam: :math:`(1-\beta_1)/\sqrt{1-\beta_2}` if that exceeds 1, else 1.
+    r"""Square of the step bound stated for Adam: :math:`(1-\beta_1)/\sqrt{1-\beta_2}` if that
+    exceeds 1, else 1.
 
     The statement is false in both cases; :func:`adam_step_supremum_squared` is the true value.
 
@@ -471,9 +561,9 @@ def stated_step_bound_squared(beta1: Any, beta2: Any) -> Any:
     return max((1 - b1) ** 2 / (1 - b2), type(b1)(1))
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # Private parts
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 def _run(
@@ -495,7 +585,11 @@ def _run(
     start = as_array(x0, "x0", ndim=1)
     alpha, count = as_real(step_size, "step_size", above=0.0), as_count(steps, "steps")
     b1 = _coefficient(beta1, "beta1")
-    b2 = as_real(beta2, "beta2", above=0.0, maximum=1.0) if method == "adamax" else _coefficient(beta2, "beta2")
+    b2 = (
+        as_real(beta2, "beta2", above=0.0, maximum=1.0)
+        if method == "adamax"
+        else _coefficient(beta2, "beta2")
+    )
     added = as_real(eps, "eps", minimum=0.0)
     shrinking = one_of(decay, "decay", ("constant", "sqrt")) == "sqrt"
     fading = as_real(momentum_decay, "momentum_decay", above=0.0, maximum=1.0)
@@ -526,13 +620,16 @@ def _run(
             momentum = m / (1 - b1**t)
             denominator = root if method == "adamax" else root / math.sqrt(1 - b2**t)
         rate = alpha / math.sqrt(t) if shrinking else alpha
-        iterates[t] = np.clip(iterates[t - 1] - rate * _quotient_or_zero(momentum, denominator + added), low, high)
+        iterates[t] = np.clip(
+            iterates[t - 1] - rate * _quotient_or_zero(momentum, denominator + added), low, high
+        )
         gradients[t - 1], denominators[t - 1] = g, denominator
     return AdaptiveRun(iterates=iterates, gradients=gradients, denominators=denominators)
 
 
 def _exact_average(g: list[Fraction], b: Fraction) -> Fraction:
-    """Return the weighted mean of g_t, g_{t-1}, ... with weights 1, b, b^2, ..., by a Horner scheme in integers."""
+    """Return the weighted mean of g_t, g_{t-1}, ... with weights 1, b, b^2, ..., by a Horner scheme
+    in integers."""
     common = math.lcm(*(x.denominator for x in g))
     p, q = b.numerator, b.denominator
     value, weight, power = 0, 0, 1
@@ -559,10 +656,13 @@ def _coefficient(value: float, name: str) -> float:
 
 
 def _geometric_sum(x: Any, t: int) -> Any:
-    """Return 1 + x + ... + x^(t-1), exact for a fraction; for a float without the cancellation of 1 - x^t near x = 1."""
+    """Return 1 + x + ... + x^(t-1), exact for a fraction; for a float without the cancellation of 1
+    - x^t near x = 1."""
     if x == 1:
         return type(x)(t)
-    return (1 - x**t) / (1 - x) if isinstance(x, Fraction) else math.expm1(t * math.log(x)) / (x - 1)
+    return (
+        (1 - x**t) / (1 - x) if isinstance(x, Fraction) else math.expm1(t * math.log(x)) / (x - 1)
+    )
 
 
 def _unit_number(value: Any, name: str, *, one: bool = False) -> Any:
@@ -583,8 +683,12 @@ def _unit_rational(value: Any, name: str, *, zero: bool = True, one: bool) -> Fr
 
 def _rationals(values: Any, name: str) -> list[Fraction]:
     if isinstance(values, str) or not isinstance(values, Sequence | np.ndarray) or len(values) == 0:
-        raise ValueError(f"{name}: expected a non-empty sequence of integers or fractions, got {values!r}")
+        raise ValueError(
+            f"{name}: expected a non-empty sequence of integers or fractions, got {values!r}"
+        )
     for value in values:
         if isinstance(value, bool) or not isinstance(value, Rational):
-            raise ValueError(f"{name}: expected integers or fractions, which are exact, got {value!r}")
+            raise ValueError(
+                f"{name}: expected integers or fractions, which are exact, got {value!r}"
+            )
     return [Fraction(int(value.numerator), int(value.denominator)) for value in values]

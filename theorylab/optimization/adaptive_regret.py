@@ -1,13 +1,17 @@
-r"""Regret of Adam, AMSGrad and AdaGrad on linear losses whose slopes repeat, or are drawn at random.
+r"""Regret of Adam, AMSGrad and AdaGrad on linear losses whose slopes repeat, or are drawn at
+random.
 
-On losses :math:`f_t(x)=g_tx` over [-1, 1] the regret is :math:`R_T=\sum_{t\le T}g_tx_t-\min_x\sum_{t\le T}g_tx`. Where the slopes
-repeat with period P, the moments of Adam settle into a cycle, and with :math:`\alpha_t=\alpha/\sqrt t` the iterate drifts by
+On losses :math:`f_t(x)=g_tx` over [-1, 1] the regret is :math:`R_T=\sum_{t\le
+T}g_tx_t-\min_x\sum_{t\le T}g_tx`. Where the slopes repeat with period P, the moments of Adam settle
+into a cycle, and with :math:`\alpha_t=\alpha/\sqrt t` the iterate drifts by
 
-.. math:: x_{t+P}-x_t\approx-\alpha_tS,\qquad S=\sum_{j\le P}\frac{m_j}{\sqrt{v_j}},\qquad G=\sum_{j\le P}g_j,
+.. math:: x_{t+P}-x_t\approx-\alpha_tS,\qquad S=\sum_{j\le P}\frac{m_j}{\sqrt{v_j}},\qquad
+G=\sum_{j\le P}g_j,
 
-until it reaches an end. Where S and the total slope G differ in sign, this is the worst point and :math:`R_T/T\to2|G|/P`
-(reddi2018-convergence, Theorems 1 and 2), against the bound of kingma2014-adam, Theorem 4.1. Where no :math:`t\hat v_{t,i}`
-ever decreases, as under the running maximum of AMSGrad, methods with :math:`\beta_1=0` on a box of side D have
+until it reaches an end. Where S and the total slope G differ in sign, this is the worst point and
+:math:`R_T/T\to2|G|/P` (reddi2018-convergence, Theorems 1 and 2), against the bound of
+kingma2014-adam, Theorem 4.1. Where no :math:`t\hat v_{t,i}` ever decreases, as under the running
+maximum of AMSGrad, methods with :math:`\beta_1=0` on a box of side D have
 
 .. math:: R_T\le\frac{D^2\sqrt T}{2\alpha}\sum_i\sqrt{\hat v_{T,i}}
    +\frac\alpha2\sum_{t\le T}\sum_i\frac{g_{t,i}^2}{\sqrt{t\,\hat v_{t,i}}},
@@ -27,7 +31,15 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy.signal import lfilter
 
-from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_instance, as_real, one_of
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_flag,
+    as_instance,
+    as_real,
+    one_of,
+)
 from theorylab.optimization.adam import BETA2, _coefficient, _history, _rationals, _unit_rational
 
 __all__ = [
@@ -46,25 +58,32 @@ __all__ = [
 PERIOD_THREE_PRODUCTS = {
     "projected, first period": 6 * (2 - BETA2) * (1 + 2 * BETA2 - BETA2**2),
     "projected, later periods": sp.Rational(15, 4) * (1 + 2 * BETA2),
-    "unprojected, first period": 6 * (2 - BETA2) * (1 + 2 * BETA2 - BETA2**2) / ((1 + BETA2) * (1 + BETA2 + BETA2**2)),
+    "unprojected, first period": 6
+    * (2 - BETA2)
+    * (1 + 2 * BETA2 - BETA2**2)
+    / ((1 + BETA2) * (1 + BETA2 + BETA2**2)),
     "unprojected, later periods": sp.Rational(15, 4) * (1 + 2 * BETA2) / (1 - BETA2**5) ** 2,
 }
-r"""Bounds of ``(d/u)^2 (d/w)^2`` for the slopes (C, -1, -1), ``beta_1 = 0`` and ``beta_2 = 1/(1+C^2)``.
+r"""Bounds of ``(d/u)^2 (d/w)^2`` for the slopes (C, -1, -1), ``beta_1 = 0`` and ``beta_2 =
+1/(1+C^2)``.
 
-One period moves the iterate down by d and then up by u and w, unless it reaches 1 on the way. By the inequality of the
-means :math:`u+w\ge2\sqrt{uw}`, so a product of at most 16 gives :math:`u+w\ge d`: the iterate is back after every period.
-"Projected" is Adam without bias correction on [-1, 1]; "unprojected" is Adam with bias correction on the line, with
-losses that are flat beyond -1 and 1.
+One period moves the iterate down by d and then up by u and w, unless it reaches 1 on the way. By
+the inequality of the means :math:`u+w\ge2\sqrt{uw}`, so a product of at most 16 gives :math:`u+w\ge
+d`: the iterate is back after every period. "Projected" is Adam without bias correction on [-1, 1];
+"unprojected" is Adam with bias correction on the line, with losses that are flat beyond -1 and 1.
 """
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # Losses and runs
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
-def linear_regret(gradients: ArrayLike, iterates: ArrayLike, *, lower: float, upper: float) -> float:
-    r"""Regret :math:`\sum_t g_t\cdot x_t-\min_{x\in[l,u]^d}\sum_tg_t\cdot x` of linear losses on a box.
+def linear_regret(
+    gradients: ArrayLike, iterates: ArrayLike, *, lower: float, upper: float
+) -> float:
+    r"""Regret :math:`\sum_t g_t\cdot x_t-\min_{x\in[l,u]^d}\sum_tg_t\cdot x` of linear losses on a
+    box.
 
     For convex losses with these (sub)gradients it bounds the regret from above.
 
@@ -116,14 +135,16 @@ class OnlineRun:
 
     @property
     def monotone_bound(self) -> FloatArray:
-        r"""Bound of R_T on the box for ``beta1=0`` and :math:`x_{t+1}=\Pi(x_t-\alpha g_t/\sqrt{t\hat v_t})`, shape (n,).
+        r"""Bound of R_T on the box for ``beta1=0`` and :math:`x_{t+1}=\Pi(x_t-\alpha
+        g_t/\sqrt{t\hat v_t})`, shape (n,).
 
         .. math:: \frac{D^2\sqrt T}{2\alpha}\sum_i\sqrt{\hat v_{T,i}}
-           +\frac\alpha2\sum_{t\le T}\sum_i\frac{g_{t,i}^2}{\sqrt{t\,\hat v_{t,i}}},\qquad D=2\,\text{radius}:
+           +\frac\alpha2\sum_{t\le T}\sum_i\frac{g_{t,i}^2}{\sqrt{t\,\hat v_{t,i}}},\qquad
+           D=2\,\text{radius}:
 
-        whenever every :math:`t\hat v_{t,i}` is non-decreasing in t, as for AMSGrad and AdaGrad. Derived by telescoping; it is
-        the case without momentum of reddi2018-convergence, Theorem 4, with smaller constants. For Adam it is no bound.
-        """
+        whenever every :math:`t\hat v_{t,i}` is non-decreasing in t, as for AMSGrad and AdaGrad.
+        Derived by telescoping; it is the case without momentum of reddi2018-convergence, Theorem 4,
+        with smaller constants. For Adam it is no bound."""
         roots = self.denominators.sum(axis=1)
         width = 2 * self.radius
         diameter_term = width**2 * np.sqrt(self.times) / (2 * self.step_size) * roots
@@ -146,8 +167,8 @@ def cyclic_losses(
 ) -> OnlineRun:
     r"""Run a method with :math:`\alpha_t=\alpha/\sqrt t` on linear losses whose slopes repeat.
 
-    At time t each coordinate pays :math:`g_tx` with :math:`g_t` = ``slopes[(t-1) % period]``. A history without repetition is a
-    single period: ``steps=len(slopes)``.
+    At time t each coordinate pays :math:`g_tx` with :math:`g_t` = ``slopes[(t-1) % period]``. A
+    history without repetition is a single period: ``steps=len(slopes)``.
 
     Parameters
     ----------
@@ -156,23 +177,26 @@ def cyclic_losses(
     steps
         Number of steps.
     method
-        ``"adam"``, ``"amsgrad"`` or ``"adagrad"`` (for which the second moment is the mean of all squared gradients).
+        ``"adam"``, ``"amsgrad"`` or ``"adagrad"`` (for which the second moment is the mean of all
+        squared gradients).
     step_size
         :math:`\alpha`, positive.
     beta1, beta2
         Momentum coefficients in [0, 1).
     bias_correction
-        Divide the moments by :math:`1-\beta^t`; reddi2018-convergence does not, and AdaGrad has none.
+        Divide the moments by :math:`1-\beta^t`; reddi2018-convergence does not, and AdaGrad has
+        none.
     domain
-        ``"projected"``: the iterate is clipped to [-radius, radius]. ``"flat"``: it is not, but each loss is constant beyond
-        the end at which it is smallest, so that the losses are convex and Lipschitz on the line and their best point is
-        still in [-radius, radius].
+        ``"projected"``: the iterate is clipped to [-radius, radius]. ``"flat"``: it is not, but
+        each loss is constant beyond the end at which it is smallest, so that the losses are convex
+        and Lipschitz on the line and their best point is still in [-radius, radius].
     radius
         Positive.
     x0
         Starting value of every coordinate.
     times
-        Increasing integers between 1 and ``steps`` at which to record; by default about 200, evenly spread in logarithm.
+        Increasing integers between 1 and ``steps`` at which to record; by default about 200, evenly
+        spread in logarithm.
 
     Raises
     ------
@@ -187,7 +211,10 @@ def cyclic_losses(
     b1, b2 = _coefficient(beta1, "beta1"), _coefficient(beta2, "beta2")
     corrected = as_flag(bias_correction, "bias_correction")
     if corrected and name == "adagrad":
-        raise ValueError("bias_correction: expected False for adagrad, whose second moment is a plain mean, got True")
+        raise ValueError(
+            "bias_correction: expected False for adagrad, whose second moment is a "
+            "plain mean, got True"
+        )
     flat = one_of(domain, "domain", ("projected", "flat")) == "flat"
     half = as_real(radius, "radius", above=0.0)
     start = as_real(x0, "x0", minimum=None if flat else -half, maximum=None if flat else half)
@@ -195,7 +222,23 @@ def cyclic_losses(
     x, roots = np.empty((2, len(recorded), g.shape[1]))
     regret, squares = np.empty((2, len(recorded)))
     maximum, mean = name == "amsgrad", name == "adagrad"
-    _cyclic_kernel(g, maximum, mean, alpha, b1, b2, corrected, flat, half, start, recorded, x, roots, regret, squares)
+    _cyclic_kernel(
+        g,
+        maximum,
+        mean,
+        alpha,
+        b1,
+        b2,
+        corrected,
+        flat,
+        half,
+        start,
+        recorded,
+        x,
+        roots,
+        regret,
+        squares,
+    )
     return OnlineRun(
         times=recorded,
         iterates=x,
@@ -222,10 +265,11 @@ def random_losses(
     radius: float = 1.0,
     x0: float = 0.0,
 ) -> FloatArray:
-    r"""Last iterates of independent runs on i.i.d. linear losses (reddi2018-convergence, Theorem 3 and Section 5).
+    r"""Last iterates of independent runs on i.i.d. linear losses (reddi2018-convergence, Theorem 3
+    and Section 5).
 
-    The slope is ``rare`` with the given probability and ``common`` otherwise; steps :math:`\alpha/\sqrt t` without bias
-    correction, clipped to [-radius, radius].
+    The slope is ``rare`` with the given probability and ``common`` otherwise; steps
+    :math:`\alpha/\sqrt t` without bias correction, clipped to [-radius, radius].
 
     Parameters
     ----------
@@ -259,9 +303,9 @@ def random_losses(
     return x
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # The stationary period of Adam
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,26 +330,31 @@ class CycleDrift:
 
     @property
     def limit(self) -> float:
-        """The end of [-1, 1] to which the iterate tends: 1 for negative drift; NaN without drift, where there is none."""
+        """The end of [-1, 1] to which the iterate tends: 1 for negative drift; NaN without drift,
+        where there is none."""
         return -math.copysign(1.0, self.drift) if self.drift else math.nan
 
     @property
     def average_regret(self) -> float:
-        r"""Limit of :math:`R_T/T` on [-1, 1]: :math:`2|G|` per period at the wrong end, 0 at the right one."""
+        r"""Limit of :math:`R_T/T` on [-1, 1]: :math:`2|G|` per period at the wrong end, 0 at the
+        right one."""
         total = float(self.slopes.sum())
         return (total * self.limit + abs(total)) / self.slopes.size
 
     @property
     def excursion(self) -> FloatArray:
-        """Distance from the limit at each phase, divided by the step size: the reflected periodic walk, shape (period,)."""
+        """Distance from the limit at each phase, divided by the step size: the reflected periodic
+        walk, shape (period,)."""
         return _reflected(self.limit * self.ratios)
 
     def regret_between(self, start: int, stop: int, step_size: float) -> tuple[float, float]:
-        r"""Enclose the regret of the times ``start`` < t <= ``stop``, both multiples of the period P, on [-1, 1].
+        r"""Enclose the regret of the times ``start`` < t <= ``stop``, both multiples of the period
+        P, on [-1, 1].
 
-        Valid once the moments repeat and the iterate has been at its end. The distance from the end at time t is then a sum
-        of terms :math:`\alpha_\tau r_\tau` over less than the last period, in which :math:`\alpha_\tau/\alpha_t` lies between 1
-        and :math:`(1-P/\text{start})^{-1/2}`: stretching the terms of one sign by that factor encloses the distance.
+        Valid once the moments repeat and the iterate has been at its end. The distance from the end
+        at time t is then a sum of terms :math:`\alpha_\tau r_\tau` over less than the last period,
+        in which :math:`\alpha_\tau/\alpha_t` lies between 1 and :math:`(1-P/\text{start})^{-1/2}`:
+        stretching the terms of one sign by that factor encloses the distance.
 
         Parameters
         ----------
@@ -317,25 +366,37 @@ class CycleDrift:
         Raises
         ------
         ValueError
-            Naming the argument; for ``start`` also when the stretched drift changes its sign, so that nothing is enclosed.
+            Naming the argument; for ``start`` also when the stretched drift changes its sign, so
+            that nothing is enclosed.
         """
         period = self.slopes.size
         first = as_count(start, "start", minimum=2 * period)
         last = as_count(stop, "stop", minimum=first + period)
         alpha = as_real(step_size, "step_size", above=0.0)
         if first % period or last % period:
-            raise ValueError(f"start: expected multiples of the period {period}, got {first} and {last}")
+            raise ValueError(
+                f"start: expected multiples of the period {period}, got {first} and {last}"
+            )
         outward = self.limit * self.ratios
         stretch = 1 / math.sqrt(1 - period / first)
         stretched = np.where(outward > 0, outward * stretch, outward)
         if stretched.sum() >= 0:
-            raise ValueError(f"start: expected a later time, where the step size is steadier, got {first}")
-        far, near = _reflected(stretched), _reflected(np.where(outward > 0, outward, outward * stretch))
+            raise ValueError(
+                f"start: expected a later time, where the step size is steadier, got {first}"
+            )
+        far, near = (
+            _reflected(stretched),
+            _reflected(np.where(outward > 0, outward, outward * stretch)),
+        )
         # At distance d from its end the iterate pays limit * slope * (1 - d).
         weights = -self.limit * self.slopes
         gain, loss = np.maximum(weights, 0.0), np.maximum(-weights, 0.0)
-        # A phase recurs every period, so a sum of step sizes over its times lies between two integrals.
-        least, most = (2 * alpha / period * (math.sqrt(last + s) - math.sqrt(first + s)) for s in (period, -period))
+        # A phase recurs every period, so a sum of step sizes over its times lies between two
+        # integrals.
+        least, most = (
+            2 * alpha / period * (math.sqrt(last + s) - math.sqrt(first + s))
+            for s in (period, -period)
+        )
         steady = self.average_regret * (last - first)
         low = steady + least * float(gain @ near) - most * float(loss @ far)
         high = steady + most * float(gain @ far) - least * float(loss @ near)
@@ -343,7 +404,8 @@ class CycleDrift:
 
 
 def cycle_drift(slopes: ArrayLike, *, beta1: float, beta2: float) -> CycleDrift:
-    r"""Stationary period of :math:`m/\sqrt v` for repeating slopes, from the closed forms of the periodic moments.
+    r"""Stationary period of :math:`m/\sqrt v` for repeating slopes, from the closed forms of the
+    periodic moments.
 
     Parameters
     ----------
@@ -363,13 +425,17 @@ def cycle_drift(slopes: ArrayLike, *, beta1: float, beta2: float) -> CycleDrift:
     b1, b2 = _coefficient(beta1, "beta1"), _coefficient(beta2, "beta2")
     if b2 == 0 and not g.all():
         raise ValueError("beta2: expected a positive number where a slope is 0, got 0.0")
-    return CycleDrift(slopes=g, ratios=_periodic_average(g, b1) / np.sqrt(_periodic_average(g**2, b2)))
+    return CycleDrift(
+        slopes=g, ratios=_periodic_average(g, b1) / np.sqrt(_periodic_average(g**2, b2))
+    )
 
 
 def failing_period(*, beta1: float, beta2: float, maximum: int = 100_000) -> int:
-    r"""Find a period P at which Adam starts to end at the wrong point on slopes (P, -1, ..., -1), whose sum is 1.
+    r"""Find a period P at which Adam starts to end at the wrong point on slopes (P, -1, ..., -1),
+    whose sum is 1.
 
-    P fails and P - 1 does not (found by doubling and bisection); reddi2018-convergence, Theorem 2 says that some period fails.
+    P fails and P - 1 does not (found by doubling and bisection); reddi2018-convergence, Theorem 2
+    says that some period fails.
 
     Parameters
     ----------
@@ -397,14 +463,15 @@ def failing_period(*, beta1: float, beta2: float, maximum: int = 100_000) -> int
     return high
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # Certified regret
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class RegretCertificate:
-    """Enclosures of the regret of an exact run and of the bound stated for it, as python-flint balls.
+    """Enclosures of the regret of an exact run and of the bound stated for it, as python-flint
+    balls.
 
     Attributes
     ----------
@@ -440,18 +507,20 @@ def certified_regret(
     x0: Fraction,
     precision: int = 128,
 ) -> RegretCertificate:
-    r"""Enclose the regret of Adam, as published, on the line, and the bound stated for it, in ball arithmetic.
+    r"""Enclose the regret of Adam, as published, on the line, and the bound stated for it, in ball
+    arithmetic.
 
-    Losses of slope c are :math:`c\max(x,-1)` for c > 0 and :math:`c\min(x,1)` for c < 0: convex, with gradients bounded by
-    :math:`G_\infty=\max|c|`. Nothing is projected, the bias is corrected, ``eps=0``, :math:`\alpha_t=\alpha/\sqrt t` and
-    :math:`\beta_{1,t}=\beta_1\lambda^{t-1}`: the setting of kingma2014-adam, Theorem 4.1, whose bound is
+    Losses of slope c are :math:`c\max(x,-1)` for c > 0 and :math:`c\min(x,1)` for c < 0: convex,
+    with gradients bounded by :math:`G_\infty=\max|c|`. Nothing is projected, the bias is corrected,
+    ``eps=0``, :math:`\alpha_t=\alpha/\sqrt t` and :math:`\beta_{1,t}=\beta_1\lambda^{t-1}`: the
+    setting of kingma2014-adam, Theorem 4.1, whose bound is
 
     .. math:: \frac{D^2\sqrt{T\hat v_T}}{2\alpha(1-\beta_1)}
        +\frac{\alpha(1+\beta_1)G_\infty\|g_{1:T}\|_2}{(1-\beta_1)\sqrt{1-\beta_2}(1-\gamma)^2}
        +\frac{D^2G_\infty\sqrt{1-\beta_2}}{2\alpha\,b\,(1-\lambda)^2},\qquad\gamma=\frac{\beta_1^2}{\sqrt{\beta_2}},
 
-    with b the smaller of :math:`1-\beta_1` and, where positive, :math:`\beta_1`: the last term circulates in both forms. D
-    includes the distance to the best fixed point.
+    with b the smaller of :math:`1-\beta_1` and, where positive, :math:`\beta_1`: the last term
+    circulates in both forms. D includes the distance to the best fixed point.
 
     Parameters
     ----------
@@ -473,7 +542,8 @@ def certified_regret(
     Raises
     ------
     ValueError
-        Naming the argument; for ``precision`` when the side of a kink on which an iterate lies was not decided.
+        Naming the argument; for ``precision`` when the side of a kink on which an iterate lies was
+        not decided.
     """
     g = [int(c) for c in _rationals(slopes, "slopes")]
     if any(c != d for c, d in zip(g, slopes, strict=True)) or not min(g) < 0 < max(g):
@@ -481,7 +551,10 @@ def certified_regret(
     count = as_count(steps, "steps")
     if count % len(g):
         raise ValueError(f"steps: expected a multiple of the period {len(g)}, got {count}")
-    b1, b2 = _unit_rational(beta1, "beta1", one=False), _unit_rational(beta2, "beta2", zero=False, one=False)
+    b1, b2 = (
+        _unit_rational(beta1, "beta1", one=False),
+        _unit_rational(beta2, "beta2", zero=False, one=False),
+    )
     if b1**4 >= b2:
         raise ValueError(f"beta1: expected a square below the root of beta2 = {b2}, got {b1}")
     decay = _unit_rational(momentum_decay, "momentum_decay", zero=False, one=False)
@@ -497,9 +570,9 @@ def certified_regret(
         ctx.prec = before
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # Private parts
-# ---------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 
 
 def _recorded_times(times: ArrayLike | None, steps: int) -> NDArray[np.int64]:
@@ -507,13 +580,36 @@ def _recorded_times(times: ArrayLike | None, steps: int) -> NDArray[np.int64]:
         return np.unique(np.geomspace(1, steps, 200).round().astype(np.int64))
     given = as_array(times, "times", ndim=1)
     recorded = given.astype(np.int64)
-    if (recorded != given).any() or (np.diff(recorded) <= 0).any() or recorded[0] < 1 or recorded[-1] > steps:
-        raise ValueError(f"times: expected increasing integers between 1 and steps = {steps}, got {given}")
+    if (
+        (recorded != given).any()
+        or (np.diff(recorded) <= 0).any()
+        or recorded[0] < 1
+        or recorded[-1] > steps
+    ):
+        raise ValueError(
+            f"times: expected increasing integers between 1 and steps = {steps}, got {given}"
+        )
     return recorded
 
 
 @njit(cache=True)
-def _cyclic_kernel(slopes, maximum, mean, alpha, b1, b2, corrected, flat, radius, start, times, x_out, root_out, regret, squares):  # type: ignore[no-untyped-def]
+def _cyclic_kernel(
+    slopes,
+    maximum,
+    mean,
+    alpha,
+    b1,
+    b2,
+    corrected,
+    flat,
+    radius,
+    start,
+    times,
+    x_out,
+    root_out,
+    regret,
+    squares,
+):  # type: ignore[no-untyped-def]
     period, d = slopes.shape
     x = np.full(d, start)
     m, v, largest, total = np.zeros(d), np.zeros(d), np.zeros(d), np.zeros(d)
@@ -573,7 +669,13 @@ def _random_kernel(rare, common, probability, steps, rng, maximum, alpha, b1, b2
 
 
 def _enclosed_regret(
-    slopes: list[int], steps: int, alpha: Fraction, b1: Fraction, b2: Fraction, decay: Fraction, start: Fraction
+    slopes: list[int],
+    steps: int,
+    alpha: Fraction,
+    b1: Fraction,
+    b2: Fraction,
+    decay: Fraction,
+    start: Fraction,
 ) -> RegretCertificate:
     rate, first, second, fading, x = (_ball(value) for value in (alpha, b1, b2, decay, start))
     best = arb(-1 if sum(slopes) > 0 else 1)
@@ -584,7 +686,10 @@ def _enclosed_regret(
         slope = slopes[(t - 1) % len(slopes)]
         side = x + 1 if slope > 0 else 1 - x
         if not (side > 0 or side < 0):
-            raise ValueError(f"precision: expected enough bits to decide on which side of its kink iterate {t} lies")
+            raise ValueError(
+                "precision: expected enough bits to decide on which side of its kink "
+                f"iterate {t} lies"
+            )
         inside = bool(side > 0)
         paid += slope * x if inside else -abs(slope)
         g = slope if inside else 0
@@ -598,11 +703,22 @@ def _enclosed_regret(
             x -= rate * (m / (1 - power1)) / (t * corrected).sqrt()
     diameter = highest - lowest
     bound = _stated_regret_bound(
-        steps, corrected, arb(square_sum).sqrt(), diameter, max(map(abs, slopes)), alpha=alpha, b1=b1, b2=b2, decay=decay
+        steps,
+        corrected,
+        arb(square_sum).sqrt(),
+        diameter,
+        max(map(abs, slopes)),
+        alpha=alpha,
+        b1=b1,
+        b2=b2,
+        decay=decay,
     )
-    # Over whole periods every point of [-1, 1] pays its product with the sum of the slopes, and beyond it nothing is cheaper.
+    # Over whole periods every point of [-1, 1] pays its product with the sum of the slopes, and
+    # beyond it nothing is cheaper.
     optimum = -abs(sum(slopes)) * (steps // len(slopes))
-    return RegretCertificate(steps=steps, regret=paid - optimum, stated_bound=bound, diameter=diameter)
+    return RegretCertificate(
+        steps=steps, regret=paid - optimum, stated_bound=bound, diameter=diameter
+    )
 
 
 def _stated_regret_bound(
@@ -617,11 +733,13 @@ def _stated_regret_bound(
     b2: Fraction,
     decay: Fraction,
 ) -> arb:
-    """Return the right-hand side of kingma2014-adam, Theorem 4.1 (see :func:`certified_regret`), ``largest`` being G_infinity."""
+    """Return the right-hand side of kingma2014-adam, Theorem 4.1 (see :func:`certified_regret`),
+    ``largest`` being G_infinity."""
     rate, first, second, fading = (_ball(value) for value in (alpha, b1, b2, decay))
     gamma = first**2 / second.sqrt()
     rest = (1 - second).sqrt()
-    # The last term circulates with 1 - beta_1 and with beta_1 in the denominator: the smaller one gives the weaker bound.
+    # The last term circulates with 1 - beta_1 and with beta_1 in the denominator: the smaller one
+    # gives the weaker bound.
     smaller = _ball(min(1 - b1, b1 or 1 - b1))
     return (
         diameter**2 / (2 * rate * (1 - first)) * (steps * second_moment).sqrt()
@@ -648,6 +766,7 @@ def _spike_drift(period: int, b1: float, b2: float) -> float:
 
 
 def _reflected(increments: FloatArray) -> FloatArray:
-    """Return the periodic solution of e_{j+1} = max(0, e_j + increments_j) for increments of negative sum."""
+    """Return the periodic solution of e_{j+1} = max(0, e_j + increments_j) for increments of
+    negative sum."""
     walk = np.concatenate([[0.0], np.cumsum(np.tile(increments, 2))[:-1]])
     return (walk - np.minimum.accumulate(walk))[increments.size :]

@@ -1,21 +1,24 @@
 r"""Test and training risk of kernel and random-feature ridge regression from the spectrum alone.
 
-Features :math:`g(w,x)=\sum_i\sqrt{\lambda_i}\,\zeta_i(w)\phi_i(x)` with orthonormal :math:`\phi_i,\zeta_i`, k of them, n samples,
-target :math:`\sum_iv_i\phi_i` with label noise of variance :math:`\sigma^2`, ridge :math:`\delta` in
-:math:`(\hat K+\delta I_n)^{-1}`, :math:`\hat K=\frac1k\sum_jg(w_j,\cdot)g(w_j,\cdot)`. With the effective ridge :math:`\gamma` of
-:mod:`~theorylab.random_features.fixed_points`, :math:`\Gamma_i=\gamma/(\lambda_i+\gamma)`, :math:`a=n-z`, :math:`b=k-z` and
-:math:`c=\sum_i\Gamma_i(1-\Gamma_i)`,
+Features :math:`g(w,x)=\sum_i\sqrt{\lambda_i}\,\zeta_i(w)\phi_i(x)` with orthonormal
+:math:`\phi_i,\zeta_i`, k of them, n samples, target :math:`\sum_iv_i\phi_i` with label noise of
+variance :math:`\sigma^2`, ridge :math:`\delta` in :math:`(\hat K+\delta I_n)^{-1}`, :math:`\hat
+K=\frac1k\sum_jg(w_j,\cdot)g(w_j,\cdot)`. With the effective ridge :math:`\gamma` of
+:mod:`~theorylab.random_features.fixed_points`, :math:`\Gamma_i=\gamma/(\lambda_i+\gamma)`,
+:math:`a=n-z`, :math:`b=k-z` and :math:`c=\sum_i\Gamma_i(1-\Gamma_i)`,
 
 .. math::
     \mathcal E_{te} =
     n\,\frac{\sum_i\Gamma_i^2v_i^2+\frac{c}{b+c}\sum_i\Gamma_i(1-\Gamma_i)v_i^2+\sigma^2}{a+\frac{bc}{b+c}},
-    \qquad \mathcal E_{tr} = \Big(\frac an\Big)^2\mathcal E_{te} = \frac{\delta^2}{n^2\kappa^2}\,\mathcal E_{te}
+    \qquad \mathcal E_{tr} = \Big(\frac an\Big)^2\mathcal E_{te} =
+    \frac{\delta^2}{n^2\kappa^2}\,\mathcal E_{te}
 
-(simon2024-more, Section 4, written so that every term is positive; kernel regression is :math:`b=\infty`). For Gaussian
-:math:`\phi,\zeta` both risks are exact up to a relative :math:`O(1/n)`, whose first term :func:`finite_size_term` gives. At fixed
-:math:`\gamma` the test risk decreases in a and b, that is in n and k: more is better. Where :math:`\lambda_i\propto i^{-\alpha}`
-and :math:`v_i^2\propto i^{-\beta}` the best ratio :math:`\mathcal E_{tr}/\mathcal E_{te}` tends to :func:`optimal_fitting_ratio`.
-"""
+(simon2024-more, Section 4, written so that every term is positive; kernel regression is
+:math:`b=\infty`). For Gaussian :math:`\phi,\zeta` both risks are exact up to a relative
+:math:`O(1/n)`, whose first term :func:`finite_size_term` gives. At fixed :math:`\gamma` the test
+risk decreases in a and b, that is in n and k: more is better. Where :math:`\lambda_i\propto
+i^{-\alpha}` and :math:`v_i^2\propto i^{-\beta}` the best ratio :math:`\mathcal E_{tr}/\mathcal
+E_{te}` tends to :func:`optimal_fitting_ratio`."""
 
 import math
 from collections.abc import Callable
@@ -29,7 +32,13 @@ from scipy.optimize import brentq
 from scipy.special import binom, zeta
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
-from theorylab.random_features.fixed_points import broadcast_sizes, extrapolate, free_counts, smallest_and_total, solve_gamma
+from theorylab.random_features.fixed_points import (
+    broadcast_sizes,
+    extrapolate,
+    free_counts,
+    smallest_and_total,
+    solve_gamma,
+)
 
 __all__ = [
     "FiniteSizeTerm",
@@ -55,7 +64,8 @@ __all__ = [
 ]
 
 ModeLaw = Callable[[np.random.Generator, tuple[int, int, int]], FloatArray]
-"""Draws modes of shape (draws, points, modes): one row of orthonormal values per sample or feature."""
+"""Draws modes of shape (draws, points, modes): one row of orthonormal values per sample or
+feature."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,8 @@ class LearningCurve:
 
 @dataclass(frozen=True)
 class FiniteSizeTerm:
-    r"""First correction in 1/n: mean risk = predicted risk + term + :math:`O(n^{-2})`, for Gaussian modes."""
+    r"""First correction in 1/n: mean risk = predicted risk + term + :math:`O(n^{-2})`, for Gaussian
+    modes."""
 
     test_risk: float
     train_risk: float
@@ -98,7 +109,8 @@ class FiniteSizeTerm:
 
 @dataclass(frozen=True)
 class SimulatedRisk:
-    """Risks of independent training runs, shape (n_draws,); the test risk includes the noise variance."""
+    """Risks of independent training runs, shape (n_draws,); the test risk includes the noise
+    variance."""
 
     test_risk: FloatArray
     train_risk: FloatArray
@@ -117,7 +129,9 @@ class OptimalRidgeStatus(Enum):
 
     INTERIOR = "a positive ridge is optimal"
     INTERPOLATION = "ridge 0 is optimal: regularising more than interpolation does can only hurt"
-    NOTHING_LEARNABLE = "no ridge beats the zero prediction: the target has no power on the kernel's modes"
+    NOTHING_LEARNABLE = (
+        "no ridge beats the zero prediction: the target has no power on the kernel's modes"
+    )
 
 
 @dataclass(frozen=True)
@@ -176,8 +190,9 @@ def random_feature_risk(
     Returns
     -------
     RidgeRisk
-        At ridge 0 the limit of the formula as the ridge tends to 0. It is infinite where n equals k, or the number of positive
-        eigenvalues, and something cannot be fitted: there the mean over Gaussian designs is infinite as well.
+        At ridge 0 the limit of the formula as the ridge tends to 0. It is infinite where n equals
+        k, or the number of positive eigenvalues, and something cannot be fitted: there the mean
+        over Gaussian designs is infinite as well.
 
     Raises
     ------
@@ -195,7 +210,12 @@ def random_feature_risk(
 
 
 def kernel_ridge_risk(
-    eigenvalues: ArrayLike, coefficients: ArrayLike, *, n_samples: int, ridge: float, noise_variance: float = 0.0
+    eigenvalues: ArrayLike,
+    coefficients: ArrayLike,
+    *,
+    n_samples: int,
+    ridge: float,
+    noise_variance: float = 0.0,
 ) -> RidgeRisk:
     r"""Return the predicted test and training risk of kernel ridge regression.
 
@@ -239,8 +259,9 @@ def learning_curve(
     eigenvalues, coefficients, noise_variance
         As for :func:`random_feature_risk`.
     n_samples, n_features, ridge
-        Positive integers and non-negative ridges, or one-dimensional arrays of them that broadcast together;
-        ``n_features=None`` is kernel regression. Each size starts from the root of the one before.
+        Positive integers and non-negative ridges, or one-dimensional arrays of them that broadcast
+        together; ``n_features=None`` is kernel regression. Each size starts from the root of the
+        one before.
 
     Returns
     -------
@@ -272,15 +293,19 @@ def finite_size_term(
 ) -> FiniteSizeTerm:
     r"""Return the 1/n correction of the mean test and training risk for Gaussian modes.
 
-    Both mean risks are mixed derivatives :math:`\partial_\tau\partial_\epsilon L` at 0, at every n and k, of
+    Both mean risks are mixed derivatives :math:`\partial_\tau\partial_\epsilon L` at 0, at every n
+    and k, of
 
-    .. math:: L=\mathrm E\log\det\big[\delta+(T+\tau\delta\,\mathrm{diag}(v^2))(\Phi^\top\Phi+\epsilon)\big],
+    .. math:: L=\mathrm
+    E\log\det\big[\delta+(T+\tau\delta\,\mathrm{diag}(v^2))(\Phi^\top\Phi+\epsilon)\big],
               \qquad T=\tfrac1k\Lambda^{1/2}Z^\top Z\Lambda^{1/2}
 
-    (the noise is a mode with eigenvalue 0; for the training risk :math:`\Phi^\top\Phi` is scaled by :math:`1+\epsilon`). By
-    Laplace's method :math:`L=f(x,y)+\frac12\log\det\nabla^2f+O(1/n)` at the stationary point of
+    (the noise is a mode with eigenvalue 0; for the training risk :math:`\Phi^\top\Phi` is scaled by
+    :math:`1+\epsilon`). By Laplace's method :math:`L=f(x,y)+\frac12\log\det\nabla^2f+O(1/n)` at the
+    stationary point of
 
-    .. math:: f = ke^x-kx+e^y-ny+\sum_i\log\big((\tau\delta v_i^2+e^x\lambda_i)(\epsilon+e^y)+\delta\big).
+    .. math:: f = ke^x-kx+e^y-ny+\sum_i\log\big((\tau\delta
+    v_i^2+e^x\lambda_i)(\epsilon+e^y)+\delta\big).
 
     The first part gives the predicted risks, the second one this correction.
 
@@ -292,8 +317,8 @@ def finite_size_term(
     Returns
     -------
     FiniteSizeTerm
-        To be added to the predicted risks; infinite where the predicted test risk is, and at ridge 0 wherever n is the number of
-        positive eigenvalues and k is not less.
+        To be added to the predicted risks; infinite where the predicted test risk is, and at ridge
+        0 wherever n is the number of positive eigenvalues and k is not less.
 
     Raises
     ------
@@ -314,11 +339,14 @@ def finite_size_term(
     gamma = solve_gamma(positive, smallest_and_total(positive), float(n), float(k), delta, 0.0)
     a, b = free_counts(gamma, float(n), float(k), delta, float(positive.size))
     p = np.divide(spectrum, spectrum + gamma, out=np.zeros_like(spectrum), where=spectrum > 0)
-    edge = p * np.divide(gamma, spectrum + gamma, out=np.ones_like(spectrum), where=spectrum + gamma > 0)
+    edge = p * np.divide(
+        gamma, spectrum + gamma, out=np.ones_like(spectrum), where=spectrum + gamma > 0
+    )
     slopes = np.stack([1 - 2 * p, 1 - 6 * edge])
     phi = np.array([0.0, 0.0, edge.sum(), *(slopes @ edge)])
     psi = np.array([power @ (1 - p) + noise, -(power @ edge), *(-slopes @ (power * edge))])
-    # Axis 0 is log of the feature field (absent where the features span all modes), the last axis that of the sample field.
+    # Axis 0 is log of the feature field (absent where the features span all modes), the last axis
+    # that of the sample field.
     diagonals = [a] if math.isinf(b) or gamma == 0.0 else [b, a]
 
     def of_f(order: int) -> FloatArray:
@@ -370,13 +398,14 @@ def optimal_ridge(
 ) -> OptimalRidge:
     r"""Minimise the predicted test risk over the ridge, globally and with a lower bound.
 
-    The risk is :math:`n\,(B+\sigma^2)/(n-D)` with B increasing and D decreasing in :math:`\gamma`. Indeed
-    :math:`B=\bar\Gamma-\kappa\bar\Gamma'` and :math:`D=(\kappa z)'=k-k(\kappa^2/\gamma)'` with derivatives in :math:`\kappa`, and
-    :math:`\gamma` is a concave function of :math:`\kappa`: hence :math:`\bar\Gamma=\sum_iv_i^2\Gamma_i` is concave and
-    :math:`\kappa^2/\gamma` convex. On an interval of :math:`\gamma` the value of B at its left end and that of D at its right end
-    bound the risk from below. So does, in an interval of width w in :math:`\log\gamma`, the smaller risk of the two ends times
-    :math:`e^{-Kw^2/8}`, K bounding the second derivative of the log risk. Intervals that could hold a better risk are halved
-    until none is left.
+    The risk is :math:`n\,(B+\sigma^2)/(n-D)` with B increasing and D decreasing in :math:`\gamma`.
+    Indeed :math:`B=\bar\Gamma-\kappa\bar\Gamma'` and :math:`D=(\kappa z)'=k-k(\kappa^2/\gamma)'`
+    with derivatives in :math:`\kappa`, and :math:`\gamma` is a concave function of :math:`\kappa`:
+    hence :math:`\bar\Gamma=\sum_iv_i^2\Gamma_i` is concave and :math:`\kappa^2/\gamma` convex. On
+    an interval of :math:`\gamma` the value of B at its left end and that of D at its right end
+    bound the risk from below. So does, in an interval of width w in :math:`\log\gamma`, the smaller
+    risk of the two ends times :math:`e^{-Kw^2/8}`, K bounding the second derivative of the log
+    risk. Intervals that could hold a better risk are halved until none is left.
 
     Parameters
     ----------
@@ -404,26 +433,39 @@ def optimal_ridge(
     values, weights = spectrum[positive], power[positive]
     if not weights.any():
         risk = rest
-        return OptimalRidge(math.inf, risk, risk, math.inf, risk, OptimalRidgeStatus.NOTHING_LEARNABLE)
+        return OptimalRidge(
+            math.inf, risk, risk, math.inf, risk, OptimalRidgeStatus.NOTHING_LEARNABLE
+        )
     start = solve_gamma(values, smallest_and_total(values), n, k, 0.0, 0.0)
     at_zero = _one_size(eigenvalues, coefficients, int(n), n_features, 0.0, noise)
     if at_zero.test_risk == 0.0:
         return OptimalRidge(0.0, 0.0, 0.0, start, 0.0, OptimalRidgeStatus.INTERPOLATION)
-    # At the last point the risk, and beyond it B alone, are within tol / 2 of the zero prediction's risk.
+    # At the last point the risk, and beyond it B alone, are within tol / 2 of the zero prediction's
+    # risk.
     zero = float(weights.sum()) + rest
     stop = float(values.sum()) / min(n, k)
     while True:
         at_stop, free_at_stop, _ = _curve(values, weights, rest, n, k, stop)
-        if at_stop >= (1 - relative / 2) * zero and n * at_stop <= (1 + relative / 2) * zero * free_at_stop:
+        if (
+            at_stop >= (1 - relative / 2) * zero
+            and n * at_stop <= (1 + relative / 2) * zero * free_at_stop
+        ):
             break
         stop *= 4.0
-    gammas = np.geomspace(start if start > 0 else float(values.min()) * (relative / 2) ** 2, stop, 65)
+    gammas = np.geomspace(
+        start if start > 0 else float(values.min()) * (relative / 2) ** 2, stop, 65
+    )
     # Rows: gamma, B + sigma^2, n - D, the spread, the risk.
     points = _curves(values, weights, rest, n, k, gammas)
     if start == 0.0:
-        # B is at least the rest. Where that is 0, n and k are both the number of modes (else the risk at 0 would vanish), and up
-        # to the first point the risk falls below its limit by less than the factor (1 - (tol / 2)^2)^2.
-        least = rest if rest > 0 else (1 - (relative / 2) ** 2) ** 2 * at_zero.test_risk * points[2, 0] / n
+        # B is at least the rest. Where that is 0, n and k are both the number of modes (else the
+        # risk at 0 would vanish), and up to the first point the risk falls below its limit by less
+        # than the factor (1 - (tol / 2)^2)^2.
+        least = (
+            rest
+            if rest > 0
+            else (1 - (relative / 2) ** 2) ** 2 * at_zero.test_risk * points[2, 0] / n
+        )
         points = np.column_stack([[0.0, least, n - values.size, 0.0, 0.0], points])
     points[4, 0] = at_zero.test_risk
     bound = float(points[1, -1])
@@ -450,7 +492,9 @@ def optimal_ridge(
         ridge = gamma * a * (1.0 if math.isinf(k) else b / k)
         train = (a / n) ** 2 * risk
     status = OptimalRidgeStatus.INTERPOLATION if ridge == 0.0 else OptimalRidgeStatus.INTERIOR
-    return OptimalRidge(float(ridge), float(risk), float(train), float(gamma), min(bound, float(risk)), status)
+    return OptimalRidge(
+        float(ridge), float(risk), float(train), float(gamma), min(bound, float(risk)), status
+    )
 
 
 def simulate_risk(
@@ -466,20 +510,21 @@ def simulate_risk(
     sample_modes: ModeLaw | None = None,
     feature_modes: ModeLaw | None = None,
 ) -> SimulatedRisk:
-    r"""Train on independent draws of samples, features and noise; each test risk is exact given the draw.
+    r"""Train on independent draws of samples, features and noise; each test risk is exact given the
+    draw.
 
     Parameters
     ----------
     eigenvalues, coefficients, n_samples, n_features, ridge, noise_variance
-        As for :func:`random_feature_risk`; ``n_features=None`` is kernel regression. A ridge of 0 needs at least
-        :math:`\min(n,k)` positive eigenvalues.
+        As for :func:`random_feature_risk`; ``n_features=None`` is kernel regression. A ridge of 0
+        needs at least :math:`\min(n,k)` positive eigenvalues.
     n_draws
         Number of training runs.
     rng
         Source of randomness.
     sample_modes, feature_modes
-        Laws of :math:`\phi(x)` and :math:`\zeta(w)`: functions of ``rng`` and a shape (draws, points, modes); independent
-        standard Gaussians by default.
+        Laws of :math:`\phi(x)` and :math:`\zeta(w)`: functions of ``rng`` and a shape (draws,
+        points, modes); independent standard Gaussians by default.
 
     Returns
     -------
@@ -497,7 +542,10 @@ def simulate_risk(
     delta = as_real(ridge, "ridge", minimum=0.0)
     noise = as_real(noise_variance, "noise_variance", minimum=0.0)
     if delta == 0.0 and np.count_nonzero(spectrum) < min(n, k if n_features is not None else n):
-        raise ValueError("ridge: expected a positive number where min(n, k) exceeds the positive eigenvalues, got 0.0")
+        raise ValueError(
+            "ridge: expected a positive number where min(n, k) exceeds the positive "
+            "eigenvalues, got 0.0"
+        )
     generator = _generator(rng)
     draw_samples = _law(sample_modes, "sample_modes")
     draw_features = _law(feature_modes, "feature_modes")
@@ -521,19 +569,22 @@ def simulate_risk(
 
 
 def population_spectrum(kernel: ArrayLike, targets: ArrayLike) -> Spectrum:
-    r"""Return the spectrum of a kernel on a finite population with uniform weights: the formulas on one's own data.
+    r"""Return the spectrum of a kernel on a finite population with uniform weights: the formulas on
+    one's own data.
 
     Parameters
     ----------
     kernel
-        Shape (N, N), symmetric positive semi-definite: the kernel (for random features, its mean) on all N points.
+        Shape (N, N), symmetric positive semi-definite: the kernel (for random features, its mean)
+        on all N points.
     targets
         Shape (N,): the target on all points.
 
     Returns
     -------
     Spectrum
-        Eigenvalues of ``kernel / N`` (rounding below zero is cut), and the target on eigenvectors normalised to mean square 1.
+        Eigenvalues of ``kernel / N`` (rounding below zero is cut), and the target on eigenvectors
+        normalised to mean square 1.
 
     Raises
     ------
@@ -550,13 +601,19 @@ def population_spectrum(kernel: ArrayLike, targets: ArrayLike) -> Spectrum:
     eigenvalues, vectors = np.linalg.eigh(matrix / len(matrix))
     rounding = 1e-12 * max(float(eigenvalues[-1]), 0.0)
     if eigenvalues[0] < -1e-9 * scale:
-        raise ValueError(f"kernel: expected a positive semi-definite matrix, got eigenvalue {eigenvalues[0]:.3g} of K/N")
+        raise ValueError(
+            "kernel: expected a positive semi-definite matrix, got eigenvalue "
+            f"{eigenvalues[0]:.3g} of K/N"
+        )
     eigenvalues = np.where(eigenvalues > rounding, eigenvalues, 0.0)[::-1]
-    return Spectrum(np.ascontiguousarray(eigenvalues), (vectors.T @ values)[::-1] / math.sqrt(len(matrix)))
+    return Spectrum(
+        np.ascontiguousarray(eigenvalues), (vectors.T @ values)[::-1] / math.sqrt(len(matrix))
+    )
 
 
 def circulant_spectrum(profile: ArrayLike, targets: ArrayLike) -> Spectrum:
-    r"""Return the spectrum of the features :math:`g(w,x)=h(x-w)` with x and w uniform on N equispaced points of a circle.
+    r"""Return the spectrum of the features :math:`g(w,x)=h(x-w)` with x and w uniform on N
+    equispaced points of a circle.
 
     Parameters
     ----------
@@ -568,7 +625,8 @@ def circulant_spectrum(profile: ArrayLike, targets: ArrayLike) -> Spectrum:
     Returns
     -------
     Spectrum
-        :math:`|\hat h_m|^2` and :math:`|\hat f_m|`, Fourier coefficients with the factor 1/N; a cosine and its sine share both.
+        :math:`|\hat h_m|^2` and :math:`|\hat f_m|`, Fourier coefficients with the factor 1/N; a
+        cosine and its sine share both.
 
     Raises
     ------
@@ -593,13 +651,14 @@ def resample_risk(
     n_draws: int,
     rng: np.random.Generator,
 ) -> SimulatedRisk:
-    """Train on samples drawn with replacement from a finite population; each test risk is the mean over the population.
+    """Train on samples drawn with replacement from a finite population; each test risk is the mean
+    over the population.
 
     Parameters
     ----------
     draw_features
-        Function of ``rng`` that returns a fresh feature matrix of the whole population, shape (N, k), without the factor
-        ``1 / sqrt(k)``.
+        Function of ``rng`` that returns a fresh feature matrix of the whole population, shape (N,
+        k), without the factor ``1 / sqrt(k)``.
     targets
         Shape (N,): noiseless labels of the population.
     n_samples, ridge
@@ -623,7 +682,9 @@ def resample_risk(
     delta = as_real(ridge, "ridge", above=0.0)
     generator = _generator(rng)
     if not callable(draw_features):
-        raise ValueError(f"draw_features: expected a function of rng, got {type(draw_features).__name__}")
+        raise ValueError(
+            f"draw_features: expected a function of rng, got {type(draw_features).__name__}"
+        )
     test, train = np.empty(draws), np.empty(draws)
     for i in range(draws):
         features = as_array(draw_features(generator), "draw_features", shape=(labels.size, None))
@@ -636,20 +697,22 @@ def resample_risk(
 
 
 def interpolation_threshold(spectral_exponent: float, target_exponent: float) -> float:
-    r"""Return the relative noise :math:`(\beta-\alpha)/(\alpha(\alpha-1))` up to which interpolation is optimal.
+    r"""Return the relative noise :math:`(\beta-\alpha)/(\alpha(\alpha-1))` up to which
+    interpolation is optimal.
 
     Parameters
     ----------
     spectral_exponent
         :math:`\alpha>1`, :math:`\lambda_i\propto i^{-\alpha}`.
     target_exponent
-        :math:`\beta>1`, :math:`v_i^2\propto i^{-\beta}`. The theorem needs :math:`\beta<2\alpha+1`: beyond, the bias decays as it
-        does for :math:`\beta=2\alpha+1`.
+        :math:`\beta>1`, :math:`v_i^2\propto i^{-\beta}`. The theorem needs :math:`\beta<2\alpha+1`:
+        beyond, the bias decays as it does for :math:`\beta=2\alpha+1`.
 
     Returns
     -------
     float
-        A bound on :math:`\sigma^2` in units of the noiseless ridgeless test risk; negative where no noise is low enough.
+        A bound on :math:`\sigma^2` in units of the noiseless ridgeless test risk; negative where no
+        noise is low enough.
 
     Raises
     ------
@@ -658,25 +721,29 @@ def interpolation_threshold(spectral_exponent: float, target_exponent: float) ->
 
     Notes
     -----
-    simon2024-more, the theorem on the optimal fitting ratio (the paper's text was not consulted; derived again in the tests).
-    """
+    simon2024-more, the theorem on the optimal fitting ratio (the paper's text was not consulted;
+    derived again in the tests)."""
     alpha, beta = _exponents(spectral_exponent, target_exponent)
     return (beta - alpha) / (alpha * (alpha - 1))
 
 
-def optimal_fitting_ratio(spectral_exponent: float, target_exponent: float, *, relative_noise: float) -> float:
-    r"""Return the limit of :math:`\mathcal E_{tr}/\mathcal E_{te}` at the optimal ridge of kernel regression.
+def optimal_fitting_ratio(
+    spectral_exponent: float, target_exponent: float, *, relative_noise: float
+) -> float:
+    r"""Return the limit of :math:`\mathcal E_{tr}/\mathcal E_{te}` at the optimal ridge of kernel
+    regression.
 
     The root r in [0, 1) of
-    :math:`\alpha-\beta-(\alpha-1)\beta\sqrt r+\alpha(\alpha-1)\sigma_{rel}^2(1-\sqrt r)^\beta=0` if the left side is positive
-    at 0, else 0.
+    :math:`\alpha-\beta-(\alpha-1)\beta\sqrt r+\alpha(\alpha-1)\sigma_{rel}^2(1-\sqrt r)^\beta=0` if
+    the left side is positive at 0, else 0.
 
     Parameters
     ----------
     spectral_exponent, target_exponent
         As for :func:`interpolation_threshold`.
     relative_noise
-        :math:`\sigma_{rel}^2\ge0`: the noise variance in units of the noiseless ridgeless test risk.
+        :math:`\sigma_{rel}^2\ge0`: the noise variance in units of the noiseless ridgeless test
+        risk.
 
     Returns
     -------
@@ -689,13 +756,18 @@ def optimal_fitting_ratio(spectral_exponent: float, target_exponent: float, *, r
 
     Notes
     -----
-    simon2024-more, the theorem on the optimal fitting ratio (the paper's text was not consulted; derived again in the tests).
-    """
+    simon2024-more, the theorem on the optimal fitting ratio (the paper's text was not consulted;
+    derived again in the tests)."""
     alpha, beta = _exponents(spectral_exponent, target_exponent)
     noise = as_real(relative_noise, "relative_noise", minimum=0.0)
 
     def slope(root: float) -> float:
-        value: float = alpha - beta - (alpha - 1) * beta * root + alpha * (alpha - 1) * noise * (1 - root) ** beta
+        value: float = (
+            alpha
+            - beta
+            - (alpha - 1) * beta * root
+            + alpha * (alpha - 1) * noise * (1 - root) ** beta
+        )
         return value
 
     if slope(0.0) <= 0.0:
@@ -703,23 +775,28 @@ def optimal_fitting_ratio(spectral_exponent: float, target_exponent: float, *, r
     return float(brentq(slope, 0.0, 1.0, xtol=1e-15, rtol=1e-14)) ** 2
 
 
-def power_law_fitting_ratio(spectral_exponent: float, target_exponent: float, *, relative_noise: float, n_samples: int) -> float:
-    r"""Return :math:`\mathcal E_{tr}/\mathcal E_{te}` at the optimal ridge for n samples and infinitely many power-law modes.
+def power_law_fitting_ratio(
+    spectral_exponent: float, target_exponent: float, *, relative_noise: float, n_samples: int
+) -> float:
+    r"""Return :math:`\mathcal E_{tr}/\mathcal E_{te}` at the optimal ridge for n samples and
+    infinitely many power-law modes.
 
     Parameters
     ----------
     spectral_exponent, target_exponent
-        :math:`\alpha>1` and :math:`\beta>1`, with :math:`\alpha\le50` and :math:`n^\alpha\le10^{100}`.
+        :math:`\alpha>1` and :math:`\beta>1`, with :math:`\alpha\le50` and
+        :math:`n^\alpha\le10^{100}`.
     relative_noise
-        :math:`\sigma_{rel}^2\ge0`: the noise variance in units of the noiseless ridgeless test risk at this n.
+        :math:`\sigma_{rel}^2\ge0`: the noise variance in units of the noiseless ridgeless test risk
+        at this n.
     n_samples
         n, at least 2.
 
     Returns
     -------
     float
-        From the stationary points of the predicted test risk in :math:`\gamma`; sums over modes are exact to rounding
-        (explicit terms, then Hurwitz zeta tails).
+        From the stationary points of the predicted test risk in :math:`\gamma`; sums over modes are
+        exact to rounding (explicit terms, then Hurwitz zeta tails).
 
     Raises
     ------
@@ -741,10 +818,11 @@ def power_law_fitting_ratio(spectral_exponent: float, target_exponent: float, *,
         bias, _, free, _, _ = _power_law_terms(math.exp(t), alpha, beta, n)
         return math.log((bias + noise) / free)
 
-    # Beyond the last point the slope is positive: for gamma >= 2 the bias has slope at least 1 / (4 gamma), and n - q >= n / 2
-    # has slope at most 2 zeta(2 alpha) / gamma^2.
+    # Beyond the last point the slope is positive: for gamma >= 2 the bias has slope at least 1 / (4
+    # gamma), and n - q >= n / 2 has slope at most 2 zeta(2 alpha) / gamma^2.
     last = math.log(max(2.0, edge, 16 * float(zeta(2 * alpha)) * (float(zeta(beta)) + noise) / n))
-    # The risk is smooth in log gamma on the scale 1: its local minima lie between grid points where the slope turns positive.
+    # The risk is smooth in log gamma on the scale 1: its local minima lie between grid points where
+    # the slope turns positive.
     grid = np.append(np.arange(math.log(edge), last, 0.1), last)
     slopes = [slope(t) for t in grid]
     minima = [grid[0]] if slopes[0] >= 0 else []
@@ -760,8 +838,11 @@ def power_law_fitting_ratio(spectral_exponent: float, target_exponent: float, *,
     return (1 - z / n) ** 2
 
 
-def power_law_threshold(spectral_exponent: float, target_exponent: float, *, n_samples: int) -> float:
-    r"""Return the relative noise above which ridge 0 stops being a local minimum, for n samples and power-law modes.
+def power_law_threshold(
+    spectral_exponent: float, target_exponent: float, *, n_samples: int
+) -> float:
+    r"""Return the relative noise above which ridge 0 stops being a local minimum, for n samples and
+    power-law modes.
 
     Parameters
     ----------
@@ -771,7 +852,8 @@ def power_law_threshold(spectral_exponent: float, target_exponent: float, *, n_s
     Returns
     -------
     float
-        In units of the noiseless ridgeless test risk at this n; :func:`interpolation_threshold` is its limit.
+        In units of the noiseless ridgeless test risk at this n; :func:`interpolation_threshold` is
+        its limit.
 
     Raises
     ------
@@ -780,8 +862,11 @@ def power_law_threshold(spectral_exponent: float, target_exponent: float, *, n_s
     """
     alpha, beta = _exponents(spectral_exponent, target_exponent)
     n = as_count(n_samples, "n_samples", minimum=2)
-    bias, bias_slope, free, free_slope, _ = _power_law_terms(_power_law_gamma(alpha, n), alpha, beta, n)
-    # The slope of log((bias + noise) / free) in log gamma vanishes at this noise, in units of n bias / free.
+    bias, bias_slope, free, free_slope, _ = _power_law_terms(
+        _power_law_gamma(alpha, n), alpha, beta, n
+    )
+    # The slope of log((bias + noise) / free) in log gamma vanishes at this noise, in units of n
+    # bias / free.
     return (bias_slope * free / free_slope - bias) * free / (n * bias)
 
 
@@ -801,7 +886,9 @@ def _law(modes: ModeLaw | None, name: str) -> ModeLaw:
     if modes is None:
         return lambda rng, shape: rng.standard_normal(shape)
     if not callable(modes):
-        raise ValueError(f"{name}: expected a function of rng and a shape, got {type(modes).__name__}")
+        raise ValueError(
+            f"{name}: expected a function of rng and a shape, got {type(modes).__name__}"
+        )
     return lambda rng, shape: as_array(modes(rng, shape), name, shape=shape)
 
 
@@ -811,14 +898,31 @@ def _exponents(spectral_exponent: float, target_exponent: float) -> tuple[float,
 
 
 def _one_size(
-    eigenvalues: ArrayLike, coefficients: ArrayLike, n: int, k: int | None, ridge: float, noise_variance: float
+    eigenvalues: ArrayLike,
+    coefficients: ArrayLike,
+    n: int,
+    k: int | None,
+    ridge: float,
+    noise_variance: float,
 ) -> RidgeRisk:
-    curve = learning_curve(eigenvalues, coefficients, n_samples=n, ridge=ridge, n_features=k, noise_variance=noise_variance)
-    return RidgeRisk(float(curve.test_risk), float(curve.train_risk), float(curve.kappa), float(curve.gamma))
+    curve = learning_curve(
+        eigenvalues,
+        coefficients,
+        n_samples=n,
+        ridge=ridge,
+        n_features=k,
+        noise_variance=noise_variance,
+    )
+    return RidgeRisk(
+        float(curve.test_risk), float(curve.train_risk), float(curve.kappa), float(curve.gamma)
+    )
 
 
-def _ridge_fit(features: FloatArray, labels: FloatArray, ridge: float) -> tuple[FloatArray, FloatArray]:
-    """Return ridge weights, shape (draws, k), and residuals, (draws, n), by the smaller of the two linear systems."""
+def _ridge_fit(
+    features: FloatArray, labels: FloatArray, ridge: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return ridge weights, shape (draws, k), and residuals, (draws, n), by the smaller of the two
+    linear systems."""
     transposed = features.transpose(0, 2, 1)
     _, n, k = features.shape
     if n <= k:
@@ -833,8 +937,11 @@ def _ridge_fit(features: FloatArray, labels: FloatArray, ridge: float) -> tuple[
 
 
 @njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def _moments(eigenvalues: FloatArray, power: FloatArray, gamma: float) -> tuple[int, float, float, float, float]:
-    """Return, for positive gamma, how many eigenvalues are at least gamma and z less this number, which keeps n - z accurate.
+def _moments(
+    eigenvalues: FloatArray, power: FloatArray, gamma: float
+) -> tuple[int, float, float, float, float]:
+    """Return, for positive gamma, how many eigenvalues are at least gamma and z less this number,
+    which keeps n - z accurate.
 
     Then the spread, and the target's power on unlearned modes and at the edge.
     """
@@ -855,7 +962,9 @@ def _moments(eigenvalues: FloatArray, power: FloatArray, gamma: float) -> tuple[
 
 
 @njit(cache=True)
-def _bias_and_free(a: float, b: float, c: float, unlearned: float, at_edge: float, rest: float) -> tuple[float, float]:
+def _bias_and_free(
+    a: float, b: float, c: float, unlearned: float, at_edge: float, rest: float
+) -> tuple[float, float]:
     """Return B + sigma^2 and n - D."""
     if math.isinf(b):
         return unlearned + rest, a + c
@@ -866,7 +975,12 @@ def _bias_and_free(a: float, b: float, c: float, unlearned: float, at_edge: floa
 
 @njit(cache=True)
 def _risks(
-    eigenvalues: FloatArray, power: FloatArray, rest: float, n: FloatArray, k: FloatArray, ridge: FloatArray
+    eigenvalues: FloatArray,
+    power: FloatArray,
+    rest: float,
+    n: FloatArray,
+    k: FloatArray,
+    ridge: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     test, train = np.zeros(n.size), np.zeros(n.size)
     kappas, gammas = np.zeros(n.size), np.zeros(n.size)
@@ -883,7 +997,8 @@ def _risks(
         elif bias > 0.0:
             test[j] = math.inf
         elif b == 0.0:
-            # As many samples as features and modes, all of the target learnable: the limit of vanishing ridge.
+            # As many samples as features and modes, all of the target learnable: the limit of
+            # vanishing ridge.
             test[j] = n[j] / 3.0 * (power / eigenvalues).sum() / (1.0 / eigenvalues).sum()
         # At a = 0 the labels are interpolated, also where the test risk is infinite.
         train[j] = (a / n[j]) ** 2 * test[j] if a > 0.0 else 0.0
@@ -893,20 +1008,22 @@ def _risks(
 
 
 def _floors(left: FloatArray, right: FloatArray, n: float) -> FloatArray:
-    r"""Return a lower bound of the risk on each interval between the points ``left`` and ``right``, the rows of ``_curves``.
+    r"""Return a lower bound of the risk on each interval between the points ``left`` and ``right``,
+    the rows of ``_curves``.
 
-    With dots for derivatives in :math:`\log\gamma`: :math:`\ddot B\le\frac{15}2B`, :math:`0\le\dot F\le2c`,
-    :math:`|\ddot F|\le\frac{15}2c` for :math:`F=n-D`, and :math:`|\dot c|\le c`. Hence :math:`\log(B+\sigma^2)-\log F` has second
-    derivative at most :math:`\frac{15}2(1+y)+4y^2`, y being the largest :math:`c/F`, and stays above its chord less an eighth of
-    this times the squared width.
-    """
+    With dots for derivatives in :math:`\log\gamma`: :math:`\ddot B\le\frac{15}2B`, :math:`0\le\dot
+    F\le2c`, :math:`|\ddot F|\le\frac{15}2c` for :math:`F=n-D`, and :math:`|\dot c|\le c`. Hence
+    :math:`\log(B+\sigma^2)-\log F` has second derivative at most :math:`\frac{15}2(1+y)+4y^2`, y
+    being the largest :math:`c/F`, and stays above its chord less an eighth of this times the
+    squared width."""
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         width = np.log(right[0] / left[0])
         steepness = left[3] * np.exp(width) / left[2]
         curvature = 7.5 * (1 + steepness) + 4 * steepness**2
         below_chord = np.minimum(left[4], right[4]) * np.exp(-curvature * width**2 / 8)
         floors = np.where(right[2] > 0, n * left[1] / right[2], np.inf)
-    # The second bound is NaN, which fmax leaves out, from gamma = 0 on and between two infinite risks.
+    # The second bound is NaN, which fmax leaves out, from gamma = 0 on and between two infinite
+    # risks.
     return np.asarray(np.fmax(floors, below_chord), dtype=np.float64)
 
 
@@ -920,8 +1037,11 @@ def _curve(
 
 
 @njit(cache=True)
-def _curves(eigenvalues: FloatArray, power: FloatArray, rest: float, n: float, k: float, gammas: FloatArray) -> FloatArray:
-    """Return gamma, B + sigma^2, n - D, the spread and the risk in the rows, for positive gammas."""
+def _curves(
+    eigenvalues: FloatArray, power: FloatArray, rest: float, n: float, k: float, gammas: FloatArray
+) -> FloatArray:
+    """Return gamma, B + sigma^2, n - D, the spread and the risk in the rows, for positive
+    gammas."""
     points = np.empty((5, gammas.size))
     for j in range(gammas.size):
         bias, free, c = _curve(eigenvalues, power, rest, n, k, gammas[j])
@@ -931,12 +1051,13 @@ def _curves(eigenvalues: FloatArray, power: FloatArray, rest: float, n: float, k
 
 
 def _power_sum(gamma: float, alpha: float, exponent: float, learned: int, unlearned: int) -> float:
-    r"""Return :math:`\sum_{i\ge1}i^{-\beta}p_i^a(1-p_i)^b` with :math:`p_i=i^{-\alpha}/(i^{-\alpha}+\gamma)`.
+    r"""Return :math:`\sum_{i\ge1}i^{-\beta}p_i^a(1-p_i)^b` with
+    :math:`p_i=i^{-\alpha}/(i^{-\alpha}+\gamma)`.
 
     The integers a and b are ``learned`` and ``unlearned``.
     """
-    # Beyond N the ratio lambda / gamma is at most 10^(-18 / terms), so that this many terms of the binomial series reach
-    # rounding: nine, fewer where their powers of gamma would overflow.
+    # Beyond N the ratio lambda / gamma is at most 10^(-18 / terms), so that this many terms of the
+    # binomial series reach rounding: nine, fewer where their powers of gamma would overflow.
     terms = 9 if gamma > 1e-30 else max(1, int(300 / -math.log10(gamma)) - 1)
     count = math.ceil((10.0 ** (18 / terms) / gamma) ** (1 / alpha))
     i = np.arange(1, count + 1, dtype=np.float64)
@@ -950,7 +1071,10 @@ def _power_sum(gamma: float, alpha: float, exponent: float, learned: int, unlear
 def _power_law_gamma(alpha: float, n: int) -> float:
     """Return gamma with n learned modes."""
     if alpha > 50 or alpha * math.log10(n) > 100:
-        raise ValueError(f"spectral_exponent: expected at most 50, and at most 100 / log10(n_samples), got {alpha}")
+        raise ValueError(
+            "spectral_exponent: expected at most 50, and at most 100 / "
+            f"log10(n_samples), got {alpha}"
+        )
 
     def excess(t: float) -> float:
         return math.log(_power_sum(math.exp(t), alpha, 0.0, 1, 0) / n)
@@ -960,7 +1084,9 @@ def _power_law_gamma(alpha: float, n: int) -> float:
     return math.exp(float(brentq(excess, centre - alpha, centre, xtol=1e-14, rtol=1e-14)))
 
 
-def _power_law_terms(gamma: float, alpha: float, beta: float, n: int) -> tuple[float, float, float, float, float]:
+def _power_law_terms(
+    gamma: float, alpha: float, beta: float, n: int
+) -> tuple[float, float, float, float, float]:
     """Return the bias, n - q, their slopes in log gamma, and z."""
     bias = _power_sum(gamma, alpha, beta, 0, 2)
     bias_slope = 2 * _power_sum(gamma, alpha, beta, 1, 2)

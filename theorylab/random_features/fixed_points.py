@@ -1,21 +1,25 @@
 r"""Effective ridge of kernel and random-feature regression: two equations, one root.
 
-For eigenvalues :math:`\lambda_i\ge0`, n samples, k features and ridge :math:`\delta\ge0`, find :math:`\kappa,\gamma\ge0` with
+For eigenvalues :math:`\lambda_i\ge0`, n samples, k features and ridge :math:`\delta\ge0`, find
+:math:`\kappa,\gamma\ge0` with
 
-.. math:: n = z(\gamma) + \frac{\delta}{\kappa}, \qquad k = z(\gamma) + \frac{k\kappa}{\gamma}, \qquad
+.. math:: n = z(\gamma) + \frac{\delta}{\kappa}, \qquad k = z(\gamma) + \frac{k\kappa}{\gamma},
+\qquad
           z(\gamma) = \sum_i \frac{\lambda_i}{\lambda_i+\gamma}
 
-(simon2024-more, Section 4). Eliminating :math:`\kappa=\gamma(1-z/k)` leaves :math:`\delta=\gamma\,(n-z)(k-z)/k`. With
-:math:`m=\min(n,k)` and :math:`g=|n-k|`, the shortfall :math:`s=m-z` is the non-negative root of
-:math:`s(s+g)=k\delta/\gamma`, so that both :math:`z(\gamma)` and :math:`s(\gamma)` decrease and :math:`\gamma` is the only
-root of :math:`z(\gamma)+s(\gamma)=m`. To z, the p eigenvalues of at least :math:`\gamma` contribute p less what they miss, the
-others what they add: p is an integer, so that nothing is computed as a difference of close numbers, and :math:`\gamma`,
-:math:`n-z`, :math:`k-z` and :math:`\sum_i\lambda_i\gamma/(\lambda_i+\gamma)^2` keep full relative accuracy however small the
+(simon2024-more, Section 4). Eliminating :math:`\kappa=\gamma(1-z/k)` leaves
+:math:`\delta=\gamma\,(n-z)(k-z)/k`. With :math:`m=\min(n,k)` and :math:`g=|n-k|`, the shortfall
+:math:`s=m-z` is the non-negative root of :math:`s(s+g)=k\delta/\gamma`, so that both
+:math:`z(\gamma)` and :math:`s(\gamma)` decrease and :math:`\gamma` is the only root of
+:math:`z(\gamma)+s(\gamma)=m`. To z, the p eigenvalues of at least :math:`\gamma` contribute p less
+what they miss, the others what they add: p is an integer, so that nothing is computed as a
+difference of close numbers, and :math:`\gamma`, :math:`n-z`, :math:`k-z` and
+:math:`\sum_i\lambda_i\gamma/(\lambda_i+\gamma)^2` keep full relative accuracy however small the
 ridge is and however wide the gaps of the spectrum are.
 
-In :math:`t=\log\gamma` each term of :math:`z+s` has :math:`|f''|\le|f'|\le f`, so that Newton's method on
-:math:`\log((z+s)/m)` converges quadratically from any step below 1; a bracket guards the steps before.
-"""
+In :math:`t=\log\gamma` each term of :math:`z+s` has :math:`|f''|\le|f'|\le f`, so that Newton's
+method on :math:`\log((z+s)/m)` converges quadratically from any step below 1; a bracket guards the
+steps before."""
 
 import math
 from dataclasses import dataclass
@@ -42,7 +46,8 @@ class EffectiveRidge:
     spread
         :math:`\sum_i\lambda_i\gamma/(\lambda_i+\gamma)^2`, the number of half-learned modes.
     free_samples, free_features
-        :math:`n-z` and :math:`k-z` (infinite for infinitely many features), accurate even where they are tiny.
+        :math:`n-z` and :math:`k-z` (infinite for infinitely many features), accurate even where
+        they are tiny.
     residual
         :math:`|z+s-m|/m` as evaluated; rounding.
     """
@@ -62,7 +67,11 @@ class EffectiveRidge:
 
 
 def effective_ridge(
-    eigenvalues: ArrayLike, *, n_samples: ArrayLike, ridge: ArrayLike, n_features: ArrayLike | None = None
+    eigenvalues: ArrayLike,
+    *,
+    n_samples: ArrayLike,
+    ridge: ArrayLike,
+    n_features: ArrayLike | None = None,
 ) -> EffectiveRidge:
     r"""Solve for the effective ridges of one spectrum at one or many sizes.
 
@@ -71,13 +80,14 @@ def effective_ridge(
     eigenvalues
         Shape (n_modes,), non-negative; zeros are modes outside the kernel.
     n_samples, n_features
-        Positive integers, or one-dimensional arrays of them that broadcast with each other and with ``ridge``;
-        ``n_features=None`` means infinitely many. Neighbouring sizes start from each other's root, so that a sorted
-        array is the fastest.
+        Positive integers, or one-dimensional arrays of them that broadcast with each other and with
+        ``ridge``; ``n_features=None`` means infinitely many. Neighbouring sizes start from each
+        other's root, so that a sorted array is the fastest.
     ridge
-        Non-negative; multiplies :math:`I_n`, the kernel being :math:`\frac1k\sum_jg(w_j,\cdot)g(w_j,\cdot)`. At ridge 0 the
-        root is :math:`z(\gamma)=\min(n,k)`, or :math:`\gamma=0` where there are no more than :math:`\min(n,k)` positive
-        eigenvalues.
+        Non-negative; multiplies :math:`I_n`, the kernel being
+        :math:`\frac1k\sum_jg(w_j,\cdot)g(w_j,\cdot)`. At ridge 0 the root is
+        :math:`z(\gamma)=\min(n,k)`, or :math:`\gamma=0` where there are no more than
+        :math:`\min(n,k)` positive eigenvalues.
 
     Returns
     -------
@@ -107,18 +117,23 @@ def effective_ridge(
 def broadcast_sizes(
     n_samples: ArrayLike, n_features: ArrayLike | None, ridge: ArrayLike
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Validate sizes and ridge, and broadcast them to one shape; infinitely many features are ``inf``."""
+    """Validate sizes and ridge, and broadcast them to one shape; infinitely many features are
+    ``inf``."""
     n = _counts(n_samples, "n_samples")
     k = np.asarray(math.inf) if n_features is None else _counts(n_features, "n_features")
     delta = as_array(ridge, "ridge", nonnegative=True)
     for name, array in (("n_samples", n), ("n_features", k), ("ridge", delta)):
         if array.ndim > 1:
-            raise ValueError(f"{name}: expected a number or a one-dimensional array, got shape {array.shape}")
+            raise ValueError(
+                f"{name}: expected a number or a one-dimensional array, got shape {array.shape}"
+            )
     try:
         n, k, delta = np.broadcast_arrays(n, k, delta)
     except ValueError:
         shapes = f"{n.shape}, {k.shape} and {delta.shape}"
-        raise ValueError(f"n_samples, n_features, ridge: expected shapes that broadcast, got {shapes}") from None
+        raise ValueError(
+            f"n_samples, n_features, ridge: expected shapes that broadcast, got {shapes}"
+        ) from None
     return n, k, delta
 
 
@@ -132,7 +147,8 @@ def _counts(value: ArrayLike, name: str) -> FloatArray:
 
 @njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def _occupation(eigenvalues: FloatArray, gamma: float) -> tuple[int, float, float]:
-    """Return how many positive eigenvalues are at least gamma, z less this number, and the spread."""
+    """Return how many positive eigenvalues are at least gamma, z less this number, and the
+    spread."""
     above, offset, c = 0, 0.0, 0.0
     for i in range(eigenvalues.size):
         inverse = 1.0 / (eigenvalues[i] + gamma)
@@ -162,8 +178,16 @@ def shortfall(gamma: float, n: float, k: float, ridge: float) -> tuple[float, fl
 
 
 @njit(cache=True)
-def solve_gamma(eigenvalues: FloatArray, ends: tuple[float, float], n: float, k: float, ridge: float, guess: float) -> float:
-    """Return gamma for positive ``eigenvalues`` with smallest and total ``ends``; 0 where nothing holds it up.
+def solve_gamma(
+    eigenvalues: FloatArray,
+    ends: tuple[float, float],
+    n: float,
+    k: float,
+    ridge: float,
+    guess: float,
+) -> float:
+    """Return gamma for positive ``eigenvalues`` with smallest and total ``ends``; 0 where nothing
+    holds it up.
 
     A ``guess`` of 0 means none.
     """
@@ -171,13 +195,17 @@ def solve_gamma(eigenvalues: FloatArray, ends: tuple[float, float], n: float, k:
     count = eigenvalues.size
     if ridge == 0.0 and count <= m:
         return 0.0
-    # At the lower end z + s >= m: s alone is m at gamma = ridge / n; every term of z is m / count at the other value.
+    # At the lower end z + s >= m: s alone is m at gamma = ridge / n; every term of z is m / count
+    # at the other value.
     lower = ridge / n
     if count > m:
         lower = max(lower, ends[0] * (count - m) / m)
     # At the upper end z <= m / 2 and s <= m / 2.
     upper = 2.0 * ends[1] / m
-    upper = max(upper, 2.0 * ridge / m if math.isinf(k) else ridge * (4.0 * k / (m * (m + 2.0 * abs(n - k)))))
+    upper = max(
+        upper,
+        2.0 * ridge / m if math.isinf(k) else ridge * (4.0 * k / (m * (m + 2.0 * abs(n - k)))),
+    )
     gamma = guess if lower < guess < upper else upper
     previous = math.inf
     for _ in range(200):
@@ -212,7 +240,8 @@ def smallest_and_total(eigenvalues: FloatArray) -> tuple[float, float]:
 
 @njit(cache=True)
 def extrapolate(gamma: FloatArray, j: int) -> float:
-    """Guess entry j from the entries before: on a geometric grid of sizes log gamma is nearly linear."""
+    """Guess entry j from the entries before: on a geometric grid of sizes log gamma is nearly
+    linear."""
     previous = float(gamma[j - 1]) if j >= 1 else 0.0
     if j >= 2 and gamma[j - 2] > 0.0:
         previous *= previous / float(gamma[j - 2])
@@ -220,8 +249,11 @@ def extrapolate(gamma: FloatArray, j: int) -> float:
 
 
 @njit(cache=True)
-def free_counts(gamma: float, n: float, k: float, ridge: float, count: float) -> tuple[float, float]:
-    """Return n - z and k - z at the root; ``count`` positive eigenvalues are all learned where gamma is 0."""
+def free_counts(
+    gamma: float, n: float, k: float, ridge: float, count: float
+) -> tuple[float, float]:
+    """Return n - z and k - z at the root; ``count`` positive eigenvalues are all learned where
+    gamma is 0."""
     if gamma == 0.0:
         return n - count, k - count
     s, _ = shortfall(gamma, n, k, ridge)

@@ -1,4 +1,5 @@
-"""Claims, evidence, spaces, judging, counterexample search: the only part of the package that knows what a claim is."""
+"""Claims, evidence, spaces, judging, counterexample search: the only part of the package that knows
+what a claim is."""
 
 import lazy_loader
 

@@ -1,8 +1,8 @@
 """A claim is a function ``check(**instance, seed) -> Evidence`` with the statement it decides.
 
-The decorator :func:`claim` declares what is stated, where it is stated, the instances that are judged, the space in which the
-hypotheses hold, and the negative controls. :func:`judge` turns the declaration into a verdict.
-"""
+The decorator :func:`claim` declares what is stated, where it is stated, the instances that are
+judged, the space in which the hypotheses hold, and the negative controls. :func:`judge` turns the
+declaration into a verdict."""
 
 import inspect
 import math
@@ -81,7 +81,8 @@ class Claim:
         return self.check(*args, **kwargs)
 
     def panel(self, draw: Panel) -> Panel:
-        """Declare how the runs are drawn: a function of a matplotlib axes and of the :class:`Runs`."""
+        """Declare how the runs are drawn: a function of a matplotlib axes and of the
+        :class:`Runs`."""
         self.draw.append(draw)
         return draw
 
@@ -106,7 +107,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Control:
-    """One instance in which a hypothesis is broken (or, for a refuted claim, in which the statement is rescued)."""
+    """One instance in which a hypothesis is broken (or, for a refuted claim, in which the statement
+    is rescued)."""
 
     name: str
     changes: Literal["hypothesis", "prediction", "rescue"]
@@ -115,14 +117,21 @@ class Control:
 
     @property
     def decides(self) -> bool:
-        """Whether the control came out as a control must: decisively false, or decisively true where it is a rescue."""
+        """Whether the control came out as a control must: decisively false, or decisively true
+        where it is a rescue."""
         e = self.evidence
-        return e is not None and e.decides and e.holds is (self.changes == "rescue") and (bool(e.holds) or e.margin < 0)
+        return (
+            e is not None
+            and e.decides
+            and e.holds is (self.changes == "rescue")
+            and (bool(e.holds) or e.margin < 0)
+        )
 
 
 @dataclass(frozen=True)
 class Runs(Sequence[Run]):
-    """What a panel draws: the judged instances in order, and the evidence of the controls by name."""
+    """What a panel draws: the judged instances in order, and the evidence of the controls by
+    name."""
 
     cases: tuple[Run, ...]
     controls: Mapping[str, Evidence]
@@ -155,9 +164,12 @@ class Judgement:
 
     @property
     def shown(self) -> Evidence | None:
-        """The evidence that readers are shown: the case with the least margin, an undecided one first."""
+        """The evidence that readers are shown: the case with the least margin, an undecided one
+        first."""
         evidence = [run.evidence for run in self.runs]
-        return min(evidence, key=lambda e: -math.inf if math.isnan(e.margin) else e.margin, default=None)
+        return min(
+            evidence, key=lambda e: -math.inf if math.isnan(e.margin) else e.margin, default=None
+        )
 
     @property
     def grade(self) -> Grade | None:
@@ -172,7 +184,9 @@ class Judgement:
     @property
     def panel_runs(self) -> Runs:
         """What the claim's panels draw."""
-        return Runs(self.runs, {c.name: c.evidence for c in self.controls if c.evidence is not None})
+        return Runs(
+            self.runs, {c.name: c.evidence for c in self.controls if c.evidence is not None}
+        )
 
 
 def claim(
@@ -200,28 +214,33 @@ def claim(
     sources
         One or more ``"paper-key, Theorem 3"``.
     origin
-        ``published`` (the paper's own statement, hypotheses seen), ``sharpened`` (a stronger form that implies it),
-        ``corrected``, or ``derived`` (ours, or the paper's text was not seen).
+        ``published`` (the paper's own statement, hypotheses seen), ``sharpened`` (a stronger form
+        that implies it), ``corrected``, or ``derived`` (ours, or the paper's text was not seen).
     kind
-        One word: equality, inequality, limit, rate, threshold, identity, equivalence, monotonicity, counterexample, ...
+        One word: equality, inequality, limit, rate, threshold, identity, equivalence, monotonicity,
+        counterexample, ...
     cases
-        Keyword arguments of the check for each judged instance; ``{"quick": [...], "full": [...]}`` where they differ.
+        Keyword arguments of the check for each judged instance; ``{"quick": [...], "full": [...]}``
+        where they differ.
     space
-        Where the hypotheses hold: keyword -> domain. None where the statement has no remainder for general instances: then only
-        the declared cases are judged. A statistical check with a space takes the number of its independent draws as ``n_draws``,
-        so that :func:`theorylab.verify.falsify` can raise it before it reports a counterexample.
+        Where the hypotheses hold: keyword -> domain. None where the statement has no remainder for
+        general instances: then only the declared cases are judged. A statistical check with a space
+        takes the number of its independent draws as ``n_draws``, so that
+        :func:`theorylab.verify.falsify` can raise it before it reports a counterexample.
     breaks
-        Negative controls, name -> changed keywords (or a function of the case that returns them): a hypothesis is broken, so the
-        check must come out decisively false. Judged on the last case.
+        Negative controls, name -> changed keywords (or a function of the case that returns them): a
+        hypothesis is broken, so the check must come out decisively false. Judged on the last case.
     shifts
-        Further controls that move only the prediction (a bound cut below its tight value). They never count as the
-        necessity test.
+        Further controls that move only the prediction (a bound cut below its tight value). They
+        never count as the necessity test.
     no_break
         Why no control that breaks a hypothesis exists.
     corrected_by
-        Slug, in the same script, of the corrected claim: this claim is a published statement that is refuted.
+        Slug, in the same script, of the corrected claim: this claim is a published statement that
+        is refuted.
     rescues
-        For a refuted claim, in place of ``breaks``: instances in which the statement does hold; they must come out true.
+        For a refuted claim, in place of ``breaks``: instances in which the statement does hold;
+        they must come out true.
     undecided
         Why the claim cannot be decided here: the verdict is ``open``.
     coarse
@@ -234,37 +253,66 @@ def claim(
     """
     for name, text in (("statement", statement), ("kind", kind)):
         as_text(text, name)
-    for name, text in (("no_break", no_break), ("corrected_by", corrected_by), ("undecided", undecided), ("coarse", coarse)):
+    for name, text in (
+        ("no_break", no_break),
+        ("corrected_by", corrected_by),
+        ("undecided", undecided),
+        ("coarse", coarse),
+    ):
         if text != "":
             as_text(text, name)
     if space is not None:
         as_space(space)
     changes = {"breaks": breaks or {}, "shifts": shifts or {}, "rescues": rescues or {}}
     for name, group in changes.items():
-        if not (isinstance(group, Mapping) and all(callable(c) or isinstance(c, Mapping) for c in group.values())):
-            raise ValueError(f"{name}: expected name -> changed keywords, or a function of the case, got {group!r}")
+        if not (
+            isinstance(group, Mapping)
+            and all(callable(c) or isinstance(c, Mapping) for c in group.values())
+        ):
+            raise ValueError(
+                f"{name}: expected name -> changed keywords, or a function of the "
+                f"case, got {group!r}"
+            )
     if len(set().union(*changes.values())) < sum(map(len, changes.values())):
         raise ValueError("shifts: expected other names than those of breaks and rescues")
     one_of(origin, "origin", list(Origin))
     grouped = cases if isinstance(cases, Mapping) else {"quick": cases, "full": cases}
     groups = [grouped.get("quick"), grouped.get("full")]
-    if len(grouped) != 2 or not all(isinstance(g, Sequence) and g and all(isinstance(c, Mapping) for c in g) for g in groups):
-        raise ValueError(f"cases: expected non-empty sequences 'quick' and 'full' of keyword arguments, got {cases!r}")
+    if len(grouped) != 2 or not all(
+        isinstance(g, Sequence) and g and all(isinstance(c, Mapping) for c in g) for g in groups
+    ):
+        raise ValueError(
+            "cases: expected non-empty sequences 'quick' and 'full' of keyword "
+            f"arguments, got {cases!r}"
+        )
     if (
         isinstance(sources, str)
         or not isinstance(sources, Sequence)
         or not sources
-        or not all(isinstance(source, str) and all(map(str.strip, source.partition(","))) for source in sources)
+        or not all(
+            isinstance(source, str) and all(map(str.strip, source.partition(",")))
+            for source in sources
+        )
     ):
-        raise ValueError(f"sources: expected entries of the form 'paper-key, Theorem 3', got {sources!r}")
+        raise ValueError(
+            f"sources: expected entries of the form 'paper-key, Theorem 3', got {sources!r}"
+        )
     if corrected_by and (breaks or not rescues):
-        raise ValueError("rescues: a refuted claim needs instances in which the statement holds, in place of breaks")
+        raise ValueError(
+            "rescues: a refuted claim needs instances in which the statement holds, "
+            "in place of breaks"
+        )
     if rescues and not corrected_by:
         raise ValueError("corrected_by: expected the slug of the corrected claim, got nothing")
     if not (breaks or rescues or no_break or undecided):
-        raise ValueError("breaks: expected a control that breaks a hypothesis, or the reason in no_break, got neither")
+        raise ValueError(
+            "breaks: expected a control that breaks a hypothesis, or the reason in "
+            "no_break, got neither"
+        )
     if corrected_by and undecided:
-        raise ValueError("undecided: expected nothing where corrected_by says that the claim is refuted")
+        raise ValueError(
+            "undecided: expected nothing where corrected_by says that the claim is refuted"
+        )
     if breaks and no_break:
         raise ValueError("no_break: expected nothing where breaks has a control")
 
@@ -301,18 +349,22 @@ def evaluate(check: Check, instance: Instance, seed: int) -> Evidence:
     target = check.check if isinstance(check, Claim) else check
     parameters = inspect.signature(target).parameters
     takes_seed = "seed" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    evidence = target(**instance, **({"seed": seed} if takes_seed and "seed" not in instance else {}))
+    evidence = target(
+        **instance, **({"seed": seed} if takes_seed and "seed" not in instance else {})
+    )
     if not isinstance(evidence, Evidence):
-        raise TypeError(f"check: expected {target.__name__} to return Evidence, got {type(evidence).__name__}")
+        raise TypeError(
+            f"check: expected {target.__name__} to return Evidence, got {type(evidence).__name__}"
+        )
     return evidence
 
 
 def judge(claim: Claim, *, preset: Preset = "quick", seed: int = 0) -> Judgement:
     """Judge a claim on its declared cases and controls.
 
-    The claim is verified if every case holds decisively, every equality resolves 10 % (or says why not), and every control
-    is decisively false. A refuted claim also needs :func:`judge_all`, which looks at its correction.
-    """
+    The claim is verified if every case holds decisively, every equality resolves 10 % (or says why
+    not), and every control is decisively false. A refuted claim also needs :func:`judge_all`, which
+    looks at its correction."""
     as_instance(claim, "claim", Claim)
     one_of(preset, "preset", ("quick", "full"))
     as_count(seed, "seed", minimum=0)
@@ -333,14 +385,19 @@ def judge(claim: Claim, *, preset: Preset = "quick", seed: int = 0) -> Judgement
     return Judgement(claim, seed, tuple(runs), controls, tuple(problems))
 
 
-def judge_all(claims: Sequence[Claim], *, preset: Preset = "quick", seed: int = 0) -> list[Judgement]:
-    """Judge the claims of one script; a refuted claim stands only beside its verified correction."""
+def judge_all(
+    claims: Sequence[Claim], *, preset: Preset = "quick", seed: int = 0
+) -> list[Judgement]:
+    """Judge the claims of one script; a refuted claim stands only beside its verified
+    correction."""
     if not isinstance(claims, Sequence) or not all(isinstance(c, Claim) for c in claims):
         raise ValueError(f"claims: expected a sequence of claims, got {type(claims).__name__}")
     judgements = [judge(c, preset=preset, seed=seed) for c in claims]
     verified = {j.claim.slug for j in judgements if j.verdict is Verdict.VERIFIED}
     return [
-        replace(j, problems=(*j.problems, f"the correction '{j.claim.corrected_by}' is not verified"))
+        replace(
+            j, problems=(*j.problems, f"the correction '{j.claim.corrected_by}' is not verified")
+        )
         if j.claim.corrected_by and j.claim.corrected_by not in verified
         else j
         for j in judgements
@@ -348,7 +405,8 @@ def judge_all(claims: Sequence[Claim], *, preset: Preset = "quick", seed: int = 
 
 
 def _problem(claim: Claim, evidence: Evidence) -> str:
-    """Say why the evidence of a case does not support the declared verdict, or return an empty string."""
+    """Say why the evidence of a case does not support the declared verdict, or return an empty
+    string."""
     if claim.undecided:
         return ""
     if not evidence.decides:
@@ -357,18 +415,26 @@ def _problem(claim: Claim, evidence: Evidence) -> str:
         if evidence.holds:
             return "holds, though the claim is declared refuted"
         if evidence.grade.rank > Grade.ENUMERATED.rank:
-            return f"refutes with {evidence.grade} evidence only; symbolic, certified or enumerated evidence is needed"
+            return (
+                f"refutes with {evidence.grade} evidence only; symbolic, certified or "
+                "enumerated evidence is needed"
+            )
         return ""
     if not evidence.holds:
-        return f"is false: measured {evidence.measured:.6g}, predicted {evidence.predicted:.6g}. {evidence.detail}"
+        return (
+            f"is false: measured {evidence.measured:.6g}, predicted "
+            f"{evidence.predicted:.6g}. {evidence.detail}"
+        )
     equality = evidence.relation in (Relation.TIGHT, Relation.RATE)
     if equality and not claim.coarse and not evidence.resolution <= EQUALITY_RESOLUTION:
-        return f"is too loose: it would have accepted a prediction changed by {evidence.resolution:.2g}"
+        return f"is too loose: it accepts a prediction changed by {evidence.resolution:.2g}"
     return ""
 
 
 def _controls(claim: Claim, case: Instance, seed: int) -> Iterable[Control]:
-    groups: tuple[tuple[Literal["hypothesis", "prediction", "rescue"], Mapping[str, Change]], ...] = (
+    groups: tuple[
+        tuple[Literal["hypothesis", "prediction", "rescue"], Mapping[str, Change]], ...
+    ] = (
         ("hypothesis", claim.breaks),
         ("prediction", claim.shifts),
         ("rescue", claim.rescues),

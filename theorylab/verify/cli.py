@@ -13,7 +13,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from theorylab.verify.claims import Claim, Preset
-from theorylab.verify.runner import Experiment, Outcome, discover, find_root, load, name_of, outputs, run, versions
+from theorylab.verify.runner import (
+    Experiment,
+    Outcome,
+    discover,
+    find_root,
+    load,
+    name_of,
+    outputs,
+    run,
+    versions,
+)
 from theorylab.verify.spaces import hypotheses
 
 __all__ = ["app", "main", "run_script"]
@@ -22,14 +32,26 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="A numerical laboratory for machine-learning theory: judge claims, draw them, attack them.",
+    help=(
+        "A numerical laboratory for machine-learning theory: judge claims, draw them, attack them."
+    ),
 )
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
 COLOUR = {"verified": "green", "refuted": "magenta", "open": "yellow", "failed": "bold red"}
 
-RECORDED = ("relation", "verdict", "grade", "margin", "resolution", "measured", "predicted", "controls", "seed")
+RECORDED = (
+    "relation",
+    "verdict",
+    "grade",
+    "margin",
+    "resolution",
+    "measured",
+    "predicted",
+    "controls",
+    "seed",
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print plain data.")]
 
@@ -53,7 +75,9 @@ def list_claims(
     for experiment in map(load, discover(root)):
         records = committed(root, experiment)
         for claim in experiment.claims:
-            if (theme and experiment.name.split("/")[0] != theme) or (paper and paper not in claim.papers):
+            if (theme and experiment.name.split("/")[0] != theme) or (
+                paper and paper not in claim.papers
+            ):
                 continue
             record = records.get(claim.slug, {})
             rows.append(
@@ -70,13 +94,23 @@ def list_claims(
     table = Table("claim", "origin", "kind", "grade", "verdict", box=None, header_style="bold")
     for row in rows:
         verdict = str(row["verdict"] or "not run")
-        table.add_row(str(row["claim"]), str(row["origin"]), str(row["kind"]), str(row["grade"] or ""), _coloured(verdict))
+        table.add_row(
+            str(row["claim"]),
+            str(row["origin"]),
+            str(row["kind"]),
+            str(row["grade"] or ""),
+            _coloured(verdict),
+        )
     out.print(table)
     return None
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(metavar="NAME", help="theme/module:slug, or theme/module.")]) -> None:
+def show(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="theme/module:slug, or theme/module.")
+    ],
+) -> None:
     """Show the statement, hypotheses, sources, evidence, controls and figure of a claim."""
     from theorylab.corpus import paper, papers
     from theorylab.verify.index import committed
@@ -90,27 +124,39 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="theme/module:
             out.print(claim.statement, markup=False)
             for key, where in hypotheses(claim.space or {}).items():
                 out.print(f"  {key}: {where}", markup=False)
-            out.print(f"origin: {claim.origin}; kind: {claim.kind}; sources: {'; '.join(claim.sources)}", markup=False)
+            out.print(
+                f"origin: {claim.origin}; kind: {claim.kind}; sources: {'; '.join(claim.sources)}",
+                markup=False,
+            )
             for key in claim.papers:
-                out.print(paper(key).bibtex if key in keys else f"{key}: not in the corpus", markup=False)
+                out.print(
+                    paper(key).bibtex if key in keys else f"{key}: not in the corpus", markup=False
+                )
             record = records.get(claim.slug)
             if record is None:
                 out.print("not run yet: theorylab run --full " + experiment.name)
             else:
                 _show_record(record)
-            out.print(f"figure: {outputs(root, experiment.name, 'full', 0)[1].relative_to(root)}", markup=False)
+            out.print(
+                f"figure: {outputs(root, experiment.name, 'full', 0)[1].relative_to(root)}",
+                markup=False,
+            )
 
 
 @app.command("run")
 def run_command(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME|FILE.py]...", help="All experiments by default.")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME|FILE.py]...", help="All experiments by default."),
+    ] = None,
     full: Annotated[bool, typer.Option("--full/--quick", help="Which cases.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Judge on this seed.")] = 0,
     seeds: Annotated[int, typer.Option(min=0, help="Judge on seeds 0 to N-1 instead.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Judge claims, run their controls, draw their figures; exit 1 if any claim or control fails."""
+    """Judge claims, run their controls, draw their figures; exit 1 if any claim or control
+    fails."""
     preset: Preset = "full" if full else "quick"
     if seed and seeds:
         _fail("expected --seed or --seeds, got both")
@@ -148,7 +194,8 @@ def falsify_command(
     budget: Annotated[float, typer.Option(help="Seconds of search.")] = 10.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Search a claim's space for a counterexample; print the tightest instance; exit 1 on a counterexample."""
+    """Search a claim's space for a counterexample; print the tightest instance; exit 1 on a
+    counterexample."""
     from theorylab.verify.search import falsify
 
     if not 0 < budget < math.inf:
@@ -160,12 +207,19 @@ def falsify_command(
     if not claim.space:
         _fail(f"{name} declares no space: only its cases are judged")
     result = falsify(claim, budget=budget, seed=seed)
-    out.print(f"{result.status} ({result.evaluations} instances, {result.inconclusive} inconclusive)", markup=False)
+    out.print(
+        f"{result.status} ({result.evaluations} instances, {result.inconclusive} inconclusive)",
+        markup=False,
+    )
     for key, value in (result.instance or {}).items():
         out.print(f"  {key} = {value!r}", markup=False)
     if result.evidence:
         e = result.evidence
-        out.print(f"  margin {e.margin:.4g}: measured {e.measured:.8g}, predicted {e.predicted:.8g}. {e.detail}", markup=False)
+        out.print(
+            f"  margin {e.margin:.4g}: measured {e.measured:.8g}, predicted "
+            f"{e.predicted:.8g}. {e.detail}",
+            markup=False,
+        )
     if result.found:
         raise typer.Exit(1)
 
@@ -185,7 +239,8 @@ def report() -> None:
 
 @app.command()
 def new(name: Annotated[str, typer.Argument(metavar="THEME/MODULE")]) -> None:
-    """Write the four files of a new module (mathematics, experiment, test, valid calls for the fuzz test), ready to fill."""
+    """Write the four files of a new module (mathematics, experiment, test, valid calls for the fuzz
+    test), ready to fill."""
     from keyword import iskeyword
     from string import Template
 
@@ -205,7 +260,10 @@ def new(name: Annotated[str, typer.Argument(metavar="THEME/MODULE")]) -> None:
     if existing is not None:
         _fail(f"{existing.relative_to(root)} exists already")
     if not (root / "theorylab" / theme / "__init__.py").exists():
-        targets |= {"package": root / "theorylab" / theme / "__init__.py", "stub": root / "theorylab" / theme / "__init__.pyi"}
+        targets |= {
+            "package": root / "theorylab" / theme / "__init__.py",
+            "stub": root / "theorylab" / theme / "__init__.pyi",
+        }
     templates = Path(__file__).with_name("templates")
     for kind, path in targets.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -228,7 +286,8 @@ def _checkout() -> Path:
     root = find_root()
     if not (root / "experiments").is_dir():
         _fail(
-            "no experiments here: the installed package carries none; run in a checkout of theorylab, or give a path to a script"
+            "no experiments here: the installed package carries none; run in a "
+            "checkout of theorylab, or give a path to a script"
         )
     return root
 
@@ -241,7 +300,11 @@ def _resolve_names(root: Path, names: Sequence[str]) -> list[tuple[Path, str]]:
     found = []
     for name in names:
         module, _, slug = name.partition(":")
-        matching = [path for path in scripts if module == name_of(path) or (module == path.parent.name and ":" not in name)]
+        matching = [
+            path
+            for path in scripts
+            if module == name_of(path) or (module == path.parent.name and ":" not in name)
+        ]
         if not matching or (":" in name and slug not in {c.slug for c in load(matching[0]).claims}):
             _fail(f"no such theme, module or claim: {name}")
         found += [(path, slug) for path in matching]
@@ -257,7 +320,13 @@ def _select(root: Path, names: Sequence[str]) -> list[tuple[Experiment, list[Cla
 
 
 def _run(
-    scripts: list[Path], slugs: tuple[str, ...], preset: Preset, seeds: list[int], jobs: int, *, quiet: bool
+    scripts: list[Path],
+    slugs: tuple[str, ...],
+    preset: Preset,
+    seeds: list[int],
+    jobs: int,
+    *,
+    quiet: bool,
 ) -> list[Outcome]:
     from rich.progress import Progress
 
@@ -278,8 +347,12 @@ def _print_outcome(outcome: Outcome) -> None:
     state = "unchanged" if outcome.skipped else f"{outcome.seconds:.1f} s"
     out.print(f"[bold]{outcome.name}[/bold] ({state})")
     for record in outcome.records:
-        resolution = "" if record["resolution"] is None else f"resolution {record['resolution']:.2g}"
-        controls = f"{sum(c['decides'] for c in record['controls'])}/{len(record['controls'])} controls"
+        resolution = (
+            "" if record["resolution"] is None else f"resolution {record['resolution']:.2g}"
+        )
+        controls = (
+            f"{sum(c['decides'] for c in record['controls'])}/{len(record['controls'])} controls"
+        )
         slug = record["claim"].split(":")[1]
         notes = ", ".join(filter(None, (record["origin"], record["grade"], resolution, controls)))
         out.print(f"  {_coloured(record['verdict'])}  {slug}  [dim]{notes}[/dim]")
@@ -288,7 +361,8 @@ def _print_outcome(outcome: Outcome) -> None:
 
 
 def _joined(outcomes: Sequence[Outcome], n_seeds: int) -> list[dict[str, Any]]:
-    """Return the records; over several seeds, one record a claim (the first seed that failed, else the first) with a count."""
+    """Return the records; over several seeds, one record a claim (the first seed that failed, else
+    the first) with a count."""
     if n_seeds == 1:
         return [record for outcome in outcomes for record in outcome.records]
     by_claim: dict[str, list[dict[str, Any]]] = {}
@@ -298,7 +372,12 @@ def _joined(outcomes: Sequence[Outcome], n_seeds: int) -> list[dict[str, Any]]:
     joined = []
     for records in by_claim.values():
         failed = [r for r in records if r["verdict"] == "failed"]
-        joined.append({**(failed or records)[0], "seeds": {"of": n_seeds, "passed": len(records) - len(failed)}})
+        joined.append(
+            {
+                **(failed or records)[0],
+                "seeds": {"of": n_seeds, "passed": len(records) - len(failed)},
+            }
+        )
     return joined
 
 
@@ -307,24 +386,34 @@ def _summary(outcomes: Sequence[Outcome], n_seeds: int) -> None:
     if n_seeds > 1:
         for record in records:
             count = record["seeds"]
-            out.print(f"{_coloured(record['verdict'])}  {record['claim']}  {count['passed']}/{count['of']} seeds")
+            out.print(
+                f"{_coloured(record['verdict'])}  {record['claim']}  "
+                f"{count['passed']}/{count['of']} seeds"
+            )
             for problem in record["problems"]:
                 out.print(f"    seed {record['seed']}: {problem}", markup=False)
     counts = {verdict: sum(r["verdict"] == verdict for r in records) for verdict in COLOUR}
-    out.print(", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "no claims")
+    out.print(
+        ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "no claims"
+    )
 
 
 def _show_record(record: Mapping[str, Any]) -> None:
     out.print(f"verdict: {_coloured(record['verdict'])} ({record['grade']}, {record['scope']})")
     out.print(
-        f"  measured {record['measured']}, predicted {record['predicted']} ({record['relation']}), margin {record['margin']}, "
+        f"  measured {record['measured']}, predicted {record['predicted']} "
+        f"({record['relation']}), margin {record['margin']}, "
         f"resolution {record['resolution']}",
         markup=False,
     )
     out.print(f"  {record['detail']}", markup=False)
     for control in record["controls"]:
         state = "decides" if control["decides"] else "does not decide"
-        out.print(f"  control ({control['changes']}) {control['name']}: margin {control['margin']}, {state}", markup=False)
+        out.print(
+            f"  control ({control['changes']}) {control['name']}: margin "
+            f"{control['margin']}, {state}",
+            markup=False,
+        )
     for reason in ("no_break", "coarse", "undecided"):
         if record[reason]:
             out.print(f"  {reason}: {record[reason]}", markup=False)

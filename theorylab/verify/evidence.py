@@ -1,14 +1,15 @@
 r"""What a check returns, and the helpers that make it.
 
-Every helper states how far the prediction could move before this very check would have said no: its ``resolution``.
-For an equality with measured value :math:`a`, prediction :math:`p` and allowed error :math:`e`,
+Every helper states how far the prediction could move before this very check would have said no: its
+``resolution``. For an equality with measured value :math:`a`, prediction :math:`p` and allowed
+error :math:`e`,
 
 .. math:: \text{margin} = 1 - |a-p|/e, \qquad \text{resolution} = (e + |a-p|)/|p|,
 
-so that multiplying :math:`p` by :math:`1\pm\delta`, :math:`\delta` above the resolution, is rejected in either direction; of
-several entries moved together, the first to reject decides. For a bound, :math:`\text{margin} = (b-a)/\max(|a|,|b|)` and the
-resolution is its looseness, :math:`(b-a)/|b|`. A value that is not finite decides nothing: ``holds`` is None.
-"""
+so that multiplying :math:`p` by :math:`1\pm\delta`, :math:`\delta` above the resolution, is
+rejected in either direction; of several entries moved together, the first to reject decides. For a
+bound, :math:`\text{margin} = (b-a)/\max(|a|,|b|)` and the resolution is its looseness,
+:math:`(b-a)/|b|`. A value that is not finite decides nothing: ``holds`` is None."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +22,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_function, as_instance, as_real, as_text, one_of
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_flag,
+    as_function,
+    as_instance,
+    as_real,
+    as_text,
+    one_of,
+)
 
 __all__ = [
     "EQUALITY_RESOLUTION",
@@ -47,7 +58,8 @@ LEVEL = 1e-6
 """Probability with which a statistical check rejects a true claim."""
 
 EQUALITY_RESOLUTION = 0.1
-"""An equality that would have accepted a larger relative change of its prediction decides nothing."""
+"""An equality that would have accepted a larger relative change of its prediction decides
+nothing."""
 
 
 class Grade(StrEnum):
@@ -86,13 +98,15 @@ class Evidence:
     margin
         At most 1; only its sign is compared. NaN where ``holds`` is None.
     resolution
-        Smallest change of the prediction (relative, or absolute for an exponent) that this check would have rejected.
+        Smallest change of the prediction (relative, or absolute for an exponent) that this check
+        would have rejected.
     measured, predicted
         The two sides; where arrays were compared, those of the worst entry.
     relation, grade
         What was compared, and how it was obtained.
     detail
-        One sentence for a reader: where the tolerance comes from, exact values, why nothing was decided.
+        One sentence for a reader: where the tolerance comes from, exact values, why nothing was
+        decided.
     data
         Arrays for the panel; not part of the record.
     """
@@ -117,7 +131,11 @@ class Evidence:
     @property
     def decides(self) -> bool:
         """Whether the check came to a finite yes or no whose sign agrees with the margin."""
-        return self.holds is not None and math.isfinite(self.margin) and self.holds == (self.margin >= 0)
+        return (
+            self.holds is not None
+            and math.isfinite(self.margin)
+            and self.holds == (self.margin >= 0)
+        )
 
     def with_data(self, **data: Any) -> "Evidence":
         """Return the same evidence with arrays for the panel added."""
@@ -169,14 +187,16 @@ def equal(
     source
         Where that error comes from: rounding, discretisation, truncation, a stated remainder.
     scale
-        What the resolution is relative to, where the prediction is 0; by default ``abs(predicted)``.
+        What the resolution is relative to, where the prediction is 0; by default
+        ``abs(predicted)``.
     grade, data
         Passed into the evidence.
 
     Raises
     ------
     ValueError
-        If ``predicted`` or ``error`` is not finite, ``error`` is not positive, or ``source`` is empty.
+        If ``predicted`` or ``error`` is not finite, ``error`` is not positive, or ``source`` is
+        empty.
     """
     p = as_array(predicted, "predicted")
     allowed = as_array(error, "error", positive=True)
@@ -189,7 +209,9 @@ def equal(
     with np.errstate(over="ignore"):
         error_towards = (a - p) * np.where(p < 0, -1.0, 1.0)
         margins = 1 - np.abs(error_towards) / allowed
-        resolution = max(float(np.min(_ratio(allowed + side * error_towards, reference))) for side in (1.0, -1.0))
+        resolution = max(
+            float(np.min(_ratio(allowed + side * error_towards, reference))) for side in (1.0, -1.0)
+        )
     worst = np.unravel_index(np.argmin(margins), a.shape)
     margin = _finite(float(margins[worst]))
     return Evidence(
@@ -213,14 +235,16 @@ def at_most(
     grade: Grade = Grade.NUMERICAL,
     data: Mapping[str, Any] | None = None,
 ) -> Evidence:
-    """Judge ``measured <= bound``; the resolution is the looseness of the bound where it is tightest.
+    """Judge ``measured <= bound``; the resolution is the looseness of the bound where it is
+    tightest.
 
     Parameters
     ----------
     measured, bound
         Numbers or arrays that broadcast together; the worst entry decides.
     rounding
-        Relative rounding error of the two computed sides, at most 1e-6, so that a bound that is attained is not rejected.
+        Relative rounding error of the two computed sides, at most 1e-6, so that a bound that is
+        attained is not rejected.
     grade, data
         Passed into the evidence.
 
@@ -273,7 +297,8 @@ def limit(
     Returns
     -------
     Evidence
-        Inconclusive where even the last remainder is above 10 % of the limit: the asymptotic range was not reached.
+        Inconclusive where even the last remainder is above 10 % of the limit: the asymptotic range
+        was not reached.
     """
     limit_value = as_real(predicted, "predicted")
     values = np.atleast_1d(_numbers(measured, "measured"))
@@ -305,13 +330,15 @@ def rate(
 ) -> Evidence:
     r"""Judge a rate by its local slopes on the asymptotic half of the record.
 
-    ``scale="log"`` judges :math:`y\sim Cx^p` by slopes of :math:`\log y` against :math:`\log x`, ``scale="linear"`` judges
-    :math:`y\sim Ce^{px}` by slopes against :math:`x`. The range is fixed before any slope is seen: the upper half of the
-    record on that scale, without the values at or below ``floor`` (and without anything after the first of them). The interval
-    spans the local slopes of the range, extended in the direction in which they drift from its first to its second half: this
-    covers the limit whenever the remainder halves over the range, geometrically or like a power or a logarithm. With several
-    rows of ``y`` (independent repetitions) the interval is a Student interval at level 1e-6 of the mean slope over rows, extended
-    for a remainder that falls to a quarter; the level does not count the noise of that extension.
+    ``scale="log"`` judges :math:`y\sim Cx^p` by slopes of :math:`\log y` against :math:`\log x`,
+    ``scale="linear"`` judges :math:`y\sim Ce^{px}` by slopes against :math:`x`. The range is fixed
+    before any slope is seen: the upper half of the record on that scale, without the values at or
+    below ``floor`` (and without anything after the first of them). The interval spans the local
+    slopes of the range, extended in the direction in which they drift from its first to its second
+    half: this covers the limit whenever the remainder halves over the range, geometrically or like
+    a power or a logarithm. With several rows of ``y`` (independent repetitions) the interval is a
+    Student interval at level 1e-6 of the mean slope over rows, extended for a remainder that falls
+    to a quarter; the level does not count the noise of that extension.
 
     Parameters
     ----------
@@ -324,7 +351,8 @@ def rate(
     rival
         The exponent that the interval must exclude; the evidence is inconclusive when it does not.
     scale
-        ``"log"`` for a power law (the resolution is absolute), ``"linear"`` for geometric decay (it is relative).
+        ``"log"`` for a power law (the resolution is absolute), ``"linear"`` for geometric decay (it
+        is relative).
     floor
         Level of rounding or statistical noise below which ``y`` says nothing.
     data
@@ -344,14 +372,22 @@ def rate(
     if p == other:
         raise ValueError(f"rival: expected an exponent other than {p}")
     if p == 0 and scale == "linear":
-        raise ValueError("exponent: expected a rate other than 0 on the linear scale, where the resolution is relative to it")
+        raise ValueError(
+            "exponent: expected a rate other than 0 on the linear scale, where the "
+            "resolution is relative to it"
+        )
     rows = np.atleast_2d(_numbers(y, "y"))
     if rows.ndim != 2 or rows.shape[1] != abscissa.size:
-        raise ValueError(f"y: expected shape ({abscissa.size},) or (repetitions, {abscissa.size}), got {np.shape(y)}")
+        raise ValueError(
+            f"y: expected shape ({abscissa.size},) or (repetitions, {abscissa.size}), "
+            f"got {np.shape(y)}"
+        )
     grade = Grade.NUMERICAL if len(rows) == 1 else Grade.STATISTICAL
 
     def undecided(why: str, resolution: float = math.inf) -> Evidence:
-        return inconclusive(why, relation=Relation.RATE, grade=grade, predicted=p, resolution=resolution, data=data)
+        return inconclusive(
+            why, relation=Relation.RATE, grade=grade, predicted=p, resolution=resolution, data=data
+        )
 
     if not np.isfinite(rows).all():
         return undecided("the record is not finite")
@@ -363,9 +399,12 @@ def rate(
         return undecided("fewer than five points in the asymptotic half of the record")
     t, logs = t[keep], np.log(rows[:, :length][:, keep])
     middle = int(np.argmin(np.abs(t - (t[0] + t[-1]) / 2)))
-    early, late = (float((logs[:, j] - logs[:, i]).mean() / (t[j] - t[i])) for i, j in ((0, middle), (middle, -1)))
-    # A remainder (geometric, or 1/t) that halves over the range ends 2.0 to 2.1 drifts from the limit; the mean of one that falls
-    # to a quarter is 1.5 to 1.6 drifts away.
+    early, late = (
+        float((logs[:, j] - logs[:, i]).mean() / (t[j] - t[i]))
+        for i, j in ((0, middle), (middle, -1))
+    )
+    # A remainder (geometric, or 1/t) that halves over the range ends 2.0 to 2.1 drifts from the
+    # limit; the mean of one that falls to a quarter is 1.5 to 1.6 drifts away.
     if len(rows) == 1:
         slopes = np.diff(logs[0]) / np.diff(t)
         lo, hi, reach = float(slopes.min()), float(slopes.max()), 2.2 * (late - early)
@@ -373,13 +412,16 @@ def rate(
         means = (logs[:, -1] - logs[:, 0]) / (t[-1] - t[0])
         half = _student(len(rows)) * float(means.std(ddof=1)) / math.sqrt(len(rows))
         lo, hi, reach = float(means.mean()) - half, float(means.mean()) + half, 1.6 * (late - early)
-    # The span of rounding in log y keeps a record that follows the law exactly from having an empty interval.
+    # The span of rounding in log y keeps a record that follows the law exactly from having an empty
+    # interval.
     slack = 4 * np.finfo(float).eps * float(np.abs(logs).max() + 1) / float(np.diff(t).min())
     lo, hi = lo + min(reach, 0.0) - slack, hi + max(reach, 0.0) + slack
     centre, half = (lo + hi) / 2, (hi - lo) / 2
     resolution = (half + abs(centre - p)) / (1.0 if scale == "log" else abs(p))
     if lo <= p <= hi and lo <= other <= hi:
-        return undecided(f"the interval [{lo:.4g}, {hi:.4g}] also contains the rival {other:g}", resolution)
+        return undecided(
+            f"the interval [{lo:.4g}, {hi:.4g}] also contains the rival {other:g}", resolution
+        )
     margin = float(1 - abs(centre - p) / half)
     return Evidence(
         holds=margin >= 0,
@@ -389,7 +431,8 @@ def rate(
         predicted=p,
         relation=Relation.RATE,
         grade=grade,
-        detail=f"slopes of the upper half of the record on a {scale} scale span [{lo:.6g}, {hi:.6g}]; rival {other:g}",
+        detail=f"slopes of the upper half of the record on a {scale} scale span [{lo:.6g}, "
+        f"{hi:.6g}]; rival {other:g}",
         data=data or {},
     )
 
@@ -408,12 +451,13 @@ def threshold(
     Parameters
     ----------
     occurs
-        The property, True or False, as a function of the parameter; None where it cannot be decided. It is taken to switch
-        once: of several switching points the bisection finds one.
+        The property, True or False, as a function of the parameter; None where it cannot be
+        decided. It is taken to switch once: of several switching points the bisection finds one.
     predicted
         The predicted switching point, inside ``bracket`` and not 0.
     bracket
-        Interval in which it is looked for. A property that does not switch between its ends contradicts the prediction.
+        Interval in which it is looked for. A property that does not switch between its ends
+        contradicts the prediction.
     tol
         Width, relative to ``predicted``, of the final bracket, which must contain the prediction.
     grade, data
@@ -422,7 +466,8 @@ def threshold(
     Raises
     ------
     ValueError
-        If ``predicted`` is not inside ``bracket`` or is 0, ``tol`` is not positive, or ``occurs`` returns something else.
+        If ``predicted`` is not inside ``bracket`` or is 0, ``tol`` is not positive, or ``occurs``
+        returns something else.
     """
     p = as_real(predicted, "predicted")
     as_function(occurs, "occurs")
@@ -431,7 +476,10 @@ def threshold(
     if not lo < p < hi:
         raise ValueError(f"predicted: expected a value inside the bracket ({lo}, {hi}), got {p}")
     if p == 0:
-        raise ValueError("predicted: expected a switching point other than 0 (the width is relative to it); shift the parameter")
+        raise ValueError(
+            "predicted: expected a switching point other than 0 (the width is "
+            "relative to it); shift the parameter"
+        )
 
     def state_at(x: float) -> bool | None:
         state = occurs(x)
@@ -440,7 +488,9 @@ def threshold(
     below, beyond = state_at(lo), state_at(hi)
     undecided = "the property could not be decided at"
     if below is None or beyond is None:
-        return inconclusive(f"{undecided} an end of the bracket", grade=grade, predicted=p, data=data)
+        return inconclusive(
+            f"{undecided} an end of the bracket", grade=grade, predicted=p, data=data
+        )
     if below == beyond:
         return Evidence(
             holds=False,
@@ -480,7 +530,8 @@ def gap(
     grade: Grade = Grade.CERTIFIED,
     data: Mapping[str, Any] | None = None,
 ) -> Evidence:
-    """Judge optimality by the relative duality gap ``(primal - dual) / max(abs(primal), abs(dual))``.
+    """Judge optimality by the relative duality gap ``(primal - dual) / max(abs(primal),
+    abs(dual))``.
 
     Parameters
     ----------
@@ -491,10 +542,11 @@ def gap(
     tol
         Largest relative gap that counts as solved.
     rounding
-        Relative rounding error of the two values; a dual value further above the primal one contradicts weak duality, so it is
-        rejected.
+        Relative rounding error of the two values; a dual value further above the primal one
+        contradicts weak duality, so it is rejected.
     grade, data
-        Passed into the evidence; ``certified`` is right only if the dual point was checked apart from the solver.
+        Passed into the evidence; ``certified`` is right only if the dual point was checked apart
+        from the solver.
 
     Raises
     ------
@@ -509,7 +561,9 @@ def gap(
         raise ValueError(f"primal: expected one number, got shape {numbers.shape}")
     value = numbers.item()
     if not math.isfinite(value):
-        return inconclusive("the primal value is not finite", grade=grade, predicted=bound, data=data)
+        return inconclusive(
+            "the primal value is not finite", grade=grade, predicted=bound, data=data
+        )
     size = max(abs(value), abs(bound))
     relative = (value - bound) / size if size else 0.0
     margin = 1 - max(relative, 0.0) / allowed if relative >= -noise else relative / noise
@@ -534,11 +588,13 @@ def exact(
     grade: Grade | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> Evidence:
-    """Compare two exact numbers: int, Fraction, SymPy expressions, python-flint integers, rationals or balls (``arb``).
+    """Compare two exact numbers: int, Fraction, SymPy expressions, python-flint integers, rationals
+    or balls (``arb``).
 
-    A float is refused, also inside an expression: it is not exact. Two balls that overlap decide nothing, unless both are exact.
-    SymPy expressions with free symbols are compared for the whole family at once, by an order only where their symbols'
-    assumptions give the sign of the difference.
+    A float is refused, also inside an expression: it is not exact. Two balls that overlap decide
+    nothing, unless both are exact. SymPy expressions with free symbols are compared for the whole
+    family at once, by an order only where their symbols' assumptions give the sign of the
+    difference.
 
     Parameters
     ----------
@@ -554,16 +610,24 @@ def exact(
     Raises
     ------
     ValueError
-        If a side is not an exact number, an irrational expression stands beside a python-flint number, or the relation is
-        unknown.
+        If a side is not an exact number, an irrational expression stands beside a python-flint
+        number, or the relation is unknown.
     """
     one_of(relation, "relation", ("==", "<=", "<", ">=", ">"))
     a, b = _exact_number(measured, "measured"), _exact_number(predicted, "predicted")
     if {"sympy", "flint"} <= {_origin(a), _origin(b)}:
-        raise ValueError("predicted: expected an int, a Fraction or a number of the same library as measured")
+        raise ValueError(
+            "predicted: expected an int, a Fraction or a number of the same library as measured"
+        )
     balls = any(type(v).__name__ == "arb" for v in (a, b))
     given = grade or (Grade.CERTIFIED if balls else Grade.SYMBOLIC)
-    kind = {"==": Relation.EXACT, "<=": Relation.UPPER, "<": Relation.UPPER, ">=": Relation.LOWER, ">": Relation.LOWER}
+    kind = {
+        "==": Relation.EXACT,
+        "<=": Relation.UPPER,
+        "<": Relation.UPPER,
+        ">=": Relation.LOWER,
+        ">": Relation.LOWER,
+    }
     sign = _sign_of_difference(b, a)
     left, right = _to_float(a), _to_float(b)
     detail = f"{_shown(a)} {relation} {_shown(b)}"
@@ -578,17 +642,27 @@ def exact(
             predicted=right,
             data=data,
         )
-    holds = {"==": sign == 0, "<=": sign >= 0, "<": sign > 0, ">=": sign <= 0, ">": sign < 0}[relation]
-    # Fractions may lie outside of the range of floats; their ratios are taken before they are rounded.
+    holds = {"==": sign == 0, "<=": sign >= 0, "<": sign > 0, ">=": sign <= 0, ">": sign < 0}[
+        relation
+    ]
+    # Fractions may lie outside of the range of floats; their ratios are taken before they are
+    # rounded.
     rational = isinstance(a, Fraction) and isinstance(b, Fraction)
     near, far = (a, b) if rational else (left, right)
-    size = max(abs(near), abs(far)) if rational or (math.isfinite(left) and math.isfinite(right)) else 0
+    size = (
+        max(abs(near), abs(far))
+        if rational or (math.isfinite(left) and math.isfinite(right))
+        else 0
+    )
     relative = _to_float(abs(far - near) / size) if size else float(sign != 0)
-    # The sign is exact even where the floats agree, so that a tiny difference still has a margin other than zero.
+    # The sign is exact even where the floats agree, so that a tiny difference still has a margin
+    # other than zero.
     if relation == "==":
         margin, resolution = 1.0 if holds else -max(relative, 5e-324), 0.0
     else:
-        margin = min(max(relative, 5e-324 if sign else 0.0), 1.0) if holds else -max(relative, 5e-324)
+        margin = (
+            min(max(relative, 5e-324 if sign else 0.0), 1.0) if holds else -max(relative, 5e-324)
+        )
         resolution = _to_float(abs(far - near) / abs(far)) if size and far else relative
     return Evidence(
         holds=holds,
@@ -617,21 +691,36 @@ def exhaustive(
     outcomes
         (member, does it hold) for each member; None where a member could not be decided.
     count
-        Size of the family where it is known independently; another number of outcomes is inconclusive.
+        Size of the family where it is known independently; another number of outcomes is
+        inconclusive.
     grade, data
         Passed into the evidence.
 
     Returns
     -------
     Evidence
-        ``measured`` members out of ``predicted`` satisfy the statement; the detail names the first that does not.
+        ``measured`` members out of ``predicted`` satisfy the statement; the detail names the first
+        that does not.
     """
-    pairs = list(as_instance(outcomes, "outcomes", Iterable) if not isinstance(outcomes, Mapping) else outcomes.items())
+    pairs = list(
+        as_instance(outcomes, "outcomes", Iterable)
+        if not isinstance(outcomes, Mapping)
+        else outcomes.items()
+    )
     if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
         raise ValueError(f"outcomes: expected pairs (member, does it hold), got {pairs[0]!r}")
-    odd = next((pair for pair in pairs if pair[1] is not None and not isinstance(pair[1], bool | np.bool_)), None)
+    odd = next(
+        (
+            pair
+            for pair in pairs
+            if pair[1] is not None and not isinstance(pair[1], bool | np.bool_)
+        ),
+        None,
+    )
     if odd is not None:
-        raise ValueError(f"outcomes: expected True, False or None for each member, got {odd[1]!r} for {odd[0]}")
+        raise ValueError(
+            f"outcomes: expected True, False or None for each member, got {odd[1]!r} for {odd[0]}"
+        )
     if len({repr(member) for member, _ in pairs}) < len(pairs):
         raise ValueError("outcomes: expected every member once, got one of them twice")
     expected = len(pairs) if count is None else as_count(count, "count")
@@ -639,8 +728,14 @@ def exhaustive(
     unknown = [member for member, holds in pairs if holds is None]
     good = len(pairs) - len(failing) - len(unknown)
     if not failing and (unknown or not pairs or len(pairs) != expected):
-        why = f"{unknown[0]} could not be decided" if unknown else f"{len(pairs)} members seen, {expected} expected"
-        return inconclusive(why, relation=Relation.EXACT, grade=grade, measured=good, predicted=expected, data=data)
+        why = (
+            f"{unknown[0]} could not be decided"
+            if unknown
+            else f"{len(pairs)} members seen, {expected} expected"
+        )
+        return inconclusive(
+            why, relation=Relation.EXACT, grade=grade, measured=good, predicted=expected, data=data
+        )
     return Evidence(
         holds=not failing,
         margin=-len(failing) / len(pairs) if failing else 1.0,
@@ -665,9 +760,10 @@ def sample_mean(
 ) -> Evidence:
     """Judge an expectation by independent samples, at level 1e-6 over all entries together.
 
-    The level is that of normal samples. It is approached by the mean of skewed ones: true claims on exponential samples are
-    rejected with probability 5e-4 at 10 samples, 1e-4 at 100. Indicators (0 or 1) that all agree are judged by their binomial
-    law; other samples that all agree show no noise and decide nothing.
+    The level is that of normal samples. It is approached by the mean of skewed ones: true claims on
+    exponential samples are rejected with probability 5e-4 at 10 samples, 1e-4 at 100. Indicators (0
+    or 1) that all agree are judged by their binomial law; other samples that all agree show no
+    noise and decide nothing.
 
     Parameters
     ----------
@@ -676,19 +772,22 @@ def sample_mean(
     predicted
         The expectation (or its bound), of the remaining shape.
     bias
-        Bound of the difference between the expectation of a sample and the prediction (a finite-size remainder), >= 0.
+        Bound of the difference between the expectation of a sample and the prediction (a
+        finite-size remainder), >= 0.
     source
         Where the bias comes from; needed where it is not zero.
     relation
-        ``"tight"`` for an equality, ``"upper"`` where the prediction bounds the expectation from above, ``"lower"`` from below.
+        ``"tight"`` for an equality, ``"upper"`` where the prediction bounds the expectation from
+        above, ``"lower"`` from below.
     data
         Passed into the evidence.
 
     Returns
     -------
     Evidence
-        Of grade ``statistical``. The allowed error is a Student quantile times the standard error, plus the bias. For a bound,
-        ``measured`` is the end of the interval of the mean that is compared with it.
+        Of grade ``statistical``. The allowed error is a Student quantile times the standard error,
+        plus the bias. For a bound, ``measured`` is the end of the interval of the mean that is
+        compared with it.
     """
     p = as_array(predicted, "predicted")
     p, allowance = _broadcast(predicted=p, bias=as_array(bias, "bias", nonnegative=True))
@@ -697,20 +796,27 @@ def sample_mean(
         as_text(source, "source")
     values = _numbers(samples, "samples")
     if values.ndim == 0 or values.shape[1:] != p.shape:
-        raise ValueError(f"samples: expected shape (n_samples, {', '.join(map(str, p.shape))}), got {values.shape}")
+        raise ValueError(
+            f"samples: expected shape (n_samples, {', '.join(map(str, p.shape))}), "
+            f"got {values.shape}"
+        )
     if len(values) < 10 or not np.isfinite(values).all():
         why = "fewer than ten samples" if len(values) < 10 else "a sample is not finite"
         return inconclusive(why, relation=kind, grade=Grade.STATISTICAL, data=data)
     mean = values.mean(axis=0)
     constant = (values == values[0]).all(axis=0)
     if (constant & (values[0] != 0) & (values[0] != 1)).any():
-        return inconclusive("all samples of an entry are equal", relation=kind, grade=Grade.STATISTICAL, data=data)
+        return inconclusive(
+            "all samples of an entry are equal", relation=kind, grade=Grade.STATISTICAL, data=data
+        )
     quantile = _student(len(values), tests=p.size)
     noise = quantile * values.std(axis=0, ddof=1) / math.sqrt(len(values))
     noise = np.where(constant, 1 - (LEVEL / (2 * p.size)) ** (1 / len(values)), noise)
     rounding = 8 * np.finfo(float).eps * np.maximum(np.abs(mean), np.abs(p))
     error = noise + allowance + np.maximum(rounding, np.finfo(float).tiny)
-    text = f"{len(values)} samples, {quantile:.2f} standard errors" + (f"; bias: {source}" if source else "")
+    text = f"{len(values)} samples, {quantile:.2f} standard errors" + (
+        f"; bias: {source}" if source else ""
+    )
     if kind is Relation.TIGHT:
         return replace(equal(mean, p, error=error, source=text, data=data), grade=Grade.STATISTICAL)
     sign = 1.0 if kind is Relation.UPPER else -1.0
@@ -719,15 +825,22 @@ def sample_mean(
 
 
 def all_of(*parts: Evidence, data: Mapping[str, Any] | None = None) -> Evidence:
-    """Join the parts of one statement: it holds if all do; the worst part is shown, with the worst grade.
+    """Join the parts of one statement: it holds if all do; the worst part is shown, with the worst
+    grade.
 
-    The resolution is the largest among the equalities and rates (the weakest link), or, for bounds alone, that of the shown part.
-    """
+    The resolution is the largest among the equalities and rates (the weakest link), or, for bounds
+    alone, that of the shown part."""
     if not parts:
         raise ValueError("parts: expected at least one piece of evidence, got none")
     false = [e for e in parts if e.decides and not e.holds]
     unknown = [e for e in parts if not e.decides]
-    shown = min(false, key=lambda e: e.margin) if false else unknown[0] if unknown else min(parts, key=lambda e: e.margin)
+    shown = (
+        min(false, key=lambda e: e.margin)
+        if false
+        else unknown[0]
+        if unknown
+        else min(parts, key=lambda e: e.margin)
+    )
     equalities = [e.resolution for e in parts if e.relation in (Relation.TIGHT, Relation.RATE)]
     details = "; ".join(dict.fromkeys(e.detail for e in parts if e.detail))
     joined: dict[str, Any] = {}
@@ -735,7 +848,9 @@ def all_of(*parts: Evidence, data: Mapping[str, Any] | None = None) -> Evidence:
         joined.update(e.data)
     return replace(
         shown,
-        relation=shown.relation if not equalities or shown.relation is Relation.RATE else Relation.TIGHT,
+        relation=shown.relation
+        if not equalities or shown.relation is Relation.RATE
+        else Relation.TIGHT,
         resolution=max(equalities) if equalities else shown.resolution,
         grade=max((e.grade for e in parts), key=lambda g: g.rank),
         detail=details,
@@ -744,11 +859,14 @@ def all_of(*parts: Evidence, data: Mapping[str, Any] | None = None) -> Evidence:
 
 
 def _numbers(value: ArrayLike, name: str) -> FloatArray:
-    """Return a float array that may hold NaN and infinities: a measurement can go wrong, a prediction cannot."""
+    """Return a float array that may hold NaN and infinities: a measurement can go wrong, a
+    prediction cannot."""
     try:
         raw = np.asarray(value)
     except ValueError:
-        raise ValueError(f"{name}: expected a rectangular array of real numbers, got a ragged sequence") from None
+        raise ValueError(
+            f"{name}: expected a rectangular array of real numbers, got a ragged sequence"
+        ) from None
     if raw.dtype.kind not in "buif" or raw.size == 0 or np.ma.is_masked(value):
         raise ValueError(f"{name}: expected real numbers, got {value!r}")
     return raw.astype(np.float64)
@@ -763,7 +881,8 @@ def _broadcast(**sides: FloatArray) -> tuple[FloatArray, ...]:
 
 
 def _finite(margin: float) -> float:
-    """Return a margin that overflowed as the largest float: the sides were finite, and its sign is right."""
+    """Return a margin that overflowed as the largest float: the sides were finite, and its sign is
+    right."""
     return max(margin, -float(np.finfo(float).max))
 
 
@@ -785,11 +904,15 @@ def _bound(
     as_real(rounding, "rounding", minimum=0.0, maximum=1e-6)
     a, b = _broadcast(measured=a, bound=b)
     if not np.isfinite(a).all():
-        return inconclusive("the measured value is not finite", relation=relation, grade=grade, data=data)
+        return inconclusive(
+            "the measured value is not finite", relation=relation, grade=grade, data=data
+        )
     size = np.maximum(np.abs(a), np.abs(b))
     with np.errstate(over="ignore"):
         slack = np.where(size > 0, sign * (b - a) / np.where(size > 0, size, 1.0), 0.0) + rounding
-        looseness = sign * (b - a) / np.where(b != 0, np.abs(b), np.where(size > 0, size, 1.0)) + rounding
+        looseness = (
+            sign * (b - a) / np.where(b != 0, np.abs(b), np.where(size > 0, size, 1.0)) + rounding
+        )
     worst = np.unravel_index(np.argmin(slack), a.shape)
     margin = _finite(min(float(slack[worst]), 1.0))
     return Evidence(
@@ -823,7 +946,9 @@ def _exact_number(value: Any, name: str) -> Any:
         number = isinstance(value, sp.Expr) and value.is_commutative and not value.is_infinite
         if number and not value.has(sp.Float, sp.nan, sp.zoo):
             return Fraction(int(value.p), int(value.q)) if value.is_Rational else value
-    raise ValueError(f"{name}: expected an exact number (int, Fraction, SymPy, python-flint), got {value!r}")
+    raise ValueError(
+        f"{name}: expected an exact number (int, Fraction, SymPy, python-flint), got {value!r}"
+    )
 
 
 def _origin(value: Any) -> str:
@@ -839,12 +964,21 @@ def _sign_of_difference(b: Any, a: Any) -> int | None:
         import sympy as sp
 
         difference = sp.simplify(sp.sympify(b) - sp.sympify(a))
-        return 0 if difference.is_zero else 1 if difference.is_positive else -1 if difference.is_negative else None
+        return (
+            0
+            if difference.is_zero
+            else 1
+            if difference.is_positive
+            else -1
+            if difference.is_negative
+            else None
+        )
     return int(b > a) - int(b < a)
 
 
 def _differ_symbolically(a: Any, b: Any) -> bool:
-    """Whether a - b is an expression that does not vanish identically, though its sign may vary with its symbols."""
+    """Whether a - b is an expression that does not vanish identically, though its sign may vary
+    with its symbols."""
     if "sympy" not in (_origin(a), _origin(b)):
         return False
     import sympy as sp
@@ -860,16 +994,27 @@ def _flint_sign(b: Any, a: Any) -> int | None:
         return flint.arb(rational)
 
     if not any(isinstance(v, flint.arb) for v in (a, b)):
-        exact_a, exact_b = (flint.fmpq(v.numerator, v.denominator) if isinstance(v, Fraction) else flint.fmpq(v) for v in (a, b))
+        exact_a, exact_b = (
+            flint.fmpq(v.numerator, v.denominator) if isinstance(v, Fraction) else flint.fmpq(v)
+            for v in (a, b)
+        )
         return int(exact_b > exact_a) - int(exact_b < exact_a)
     difference = ball(b) - ball(a)
     return 1 if difference > 0 else -1 if difference < 0 else 0 if difference == 0 else None
 
 
 def _shown(value: Any) -> str:
-    """Return the number in full where it is short; a fraction of thousands of digits is no sentence for a reader."""
-    if isinstance(value, Fraction) and max(abs(value.numerator), value.denominator).bit_length() > 200:
-        return f"a fraction near {float(value):.12g}" if abs(value) < 1e308 else "a fraction beyond 1e308"
+    """Return the number in full where it is short; a fraction of thousands of digits is no sentence
+    for a reader."""
+    if (
+        isinstance(value, Fraction)
+        and max(abs(value.numerator), value.denominator).bit_length() > 200
+    ):
+        return (
+            f"a fraction near {float(value):.12g}"
+            if abs(value) < 1e308
+            else "a fraction beyond 1e308"
+        )
     text = str(value)
     return text if len(text) <= 120 else f"an expression of {len(text)} characters"
 

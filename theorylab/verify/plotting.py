@@ -1,8 +1,7 @@
 """The one plotting style, and the composed figure of an experiment.
 
-Theory is a line, simulation points with intervals, a broken hypothesis grey. A panel is a function of an axes and of the
-runs of its claim; its title states the claim.
-"""
+Theory is a line, simulation points with intervals, a broken hypothesis grey. A panel is a function
+of an axes and of the runs of its claim; its title states the claim."""
 
 import textwrap
 from collections.abc import Sequence
@@ -38,7 +37,9 @@ def compose(judgements: Sequence[Judgement], title: str) -> "Figure | None":
     from matplotlib.figure import Figure
     from matplotlib.style import context
 
-    panels = [(draw, judgement.panel_runs) for judgement in judgements for draw in judgement.claim.draw]
+    panels = [
+        (draw, judgement.panel_runs) for judgement in judgements for draw in judgement.claim.draw
+    ]
     if not panels:
         return None
     if len(panels) > MAX_PANELS:
@@ -52,7 +53,9 @@ def compose(judgements: Sequence[Judgement], title: str) -> "Figure | None":
             draw(ax, runs)
         for ax in axes[len(panels) :]:
             ax.set_visible(False)
-        figure.suptitle(textwrap.fill(title, 46 * columns), fontsize=11, x=0.01, ha="left", fontweight="bold")
+        figure.suptitle(
+            textwrap.fill(title, 46 * columns), fontsize=11, x=0.01, ha="left", fontweight="bold"
+        )
         return figure
 
 

@@ -1,9 +1,9 @@
 """Run experiments: judge, draw, write evidence and figure, and skip what is finished.
 
-Outputs are written under a temporary name and renamed. A marker in ``.theorylab/done``, written last, holds the key of the run
-(script, static import closure, plotting style, preset, seed, versions) and the digests of its outputs: a rerun skips a script
-whose key and digests still agree, so that a changed module, a corrupted file and an interrupted run are all recomputed.
-"""
+Outputs are written under a temporary name and renamed. A marker in ``.theorylab/done``, written
+last, holds the key of the run (script, static import closure, plotting style, preset, seed,
+versions) and the digests of its outputs: a rerun skips a script whose key and digests still agree,
+so that a changed module, a corrupted file and an interrupted run are all recomputed."""
 
 import ast
 import hashlib
@@ -29,10 +29,31 @@ import theorylab
 from theorylab.verify.claims import Claim, Judgement, Preset, Verdict, judge_all
 from theorylab.verify.plotting import STYLE, compose, save
 
-__all__ = ["Experiment", "Outcome", "describe", "discover", "find_root", "import_closure", "load", "outputs", "run", "versions"]
+__all__ = [
+    "Experiment",
+    "Outcome",
+    "describe",
+    "discover",
+    "find_root",
+    "import_closure",
+    "load",
+    "outputs",
+    "run",
+    "versions",
+]
 
 PACKAGE = Path(theorylab.__file__).parent
-VERSIONED = ("theorylab", "numpy", "scipy", "sympy", "matplotlib", "cvxpy", "clarabel", "numba", "python-flint")
+VERSIONED = (
+    "theorylab",
+    "numpy",
+    "scipy",
+    "sympy",
+    "matplotlib",
+    "cvxpy",
+    "clarabel",
+    "numba",
+    "python-flint",
+)
 
 
 @dataclass(frozen=True)
@@ -62,11 +83,14 @@ class Outcome:
     @property
     def failed(self) -> bool:
         """Whether a claim or control failed, or the script or its figure raised."""
-        return bool(self.error) or any(record["verdict"] == Verdict.FAILED for record in self.records)
+        return bool(self.error) or any(
+            record["verdict"] == Verdict.FAILED for record in self.records
+        )
 
 
 def find_root(start: Path | None = None) -> Path:
-    """Return the checkout that holds ``start``: the nearest folder upwards with ``experiments/``; else the folder itself."""
+    """Return the checkout that holds ``start``: the nearest folder upwards with ``experiments/``;
+    else the folder itself."""
     here = (start or Path.cwd()).resolve()
     return next((p for p in (here, *here.parents) if (p / "experiments").is_dir()), here)
 
@@ -90,14 +114,18 @@ def load(path: Path) -> Experiment:
         If two claims share a slug.
     """
     name = name_of(path)
-    spec = importlib.util.spec_from_file_location("theorylab_experiment_" + name.replace("/", "_"), path)
+    spec = importlib.util.spec_from_file_location(
+        "theorylab_experiment_" + name.replace("/", "_"), path
+    )
     if spec is None or spec.loader is None:
         raise ValueError(f"path: expected a Python script, got {path}")
     _drop_stale_kernels(import_closure(path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    claims = tuple(dict.fromkeys(value for value in vars(module).values() if isinstance(value, Claim)))
+    claims = tuple(
+        dict.fromkeys(value for value in vars(module).values() if isinstance(value, Claim))
+    )
     slugs = [c.slug for c in claims]
     if len(set(slugs)) < len(slugs):
         raise ValueError(f"claims: expected distinct slugs in {name}, got {slugs}")
@@ -106,7 +134,8 @@ def load(path: Path) -> Experiment:
 
 
 def _drop_stale_kernels(files: Sequence[Path]) -> None:
-    """Delete what numba compiled before a module that the kernels import was changed; numba compares only their own file."""
+    """Delete what numba compiled before a module that the kernels import was changed; numba
+    compares only their own file."""
     for file in files:
         compiled = list(file.parent.glob(f"__pycache__/{file.stem}.*.nbc"))
         newest = max(p.stat().st_mtime for p in import_closure(file)) if compiled else 0.0
@@ -119,15 +148,18 @@ def _drop_stale_kernels(files: Sequence[Path]) -> None:
 @cache
 def versions() -> dict[str, str]:
     """Return the versions that a record depends on."""
-    return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in VERSIONED}
+    return {"python": platform.python_version()} | {
+        p: importlib.metadata.version(p) for p in VERSIONED
+    }
 
 
 def import_closure(script: Path) -> list[Path]:
-    """Return the script and every file of the package that it imports, directly or not, as its source says.
+    """Return the script and every file of the package that it imports, directly or not, as its
+    source says.
 
-    A name that a lazy package lends, imported from it or read as its attribute, is followed through the package's
-    ``__init__.pyi`` to the module that defines it, so that a lazy package does not tie a script to modules that it never loads.
-    """
+    A name that a lazy package lends, imported from it or read as its attribute, is followed through
+    the package's ``__init__.pyi`` to the module that defines it, so that a lazy package does not
+    tie a script to modules that it never loads."""
     seen: set[Path] = set()
     queue = [script.resolve()]
     while queue:
@@ -148,14 +180,20 @@ def _imported_files(path: Path, source: bytes) -> tuple[Path, ...]:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 files += _package_files(alias.name)
-                bound[alias.asname or alias.name.split(".")[0]] = alias.name if alias.asname else alias.name.split(".")[0]
+                bound[alias.asname or alias.name.split(".")[0]] = (
+                    alias.name if alias.asname else alias.name.split(".")[0]
+                )
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
             if node.level:
                 inside = path.resolve().relative_to(PACKAGE.parent).parts[: -node.level]
                 module = ".".join([*inside, module]).rstrip(".")
             for alias in node.names:
-                files += _package_files(module, whole=True) if alias.name == "*" else _package_files(f"{module}.{alias.name}")
+                files += (
+                    _package_files(module, whole=True)
+                    if alias.name == "*"
+                    else _package_files(f"{module}.{alias.name}")
+                )
                 bound[alias.asname or alias.name] = f"{module}.{alias.name}"
     inner = {node.value for node in nodes if isinstance(node, ast.Attribute)}
     for node in nodes:
@@ -174,7 +212,8 @@ def _dotted(node: ast.AST) -> str:
 
 
 def _package_files(dotted: str, *, whole: bool = False) -> Iterator[Path]:
-    """Yield the files on the way to a dotted name of the package; with ``whole``, all that a lazy package at its end lends."""
+    """Yield the files on the way to a dotted name of the package; with ``whole``, all that a lazy
+    package at its end lends."""
     module, *names = dotted.split(".")
     if module != "theorylab":
         return
@@ -186,7 +225,10 @@ def _package_files(dotted: str, *, whole: bool = False) -> Iterator[Path]:
             return
         yield file
     if whole:
-        yield from filter(None, (_module_file(f"{module}.{defined}") for defined in {*_lazy_names(module).values()}))
+        yield from filter(
+            None,
+            (_module_file(f"{module}.{defined}") for defined in {*_lazy_names(module).values()}),
+        )
 
 
 def _module_file(module: str) -> Path | None:
@@ -213,8 +255,13 @@ def run_key(script: Path, preset: Preset, seed: int) -> str:
 
 
 def outputs(root: Path, name: str, preset: Preset, seed: int) -> tuple[Path, Path]:
-    """Return the evidence file and the figure of a run: in ``figures/`` for the full cases at seed 0, else in ``.theorylab/``."""
-    folder = root / "figures" if preset == "full" and seed == 0 else root / ".theorylab" / f"{preset}-{seed}"
+    """Return the evidence file and the figure of a run: in ``figures/`` for the full cases at seed
+    0, else in ``.theorylab/``."""
+    folder = (
+        root / "figures"
+        if preset == "full" and seed == 0
+        else root / ".theorylab" / f"{preset}-{seed}"
+    )
     return folder / f"{name}.json", folder / f"{name}.png"
 
 
@@ -275,7 +322,8 @@ def run(
     slugs: Sequence[str] = (),
     progress: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
-    """Run scripts on seeds, in parallel over both, and return the outcomes in the order of the arguments.
+    """Run scripts on seeds, in parallel over both, and return the outcomes in the order of the
+    arguments.
 
     Parameters
     ----------
@@ -286,14 +334,20 @@ def run(
     jobs
         Number of processes.
     slugs
-        If given, judge only these claims (and what they are corrected by), write nothing, and skip nothing.
+        If given, judge only these claims (and what they are corrected by), write nothing, and skip
+        nothing.
     progress
         Called with each outcome as it is ready.
     """
     from joblib import Parallel, delayed
 
-    # All keys come before the first import: a module that is edited during the run must not pass for the one that was loaded.
-    tasks = [(script, seed, "" if slugs else _key(script, preset, seed)) for seed in seeds for script in scripts]
+    # All keys come before the first import: a module that is edited during the run must not pass
+    # for the one that was loaded.
+    tasks = [
+        (script, seed, "" if slugs else _key(script, preset, seed))
+        for seed in seeds
+        for script in scripts
+    ]
     results = Parallel(n_jobs=jobs, return_as="generator")(
         delayed(_run_one)(script, preset, seed, tuple(slugs), key) for script, seed, key in tasks
     )
@@ -306,7 +360,8 @@ def run(
 
 
 def _key(script: Path, preset: Preset, seed: int) -> str:
-    """Return the run key, or an empty one for a script whose sources cannot be read; it stops where it is loaded."""
+    """Return the run key, or an empty one for a script whose sources cannot be read; it stops where
+    it is loaded."""
     try:
         return run_key(script, preset, seed)
     except (OSError, SyntaxError, ValueError):
@@ -317,21 +372,31 @@ def _run_one(script: Path, preset: Preset, seed: int, slugs: tuple[str, ...], ke
     name = name_of(script)
     started = time.perf_counter()
     try:
-        records, skipped = _judge_only(script, preset, seed, slugs) if slugs else _judge_and_write(script, preset, seed, key)
+        records, skipped = (
+            _judge_only(script, preset, seed, slugs)
+            if slugs
+            else _judge_and_write(script, preset, seed, key)
+        )
     except Exception:
         return Outcome(name, [], error=traceback.format_exc(limit=-4))
     return Outcome(name, records, skipped=skipped, seconds=time.perf_counter() - started)
 
 
-def _judge_only(script: Path, preset: Preset, seed: int, slugs: tuple[str, ...]) -> tuple[list[dict[str, Any]], bool]:
+def _judge_only(
+    script: Path, preset: Preset, seed: int, slugs: tuple[str, ...]
+) -> tuple[list[dict[str, Any]], bool]:
     experiment = load(script)
     wanted = {*slugs} | {c.corrected_by for c in experiment.claims if c.slug in slugs}
     with _one_thread():
-        judgements = judge_all([c for c in experiment.claims if c.slug in wanted], preset=preset, seed=seed)
+        judgements = judge_all(
+            [c for c in experiment.claims if c.slug in wanted], preset=preset, seed=seed
+        )
     return [describe(experiment, j, preset) for j in judgements if j.claim.slug in slugs], False
 
 
-def _judge_and_write(script: Path, preset: Preset, seed: int, key: str) -> tuple[list[dict[str, Any]], bool]:
+def _judge_and_write(
+    script: Path, preset: Preset, seed: int, key: str
+) -> tuple[list[dict[str, Any]], bool]:
     root = find_root(script.parent)
     name = name_of(script)
     evidence, figure = outputs(root, name, preset, seed)
@@ -345,7 +410,15 @@ def _judge_and_write(script: Path, preset: Preset, seed: int, key: str) -> tuple
         judgements = judge_all(experiment.claims, preset=preset, seed=seed)
         drawn = compose(judgements, experiment.title)
     records = [describe(experiment, j, preset) for j in judgements]
-    text = json.dumps({"claims": records, "versions": versions()}, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    text = (
+        json.dumps(
+            {"claims": records, "versions": versions()},
+            indent=1,
+            allow_nan=False,
+            ensure_ascii=False,
+        )
+        + "\n"
+    )
     scratch = root / ".theorylab" / "tmp"
     if drawn is None:
         figure.unlink(missing_ok=True)
@@ -354,7 +427,11 @@ def _judge_and_write(script: Path, preset: Preset, seed: int, key: str) -> tuple
     _write(evidence, scratch, lambda path: path.write_text(text, encoding="utf-8"))
     digests = {str(p.relative_to(root)): _digest(p) for p in (evidence, figure) if p.exists()}
     if not any(record["verdict"] == Verdict.FAILED for record in records):
-        _write(marker, scratch, lambda path: path.write_text(json.dumps({"key": key, "digests": digests})))
+        _write(
+            marker,
+            scratch,
+            lambda path: path.write_text(json.dumps({"key": key, "digests": digests})),
+        )
     return records, False
 
 
@@ -386,7 +463,8 @@ def _digest(path: Path) -> str:
 
 
 def _write(path: Path, scratch: Path, write: Callable[[Path], Any]) -> None:
-    """Write through a temporary file of this process, so that a reader sees the old file or the new one."""
+    """Write through a temporary file of this process, so that a reader sees the old file or the new
+    one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch.mkdir(parents=True, exist_ok=True)
     temporary = scratch / f"{os.getpid()}-{path.parent.name}-{path.name}"
@@ -409,5 +487,9 @@ def _summary(value: Any) -> Any:
     if isinstance(value, tuple | list) and len(value) <= 8:
         return [_summary(v) for v in value]
     if isinstance(value, np.ndarray):
-        return value.tolist() if value.size <= 8 and np.isfinite(value).all() else f"array of shape {value.shape}"
+        return (
+            value.tolist()
+            if value.size <= 8 and np.isfinite(value).all()
+            else f"array of shape {value.shape}"
+        )
     return getattr(value, "__name__", type(value).__name__)

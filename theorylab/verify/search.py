@@ -1,4 +1,5 @@
-"""Attack an inequality before proving it: search the space of its hypotheses for a counterexample."""
+"""Attack an inequality before proving it: search the space of its hypotheses for a
+counterexample."""
 
 import inspect
 import math
@@ -40,7 +41,8 @@ class Falsification:
     status
         How the search ended.
     instance
-        The (shrunk) counterexample, or the instance with the least margin; None if all were inconclusive.
+        The (shrunk) counterexample, or the instance with the least margin; None if all were
+        inconclusive.
     evidence
         The evidence at that instance.
     evaluations, inconclusive
@@ -66,7 +68,9 @@ class _Stop(Exception):
 class _Search:
     """The state of one search: the least margin so far, counts, and the clock."""
 
-    def __init__(self, check: Callable[..., Evidence], space: Mapping[str, Domain], budget: float, seed: int) -> None:
+    def __init__(
+        self, check: Callable[..., Evidence], space: Mapping[str, Domain], budget: float, seed: int
+    ) -> None:
         self.check, self.space, self.budget, self.seed = check, space, budget, seed
         self.deadline = time.monotonic() + budget
         self.evaluations = self.undecided = 0
@@ -96,7 +100,8 @@ class _Search:
         return evidence.margin
 
     def confirmed(self, instance: Mapping[str, Any], evidence: Evidence) -> bool:
-        """Judge a statistical candidate again, on fresh seeds and with more samples where the check takes ``n_samples``."""
+        """Judge a statistical candidate again, on fresh seeds and with more samples where the check
+        takes ``n_samples``."""
         if evidence.grade is not Grade.STATISTICAL:
             return True
         target = self.check.check if isinstance(self.check, Claim) else self.check
@@ -108,7 +113,8 @@ class _Search:
         return all(_false(evaluate(self.check, more, int(s))) for s in fresh)
 
     def shrink(self, instance: dict[str, Any]) -> dict[str, Any]:
-        """Replace values by simpler ones as long as the claim stays false, for at most the budget once more."""
+        """Replace values by simpler ones as long as the claim stays false, for at most the budget
+        once more."""
         deadline = time.monotonic() + self.budget
         for _ in range(3):
             before = self.evaluations
@@ -138,9 +144,10 @@ def falsify(
 ) -> Falsification:
     """Search the space of hypotheses for an instance in which the check is decisively false.
 
-    Differential evolution up to 8 coordinates, multi-start quasi-Newton above, both on the margin over the unit cube. A
-    candidate of statistical grade is judged again on fresh seeds (with four times the draws if the check takes ``n_draws``)
-    before it counts. A counterexample is shrunk to simpler values that still refute.
+    Differential evolution up to 8 coordinates, multi-start quasi-Newton above, both on the margin
+    over the unit cube. A candidate of statistical grade is judged again on fresh seeds (with four
+    times the draws if the check takes ``n_draws``) before it counts. A counterexample is shrunk to
+    simpler values that still refute.
 
     Parameters
     ----------
@@ -149,7 +156,8 @@ def falsify(
     space
         Keyword -> domain; a claim's own space by default.
     budget
-        Seconds of search; shrinking takes at most as many again. A check that runs is not interrupted.
+        Seconds of search; shrinking takes at most as many again. A check that runs is not
+        interrupted.
     seed
         Of the search and of the check.
 
@@ -170,9 +178,15 @@ def falsify(
     hypotheses = space if space is not None else check.space if isinstance(check, Claim) else None
     if not (isinstance(hypotheses, Mapping) and hypotheses):
         raise ValueError(
-            "space: expected the space of the hypotheses, got none; only the declared cases of this claim are judged"
+            "space: expected the space of the hypotheses, got none; only the "
+            "declared cases of this claim are judged"
         )
-    search = _Search(check, as_space(hypotheses), as_real(budget, "budget", above=0.0), as_count(seed, "seed", minimum=0))
+    search = _Search(
+        check,
+        as_space(hypotheses),
+        as_real(budget, "budget", above=0.0),
+        as_count(seed, "seed", minimum=0),
+    )
     d = dimension(hypotheses)
     box = Bounds(np.zeros(d), np.ones(d))
     rng = np.random.default_rng(seed)
@@ -182,12 +196,22 @@ def falsify(
             search.margin(np.full(d, corner))
         if d <= EVOLUTION_DIMENSION:
             while True:
-                differential_evolution(search.margin, box, rng=rng, popsize=12, maxiter=60, tol=1e-10, polish=True)
+                differential_evolution(
+                    search.margin, box, rng=rng, popsize=12, maxiter=60, tol=1e-10, polish=True
+                )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Sobol sizes that are no power of two lose balance, which a search does not need
+            warnings.simplefilter(
+                "ignore"
+            )  # Sobol sizes that are no power of two lose balance, which a search does not need
             sobol = qmc.Sobol(d, rng=rng)
             while True:
-                minimize(search.margin, sobol.random()[0], method="L-BFGS-B", bounds=box, options={"maxfun": 40 * d})
+                minimize(
+                    search.margin,
+                    sobol.random()[0],
+                    method="L-BFGS-B",
+                    bounds=box,
+                    options={"maxfun": 40 * d},
+                )
     except _Stop:
         pass
     except RuntimeError as error:
@@ -196,13 +220,19 @@ def falsify(
             raise error.__cause__ from None
         raise
     if search.best is None:
-        return Falsification(SearchStatus.UNDECIDED, None, None, search.evaluations, search.undecided)
+        return Falsification(
+            SearchStatus.UNDECIDED, None, None, search.evaluations, search.undecided
+        )
     instance, evidence = search.best
     if not _false(evidence):
-        return Falsification(SearchStatus.NONE_FOUND, instance, evidence, search.evaluations, search.undecided)
+        return Falsification(
+            SearchStatus.NONE_FOUND, instance, evidence, search.evaluations, search.undecided
+        )
     instance = search.shrink(instance)
     evidence = search.judge(instance)
-    return Falsification(SearchStatus.COUNTEREXAMPLE, instance, evidence, search.evaluations, search.undecided)
+    return Falsification(
+        SearchStatus.COUNTEREXAMPLE, instance, evidence, search.evaluations, search.undecided
+    )
 
 
 def _false(evidence: Evidence) -> bool:

@@ -1,12 +1,14 @@
 """Where the hypotheses of a claim hold: one map from the unit cube to instances.
 
-A space is an ordered mapping from keyword to domain. Each domain maps its own coordinates of the unit cube to a value, and its
-bounds may depend on the names before it, so that dependent hypotheses (``k > r``) need no rejection:
+A space is an ordered mapping from keyword to domain. Each domain maps its own coordinates of the
+unit cube to a value, and its bounds may depend on the names before it, so that dependent hypotheses
+(``k > r``) need no rejection:
 
-    space = {"r": Int(1, 4), "k": Int(lambda p: p["r"] + 1, 12), "weights": Real(0.0, 1.0, size=lambda p: p["k"], capacity=12)}
+    space = {"r": Int(1, 4), "k": Int(lambda p: p["r"] + 1, 12), "weights": Real(0.0, 1.0,
+    size=lambda p: p["k"], capacity=12)}
 
-The same map serves property tests (:func:`strategy`), the counterexample search (:func:`theorylab.verify.falsify`) and grids.
-"""
+The same map serves property tests (:func:`strategy`), the counterexample search
+(:func:`theorylab.verify.falsify`) and grids."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,7 +59,8 @@ class Domain(Protocol):
         ...
 
     def simpler(self, value: Any, earlier: Instance) -> Iterator[Any]:
-        """Yield simpler candidates, simplest first; the search keeps those that lie in the domain."""
+        """Yield simpler candidates, simplest first; the search keeps those that lie in the
+        domain."""
         ...
 
 
@@ -128,7 +131,11 @@ class Real:
         """The number of entries, at most."""
         if self.capacity is not None:
             return self.capacity
-        return 1 if self.size is None or callable(self.size) else math.prod(np.atleast_1d(self.size).tolist())
+        return (
+            1
+            if self.size is None or callable(self.size)
+            else math.prod(np.atleast_1d(self.size).tolist())
+        )
 
     def at(self, u: FloatArray, earlier: Instance) -> float | FloatArray:
         """Return the number or array at ``u``."""
@@ -149,10 +156,13 @@ class Real:
         array = np.asarray(value)
         shape = self._shape(earlier)
         fits = array.shape == (() if shape is None else shape)
-        return bool(fits and array.dtype.kind in "if" and (array >= low).all() and (array <= high).all())
+        return bool(
+            fits and array.dtype.kind in "if" and (array >= low).all() and (array <= high).all()
+        )
 
     def simpler(self, value: Any, earlier: Instance) -> Iterator[Any]:
-        """Yield the value rounded to few decimals, and arrays with entries set to zero or to each other."""
+        """Yield the value rounded to few decimals, and arrays with entries set to zero or to each
+        other."""
         if self._shape(earlier) is None:
             for digits in range(6):
                 yield round(float(value), digits)
@@ -212,7 +222,11 @@ class Choice:
 
 def same(a: Any, b: Any) -> bool:
     """Whether two values are equal; arrays are if their shapes and all their entries are."""
-    return np.array_equal(a, b) if isinstance(a, np.ndarray) or isinstance(b, np.ndarray) else bool(a == b)
+    return (
+        np.array_equal(a, b)
+        if isinstance(a, np.ndarray) or isinstance(b, np.ndarray)
+        else bool(a == b)
+    )
 
 
 def as_space(space: Mapping[str, Domain]) -> Mapping[str, Domain]:
@@ -224,7 +238,11 @@ def as_space(space: Mapping[str, Domain]) -> Mapping[str, Domain]:
         Naming what came.
     """
     as_instance(space, "space", Mapping)
-    odd = {name: domain for name, domain in space.items() if not isinstance(domain, Domain) or isinstance(domain, type)}
+    odd = {
+        name: domain
+        for name, domain in space.items()
+        if not isinstance(domain, Domain) or isinstance(domain, type)
+    }
     if odd:
         raise ValueError(f"space: expected a domain (Int, Real, Choice) for every name, got {odd}")
     return space
@@ -276,7 +294,8 @@ def draw(space: Mapping[str, Domain], rng: np.random.Generator) -> dict[str, Any
 
 
 def strategy(space: Mapping[str, Domain]) -> Any:
-    """Return the Hypothesis strategy that draws instances from the space (needs the package ``hypothesis``)."""
+    """Return the Hypothesis strategy that draws instances from the space (needs the package
+    ``hypothesis``)."""
     as_space(space)
     from hypothesis import strategies as st
     from hypothesis.extra.numpy import arrays
@@ -290,7 +309,8 @@ def strategy(space: Mapping[str, Domain]) -> Any:
 
 
 def hypotheses(space: Mapping[str, Domain]) -> dict[str, str]:
-    """Say for each name of the space where its values lie; bounds that depend on earlier names are written in these names."""
+    """Say for each name of the space where its values lie; bounds that depend on earlier names are
+    written in these names."""
     import sympy as sp
 
     symbols = {name: sp.Symbol(name) for name in as_space(space)}
@@ -307,7 +327,11 @@ def hypotheses(space: Mapping[str, Domain]) -> dict[str, str]:
         if isinstance(domain, Int):
             return f"an integer from {written(domain.low)} to {written(domain.high)}"
         if isinstance(domain, Real):
-            kind = "a real number" if domain.size is None else f"reals of shape ({written(domain.size).strip('()')})"
+            kind = (
+                "a real number"
+                if domain.size is None
+                else f"reals of shape ({written(domain.size).strip('()')})"
+            )
             return f"{kind} from {written(domain.low)} to {written(domain.high)}"
         if isinstance(domain, Choice):
             return "one of " + ", ".join(map(str, domain.options))

@@ -593,7 +593,7 @@ def _recorded_times(times: ArrayLike | None, steps: int) -> NDArray[np.int64]:
 
 
 @njit(cache=True)
-def _cyclic_kernel(
+def _cyclic_kernel(  # type: ignore[no-untyped-def]
     slopes,
     maximum,
     mean,
@@ -609,7 +609,7 @@ def _cyclic_kernel(
     root_out,
     regret,
     squares,
-):  # type: ignore[no-untyped-def]
+):
     period, d = slopes.shape
     x = np.full(d, start)
     m, v, largest, total = np.zeros(d), np.zeros(d), np.zeros(d), np.zeros(d)

@@ -1,15 +1,24 @@
 """The papers whose claims the laboratory checks: title, authors, year, arXiv identifier, theme,
-class, and the claims to cover.
+class, and what their abstracts assert.
 
 The class says what a small computation can do with a paper: ``exact`` (it can decide its
 statements), ``mechanism`` (it can show the mechanism in a model of it), ``empirical`` (its claims
-are measurements on large systems), ``outside`` (nothing to compute)."""
+are measurements on large systems), ``outside`` (nothing to compute).
+
+The theoretical assertions of an abstract are lettered, in our words. One that is no theorem there
+says so: "mechanism: ...", "(premise)", "(definition)", "(heuristic)", "(empirical)". Papers without
+such assertions have none."""
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cache
 from importlib.resources import files
+from types import MappingProxyType
+
+from theorylab._validation import as_text
 
 __all__ = ["THEMES", "Paper", "paper", "papers"]
 
@@ -51,6 +60,20 @@ class Paper:
         Why it has that class.
     claims
         Slugs of the claims that a check should cover.
+    finished
+        Whether every assertion has a claim or a reason.
+    assertions
+        Each theoretical assertion of the abstract by its letter, one line each; read-only.
+    out_of_reach
+        Why no small computation decides an assertion, by its letter; read-only. Claims may still
+        serve a part of it.
+
+    Examples
+    --------
+    >>> paper("bai2022-efficient").assertions["f"]
+    'On the sampled program one ADMM iteration costs quadratic time.'
+    >>> paper("bai2022-efficient").out_of_reach
+    mappingproxy({'i': 'a statement of outlook, no theorem in the abstract'})
     """
 
     key: str
@@ -62,6 +85,9 @@ class Paper:
     kind: str
     why: str
     claims: tuple[str, ...]
+    finished: bool
+    assertions: Mapping[str, str] = field(hash=False)
+    out_of_reach: Mapping[str, str] = field(hash=False)
 
     @property
     def bibtex(self) -> str:
@@ -80,16 +106,22 @@ class Paper:
         return f"@misc{{{self.key},\n{body}\n}}"
 
 
+# Fields of an entry that are not taken as they stand.
+CONVERTED = ("class", "claims", "assertions", "out_of_reach")
+
+
 @cache
 def papers() -> tuple[Paper, ...]:
     """Return all papers, by theme in the order of :data:`THEMES`, then by key."""
     folder = files("theorylab.corpus")
     return tuple(
         Paper(
-            **{k: v for k, v in entry.items() if k not in ("class", "claims")},
+            **{k: v for k, v in entry.items() if k not in CONVERTED},
             theme=theme,
             kind=entry["class"],
             claims=tuple(entry["claims"]),
+            assertions=MappingProxyType(entry["assertions"]),
+            out_of_reach=MappingProxyType(entry["out_of_reach"]),
         )
         for theme in THEMES
         for entry in json.loads((folder / f"{theme}.json").read_text(encoding="utf-8"))
@@ -102,9 +134,12 @@ def paper(key: str) -> Paper:
     Raises
     ------
     ValueError
-        If there is none.
+        If there is none; the message names the key most like it.
     """
+    as_text(key, "key")
     found = next((p for p in papers() if p.key == key), None)
     if found is None:
-        raise ValueError(f"key: expected the key of a paper of the corpus, got {key!r}")
+        close = get_close_matches(key, [p.key for p in papers()], n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"key: expected the key of a paper of the corpus, got {key!r}{hint}")
     return found

@@ -1,8 +1,6 @@
-"""Attack an inequality before proving it: search the space of its hypotheses for a
-counterexample."""
+"""Attack an inequality before proving it: search its hypotheses for a counterexample."""
 
 import inspect
-import math
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -13,15 +11,19 @@ from typing import Any
 import numpy as np
 
 from theorylab._validation import FloatArray, as_count, as_function, as_real
-from theorylab.verify.claims import Claim, evaluate
-from theorylab.verify.evidence import Evidence, Grade
-from theorylab.verify.spaces import Domain, as_space, contains, dimension, instance_at, same
+from theorylab.verify.claims import Claim, forget
+from theorylab.verify.comparison import Part, compare
+from theorylab.verify.enclosures import Grade, within
+from theorylab.verify.kernel import evaluate
+from theorylab.verify.spaces import Domain, Int, as_space, contains, dimension, instance_at, same
 
 __all__ = ["Falsification", "SearchStatus", "falsify"]
 
 EVOLUTION_DIMENSION = 8
 FRESH_SEEDS = 5
 MORE_SAMPLES = 4
+FEW = 50
+SEEDS = Int(0, 2**16)
 
 
 class SearchStatus(StrEnum):
@@ -29,10 +31,11 @@ class SearchStatus(StrEnum):
 
     COUNTEREXAMPLE = "a counterexample was found, confirmed and shrunk"
     NONE_FOUND = "no counterexample within the budget; the tightest instance is returned"
+    TOO_FEW = "the budget ended after fewer than 50 instances, which says little; raise it"
     UNDECIDED = "every instance tried was inconclusive"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Falsification:
     """The end of a search.
 
@@ -40,18 +43,19 @@ class Falsification:
     ----------
     status
         How the search ended.
-    instance
-        The (shrunk) counterexample, or the instance with the least margin; None if all were
-        inconclusive.
-    evidence
-        The evidence at that instance.
+    instance, seed
+        The (shrunk) counterexample, or the instance with the least margin, and its seed; None if
+        all were inconclusive.
+    part
+        The part with the least margin there.
     evaluations, inconclusive
         How many instances were judged, and how many of them decided nothing.
     """
 
     status: SearchStatus
     instance: Mapping[str, Any] | None
-    evidence: Evidence | None
+    seed: int | None
+    part: Part | None
     evaluations: int
     inconclusive: int
 
@@ -68,66 +72,74 @@ class _Stop(Exception):
 class _Search:
     """The state of one search: the least margin so far, counts, and the clock."""
 
-    def __init__(
-        self, check: Callable[..., Evidence], space: Mapping[str, Domain], budget: float, seed: int
-    ) -> None:
-        self.check, self.space, self.budget, self.seed = check, space, budget, seed
-        self.deadline = time.monotonic() + budget
+    def __init__(self, check: Callable[..., Any], space: Mapping[str, Domain], budget: float):
+        self.target = check.check if isinstance(check, Claim) else check
+        taken = inspect.signature(self.target).parameters
+        self.space = {**space, **({"seed": SEEDS} if "seed" in taken else {})}
+        self.draws = taken.get("n_draws")
+        self.budget, self.deadline = budget, time.monotonic() + budget
         self.evaluations = self.undecided = 0
-        self.best: tuple[dict[str, Any], Evidence] | None = None
+        self.best: tuple[dict[str, Any], Part] | None = None
 
-    def judge(self, instance: Mapping[str, Any]) -> Evidence:
+    def judge(self, instance: Mapping[str, Any]) -> Part | None:
+        """Return the part with the least margin; None if none decides."""
         self.evaluations += 1
-        evidence = evaluate(self.check, instance, self.seed)
-        self.undecided += not evidence.decides
-        return evidence
+        if self.evaluations % 64 == 0:
+            forget()
+        parts = _parts(self.target, instance)
+        decided = [p for p in parts.values() if p.holds is not None]
+        false = [p for p in decided if not p.holds]
+        if not false and len(decided) < len(parts):
+            self.undecided += 1
+            return None
+        return min(false or decided, key=lambda p: p.margin)
 
     def margin(self, u: FloatArray) -> float:
         """Objective of the minimisers; an inconclusive instance is no better than a certain one."""
         if time.monotonic() > self.deadline:
             raise _Stop
         instance = instance_at(self.space, np.clip(u, 0.0, 1.0))
-        evidence = self.judge(instance)
-        if not evidence.decides:
+        part = self.judge(instance)
+        if part is None:
             return 1.0
-        if self.best is None or evidence.margin < self.best[1].margin:
-            if _false(evidence) and not self.confirmed(instance, evidence):
+        if self.best is None or part.margin < self.best[1].margin:
+            if not part.holds and not self.confirmed(instance, part):
                 self.undecided += 1
                 return 0.0
-            self.best = (instance, evidence)
-            if _false(evidence):
+            self.best = (instance, part)
+            if not part.holds:
                 raise _Stop
-        return evidence.margin
+        return part.margin
 
-    def confirmed(self, instance: Mapping[str, Any], evidence: Evidence) -> bool:
-        """Judge a statistical candidate again, on fresh seeds and with more samples where the check
-        takes ``n_samples``."""
-        if evidence.grade is not Grade.STATISTICAL:
+    def confirmed(self, instance: Mapping[str, Any], part: Part) -> bool:
+        """Judge a statistical candidate again on fresh seeds, with more draws if it takes n_draws."""
+        if part.grade is not Grade.STATISTICAL:
             return True
-        target = self.check.check if isinstance(self.check, Claim) else self.check
-        parameter = inspect.signature(target).parameters.get("n_draws")
         more = dict(instance)
-        if parameter is not None:
-            more["n_draws"] = MORE_SAMPLES * int(instance.get("n_draws", parameter.default))
-        fresh = np.random.SeedSequence([self.seed, 1]).generate_state(FRESH_SEEDS)
-        return all(_false(evaluate(self.check, more, int(s))) for s in fresh)
+        if self.draws is not None:
+            more["n_draws"] = MORE_SAMPLES * int(instance.get("n_draws", self.draws.default))
+        fresh = np.random.SeedSequence([int(instance.get("seed", 0)), 1])
+        seeds = fresh.generate_state(FRESH_SEEDS) if "seed" in self.space else [0]
+        for seed in seeds:
+            again = {**more, **({"seed": int(seed)} if "seed" in self.space else {})}
+            if not any(p.holds is False for p in _parts(self.target, again).values()):
+                return False
+        return True
 
     def shrink(self, instance: dict[str, Any]) -> dict[str, Any]:
-        """Replace values by simpler ones as long as the claim stays false, for at most the budget
-        once more."""
+        """Take simpler values as long as the claim stays false, for at most the budget again."""
         deadline = time.monotonic() + self.budget
         for _ in range(3):
-            before = self.evaluations
             changed = False
             for name, domain in self.space.items():
                 for value in domain.simpler(instance[name], instance):
                     candidate = {**instance, name: value}
-                    if time.monotonic() > deadline or self.evaluations - before > 500:
-                        break
+                    if time.monotonic() > deadline:
+                        return instance
                     if same(value, instance[name]) or not contains(self.space, candidate):
                         continue
-                    evidence = self.judge(candidate)
-                    if _false(evidence) and self.confirmed(candidate, evidence):
+                    part = self.judge(candidate)
+                    if part is not None and not part.holds and self.confirmed(candidate, part):
                         instance, changed = candidate, True
                         break
             if not changed:
@@ -135,61 +147,62 @@ class _Search:
         return instance
 
 
+def _parts(target: Callable[..., Any], instance: Mapping[str, Any]) -> Mapping[str, Part]:
+    """Return the parts of a check; a pair (lhs, rhs) is read as lhs <= rhs."""
+
+    def read(**given: Any) -> Any:
+        result = target(**given)
+        if not (isinstance(result, tuple) and len(result) == 2):
+            return result
+        lhs, rhs = (np.asarray(side, dtype=float) for side in result)
+        return compare(within(lhs, np.zeros_like(lhs), "rounding"), "<=", rhs)
+
+    return evaluate(read, instance, 0)
+
+
 def falsify(
-    check: Callable[..., Evidence],
+    check: Callable[..., Any],
     space: Mapping[str, Domain] | None = None,
     *,
     budget: float = 10.0,
     seed: int = 0,
 ) -> Falsification:
-    """Search the space of hypotheses for an instance in which the check is decisively false.
+    """Search the space of hypotheses for an instance in which a check is false.
 
     Differential evolution up to 8 coordinates, multi-start quasi-Newton above, both on the margin
-    over the unit cube. A candidate of statistical grade is judged again on fresh seeds (with four
-    times the draws if the check takes ``n_draws``) before it counts. A counterexample is shrunk to
-    simpler values that still refute.
+    over the unit cube, of which the seed of a check that takes one is a coordinate. A statistical
+    candidate is judged again on fresh seeds (with four times the draws if the check takes
+    ``n_draws``) before it counts. A counterexample is shrunk to simpler values that still refute.
 
     Parameters
     ----------
     check
-        A claim, or any function ``check(**instance[, seed]) -> Evidence``.
+        A claim, or any function of an instance that returns a part, named parts, or a pair
+        (lhs, rhs) for lhs <= rhs.
     space
         Keyword -> domain; a claim's own space by default.
     budget
-        Seconds of search; shrinking takes at most as many again. A check that runs is not
-        interrupted.
+        Seconds of search; shrinking takes at most as many again. A running check is not interrupted.
     seed
-        Of the search and of the check.
+        Of the search.
 
-    Returns
-    -------
-    Falsification
-        With the counterexample, or the tightest instance seen.
-
-    Raises
-    ------
-    ValueError
-        If there is no space to search, or the budget is not positive.
+    Examples
+    --------
+    >>> from theorylab.verify import Real
+    >>> falsify(lambda x: (x, x**3 + 0.3), {"x": Real(0.0, 1.0)}, budget=2.0).found
+    True
     """
     from scipy.optimize import Bounds, differential_evolution, minimize
     from scipy.stats import qmc
 
     as_function(check, "check")
-    hypotheses = space if space is not None else check.space if isinstance(check, Claim) else None
+    hypotheses = space if space is not None else getattr(check, "space", None)
     if not (isinstance(hypotheses, Mapping) and hypotheses):
-        raise ValueError(
-            "space: expected the space of the hypotheses, got none; only the "
-            "declared cases of this claim are judged"
-        )
-    search = _Search(
-        check,
-        as_space(hypotheses),
-        as_real(budget, "budget", above=0.0),
-        as_count(seed, "seed", minimum=0),
-    )
-    d = dimension(hypotheses)
+        raise ValueError("space: expected the space of the hypotheses, got none")
+    search = _Search(check, as_space(hypotheses), as_real(budget, "budget", above=0.0))
+    d = dimension(search.space)
     box = Bounds(np.zeros(d), np.ones(d))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
     try:
         # Corners first: extremal instances sit there more often than a random start finds them.
         for corner in (0.0, 1.0):
@@ -197,20 +210,15 @@ def falsify(
         if d <= EVOLUTION_DIMENSION:
             while True:
                 differential_evolution(
-                    search.margin, box, rng=rng, popsize=12, maxiter=60, tol=1e-10, polish=True
+                    search.margin, box, rng=rng, popsize=12, maxiter=60, tol=1e-10
                 )
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # Sobol sizes that are no power of two lose balance, which a search does not need
+            warnings.simplefilter("ignore")  # Sobol points in other numbers than powers of two
             sobol = qmc.Sobol(d, rng=rng)
             while True:
+                start = sobol.random()[0]
                 minimize(
-                    search.margin,
-                    sobol.random()[0],
-                    method="L-BFGS-B",
-                    bounds=box,
-                    options={"maxfun": 40 * d},
+                    search.margin, start, method="L-BFGS-B", bounds=box, options={"maxfun": 40 * d}
                 )
     except _Stop:
         pass
@@ -220,20 +228,18 @@ def falsify(
             raise error.__cause__ from None
         raise
     if search.best is None:
-        return Falsification(
-            SearchStatus.UNDECIDED, None, None, search.evaluations, search.undecided
-        )
-    instance, evidence = search.best
-    if not _false(evidence):
-        return Falsification(
-            SearchStatus.NONE_FOUND, instance, evidence, search.evaluations, search.undecided
-        )
-    instance = search.shrink(instance)
-    evidence = search.judge(instance)
-    return Falsification(
-        SearchStatus.COUNTEREXAMPLE, instance, evidence, search.evaluations, search.undecided
-    )
-
-
-def _false(evidence: Evidence) -> bool:
-    return evidence.decides and evidence.holds is False and math.isfinite(evidence.margin)
+        status = SearchStatus.UNDECIDED
+        return Falsification(status, None, None, None, search.evaluations, search.undecided)
+    instance, part = search.best
+    if part.holds:
+        few = search.evaluations < FEW
+        status = SearchStatus.TOO_FEW if few else SearchStatus.NONE_FOUND
+    else:
+        status = SearchStatus.COUNTEREXAMPLE
+        instance = search.shrink(instance)
+        part = search.judge(instance) or part
+    forget()
+    at = dict(instance)
+    seed_found = at.pop("seed", None)
+    counts = (search.evaluations, search.undecided)
+    return Falsification(status, at, seed_found, part, *counts)

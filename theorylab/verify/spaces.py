@@ -1,17 +1,16 @@
 """Where the hypotheses of a claim hold: one map from the unit cube to instances.
 
 A space is an ordered mapping from keyword to domain. Each domain maps its own coordinates of the
-unit cube to a value, and its bounds may depend on the names before it, so that dependent hypotheses
-(``k > r``) need no rejection:
+unit cube to a value, and its bounds may be text that names the keywords before it, so that
+dependent hypotheses need no rejection and readers see them as written:
 
-    space = {"r": Int(1, 4), "k": Int(lambda p: p["r"] + 1, 12), "weights": Real(0.0, 1.0,
-    size=lambda p: p["k"], capacity=12)}
+    space = {"r": Int(1, 4), "k": Int("r + 1", 12), "w": Real(0.0, 1.0, size="k", capacity=12)}
 
-The same map serves property tests (:func:`strategy`), the counterexample search
-(:func:`theorylab.verify.falsify`) and grids."""
+The same map serves draws, property tests (:func:`strategy`) and the counterexample search.
+"""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,16 +28,17 @@ __all__ = [
     "as_space",
     "contains",
     "dimension",
-    "draw",
-    "hypotheses",
+    "edges",
     "instance_at",
     "same",
     "strategy",
+    "written",
 ]
 
 Instance = Mapping[str, Any]
-Bound = float | Callable[[Instance], float]
-Size = int | tuple[int, ...] | Callable[[Instance], int | tuple[int, ...]]
+Bound = float | str
+Size = int | str | tuple[int | str, ...]
+WORDS = {"min": min, "max": max, "abs": abs, "sqrt": math.sqrt, "log": math.log, "pi": math.pi}
 
 
 @runtime_checkable
@@ -59,14 +59,13 @@ class Domain(Protocol):
         ...
 
     def simpler(self, value: Any, earlier: Instance) -> Iterator[Any]:
-        """Yield simpler candidates, simplest first; the search keeps those that lie in the
-        domain."""
+        """Yield simpler candidates, simplest first; the search keeps those in the domain."""
         ...
 
 
 @dataclass(frozen=True)
 class Int:
-    """Integers from ``low`` to ``high``, both included."""
+    """Integers from ``low`` to ``high``, both included; numbers, or text such as ``"r + 1"``."""
 
     low: Bound
     high: Bound
@@ -91,7 +90,8 @@ class Int:
             step //= 2
 
     def _ends(self, earlier: Instance) -> tuple[int, int]:
-        low, high = math.ceil(_resolve(self.low, earlier)), math.floor(_resolve(self.high, earlier))
+        low = math.ceil(_resolve(self.low, earlier))
+        high = math.floor(_resolve(self.high, earlier))
         if low > high:
             raise ValueError(f"high: expected at least low = {low}, got {high}")
         return low, high
@@ -104,13 +104,13 @@ class Real:
     Parameters
     ----------
     low, high
-        Ends of the interval; numbers or functions of the earlier names.
+        Ends of the interval: numbers, or text in the names before.
     log
         Spread the values evenly in logarithm; needs ``low > 0``.
     size
-        Shape of an array of such reals, possibly a function of the earlier names.
+        Shape of an array of such reals: integers, or text in the names before.
     capacity
-        The largest number of entries, needed where ``size`` is a function.
+        The largest number of entries, needed where ``size`` is text.
     """
 
     low: Bound
@@ -120,10 +120,11 @@ class Real:
     capacity: int | None = None
 
     def __post_init__(self) -> None:
-        if callable(self.size):
-            as_count(self.capacity if self.capacity is not None else 0, "capacity")
-        elif self.size is not None:
-            for length in self.size if isinstance(self.size, tuple) else (self.size,):
+        lengths = () if self.size is None else np.atleast_1d(np.array(self.size, object)).tolist()
+        for length in lengths:
+            if isinstance(length, str):
+                as_count(self.capacity if self.capacity is not None else 0, "capacity")
+            else:
                 as_count(length, "size", minimum=0)
 
     @property
@@ -131,11 +132,7 @@ class Real:
         """The number of entries, at most."""
         if self.capacity is not None:
             return self.capacity
-        return (
-            1
-            if self.size is None or callable(self.size)
-            else math.prod(np.atleast_1d(self.size).tolist())
-        )
+        return 1 if self.size is None else math.prod(self._shape({}) or (1,))
 
     def at(self, u: FloatArray, earlier: Instance) -> float | FloatArray:
         """Return the number or array at ``u``."""
@@ -156,13 +153,10 @@ class Real:
         array = np.asarray(value)
         shape = self._shape(earlier)
         fits = array.shape == (() if shape is None else shape)
-        return bool(
-            fits and array.dtype.kind in "if" and (array >= low).all() and (array <= high).all()
-        )
+        return bool(fits and array.dtype.kind in "if" and ((array >= low) & (array <= high)).all())
 
     def simpler(self, value: Any, earlier: Instance) -> Iterator[Any]:
-        """Yield the value rounded to few decimals, and arrays with entries set to zero or to each
-        other."""
+        """Yield the value with few decimals, and arrays with entries set to zero or to each other."""
         if self._shape(earlier) is None:
             for digits in range(6):
                 yield round(float(value), digits)
@@ -182,14 +176,14 @@ class Real:
         if not low <= high:
             raise ValueError(f"high: expected at least low = {low}, got {high}")
         if self.log and low <= 0:
-            raise ValueError(f"low: expected a positive number on a logarithmic domain, got {low}")
+            raise ValueError(f"low: expected a positive number on a log domain, got {low}")
         return low, high
 
     def _shape(self, earlier: Instance) -> tuple[int, ...] | None:
         if self.size is None:
             return None
-        size = self.size(earlier) if callable(self.size) else self.size
-        return tuple(size) if isinstance(size, tuple) else (int(size),)
+        lengths = self.size if isinstance(self.size, tuple) else (self.size,)
+        return tuple(int(_resolve(length, earlier)) for length in lengths)
 
 
 @dataclass(frozen=True)
@@ -222,27 +216,14 @@ class Choice:
 
 def same(a: Any, b: Any) -> bool:
     """Whether two values are equal; arrays are if their shapes and all their entries are."""
-    return (
-        np.array_equal(a, b)
-        if isinstance(a, np.ndarray) or isinstance(b, np.ndarray)
-        else bool(a == b)
-    )
+    arrays = isinstance(a, np.ndarray) or isinstance(b, np.ndarray)
+    return np.array_equal(a, b) if arrays else bool(a == b)
 
 
 def as_space(space: Mapping[str, Domain]) -> Mapping[str, Domain]:
-    """Return ``space`` if it maps names to domains.
-
-    Raises
-    ------
-    ValueError
-        Naming what came.
-    """
+    """Return ``space`` if it maps names to domains, else raise a ValueError that names what came."""
     as_instance(space, "space", Mapping)
-    odd = {
-        name: domain
-        for name, domain in space.items()
-        if not isinstance(domain, Domain) or isinstance(domain, type)
-    }
+    odd = {k: d for k, d in space.items() if not isinstance(d, Domain) or isinstance(d, type)}
     if odd:
         raise ValueError(f"space: expected a domain (Int, Real, Choice) for every name, got {odd}")
     return space
@@ -254,13 +235,7 @@ def dimension(space: Mapping[str, Domain]) -> int:
 
 
 def instance_at(space: Mapping[str, Domain], u: Sequence[float] | FloatArray) -> dict[str, Any]:
-    """Return the instance at the point ``u``, shape (dimension(space),), of the unit cube.
-
-    Raises
-    ------
-    ValueError
-        If ``u`` has another shape or leaves the cube.
-    """
+    """Return the instance at the point ``u``, shape (dimension(space),), of the unit cube."""
     point = as_array(u, "u", shape=(dimension(space),), allow_empty=True)
     if ((point < 0) | (point > 1)).any():
         raise ValueError("u: expected coordinates in [0, 1]")
@@ -276,10 +251,8 @@ def contains(space: Mapping[str, Domain], instance: Instance) -> bool:
     """Whether the instance satisfies every hypothesis of the space."""
     earlier: dict[str, Any] = {}
     for name, domain in space.items():
-        if name not in instance:
-            return False
         try:
-            if not domain.contains(instance[name], earlier):
+            if name not in instance or not domain.contains(instance[name], earlier):
                 return False
         except ValueError:
             # The bounds of this domain make no sense for the earlier values: no instance has them.
@@ -288,14 +261,23 @@ def contains(space: Mapping[str, Domain], instance: Instance) -> bool:
     return True
 
 
-def draw(space: Mapping[str, Domain], rng: np.random.Generator) -> dict[str, Any]:
-    """Return the instance at a uniform random point of the cube."""
-    return instance_at(space, rng.random(dimension(space)))
+def edges(space: Mapping[str, Domain], count: int, seed: int) -> list[dict[str, Any]]:
+    """Return ``count`` instances: both ends of the cube, two random vertices, the rest uniform."""
+    d, rng = dimension(space), np.random.default_rng(seed)
+    vertices = [np.zeros(d), np.ones(d), *(rng.random((2, d)) < 0.5).astype(float)]
+    points = [*vertices, *rng.random((max(count - 4, 0), d))]
+    return [instance_at(space, u) for u in points[:count]]
 
 
 def strategy(space: Mapping[str, Domain]) -> Any:
-    """Return the Hypothesis strategy that draws instances from the space (needs the package
-    ``hypothesis``)."""
+    """Return the Hypothesis strategy that draws instances (needs the package ``hypothesis``).
+
+    Examples
+    --------
+    >>> from theorylab.verify import Int
+    >>> strategy({"k": Int(1, 3)}).example()["k"] in (1, 2, 3)  # doctest: +SKIP
+    True
+    """
     as_space(space)
     from hypothesis import strategies as st
     from hypothesis.extra.numpy import arrays
@@ -308,37 +290,23 @@ def strategy(space: Mapping[str, Domain]) -> Any:
     return cube.map(at)
 
 
-def hypotheses(space: Mapping[str, Domain]) -> dict[str, str]:
-    """Say for each name of the space where its values lie; bounds that depend on earlier names are
-    written in these names."""
-    import sympy as sp
-
-    symbols = {name: sp.Symbol(name) for name in as_space(space)}
-
-    def written(value: Any) -> str:
-        if not callable(value):
-            return str(value)
-        try:
-            return str(value(symbols))
-        except Exception:  # not made of arithmetic alone
-            return "a bound that depends on the names before"
-
-    def sentence(domain: Domain) -> str:
-        if isinstance(domain, Int):
-            return f"an integer from {written(domain.low)} to {written(domain.high)}"
-        if isinstance(domain, Real):
-            kind = (
-                "a real number"
-                if domain.size is None
-                else f"reals of shape ({written(domain.size).strip('()')})"
-            )
-            return f"{kind} from {written(domain.low)} to {written(domain.high)}"
-        if isinstance(domain, Choice):
-            return "one of " + ", ".join(map(str, domain.options))
-        return str(domain)
-
-    return {name: sentence(domain) for name, domain in space.items()}
+def written(name: str, domain: Domain) -> str:
+    """Say where the values of a name lie, as the space writes it."""
+    if isinstance(domain, Int):
+        return f"{name} in {{{domain.low}, ..., {domain.high}}}"
+    if isinstance(domain, Real):
+        power = "" if domain.size is None else f"^{domain.size}".replace("'", "")
+        return f"{name} in [{domain.low}, {domain.high}]{power}"
+    if isinstance(domain, Choice):
+        options = (getattr(option, "__name__", None) or str(option) for option in domain.options)
+        return f"{name} in {{{', '.join(options)}}}"
+    return f"{name} in {domain}"
 
 
 def _resolve(bound: Bound, earlier: Instance) -> float:
-    return as_real(bound(earlier) if callable(bound) else bound, "bound")
+    if not isinstance(bound, str):
+        return as_real(bound, "bound")
+    try:
+        return as_real(eval(bound, {"__builtins__": {}}, {**WORDS, **earlier}), "bound")  # noqa: S307
+    except NameError as error:
+        raise ValueError(f"bound: expected text in the names before, got {bound!r}") from error

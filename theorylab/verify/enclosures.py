@@ -1,0 +1,426 @@
+"""What was measured: an enclosure of every value compatible with what was computed.
+
+An enclosure is a centre, an error, the source of the error and a grade. The constructors say how an
+error is known: a proved bound (:func:`within`), a confidence interval (:func:`mean`), the drift of
+local slopes (:func:`slope`), a bisection (:func:`switch`), a feasible point and a bound
+(:func:`between`), a count (:func:`family`). Exact numbers need none; a bare float has none.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_flag,
+    as_function,
+    as_real,
+    as_text,
+    one_of,
+)
+
+__all__ = [
+    "LEVEL",
+    "Enclosure",
+    "Grade",
+    "between",
+    "family",
+    "mean",
+    "slope",
+    "switch",
+    "within",
+]
+
+LEVEL = 1e-6
+"""Error probability of a statistical enclosure, over all its entries together."""
+
+CROSSING = 1e-9
+"""Relative amount by which a bound may pass the attained value before that is an error of ours."""
+
+EPS = float(np.finfo(float).eps)
+
+
+class Grade(StrEnum):
+    """How evidence was obtained, best first."""
+
+    SYMBOLIC = "symbolic"
+    CERTIFIED = "certified"
+    ENUMERATED = "enumerated"
+    NUMERICAL = "numerical"
+    STATISTICAL = "statistical"
+
+    @property
+    def rank(self) -> int:
+        """Place in the order, best first."""
+        return list(Grade).index(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Enclosure:
+    """The values compatible with what was computed.
+
+    Attributes
+    ----------
+    centre, error
+        Arrays of one shape: every compatible value lies within ``error`` of ``centre``.
+    source
+        Where the error comes from.
+    grade
+        How the enclosure was obtained.
+    shown
+        What a point of a figure shows, where that is not the centre (a sample mean).
+    why
+        Why there is no verdict, if so.
+    """
+
+    centre: FloatArray
+    error: FloatArray
+    source: str
+    grade: Grade = Grade.NUMERICAL
+    shown: FloatArray | None = None
+    why: str = ""
+
+
+def _numbers(value: ArrayLike, name: str) -> FloatArray:
+    """Return a float array that may hold NaN and infinities: a measurement can go wrong."""
+    try:
+        raw = np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            f"{name}: expected a rectangular array of real numbers, got a ragged sequence"
+        ) from None
+    if raw.dtype.kind not in "buif" or raw.size == 0 or np.ma.is_masked(value):
+        raise ValueError(f"{name}: expected real numbers, got {value!r}")
+    return raw.astype(np.float64)
+
+
+def _none(why: str, source: str, grade: Grade, like: FloatArray | None = None) -> Enclosure:
+    """Return the enclosure without a verdict."""
+    centre = np.array(np.nan) if like is None else like
+    return Enclosure(centre, np.full(np.shape(centre), np.inf), source, grade, why=why)
+
+
+def within(value: ArrayLike, error: ArrayLike, source: str) -> Enclosure:
+    """Enclose a value by a bound of its error: rounding, a proved remainder, a halved step.
+
+    Parameters
+    ----------
+    value
+        The computed value, an array of any shape; NaN and infinities give no verdict.
+    error
+        Bound of its absolute error, >= 0, of a shape that broadcasts with it. It comes from neither
+        the prediction nor the things compared.
+    source
+        Where the bound comes from.
+
+    Examples
+    --------
+    >>> within(2.0, 1e-9, "rounding").grade
+    <Grade.NUMERICAL: 'numerical'>
+    """
+    v, e = _numbers(value, "value"), _numbers(error, "error")
+    if (e < 0).any():
+        raise ValueError(f"error: expected non-negative numbers, got {e.min()}")
+    try:
+        v, e = np.broadcast_arrays(v, e)
+    except ValueError:
+        raise ValueError(
+            f"error: expected a shape that broadcasts with {v.shape}, got {e.shape}"
+        ) from None
+    return Enclosure(v, e, as_text(source, "source"))
+
+
+def mean(
+    samples: ArrayLike,
+    *,
+    bias: ArrayLike = 0.0,
+    source: str = "",
+    support: tuple[float, float] | None = None,
+) -> Enclosure:
+    """Enclose an expectation by independent samples, at level 1e-6 over all entries together.
+
+    Booleans are enclosed by Clopper and Pearson's interval. Samples in a known ``support`` need no
+    normality: the interval is the intersection of an empirical Bernstein interval and of Clopper
+    and Pearson's for the samples rounded at random to the ends of the support, which keeps their
+    mean. Otherwise the interval is Student's: its level is that of normal samples, and is
+    approached by the mean of skewed ones.
+
+    Parameters
+    ----------
+    samples
+        Shape (n_samples, ...), independent along the first axis; at least ten.
+    bias
+        Bound of the difference between the mean of a sample and the measured value, >= 0.
+    source
+        Where the bias comes from; needed where it is not zero.
+    support
+        Ends of an interval that is known to hold every sample.
+
+    Examples
+    --------
+    >>> mean(np.arange(100) % 2 == 0).shown
+    array(0.5)
+    """
+    logical = np.asarray(samples).dtype == bool
+    v = _numbers(samples, "samples")
+    allowance = as_array(bias, "bias", nonnegative=True)
+    if allowance.any() or source:
+        as_text(source, "source")
+    text = "sampling" + (f"; {source}" if source else "")
+    if v.ndim == 0 or len(v) < 10:
+        why = "fewer than ten samples"
+        return _none(why, text, Grade.STATISTICAL, np.full(v.shape[1:], np.nan))
+    average = v.mean(axis=0)
+    if not np.isfinite(average).all():
+        return _none("a sample is not finite", text, Grade.STATISTICAL, average)
+    level = LEVEL / max(average.size, 1)
+    if logical:
+        lo, hi = _clopper_pearson(v.sum(axis=0), len(v), level)
+    elif support is not None:
+        lo, hi = _bounded(v, support, level)
+    elif (v == v[0]).all(axis=0).any():
+        return _none("all samples of an entry are equal", text, Grade.STATISTICAL, average)
+    else:
+        noise = _student(len(v), level) * v.std(axis=0, ddof=1) / math.sqrt(len(v))
+        lo, hi = average - noise, average + noise
+    error = (hi - lo) / 2 + allowance + 8 * EPS * np.abs(average)
+    centre, error = np.broadcast_arrays((lo + hi) / 2, error)
+    return Enclosure(centre, error, text, Grade.STATISTICAL, shown=average)
+
+
+def _student(n: int, level: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(n - 1, 1 - level / 2))
+
+
+def _clopper_pearson(k: FloatArray, n: int, level: float) -> tuple[FloatArray, FloatArray]:
+    from scipy.special import betaincinv
+
+    a = level / 2
+    lo = np.where(k > 0, betaincinv(np.maximum(k, 1), n - k + 1, a), 0.0)
+    hi = np.where(k < n, betaincinv(k + 1, np.maximum(n - k, 1), 1 - a), 1.0)
+    return lo, hi
+
+
+def _bounded(
+    v: FloatArray, support: tuple[float, float], level: float
+) -> tuple[FloatArray, FloatArray]:
+    start, end = as_array(support, "support", shape=(2,)).tolist()
+    if not start < end:
+        raise ValueError(f"support: expected two increasing ends, got {support}")
+    if v.min() < start or v.max() > end:
+        raise ValueError(f"samples: expected values in the support [{start}, {end}]")
+    n, width = len(v), end - start
+    # Each of the two intervals takes half of the level. The coins owe nothing to any other stream.
+    coins = np.random.default_rng([31415, n]).random(v.shape) < (v - start) / width
+    lo, hi = _clopper_pearson(coins.sum(axis=0).astype(float), n, level / 2)
+    log = math.log(8 / level)  # Maurer and Pontil 2009, Theorem 4, on both sides
+    radius = np.sqrt(2 * v.var(axis=0, ddof=1) * log / n) + 7 * width * log / (3 * (n - 1))
+    average = v.mean(axis=0)
+    return (
+        np.maximum(start + width * lo, average - radius),
+        np.minimum(start + width * hi, average + radius),
+    )
+
+
+def slope(
+    x: ArrayLike, y: ArrayLike, *, scale: Literal["log", "linear"] = "log", floor: float = 0.0
+) -> Enclosure:
+    r"""Enclose a rate by the local slopes of the last half of a record.
+
+    ``scale="log"`` measures the p of :math:`y\sim Cx^p`, ``scale="linear"`` that of
+    :math:`y\sim Ce^{px}`. The half is fixed before any slope is seen: the upper half of the record
+    on that scale, up to the first value at or below ``floor``. The enclosure is the hull of its
+    local slopes, extended in the direction in which they drift (which covers the limit if the
+    remainder halves over the half), and at least 1 % wide. Rows of ``y`` are independent
+    repetitions: the hull is then a Student interval of the mean slope at level 1e-6.
+
+    Parameters
+    ----------
+    x
+        Shape (n,), increasing (positive on the log scale). The record covers a factor of 4 in x
+        (log) or in y (linear) with six points in the half, else there is no verdict.
+    y
+        Shape (n,) or (repetitions, n), positive.
+    scale
+        ``"log"`` for a power law, ``"linear"`` for geometric decay.
+    floor
+        Level of rounding or noise at or below which ``y`` says nothing.
+
+    Examples
+    --------
+    >>> x = np.geomspace(1, 1e3, 40)
+    >>> float(slope(x, 3 / x**2).centre.round(6))
+    -2.0
+    """
+    one_of(scale, "scale", ("log", "linear"))
+    abscissa = as_array(x, "x", ndim=1, positive=scale == "log")
+    noise = as_real(floor, "floor", minimum=0.0)
+    if (np.diff(abscissa) <= 0).any():
+        raise ValueError("x: expected increasing values")
+    rows = np.atleast_2d(_numbers(y, "y"))
+    if rows.ndim != 2 or rows.shape[1] != abscissa.size:
+        n = abscissa.size
+        raise ValueError(f"y: expected shape ({n},) or (repetitions, {n}), got {np.shape(y)}")
+    grade = Grade.NUMERICAL if len(rows) == 1 else Grade.STATISTICAL
+    text = "local slopes and their drift"
+    if not np.isfinite(rows).all():
+        return _none("the record is not finite", text, grade)
+    above = (rows > noise).all(axis=0)
+    length = abscissa.size if above.all() else int(np.argmin(above))
+    t = np.log(abscissa[:length]) if scale == "log" else abscissa[:length]
+    logs = np.log(rows[:, :length])
+    covered = np.ptp(t) if scale == "log" and length else np.ptp(logs.mean(axis=0)) if length else 0
+    if covered < math.log(4) * (1 - 1e-9):
+        return _none("the record covers less than a factor of 4", text, grade)
+    keep = t >= (t[0] + t[-1]) / 2
+    if keep.sum() < 6:
+        return _none("fewer than six points in the last half of the record", text, grade)
+    t, logs = t[keep], logs[:, keep]
+    middle = int(np.argmin(np.abs(t - (t[0] + t[-1]) / 2)))
+    early, late = (
+        float((logs[:, j] - logs[:, i]).mean() / (t[j] - t[i]))
+        for i, j in ((0, middle), (middle, -1))
+    )
+    # A remainder (geometric, or 1/t) that halves over the range ends 2.0 to 2.1 drifts from the
+    # limit; the mean of one that falls to a quarter is 1.5 to 1.6 drifts away.
+    if len(rows) == 1:
+        slopes = np.diff(logs[0]) / np.diff(t)
+        lo, hi, reach = float(slopes.min()), float(slopes.max()), 2.2 * (late - early)
+    else:
+        slopes = (logs[:, -1] - logs[:, 0]) / (t[-1] - t[0])
+        half = _student(len(rows), LEVEL) * float(slopes.std(ddof=1)) / math.sqrt(len(rows))
+        centre = float(slopes.mean())
+        lo, hi, reach = centre - half, centre + half, 1.6 * (late - early)
+    lo, hi = lo + min(reach, 0.0), hi + max(reach, 0.0)
+    # Differences of logarithms carry the rounding of y.
+    rounding = 4 * EPS * float(np.abs(logs).max() + 1) / float(np.diff(t).min())
+    error = max((hi - lo) / 2, 0.005 * abs(lo + hi) / 2) + rounding
+    return Enclosure(np.array((lo + hi) / 2), np.array(error), text, grade)
+
+
+def switch(
+    occurs: Callable[[float], bool | None], *, bracket: tuple[float, float], tol: float = 1e-3
+) -> Enclosure:
+    """Enclose the place where a property switches, by bisection.
+
+    Parameters
+    ----------
+    occurs
+        The property as a function of the parameter; None where it cannot be decided. It is taken
+        to switch once: of several places the bisection finds one.
+    bracket
+        Interval in which the switch is looked for; a property that does not switch there, like one
+        that cannot be decided on the way, gives no verdict.
+    tol
+        Width of the last bracket, relative to its larger end.
+
+    Examples
+    --------
+    >>> float(switch(lambda x: x * x > 2, bracket=(0.0, 2.0), tol=1e-6).centre.round(4))
+    1.4142
+    """
+    as_function(occurs, "occurs")
+    lo, hi = as_array(bracket, "bracket", shape=(2,)).tolist()
+    relative = as_real(tol, "tol", above=0.0)
+    if not lo < hi:
+        raise ValueError(f"bracket: expected two increasing ends, got {bracket}")
+
+    def state(at: float) -> bool | None:
+        found = occurs(at)
+        return None if found is None else as_flag(found, "occurs")
+
+    below, beyond = state(lo), state(hi)
+    if below is None or beyond is None or below == beyond:
+        why = f"the property does not switch in [{lo:g}, {hi:g}], or is undecided at an end"
+        return _none(why, "bisection", Grade.NUMERICAL)
+    while hi - lo > relative * max(abs(lo), abs(hi)):
+        middle = (lo + hi) / 2
+        if middle in (lo, hi):
+            break
+        found = state(middle)
+        if found is None:
+            return _none(f"undecided at {middle:.6g}", "bisection", Grade.NUMERICAL)
+        lo, hi = (middle, hi) if found == below else (lo, middle)
+    return Enclosure(np.array((lo + hi) / 2), np.array((hi - lo) / 2), "bisection")
+
+
+def between(
+    attained: ArrayLike,
+    bound: ArrayLike,
+    sense: Literal["min", "max"] = "min",
+    *,
+    certificate: Any = None,
+) -> Enclosure:
+    """Enclose an optimal value between an attained value and a proved bound.
+
+    Every maximum, minimum, supremum and optimal value is measured so.
+
+    Parameters
+    ----------
+    attained
+        The value at a feasible point.
+    bound
+        A bound that no feasible point passes: from below for a minimum, from above for a maximum.
+    sense
+        ``"min"`` or ``"max"``.
+    certificate
+        An object whose ``verify().accepted`` tells that the bound was proved apart from the solver;
+        the grade is certified only then.
+
+    Raises
+    ------
+    ArithmeticError
+        If the bound passes the attained value beyond rounding: one of the two is wrong.
+
+    Examples
+    --------
+    >>> float(between(1.5, 1.25).error)
+    0.125
+    """
+    one_of(sense, "sense", ("min", "max"))
+    a, b = np.broadcast_arrays(_numbers(attained, "attained"), _numbers(bound, "bound"))
+    size = np.maximum(np.abs(a), np.abs(b))
+    with np.errstate(invalid="ignore"):
+        crossed = (b - a if sense == "min" else a - b) > CROSSING * size
+    if crossed.any():
+        at = tuple(np.argwhere(crossed)[0])
+        raise ArithmeticError(f"the bound {b[at]!r} passes the attained {sense}imum {a[at]!r}")
+    proved = certificate is not None and bool(certificate.verify().accepted)
+    error = np.abs(a - b) / 2 + 1e-12 * size
+    text = "attained value and proved bound"
+    return Enclosure((a + b) / 2, error, text, Grade.CERTIFIED if proved else Grade.NUMERICAL)
+
+
+def family(outcomes: Mapping[Any, bool | None]) -> Enclosure:
+    """Count the members of a finite family for which a property holds, to be compared with its size.
+
+    Parameters
+    ----------
+    outcomes
+        Member -> whether the property holds; None, where that could not be decided, gives no
+        verdict unless another member fails.
+
+    Examples
+    --------
+    >>> float(family({"a": True, "b": True}).centre)
+    2.0
+    """
+    if not isinstance(outcomes, Mapping):
+        raise ValueError(f"outcomes: expected member -> bool, got {type(outcomes).__name__}")
+    states = {k: None if v is None else as_flag(v, "outcomes") for k, v in outcomes.items()}
+    unknown = next((k for k, v in states.items() if v is None), None)
+    why = ""
+    if not states:
+        why = "an empty family"
+    elif unknown is not None and all(v is not False for v in states.values()):
+        why = f"{unknown} could not be decided"
+    good = np.array(float(sum(v is True for v in states.values())))
+    return Enclosure(good, np.array(0.0), "enumeration", Grade.ENUMERATED, why=why)

@@ -1,0 +1,212 @@
+"""How a claim is drawn: theory is a line, what was judged is points with their errors.
+
+A panel is a function of a :class:`Pen` and of the judgement; the pen has three verbs, and grey is a
+broken hypothesis. A label stands at the end of its series, in the colour of the series: one colour
+a label. Labels that would touch are pushed apart. The panels of a script make one figure.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from theorylab._validation import FloatArray
+from theorylab.verify.claims import Panel
+from theorylab.verify.kernel import Judgement
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["BROKEN", "COLOURS", "MAX_PANELS", "Pen", "compose", "save"]
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's colour-blind-safe palette."""
+
+BROKEN = "#888888"
+"""Colour of whatever shows a broken hypothesis."""
+
+MAX_PANELS = 6
+LINE = 11  # points between two labels
+STYLE = Path(__file__).with_name("theorylab.mplstyle")
+
+
+@dataclass(frozen=True)
+class _Series:
+    x: FloatArray
+    y: FloatArray
+    error: FloatArray | None
+    label: str
+    colour: str
+    line: bool
+
+
+class Pen:
+    """What a panel draws with.
+
+    ``k`` chooses a colour of the palette: the same for the theory and the points of one thing.
+    """
+
+    def __init__(self) -> None:
+        self._series: list[_Series] = []
+        self._ends: list[tuple[float, float, str, str]] = []
+
+    def theory(self, x: ArrayLike, y: ArrayLike, label: str = "", k: int = 0) -> None:
+        """Draw a prediction as a line."""
+        self._put(x, y, None, label, COLOURS[k], line=True)
+
+    def points(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        error: ArrayLike | None = None,
+        label: str = "",
+        k: int = 0,
+    ) -> None:
+        """Draw what was judged, with its errors."""
+        self._put(x, y, error, label, COLOURS[k], line=False)
+
+    def broken(
+        self, x: ArrayLike, y: ArrayLike, error: ArrayLike | None = None, label: str = ""
+    ) -> None:
+        """Draw what was judged under a broken hypothesis, in grey."""
+        self._put(x, y, error, label, BROKEN, line=False)
+
+    def _put(self, x: Any, y: Any, error: Any, label: str, colour: str, *, line: bool) -> None:
+        a, b = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
+        e = None if error is None else np.broadcast_to(np.asarray(error, float), b.shape).ravel()
+        self._series.append(_Series(a.ravel(), b.ravel(), e, label, colour, line))
+
+    def finish(self, ax: "Axes", panel: Panel) -> None:
+        """Draw the series and the words of the panel on the axes."""
+        log = [name in panel.log for name in "xy"]
+        ax.set(xscale="log" if log[0] else "linear", yscale="log" if log[1] else "linear")
+        for s in self._series:
+            shown = np.isfinite(s.x) & np.isfinite(s.y) & ((s.y > 0) | (not log[1]))
+            zorder = 2 if s.line else 3
+            if s.line:
+                ax.plot(s.x, s.y, "-", color=s.colour, zorder=zorder)
+            else:
+                ax.plot(s.x[shown], s.y[shown], "o", ms=4, color=s.colour, zorder=zorder)
+            if s.error is not None and not s.line:
+                _bars(ax, s, shown, log_y=log[1])
+            at = np.flatnonzero(shown)
+            if s.label and at.size:
+                last = at[np.argmax(s.x[at])]
+                self._ends.append((s.x[last], s.y[last], s.label, s.colour))
+        words = [
+            f"{text} (log)" if on else text
+            for text, on in zip((panel.x, panel.y), log, strict=True)
+        ]
+        ax.set(xlabel=words[0], ylabel=words[1], title=textwrap.fill(panel.title, 46))
+        for axis, on in ((ax.xaxis, log[0]), (ax.yaxis, log[1])):
+            if on:
+                _log_ticks(axis)
+
+    def write_labels(self, ax: "Axes") -> None:
+        """Write the labels, once the axes have their place."""
+        _place_labels(ax, self._ends)
+
+
+def _bars(ax: "Axes", s: _Series, shown: Any, *, log_y: bool) -> None:
+    """Draw error bars; on a log axis one that reaches 0 runs to the bottom and stretches nothing."""
+    assert s.error is not None
+    x, y, error = s.x[shown], s.y[shown], s.error[shown]
+    finite = np.isfinite(error) & (error > 0)
+    x, y, error = x[finite], y[finite], error[finite]
+    lower = y - error
+    if log_y:
+        ax.autoscale_view()
+        lower = np.where(lower > 0, lower, y / 1e3)
+    limits = ax.get_ylim()
+    ax.vlines(x, lower, y + error, color=s.colour, lw=1, zorder=2)
+    if log_y and (y - error <= 0).any():
+        positive = y[y - error > 0] - error[y - error > 0]
+        ax.set_ylim(min(limits[0], positive.min(initial=np.inf) / 1.2), None)
+
+
+def _log_ticks(axis: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, LogFormatterSciNotation, LogLocator, NullFormatter
+
+    lo, hi = axis.get_view_interval()
+    narrow = hi < 100 * lo
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
+    plain = FuncFormatter(lambda v, _: f"{v:g}")
+    axis.set_major_formatter(plain if narrow else LogFormatterSciNotation())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _place_labels(ax: "Axes", ends: list[tuple[float, float, str, str]]) -> None:
+    """Write each label right of the axes at the height of its series' end, a line apart at least."""
+    box = ax.get_position()
+    height = box.height * ax.figure.get_size_inches()[1] * 72  # type: ignore[union-attr]
+    apart = LINE / height
+    to_axes = ax.transData + ax.transAxes.inverted()
+    placed = [(tuple(to_axes.transform((x, y))), text, colour) for x, y, text, colour in ends]
+    placed.sort(key=lambda e: e[0][1])
+    heights = np.clip([e[0][1] for e in placed], 0, 1) if placed else np.zeros(0)
+    for _ in range(300):
+        for i in range(len(heights) - 1):
+            short = apart - (heights[i + 1] - heights[i])
+            if short > 1e-9:
+                heights[i], heights[i + 1] = heights[i] - short / 2, heights[i + 1] + short / 2
+    for (at, text, colour), place in zip(placed, heights, strict=True):
+        leader = {"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkA": 1, "shrinkB": 3}
+        ax.annotate(
+            *(text, at, (1.03, place)),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            color=colour,
+            fontsize=8,
+            va="center",
+            arrowprops=leader,
+            annotation_clip=False,
+        )
+
+
+def compose(judgements: Sequence[Judgement], title: str) -> "Figure | None":
+    """Draw the panels of a script's claims, two in a row; None if there are none.
+
+    Raises
+    ------
+    ValueError
+        If there are more than six panels.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.style import context
+
+    panels = [(judgement, panel) for judgement in judgements for panel in judgement.claim.panels]
+    if not panels:
+        return None
+    if len(panels) > MAX_PANELS:
+        raise ValueError(f"panels: expected at most {MAX_PANELS} in one figure, got {len(panels)}")
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    with context(STYLE):
+        figure = Figure(figsize=(5.2 * columns, 3.3 * rows + 0.35), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        for ax in axes[len(panels) :]:
+            ax.set_visible(False)
+        words = textwrap.fill(title, 52 * columns)
+        figure.suptitle(words, fontsize=11, x=0.01, ha="left", fontweight="bold")
+        pens = [Pen() for _ in panels]
+        for pen, (judgement, panel) in zip(pens, panels, strict=True):
+            panel.draw(pen, judgement)
+        for pen, ax, (_, panel) in zip(pens, axes, panels, strict=False):
+            pen.finish(ax, panel)
+        figure.draw_without_rendering()  # type: ignore[no-untyped-call]
+        for pen, ax in zip(pens, axes, strict=False):
+            pen.write_labels(ax)
+        return figure
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a PNG that holds no date and no version, so that equal figures are equal bytes."""
+    from matplotlib.style import context
+
+    with context(STYLE):
+        figure.savefig(path, format="png", metadata={"Software": None})

@@ -1,3 +1,5 @@
+__version__: str
+
 from . import convex_relu as convex_relu
 from . import corpus as corpus
 from . import matrix_sensing as matrix_sensing

@@ -71,7 +71,7 @@ NOTES = (
 
 @dataclass(frozen=True)
 class Source:
-    """A paper that a claim is about: its key, the letters of its assertions, and where it says so."""
+    """A paper that a claim is about: its key, the letters it serves, and where it says so."""
 
     key: str
     serves: tuple[str, ...] = ()
@@ -139,7 +139,7 @@ def _short(value: Any) -> str:
 
 
 # ---------------------------------------------------------------------------------- whose it is
-class paper:  # noqa: N801 - it reads as a word of the declaration
+class paper:
     r"""A paper and the setting of a script; its methods say whose statement a claim is.
 
     Parameters
@@ -251,7 +251,7 @@ def _grid(axes: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def cases(**axes: Any) -> Callable[[T], T]:
-    """Judge these instances: a list is crossed with the others, a tuple is one value; lines add up."""
+    """Judge these instances: a list is crossed, a tuple is one value; lines add up."""
     return _put("_cases", _grid(axes))
 
 

@@ -1,9 +1,11 @@
-"""The command ``theorylab``: list, show, run, falsify, report, new."""
+"""The command ``theorylab``: list, find, show, run, falsify, report, new."""
 
+import difflib
 import json
 import math
+import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -12,7 +14,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+import theorylab
 from theorylab.verify.claims import Claim, Preset
+from theorylab.verify.records import PartRecord, Record, declared
 from theorylab.verify.runner import (
     Experiment,
     Outcome,
@@ -24,7 +28,6 @@ from theorylab.verify.runner import (
     run,
     versions,
 )
-from theorylab.verify.spaces import hypotheses
 
 __all__ = ["app", "main", "run_script"]
 
@@ -32,131 +35,125 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help=(
-        "A numerical laboratory for machine-learning theory: judge claims, draw them, attack them."
-    ),
+    help="A numerical laboratory for machine-learning theory: judge claims, draw and attack them.",
 )
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
+out = Console(soft_wrap=True, highlight=False)
+err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 COLOUR = {"verified": "green", "refuted": "magenta", "open": "yellow", "failed": "bold red"}
 
-RECORDED = (
-    "relation",
-    "verdict",
-    "grade",
-    "margin",
-    "resolution",
-    "measured",
-    "predicted",
-    "controls",
-    "seed",
-)
-
 Json = Annotated[bool, typer.Option("--json", help="Print plain data.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"theorylab {theorylab.__version__}", markup=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and stop.")
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command("list")
 def list_claims(
     theme: Annotated[str, typer.Option(help="Only this theme.")] = "",
-    paper: Annotated[str, typer.Option(help="Only claims on the paper with this key.")] = "",
+    paper: Annotated[str, typer.Option(help="Only the paper with this key.")] = "",
     as_json: Json = False,
 ) -> None:
-    """List the claims with origin, grade and committed verdict."""
-    from theorylab.corpus import THEMES, papers
-    from theorylab.verify.index import committed
+    """List the claims with origin, grade and committed verdict; a paper with its assertions."""
+    from theorylab.corpus import THEMES
+    from theorylab.corpus import paper as find_paper
 
     root = _checkout()
     if theme and theme not in THEMES:
-        _fail(f"no such theme: {theme}")
-    if paper and paper not in {p.key for p in papers()}:
-        _fail(f"no such paper: {paper}")
-    rows = []
-    for experiment in map(load, discover(root)):
-        records = committed(root, experiment)
-        for claim in experiment.claims:
-            if (theme and experiment.name.split("/")[0] != theme) or (
-                paper and paper not in claim.papers
-            ):
-                continue
-            record = records.get(claim.slug, {})
-            rows.append(
-                {
-                    "claim": experiment.claim_name(claim),
-                    "sources": list(claim.sources),
-                    "origin": str(claim.origin),
-                    "kind": claim.kind,
-                }
-                | {field: record.get(field) for field in RECORDED}
-            )
+        _fail(f"no such theme: {theme}{_suggestion(theme, THEMES)}")
+    try:
+        wanted = find_paper(paper) if paper else None
+    except ValueError as error:
+        _fail(str(error))
+    chosen = [
+        record
+        for experiment in _load_all(root, theme)
+        for record in _records(root, experiment)
+        if wanted is None or wanted.key in record.serves
+    ]
     if as_json:
-        return _print_json({"claims": rows, "versions": versions()})
-    table = Table("claim", "origin", "kind", "grade", "verdict", box=None, header_style="bold")
-    for row in rows:
-        verdict = str(row["verdict"] or "not run")
-        table.add_row(
-            str(row["claim"]),
-            str(row["origin"]),
-            str(row["kind"]),
-            str(row["grade"] or ""),
-            _coloured(verdict),
-        )
-    out.print(table)
-    return None
+        _print_json({"claims": [r.to_json() for r in chosen], "versions": versions()})
+    elif wanted is not None:
+        from theorylab.verify.index import assertion_lines, serving
+
+        out.print(f"{wanted.title} ({wanted.key})", markup=False)
+        served = serving(root, _load_all(root)).get(wanted.key, [])
+        for line in assertion_lines(wanted, served, _full_name):
+            out.print(line.replace("**", ""), markup=False)
+    else:
+        _table(chosen)
+
+
+@app.command("find")
+def find(words: Annotated[list[str], typer.Argument(metavar="WORDS")]) -> None:
+    """Search statements, sources and slugs for claims that have all the words."""
+    root = _checkout()
+    found = []
+    for experiment in _load_all(root):
+        for record in _records(root, experiment):
+            text = " ".join([record.claim, record.statement, *record.sources]).lower()
+            if all(word.lower() in text for word in words):
+                found.append(record)
+    if not found:
+        _fail(f"no claim has all of: {' '.join(words)}", code=1)
+    _table(found)
 
 
 @app.command()
 def show(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="theme/module:slug, or theme/module.")
-    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="theme/module:slug or theme/module.")],
 ) -> None:
-    """Show the statement, hypotheses, sources, evidence, controls and figure of a claim."""
+    """Show a claim: statement, hypotheses, source, parts, controls, figure."""
     from theorylab.corpus import paper, papers
-    from theorylab.verify.index import committed
 
     root = _checkout()
     keys = {p.key for p in papers()}
     for experiment, claims in _select(root, [name]):
-        records = committed(root, experiment)
-        for claim in claims:
-            out.rule(experiment.claim_name(claim), align="left")
-            out.print(claim.statement, markup=False)
-            for key, where in hypotheses(claim.space or {}).items():
-                out.print(f"  {key}: {where}", markup=False)
-            out.print(
-                f"origin: {claim.origin}; kind: {claim.kind}; sources: {'; '.join(claim.sources)}",
-                markup=False,
-            )
-            for key in claim.papers:
+        slugs = {c.slug for c in claims}
+        for record in _records(root, experiment):
+            if record.slug not in slugs:
+                continue
+            out.rule(record.claim, align="left")
+            out.print(record.statement, markup=False)
+            out.print(record.ranges, markup=False)
+            for source, (key, letters) in zip(record.sources, record.serves.items(), strict=True):
+                out.print(f"{record.origin}: {source}", markup=False)
+                for letter in letters:
+                    text = paper(key).assertions.get(letter, "") if key in keys else ""
+                    out.print(f"  serves {letter}: {text}", markup=False)
                 out.print(
                     paper(key).bibtex if key in keys else f"{key}: not in the corpus", markup=False
                 )
-            record = records.get(claim.slug)
-            if record is None:
-                out.print("not run yet: theorylab run --full " + experiment.name)
-            else:
-                _show_record(record)
-            out.print(
-                f"figure: {outputs(root, experiment.name, 'full', 0)[1].relative_to(root)}",
-                markup=False,
-            )
+            _show_record(record)
+            figure = outputs(root, experiment.name, "full", 0)[1]
+            out.print(f"figure: {figure.relative_to(root)}", markup=False)
 
 
 @app.command("run")
 def run_command(
     names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[NAME|FILE.py]...", help="All experiments by default."),
+        list[str] | None, typer.Argument(metavar="[NAME|FILE.py]...", help="All by default.")
     ] = None,
     full: Annotated[bool, typer.Option("--full/--quick", help="Which cases.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Judge on this seed.")] = 0,
     seeds: Annotated[int, typer.Option(min=0, help="Judge on seeds 0 to N-1 instead.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
+    timeout: Annotated[float, typer.Option(min=0, help="Seconds a claim; 0: no limit.")] = 0.0,
     as_json: Json = False,
 ) -> None:
-    """Judge claims, run their controls, draw their figures; exit 1 if any claim or control
-    fails."""
+    """Judge claims, run their controls, draw their figures; exit 1 if a claim or control fails."""
     preset: Preset = "full" if full else "quick"
     if seed and seeds:
         _fail("expected --seed or --seeds, got both")
@@ -167,16 +164,19 @@ def run_command(
         _fail(f"no such script: {missing}")
     chosen_seeds = list(range(seeds)) if seeds else [seed]
     whole: list[Path] = list(files)
-    single: list[tuple[Path, str]] = []
+    single: dict[Path, list[str]] = {}
     if len(files) < len(wanted) or not wanted:
-        for path, slug in _resolve_names(_checkout(), [n for n in wanted if not n.endswith(".py")]):
+        for path, slug in _resolve_names(
+            _checkout(), [n for n in wanted if n not in map(str, files)]
+        ):
             if slug:
-                single.append((path, slug))
+                single.setdefault(path, []).append(slug)
             else:
                 whole.append(path)
-    outcomes = _run(whole, (), preset, chosen_seeds, jobs, quiet=as_json)
-    for path, slug in single:
-        outcomes += _run([path], (slug,), preset, chosen_seeds, jobs, quiet=as_json)
+    options: dict[str, Any] = {"preset": preset, "seeds": chosen_seeds, "timeout": timeout}
+    outcomes = _run(whole, jobs=jobs, quiet=as_json, **options)
+    for path, slugs in single.items():
+        outcomes += _run([path], slugs=slugs, jobs=jobs, quiet=as_json, **options)
     if as_json:
         _print_json({"claims": _joined(outcomes, len(chosen_seeds)), "versions": versions()})
     else:
@@ -194,64 +194,62 @@ def falsify_command(
     budget: Annotated[float, typer.Option(help="Seconds of search.")] = 10.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Search a claim's space for a counterexample; print the tightest instance; exit 1 on a
-    counterexample."""
+    """Search a claim's space for a counterexample; print the tightest instance; exit 1 if found."""
     from theorylab.verify.search import falsify
 
     if not 0 < budget < math.inf:
         _fail(f"expected a positive --budget, got {budget}")
-    selected = [(e, c) for e, claims in _select(_checkout(), [name]) for c in claims]
+    selected = [c for _, claims in _select(_checkout(), [name]) for c in claims]
     if len(selected) != 1:
         _fail(f"expected one claim, theme/module:slug, got {name} ({len(selected)} claims)")
-    claim = selected[0][1]
+    claim = selected[0]
     if not claim.space:
-        _fail(f"{name} declares no space: only its cases are judged")
+        reason = claim.notes.get("no_space", "it is refuted or open")
+        _fail(f"{name} declares no space ({reason}): only its cases are judged")
     result = falsify(claim, budget=budget, seed=seed)
-    out.print(
-        f"{result.status} ({result.evaluations} instances, {result.inconclusive} inconclusive)",
-        markup=False,
-    )
-    for key, value in (result.instance or {}).items():
+    counts = f"({result.evaluations} instances, {result.inconclusive} inconclusive)"
+    out.print(f"{result.status} {counts}", markup=False)
+    at = {**(result.instance or {}), **({"seed": result.seed} if result.seed is not None else {})}
+    for key, value in at.items():
         out.print(f"  {key} = {value!r}", markup=False)
-    if result.evidence:
-        e = result.evidence
-        out.print(
-            f"  margin {e.margin:.4g}: measured {e.measured:.8g}, predicted "
-            f"{e.predicted:.8g}. {e.detail}",
-            markup=False,
-        )
+    if result.part:
+        p = result.part
+        sides = f"measured {p.centre} +- {p.error} {p.relation} predicted {p.predicted}"
+        out.print(f"  margin {p.margin:.4g}: {sides}", markup=False)
     if result.found:
         raise typer.Exit(1)
 
 
 @app.command()
 def report() -> None:
-    """Write paper_index.md from the corpus, the experiments and the committed evidence."""
+    """Write paper_index.md and its pages from the corpus, the experiments and the records."""
     from theorylab.verify.index import paper_index
 
     root = _checkout()
-    text = paper_index(root, [load(path) for path in discover(root)])
-    temporary = root / "paper_index.md.tmp"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(root / "paper_index.md")
-    out.print("wrote paper_index.md")
+    for file, text in paper_index(root, [load(path) for path in discover(root)]).items():
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+        out.print(f"wrote {file}")
 
 
 @app.command()
 def new(name: Annotated[str, typer.Argument(metavar="THEME/MODULE")]) -> None:
-    """Write the four files of a new module (mathematics, experiment, test, valid calls for the fuzz
-    test), ready to fill."""
+    """Write the files of a new module (mathematics, experiment, tests), ready to fill."""
     from keyword import iskeyword
     from string import Template
 
-    from theorylab.corpus import THEMES
+    from theorylab.corpus import THEMES, papers
 
     theme, _, module = name.partition("/")
     if theme not in THEMES or not module.isidentifier() or iskeyword(module):
         _fail(f"expected THEME/MODULE with a theme of {', '.join(THEMES)}, got {name}")
     root = _checkout()
+    package = root / "theorylab" / theme
     targets = {
-        "module": root / "theorylab" / theme / f"{module}.py",
+        "module": package / f"{module}.py",
         "experiment": root / "experiments" / theme / f"{module}.py",
         "test": root / "tests" / theme / f"test_{module}.py",
         "calls": root / "tests" / theme / f"calls_{module}.py",
@@ -259,17 +257,25 @@ def new(name: Annotated[str, typer.Argument(metavar="THEME/MODULE")]) -> None:
     existing = next((p for p in targets.values() if p.exists()), None)
     if existing is not None:
         _fail(f"{existing.relative_to(root)} exists already")
-    if not (root / "theorylab" / theme / "__init__.py").exists():
-        targets |= {
-            "package": root / "theorylab" / theme / "__init__.py",
-            "stub": root / "theorylab" / theme / "__init__.pyi",
-        }
+    stub = package / "__init__.pyi"
+    if not (package / "__init__.py").exists():
+        targets["package"] = package / "__init__.py"
     templates = Path(__file__).with_name("templates")
+    words = {
+        "theme": theme,
+        "module": module,
+        "key": next(p.key for p in papers() if p.theme == theme),
+    }
     for kind, path in targets.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         text = (templates / f"{kind}.txt").read_text(encoding="utf-8")
-        path.write_text(Template(text).substitute(theme=theme, module=module), encoding="utf-8")
+        path.write_text(Template(text).substitute(words), encoding="utf-8")
         out.print(f"wrote {path.relative_to(root)}", markup=False)
+    lent = f"from .{module} import {module} as {module}\n"
+    lines = stub.read_text(encoding="utf-8").splitlines(keepends=True) if stub.exists() else []
+    stub.write_text("".join(sorted([*lines, lent])), encoding="utf-8")
+    out.print(f"wrote {stub.relative_to(root)}", markup=False)
+    out.print(f"next: theorylab run --full {name}, then theorylab report", markup=False)
 
 
 def run_script(path: str) -> None:
@@ -282,14 +288,37 @@ def main() -> None:
     app()
 
 
+# ---------------------------------------------------------------------------------- selection
 def _checkout() -> Path:
     root = find_root()
     if not (root / "experiments").is_dir():
         _fail(
-            "no experiments here: the installed package carries none; run in a "
-            "checkout of theorylab, or give a path to a script"
+            "no experiments here: the installed package carries none; run in a checkout of "
+            "theorylab, or give a path to a script"
         )
     return root
+
+
+def _load_all(root: Path, theme: str = "") -> list[Experiment]:
+    """Load the experiments, without those that cannot be imported, which are named."""
+    loaded = []
+    for path in discover(root):
+        if theme and path.parent.name != theme:
+            continue
+        try:
+            loaded.append(load(path))
+        except (Exception, SystemExit) as error:
+            text = f"{name_of(path)} cannot be loaded: {type(error).__name__}: {error}"
+            err.print(text, markup=False)
+    return loaded
+
+
+def _records(root: Path, experiment: Experiment) -> list[Record]:
+    """Return the committed records of an experiment; what is declared where there is none."""
+    from theorylab.verify.index import committed
+
+    found = committed(root, experiment)
+    return [found.get(c.slug, declared(experiment.name, c)) for c in experiment.claims]
 
 
 def _resolve_names(root: Path, names: Sequence[str]) -> list[tuple[Path, str]]:
@@ -300,13 +329,18 @@ def _resolve_names(root: Path, names: Sequence[str]) -> list[tuple[Path, str]]:
     found = []
     for name in names:
         module, _, slug = name.partition(":")
+        whole_theme = ":" not in name
         matching = [
             path
             for path in scripts
-            if module == name_of(path) or (module == path.parent.name and ":" not in name)
+            if module == name_of(path) or (module == path.parent.name and whole_theme)
         ]
-        if not matching or (":" in name and slug not in {c.slug for c in load(matching[0]).claims}):
-            _fail(f"no such theme, module or claim: {name}")
+        if not matching:
+            known = {*(name_of(p) for p in scripts), *(p.parent.name for p in scripts)}
+            _fail(f"no such theme or module: {module}{_suggestion(module, known)}")
+        slugs = [c.slug for c in load(matching[0]).claims] if slug else []
+        if slug and slug not in slugs:
+            _fail(f"no such claim: {name}{_suggestion(slug, slugs)}")
         found += [(path, slug) for path in matching]
     return list(dict.fromkeys(found))
 
@@ -319,15 +353,17 @@ def _select(root: Path, names: Sequence[str]) -> list[tuple[Experiment, list[Cla
     return selected
 
 
-def _run(
-    scripts: list[Path],
-    slugs: tuple[str, ...],
-    preset: Preset,
-    seeds: list[int],
-    jobs: int,
-    *,
-    quiet: bool,
-) -> list[Outcome]:
+def _suggestion(word: str, known: Any) -> str:
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+# ---------------------------------------------------------------------------------- printing
+def _full_name(served: Any) -> str:
+    return f"{served.experiment.name}:{served.claim.slug}"
+
+
+def _run(scripts: list[Path], *, seeds: list[int], quiet: bool, **options: Any) -> list[Outcome]:
     from rich.progress import Progress
 
     if not scripts:
@@ -340,43 +376,47 @@ def _run(
             if not quiet and len(seeds) == 1:
                 _print_outcome(outcome)
 
-        return run(scripts, preset=preset, seeds=seeds, jobs=jobs, slugs=slugs, progress=advance)
+        return run(scripts, seeds=seeds, progress=advance, **options)
 
 
 def _print_outcome(outcome: Outcome) -> None:
     state = "unchanged" if outcome.skipped else f"{outcome.seconds:.1f} s"
     out.print(f"[bold]{outcome.name}[/bold] ({state})")
     for record in outcome.records:
-        resolution = (
-            "" if record["resolution"] is None else f"resolution {record['resolution']:.2g}"
-        )
-        controls = (
-            f"{sum(c['decides'] for c in record['controls'])}/{len(record['controls'])} controls"
-        )
-        slug = record["claim"].split(":")[1]
-        notes = ", ".join(filter(None, (record["origin"], record["grade"], resolution, controls)))
-        out.print(f"  {_coloured(record['verdict'])}  {slug}  [dim]{notes}[/dim]")
-        for problem in record["problems"]:
-            out.print(f"      {problem}", markup=False)
+        controls = f"{sum(c.decides for c in record.controls)}/{len(record.controls)} controls"
+        notes = ", ".join(filter(None, (record.origin, record.grade, _strength(record), controls)))
+        out.print(f"  {_coloured(record.verdict)}  {record.slug}  [dim]{escape(notes)}[/dim]")
+        for text in (*record.problems, *(f"warning: {w}" for w in record.warnings)):
+            out.print(f"      {text}", markup=False)
+
+
+def _strength(record: Record) -> str:
+    """Say what a check of the headline would have rejected."""
+    marks = record.parts[0].marks if record.parts else {}
+    words = [_mark(record.parts[0], k, v) for k, v in marks.items()]
+    return "; ".join(words)
+
+
+def _mark(part: PartRecord, name: str, value: float | None) -> str:
+    if part.relation == "==":
+        return f"rejects {name} moved by {100 * value:.2g} %" if value is not None else ""
+    return f"{name} could be cut by {value:.3g}" if value is not None else f"{name} has room"
 
 
 def _joined(outcomes: Sequence[Outcome], n_seeds: int) -> list[dict[str, Any]]:
-    """Return the records; over several seeds, one record a claim (the first seed that failed, else
-    the first) with a count."""
+    """Return one record a claim: over several seeds the first that failed, with a count."""
     if n_seeds == 1:
-        return [record for outcome in outcomes for record in outcome.records]
-    by_claim: dict[str, list[dict[str, Any]]] = {}
+        return [record.to_json() for outcome in outcomes for record in outcome.records]
+    by_claim: dict[str, list[Record]] = {}
     for outcome in outcomes:
         for record in outcome.records:
-            by_claim.setdefault(record["claim"], []).append(record)
+            by_claim.setdefault(record.claim, []).append(record)
     joined = []
     for records in by_claim.values():
-        failed = [r for r in records if r["verdict"] == "failed"]
+        failed = [r for r in records if r.failed]
+        passed = len(records) - len(failed)
         joined.append(
-            {
-                **(failed or records)[0],
-                "seeds": {"of": n_seeds, "passed": len(records) - len(failed)},
-            }
+            {**(failed or records)[0].to_json(), "seeds": {"of": n_seeds, "passed": passed}}
         )
     return joined
 
@@ -386,47 +426,62 @@ def _summary(outcomes: Sequence[Outcome], n_seeds: int) -> None:
     if n_seeds > 1:
         for record in records:
             count = record["seeds"]
-            out.print(
-                f"{_coloured(record['verdict'])}  {record['claim']}  "
-                f"{count['passed']}/{count['of']} seeds"
-            )
+            tally = f"{count['passed']}/{count['of']} seeds"
+            out.print(f"{_coloured(record['verdict'])}  {record['claim']}  {tally}")
             for problem in record["problems"]:
                 out.print(f"    seed {record['seed']}: {problem}", markup=False)
     counts = {verdict: sum(r["verdict"] == verdict for r in records) for verdict in COLOUR}
-    out.print(
-        ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "no claims"
-    )
+    text = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
+    out.print(text or "no claims")
 
 
-def _show_record(record: Mapping[str, Any]) -> None:
-    out.print(f"verdict: {_coloured(record['verdict'])} ({record['grade']}, {record['scope']})")
-    out.print(
-        f"  measured {record['measured']}, predicted {record['predicted']} "
-        f"({record['relation']}), margin {record['margin']}, "
-        f"resolution {record['resolution']}",
-        markup=False,
-    )
-    out.print(f"  {record['detail']}", markup=False)
-    for control in record["controls"]:
-        state = "decides" if control["decides"] else "does not decide"
-        out.print(
-            f"  control ({control['changes']}) {control['name']}: margin "
-            f"{control['margin']}, {state}",
-            markup=False,
-        )
-    for reason in ("no_break", "coarse", "undecided"):
-        if record[reason]:
-            out.print(f"  {reason}: {record[reason]}", markup=False)
+def _table(records: Sequence[Record]) -> None:
+    """Print one claim a line, whole; in columns on a terminal."""
+    rows = [(r.claim, r.origin, r.grade or "", r.verdict or "not run") for r in records]
+    if not out.is_terminal:
+        for row in rows:
+            print("\t".join(row))
+        return
+    table = Table("claim", "origin", "grade", "verdict", box=None, header_style="bold")
+    for claim, origin, grade, verdict in rows:
+        table.add_row(claim, origin, grade, _coloured(verdict))
+    width = max((len(claim) for claim, *_ in rows), default=0) + 40
+    Console(width=max(out.width, width)).print(table)
 
 
-def _coloured(verdict: str) -> str:
-    return f"[{COLOUR[verdict]}]{verdict}[/]" if verdict in COLOUR else escape(verdict)
+def _show_record(record: Record) -> None:
+    if record.verdict is None:
+        out.print("not run yet: theorylab run --full " + record.claim.split(":")[0])
+        return
+    out.print(f"verdict: {_coloured(record.verdict)} ({record.grade})")
+    for part in record.parts:
+        if part.case != record.parts[0].case:
+            continue
+        sides = f"{part.measured} +- {part.error} {part.relation} {part.predicted}"
+        out.print(f"  {part.name} (case {part.case}): {sides}", markup=False)
+        details = [f"margin {part.margin}", part.source]
+        details += [_mark(part, k, v) for k, v in part.marks.items()]
+        out.print(f"    {'; '.join(filter(None, details))}", markup=False)
+    for control in record.controls:
+        state = "decides" if control.decides else "does not decide"
+        out.print(f"  {control.kind} {control.name}: {state}", markup=False)
+    for reason, text in record.notes.items():
+        out.print(f"  {reason}: {text}", markup=False)
+
+
+def _coloured(verdict: str | None) -> str:
+    word = verdict or "not run"
+    return f"[{COLOUR[word]}]{word}[/]" if word in COLOUR else escape(word)
 
 
 def _print_json(data: dict[str, Any]) -> None:
     print(json.dumps(data, indent=1, ensure_ascii=False))
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, *, code: int = 2) -> NoReturn:
     err.print(message, markup=False, style="red")
-    raise typer.Exit(2)
+    raise typer.Exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -400,7 +400,7 @@ def between(
 
 
 def family(outcomes: Mapping[Any, bool | None]) -> Enclosure:
-    """Count the members of a finite family for which a property holds, to be compared with its size.
+    """Count the members of a finite family that have a property, to be compared with its size.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The judge: it runs a claim, probes what its checks would have rejected, and breaks its hypotheses.
+"""The judge: it runs a claim, probes what its checks would have rejected, breaks its hypotheses.
 
 Nothing here is set by an author. Each mark is moved by a tenth up and down; an equality that does
 not turn false resolves nothing. Each control must turn a part false by more than its error. Each
@@ -14,7 +14,6 @@ from fractions import Fraction
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray, as_count, as_instance, one_of
 from theorylab.verify.claims import Change, Claim, Preset, forget
@@ -332,7 +331,7 @@ def judge(
 def judge_all(
     claims: Sequence[Claim], *, preset: Preset = "quick", seed: int = 0
 ) -> list[Judgement]:
-    """Judge the claims of one script; a refuted claim stands only beside its verified correction."""
+    """Judge the claims of a script; a refuted claim stands only beside its verified correction."""
     if not isinstance(claims, Sequence) or not all(isinstance(c, Claim) for c in claims):
         raise ValueError(f"claims: expected a sequence of claims, got {type(claims).__name__}")
     judgements = [judge(c, preset=preset, seed=seed, keep_memory=True) for c in claims]

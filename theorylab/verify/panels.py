@@ -98,10 +98,7 @@ class Pen:
             if s.label and at.size:
                 last = at[np.argmax(s.x[at])]
                 self._ends.append((s.x[last], s.y[last], s.label, s.colour))
-        words = [
-            f"{text} (log)" if on else text
-            for text, on in zip((panel.x, panel.y), log, strict=True)
-        ]
+        words = [text + " (log)" * on for text, on in zip((panel.x, panel.y), log, strict=True)]
         ax.set(xlabel=words[0], ylabel=words[1], title=textwrap.fill(panel.title, 46))
         for axis, on in ((ax.xaxis, log[0]), (ax.yaxis, log[1])):
             if on:
@@ -113,7 +110,7 @@ class Pen:
 
 
 def _bars(ax: "Axes", s: _Series, shown: Any, *, log_y: bool) -> None:
-    """Draw error bars; on a log axis one that reaches 0 runs to the bottom and stretches nothing."""
+    """Draw error bars; on a log axis one that reaches 0 runs to the bottom, no further."""
     assert s.error is not None
     x, y, error = s.x[shown], s.y[shown], s.error[shown]
     finite = np.isfinite(error) & (error > 0)
@@ -141,7 +138,7 @@ def _log_ticks(axis: Any) -> None:
 
 
 def _place_labels(ax: "Axes", ends: list[tuple[float, float, str, str]]) -> None:
-    """Write each label right of the axes at the height of its series' end, a line apart at least."""
+    """Write each label right of the axes, near the end of its series, a line apart."""
     box = ax.get_position()
     height = box.height * ax.figure.get_size_inches()[1] * 72  # type: ignore[union-attr]
     apart = LINE / height
@@ -198,7 +195,7 @@ def compose(judgements: Sequence[Judgement], title: str) -> "Figure | None":
             panel.draw(pen, judgement)
         for pen, ax, (_, panel) in zip(pens, axes, panels, strict=False):
             pen.finish(ax, panel)
-        figure.draw_without_rendering()  # type: ignore[no-untyped-call]
+        figure.draw_without_rendering()
         for pen, ax in zip(pens, axes, strict=False):
             pen.write_labels(ax)
         return figure

@@ -112,7 +112,7 @@ class _Search:
         return part.margin
 
     def confirmed(self, instance: Mapping[str, Any], part: Part) -> bool:
-        """Judge a statistical candidate again on fresh seeds, with more draws if it takes n_draws."""
+        """Judge a statistical candidate again on fresh seeds, with more draws if it takes them."""
         if part.grade is not Grade.STATISTICAL:
             return True
         more = dict(instance)
@@ -182,7 +182,7 @@ def falsify(
     space
         Keyword -> domain; a claim's own space by default.
     budget
-        Seconds of search; shrinking takes at most as many again. A running check is not interrupted.
+        Seconds of search; shrinking takes at most as many again. A check is not interrupted.
     seed
         Of the search.
 

@@ -156,7 +156,7 @@ class Real:
         return bool(fits and array.dtype.kind in "if" and ((array >= low) & (array <= high)).all())
 
     def simpler(self, value: Any, earlier: Instance) -> Iterator[Any]:
-        """Yield the value with few decimals, and arrays with entries set to zero or to each other."""
+        """Yield the value with few decimals, arrays with entries set to zero or each other."""
         if self._shape(earlier) is None:
             for digits in range(6):
                 yield round(float(value), digits)
@@ -221,7 +221,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def as_space(space: Mapping[str, Domain]) -> Mapping[str, Domain]:
-    """Return ``space`` if it maps names to domains, else raise a ValueError that names what came."""
+    """Return ``space`` if it maps names to domains, else raise a ValueError."""
     as_instance(space, "space", Mapping)
     odd = {k: d for k, d in space.items() if not isinstance(d, Domain) or isinstance(d, type)}
     if odd:
@@ -307,6 +307,6 @@ def _resolve(bound: Bound, earlier: Instance) -> float:
     if not isinstance(bound, str):
         return as_real(bound, "bound")
     try:
-        return as_real(eval(bound, {"__builtins__": {}}, {**WORDS, **earlier}), "bound")  # noqa: S307
+        return as_real(eval(bound, {"__builtins__": {}}, {**WORDS, **earlier}), "bound")
     except NameError as error:
         raise ValueError(f"bound: expected text in the names before, got {bound!r}") from error

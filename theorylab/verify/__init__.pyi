@@ -5,10 +5,8 @@ from .claims import breaks as breaks
 from .claims import cases as cases
 from .claims import full as full
 from .claims import note as note
-from .claims import panel as panel
 from .claims import paper as paper
 from .claims import rescues as rescues
-from .claims import simulation as simulation
 from .claims import space as space
 from .comparison import Part as Part
 from .comparison import compare as compare
@@ -27,9 +25,11 @@ from .kernel import Verdict as Verdict
 from .kernel import draws as draws
 from .kernel import judge as judge
 from .kernel import judge_all as judge_all
+from .panels import panel as panel
 from .search import Falsification as Falsification
 from .search import SearchStatus as SearchStatus
 from .search import falsify as falsify
+from .simulations import simulation as simulation
 from .spaces import Choice as Choice
 from .spaces import Domain as Domain
 from .spaces import Int as Int

@@ -6,20 +6,16 @@ judged (:func:`cases`, :func:`full`), where its hypotheses hold (:func:`space`),
 (:func:`breaks`), and what is excepted, with the reason (:func:`note`).
 """
 
-import functools
-import hashlib
 import inspect
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import product
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from theorylab._validation import as_text
-from theorylab.verify.comparison import Part, outside_checks
 from theorylab.verify.spaces import Domain, Instance, as_space, written
 
 __all__ = [
@@ -29,30 +25,17 @@ __all__ = [
     "also",
     "breaks",
     "cases",
-    "forget",
     "full",
     "note",
-    "panel",
     "paper",
     "rescues",
-    "simulation",
     "space",
 ]
 
-P = ParamSpec("P")
 T = TypeVar("T")
 Preset = Literal["quick", "full"]
+Check = Callable[..., Any]
 Change = Mapping[str, Any] | Callable[[Instance], Mapping[str, Any]]
-
-
-class Check(Protocol):
-    """A function of an instance (and of a seed) that returns a part, or named parts."""
-
-    __name__: str
-
-    def __call__(self, **instance: Any) -> Part | Mapping[str, Part]:
-        """Judge an instance."""
-        ...
 
 
 class Origin(StrEnum):
@@ -63,10 +46,7 @@ class Origin(StrEnum):
     OURS = "ours"
 
 
-NOTES = (
-    *("no_space", "no_break", "coarse", "vacuous"),
-    *("refuted_by", "contradicts", "open", "credit"),
-)
+NOTES = ["no_space", "no_break", "coarse", "vacuous", "refuted_by", "contradicts", "open", "credit"]
 
 
 @dataclass(frozen=True)
@@ -77,17 +57,6 @@ class Source:
     serves: tuple[str, ...] = ()
     where: str = ""
     seen: str = ""
-
-
-@dataclass(frozen=True)
-class Panel:
-    """How a claim is drawn: a function of a pen and of the judgement, with its words."""
-
-    draw: Callable[[Any, Any], None]
-    title: str
-    x: str
-    y: str
-    log: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +72,9 @@ class Claim:
     breaks: Mapping[str, Change]
     rescues: Mapping[str, Change]
     notes: Mapping[str, str]
-    panels: list[Panel] = field(default_factory=list, repr=False)
+    panels: list[Any] = field(default_factory=list, repr=False)
 
-    def __call__(self, **instance: Any) -> Part | Mapping[str, Part]:
+    def __call__(self, **instance: Any) -> Any:
         """Run the check."""
         return self.check(**instance)
 
@@ -126,10 +95,6 @@ class Claim:
             return "for " + ", ".join(written(name, d) for name, d in self.space.items())
         shown = [", ".join(f"{k} = {_short(v)}" for k, v in c.items()) for c in self.cases["full"]]
         return "judged at " + "; ".join(shown) if any(shown) else ""
-
-    def parameter(self, name: str) -> inspect.Parameter | None:
-        """Return a parameter of the check."""
-        return inspect.signature(self.check).parameters.get(name)
 
 
 def _short(value: Any) -> str:
@@ -164,38 +129,30 @@ class paper:
     def __init__(self, key: str, setting: str = "") -> None:
         self.key, self.setting = as_text(key, "key"), setting
 
-    def published(
-        self, where: str, *, seen: str, serves: str = ""
-    ) -> Callable[[Callable[..., Any]], Claim]:
+    def published(self, where: str, *, seen: str, serves: str = "") -> Callable[[Check], Claim]:
         """Declare the paper's own statement, whose text was seen (``seen`` says in what)."""
         as_text(seen, "seen")
         return self._declare(Origin.PUBLISHED, where, serves, seen)
 
-    def abstract(
-        self, *letters: str, instance: bool = False
-    ) -> Callable[[Callable[..., Any]], Claim]:
+    def abstract(self, *letters: str, instance: bool = False) -> Callable[[Check], Claim]:
         """Declare what the abstract asserts, or (``instance``) a precise instance of it."""
         where = "a precise instance of the abstract" if instance else "the abstract"
         if not letters:
             raise ValueError("letters: expected the letters of the assertions, got none")
         return self._declare(Origin.ABSTRACT, where, "".join(letters), "")
 
-    def ours(self, why: str, *, serves: str = "") -> Callable[[Callable[..., Any]], Claim]:
+    def ours(self, why: str, *, serves: str = "") -> Callable[[Check], Claim]:
         """Declare a statement of ours: derived, sharpened, corrected or recalled, and ``why``."""
         return self._declare(Origin.OURS, why, serves, "")
 
     def _declare(
         self, origin: Origin, where: str, serves: str, seen: str
-    ) -> Callable[[Callable[..., Any]], Claim]:
+    ) -> Callable[[Check], Claim]:
         source = Source(self.key, tuple(serves), as_text(where, "where"), seen)
-
-        def declare(check: Callable[..., Any]) -> Claim:
-            return _claim(check, origin, source, self.setting)
-
-        return declare
+        return lambda check: _claim(check, origin, source, self.setting)
 
 
-def _claim(check: Callable[..., Any], origin: Origin, source: Source, setting: str) -> Claim:
+def _claim(check: Check, origin: Origin, source: Source, setting: str) -> Claim:
     declared = vars(check)
     quick = tuple(declared.get("_cases", ())) or ({},)
     notes: dict[str, str] = dict(declared.get("_notes", ()))
@@ -296,58 +253,3 @@ def also(other: paper | str, *letters: str) -> Callable[[T], T]:
     """Name a second paper that the claim serves, with the letters of its assertions."""
     key = other.key if isinstance(other, paper) else as_text(other, "other")
     return _put("_also", [Source(key, tuple("".join(letters)))])
-
-
-def panel(
-    claim: Claim, title: str, *, x: str, y: str, log: str = ""
-) -> Callable[[Callable[[Any, Any], None]], Callable[[Any, Any], None]]:
-    """Declare how the judged instances of a claim are drawn: a function of a pen and of the runs.
-
-    ``title`` states the claim, ``x`` and ``y`` name the axes, ``log`` says which are logarithmic.
-    """
-
-    def declare(draw: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
-        claim.panels.append(Panel(draw, title, x, y, log))
-        return draw
-
-    return declare
-
-
-# ---------------------------------------------------------------------------------- simulations
-_MEMORY: dict[tuple[str, str], Any] = {}
-
-
-def simulation(run: Callable[P, T]) -> Callable[P, T]:
-    """Remember a pure function by the content of its arguments, until the claims are judged.
-
-    Reruns with moved marks, controls and panels then cost nothing where the simulation is the
-    same. Arrays in what it returns are read-only. Marks are refused inside.
-    """
-    name = f"{run.__module__}.{run.__qualname__}"
-
-    @functools.wraps(run)
-    def remembered(*args: P.args, **kwargs: P.kwargs) -> T:
-        bound = inspect.signature(run).bind(*args, **kwargs)
-        bound.apply_defaults()
-        key = (name, hashlib.sha256(pickle.dumps(list(bound.arguments.items()))).hexdigest())
-        if key not in _MEMORY:
-            with outside_checks(run.__name__):
-                _MEMORY[key] = _frozen(run(*args, **kwargs))
-        found: T = _MEMORY[key]
-        return found
-
-    return remembered
-
-
-def forget() -> None:
-    """Drop what the simulations remember."""
-    _MEMORY.clear()
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, np.ndarray):
-        value.setflags(write=False)
-    elif isinstance(value, tuple | list):
-        for v in value:
-            _frozen(v)
-    return value

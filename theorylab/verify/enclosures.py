@@ -24,25 +24,14 @@ from theorylab._validation import (
     as_text,
     one_of,
 )
+from theorylab.numerics.confidence import bounded_mean, clopper_pearson, student
 
-__all__ = [
-    "LEVEL",
-    "Enclosure",
-    "Grade",
-    "between",
-    "family",
-    "mean",
-    "slope",
-    "switch",
-    "within",
-]
+__all__ = ["LEVEL", "Enclosure", "Grade", "between", "family", "mean", "slope", "switch", "within"]
 
 LEVEL = 1e-6
 """Error probability of a statistical enclosure, over all its entries together."""
-
 CROSSING = 1e-9
 """Relative amount by which a bound may pass the attained value before that is an error of ours."""
-
 EPS = float(np.finfo(float).eps)
 
 
@@ -63,20 +52,10 @@ class Grade(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Enclosure:
-    """The values compatible with what was computed.
+    """The values within ``error`` of ``centre``, arrays of one shape.
 
-    Attributes
-    ----------
-    centre, error
-        Arrays of one shape: every compatible value lies within ``error`` of ``centre``.
-    source
-        Where the error comes from.
-    grade
-        How the enclosure was obtained.
-    shown
-        What a point of a figure shows, where that is not the centre (a sample mean).
-    why
-        Why there is no verdict, if so.
+    ``source`` says where the error comes from, ``shown`` what a figure shows if not the centre (a
+    sample mean), ``why`` why there is no verdict, if so.
     """
 
     centre: FloatArray
@@ -92,18 +71,14 @@ def _numbers(value: ArrayLike, name: str) -> FloatArray:
     try:
         raw = np.asarray(value)
     except ValueError:
-        raise ValueError(
-            f"{name}: expected a rectangular array of real numbers, got a ragged sequence"
-        ) from None
+        raise ValueError(f"{name}: expected a rectangular array, got a ragged sequence") from None
     if raw.dtype.kind not in "buif" or raw.size == 0 or np.ma.is_masked(value):
         raise ValueError(f"{name}: expected real numbers, got {value!r}")
     return raw.astype(np.float64)
 
 
-def _none(why: str, source: str, grade: Grade, like: FloatArray | None = None) -> Enclosure:
-    """Return the enclosure without a verdict."""
-    centre = np.array(np.nan) if like is None else like
-    return Enclosure(centre, np.full(np.shape(centre), np.inf), source, grade, why=why)
+def _none(why: str, source: str, grade: Grade, shape: tuple[int, ...] = ()) -> Enclosure:
+    return Enclosure(np.full(shape, np.nan), np.full(shape, np.inf), source, grade, why=why)
 
 
 def within(value: ArrayLike, error: ArrayLike, source: str) -> Enclosure:
@@ -130,9 +105,8 @@ def within(value: ArrayLike, error: ArrayLike, source: str) -> Enclosure:
     try:
         v, e = np.broadcast_arrays(v, e)
     except ValueError:
-        raise ValueError(
-            f"error: expected a shape that broadcasts with {v.shape}, got {e.shape}"
-        ) from None
+        shapes = f"{v.shape}, got {e.shape}"
+        raise ValueError(f"error: expected a shape that broadcasts with {shapes}") from None
     return Enclosure(v, e, as_text(source, "source"))
 
 
@@ -145,11 +119,9 @@ def mean(
 ) -> Enclosure:
     """Enclose an expectation by independent samples, at level 1e-6 over all entries together.
 
-    Booleans are enclosed by Clopper and Pearson's interval. Samples in a known ``support`` need no
-    normality: the interval is the intersection of an empirical Bernstein interval and of Clopper
-    and Pearson's for the samples rounded at random to the ends of the support, which keeps their
-    mean. Otherwise the interval is Student's: its level is that of normal samples, and is
-    approached by the mean of skewed ones.
+    Booleans are enclosed by Clopper and Pearson's interval; samples in a known ``support`` without
+    normality (:func:`theorylab.numerics.confidence.bounded_mean`); others by Student's interval,
+    whose level is that of normal samples and is approached by the mean of skewed ones.
 
     Parameters
     ----------
@@ -172,62 +144,27 @@ def mean(
     allowance = as_array(bias, "bias", nonnegative=True)
     if allowance.any() or source:
         as_text(source, "source")
-    text = "sampling" + (f"; {source}" if source else "")
+    text, grade = "sampling" + (f"; {source}" if source else ""), Grade.STATISTICAL
     if v.ndim == 0 or len(v) < 10:
-        why = "fewer than ten samples"
-        return _none(why, text, Grade.STATISTICAL, np.full(v.shape[1:], np.nan))
-    average = v.mean(axis=0)
+        return _none("fewer than ten samples", text, grade, v.shape[1:])
+    average = np.asarray(v.mean(axis=0))
+    level = LEVEL / average.size
     if not np.isfinite(average).all():
-        return _none("a sample is not finite", text, Grade.STATISTICAL, average)
-    level = LEVEL / max(average.size, 1)
+        return _none("a sample is not finite", text, grade, average.shape)
     if logical:
-        lo, hi = _clopper_pearson(v.sum(axis=0), len(v), level)
+        lo, hi = clopper_pearson(v.sum(axis=0), len(v), level)
     elif support is not None:
-        lo, hi = _bounded(v, support, level)
+        start, end = as_array(support, "support", shape=(2,)).tolist()
+        if not (start < end and start <= v.min() and v.max() <= end):
+            raise ValueError(f"support: expected ends around all samples, got {support}")
+        lo, hi = bounded_mean(v, (start, end), level)
     elif (v == v[0]).all(axis=0).any():
-        return _none("all samples of an entry are equal", text, Grade.STATISTICAL, average)
+        return _none("all samples of an entry are equal", text, grade, average.shape)
     else:
-        noise = _student(len(v), level) * v.std(axis=0, ddof=1) / math.sqrt(len(v))
-        lo, hi = average - noise, average + noise
+        lo, hi = student(v, level)
     error = (hi - lo) / 2 + allowance + 8 * EPS * np.abs(average)
     centre, error = np.broadcast_arrays((lo + hi) / 2, error)
-    return Enclosure(centre, error, text, Grade.STATISTICAL, shown=average)
-
-
-def _student(n: int, level: float) -> float:
-    from scipy.special import stdtrit
-
-    return float(stdtrit(n - 1, 1 - level / 2))
-
-
-def _clopper_pearson(k: FloatArray, n: int, level: float) -> tuple[FloatArray, FloatArray]:
-    from scipy.special import betaincinv
-
-    a = level / 2
-    lo = np.where(k > 0, betaincinv(np.maximum(k, 1), n - k + 1, a), 0.0)
-    hi = np.where(k < n, betaincinv(k + 1, np.maximum(n - k, 1), 1 - a), 1.0)
-    return lo, hi
-
-
-def _bounded(
-    v: FloatArray, support: tuple[float, float], level: float
-) -> tuple[FloatArray, FloatArray]:
-    start, end = as_array(support, "support", shape=(2,)).tolist()
-    if not start < end:
-        raise ValueError(f"support: expected two increasing ends, got {support}")
-    if v.min() < start or v.max() > end:
-        raise ValueError(f"samples: expected values in the support [{start}, {end}]")
-    n, width = len(v), end - start
-    # Each of the two intervals takes half of the level. The coins owe nothing to any other stream.
-    coins = np.random.default_rng([31415, n]).random(v.shape) < (v - start) / width
-    lo, hi = _clopper_pearson(coins.sum(axis=0).astype(float), n, level / 2)
-    log = math.log(8 / level)  # Maurer and Pontil 2009, Theorem 4, on both sides
-    radius = np.sqrt(2 * v.var(axis=0, ddof=1) * log / n) + 7 * width * log / (3 * (n - 1))
-    average = v.mean(axis=0)
-    return (
-        np.maximum(start + width * lo, average - radius),
-        np.minimum(start + width * hi, average + radius),
-    )
+    return Enclosure(centre, error, text, grade, shown=average)
 
 
 def slope(
@@ -235,12 +172,12 @@ def slope(
 ) -> Enclosure:
     r"""Enclose a rate by the local slopes of the last half of a record.
 
-    ``scale="log"`` measures the p of :math:`y\sim Cx^p`, ``scale="linear"`` that of
-    :math:`y\sim Ce^{px}`. The half is fixed before any slope is seen: the upper half of the record
-    on that scale, up to the first value at or below ``floor``. The enclosure is the hull of its
-    local slopes, extended in the direction in which they drift (which covers the limit if the
-    remainder halves over the half), and at least 1 % wide. Rows of ``y`` are independent
-    repetitions: the hull is then a Student interval of the mean slope at level 1e-6.
+    ``scale="log"`` measures the p of :math:`y\sim Cx^p`, ``"linear"`` of :math:`y\sim Ce^{px}`.
+    The half is fixed before any slope is seen: the upper half of the record on that scale, up to
+    the first value at or below ``floor``. The enclosure is the hull of its local slopes, extended
+    in the direction in which they drift (which covers the limit if the remainder halves over the
+    half), and at least 1 % wide. Rows of ``y`` are independent repetitions: the hull is then a
+    Student interval of the mean slope at level 1e-6.
 
     Parameters
     ----------
@@ -260,29 +197,28 @@ def slope(
     >>> float(slope(x, 3 / x**2).centre.round(6))
     -2.0
     """
-    one_of(scale, "scale", ("log", "linear"))
-    abscissa = as_array(x, "x", ndim=1, positive=scale == "log")
+    log = one_of(scale, "scale", ("log", "linear")) == "log"
+    t = as_array(x, "x", ndim=1, positive=log)
     noise = as_real(floor, "floor", minimum=0.0)
-    if (np.diff(abscissa) <= 0).any():
+    if (np.diff(t) <= 0).any():
         raise ValueError("x: expected increasing values")
     rows = np.atleast_2d(_numbers(y, "y"))
-    if rows.ndim != 2 or rows.shape[1] != abscissa.size:
-        n = abscissa.size
-        raise ValueError(f"y: expected shape ({n},) or (repetitions, {n}), got {np.shape(y)}")
+    if rows.ndim != 2 or rows.shape[1] != t.size:
+        raise ValueError(f"y: expected rows of length {t.size}, got shape {np.shape(y)}")
     grade = Grade.NUMERICAL if len(rows) == 1 else Grade.STATISTICAL
     text = "local slopes and their drift"
     if not np.isfinite(rows).all():
         return _none("the record is not finite", text, grade)
     above = (rows > noise).all(axis=0)
-    length = abscissa.size if above.all() else int(np.argmin(above))
-    t = np.log(abscissa[:length]) if scale == "log" else abscissa[:length]
-    logs = np.log(rows[:, :length])
-    covered = np.ptp(t) if scale == "log" and length else np.ptp(logs.mean(axis=0)) if length else 0
-    if covered < math.log(4) * (1 - 1e-9):
-        return _none("the record covers less than a factor of 4", text, grade)
+    length = t.size if above.all() else int(np.argmin(above))
+    if length < 2:
+        return _none("the record starts at the floor", text, grade)
+    t, logs = np.log(t[:length]) if log else t[:length], np.log(rows[:, :length])
+    covered = np.ptp(t) if log else np.ptp(logs.mean(axis=0))
     keep = t >= (t[0] + t[-1]) / 2
-    if keep.sum() < 6:
-        return _none("fewer than six points in the last half of the record", text, grade)
+    if covered < math.log(4) * (1 - 1e-9) or keep.sum() < 6:
+        why = "the record covers no factor of 4 with six points in its last half"
+        return _none(why, text, grade)
     t, logs = t[keep], logs[:, keep]
     middle = int(np.argmin(np.abs(t - (t[0] + t[-1]) / 2)))
     early, late = (
@@ -295,10 +231,8 @@ def slope(
         slopes = np.diff(logs[0]) / np.diff(t)
         lo, hi, reach = float(slopes.min()), float(slopes.max()), 2.2 * (late - early)
     else:
-        slopes = (logs[:, -1] - logs[:, 0]) / (t[-1] - t[0])
-        half = _student(len(rows), LEVEL) * float(slopes.std(ddof=1)) / math.sqrt(len(rows))
-        centre = float(slopes.mean())
-        lo, hi, reach = centre - half, centre + half, 1.6 * (late - early)
+        ends = student((logs[:, -1] - logs[:, 0]) / (t[-1] - t[0]), LEVEL)
+        lo, hi, reach = float(ends[0]), float(ends[1]), 1.6 * (late - early)
     lo, hi = lo + min(reach, 0.0), hi + max(reach, 0.0)
     # Differences of logarithms carry the rounding of y.
     rounding = 4 * EPS * float(np.abs(logs).max() + 1) / float(np.diff(t).min())
@@ -359,16 +293,15 @@ def between(
     *,
     certificate: Any = None,
 ) -> Enclosure:
-    """Enclose an optimal value between an attained value and a proved bound.
+    """Enclose an optimal value between the value at a feasible point and a proved bound.
 
     Every maximum, minimum, supremum and optimal value is measured so.
 
     Parameters
     ----------
-    attained
-        The value at a feasible point.
-    bound
-        A bound that no feasible point passes: from below for a minimum, from above for a maximum.
+    attained, bound
+        The value at a feasible point, and a bound that no feasible point passes: from below for a
+        minimum, from above for a maximum.
     sense
         ``"min"`` or ``"max"``.
     certificate
@@ -382,21 +315,21 @@ def between(
 
     Examples
     --------
-    >>> float(between(1.5, 1.25).error)
+    >>> float(between(1.5, 1.25).error.round(9))
     0.125
     """
     one_of(sense, "sense", ("min", "max"))
     a, b = np.broadcast_arrays(_numbers(attained, "attained"), _numbers(bound, "bound"))
     size = np.maximum(np.abs(a), np.abs(b))
     with np.errstate(invalid="ignore"):
-        crossed = (b - a if sense == "min" else a - b) > CROSSING * size
-    if crossed.any():
-        at = tuple(np.argwhere(crossed)[0])
+        crossed = np.argwhere((b - a if sense == "min" else a - b) > CROSSING * size)
+    if len(crossed):
+        at = tuple(crossed[0])
         raise ArithmeticError(f"the bound {b[at]!r} passes the attained {sense}imum {a[at]!r}")
     proved = certificate is not None and bool(certificate.verify().accepted)
+    grade = Grade.CERTIFIED if proved else Grade.NUMERICAL
     error = np.abs(a - b) / 2 + 1e-12 * size
-    text = "attained value and proved bound"
-    return Enclosure((a + b) / 2, error, text, Grade.CERTIFIED if proved else Grade.NUMERICAL)
+    return Enclosure((a + b) / 2, error, "attained value and proved bound", grade)
 
 
 def family(outcomes: Mapping[Any, bool | None]) -> Enclosure:
@@ -405,7 +338,7 @@ def family(outcomes: Mapping[Any, bool | None]) -> Enclosure:
     Parameters
     ----------
     outcomes
-        Member -> whether the property holds; None, where that could not be decided, gives no
+        Member -> whether it has the property; None, where that could not be decided, gives no
         verdict unless another member fails.
 
     Examples
@@ -416,11 +349,9 @@ def family(outcomes: Mapping[Any, bool | None]) -> Enclosure:
     if not isinstance(outcomes, Mapping):
         raise ValueError(f"outcomes: expected member -> bool, got {type(outcomes).__name__}")
     states = {k: None if v is None else as_flag(v, "outcomes") for k, v in outcomes.items()}
-    unknown = next((k for k, v in states.items() if v is None), None)
-    why = ""
-    if not states:
-        why = "an empty family"
-    elif unknown is not None and all(v is not False for v in states.values()):
-        why = f"{unknown} could not be decided"
+    unknown = [k for k, v in states.items() if v is None]
+    why = "" if states else "an empty family"
+    if unknown and all(v is not False for v in states.values()):
+        why = f"{unknown[0]} could not be decided"
     good = np.array(float(sum(v is True for v in states.values())))
     return Enclosure(good, np.array(0.0), "enumeration", Grade.ENUMERATED, why=why)

@@ -16,9 +16,10 @@ from typing import Any, Literal
 import numpy as np
 
 from theorylab._validation import FloatArray, as_count, as_instance, one_of
-from theorylab.verify.claims import Change, Claim, Preset, forget
+from theorylab.verify.claims import Change, Claim, Preset
 from theorylab.verify.comparison import Part, marks, moved
 from theorylab.verify.enclosures import Grade
+from theorylab.verify.simulations import forget
 from theorylab.verify.spaces import Instance, edges
 
 __all__ = [
@@ -88,7 +89,7 @@ class Control:
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """The verdict on a claim, with everything that it rests on; a panel draws it."""
+    """The verdict on a claim, with everything that it rests on."""
 
     claim: Claim
     seed: int
@@ -118,68 +119,6 @@ class Judgement:
     def shown(self) -> Run | None:
         """The case that stands for the claim: the one with the least margin."""
         return min(self.runs, key=lambda run: run.margin, default=None)
-
-    def measured(
-        self,
-        x: str,
-        part: str | None = None,
-        index: Any = (),
-        *,
-        control: str | None = None,
-        where: Mapping[str, Any] | None = None,
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return x, shown value and error of the judged enclosures, for a panel.
-
-        Parameters
-        ----------
-        x
-            A keyword of the instances: its values in the judged cases, or, where it is a sequence,
-            its entries along the last axis of the enclosure of one case.
-        part
-            Name of the part; the headline by default.
-        index
-            Of the entry in an enclosure that is an array.
-        control
-            Name of a control, in place of the cases.
-        where
-            Values of other keywords that choose among the cases.
-        """
-        return self._series(x, part, index, control, where, "shown")
-
-    def predicted(
-        self,
-        x: str,
-        part: str | None = None,
-        index: Any = (),
-        *,
-        where: Mapping[str, Any] | None = None,
-    ) -> tuple[FloatArray, FloatArray]:
-        """Return x and the prediction at the judged cases, as :meth:`measured` does."""
-        return self._series(x, part, index, None, where, "predicted")[:2]
-
-    def _series(
-        self,
-        x: str,
-        part: str | None,
-        index: Any,
-        control: str | None,
-        where: Mapping[str, Any] | None,
-        side: str,
-    ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        runs: Iterable[Run | None] = self.runs
-        if control is not None:
-            runs = (c.run for c in self.controls if c.name == control)
-        rows = []
-        for run in runs:
-            if run is None or any(run.instance.get(k) != v for k, v in (where or {}).items()):
-                continue
-            p = run.parts[next(iter(run.parts)) if part is None else part]
-            default = self.claim.parameter(x)
-            at = run.instance.get(x, default.default if default is not None else None)
-            values, error = np.asarray(getattr(p, side))[index], p.error[index]
-            rows += [*zip(at, values, error, strict=True)] if np.ndim(at) else [(at, values, error)]
-        found = np.array(sorted(rows, key=lambda row: float(row[0])), dtype=float).reshape(-1, 3)
-        return found[:, 0], found[:, 1], found[:, 2]
 
 
 # ---------------------------------------------------------------------------------- one instance
@@ -225,7 +164,7 @@ def _probe(
 
 def _moves(base: Part, rerun: Part) -> FloatArray:
     """Return by how much each entry of the prediction moves."""
-    if base.exact and rerun.exact and len(base.sides) == len(rerun.sides):
+    if base.sides and len(base.sides) == len(rerun.sides):
         changed = [str(a) != str(b) for a, b in zip(base.sides, rerun.sides, strict=True)]
         if any(changed) and not np.isfinite(base.predicted).all():
             return np.array(changed, dtype=float)
@@ -245,7 +184,7 @@ def _resolution(base: Part, reruns: Sequence[Part | None]) -> float:
         moves = _moves(base, rerun).ravel()
         counted = (moves >= 0.1 * moves.max()) & (moves > 0)
         rejected = np.broadcast_to(rerun.rejects, base.predicted.shape).ravel()
-        if base.exact:
+        if base.sides:
             worst = max(worst, 0.0 if rejected[counted].all() else math.inf)
             continue
         before, after = (p.centre - p.predicted for p in (base, rerun))
@@ -261,7 +200,7 @@ def _resolution(base: Part, reruns: Sequence[Part | None]) -> float:
 
 def _room(part: Part) -> float:
     """Return the least factor by which a bound could be cut before the part turned false."""
-    if part.exact and part.sides and not np.isfinite(part.predicted).all():
+    if part.sides and not np.isfinite(part.predicted).all():
         return math.inf
     sign = 1.0 if part.relation in ("<=", "<") else -1.0
     near, far = sign * part.centre - part.error, sign * part.predicted
@@ -402,7 +341,7 @@ def _gate(
         own = [feeds[key] for feeds in table.values() if key in feeds]
         if own and min(own) > NEED:
             found.append(f"{_named(key)}rejects no mark moved by a tenth ({min(own):.2g})")
-        if not own and not p.exact and p.grade is not Grade.ENUMERATED:
+        if not own and not p.sides and p.grade is not Grade.ENUMERATED:
             found.append(f"{_named(key)}is an equality that no mark feeds")
     return [*found, *broken] if found else []
 

@@ -5,8 +5,9 @@ broken hypothesis. A label stands at the end of its series, in the colour of the
 a label. Labels that would touch are pushed apart. The panels of a script make one figure.
 """
 
+import inspect
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +16,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from theorylab._validation import FloatArray
-from theorylab.verify.claims import Panel
-from theorylab.verify.kernel import Judgement
+from theorylab.verify.claims import Claim
+from theorylab.verify.kernel import Judgement, Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["BROKEN", "COLOURS", "MAX_PANELS", "Pen", "compose", "save"]
+__all__ = ["BROKEN", "COLOURS", "MAX_PANELS", "Panel", "Pen", "Runs", "compose", "panel", "save"]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colour-blind-safe palette."""
@@ -36,6 +37,32 @@ STYLE = Path(__file__).with_name("theorylab.mplstyle")
 
 
 @dataclass(frozen=True)
+class Panel:
+    """How a claim is drawn: a function of a pen and of the judgement, with its words."""
+
+    draw: Callable[[Any, Any], None]
+    title: str
+    x: str
+    y: str
+    log: str
+
+
+def panel(
+    claim: Claim, title: str, *, x: str, y: str, log: str = ""
+) -> Callable[[Callable[[Any, Any], None]], Callable[[Any, Any], None]]:
+    """Declare how the judged instances of a claim are drawn: a function of a pen and of the runs.
+
+    ``title`` states the claim, ``x`` and ``y`` name the axes, ``log`` says which are logarithmic.
+    """
+
+    def declare(draw: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+        claim.panels.append(Panel(draw, title, x, y, log))
+        return draw
+
+    return declare
+
+
+@dataclass(frozen=True)
 class _Series:
     x: FloatArray
     y: FloatArray
@@ -43,6 +70,75 @@ class _Series:
     label: str
     colour: str
     line: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """What a panel draws: the judged cases and controls of a claim."""
+
+    judgement: Judgement
+
+    def measured(
+        self,
+        x: str,
+        part: str | None = None,
+        index: Any = (),
+        *,
+        control: str | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return x, shown value and error of the judged enclosures, for a panel.
+
+        Parameters
+        ----------
+        x
+            A keyword of the instances: its values in the judged cases, or, where it is a sequence,
+            its entries along the last axis of the enclosure of one case.
+        part
+            Name of the part; the headline by default.
+        index
+            Of the entry in an enclosure that is an array.
+        control
+            Name of a control, in place of the cases.
+        where
+            Values of other keywords that choose among the cases.
+        """
+        return self._series(x, part, index, control, where, "shown")
+
+    def predicted(
+        self,
+        x: str,
+        part: str | None = None,
+        index: Any = (),
+        *,
+        where: Mapping[str, Any] | None = None,
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return x and the prediction at the judged cases, as :meth:`measured` does."""
+        return self._series(x, part, index, None, where, "predicted")[:2]
+
+    def _series(
+        self,
+        x: str,
+        part: str | None,
+        index: Any,
+        control: str | None,
+        where: Mapping[str, Any] | None,
+        side: str,
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        runs: Iterable[Run | None] = self.judgement.runs
+        if control is not None:
+            runs = (c.run for c in self.judgement.controls if c.name == control)
+        rows = []
+        for run in runs:
+            if run is None or any(run.instance.get(k) != v for k, v in (where or {}).items()):
+                continue
+            p = run.parts[next(iter(run.parts)) if part is None else part]
+            default = inspect.signature(self.judgement.claim.check).parameters.get(x)
+            at = run.instance.get(x, default.default if default is not None else None)
+            values, error = np.asarray(getattr(p, side))[index], p.error[index]
+            rows += [*zip(at, values, error, strict=True)] if np.ndim(at) else [(at, values, error)]
+        found = np.array(sorted(rows, key=lambda row: float(row[0])), dtype=float).reshape(-1, 3)
+        return found[:, 0], found[:, 1], found[:, 2]
 
 
 class Pen:
@@ -192,7 +288,7 @@ def compose(judgements: Sequence[Judgement], title: str) -> "Figure | None":
         figure.suptitle(words, fontsize=11, x=0.01, ha="left", fontweight="bold")
         pens = [Pen() for _ in panels]
         for pen, (judgement, panel) in zip(pens, panels, strict=True):
-            panel.draw(pen, judgement)
+            panel.draw(pen, Runs(judgement))
         for pen, ax, (_, panel) in zip(pens, axes, panels, strict=False):
             pen.finish(ax, panel)
         figure.draw_without_rendering()

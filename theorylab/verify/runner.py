@@ -49,6 +49,8 @@ VERSIONED = (
     *("theorylab", "numpy", "scipy", "sympy", "matplotlib"),
     *("cvxpy", "clarabel", "numba", "python-flint"),
 )
+OWN = frozenset(name for name in sys.modules if name.startswith("theorylab"))
+"""What judging itself needs."""
 APART = ("cli", "index", "runner", "records")
 """Modules of ``theorylab.verify`` that no verdict or figure depends on."""
 
@@ -169,10 +171,9 @@ def _place(name: str, root: Path) -> Path:
 
 def _forget_modules() -> None:
     """Drop the themes from ``sys.modules``, so that what is loaded is what this script loads."""
-    kept = ("verify", "corpus")
     for name in list(sys.modules):
         parts = name.split(".")
-        if parts[0] == "theorylab" and len(parts) > 1 and parts[1] not in kept:
+        if parts[0] == "theorylab" and name not in OWN and parts[1] not in ("verify", "corpus"):
             del sys.modules[name]
             if len(parts) == 2:
                 vars(theorylab).pop(parts[1], None)

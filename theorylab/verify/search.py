@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from theorylab._validation import FloatArray, as_count, as_function, as_real
-from theorylab.verify.claims import Claim, forget
+from theorylab.verify.claims import Claim
 from theorylab.verify.comparison import Part, compare
 from theorylab.verify.enclosures import Grade, within
 from theorylab.verify.kernel import evaluate
-from theorylab.verify.spaces import Domain, Int, as_space, contains, dimension, instance_at, same
+from theorylab.verify.simulations import forget
+from theorylab.verify.spaces import Domain, Int, as_space, dimension, instance_at, simpler
 
 __all__ = ["Falsification", "SearchStatus", "falsify"]
 
@@ -129,21 +130,16 @@ class _Search:
     def shrink(self, instance: dict[str, Any]) -> dict[str, Any]:
         """Take simpler values as long as the claim stays false, for at most the budget again."""
         deadline = time.monotonic() + self.budget
-        for _ in range(3):
-            changed = False
-            for name, domain in self.space.items():
-                for value in domain.simpler(instance[name], instance):
-                    candidate = {**instance, name: value}
-                    if time.monotonic() > deadline:
-                        return instance
-                    if same(value, instance[name]) or not contains(self.space, candidate):
-                        continue
-                    part = self.judge(candidate)
-                    if part is not None and not part.holds and self.confirmed(candidate, part):
-                        instance, changed = candidate, True
-                        break
-            if not changed:
-                break
+        found = True
+        while found:
+            found = False
+            for candidate in simpler(self.space, instance):
+                if time.monotonic() > deadline:
+                    return instance
+                part = self.judge(candidate)
+                if part is not None and not part.holds and self.confirmed(candidate, part):
+                    instance, found = candidate, True
+                    break
         return instance
 
 

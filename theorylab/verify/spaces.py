@@ -12,7 +12,7 @@ The same map serves draws, property tests (:func:`strategy`) and the counterexam
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ __all__ = [
     "dimension",
     "edges",
     "instance_at",
-    "same",
+    "simpler",
     "strategy",
     "written",
 ]
@@ -41,28 +41,6 @@ Size = int | str | tuple[int | str, ...]
 WORDS = {"min": min, "max": max, "abs": abs, "sqrt": math.sqrt, "log": math.log, "pi": math.pi}
 
 
-@runtime_checkable
-class Domain(Protocol):
-    """One hypothesis: ``coordinates`` numbers in [0, 1] make a value."""
-
-    @property
-    def coordinates(self) -> int:
-        """How many coordinates of the cube the domain reads."""
-        ...
-
-    def at(self, u: FloatArray, earlier: Instance) -> Any:
-        """Return the value at the point ``u`` of the cube, given the values of the names before."""
-        ...
-
-    def contains(self, value: Any, earlier: Instance) -> bool:
-        """Whether the value satisfies the hypothesis."""
-        ...
-
-    def simpler(self, value: Any, earlier: Instance) -> Iterator[Any]:
-        """Yield simpler candidates, simplest first; the search keeps those in the domain."""
-        ...
-
-
 @dataclass(frozen=True)
 class Int:
     """Integers from ``low`` to ``high``, both included; numbers, or text such as ``"r + 1"``."""
@@ -71,18 +49,15 @@ class Int:
     high: Bound
     coordinates: int = field(default=1, init=False)
 
-    def at(self, u: FloatArray, earlier: Instance) -> int:
-        """Return the integer at ``u``; equal parts of the cube make equal numbers of integers."""
+    def _at(self, u: FloatArray, earlier: Instance) -> int:
         low, high = self._ends(earlier)
         return min(low + int(float(u[0]) * (high - low + 1)), high)
 
-    def contains(self, value: Any, earlier: Instance) -> bool:
-        """Whether ``value`` is an integer in the range."""
+    def _has(self, value: Any, earlier: Instance) -> bool:
         low, high = self._ends(earlier)
         return isinstance(value, int | np.integer) and low <= int(value) <= high
 
-    def simpler(self, value: Any, earlier: Instance) -> Iterator[int]:
-        """Yield smaller integers, by halving the distance to the lower end."""
+    def _simpler(self, value: Any, earlier: Instance) -> Iterator[int]:
         low, _ = self._ends(earlier)
         step = int(value) - low
         while step > 0:
@@ -134,8 +109,7 @@ class Real:
             return self.capacity
         return 1 if self.size is None else math.prod(self._shape({}) or (1,))
 
-    def at(self, u: FloatArray, earlier: Instance) -> float | FloatArray:
-        """Return the number or array at ``u``."""
+    def _at(self, u: FloatArray, earlier: Instance) -> float | FloatArray:
         low, high = self._ends(earlier)
         spread = low ** (1 - u) * high**u if self.log else low * (1 - u) + high * u
         values = np.clip(spread, low, high)
@@ -147,16 +121,14 @@ class Real:
             raise ValueError(f"capacity: expected at least {count}, got {self.coordinates}")
         return values[:count].reshape(shape)
 
-    def contains(self, value: Any, earlier: Instance) -> bool:
-        """Whether every entry lies in the interval, and the shape is right."""
+    def _has(self, value: Any, earlier: Instance) -> bool:
         low, high = self._ends(earlier)
         array = np.asarray(value)
         shape = self._shape(earlier)
         fits = array.shape == (() if shape is None else shape)
         return bool(fits and array.dtype.kind in "if" and ((array >= low) & (array <= high)).all())
 
-    def simpler(self, value: Any, earlier: Instance) -> Iterator[Any]:
-        """Yield the value with few decimals, arrays with entries set to zero or each other."""
+    def _simpler(self, value: Any, earlier: Instance) -> Iterator[Any]:
         if self._shape(earlier) is None:
             for digits in range(6):
                 yield round(float(value), digits)
@@ -196,22 +168,22 @@ class Choice:
     def __post_init__(self) -> None:
         as_count(len(self.options), "options")
 
-    def at(self, u: FloatArray, earlier: Instance) -> Any:
-        """Return the option at ``u``."""
+    def _at(self, u: FloatArray, earlier: Instance) -> Any:
         return self.options[min(int(float(u[0]) * len(self.options)), len(self.options) - 1)]
 
-    def contains(self, value: Any, earlier: Instance) -> bool:
-        """Whether ``value`` is one of the options."""
+    def _has(self, value: Any, earlier: Instance) -> bool:
         return self._index(value) is not None
 
-    def simpler(self, value: Any, earlier: Instance) -> Iterator[Any]:
-        """Yield the options before ``value``."""
+    def _simpler(self, value: Any, earlier: Instance) -> Iterator[Any]:
         yield from self.options[: self._index(value)]
 
     def _index(self, value: Any) -> int | None:
         found = [i for i, option in enumerate(self.options) if value is option]
         found = found or [i for i, option in enumerate(self.options) if same(value, option)]
         return found[0] if found else None
+
+
+Domain = Int | Real | Choice
 
 
 def same(a: Any, b: Any) -> bool:
@@ -223,7 +195,7 @@ def same(a: Any, b: Any) -> bool:
 def as_space(space: Mapping[str, Domain]) -> Mapping[str, Domain]:
     """Return ``space`` if it maps names to domains, else raise a ValueError."""
     as_instance(space, "space", Mapping)
-    odd = {k: d for k, d in space.items() if not isinstance(d, Domain) or isinstance(d, type)}
+    odd = {k: d for k, d in space.items() if not isinstance(d, Domain)}
     if odd:
         raise ValueError(f"space: expected a domain (Int, Real, Choice) for every name, got {odd}")
     return space
@@ -242,7 +214,7 @@ def instance_at(space: Mapping[str, Domain], u: Sequence[float] | FloatArray) ->
     instance: dict[str, Any] = {}
     start = 0
     for name, domain in space.items():
-        instance[name] = domain.at(point[start : start + domain.coordinates], instance)
+        instance[name] = domain._at(point[start : start + domain.coordinates], instance)
         start += domain.coordinates
     return instance
 
@@ -252,13 +224,22 @@ def contains(space: Mapping[str, Domain], instance: Instance) -> bool:
     earlier: dict[str, Any] = {}
     for name, domain in space.items():
         try:
-            if name not in instance or not domain.contains(instance[name], earlier):
+            if name not in instance or not domain._has(instance[name], earlier):
                 return False
         except ValueError:
             # The bounds of this domain make no sense for the earlier values: no instance has them.
             return False
         earlier[name] = instance[name]
     return True
+
+
+def simpler(space: Mapping[str, Domain], instance: Instance) -> Iterator[dict[str, Any]]:
+    """Yield the instances of the space in which one value is simpler, simplest first."""
+    for name, domain in space.items():
+        for value in domain._simpler(instance[name], instance):
+            changed = {**instance, name: value}
+            if not same(value, instance[name]) and contains(space, changed):
+                yield changed
 
 
 def edges(space: Mapping[str, Domain], count: int, seed: int) -> list[dict[str, Any]]:
@@ -297,10 +278,8 @@ def written(name: str, domain: Domain) -> str:
     if isinstance(domain, Real):
         power = "" if domain.size is None else f"^{domain.size}".replace("'", "")
         return f"{name} in [{domain.low}, {domain.high}]{power}"
-    if isinstance(domain, Choice):
-        options = (getattr(option, "__name__", None) or str(option) for option in domain.options)
-        return f"{name} in {{{', '.join(options)}}}"
-    return f"{name} in {domain}"
+    options = (getattr(option, "__name__", None) or str(option) for option in domain.options)
+    return f"{name} in {{{', '.join(options)}}}"
 
 
 def _resolve(bound: Bound, earlier: Instance) -> float:

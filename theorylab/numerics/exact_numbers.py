@@ -1,0 +1,107 @@
+"""Exact numbers of several libraries under one roof: int, Fraction, SymPy, python-flint.
+
+The sign of a difference is decided exactly, or not at all: a ball that contains zero, or an
+expression whose sign SymPy cannot tell, has none.
+"""
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+__all__ = ["differ", "is_ball", "is_exact", "library", "sign_of_difference", "times", "to_float"]
+
+
+def library(value: Any) -> str:
+    """Return the library that a number is of."""
+    return type(value).__module__.split(".")[0]
+
+
+def is_ball(value: Any) -> bool:
+    """Whether a value is a real ball of python-flint."""
+    return library(value) == "flint" and type(value).__name__ == "arb"
+
+
+def is_exact(value: Any) -> bool:
+    """Whether a value is an exact number: int, Fraction, SymPy without floats, python-flint.
+
+    Examples
+    --------
+    >>> is_exact(Fraction(1, 3)), is_exact(0.5), is_exact(True)
+    (True, False, False)
+    """
+    if isinstance(value, bool | np.bool_):
+        return False
+    if isinstance(value, int | Fraction | np.integer):
+        return True
+    if library(value) == "flint":
+        return type(value).__name__ in ("fmpz", "fmpq", "arb")
+    if library(value) == "sympy":
+        import sympy as sp
+
+        return isinstance(value, sp.Expr) and not value.has(sp.Float, sp.nan, sp.zoo, sp.oo)
+    return False
+
+
+def sign_of_difference(a: Any, b: Any) -> int | None:
+    """Return the sign of a - b for exact numbers, None where it is not decided.
+
+    Examples
+    --------
+    >>> sign_of_difference(Fraction(1, 3), Fraction(1, 2))
+    -1
+    """
+    if "sympy" in (library(a), library(b)):
+        import sympy as sp
+
+        d = sp.simplify(sp.sympify(a) - sp.sympify(b))
+        return 0 if d.is_zero else 1 if d.is_positive else -1 if d.is_negative else None
+    if "flint" in (library(a), library(b)):
+        import flint
+
+        x, y = (
+            flint.fmpq(v.numerator, v.denominator) if isinstance(v, int | Fraction) else v
+            for v in (a, b)
+        )
+        d = flint.arb(x) - flint.arb(y) if is_ball(x) or is_ball(y) else flint.fmpq(x) - y
+        return 1 if d > 0 else -1 if d < 0 else 0 if d == 0 else None
+    return int(a > b) - int(a < b)
+
+
+def differ(a: Any, b: Any) -> bool:
+    """Whether a - b is an expression that does not vanish identically, whatever its sign."""
+    if "sympy" not in (library(a), library(b)):
+        return sign_of_difference(a, b) in (-1, 1)
+    import sympy as sp
+
+    return sp.simplify(sp.sympify(a) - sp.sympify(b)).equals(0) is False
+
+
+def times(value: Any, factor: Fraction) -> Any:
+    """Return an exact number times a fraction, or a float times its value."""
+    if library(value) == "sympy":
+        import sympy as sp
+
+        return value * sp.Rational(factor)
+    if library(value) == "flint":
+        import flint
+
+        return flint.arb(value) * flint.arb(flint.fmpq(factor.numerator, factor.denominator))
+    if isinstance(value, np.integer):
+        return int(value) * factor
+    return value * (factor if is_exact(value) else float(factor))
+
+
+def to_float(value: Any) -> float:
+    """Return the nearest float (infinite beyond its range; NaN for an expression with symbols)."""
+    if isinstance(value, int | float | Fraction | np.number):
+        try:
+            return float(value)
+        except OverflowError:
+            return np.inf if value > 0 else -np.inf
+    if library(value) == "flint":
+        import flint
+
+        return float(flint.arb(value).mid())
+    number = complex(np.nan if value.free_symbols else value)
+    return np.nan if number.imag else number.real

@@ -37,6 +37,7 @@ CALLS = {function: make for table in TABLES for function, make in table.CALLS.it
 ACCEPTS = {
     function: names for table in TABLES for function, names in getattr(table, "ACCEPTS", {}).items()
 }
+APART = {function for table in TABLES for function in getattr(table, "APART", ())}
 
 
 def public_functions() -> Iterator[Callable[..., Any]]:
@@ -177,7 +178,7 @@ NEVER_NEGATIVE = {
 }
 
 FUNCTIONS = sorted(
-    {f for f in public_functions() if not takes_any_number(f)},
+    {f for f in public_functions() if not takes_any_number(f)} - APART,
     key=lambda f: (f.__module__, f.__name__),
 )
 

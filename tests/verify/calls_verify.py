@@ -1,72 +1,44 @@
 """One small valid call of every public function of the machinery, for the fuzz test."""
 
-from fractions import Fraction
-
 import numpy as np
 
 from theorylab import corpus, verify
 
 X = np.geomspace(1.0, 1e4, 40)
-CLAIM = verify.claim(
-    "x <= 1",
-    sources=["none-key, Theorem 1"],
-    origin="derived",
-    kind="inequality",
-    cases=[{"x": 0.5}],
-    space={"x": verify.Real(0.0, 1.0)},
-    no_break="an example",
-)(lambda x: verify.at_most(x, 1.0))
+NOTES = verify.note(no_space="an example", no_break="an example")
+
+
+def check(x=0.5):
+    """x is at most 1."""
+    return verify.compare(verify.within(x, 0.0, "rounding"), "<=", verify.theory("bound", 1.0))
+
+
+CLAIM = verify.paper("any-key").ours("an example")(
+    verify.space(x=verify.Real(0.0, 1.0))(verify.note(no_break="an example")(check))
+)
 
 CALLS = {
-    verify.equal: lambda: {
-        "measured": np.ones(2),
-        "predicted": np.ones(2),
-        "error": np.full(2, 0.1),
-        "source": "rounding",
-    },
-    verify.at_most: lambda: {"measured": np.zeros(2), "bound": np.ones(2), "rounding": 1e-12},
-    verify.at_least: lambda: {"measured": np.ones(2), "bound": np.zeros(2), "rounding": 1e-12},
-    verify.limit: lambda: {
-        "measured": 1 + 1 / X,
-        "predicted": 1.0,
-        "remainder": 2 / X,
-        "source": "series",
-    },
-    verify.rate: lambda: {
-        "x": X,
-        "y": 1 / X,
-        "exponent": -1.0,
-        "rival": -2.0,
-        "scale": "log",
-        "floor": 1e-20,
-    },
-    verify.threshold: lambda: {
-        "occurs": lambda x: x > 0.3,
-        "predicted": 0.3,
-        "bracket": (0.0, 1.0),
-        "tol": 1e-3,
-    },
-    verify.gap: lambda: {"primal": 1.0, "dual": 1.0, "tol": 1e-8, "rounding": 1e-12},
-    verify.exact: lambda: {"measured": Fraction(1, 2), "relation": "<=", "predicted": Fraction(1)},
-    verify.exhaustive: lambda: {"outcomes": {"a": True}, "count": 1},
-    verify.sample_mean: lambda: {
+    verify.within: lambda: {"value": np.ones(2), "error": np.full(2, 0.1), "source": "rounding"},
+    verify.mean: lambda: {
         "samples": np.random.default_rng(0).random((50, 2)),
-        "predicted": np.full(2, 0.5),
         "bias": 0.01,
         "source": "series",
-        "relation": "tight",
+        "support": None,
     },
-    verify.inconclusive: lambda: {"why": "an example"},
-    verify.claim: lambda: {
-        "statement": "x",
-        "sources": ["none-key, Theorem 1"],
-        "origin": "derived",
-        "kind": "inequality",
-        "cases": [{}],
-        "no_break": "an example",
+    verify.slope: lambda: {"x": X, "y": 1 / X, "scale": "log", "floor": 1e-20},
+    verify.switch: lambda: {"occurs": lambda x: x > 0.3, "bracket": (0.0, 1.0), "tol": 1e-3},
+    verify.between: lambda: {"attained": 1.0, "bound": 1.0, "sense": "min", "certificate": None},
+    verify.family: lambda: {"outcomes": {"a": True}},
+    verify.compare: lambda: {
+        "measured": verify.within(1.0, 0.1, "rounding"),
+        "relation": "==",
+        "predicted": 1.0,
+        "rival": None,
     },
-    verify.judge: lambda: {"claim": CLAIM, "preset": "quick", "seed": 0},
+    verify.theory: lambda: {"name": "value", "value": 1.0},
+    verify.judge: lambda: {"claim": CLAIM, "preset": "quick", "seed": 0, "keep_memory": False},
     verify.judge_all: lambda: {"claims": [CLAIM], "preset": "quick", "seed": 0},
+    verify.draws: lambda: {"claim": CLAIM, "count": 4, "seed": 0},
     verify.falsify: lambda: {
         "check": CLAIM,
         "space": {"x": verify.Real(0.0, 1.0)},
@@ -78,21 +50,16 @@ CALLS = {
     corpus.paper: lambda: {"key": corpus.papers()[0].key},
 }
 
-# A measurement may go wrong (the evidence is then inconclusive); a prediction may not.
+# A measurement may go wrong (there is then no verdict), and marks take what they are given.
 ACCEPTS = {
-    verify.equal: {"measured": {"nan", "inf"}, "source": {"text"}},
-    verify.at_most: {"measured": {"nan", "inf"}},
-    verify.at_least: {"measured": {"nan", "inf"}},
-    verify.limit: {"measured": {"nan", "inf"}, "source": {"text"}},
-    verify.rate: {"y": {"nan", "inf"}},
-    verify.gap: {"primal": {"nan", "inf"}},
-    verify.exhaustive: {"count": {"none"}},
-    verify.sample_mean: {"samples": {"nan", "inf"}, "source": {"text"}},
-    verify.inconclusive: {"why": {"text"}}
-    | {key: {"nan", "inf"} for key in ("measured", "predicted", "resolution")},
-    verify.claim: {
-        key: {"text"}
-        for key in ("statement", "kind", "no_break", "corrected_by", "undecided", "coarse")
-    },
+    verify.within: {"value": {"nan", "inf"}, "error": {"nan", "inf"}, "source": {"text"}},
+    verify.mean: {"samples": {"nan", "inf"}, "source": {"text"}, "support": {"none"}},
+    verify.slope: {"y": {"nan", "inf"}},
+    verify.between: {key: {"nan", "inf"} for key in ("attained", "bound")},
     verify.falsify: {"space": {"none"}},
 }
+# Declarations are decorators, with tests of their own.
+APART = (
+    *(verify.also, verify.breaks, verify.cases, verify.full, verify.note, verify.panel),
+    *(verify.rescues, verify.simulation, verify.space),
+)

@@ -223,14 +223,14 @@ def space(**domains: Domain) -> Callable[[T], T]:
 
 
 def breaks(
-    name: str, change: Callable[[Instance], Mapping[str, Any]] | None = None, **fixed: Any
+    name: str, change: Callable[[Instance], Mapping[str, Any]] | None = None, /, **fixed: Any
 ) -> Callable[[T], T]:
     """Break one hypothesis by changed keywords of the last case: the check must turn false."""
     return _put("_breaks", [(as_text(name, "name"), change or fixed)])
 
 
 def rescues(
-    name: str, change: Callable[[Instance], Mapping[str, Any]] | None = None, **fixed: Any
+    name: str, change: Callable[[Instance], Mapping[str, Any]] | None = None, /, **fixed: Any
 ) -> Callable[[T], T]:
     """Give an instance in which a refuted statement does hold."""
     return _put("_rescues", [(as_text(name, "name"), change or fixed)])

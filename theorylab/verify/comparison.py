@@ -58,6 +58,7 @@ def theory(name: str, value: Any) -> Any:
     0.5
     """
     as_text(name, "name")
+    _floats(value, "value")
     caller = sys._getframe(1).f_globals.get("__name__", "")
     inside = caller.startswith("theorylab.") and not caller.startswith("theorylab.verify")
     if _SIMULATING or inside:
@@ -104,8 +105,6 @@ def _move(value: Any, factor: Fraction) -> Any:
     if isinstance(value, tuple | list):
         zero = not any(isinstance(v, tuple | list | np.ndarray) or v != 0 for v in value)
         return type(value)(_move(v, factor) if zero or np.any(v != 0) else v for v in value)
-    if isinstance(value, bool | np.bool_):
-        raise ValueError("value: expected a number, got a truth value; compare it with its family")
     if is_exact(value):
         return times(value, factor) if value != 0 else times(1, step)
     return float(value) * float(factor) or float(step)
@@ -201,7 +200,7 @@ def compare(
 
 
 def _compare_enclosure(measured: Enclosure, relation: str, predicted: Any, rival: Any) -> Part:
-    c, e, p = np.broadcast_arrays(measured.centre, measured.error, _floats(predicted))
+    c, e, p = np.broadcast_arrays(measured.centre, measured.error, _floats(predicted, "predicted"))
     shown = np.broadcast_to(c if measured.shown is None else measured.shown, c.shape)
     base = (relation, measured.source, measured.grade, c, e, p, shown)
     why = measured.why
@@ -230,7 +229,7 @@ def _compare_enclosure(measured: Enclosure, relation: str, predicted: Any, rival
         missed = float(np.max((off + e) / size))
         holds, why = None, f"a violation by {missed:.2g} of the bound would be overlooked"
     elif holds and rival is not None:
-        others = np.atleast_1d(_floats(rival))[:, None]
+        others = np.atleast_1d(_floats(rival, "rival"))[:, None]
         if (np.abs(c.ravel() - others) <= e.ravel()).any():
             holds, why = None, f"the enclosure also contains the rival {rival}"
     return Part(*base, holds, margin, rejects, why=why)
@@ -285,13 +284,15 @@ def _enclose(values: tuple[Any, ...]) -> Enclosure:
     return Enclosure(centre, error, "interval arithmetic" if balls else "rounding", grade)
 
 
-def _floats(value: Any) -> FloatArray:
-    if isinstance(value, np.ndarray) and value.dtype != object:
+def _floats(value: Any, name: str) -> FloatArray:
+    """Return exact numbers, floats, arrays or tuples of these as floats."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and not np.ma.is_masked(value):
         return value.astype(np.float64)
-    if isinstance(value, np.ndarray):
-        return np.array([to_float(v) for v in value.ravel()]).reshape(value.shape)
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        flat = [_floats(v, name) for v in value.ravel()]
+        return np.array(flat, dtype=np.float64).reshape(value.shape)
     if isinstance(value, tuple | list):
-        return np.array([_floats(v) for v in value], dtype=np.float64)
+        return np.array([_floats(v, name) for v in value], dtype=np.float64)
     if not (isinstance(value, float | np.floating) or is_exact(value)):
-        raise ValueError(f"predicted: expected numbers, got {type(value).__name__} {value!r}")
+        raise ValueError(f"{name}: expected numbers, got {type(value).__name__} {value!r}")
     return np.array(to_float(value))

@@ -310,7 +310,7 @@ def between(
 
     Raises
     ------
-    ArithmeticError
+    ValueError
         If the bound passes the attained value beyond rounding: one of the two is wrong.
 
     Examples
@@ -325,7 +325,9 @@ def between(
         crossed = np.argwhere((b - a if sense == "min" else a - b) > CROSSING * size)
     if len(crossed):
         at = tuple(crossed[0])
-        raise ArithmeticError(f"the bound {b[at]!r} passes the attained {sense}imum {a[at]!r}")
+        raise ValueError(f"bound: {b[at]!r} passes the attained {sense}imum {a[at]!r}")
+    if not (certificate is None or hasattr(certificate, "verify")):
+        raise ValueError(f"certificate: expected one with verify(), got {certificate!r}")
     proved = certificate is not None and bool(certificate.verify().accepted)
     grade = Grade.CERTIFIED if proved else Grade.NUMERICAL
     error = np.abs(a - b) / 2 + 1e-12 * size

@@ -448,7 +448,7 @@ class Draws:
         return [
             f"{instance}: {why[0]}"
             for instance, parts in pairs
-            if (why := [p.why for p in parts.values() if p.holds is None])
+            if (why := [f"{_named(k)}{p.why}" for k, p in parts.items() if p.holds is None])
         ]
 
     @property

@@ -56,6 +56,8 @@ ACCEPTS = {
     verify.mean: {"samples": {"nan", "inf"}, "source": {"text"}, "support": {"none"}},
     verify.slope: {"y": {"nan", "inf"}},
     verify.between: {key: {"nan", "inf"} for key in ("attained", "bound")},
+    verify.compare: {"predicted": {"nan", "inf"}},
+    verify.theory: {"name": {"text"}, "value": {"nan", "inf"}},
     verify.falsify: {"space": {"none"}},
 }
 # Declarations are decorators, with tests of their own.

@@ -469,3 +469,15 @@ def test_words_that_are_missing_are_asked_for():
         note(slow="x")
     with pytest.raises(ValueError, match="no_space"):
         note(no_space="")
+
+
+def test_exact_numbers_of_any_length_are_probed():
+    for huge in (Fraction(3**20000, 2**30000), 10**400):
+
+        @source.ours("an example")
+        @FREE
+        def claim(value=huge):
+            """d."""
+            return compare(value, "==", theory("value", value))
+
+        assert judge(claim).verdict is Verdict.VERIFIED

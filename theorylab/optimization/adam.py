@@ -44,6 +44,7 @@ __all__ = [
     "AdaptiveRun",
     "adagrad",
     "adam",
+    "adam_step_ceiling_squared",
     "adam_step_squared",
     "adam_step_supremum",
     "adam_step_supremum_squared",
@@ -52,6 +53,7 @@ __all__ = [
     "adamax",
     "adamax_finite_p_norm",
     "adamax_step",
+    "adamax_step_ceiling",
     "adamax_step_supremum",
     "adamax_steps",
     "adamax_worst_gradients",
@@ -540,6 +542,65 @@ def adamax_step_supremum(t: int | None, beta1: Any, beta2: Any) -> Any:
             f"supremum is infinite), got {b1}"
         )
     return _adamax_limit(b1, b2, b1 / b2)
+
+
+def adam_step_ceiling_squared(t: int, *, beta1: Fraction, beta2: Fraction) -> Fraction:
+    r"""Bound of Adam's squared step over all histories of length t, by Cauchy and Schwarz, term by
+    term.
+
+    With :math:`\hat m_t=\sum_kc_kg_{t-k}` and :math:`\hat v_t=\sum_kd_kg_{t-k}^2`,
+    :math:`\hat m_t^2\le\hat v_t\sum_kc_k^2/d_k`; the sum is taken in exact rationals, without the
+    geometric series.
+
+    Parameters
+    ----------
+    t
+        Length of the history.
+    beta1, beta2
+        Fractions in [0, 1), ``beta2`` positive.
+
+    Examples
+    --------
+    >>> adam_step_ceiling_squared(2, beta1=Fraction(9, 10), beta2=Fraction(19, 20))
+    Fraction(6864, 6859)
+    """
+    count = as_count(t, "t")
+    b1 = _unit_rational(beta1, "beta1", one=False)
+    b2 = _unit_rational(beta2, "beta2", zero=False, one=False)
+    scale = (1 - b1) ** 2 / (1 - b1**count) ** 2 * (1 - b2**count) / (1 - b2)
+    total, term = Fraction(0), Fraction(1)
+    for _ in range(count):
+        total, term = total + term, term * b1**2 / b2
+    return scale * total
+
+
+def adamax_step_ceiling(t: int, *, beta1: Fraction, beta2: Fraction) -> Fraction:
+    r"""Bound of AdaMax's step over all histories of length t, term by term.
+
+    With :math:`|g_{t-k}|\le\beta_2^{-k}u_t`, the step is at most
+    :math:`\sum_kc_k\beta_2^{-k}`.
+
+    Parameters
+    ----------
+    t
+        Length of the history.
+    beta1
+        Fraction in [0, 1).
+    beta2
+        Fraction in (0, 1].
+
+    Examples
+    --------
+    >>> adamax_step_ceiling(2, beta1=Fraction(9, 10), beta2=Fraction(19, 20))
+    Fraction(37, 36)
+    """
+    count = as_count(t, "t")
+    b1 = _unit_rational(beta1, "beta1", one=False)
+    b2 = _unit_rational(beta2, "beta2", zero=False, one=True)
+    total, term = Fraction(0), Fraction(1)
+    for _ in range(count):
+        total, term = total + term, term * b1 / b2
+    return (1 - b1) / (1 - b1**count) * total
 
 
 @overload

@@ -145,10 +145,20 @@ class OnlineRun:
         whenever every :math:`t\hat v_{t,i}` is non-decreasing in t, as for AMSGrad and AdaGrad.
         Derived by telescoping; it is the case without momentum of reddi2018-convergence, Theorem 4,
         with smaller constants. For Adam it is no bound."""
+        return self.diameter_term + self.gradient_term
+
+    @property
+    def diameter_term(self) -> FloatArray:
+        """First term of :attr:`monotone_bound`, shape (n,)."""
         roots = self.denominators.sum(axis=1)
-        width = 2 * self.radius
-        diameter_term = width**2 * np.sqrt(self.times) / (2 * self.step_size) * roots
-        return np.asarray(diameter_term + self.step_size / 2 * self._squares)
+        return np.asarray(
+            (2 * self.radius) ** 2 * np.sqrt(self.times) / (2 * self.step_size) * roots
+        )
+
+    @property
+    def gradient_term(self) -> FloatArray:
+        """Second term of :attr:`monotone_bound`, shape (n,)."""
+        return np.asarray(self.step_size / 2 * self._squares)
 
 
 def cyclic_losses(

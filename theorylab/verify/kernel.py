@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from theorylab._validation import FloatArray, as_count, as_instance, one_of
+from theorylab._validation import FloatArray, as_count, as_flag, as_instance, one_of
 from theorylab.verify.claims import Change, Claim, Preset
 from theorylab.verify.comparison import Part, marks, moved
 from theorylab.verify.enclosures import Grade
@@ -164,10 +164,10 @@ def _probe(
 
 def _moves(base: Part, rerun: Part) -> FloatArray:
     """Return by how much each entry of the prediction moves."""
-    if base.sides and len(base.sides) == len(rerun.sides):
-        changed = [str(a) != str(b) for a, b in zip(base.sides, rerun.sides, strict=True)]
-        if any(changed) and not np.isfinite(base.predicted).all():
-            return np.array(changed, dtype=float)
+    beyond = not np.isfinite(base.predicted).all()  # symbols, or numbers beyond the floats
+    if beyond and base.sides and len(base.sides) == len(rerun.sides):
+        pairs = zip(base.sides, rerun.sides, strict=True)
+        return np.array([a != b for a, b in pairs], dtype=float)
     if base.predicted.shape != rerun.predicted.shape:
         return np.ones(rerun.predicted.shape)
     with np.errstate(invalid="ignore"):
@@ -237,6 +237,7 @@ def judge(
     as_instance(claim, "claim", Claim)
     one_of(preset, "preset", ("quick", "full"))
     as_count(seed, "seed", minimum=0)
+    as_flag(keep_memory, "keep_memory")
     runs: list[Run] = []
     problems: list[str] = []
     probing = not (claim.refuted or "open" in claim.notes)
@@ -467,6 +468,7 @@ def draws(claim: Claim, *, count: int = 12, seed: int = 0) -> Draws:
     """Judge ``count`` instances of a claim's space, its edges among them, each on its own seed."""
     if not as_instance(claim, "claim", Claim).space:
         raise ValueError("claim: expected one with a space, got none")
+    as_count(seed, "seed", minimum=0)
     instances = edges(claim.space or {}, as_count(count, "count"), seed)
     parts = tuple(evaluate(claim, instance, seed + i) for i, instance in enumerate(instances))
     forget()

@@ -325,17 +325,16 @@ def _judge_and_write(
     if _finished(marker, root):
         return read_records(target), True
     _forget_modules()
-    before = code_hash(script)
+    before = {p: _digest(p) for p in (script.resolve(), *PACKAGE.resolve().rglob("*.py"))}
     experiment = load(script)
     if not experiment.claims:
         raise ValueError(f"claims: expected at least one in {script.name}, got none")
     with _one_thread():
-        early = _loaded(script, root)
         judgements = _judge(experiment.claims, preset, seed, timeout)
         drawn = compose(judgements, experiment.title)
     code = _loaded(script, root)
     # A file that was edited during the run must not pass for the one that was loaded.
-    changed = code_hash(script) != before or any(code.get(f) != h for f, h in early.items())
+    changed = any(not p.is_file() or _digest(p) != digest for p, digest in before.items())
     records = [record_of(name, j, preset) for j in judgements]
     data = {"claims": [r.to_json() for r in records], "code": code, "versions": versions()}
     text = json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"

@@ -295,7 +295,7 @@ def _(pen, runs):
 @cache
 def circle(atoms):
     """A ReLU bump on the circle, shifted at random (to one of a few ``atoms`` if positive)."""
-    size = 1024
+    size = 256
     angle = 2 * np.pi * np.arange(size) / size
     bump = np.maximum(np.cos(angle) - 0.3, 0)
     bump /= math.sqrt(np.mean(bump**2))

@@ -145,10 +145,12 @@ def test_a_module_that_is_edited_during_the_run_does_not_pass_for_the_loaded_one
     edit += "pathlib.Path(u.__file__).write_text('def double(x):\\n    return 3 * x\\n')"
     (checkout / "experiments/statistics/one.py").write_text(script() + "\n" + edit)
     (checkout / "experiments/statistics/two.py").write_text(script())
-    theorylab_command(checkout, "run", "--full")
-    assert "statistics/two (unchanged)" not in theorylab_command(
-        checkout, "run", "--full", expect=1
-    )
+    # The first script was judged with the old module, the second sees the new one.
+    printed = json.loads(theorylab_command(checkout, "run", "--full", "--json", expect=1))
+    failed = {c["claim"] for c in printed["claims"] if c["verdict"] == "failed"}
+    assert failed == {"statistics/two:second"}
+    again = theorylab_command(checkout, "run", "--full", expect=1)
+    assert "unchanged" not in again
 
 
 def test_a_compiled_kernel_follows_the_modules_that_it_was_compiled_with(checkout):

@@ -1,72 +1,28 @@
-"""First-order methods: step bounds, regret, worst cases.
+"""First-order methods: step bounds, regret, worst cases."""
 
-``adam`` names both a function and the module that defines it; the function is bound here, after its
-module."""
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 
-from theorylab.optimization.adam import (
-    ADAM_STEP_SUPREMUM_SQUARED,
-    ADAMAX_STEP_SUPREMUM,
-    AdaptiveRun,
-    adagrad,
-    adam,
-    adam_step_ceiling_squared,
-    adam_step_squared,
-    adam_step_supremum,
-    adam_step_supremum_squared,
-    adam_steps,
-    adam_worst_gradients,
-    adamax,
-    adamax_finite_p_norm,
-    adamax_step,
-    adamax_step_ceiling,
-    adamax_step_supremum,
-    adamax_steps,
-    adamax_worst_gradients,
-    amsgrad,
-    stated_step_bound_squared,
-)
-from theorylab.optimization.adaptive_regret import (
-    PERIOD_THREE_PRODUCTS,
-    CycleDrift,
-    OnlineRun,
-    RegretCertificate,
-    certified_regret,
-    cycle_drift,
-    cyclic_losses,
-    failing_period,
-    linear_regret,
-    random_losses,
-)
+import lazy_loader
 
-__all__ = [
-    "ADAMAX_STEP_SUPREMUM",
-    "ADAM_STEP_SUPREMUM_SQUARED",
-    "PERIOD_THREE_PRODUCTS",
-    "AdaptiveRun",
-    "CycleDrift",
-    "OnlineRun",
-    "RegretCertificate",
-    "adagrad",
-    "adam",
-    "adam_step_ceiling_squared",
-    "adam_step_squared",
-    "adam_step_supremum",
-    "adam_step_supremum_squared",
-    "adam_steps",
-    "adam_worst_gradients",
-    "adamax",
-    "adamax_finite_p_norm",
-    "adamax_step",
-    "adamax_step_ceiling",
-    "adamax_step_supremum",
-    "adamax_steps",
-    "adamax_worst_gradients",
-    "amsgrad",
-    "certified_regret",
-    "cycle_drift",
-    "cyclic_losses",
-    "failing_period",
-    "linear_regret",
-    "random_losses",
-    "stated_step_bound_squared",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+class _Package(ModuleType):
+    """``adam`` names a function and the module that defines it; here it is the function, whatever
+    was imported before."""
+
+    @property
+    def adam(self) -> Callable[..., Any]:
+        function: Callable[..., Any] = import_module(f"{__name__}.adam").adam
+        return function
+
+    @adam.setter
+    def adam(self, module: ModuleType) -> None:
+        """Python binds the module on its import."""
+
+
+sys.modules[__name__].__class__ = _Package

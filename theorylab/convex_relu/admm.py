@@ -53,9 +53,9 @@ from theorylab.convex_relu.certificates import (
     Network,
     as_patterns,
     certify,
-    relative_gap,
 )
 from theorylab.convex_relu.training import TrainingResult
+from theorylab.numerics.bounds import relative_gap
 
 __all__ = [
     "ADMMResult",

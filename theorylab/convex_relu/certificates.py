@@ -32,6 +32,7 @@ from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_re
 from theorylab.convex_relu._cones import project
 from theorylab.convex_relu._covering import cover
 from theorylab.convex_relu.losses import Loss, as_loss
+from theorylab.numerics.bounds import relative_gap
 
 __all__ = [
     "Certificate",
@@ -225,9 +226,23 @@ class Certificate:
     @property
     def gap(self) -> float:
         """Relative duality gap; values below the rounding error of the loss at zero count as that
-        error."""
-        floor = _EPS * self.loss.value(np.zeros_like(self.y), self.y)
-        return relative_gap(self.objective, self.dual_objective, floor)
+        error.
+
+        Raises
+        ------
+        ArithmeticError
+            If the dual value exceeds the objective by more than the rounding of both.
+        """
+        at_zero = self.loss.value(np.zeros_like(self.y), self.y)
+        rounding = _dual_error(self.dual, self.y, self.loss) + _value_error(
+            self.network, self.X, self.y, self.beta, self.loss
+        )
+        return relative_gap(
+            self.objective,
+            self.dual_objective,
+            floor=_EPS * at_zero if np.isfinite(at_zero) else 0.0,
+            rounding=rounding,
+        )
 
     def unrestricted(self, *, max_cones: int = 20_000) -> "Certificate":
         """Return the certificate of the same network over all activation patterns.
@@ -275,13 +290,6 @@ class Certificate:
             If an array of the certificate is malformed.
         """
         return _verify(self, as_count(max_cones, "max_cones"))
-
-
-def relative_gap(objective: float, dual_objective: float, floor: float = 0.0) -> float:
-    """Return the difference over the larger of the two magnitudes and the floor, zero if all
-    vanish."""
-    scale = max(abs(objective), abs(dual_objective), floor)
-    return max(objective - dual_objective, 0.0) / scale if scale > 0.0 else 0.0
 
 
 def certify(
@@ -401,6 +409,13 @@ def as_problem(
         raise ValueError(f"y: expected shape ({X.shape[0]},) or ({X.shape[0]}, K), got {y.shape}")
     chosen = as_loss(loss)
     chosen.check_labels(y)
+    for name, values in (("X", X), ("y", y)):
+        size = float(np.abs(values).max())
+        if size > 0.0 and not 1e-140 <= size <= 1e140:
+            raise ValueError(
+                f"{name}: expected a largest entry between 1e-140 and 1e140, whose square is a "
+                f"float64, got {size}"
+            )
     return X, y, as_real(beta, "beta", above=0.0), chosen
 
 
@@ -786,7 +801,7 @@ def interior(loss: Loss, v: FloatArray, y: FloatArray) -> BoolArray:
     """Entries of a dual point that may move both ways inside the domain of the conjugate."""
     if loss.bounded_dual:
         a = v * y
-        return (a > 1e-9) & (a < 1.0 - 1e-9)
+        return (a > 1e-9 * a.max()) & (a < 1.0 - 1e-9)
     return np.ones(v.size, dtype=bool)
 
 
@@ -843,7 +858,8 @@ def scale_dual(loss: Loss, v: FloatArray, y: FloatArray, beta: float, norm: floa
     ``beta``."""
     # Scaling rounds every entry; the slack covers it.
     largest = beta / norm * (1.0 - 1e-12) if norm > 0.0 else 1.0
-    candidates = [largest] if largest <= 1.0 else [1.0, largest]
+    # Zero is always feasible, and in the domain.
+    candidates = [0.0, largest] if largest <= 1.0 else [0.0, 1.0, largest]
     values = [loss.dual(s * v, y) for s in candidates]
     best = candidates[int(np.argmax(values))]
     search = minimize_scalar(
@@ -851,7 +867,7 @@ def scale_dual(loss: Loss, v: FloatArray, y: FloatArray, beta: float, norm: floa
     )
     if -search.fun > max(values):
         best = float(search.x)
-    return best * v
+    return best * v if best > 0.0 else np.zeros_like(v)
 
 
 # Verification.

@@ -24,8 +24,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
-from theorylab.convex_relu.certificates import as_patterns, as_problem, relative_gap, scale_dual
+from theorylab.convex_relu.certificates import as_patterns, as_problem, scale_dual
 from theorylab.convex_relu.losses import Loss, Squared
+from theorylab.numerics.bounds import relative_gap
 
 __all__ = ["GatedResult", "GatedStatus", "train_gated"]
 

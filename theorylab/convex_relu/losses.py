@@ -8,7 +8,9 @@ to}\quad\max_{\|u\|\le1}|v^\top(Xu)_+|\le\beta,
 and :math:`v=-L'(f)` at an optimum. A loss object supplies values, derivatives and the dual, the
 last two also in ball arithmetic for certificates; the solvers know nothing else about it. A loss
 without a second derivative supplies its proximal map instead and is trained through its Moreau
-envelope."""
+envelope. For small penalties :math:`v` is of their size, a tiny difference of outputs and targets;
+``optimality`` gives the relation between :math:`f` and :math:`v` so that both can be refined
+together."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -18,7 +20,9 @@ from flint import arb
 
 from theorylab._validation import FloatArray, one_of
 
-__all__ = ["Hinge", "Logistic", "Loss", "Squared"]
+__all__ = ["Hinge", "Interpolation", "Logistic", "Loss", "Squared"]
+
+_TOLERANCE = 1e-10
 
 
 class Loss(ABC):
@@ -30,6 +34,10 @@ class Loss(ABC):
     curvature_bound: ClassVar[float] = 1.0
     #: Whether the dual is confined to 0 <= y_i v_i <= 1.
     bounded_dual: ClassVar[bool] = True
+    #: Whether l(t f, t y) = t^degree l(f, y) for t > 0; None where targets are labels.
+    degree: ClassVar[int | None] = None
+    #: Whether the loss of a sample is least at a finite output.
+    attained: ClassVar[bool] = True
 
     def check_labels(self, y: FloatArray) -> None:
         """Raise ``ValueError`` where the labels do not belong to the loss."""
@@ -68,12 +76,19 @@ class Loss(ABC):
         losses that are not smooth."""
         raise NotImplementedError
 
+    def optimality(
+        self, f: FloatArray, v: FloatArray, y: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the residuals F_i(f_i, v_i) of ``v = -L'(f)`` and their derivatives in f and v."""
+        return self.gradient(f, y) + v, self.curvature(f, y), np.ones_like(v)
+
 
 class Squared(Loss):
     """Half the squared error, l(f, y) = (f - y)^2 / 2."""
 
     name = "squared"
     bounded_dual = False
+    degree = 2
 
     def check_labels(self, y: FloatArray) -> None:
         """Accept every real target."""
@@ -108,6 +123,7 @@ class Logistic(Loss):
 
     name = "logistic"
     curvature_bound = 0.25
+    attained = False
 
     def value(self, f: FloatArray, y: FloatArray) -> float:
         """Return the value."""
@@ -182,8 +198,69 @@ class Hinge(Loss):
         point = y * np.where(margin >= 1.0, margin, np.minimum(margin + step, 1.0))
         return point, np.where((margin >= 1.0) | (margin + step <= 1.0), 1.0, 0.0)
 
+    def optimality(
+        self, f: FloatArray, v: FloatArray, y: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return ``f_i - y_i`` where v is between its bounds, and nothing to do where it is at
+        one."""
+        inside = (v * y > 0.0) & (v * y < 1.0)
+        return np.where(inside, f - y, 0.0), inside * 1.0, 1.0 - inside
 
-_LOSSES: dict[str, Loss] = {loss.name: loss for loss in (Squared(), Logistic(), Hinge())}
+
+class Interpolation(Loss):
+    """The constraint f = y: zero where the outputs are the targets to 1e-10 of the largest, else
+    infinite.
+
+    The least penalty of an interpolating network is the limit of the squared loss as the penalty's
+    weight vanishes. The dual point bounds the networks that interpolate exactly.
+    """
+
+    name = "interpolation"
+    smooth = False
+    bounded_dual = False
+    degree = 1
+
+    def check_labels(self, y: FloatArray) -> None:
+        """Accept every real target."""
+
+    def value(self, f: FloatArray, y: FloatArray) -> float:
+        """Return zero or infinity."""
+        return 0.0 if np.abs(f - y).max() <= _TOLERANCE * np.abs(y).max() else np.inf
+
+    def gradient(self, f: FloatArray, y: FloatArray) -> FloatArray:
+        """Return the residual: a direction, as a constraint has no derivative."""
+        return f - y
+
+    def curvature(self, f: FloatArray, y: FloatArray) -> FloatArray:
+        """Return zeros."""
+        return np.zeros_like(f)
+
+    def dual(self, v: FloatArray, y: FloatArray) -> float:
+        """Return y @ v."""
+        return float(np.sum(v * y))
+
+    def value_ball(self, f: list[arb], y: list[arb]) -> arb:
+        """Return zero where the outputs are certainly close to the targets, else infinity."""
+        bound = arb(_TOLERANCE) * max((abs(b) for b in y), key=lambda b: float(b.mid()))
+        close = all(abs(a - b) <= bound for a, b in zip(f, y, strict=True))
+        return arb(0) if close else arb("inf")
+
+    def dual_ball(self, v: list[arb], y: list[arb]) -> arb:
+        """Return an enclosure of the dual value."""
+        return sum((a * b for a, b in zip(v, y, strict=True)), arb(0))
+
+    def prox(self, f: FloatArray, y: FloatArray, step: float) -> tuple[FloatArray, FloatArray]:
+        """Return the targets and zeros."""
+        return y, np.zeros_like(f)
+
+    def optimality(
+        self, f: FloatArray, v: FloatArray, y: FloatArray
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return ``f - y``."""
+        return f - y, np.ones_like(f), np.zeros_like(v)
+
+
+_LOSSES: dict[str, Loss] = {loss.name: loss for loss in (Squared(), Logistic(), Hinge(), Interpolation())}
 
 
 def as_loss(loss: str | Loss) -> Loss:

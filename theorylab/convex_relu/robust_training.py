@@ -48,7 +48,8 @@ from theorylab._validation import (
     one_of,
 )
 from theorylab.convex_relu.arrangements import cover_count, enumerate_arrangements
-from theorylab.convex_relu.certificates import Network, as_patterns, augment, relative_gap
+from theorylab.convex_relu.certificates import Network, as_patterns, augment
+from theorylab.numerics.bounds import relative_gap
 
 __all__ = [
     "Attack",

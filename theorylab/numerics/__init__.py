@@ -1,0 +1,1 @@
+"""Numerical tools that several themes share."""

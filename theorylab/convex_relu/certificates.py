@@ -11,8 +11,8 @@ For a list of patterns D the constraint is :math:`\|\Pi_K(\pm X^\top Dv)\|\le\be
 :math:`K=\{u:(2D-I)Xu\ge0\}`, and bounds the networks with neurons in those cones.
 
 ``Certificate.verify`` repeats everything from the data, the network and the dual point: values in
-ball arithmetic, the constraint with a bound on every rounding error, and the places where it is
-nearly tight in rational arithmetic.
+ball arithmetic, the constraint with a bound on every rounding error, and all places where it is
+nearly tight (a relative slack below 1e-6) in rational arithmetic.
 
 Rows may be nearly dependent: with any matrix B of norm at most :math:`1+\delta` and any :math:`\hat
 X`, :math:`h_v(u)\le(1+\delta)\max\hat h_v+\sum_i|v_i|\,\|x_i-B^\top\hat x_i\|`, so a rank-deficient
@@ -151,7 +151,8 @@ class Verification:
         reached).
     n_cones, n_exact
         Cones of the covering, or projections, and how many of them were confirmed in rational
-        arithmetic.
+        arithmetic: all those with a relative slack below 1e-6. The others rest on float64 with a
+        bound on every rounding error, and on the code of the covering.
     """
 
     accepted: bool
@@ -978,10 +979,12 @@ def _value_error(network: Network, X: FloatArray, y: FloatArray, beta: float, lo
         + np.abs(network.offset)
         + np.abs(y)
     )
-    slope = np.abs(loss.gradient(network(X), y))
-    change = unit * magnitude
-    return float(np.sum(slope * change + loss.curvature_bound * change**2)) + unit * (
-        abs(loss.value(network(X), y)) + beta * network.penalty
+    f, change = network(X), unit * magnitude
+    value = loss.value(f, y)
+    # A convex function is steepest at the ends.
+    slopes = [np.abs(loss.gradient(f + s * change, y)) for s in (-1.0, 1.0)]
+    return float(np.sum(np.maximum(*slopes) * change)) + unit * (
+        (value if np.isfinite(value) else 0.0) + beta * network.penalty
     )
 
 
@@ -1006,12 +1009,12 @@ def _exact_dual(
     exact = fmpq_mat(n, d, [q for row in data for q in _rationals(row)])
     point = _rationals(v)
     right = exact.transpose() * fmpq_mat(n, 1, point)
-    reduced, rank = fmpq_mat(d, n, [q for row in data.T for q in _rationals(row)]).rref()
-    del reduced
+    if all(right[j, 0] == 0 for j in range(d)):
+        return point, np.zeros(n)
     rows = fmpq_mat(len(free), d, [q for i in free for q in _rationals(data[i])])
     # Columns that span the column space on the free rows.
     echelon, free_rank = rows.rref() if len(free) else (rows, 0)
-    if free_rank < rank:
+    if free_rank == 0:
         return None, np.zeros(n)
     pivots: list[int] = []
     for i in range(free_rank):
@@ -1019,8 +1022,10 @@ def _exact_dual(
         while echelon[i, j] == 0:
             j += 1
         pivots.append(j)
-    basis = fmpq_mat(len(free), rank, [rows[i, j] for i in range(len(free)) for j in pivots])
-    solution = (basis.transpose() * basis).solve(fmpq_mat(rank, 1, [right[j, 0] for j in pivots]))
+    basis = fmpq_mat(len(free), free_rank, [rows[i, j] for i in range(len(free)) for j in pivots])
+    solution = (basis.transpose() * basis).solve(
+        fmpq_mat(free_rank, 1, [right[j, 0] for j in pivots])
+    )
     step = basis * solution
     moved = np.zeros(n)
     for a, k in enumerate(free):
@@ -1048,40 +1053,41 @@ def _prove_sphere(
         return True, 0, 0
     cones = exact = 0
     m, keep = len(reduction.lines), 256
+    rows = _rational_matrix(reduction.lines)
     for sign in (1.0, -1.0):
         point, linear = reduction.condense(sign * v)
-        rays, weights, multipliers = (
-            np.empty((keep, d, d)),
-            np.empty((keep, d)),
-            np.empty((keep, m)),
-        )
-        nowhere = np.empty((1, d)), np.empty(1)
-        found, used, tight, complete = cover(
-            reduction.lines,
-            point,
-            linear,
-            threshold,
-            1,
-            max_cones,
-            *nowhere,
-            rays,
-            weights,
-            multipliers,
-        )
+        while True:
+            leaves = np.empty((keep, d, d)), np.empty((keep, d)), np.empty((keep, m))
+            found, used, tight, complete = cover(
+                reduction.lines,
+                point,
+                linear,
+                threshold,
+                1,
+                max_cones,
+                np.empty((1, d)),
+                np.empty(1),
+                *leaves,
+            )
+            if found or not complete:
+                return False, cones + used, exact
+            if tight <= keep:
+                break
+            keep = tight
         cones += used
-        if found or not complete:
-            return False, cones, exact
-        for k in range(min(tight, keep)):
-            if not _leaf_holds(
-                reduction.lines, point, linear, threshold, rays[k], weights[k], multipliers[k]
-            ):
+        for leaf in zip(*(part[:tight] for part in leaves), strict=True):
+            if not _leaf_holds(rows, point, linear, threshold, *leaf):
                 return False, cones, exact
             exact += 1
     return True, cones, exact
 
 
+def _rational_matrix(values: FloatArray) -> fmpq_mat:
+    return fmpq_mat(*values.shape, [q for row in values for q in _rationals(row)])
+
+
 def _leaf_holds(
-    data: FloatArray,
+    data: fmpq_mat,
     v: FloatArray,
     linear: FloatArray,
     threshold: float,
@@ -1090,7 +1096,7 @@ def _leaf_holds(
     multipliers: FloatArray,
 ) -> bool:
     """Check the inequalities of one cone in rational arithmetic."""
-    n, d = data.shape
+    n, d = len(v), len(rays)
     w, point, slope, bound = (
         _rationals(weights),
         _rationals(v),
@@ -1104,9 +1110,7 @@ def _leaf_holds(
     ]
     if any(s is not None and not 0 <= s <= 1 for s in slopes):
         return False
-    left = fmpq_mat(n, d, [q for row in data for q in _rationals(row)]) * fmpq_mat(
-        d, d, [q for row in rays.T for q in _rationals(row)]
-    )
+    left = data * _rational_matrix(rays.T)
     for k in range(d):
         ray = _rationals(rays[k])
         total = sum((a * b for a, b in zip(slope, ray, strict=True)), fmpq(0))

@@ -72,9 +72,19 @@ class Loss(ABC):
         """Return an enclosure of the dual value for ``v`` in the domain."""
 
     def prox(self, f: FloatArray, y: FloatArray, step: float) -> tuple[FloatArray, FloatArray]:
-        """Return argmin_s sum_i l(s_i, y_i) + |s - f|^2 / (2 step) and its derivative in f, for
-        losses that are not smooth."""
+        """Return argmin_s sum_i l(s_i, y_i) + |s - f|^2 / (2 step) and its derivative in f; needed
+        of losses that are not smooth."""
         raise NotImplementedError
+
+    def into_domain(self, v: FloatArray, last: FloatArray, y: FloatArray) -> FloatArray:
+        """Return a dual point moved into the domain of the conjugate, part of the way from the
+        last one where it would leave."""
+        if not self.bounded_dual:
+            return v
+        a, before = v * y, np.clip(last * y, 0.0, 1.0)
+        low, high = 0.1 * before, 1.0 - 0.1 * (1.0 - before)
+        result: FloatArray = y * np.where(a <= 0.0, low, np.where(a >= 1.0, high, a))
+        return result
 
     def optimality(
         self, f: FloatArray, v: FloatArray, y: FloatArray
@@ -198,13 +208,21 @@ class Hinge(Loss):
         point = y * np.where(margin >= 1.0, margin, np.minimum(margin + step, 1.0))
         return point, np.where((margin >= 1.0) | (margin + step <= 1.0), 1.0, 0.0)
 
+    def into_domain(self, v: FloatArray, last: FloatArray, y: FloatArray) -> FloatArray:
+        """Return the nearest point of the domain, which is closed."""
+        result: FloatArray = y * np.clip(v * y, 0.0, 1.0)
+        return result
+
     def optimality(
         self, f: FloatArray, v: FloatArray, y: FloatArray
     ) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return ``f_i - y_i`` where v is between its bounds, and nothing to do where it is at
-        one."""
-        inside = (v * y > 0.0) & (v * y < 1.0)
-        return np.where(inside, f - y, 0.0), inside * 1.0, 1.0 - inside
+        """Return ``f_i - y_i`` where the margin is one, and the distance of v from its bound
+        elsewhere."""
+        a = v * y
+        # Which of the three holds, in the manner of semismooth Newton methods.
+        moved = a - np.abs(a).max() * (y * f - 1.0)
+        inside = (moved > 0.0) & (moved < 1.0)
+        return np.where(inside, f - y, v - y * (moved >= 1.0)), inside * 1.0, 1.0 - inside
 
 
 class Interpolation(Loss):
@@ -260,7 +278,9 @@ class Interpolation(Loss):
         return f - y, np.ones_like(f), np.zeros_like(v)
 
 
-_LOSSES: dict[str, Loss] = {loss.name: loss for loss in (Squared(), Logistic(), Hinge(), Interpolation())}
+_LOSSES: dict[str, Loss] = {
+    loss.name: loss for loss in (Squared(), Logistic(), Hinge(), Interpolation())
+}
 
 
 def as_loss(loss: str | Loss) -> Loss:

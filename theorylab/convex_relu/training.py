@@ -25,7 +25,7 @@ least norm, whose dual is :math:`\max_zz^\top y` subject to :math:`\max_{\|u\|\l
 \le1`. Data and targets are divided by powers of two first, so that units do not matter."""
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 
@@ -54,7 +54,7 @@ from theorylab.convex_relu.certificates import (
     rounding_slack,
     search_sphere,
 )
-from theorylab.convex_relu.losses import Interpolation, Loss, Squared
+from theorylab.convex_relu.losses import Hinge, Interpolation, Loss, Squared
 from theorylab.numerics.bounds import power_of_two
 
 __all__ = ["Round", "TrainingResult", "TrainingStatus", "train", "zero_threshold"]
@@ -271,9 +271,7 @@ class Session:
         self.data = augment(self.X, self.bias)
         # Exact divisions: nothing below depends on units.
         self.unit = power_of_two(np.linalg.norm(self.data, axis=1))
-        self.memory: list[list[tuple[float, _State, FloatArray]]] = [
-            [] for _ in range(self.y.size // len(self.y))
-        ]
+        self.memory: list[_Memory] = [[] for _ in range(self.y.size // len(self.y))]
         self.problem = self._problem(np.ones(len(self.X), dtype=bool))
 
     def _problem(self, rows: BoolArray) -> "_Problem":
@@ -323,18 +321,18 @@ class Session:
             (s for s in statuses if s is TrainingStatus.UNATTAINED),
             next((s for s in statuses if s is not TrainingStatus.CERTIFIED), statuses[0]),
         )
+        if isinstance(loss, Hinge):
+            network, certificate = _on_the_margin(certificate)
         if certificate.gap <= self.tol and status is not TrainingStatus.UNATTAINED:
             status = TrainingStatus.CERTIFIED
         elif status is TrainingStatus.CERTIFIED:
             status = TrainingStatus.STALLED
         history = tuple(r for o in outputs for r in o.history)
         return TrainingResult(
-            objective, certificate.dual_objective, network, certificate, history, status
+            certificate.objective, certificate.dual_objective, network, certificate, history, status
         )
 
-    def _output(
-        self, y: FloatArray, beta: float, loss: Loss, memory: "list[tuple[float, _State, FloatArray]]"
-    ) -> "_Output":
+    def _output(self, y: FloatArray, beta: float, loss: Loss, memory: "_Memory") -> "_Output":
         """Train one output in normalised units."""
         problem, rest = self.problem, np.ones(len(y), dtype=bool)
         escape = np.zeros(self.data.shape[1])
@@ -512,6 +510,9 @@ class _State:
         return float(np.linalg.norm(self.p[self.linear :], axis=1).sum())
 
 
+_Memory = list[tuple[float, _State, FloatArray]]
+
+
 @dataclass(frozen=True)
 class _Output:
     """Neurons p_j, signs and linear map of one output in the units of the data, and its dual."""
@@ -599,20 +600,28 @@ class _Problem:
         state = _State.empty(X.shape[0], X.shape[1], int(self.skip))
         multiplier = np.zeros_like(y)
         v = -self.loss.gradient(np.zeros_like(y), y)
+        self.found = []
         # The smoothed loss moves outputs by about as much as the multiplier times 1 / stiffness,
         # which should not depend on the size of the penalty.
         largest = float(np.abs(v @ self.features).max(initial=0.0))
         self.stiffness = self.loss.curvature_bound
-        if not self.loss.smooth and not isinstance(self.loss, Interpolation) and largest > 0.0:
-            self.stiffness *= float(np.clip(beta / largest, 1e-10, 1.0))
+        ratio = beta / largest if largest > 0.0 else 1.0
+        if not self.loss.smooth and not isinstance(self.loss, Interpolation):
+            self.stiffness *= min(ratio, 1.0)
         if isinstance(self.loss, Interpolation) and not self.interpolable(y):
             return state, np.zeros_like(y), [], TrainingStatus.IMPOSSIBLE
         if start is not None:
             state, multiplier = start[1], -start[2]
+        least = isinstance(self.loss, Interpolation)
+        if least or (isinstance(self.loss, Squared) and ratio < 1e-4):
+            state, close = self.approach(state, y, largest, 0.0 if least else beta)
+            state, multiplier, v = (
+                self.minimise(state, y, multiplier) if close is None else (state, -close, close)
+            )
+        elif start is not None:
             state, multiplier, v = self.minimise(state, y, multiplier)
-        elif self.skip or isinstance(self.loss, Interpolation):
+        elif self.skip:
             state, multiplier, v = self.minimise(state, y, multiplier)
-        self.found = []
         history: list[Round] = []
         status = TrainingStatus.ROUNDS
         previous = np.inf
@@ -637,6 +646,29 @@ class _Problem:
             v = project_skip(self.full, v, interior(self.loss, v, y))
             norm = None
         return state, self.feasible(v, y, norm), history, status
+
+    def approach(
+        self, state: _State, y: FloatArray, largest: float, target: float
+    ) -> tuple[_State, FloatArray | None]:
+        """Follow the optimum of the squared loss to smaller penalties until its faces are those at
+        the target; return it there with its dual point, or None where that was not seen."""
+        loss, beta = self.loss, self.beta
+        for exponent in range(-3, -9, -1):
+            level = largest * 10.0**exponent
+            if level <= target:
+                break
+            self.loss, self.beta = Squared(), level
+            for _ in range(self.max_rounds):
+                state, _, v = self.minimise(state, y, y)
+                found, violation, *_ = self.price(v, exhaustive=False)
+                if not found or violation <= 1e-6:
+                    break
+                state = self.add(state, found)
+            self.loss, self.beta = loss, beta
+            refined, v, error = self.refine(state, y, v * (beta / level))
+            if error <= 1e-12 and not self.price(v)[0]:
+                return refined, v
+        return state, None
 
     def interpolable(self, y: FloatArray) -> bool:
         """Whether the targets are in the span of the neurons' outputs."""
@@ -759,32 +791,47 @@ class _Problem:
         X = self.reduction.data
         if isinstance(self.loss, Squared):
             state = self.quadratic(state, y, np.ones_like(y))
-            return self.refine(state, y, multiplier, y - state.output(X))
+            state, v, _ = self.refine(state, y, y - state.output(X))
+            return state, multiplier, v
         if self.loss.smooth:
             state = self.newton(state, y, self.loss)
-            return self.refine(state, y, multiplier, -self.loss.gradient(state.output(X), y))
+            state, v, _ = self.refine(state, y, -self.loss.gradient(state.output(X), y))
+            return state, multiplier, v
         # Method of multipliers: the smoothed loss is moved until its minimiser is that of the loss.
         # It converges if every smooth problem is solved over all neurons, not only locally.
-        for _ in range(200):
+        last = tried = np.inf
+        stiffest = 1e3 * self.stiffness
+        for k in range(200):
             smoothed = _Moreau(self.loss, multiplier, 1.0 / self.stiffness)
             for _ in range(20):
                 state = self.newton(state, y, smoothed)
                 gradient = smoothed.gradient(state.output(X), y)
-                found, *_ = self.price(-gradient, exhaustive=False)
-                if not found:
+                found, violation, *_ = self.price(-gradient, exhaustive=k % 8 == 7)
+                # Less may be noise.
+                if not found or violation <= 1e-6:
                     break
                 state = self.add(state, found)
             change = float(np.abs(gradient - multiplier).max())
             multiplier = gradient
-            if change <= 1e-11 * float(np.abs(multiplier).max()):
-                break
-        return self.refine(state, y, multiplier, -multiplier)
+            change /= max(float(np.abs(multiplier).max()), 1e-300)
+            # Once the faces are those of the optimum, Newton's method takes the rest of the way.
+            if change <= 0.1 * tried or change <= 1e-11:
+                tried = change
+                refined, v, error = self.refine(state, y, -multiplier)
+                if error <= 1e-12 or change <= 1e-11:
+                    return refined, -v, v
+            # A stiffer loss brings it closer, at the price of digits.
+            if change > 0.3 * last:
+                self.stiffness = min(4.0 * self.stiffness, stiffest)
+            last = change
+        refined, v, _ = self.refine(state, y, -multiplier)
+        return refined, -v, v
 
     def refine(
-        self, state: _State, y: FloatArray, multiplier: FloatArray, v: FloatArray
-    ) -> tuple[_State, FloatArray, FloatArray]:
+        self, state: _State, y: FloatArray, v: FloatArray
+    ) -> tuple[_State, FloatArray, float]:
         """Solve the optimality conditions on the present faces for the neurons and z = v / beta
-        together; keep what has smaller residuals."""
+        together; return what has the smallest residuals, and these."""
         X, beta = self.reduction.data, self.beta
         n = len(y)
         z, best = v / beta, np.inf
@@ -839,10 +886,11 @@ class _Problem:
             )
             if np.any(wrong[state.linear :]) or not np.all(np.isfinite(step)):
                 break
-            state, z = moved, z + step[right.size :]
+            state, z = moved, self.loss.into_domain(beta * (z + step[right.size :]), v, y) / beta
+            v = beta * z
         if np.isfinite(best):
             state, z = kept
-        return state, multiplier, beta * z
+        return state, beta * z, best
 
     def quadratic(self, state: _State, b: FloatArray, kappa: FloatArray) -> _State:
         state = state.copy()
@@ -889,6 +937,25 @@ class _Problem:
             state = trial if weight == 1.0 else state.blend(trial, weight)
             floor = min(10.0 * floor, 1.0) if weight < 0.5 else max(0.1 * floor, 1e-8)
         return state
+
+
+def _on_the_margin(c: Certificate) -> tuple[Network, Certificate]:
+    """Scale a network so that margins that should be one are not less: at small penalties their
+    rounding costs more than the scaling."""
+    m = c.y * c.network(c.X)
+    short = m[(m < 1.0) & (m > 1.0 - 1e-6)]
+    if short.size == 0:
+        return c.network, c
+    factor = 1.0 / float(short.min()) + 4.0 * np.finfo(float).eps
+    w = c.network
+    network = Network(
+        w.weights, factor * w.output_weights, w.biases, factor * w.linear, factor * w.offset
+    )
+    # Balanced only up to rounding, which is of second order in the penalty.
+    objective = c.loss.value(network(c.X), c.y) + c.beta * network.penalty
+    if objective >= c.objective:
+        return c.network, c
+    return network, replace(c, network=network, objective=objective)
 
 
 def _face_basis(tight: FloatArray) -> FloatArray:

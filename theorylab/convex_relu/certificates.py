@@ -1052,34 +1052,38 @@ def _prove_sphere(
     if d == 0 or not np.any(v):
         return True, 0, 0
     cones = exact = 0
-    m, keep = len(reduction.lines), 256
     rows = _rational_matrix(reduction.lines)
     for sign in (1.0, -1.0):
         point, linear = reduction.condense(sign * v)
-        while True:
-            leaves = np.empty((keep, d, d)), np.empty((keep, d)), np.empty((keep, m))
-            found, used, tight, complete = cover(
-                reduction.lines,
-                point,
-                linear,
-                threshold,
-                1,
-                max_cones,
-                np.empty((1, d)),
-                np.empty(1),
-                *leaves,
-            )
-            if found or not complete:
-                return False, cones + used, exact
-            if tight <= keep:
-                break
-            keep = tight
+        leaves, used = tight_leaves(reduction.lines, point, linear, threshold, max_cones)
         cones += used
-        for leaf in zip(*(part[:tight] for part in leaves), strict=True):
+        if leaves is None:
+            return False, cones, exact
+        for leaf in zip(*leaves, strict=True):
             if not _leaf_holds(rows, point, linear, threshold, *leaf):
                 return False, cones, exact
             exact += 1
     return True, cones, exact
+
+
+def tight_leaves(
+    lines: FloatArray, point: FloatArray, linear: FloatArray, threshold: float, max_cones: int
+) -> tuple[tuple[FloatArray, FloatArray, FloatArray] | None, int]:
+    """Return rays, majorants and multipliers of the leaves of a covering whose relative slack is
+    below 1e-6, or None if the threshold is not proved, and the number of cones."""
+    m, d = lines.shape
+    keep = 256
+    while True:
+        leaves = np.empty((keep, d, d)), np.empty((keep, d)), np.empty((keep, m))
+        found, used, tight, complete = cover(
+            lines, point, linear, threshold, 1, max_cones, np.empty((1, d)), np.empty(1), *leaves
+        )
+        if found or not complete:
+            return None, used
+        if tight <= keep:
+            rays, majorants, multipliers = (part[:tight] for part in leaves)
+            return (rays, majorants, multipliers), used
+        keep = tight
 
 
 def _rational_matrix(values: FloatArray) -> fmpq_mat:

@@ -332,6 +332,13 @@ class Session:
             certificate.objective, certificate.dual_objective, network, certificate, history, status
         )
 
+    def dual(self) -> FloatArray:
+        """Return the dual point of the last training, not scaled into the constraint (squared or
+        smooth loss, one output)."""
+        scale = power_of_two(self.y) if self.loss.degree is not None else 1.0
+        result: FloatArray = scale ** max((self.loss.degree or 0) - 1, 0) * self.memory[0][-1][2]
+        return result
+
     def _output(self, y: FloatArray, beta: float, loss: Loss, memory: "_Memory") -> "_Output":
         """Train one output in normalised units."""
         problem, rest = self.problem, np.ones(len(y), dtype=bool)
@@ -356,8 +363,8 @@ class Session:
         if rest.any():
             # Penalties of one session start from each other, nearest first.
             start = min(memory, key=lambda m: abs(np.log(m[0] / problem.beta)), default=None)
-            state, v, history, status = problem.solve(targets, start)
-            memory.append((problem.beta, state, v))
+            state, multiplier, v, history, status = problem.solve(targets, start)
+            memory.append((problem.beta, state, multiplier))
             points = state.p @ problem.reduction.basis
             sigma, first = state.sigma, points[: state.linear].sum(axis=0)
             points, sigma = points[state.linear :], sigma[state.linear :]
@@ -594,8 +601,9 @@ class _Problem:
 
     def solve(
         self, y: FloatArray, start: tuple[float, _State, FloatArray] | None
-    ) -> tuple[_State, FloatArray, list[Round], TrainingStatus]:
-        """Return neurons, a dual point in the constraint, the rounds, and why they ended."""
+    ) -> tuple[_State, FloatArray, FloatArray, list[Round], TrainingStatus]:
+        """Return neurons, the dual point as found and as scaled into the constraint, the rounds,
+        and why they ended."""
         X, beta = self.reduction.data, self.beta
         state = _State.empty(X.shape[0], X.shape[1], int(self.skip))
         multiplier = np.zeros_like(y)
@@ -609,7 +617,8 @@ class _Problem:
         if not self.loss.smooth and not isinstance(self.loss, Interpolation):
             self.stiffness *= min(ratio, 1.0)
         if isinstance(self.loss, Interpolation) and not self.interpolable(y):
-            return state, np.zeros_like(y), [], TrainingStatus.IMPOSSIBLE
+            nothing = np.zeros_like(y)
+            return state, nothing, nothing, [], TrainingStatus.IMPOSSIBLE
         if start is not None:
             state, multiplier = start[1], -start[2]
         least = isinstance(self.loss, Interpolation)
@@ -618,9 +627,7 @@ class _Problem:
             state, multiplier, v = (
                 self.minimise(state, y, multiplier) if close is None else (state, -close, close)
             )
-        elif start is not None:
-            state, multiplier, v = self.minimise(state, y, multiplier)
-        elif self.skip:
+        elif start is not None or self.skip:
             state, multiplier, v = self.minimise(state, y, multiplier)
         history: list[Round] = []
         status = TrainingStatus.ROUNDS
@@ -645,7 +652,7 @@ class _Problem:
         if self.skip:
             v = project_skip(self.full, v, interior(self.loss, v, y))
             norm = None
-        return state, self.feasible(v, y, norm), history, status
+        return state, v, self.feasible(v, y, norm), history, status
 
     def approach(
         self, state: _State, y: FloatArray, largest: float, target: float

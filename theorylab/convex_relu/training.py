@@ -31,7 +31,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import lstsq, null_space
+from scipy.linalg import lstsq
 from scipy.optimize import linprog
 
 from theorylab._validation import FloatArray, as_count, as_flag, as_real
@@ -333,10 +333,13 @@ class Session:
         )
 
     def dual(self) -> FloatArray:
-        """Return the dual point of the last training, not scaled into the constraint (squared or
-        smooth loss, one output)."""
+        """Return the dual point of the last training, refined and not scaled into the constraint
+        (squared or smooth loss, one output)."""
+        problem, (beta, state, v) = self.problem, self.memory[0][-1]
         scale = power_of_two(self.y) if self.loss.degree is not None else 1.0
-        result: FloatArray = scale ** max((self.loss.degree or 0) - 1, 0) * self.memory[0][-1][2]
+        problem.beta = beta
+        _, v, _ = problem.refine(state, self.y / scale, v, tol=1e-15)
+        result: FloatArray = scale ** max((self.loss.degree or 0) - 1, 0) * v
         return result
 
     def _output(self, y: FloatArray, beta: float, loss: Loss, memory: "_Memory") -> "_Output":
@@ -672,7 +675,7 @@ class _Problem:
                     break
                 state = self.add(state, found)
             self.loss, self.beta = loss, beta
-            refined, v, error = self.refine(state, y, v * (beta / level))
+            refined, v, error = self.refine(state, y, v * (beta / level), tol=1e-14)
             if error <= 1e-12 and not self.price(v)[0]:
                 return refined, v
         return state, None
@@ -824,7 +827,7 @@ class _Problem:
             # Once the faces are those of the optimum, Newton's method takes the rest of the way.
             if change <= 0.1 * tried or change <= 1e-11:
                 tried = change
-                refined, v, error = self.refine(state, y, -multiplier)
+                refined, v, error = self.refine(state, y, -multiplier, tol=1e-14)
                 if error <= 1e-12 or change <= 1e-11:
                     return refined, -v, v
             # A stiffer loss brings it closer, at the price of digits.
@@ -835,7 +838,7 @@ class _Problem:
         return refined, -v, v
 
     def refine(
-        self, state: _State, y: FloatArray, v: FloatArray
+        self, state: _State, y: FloatArray, v: FloatArray, *, tol: float = 1e-11
     ) -> tuple[_State, FloatArray, float]:
         """Solve the optimality conditions on the present faces for the neurons and z = v / beta
         together; return what has the smallest residuals, and these."""
@@ -847,7 +850,8 @@ class _Problem:
             jacobian, bends, residuals, bases = [np.zeros((n, 0))], [], [np.zeros(0)], []
             for j, length in enumerate(lengths):
                 free = j < state.linear
-                basis = _face_basis(X[state.tight[j]])
+                tied = state.tight[j]
+                basis = _face_basis(X[tied]) if tied.any() else np.eye(X.shape[1])
                 bases.append(basis)
                 on = state.active[j] & ~state.tight[j]
                 block = state.sigma[j] * np.where(on[:, None], X @ basis, 0.0)
@@ -866,7 +870,7 @@ class _Problem:
             if error >= 0.5 * best or right.size == 0:
                 break
             best, kept = error, (state, z)
-            if error <= 1e-14:
+            if error <= tol:
                 break
             system = np.zeros((n + right.size, n + right.size))
             system[:n, : right.size] = in_f[:, None] * A
@@ -969,7 +973,8 @@ def _face_basis(tight: FloatArray) -> FloatArray:
     """Return an orthonormal basis of the directions orthogonal to the tight rows."""
     lengths = np.linalg.norm(tight, axis=1)
     rows = tight[lengths > 0.0] / lengths[lengths > 0.0, None]
-    result: FloatArray = null_space(rows, rcond=1e-11) if len(rows) else np.eye(tight.shape[1])
+    _, s, vt = np.linalg.svd(rows)
+    result: FloatArray = vt[int(np.sum(s > 1e-11)) :].T
     return result
 
 

@@ -698,10 +698,10 @@ def norm_over_sphere(reduction: Reduction, v: FloatArray, tol: float, max_cones:
     data, d = reduction.data, reduction.data.shape[1]
     best, direction, sign = 0.0, np.zeros(d), 1
     exact = True
-    if d > 0 and np.any(v):
+    lengths = np.linalg.norm(data, axis=1)
+    if d > 0 and float(np.abs(v) @ lengths) > 0.0:
         # Rows, their opposites and coordinate axes as starts: a threshold far below the norm would
         # waste the covering.
-        lengths = np.linalg.norm(data, axis=1)
         rows = data[lengths > 0.0] / lengths[lengths > 0.0, None]
         starts = np.vstack([rows, -rows, np.eye(d), -np.eye(d)])
         values = v @ np.maximum(data @ starts.T, 0.0)
@@ -789,13 +789,20 @@ def _cone_margin(X: FloatArray, v: FloatArray, search: ConeSearch) -> float:
 # Building a certificate.
 
 
-def project_skip(X: FloatArray, v: FloatArray, free: BoolArray) -> FloatArray:
-    """Move the free entries of v as little as possible so that ``X.T v = 0``, up to rounding."""
-    result = v.copy()
+def project_skip(X: FloatArray, v: FloatArray, y: FloatArray, loss: Loss) -> FloatArray:
+    """Move the free entries of v as little as possible so that ``X.T v = 0``, up to rounding; to
+    zeros, which are feasible, where that leaves the domain."""
+    free = interior(loss, v, y)
+    # Entries at the ends of the domain are there exactly.
+    result = np.where(free | (not loss.bounded_dual), v, y * np.round(v * y))
     for _ in range(2):
         step, *_ = np.linalg.lstsq(X[free].T, X.T @ result, rcond=None)
         result[free] -= step
-    return result
+    exact, _ = _exact_dual(X, result, y, loss)
+    if exact is None or not _in_domain(loss, exact, y):
+        return np.zeros_like(v)
+    # Least squares in float64 misses it where the data are ill-conditioned.
+    return np.array([float(arb(q)) for q in exact])
 
 
 def interior(loss: Loss, v: FloatArray, y: FloatArray) -> BoolArray:
@@ -824,7 +831,7 @@ def _certificate(
     columns = []
     for k, v in enumerate(_columns(start).T):
         target = _columns(y)[:, k]
-        point = project_skip(data, v, interior(loss, v, target)) if skip else v
+        point = project_skip(data, v, target, loss) if skip else v
         columns.append(
             certificate_at(reduction, data, loss, patterns, point, target, beta, max_cones)
         )

@@ -46,7 +46,6 @@ from theorylab.convex_relu.certificates import (
     ascend,
     augment,
     certificate_at,
-    interior,
     norm_over_cones,
     norm_over_sphere,
     project_skip,
@@ -653,7 +652,7 @@ class _Problem:
             state = self.add(state, found)
             state, multiplier, v = self.minimise(state, y, multiplier)
         if self.skip:
-            v = project_skip(self.full, v, interior(self.loss, v, y))
+            v = project_skip(self.full, v, y, self.loss)
             norm = None
         return state, v, self.feasible(v, y, norm), history, status
 
@@ -710,7 +709,7 @@ class _Problem:
         return v * (1.0 - 1e-12) * (self.beta / self.reduction.enlarge(v, norm))
 
     def price(
-        self, v: FloatArray, *, exhaustive: bool = True
+        self, v: FloatArray, *, exhaustive: bool = True, max_cones: int | None = None
     ) -> tuple[list[tuple[int, FloatArray, BoolArray, BoolArray]], float, bool, bool]:
         """Return violating neurons, the largest violation, and whether the search was exhaustive
         and complete."""
@@ -742,7 +741,12 @@ class _Problem:
             exact = complete = True
             for sign in (1, -1):
                 directions, done, _ = search_sphere(
-                    self.reduction, v, sign, beta * (1.0 + self.slack(v)), 16, self.max_cones
+                    self.reduction,
+                    v,
+                    sign,
+                    beta * (1.0 + self.slack(v)),
+                    16,
+                    max_cones or self.max_cones,
                 )
                 complete = complete and (done or len(directions) > 0)
                 for u in directions:
@@ -811,12 +815,17 @@ class _Problem:
         # It converges if every smooth problem is solved over all neurons, not only locally.
         last = tried = np.inf
         stiffest = 1e3 * self.stiffness
-        for k in range(200):
+        for k in range(60):
+            if len(state.sigma) > 10 * len(y) + 50:
+                # Rounding errors are being fitted.
+                break
             smoothed = _Moreau(self.loss, multiplier, 1.0 / self.stiffness)
             for _ in range(20):
                 state = self.newton(state, y, smoothed)
                 gradient = smoothed.gradient(state.output(X), y)
-                found, violation, *_ = self.price(-gradient, exhaustive=k % 8 == 7)
+                found, violation, *_ = self.price(
+                    -gradient, exhaustive=k % 8 == 7, max_cones=20_000
+                )
                 # Less may be noise.
                 if not found or violation <= 1e-6:
                     break

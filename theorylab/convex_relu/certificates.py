@@ -809,7 +809,8 @@ def interior(loss: Loss, v: FloatArray, y: FloatArray) -> BoolArray:
     """Entries of a dual point that may move both ways inside the domain of the conjugate."""
     if loss.bounded_dual:
         a = v * y
-        return (a > 1e-9 * a.max()) & (a < 1.0 - 1e-9)
+        inside: BoolArray = (a > 1e-9 * a.max()) & (a < 1.0 - 1e-9)
+        return inside
     return np.ones(v.size, dtype=bool)
 
 
@@ -1094,7 +1095,8 @@ def tight_leaves(
 
 
 def _rational_matrix(values: FloatArray) -> fmpq_mat:
-    return fmpq_mat(*values.shape, [q for row in values for q in _rationals(row)])
+    n, d = values.shape
+    return fmpq_mat(n, d, [q for row in values for q in _rationals(row)])
 
 
 def _leaf_holds(

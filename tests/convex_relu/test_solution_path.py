@@ -172,5 +172,5 @@ def test_a_penalty_starts_from_the_nearest_one_solved():
     for first, second in zip(warm, cold, strict=True):
         assert first.objective == pytest.approx(second.objective, rel=2e-9)
         assert first.certificate.verify()
-    # Half of the rounds or less, whatever the machine.
-    assert sum(len(r.history) for r in warm) <= 0.5 * sum(len(r.history) for r in cold)
+    # Rounds, not seconds: every penalty needs one to be certified.
+    assert sum(len(r.history) for r in warm) <= 0.6 * sum(len(r.history) for r in cold)

@@ -661,7 +661,7 @@ def _newton_distance(
         return np.inf
     # v moves by L'' A dp, at most sqrt(L'') |dp| in the norm of the Hessian, and dp by twice the
     # first step.
-    return 2.0 * residual * float(np.sqrt(loss.curvature_bound / least))
+    return float(2.0 * residual * np.sqrt(loss.curvature_bound / least))
 
 
 def _promising_cells(

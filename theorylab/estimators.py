@@ -77,6 +77,12 @@ class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
             scaled, targets, self.beta_, skip=skip, tol=tol, **options
         )
         self.n_iter_ = max(len(self.result_.history), 1)
+        certificate = self.result_.certificate
+        if certificate.patterns is not None:
+            # Beyond a few features a covering decides nothing: straight to the simple bound.
+            few = X.shape[1] <= MAX_EXACT_FEATURES
+            certificate = certificate.unrestricted(max_cones=20_000 if few else 1)
+        self.global_gap_ = certificate.gap
         if self.global_gap_ > LARGE_GAP:
             warnings.warn(
                 "the network is optimal among those on the sampled activation patterns (relative "
@@ -91,12 +97,6 @@ class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
         """Certified relative duality gap of the problem that was solved."""
         check_is_fitted(self)
         return self.result_.gap
-
-    @property
-    def global_gap_(self) -> float:
-        """Certified relative gap to the best network of any activation patterns."""
-        check_is_fitted(self)
-        return self.result_.global_gap
 
     def _output(self, X: ArrayLike) -> FloatArray:
         check_is_fitted(self)

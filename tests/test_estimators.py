@@ -31,6 +31,7 @@ def test_a_network_separates_what_a_linear_model_cannot():
     assert cross_val_score(LogisticRegression(), X, y).mean() < 0.92
 
 
+@pytest.mark.filterwarnings("ignore:the network is optimal among those on the sampled")
 def test_several_classes_and_sampled_arrangements():
     X, y = load_iris(return_X_y=True)
     model = ConvexReLUClassifier(n_arrangements=20, random_state=0).fit(X, y)

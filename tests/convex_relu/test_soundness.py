@@ -124,9 +124,9 @@ def separable(data, y):
 
 
 def test_certified_means_verified():
-    counts = Counter(check_training(seed) for seed in range(40))
+    counts = Counter(check_training(seed) for seed in range(80))
     # The draws reach what they are meant to reach.
-    assert counts["CERTIFIED"] >= 25
+    assert counts["CERTIFIED"] >= 50
     assert counts["UNATTAINED"] >= 1
     assert counts["IMPOSSIBLE"] >= 1
 

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, load_iris, make_moons
@@ -28,6 +31,7 @@ def test_a_network_separates_what_a_linear_model_cannot():
     assert cross_val_score(LogisticRegression(), X, y).mean() < 0.92
 
 
+@pytest.mark.filterwarnings("ignore:the network is optimal among those on the sampled")
 def test_several_classes_and_sampled_arrangements():
     X, y = load_iris(return_X_y=True)
     model = ConvexReLUClassifier(n_arrangements=20, random_state=0).fit(X, y)
@@ -51,3 +55,47 @@ def test_bad_parameters_are_refused_by_name(parameters):
     X = np.random.default_rng(0).normal(size=(10, 2))
     with pytest.raises(ValueError, match=next(iter(parameters))):
         ConvexReLURegressor(**parameters).fit(X, X[:, 0])
+
+
+def test_a_large_global_gap_is_reported_and_warned_about():
+    X, y = load_diabetes(return_X_y=True)
+    with pytest.warns(RuntimeWarning, match="among all networks only a gap of 0"):
+        model = ConvexReLURegressor(random_state=0).fit(X, y)
+    assert model.gap_ <= 1e-6
+    assert model.result_.certificate.unrestricted(max_cones=1).gap == model.global_gap_ > 0.1
+    # All patterns: one gap.
+    exact = ConvexReLURegressor().fit(X[:, [2, 8]], y)
+    assert exact.global_gap_ == exact.gap_ <= 1e-6
+
+
+def test_probabilities_are_those_of_the_logistic_model():
+    X, y = make_moons(60, noise=0.2, random_state=1)
+    model = ConvexReLUClassifier(relative_beta=0.05).fit(X, y)
+    chances = model.predict_proba(X)
+    # Value of the loss at the outputs, from the probabilities of the true classes.
+    loss = -np.log(chances[np.arange(60), y]).sum()
+    certificate = model.result_.certificate
+    penalty = certificate.beta * certificate.network.penalty
+    assert loss + penalty == pytest.approx(certificate.objective, rel=1e-12)
+    np.testing.assert_array_equal(model.predict(X), chances.argmax(axis=1))
+    X, y = load_iris(return_X_y=True)
+    several = ConvexReLUClassifier(relative_beta=0.2).fit(X[:, :2], y).predict_proba(X[:, :2])
+    np.testing.assert_allclose(several.sum(axis=1), 1.0, rtol=1e-14)
+
+
+def test_several_outputs_are_fitted_like_one_after_the_other():
+    rng = np.random.default_rng(3)
+    X, Y = rng.normal(size=(20, 2)), rng.normal(size=(20, 2))
+    model = ConvexReLURegressor(relative_beta=0.3, tol=1e-9).fit(X, Y)
+    for k in range(2):
+        # The penalty is relative to the larger threshold of the two.
+        single = ConvexReLURegressor(relative_beta=0.3, tol=1e-9).fit(X, Y[:, k])
+        single.set_params(relative_beta=0.3 * model.beta_ / single.beta_).fit(X, Y[:, k])
+        np.testing.assert_allclose(model.predict(X)[:, k], single.predict(X), atol=1e-4)
+
+
+def test_a_missing_scikit_learn_is_named_with_its_remedy():
+    code = "import sys; sys.modules['sklearn'] = None; import theorylab.estimators"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'theorylab[sklearn]'" in done.stderr

@@ -4,18 +4,26 @@ package scikit-learn).
 Both solve the problem of :func:`theorylab.convex_relu.train` on standardised inputs with penalised
 biases. The penalty is given relative to the smallest one at which the network vanishes, so that it
 means the same on every data set. With many features the arrangement is sampled: the network is then
-optimal among those whose neurons lie in the sampled cones, and ``result_.global_gap`` bounds how
-far it is from optimal among all."""
+optimal among those whose neurons lie in the sampled cones, ``gap_`` is that of this restricted
+problem, and ``global_gap_`` bounds how far it is from optimal among all."""
 
+import warnings
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets, unique_labels
-from sklearn.utils.validation import check_is_fitted, validate_data
+from scipy.special import expit
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.utils import check_random_state
+    from sklearn.utils.multiclass import check_classification_targets, unique_labels
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(
+        "theorylab.estimators needs scikit-learn: pip install 'theorylab[sklearn]'"
+    ) from error
 
 from theorylab._validation import FloatArray, as_count, as_flag, as_real
 from theorylab.convex_relu import TrainingResult, sample_arrangements, train, zero_threshold
@@ -24,6 +32,7 @@ __all__ = ["ConvexReLUClassifier", "ConvexReLURegressor"]
 
 MAX_EXACT_FEATURES = 3
 SAMPLED_ARRANGEMENTS = 50
+LARGE_GAP = 0.1
 
 
 class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
@@ -68,6 +77,20 @@ class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
             scaled, targets, self.beta_, skip=skip, tol=tol, **options
         )
         self.n_iter_ = max(len(self.result_.history), 1)
+        certificate = self.result_.certificate
+        if certificate.patterns is not None:
+            # Beyond a few features a covering decides nothing: straight to the simple bound.
+            few = X.shape[1] <= MAX_EXACT_FEATURES
+            certificate = certificate.unrestricted(max_cones=20_000 if few else 1)
+        self.global_gap_ = certificate.gap
+        if self.global_gap_ > LARGE_GAP:
+            warnings.warn(
+                "the network is optimal among those on the sampled activation patterns (relative "
+                f"gap {self.gap_:.1e}), but among all networks only a gap of "
+                f"{self.global_gap_:.2g} is certified; raise n_arrangements",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     @property
     def gap_(self) -> float:
@@ -82,7 +105,8 @@ class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
 
 
 class ConvexReLURegressor(RegressorMixin, _ConvexReLU):  # type: ignore[misc]
-    """Regression by a two-layer ReLU network of least squares, globally optimal up to ``gap_``.
+    """Regression by two-layer ReLU networks of least squares, globally optimal up to
+    ``global_gap_``; one network for each output.
 
     Parameters
     ----------
@@ -103,29 +127,49 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):  # type: ignore[misc]
     result_
         The :class:`theorylab.convex_relu.TrainingResult` on standardised inputs, with network and
         certificate.
-    gap_
-        Certified relative duality gap.
+    gap_, global_gap_
+        Certified relative duality gaps: of the problem on the patterns used, and among all
+        networks. They agree where all patterns are used; a global gap above 0.1 is warned about.
     beta_
         The penalty that was used.
+
+    Examples
+    --------
+    >>> model = ConvexReLURegressor(relative_beta=0.1).fit([[-1.0], [0.0], [1.0]], [1.0, 0.0, 1.0])
+    >>> model.global_gap_ < 1e-6
+    True
     """
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Train on data of shape (n, d) and targets of shape (n,)."""
+        """Train on data of shape (n, d) and targets of shape (n,), or (n, K) for K outputs."""
         data, targets = validate_data(
-            self, X, y, dtype=np.float64, y_numeric=True, ensure_min_samples=2
+            self,
+            X,
+            y,
+            dtype=np.float64,
+            y_numeric=True,
+            multi_output=True,
+            ensure_min_samples=2,
         )
-        self.mean_ = float(np.mean(targets))
-        self._train(data, np.asarray(targets, dtype=np.float64) - self.mean_, "squared")
+        targets = np.asarray(targets, dtype=np.float64)
+        self.mean_ = targets.mean(axis=0)
+        self._train(data, targets - self.mean_, "squared")
         return self
 
     def predict(self, X: ArrayLike) -> FloatArray:
-        """Return predictions of shape (n,)."""
-        return self._output(X) + self.mean_
+        """Return predictions of the shape of the targets."""
+        result: FloatArray = self._output(X) + self.mean_
+        return result
 
 
 class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):  # type: ignore[misc]
     """Classification by two-layer ReLU networks with the logistic loss, one against the rest,
-    globally optimal up to ``gap_``.
+    globally optimal up to ``global_gap_``.
 
     Parameters and attributes are those of :class:`ConvexReLURegressor`, and ``classes_``.
     """
@@ -149,6 +193,16 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):  # type: ignore[misc]
     def decision_function(self, X: ArrayLike) -> FloatArray:
         """Return the networks' outputs: shape (n,) for two classes, (n, classes) for more."""
         return self._output(X)
+
+    def predict_proba(self, X: ArrayLike) -> FloatArray:
+        """Return probabilities of the classes, shape (n, classes): the logistic model's; for more
+        than two classes those of one against the rest, divided by their sum."""
+        scores = self.decision_function(X)
+        if scores.ndim == 1:
+            return np.column_stack([expit(-scores), expit(scores)])
+        chances = expit(scores)
+        result: FloatArray = chances / chances.sum(axis=1, keepdims=True)
+        return result
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the predicted labels, shape (n,)."""

@@ -48,7 +48,7 @@ def test_pruned_layer_agrees_with_cvxpy(shape, relative):
     assert layer.status is PruningStatus.SOLVED
     assert layer.objective == pytest.approx(value, rel=3e-6)
     assert layer.dual_objective <= value * (1 + 1e-7)
-    assert abs(layer.relative_gap) <= 1e-6
+    assert abs(layer.gap) <= 1e-6
     assert layer.output_error == pytest.approx(np.linalg.norm(np.maximum(X @ layer.weights, 0) - Y))
     assert layer.output_error <= eps + 1e-6 * np.linalg.norm(Y)
     assert layer.objective <= np.abs(W).sum()
@@ -68,7 +68,7 @@ def test_pruning_a_neuron_in_other_units_or_order_changes_nothing():
 def test_an_allowed_error_above_the_outputs_empties_the_layer():
     X, W = np.eye(3), np.array([[1.0], [-1.0], [0.5]])
     empty = prune_layer(X, W, 2.0)
-    assert empty.density == empty.objective == empty.relative_gap == 0
+    assert empty.density == empty.objective == empty.gap == 0
     with pytest.warns(RuntimeWarning, match="raise max_iter"):
         early = prune_layer(np.random.default_rng(0).normal(size=(20, 3)), W, 0.1, max_iter=1)
     assert early.status is PruningStatus.MAX_ITER

@@ -414,3 +414,36 @@ def test_curvature_is_the_second_difference_on_the_faces():
     second = (value(h * direction) - 2 * value(0 * direction) + value(-h * direction)) / h**2
     assert second == pytest.approx(direction @ hessian @ direction, rel=1e-5)
     assert jacobian.shape == (5, hessian.shape[0])
+
+
+def check_decided(seed, n, d):
+    rng = np.random.default_rng([seed, n, d])
+    X, y = rng.standard_normal((n, d)), rng.standard_normal(n)
+    optimal = find_optimal_set(X, y, 0.1 * zero_threshold(X, y))
+    assert optimal.status is not OptimalSetStatus.UNDECIDED
+    # Every neuron that training found is one of the directions.
+    assert optimal.weights.sum() == pytest.approx(optimal.total, rel=1e-8)
+    np.testing.assert_allclose(optimal.atoms @ optimal.weights, optimal.fit, atol=1e-6)
+    return optimal
+
+
+@pytest.mark.parametrize(("n", "d"), [(50, 2), (100, 2), (60, 3)])
+def test_generic_data_are_decided(n, d):
+    found = check_decided(0, n, d)
+    # The cells that may carry a direction, against all cells.
+    every = find_optimal_set(
+        found.training.certificate.X,
+        found.training.certificate.y,
+        found.training.certificate.beta,
+        arrangements=enumerate_arrangements(found.training.certificate.X),
+    )
+    assert every.n_directions == found.n_directions
+    assert found.next_slack == pytest.approx(min(every.next_slack, 9e-7), abs=1e-10)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("n", [50, 100, 200])
+@pytest.mark.parametrize("d", [2, 3, 4])
+def test_generic_data_are_decided_long(seed, n, d):
+    check_decided(seed, n, d)

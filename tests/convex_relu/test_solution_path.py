@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from theorylab.convex_relu import enumerate_arrangements, train
+from theorylab.convex_relu import enumerate_arrangements, train, zero_threshold
 from theorylab.convex_relu.optimal_set import is_minimal, sensitivity
 from theorylab.convex_relu.solution_path import PathStatus, breakpoints, trace_solution_path
+from theorylab.convex_relu.training import Session
 
 
 def gaussian(n, d, seed):
@@ -160,3 +161,16 @@ def test_refusals():
     path = trace_solution_path(X, y, min_ratio=0.5)
     with pytest.raises(ValueError, match="beta"):
         path.network(0.1 * path.beta_max)
+
+
+def test_a_penalty_starts_from_the_nearest_one_solved():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((40, 2)), rng.standard_normal(40)
+    betas = zero_threshold(X, y) * np.geomspace(0.5, 0.02, 8)
+    session = Session(X, y, tol=1e-9)
+    warm, cold = [session.train(b) for b in betas], [train(X, y, b, tol=1e-9) for b in betas]
+    for first, second in zip(warm, cold, strict=True):
+        assert first.objective == pytest.approx(second.objective, rel=2e-9)
+        assert first.certificate.verify()
+    # Rounds, not seconds: every penalty needs one to be certified.
+    assert sum(len(r.history) for r in warm) <= 0.6 * sum(len(r.history) for r in cold)

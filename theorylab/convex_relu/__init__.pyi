@@ -35,6 +35,7 @@ from .layer_pruning import recover_neuron as recover_neuron
 from .layer_pruning import recover_neurons as recover_neurons
 from .layer_pruning import statistical_dimension as statistical_dimension
 from .losses import Hinge as Hinge
+from .losses import Interpolation as Interpolation
 from .losses import Logistic as Logistic
 from .losses import Loss as Loss
 from .losses import Squared as Squared
@@ -49,7 +50,6 @@ from .optimal_set import minimal_networks as minimal_networks
 from .optimal_set import optimal_pruning as optimal_pruning
 from .optimal_set import sensitivity as sensitivity
 from .optimal_set import vertices as vertices
-from .parallel_networks import DualityCertificate as DualityCertificate
 from .parallel_networks import MinimumNorm as MinimumNorm
 from .parallel_networks import NormSearch as NormSearch
 from .parallel_networks import ShrinkageJump as ShrinkageJump

@@ -53,9 +53,9 @@ from theorylab.convex_relu.certificates import (
     Network,
     as_patterns,
     certify,
-    relative_gap,
 )
 from theorylab.convex_relu.training import TrainingResult
+from theorylab.numerics.bounds import power_of_two, relative_gap
 
 __all__ = [
     "ADMMResult",
@@ -94,8 +94,13 @@ class ADMMResult:
 
     Parameters
     ----------
-    X, y, beta, patterns, cones, penalty
-        The problem that was solved, patterns of shape (P, n), and the penalty rho that was used.
+    X, y, beta
+        The problem.
+    unit, scale
+        Powers of 64 by which X and y were divided, 1 for data of about unit size; ``state``,
+        ``residuals``, ``penalty`` and ``jacobian`` belong to the divided problem.
+    patterns, cones, penalty
+        Patterns of shape (P, n), and the penalty rho that was used.
     network
         ReLU network of the non-zero blocks; without cone constraints its hidden units are gated by
         their patterns instead of by themselves, so that it need not attain ``objective``.
@@ -126,6 +131,8 @@ class ADMMResult:
     X: FloatArray
     y: FloatArray
     beta: float
+    unit: float
+    scale: float
     patterns: BoolArray
     cones: bool
     penalty: float
@@ -231,6 +238,8 @@ def train_admm(
     cones = as_flag(cones, "cones")
     tol = as_real(tol, "tol", above=0.0, below=1.0)
     max_iter = as_count(max_iter, "max_iter")
+    given, unit, scale = (X, y, beta), _unit(np.linalg.norm(X, axis=1)), _unit(y)
+    X, y, beta = X / unit, y / scale, beta / unit / scale
     inverse, coupling = _least_squares(X, patterns)
     if penalty is None:
         spectrum = np.linalg.eigvalsh(coupling)
@@ -257,7 +266,7 @@ def train_admm(
         changed = done + last if last > 0 else changed
         residuals.append(record)
         done += count
-        network, objective, dual_objective = _evaluate(X, y, beta, patterns, v, cones)
+        network, objective, dual_objective = _evaluate(*given, patterns, scale / unit * v, cones)
         gaps.append((done, _difference(objective, dual_objective)))
         violation = _violation(X, patterns, v) if cones else 0.0
         if gaps[-1][1] <= tol and violation <= tol:
@@ -274,9 +283,9 @@ def train_admm(
             f"relative gap {gaps[-1][1]:.1e}: {status.value}", RuntimeWarning, stacklevel=2
         )
     return ADMMResult(
-        X,
-        y,
-        beta,
+        *given,
+        unit,
+        scale,
         patterns,
         cones,
         rho,
@@ -284,7 +293,7 @@ def train_admm(
         objective,
         dual_objective,
         violation,
-        v,
+        scale / unit * v,
         np.hstack([q1, q2]),
         np.concatenate(residuals),
         np.array(gaps),
@@ -636,6 +645,11 @@ def random_first_layer_bound(optimum: TrainingResult, n_directions: int, xi: flo
 # ADMM.
 
 
+def _unit(values: FloatArray) -> float:
+    """Return the power of 64 that brings the largest magnitude between 1/8 and 8."""
+    return float(64.0 ** np.round(np.log(power_of_two(values)) / np.log(64.0)))
+
+
 def _least_squares(X: FloatArray, patterns: BoolArray) -> tuple[FloatArray, FloatArray]:
     """Return K^{-1} and A (I + G'G)^{-1} A'."""
     inverse = np.asarray(np.linalg.inv(np.eye(X.shape[1]) + X.T @ X), dtype=np.float64)
@@ -753,7 +767,7 @@ def _piece(
 
 def _jacobian(result: ADMMResult) -> FloatArray:
     """Return T'(q), with T = q - prox + B u and u the least-squares solution at 2 prox - q."""
-    X, D, rho = result.X, result.patterns.astype(np.float64), result.penalty
+    X, D, rho = result.X / result.unit, result.patterns.astype(np.float64), result.penalty
     P, n = D.shape
     d = X.shape[1]
     size = 2 * P * (d + n)
@@ -763,11 +777,12 @@ def _jacobian(result: ADMMResult) -> FloatArray:
             f"the rate, got {size}"
         )
     inverse, coupling = _least_squares(X, result.patterns)
+    beta = result.beta / result.unit / result.scale
     sign = np.repeat([1.0, -1.0], P)
     masks = np.vstack([D, D])
     B = np.zeros((2 * P, d + n, 2 * P, d))
     A = np.zeros((n, 2 * P, d))
-    threshold = result.beta / rho
+    threshold = beta / rho
     prox = np.zeros((2 * P, d + n, 2 * P, d + n))
     for b in range(2 * P):
         B[b, :d, b] = np.eye(d)
@@ -813,7 +828,8 @@ def _evaluate(
 
 
 def _difference(objective: float, dual_objective: float) -> float:
-    return max(relative_gap(objective, dual_objective), relative_gap(dual_objective, objective))
+    # The objective of an iterate outside its cones is no upper bound.
+    return relative_gap(max(objective, dual_objective), min(objective, dual_objective))
 
 
 def _violation(X: FloatArray, patterns: BoolArray, v: FloatArray) -> float:

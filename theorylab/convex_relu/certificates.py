@@ -11,8 +11,8 @@ For a list of patterns D the constraint is :math:`\|\Pi_K(\pm X^\top Dv)\|\le\be
 :math:`K=\{u:(2D-I)Xu\ge0\}`, and bounds the networks with neurons in those cones.
 
 ``Certificate.verify`` repeats everything from the data, the network and the dual point: values in
-ball arithmetic, the constraint with a bound on every rounding error, and the places where it is
-nearly tight in rational arithmetic.
+ball arithmetic, the constraint with a bound on every rounding error, and all places where it is
+nearly tight (a relative slack below 1e-6) in rational arithmetic.
 
 Rows may be nearly dependent: with any matrix B of norm at most :math:`1+\delta` and any :math:`\hat
 X`, :math:`h_v(u)\le(1+\delta)\max\hat h_v+\sum_i|v_i|\,\|x_i-B^\top\hat x_i\|`, so a rank-deficient
@@ -32,6 +32,7 @@ from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_re
 from theorylab.convex_relu._cones import project
 from theorylab.convex_relu._covering import cover
 from theorylab.convex_relu.losses import Loss, as_loss
+from theorylab.numerics.bounds import relative_gap
 
 __all__ = [
     "Certificate",
@@ -150,7 +151,8 @@ class Verification:
         reached).
     n_cones, n_exact
         Cones of the covering, or projections, and how many of them were confirmed in rational
-        arithmetic.
+        arithmetic: all those with a relative slack below 1e-6. The others rest on float64 with a
+        bound on every rounding error, and on the code of the covering.
     """
 
     accepted: bool
@@ -225,9 +227,23 @@ class Certificate:
     @property
     def gap(self) -> float:
         """Relative duality gap; values below the rounding error of the loss at zero count as that
-        error."""
-        floor = _EPS * self.loss.value(np.zeros_like(self.y), self.y)
-        return relative_gap(self.objective, self.dual_objective, floor)
+        error.
+
+        Raises
+        ------
+        ArithmeticError
+            If the dual value exceeds the objective by more than the rounding of both.
+        """
+        at_zero = self.loss.value(np.zeros_like(self.y), self.y)
+        rounding = _dual_error(self.dual, self.y, self.loss) + _value_error(
+            self.network, self.X, self.y, self.beta, self.loss
+        )
+        return relative_gap(
+            self.objective,
+            self.dual_objective,
+            floor=_EPS * at_zero if np.isfinite(at_zero) else 0.0,
+            rounding=rounding,
+        )
 
     def unrestricted(self, *, max_cones: int = 20_000) -> "Certificate":
         """Return the certificate of the same network over all activation patterns.
@@ -275,13 +291,6 @@ class Certificate:
             If an array of the certificate is malformed.
         """
         return _verify(self, as_count(max_cones, "max_cones"))
-
-
-def relative_gap(objective: float, dual_objective: float, floor: float = 0.0) -> float:
-    """Return the difference over the larger of the two magnitudes and the floor, zero if all
-    vanish."""
-    scale = max(abs(objective), abs(dual_objective), floor)
-    return max(objective - dual_objective, 0.0) / scale if scale > 0.0 else 0.0
 
 
 def certify(
@@ -401,6 +410,13 @@ def as_problem(
         raise ValueError(f"y: expected shape ({X.shape[0]},) or ({X.shape[0]}, K), got {y.shape}")
     chosen = as_loss(loss)
     chosen.check_labels(y)
+    for name, values in (("X", X), ("y", y)):
+        size = float(np.abs(values).max())
+        if size > 0.0 and not 1e-140 <= size <= 1e140:
+            raise ValueError(
+                f"{name}: expected a largest entry between 1e-140 and 1e140, whose square is a "
+                f"float64, got {size}"
+            )
     return X, y, as_real(beta, "beta", above=0.0), chosen
 
 
@@ -682,10 +698,10 @@ def norm_over_sphere(reduction: Reduction, v: FloatArray, tol: float, max_cones:
     data, d = reduction.data, reduction.data.shape[1]
     best, direction, sign = 0.0, np.zeros(d), 1
     exact = True
-    if d > 0 and np.any(v):
+    lengths = np.linalg.norm(data, axis=1)
+    if d > 0 and float(np.abs(v) @ lengths) > 0.0:
         # Rows, their opposites and coordinate axes as starts: a threshold far below the norm would
         # waste the covering.
-        lengths = np.linalg.norm(data, axis=1)
         rows = data[lengths > 0.0] / lengths[lengths > 0.0, None]
         starts = np.vstack([rows, -rows, np.eye(d), -np.eye(d)])
         values = v @ np.maximum(data @ starts.T, 0.0)
@@ -773,20 +789,28 @@ def _cone_margin(X: FloatArray, v: FloatArray, search: ConeSearch) -> float:
 # Building a certificate.
 
 
-def project_skip(X: FloatArray, v: FloatArray, free: BoolArray) -> FloatArray:
-    """Move the free entries of v as little as possible so that ``X.T v = 0``, up to rounding."""
-    result = v.copy()
+def project_skip(X: FloatArray, v: FloatArray, y: FloatArray, loss: Loss) -> FloatArray:
+    """Move the free entries of v as little as possible so that ``X.T v = 0``, up to rounding; to
+    zeros, which are feasible, where that leaves the domain."""
+    free = interior(loss, v, y)
+    # Entries at the ends of the domain are there exactly.
+    result = np.where(free | (not loss.bounded_dual), v, y * np.round(v * y))
     for _ in range(2):
         step, *_ = np.linalg.lstsq(X[free].T, X.T @ result, rcond=None)
         result[free] -= step
-    return result
+    exact, _ = _exact_dual(X, result, y, loss)
+    if exact is None or not _in_domain(loss, exact, y):
+        return np.zeros_like(v)
+    # Least squares in float64 misses it where the data are ill-conditioned.
+    return np.array([float(arb(q)) for q in exact])
 
 
 def interior(loss: Loss, v: FloatArray, y: FloatArray) -> BoolArray:
     """Entries of a dual point that may move both ways inside the domain of the conjugate."""
     if loss.bounded_dual:
         a = v * y
-        return (a > 1e-9) & (a < 1.0 - 1e-9)
+        inside: BoolArray = (a > 1e-9 * a.max()) & (a < 1.0 - 1e-9)
+        return inside
     return np.ones(v.size, dtype=bool)
 
 
@@ -808,7 +832,7 @@ def _certificate(
     columns = []
     for k, v in enumerate(_columns(start).T):
         target = _columns(y)[:, k]
-        point = project_skip(data, v, interior(loss, v, target)) if skip else v
+        point = project_skip(data, v, target, loss) if skip else v
         columns.append(
             certificate_at(reduction, data, loss, patterns, point, target, beta, max_cones)
         )
@@ -843,7 +867,8 @@ def scale_dual(loss: Loss, v: FloatArray, y: FloatArray, beta: float, norm: floa
     ``beta``."""
     # Scaling rounds every entry; the slack covers it.
     largest = beta / norm * (1.0 - 1e-12) if norm > 0.0 else 1.0
-    candidates = [largest] if largest <= 1.0 else [1.0, largest]
+    # Zero is always feasible, and in the domain.
+    candidates = [0.0, largest] if largest <= 1.0 else [0.0, 1.0, largest]
     values = [loss.dual(s * v, y) for s in candidates]
     best = candidates[int(np.argmax(values))]
     search = minimize_scalar(
@@ -851,7 +876,7 @@ def scale_dual(loss: Loss, v: FloatArray, y: FloatArray, beta: float, norm: floa
     )
     if -search.fun > max(values):
         best = float(search.x)
-    return best * v
+    return best * v if best > 0.0 else np.zeros_like(v)
 
 
 # Verification.
@@ -962,10 +987,12 @@ def _value_error(network: Network, X: FloatArray, y: FloatArray, beta: float, lo
         + np.abs(network.offset)
         + np.abs(y)
     )
-    slope = np.abs(loss.gradient(network(X), y))
-    change = unit * magnitude
-    return float(np.sum(slope * change + loss.curvature_bound * change**2)) + unit * (
-        abs(loss.value(network(X), y)) + beta * network.penalty
+    f, change = network(X), unit * magnitude
+    value = loss.value(f, y)
+    # A convex function is steepest at the ends.
+    slopes = [np.abs(loss.gradient(f + s * change, y)) for s in (-1.0, 1.0)]
+    return float(np.sum(np.maximum(*slopes) * change)) + unit * (
+        (value if np.isfinite(value) else 0.0) + beta * network.penalty
     )
 
 
@@ -990,12 +1017,12 @@ def _exact_dual(
     exact = fmpq_mat(n, d, [q for row in data for q in _rationals(row)])
     point = _rationals(v)
     right = exact.transpose() * fmpq_mat(n, 1, point)
-    reduced, rank = fmpq_mat(d, n, [q for row in data.T for q in _rationals(row)]).rref()
-    del reduced
+    if all(right[j, 0] == 0 for j in range(d)):
+        return point, np.zeros(n)
     rows = fmpq_mat(len(free), d, [q for i in free for q in _rationals(data[i])])
     # Columns that span the column space on the free rows.
     echelon, free_rank = rows.rref() if len(free) else (rows, 0)
-    if free_rank < rank:
+    if free_rank == 0:
         return None, np.zeros(n)
     pivots: list[int] = []
     for i in range(free_rank):
@@ -1003,8 +1030,10 @@ def _exact_dual(
         while echelon[i, j] == 0:
             j += 1
         pivots.append(j)
-    basis = fmpq_mat(len(free), rank, [rows[i, j] for i in range(len(free)) for j in pivots])
-    solution = (basis.transpose() * basis).solve(fmpq_mat(rank, 1, [right[j, 0] for j in pivots]))
+    basis = fmpq_mat(len(free), free_rank, [rows[i, j] for i in range(len(free)) for j in pivots])
+    solution = (basis.transpose() * basis).solve(
+        fmpq_mat(free_rank, 1, [right[j, 0] for j in pivots])
+    )
     step = basis * solution
     moved = np.zeros(n)
     for a, k in enumerate(free):
@@ -1031,41 +1060,47 @@ def _prove_sphere(
     if d == 0 or not np.any(v):
         return True, 0, 0
     cones = exact = 0
-    m, keep = len(reduction.lines), 256
+    rows = _rational_matrix(reduction.lines)
     for sign in (1.0, -1.0):
         point, linear = reduction.condense(sign * v)
-        rays, weights, multipliers = (
-            np.empty((keep, d, d)),
-            np.empty((keep, d)),
-            np.empty((keep, m)),
-        )
-        nowhere = np.empty((1, d)), np.empty(1)
-        found, used, tight, complete = cover(
-            reduction.lines,
-            point,
-            linear,
-            threshold,
-            1,
-            max_cones,
-            *nowhere,
-            rays,
-            weights,
-            multipliers,
-        )
+        leaves, used = tight_leaves(reduction.lines, point, linear, threshold, max_cones)
         cones += used
-        if found or not complete:
+        if leaves is None:
             return False, cones, exact
-        for k in range(min(tight, keep)):
-            if not _leaf_holds(
-                reduction.lines, point, linear, threshold, rays[k], weights[k], multipliers[k]
-            ):
+        for leaf in zip(*leaves, strict=True):
+            if not _leaf_holds(rows, point, linear, threshold, *leaf):
                 return False, cones, exact
             exact += 1
     return True, cones, exact
 
 
+def tight_leaves(
+    lines: FloatArray, point: FloatArray, linear: FloatArray, threshold: float, max_cones: int
+) -> tuple[tuple[FloatArray, FloatArray, FloatArray] | None, int]:
+    """Return rays, majorants and multipliers of the leaves of a covering whose relative slack is
+    below 1e-6, or None if the threshold is not proved, and the number of cones."""
+    m, d = lines.shape
+    keep = 256
+    while True:
+        leaves = np.empty((keep, d, d)), np.empty((keep, d)), np.empty((keep, m))
+        found, used, tight, complete = cover(
+            lines, point, linear, threshold, 1, max_cones, np.empty((1, d)), np.empty(1), *leaves
+        )
+        if found or not complete:
+            return None, used
+        if tight <= keep:
+            rays, majorants, multipliers = (part[:tight] for part in leaves)
+            return (rays, majorants, multipliers), used
+        keep = tight
+
+
+def _rational_matrix(values: FloatArray) -> fmpq_mat:
+    n, d = values.shape
+    return fmpq_mat(n, d, [q for row in values for q in _rationals(row)])
+
+
 def _leaf_holds(
-    data: FloatArray,
+    data: fmpq_mat,
     v: FloatArray,
     linear: FloatArray,
     threshold: float,
@@ -1074,7 +1109,7 @@ def _leaf_holds(
     multipliers: FloatArray,
 ) -> bool:
     """Check the inequalities of one cone in rational arithmetic."""
-    n, d = data.shape
+    n, d = len(v), len(rays)
     w, point, slope, bound = (
         _rationals(weights),
         _rationals(v),
@@ -1088,9 +1123,7 @@ def _leaf_holds(
     ]
     if any(s is not None and not 0 <= s <= 1 for s in slopes):
         return False
-    left = fmpq_mat(n, d, [q for row in data for q in _rationals(row)]) * fmpq_mat(
-        d, d, [q for row in rays.T for q in _rationals(row)]
-    )
+    left = data * _rational_matrix(rays.T)
     for k in range(d):
         ray = _rationals(rays[k])
         total = sum((a * b for a, b in zip(slope, ray, strict=True)), fmpq(0))

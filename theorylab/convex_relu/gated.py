@@ -15,7 +15,7 @@ gradients are :math:`(D\,\mathrm{diag}(v))X`. Block coordinate descent on a work
 support; Newton steps on it, by preconditioned conjugate gradients, give the accuracy."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -24,8 +24,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
-from theorylab.convex_relu.certificates import as_patterns, as_problem, relative_gap, scale_dual
+from theorylab.convex_relu.certificates import as_patterns, as_problem, scale_dual
 from theorylab.convex_relu.losses import Loss, Squared
+from theorylab.numerics.bounds import power_of_two, relative_gap
 
 __all__ = ["GatedResult", "GatedStatus", "train_gated"]
 
@@ -74,8 +75,9 @@ class GatedResult:
 
     @property
     def gap(self) -> float:
-        """Relative duality gap."""
-        return relative_gap(self.objective, self.dual_objective)
+        """Relative duality gap; values below the rounding error of the loss at zero count as that
+        error."""
+        return self.history[-1]
 
     def predict(self, X: ArrayLike, gates: ArrayLike) -> FloatArray:
         """Return the outputs on data of shape (n, d) with the gates' patterns on them, shape (P,
@@ -137,7 +139,25 @@ def train_gated(
     patterns = as_patterns(as_array(gates, "gates"), X.shape[0], "gates")
     assert patterns is not None
     tol, max_rounds = as_real(tol, "tol", above=0.0, below=1.0), as_count(max_rounds, "max_rounds")
-    return _Solver(X, y, beta, loss, patterns).run(tol, max_rounds)
+    # Exact divisions: the solution does not depend on units.
+    unit = power_of_two(np.linalg.norm(X, axis=1))
+    scale = power_of_two(y) if loss.degree is not None else 1.0
+    degree = loss.degree or 0
+    normal = _Solver(X / unit, y / scale, beta / unit * scale ** (1 - degree), loss, patterns)
+    result = normal.run(tol, max_rounds)
+    if result.status is not GatedStatus.CERTIFIED:
+        warnings.warn(
+            f"relative gap {result.gap:.1e}: {result.status.value}", RuntimeWarning, stacklevel=2
+        )
+    slope = scale ** max(degree - 1, 0)
+    return replace(
+        result,
+        objective=scale**degree * result.objective,
+        dual_objective=scale**degree * result.dual_objective,
+        weights=scale / unit * result.weights,
+        dual=slope * result.dual,
+        dual_norm=slope * unit * result.dual_norm,
+    )
 
 
 def _output(X: FloatArray, gates: FloatArray, weights: FloatArray) -> FloatArray:
@@ -187,7 +207,14 @@ class _Solver:
                     bound * float(np.abs(point).max() / max(np.abs(v).max(), 1e-300)), beta
                 )
             objective = loss.value(f, y) + beta * float(np.linalg.norm(self.weights, axis=1).sum())
-            history.append(relative_gap(objective, lower, floor))
+            history.append(
+                relative_gap(
+                    objective,
+                    lower,
+                    floor=floor,
+                    rounding=8.0 * X.shape[0] * _EPS * float(np.abs(v) @ (np.abs(f) + np.abs(y))),
+                )
+            )
             if history[-1] <= tol:
                 status = GatedStatus.CERTIFIED
                 break
@@ -195,10 +222,6 @@ class _Solver:
             order = np.argsort(-norms)[: len(support) + size]
             working = np.union1d(support, order[norms[order] > beta])
             self.descend(working, f, max(0.1 * history[-1], 1e-12))
-        if status is not GatedStatus.CERTIFIED:
-            warnings.warn(
-                f"relative gap {history[-1]:.1e}: {status.value}", RuntimeWarning, stacklevel=3
-            )
         return GatedResult(objective, lower, self.weights, dual, dual_norm, tuple(history), status)
 
     def grams(self, working: NDArray[np.intp]) -> FloatArray:

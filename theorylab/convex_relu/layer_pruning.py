@@ -31,6 +31,7 @@ from scipy.sparse import csr_array, hstack, issparse
 from scipy.stats import binom, norm
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab.numerics.bounds import power_of_two, relative_gap
 
 __all__ = [
     "PrunedLayer",
@@ -90,10 +91,14 @@ class PrunedLayer:
     status: PruningStatus
 
     @property
-    def relative_gap(self) -> float:
-        """``(objective - dual_objective) / objective``; slightly negative where the constraints are
-        slightly violated."""
-        return (self.objective - self.dual_objective) / self.objective if self.objective else 0.0
+    def gap(self) -> float:
+        """Relative duality gap; the objective may lie below the bound by as much as the constraints
+        are violated."""
+        return relative_gap(
+            self.objective,
+            self.dual_objective,
+            rounding=(1e-9 + 10.0 * self.violation) * max(self.objective, self.dual_objective),
+        )
 
     @property
     def density(self) -> float:
@@ -548,15 +553,28 @@ def _least_l1(A: Any, b: FloatArray, C: Any) -> FloatArray:
     sparse."""
     n = A.shape[1]
     join = hstack if issparse(A) else np.hstack
+    # Exact divisions: the solver's tolerances are absolute.
+    unit = power_of_two(max(_largest(A), _largest(C)))
+    scale = power_of_two(b)
+    A, C, target = A / unit, C / unit, b / scale
     solution = linprog(
         np.ones(2 * n),
         A_ub=join([C, -C]),
         b_ub=np.zeros(C.shape[0]),
         A_eq=join([A, -A]),
-        b_eq=b,
+        b_eq=target,
         method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
     if solution.x is None:
         raise ValueError(f"b: expected a vector in the range of A, got none ({solution.message})")
     u: FloatArray = solution.x[:n] - solution.x[n:]
-    return u
+    missed = float(np.abs(A @ u - target).max(initial=0.0))
+    if missed > 1e-8:
+        raise ArithmeticError(f"the linear program was solved up to {missed:.1e} only")
+    result: FloatArray = (scale / unit) * u
+    return result
+
+
+def _largest(matrix: Any) -> float:
+    return float(abs(matrix).max()) if min(matrix.shape) > 0 else 0.0

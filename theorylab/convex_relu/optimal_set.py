@@ -32,9 +32,10 @@ from enum import Enum
 from functools import cached_property
 from itertools import combinations, islice
 from math import comb
+from warnings import warn
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linprog
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_instance, as_real
@@ -42,7 +43,9 @@ from theorylab.convex_relu._faces import (
     EPS,
     Neurons,
     atoms_of,
+    cells_containing,
     curvature,
+    locate,
     network_of,
     neurons_of,
     tangents,
@@ -51,13 +54,17 @@ from theorylab.convex_relu.arrangements import enumerate_arrangements
 from theorylab.convex_relu.certificates import (
     ConeSearch,
     Network,
+    Reduction,
     as_network,
     as_patterns,
     as_problem,
     augment,
+    reduce_rows,
+    rounding_slack,
+    tight_leaves,
 )
 from theorylab.convex_relu.losses import Loss, Squared
-from theorylab.convex_relu.training import TrainingResult, train
+from theorylab.convex_relu.training import Session, TrainingResult, TrainingStatus, train
 
 __all__ = [
     "OptimalSet",
@@ -72,6 +79,8 @@ __all__ = [
     "sensitivity",
     "vertices",
 ]
+
+BoolArray = NDArray[np.bool_]
 
 _CHUNK = 4096
 
@@ -113,7 +122,8 @@ class OptimalSet:
     slack
         ``1 - |v @ relu(X u_k)| / beta`` of the directions, shape (k,): zero up to rounding.
     next_slack
-        Least slack of a maximiser on a cell that is not counted as active (inf if there is none).
+        Least slack of a maximiser on a cell that is not counted as active; over all patterns
+        looked for up to 1e-6 only, which is then a lower bound (inf: none among given patterns).
     accuracy
         Error of the values ``v @ relu(X u) / beta``: directions with at most this slack count as
         active.
@@ -214,7 +224,7 @@ def find_optimal_set(
     Parameters
     ----------
     X
-        Data, shape (n, d); its arrangement is enumerated, so d should be small.
+        Data, shape (n, d).
     y
         Targets or labels, shape (n,).
     beta
@@ -252,12 +262,22 @@ def find_optimal_set(
         raise ValueError(f"loss: expected a smooth strictly convex loss, got {chosen.name}")
     tol = as_real(tol, "tol", above=0.0, below=1.0)
     patterns = as_patterns(arrangements, X.shape[0])
-    training = train(X, y, beta, loss=chosen, arrangements=arrangements, bias=bias, tol=tol)
+    session = Session(X, y, loss=chosen, arrangements=arrangements, bias=bias, tol=tol)
+    training = session.train(beta)
+    if training.status is not TrainingStatus.CERTIFIED:
+        warn(
+            f"relative gap {training.gap:.1e}: {training.status.value}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     data = augment(X, bias)
     fit = training.network(X)
-    v = -chosen.gradient(fit, y)
-    search = ConeSearch(data, enumerate_arrangements(data) if patterns is None else patterns)
-    values, directions, signs = _cell_maximisers(search, v, beta)
+    v = session.dual()
+    horizon = np.inf
+    if patterns is None:
+        horizon = 9e-7
+        patterns = _promising_cells(reduce_rows(data), data, v, beta)
+    values, directions, signs = _cell_maximisers(ConeSearch(data, patterns), v, beta)
     minimal = neurons_of(data, optimal_pruning(X, training.network, bias=bias).network, bias)
     distance = _newton_distance(minimal, v, chosen, y, beta)
     if not np.isfinite(distance):
@@ -291,7 +311,7 @@ def find_optimal_set(
         total=float(v @ fit) / beta,
         weights=_assign(neurons_of(data, training.network, bias), directions, signs),
         slack=1.0 - values / beta,
-        next_slack=float(rest.min(initial=np.inf)),
+        next_slack=float(rest.min(initial=horizon)),
         accuracy=accuracy,
         rank=rank,
     )
@@ -627,7 +647,9 @@ def _newton_distance(
     bases = tangents(neurons)
     jacobian, hessian = curvature(neurons, bases, loss.curvature(neurons.fit, y), beta)
     _, gradient = _multipliers(neurons, v, beta)
-    residual = gradient * np.sqrt(neurons.signs.size)
+    # What is left of the conditions where neurons and v are not quite consistent.
+    apart = float(np.linalg.norm(jacobian.T @ (v + loss.gradient(neurons.fit, y))))
+    residual = gradient * np.sqrt(neurons.signs.size) + apart
     least = float(np.linalg.eigvalsh(hessian)[0])
     largest = float(np.linalg.norm(jacobian, 2))
     # The third derivative of |p| is at most 3 / |p|^2, here up to half the length; that of the loss
@@ -637,7 +659,38 @@ def _newton_distance(
         third += loss.curvature_bound * largest**3
     if least <= 0.0 or 2.0 * third * residual > least**2:
         return np.inf
-    return float(loss.curvature_bound * largest * 2.0 * residual / least)
+    # v moves by L'' A dp, at most sqrt(L'') |dp| in the norm of the Hessian, and dp by twice the
+    # first step.
+    return float(2.0 * residual * np.sqrt(loss.curvature_bound / least))
+
+
+def _promising_cells(
+    reduction: Reduction, data: FloatArray, v: FloatArray, beta: float
+) -> BoolArray:
+    """Return the patterns of all cells on which ``|v @ relu(X u)|`` may exceed ``(1 - 9e-7) beta``.
+
+    Such a u lies in a leaf of the covering with little slack, and close to the leaf's majorant w:
+    ``(1 - 9e-7) beta <= w @ u``, ``|w| <= beta``."""
+    threshold = beta * (1.0 + max(1e-9, rounding_slack(reduction.data, v, beta)))
+    found = []
+    for sign in (1.0, -1.0):
+        if reduction.data.shape[1] == 0:
+            break
+        point, linear = reduction.condense(sign * v)
+        leaves, _ = tight_leaves(reduction.lines, point, linear, threshold, 10_000_000)
+        if leaves is None:
+            return enumerate_arrangements(data)
+        majorants = leaves[1] @ reduction.basis
+        majorants /= np.linalg.norm(majorants, axis=1, keepdims=True)
+        sides = locate(data, majorants, np.full(len(majorants), sign))
+        near = np.abs(majorants @ data.T) <= 2e-3 * np.linalg.norm(data, axis=1)
+        found += [
+            cells_containing(data, active & ~tied, tied)
+            for active, tied in zip(sides.active, near, strict=True)
+        ]
+    if not found:
+        return np.ones((1, len(v)), dtype=bool)
+    return np.unique(np.vstack(found), axis=0)
 
 
 def _cell_maximisers(

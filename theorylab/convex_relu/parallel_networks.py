@@ -28,9 +28,9 @@ from numpy.typing import ArrayLike
 from scipy.optimize import minimize
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, one_of
+from theorylab.numerics.bounds import Bounds, relative_gap
 
 __all__ = [
-    "DualityCertificate",
     "MinimumNorm",
     "NormSearch",
     "ShrinkageJump",
@@ -81,40 +81,8 @@ class MinimumNorm:
 
     @property
     def gap(self) -> float:
-        """Duality gap ``primal - dual``."""
-        return self.primal - self.dual
-
-    @property
-    def relative_gap(self) -> float:
-        """Gap over the primal value; 0 for the zero network."""
-        return self.gap / self.primal if self.primal else 0.0
-
-
-@dataclass(frozen=True)
-class DualityCertificate:
-    """Rigorous two-sided bound on the least penalty that reproduces a network's own outputs on X.
-
-    Attributes
-    ----------
-    upper
-        Penalty of the network, rounded up.
-    lower
-        Dual value of the dual point, rounded down; computed with exact rationals and
-        outward-rounded balls.
-    """
-
-    upper: float
-    lower: float
-
-    @property
-    def gap(self) -> float:
-        """Certified duality gap."""
-        return self.upper - self.lower
-
-    @property
-    def relative_gap(self) -> float:
-        """Certified gap over the upper bound; 0 for the zero network."""
-        return self.gap / self.upper if self.upper else 0.0
+        """Relative duality gap; 0 for the zero network."""
+        return relative_gap(self.primal, self.dual)
 
 
 @dataclass(frozen=True)
@@ -392,7 +360,7 @@ def certify_linear(
     dual_point: ArrayLike,
     *,
     penalty: str = "squared",
-) -> DualityCertificate:
+) -> Bounds:
     r"""Bound the least penalty of the outputs of a deep linear network rigorously from both sides.
 
     The target is the network's own output on X, formed in exact rational arithmetic, so that the
@@ -432,7 +400,7 @@ def certify_rank_one_relu(
     dual_point: ArrayLike,
     *,
     penalty: str = "squared",
-) -> DualityCertificate:
+) -> Bounds:
     r"""Bound the least penalty of the outputs of a three-layer ReLU network on ``X = c a^T``
     rigorously from both sides.
 
@@ -748,7 +716,7 @@ def _exact_output(inputs: fmpq_mat, branches: Branches, *, relu: bool) -> fmpq_m
 
 def _certificate(
     target: fmpq_mat, branches: Branches, multiplier: fmpq_mat, inputs: list[fmpq_mat], penalty: str
-) -> DualityCertificate:
+) -> Bounds:
     depth = len(branches[0])
     inner = sum(
         (p * q for p, q in zip(multiplier.entries(), target.entries(), strict=True)), fmpq(0)
@@ -767,7 +735,7 @@ def _certificate(
         if penalty == "squared" and inner > 0:
             gauge = gauge ** (arb(2) / depth)
         bound = gauge * depth / 2
-        return DualityCertificate(
+        return Bounds(
             upper=nextafter(float((cost / 2).upper()), inf) if cost != 0 else 0.0,
             lower=max(0.0, nextafter(float(bound.lower()), -inf)),
         )

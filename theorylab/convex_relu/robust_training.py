@@ -48,7 +48,8 @@ from theorylab._validation import (
     one_of,
 )
 from theorylab.convex_relu.arrangements import cover_count, enumerate_arrangements
-from theorylab.convex_relu.certificates import Network, as_patterns, augment, relative_gap
+from theorylab.convex_relu.certificates import Network, as_patterns, augment
+from theorylab.numerics.bounds import power_of_two, relative_gap
 
 __all__ = [
     "Attack",
@@ -231,10 +232,14 @@ def robust_trainer(
     tol = as_real(tol, "tol", above=0.0, below=1.0)
     data = augment(X, bias)
     d = X.shape[1]
+    # Exact divisions: the program, and the solver's tolerances, do not depend on units.
+    unit = power_of_two(np.linalg.norm(data, axis=1))
+    scale = power_of_two(y) if loss == "squared" else 1.0
+    data, y, beta = data / unit, y / scale, beta / unit / scale
     solved = _solver(data, y, beta, loss, ball, patterns, d)
 
     def trained(eps: float) -> RobustResult:
-        eps = as_real(eps, "eps", minimum=0.0)
+        eps = as_real(eps, "eps", minimum=0.0) / unit
         lower, a, eta, V = solved(eps)
         V = _stabilized(V, data, eps, ball, patterns, d)
         kept = np.flatnonzero(np.any(V != 0.0, axis=1))
@@ -242,6 +247,8 @@ def robust_trainer(
         block_patterns = patterns[kept % len(patterns)]
         gates = signs[:, None] * block_patterns
         blocks, objective = _rescaled(V[kept], data, y, beta, eps, loss, ball, gates, d)
+        size = scale * scale
+        blocks, objective, lower = scale / unit * blocks, size * objective, size * lower
         root = np.sqrt(np.linalg.norm(blocks, axis=1))
         weights = blocks / root[:, None]
         network = Network(
@@ -255,7 +262,15 @@ def robust_trainer(
         if status is not RobustStatus.SOLVED:
             warnings.warn(f"relative gap {gap:.1e}: {status.value}", RuntimeWarning, stacklevel=2)
         return RobustResult(
-            network, objective, lower, blocks, block_patterns, signs, a, adversary, status
+            network,
+            objective,
+            lower,
+            blocks,
+            block_patterns,
+            signs,
+            scale * a,
+            unit * adversary,
+            status,
         )
 
     return trained
@@ -424,7 +439,9 @@ def corridor_widths(
     ball = one_of(ball, "ball", _BALLS)
     patterns = as_patterns(arrangements, X.shape[0])
     patterns = enumerate_arrangements(X) if patterns is None else patterns
-    return np.array([_corridor(np.where(D, 1.0, -1.0)[:, None] * X, ball) for D in patterns])
+    unit = power_of_two(X)
+    signs = np.where(patterns, 1.0, -1.0)
+    return unit * np.array([_corridor(side[:, None] * (X / unit), ball) for side in signs])
 
 
 def collapse_radius(
@@ -464,6 +481,8 @@ def collapse_radius(
     slope does not decrease with the radius: bisection up to the widest corridor."""
     X, y, beta, loss, ball, patterns, _ = _problem(X, y, beta, loss, ball, arrangements, False)
     tol = as_real(tol, "tol", above=0.0, below=1.0)
+    unit, scale = power_of_two(X), power_of_two(y)
+    X, y, beta = X / unit, y / scale, beta / unit / scale
     widest = float(corridor_widths(X, ball=ball, arrangements=patterns).max())
     slope = _least_slope(X, y, ball, patterns)
     low, high = 0.0, widest
@@ -476,7 +495,7 @@ def collapse_radius(
         else:
             low = middle
     # An end that was never tried is the corridor itself, where the cones close.
-    return widest if high == widest else 0.5 * (low + high)
+    return unit * (widest if high == widest else 0.5 * (low + high))
 
 
 def improve_adversarially(
@@ -831,8 +850,13 @@ def _corridor(points: FloatArray, ball: str) -> float:
         A_eq=np.append(np.ones(n), 0.0)[None],
         b_eq=[1.0],
         method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
     )
-    return max(float(np.asarray(found.x)[-1]), 0.0)
+    if found.x is None:
+        raise ArithmeticError(f"the linear program of a corridor failed: {found.message}")
+    # The value of a feasible point, whatever the solver's tolerance.
+    weights = np.maximum(np.asarray(found.x)[:-1], 0.0)
+    return float(np.abs(points.T @ weights).max()) / float(weights.sum())
 
 
 # Exact attacks.

@@ -41,7 +41,8 @@ from theorylab.convex_relu._faces import Neurons, locate, merge, neurons_of
 from theorylab.convex_relu.certificates import Certificate, Network, as_problem, augment
 from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.convex_relu.optimal_set import find_optimal_set, optimal_pruning
-from theorylab.convex_relu.training import train, zero_threshold
+from theorylab.convex_relu.training import Session, TrainingStatus, zero_threshold
+from theorylab.numerics.bounds import relative_gap
 
 __all__ = ["PathPoint", "PathStatus", "SolutionPath", "breakpoints", "trace_solution_path"]
 
@@ -223,7 +224,8 @@ def trace_solution_path(
     beta_max = zero_threshold(X, y, loss=chosen, bias=bias)
     if beta_max <= 0.0:
         raise ValueError("y: expected targets for which some network is better than zero, got none")
-    points = [_solve(X, y, beta_max, chosen, bias), _solve(X, y, ratio * beta_max, chosen, bias)]
+    session = Session(X, y, loss=chosen, bias=bias, tol=_TRAIN_TOL)
+    points = [_solve(session, beta_max), _solve(session, ratio * beta_max)]
     # A heap of intervals, the worst first; ties in order of creation.
     heap = [(-_interval_gap(points[0], points[1], chosen), 0, 1)]
     status = PathStatus.CERTIFIED
@@ -237,7 +239,7 @@ def trace_solution_path(
             status = PathStatus.ENDPOINTS
             break
         heappop(heap)
-        points.append(_solve(X, y, 0.5 * (points[i].beta + points[j].beta), chosen, bias))
+        points.append(_solve(session, 0.5 * (points[i].beta + points[j].beta)))
         new = len(points) - 1
         for a, b in ((i, new), (new, j)):
             heappush(heap, (-_interval_gap(points[a], points[b], chosen), a, b))
@@ -304,9 +306,16 @@ def breakpoints(path: SolutionPath, *, tol: float = 1e-6) -> FloatArray:
     return np.array(brackets).reshape(-1, 2)
 
 
-def _solve(X: FloatArray, y: FloatArray, beta: float, loss: Loss, bias: bool) -> PathPoint:
-    result = train(X, y, beta, loss=loss, bias=bias, tol=_TRAIN_TOL)
-    network = optimal_pruning(X, result.network, bias=bias).network
+def _solve(session: Session, beta: float) -> PathPoint:
+    result = session.train(beta)
+    if result.status is not TrainingStatus.CERTIFIED:
+        warnings.warn(
+            f"relative gap {result.gap:.1e} at beta {beta:.3g}: {result.status.value}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    X, y, loss = session.X, session.y, session.loss
+    network = optimal_pruning(X, result.network, bias=session.bias).network
     fit = network(X)
     return PathPoint(beta, network, result.certificate, fit, loss.value(fit, y), network.penalty)
 
@@ -323,7 +332,9 @@ def _active_faces(path: SolutionPath, beta: float) -> frozenset[tuple[int, bytes
 
 
 def _relative_gap(point: PathPoint) -> float:
-    return max(point.objective - point.dual_objective, 0.0) / max(abs(point.objective), 1e-300)
+    return relative_gap(
+        point.objective, point.dual_objective, rounding=1e-10 * abs(point.objective)
+    )
 
 
 def _interval_gap(first: PathPoint, second: PathPoint, loss: Loss) -> float:

@@ -39,8 +39,8 @@ from theorylab.convex_relu.certificates import (
     as_network,
     as_problem,
     reduce_rows,
-    relative_gap,
 )
+from theorylab.numerics.bounds import relative_gap
 
 __all__ = [
     "Descent",

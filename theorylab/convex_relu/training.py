@@ -16,15 +16,23 @@ The method never forms that program. It keeps the few neurons that are active, b
 local minimum by active-set Newton steps on the faces of the arrangement, and asks whether
 :math:`v=-L'(f)` is feasible: by a covering of the sphere with cones that either proves it or
 returns the neurons to add (conditional gradients, fully corrective). The end is exact up to
-rounding; the dual point is the certificate."""
+rounding; the dual point is the certificate.
+
+For small :math:`\beta` the residual is a small difference of large numbers. So neurons and
+:math:`z=v/\beta` are refined together by Newton's method on the optimality conditions, in which
+:math:`z` keeps its own digits. At :math:`\beta=0` what is left is the interpolating network of
+least norm, whose dual is :math:`\max_zz^\top y` subject to :math:`\max_{\|u\|\le1}|z^\top(Xu)_+|
+\le1`. Data and targets are divided by powers of two first, so that units do not matter."""
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import lstsq
+from scipy.optimize import linprog
 
 from theorylab._validation import FloatArray, as_count, as_flag, as_real
 from theorylab.convex_relu._local import descend
@@ -38,7 +46,6 @@ from theorylab.convex_relu.certificates import (
     ascend,
     augment,
     certificate_at,
-    interior,
     norm_over_cones,
     norm_over_sphere,
     project_skip,
@@ -46,7 +53,8 @@ from theorylab.convex_relu.certificates import (
     rounding_slack,
     search_sphere,
 )
-from theorylab.convex_relu.losses import Loss, Squared
+from theorylab.convex_relu.losses import Hinge, Interpolation, Loss, Squared
+from theorylab.numerics.bounds import power_of_two
 
 __all__ = ["Round", "TrainingResult", "TrainingStatus", "train", "zero_threshold"]
 
@@ -64,6 +72,11 @@ class TrainingStatus(Enum):
         "stopped because no neuron lowers the objective in float64 although the relative "
         "gap is above tol; tol is too small"
     )
+    UNATTAINED = (
+        "the infimum is not attained: an unpenalised linear map separates some labels, and scaling "
+        "it up lowers the loss for ever; the network is close to the infimum"
+    )
+    IMPOSSIBLE = "no network interpolates: rows of the data demand outputs that contradict another"
     COVERING = (
         "the dual constraint could not be decided within max_cones cones, the gap is "
         "a bound and may be loose; "
@@ -165,7 +178,9 @@ def train(
         losses. With several outputs the penalty of a neuron's output weights is the square of their
         l1 norm, for which the problem separates over outputs.
     beta
-        Penalty, positive: the objective is ``loss + beta / 2 * sum_j (|u_j|^2 + a_j^2)``.
+        Penalty: the objective is ``loss + beta / 2 * sum_j (|u_j|^2 + a_j^2)``. At zero (squared
+        loss only) the interpolating network of least penalty is found: ``objective`` is the
+        penalty, and the certificate's loss is ``Interpolation()`` with ``beta = 1``.
     loss
         "squared" (half the squared error), "logistic", "hinge", or a ``Loss``; summed over samples.
     arrangements
@@ -196,8 +211,7 @@ def train(
     Raises
     ------
     ValueError
-        For malformed data, labels or patterns, a non-positive ``beta``, or a tolerance outside (0,
-        1).
+        For malformed data, labels or patterns, a negative ``beta``, or a tolerance outside (0, 1).
 
     Notes
     -----
@@ -206,38 +220,203 @@ def train(
     |a_j|``, and its
     neurons lie in different cells where their signs agree.
     """
-    X, y, beta, loss = as_problem(X, y, beta, loss)
-    patterns = as_patterns(arrangements, X.shape[0])
-    bias, skip = as_flag(bias, "bias"), as_flag(skip, "skip")
-    tol = as_real(tol, "tol", above=0.0, below=1.0)
-    max_rounds, max_cones = as_count(max_rounds, "max_rounds"), as_count(max_cones, "max_cones")
-    data = augment(X, bias)
-    problem = _Problem(
-        reduce_rows(data), data, loss, beta, patterns, skip, tol, max_rounds, max_cones
+    session = Session(
+        X,
+        y,
+        loss=loss,
+        arrangements=arrangements,
+        bias=bias,
+        skip=skip,
+        tol=tol,
+        max_rounds=max_rounds,
+        max_cones=max_cones,
     )
-    outputs = [problem.solve(np.ascontiguousarray(t)) for t in y.reshape(len(y), -1).T]
-    network = _network([o.state for o in outputs], problem.reduction, bias, skip, y.ndim)
-    dual = np.column_stack([o.dual for o in outputs]).reshape(y.shape)
-    objective = loss.value(network(X), y) + beta * network.penalty
-    certificate = Certificate(
-        X, y, beta, loss, bias, skip, patterns, network, dual, objective, loss.dual(dual, y)
-    )
-    statuses = [o.status for o in outputs]
-    status = next(
-        (s for s in statuses if s is not TrainingStatus.CERTIFIED), TrainingStatus.CERTIFIED
-    )
-    if certificate.gap <= tol:
-        status = TrainingStatus.CERTIFIED
-    elif status is TrainingStatus.CERTIFIED:
-        status = TrainingStatus.STALLED
-    if status is not TrainingStatus.CERTIFIED:
+    result = session.train(beta)
+    if result.status is not TrainingStatus.CERTIFIED:
         warnings.warn(
-            f"relative gap {certificate.gap:.1e}: {status.value}", RuntimeWarning, stacklevel=2
+            f"relative gap {result.gap:.1e}: {result.status.value}", RuntimeWarning, stacklevel=2
         )
-    history = tuple(r for o in outputs for r in o.history)
-    return TrainingResult(
-        objective, certificate.dual_objective, network, certificate, history, status
+    return result
+
+
+class Session:
+    """Training on the same data at several penalties, each started from the nearest one solved.
+
+    Parameters
+    ----------
+    X, y, loss, arrangements, bias, skip, tol, max_rounds, max_cones
+        As for ``train``.
+    """
+
+    def __init__(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        loss: str | Loss = "squared",
+        arrangements: str | ArrayLike = "all",
+        bias: bool = False,
+        skip: bool = False,
+        tol: float = 1e-8,
+        max_rounds: int = 200,
+        max_cones: int = 10_000_000,
+    ) -> None:
+        self.X, self.y, _, self.loss = as_problem(X, y, 1.0, loss)
+        self.patterns = as_patterns(arrangements, self.X.shape[0])
+        self.bias, self.skip = as_flag(bias, "bias"), as_flag(skip, "skip")
+        self.tol = as_real(tol, "tol", above=0.0, below=1.0)
+        self.max_rounds = as_count(max_rounds, "max_rounds")
+        self.max_cones = as_count(max_cones, "max_cones")
+        self.data = augment(self.X, self.bias)
+        # Exact divisions: nothing below depends on units.
+        self.unit = power_of_two(np.linalg.norm(self.data, axis=1))
+        self.memory: list[_Memory] = [[] for _ in range(self.y.size // len(self.y))]
+        self.problem = self._problem(np.ones(len(self.X), dtype=bool))
+
+    def _problem(self, rows: BoolArray) -> "_Problem":
+        data = np.ascontiguousarray(self.data[rows] / self.unit)
+        return _Problem(
+            reduce_rows(data),
+            data,
+            None if self.patterns is None else np.ascontiguousarray(self.patterns[:, rows]),
+            self.skip,
+            self.tol,
+            self.max_rounds,
+            self.max_cones,
+        )
+
+    def train(self, beta: float) -> TrainingResult:
+        """Return the optimum at one penalty, without a warning."""
+        beta = as_real(beta, "beta", minimum=0.0)
+        loss = self.loss
+        if beta == 0.0:
+            if not isinstance(loss, Squared):
+                raise ValueError(f"beta: expected > 0 for the {loss.name} loss, got 0.0")
+            loss, beta = Interpolation(), 1.0
+        X, y = self.X, self.y
+        columns = y.reshape(len(y), -1).T
+        outputs = [
+            self._output(np.ascontiguousarray(t), beta, loss, memory)
+            for t, memory in zip(columns, self.memory, strict=True)
+        ]
+        network = _network(outputs, self.bias, self.skip, y.ndim)
+        dual = np.column_stack([o.dual for o in outputs]).reshape(y.shape)
+        objective = loss.value(network(X), y) + beta * network.penalty
+        certificate = Certificate(
+            X,
+            y,
+            beta,
+            loss,
+            self.bias,
+            self.skip,
+            self.patterns,
+            network,
+            dual,
+            objective,
+            loss.dual(dual, y),
+        )
+        statuses = [o.status for o in outputs]
+        status = next(
+            (s for s in statuses if s is TrainingStatus.UNATTAINED),
+            next((s for s in statuses if s is not TrainingStatus.CERTIFIED), statuses[0]),
+        )
+        if isinstance(loss, Hinge):
+            network, certificate = _on_the_margin(certificate)
+        if certificate.gap <= self.tol and status is not TrainingStatus.UNATTAINED:
+            status = TrainingStatus.CERTIFIED
+        elif status is TrainingStatus.CERTIFIED:
+            status = TrainingStatus.STALLED
+        history = tuple(r for o in outputs for r in o.history)
+        return TrainingResult(
+            certificate.objective, certificate.dual_objective, network, certificate, history, status
+        )
+
+    def dual(self) -> FloatArray:
+        """Return the dual point of the last training, refined and not scaled into the constraint
+        (squared or smooth loss, one output)."""
+        problem, (beta, state, v) = self.problem, self.memory[0][-1]
+        scale = power_of_two(self.y) if self.loss.degree is not None else 1.0
+        problem.beta = beta
+        _, v, _ = problem.refine(state, self.y / scale, v, tol=1e-15)
+        result: FloatArray = scale ** max((self.loss.degree or 0) - 1, 0) * v
+        return result
+
+    def _output(self, y: FloatArray, beta: float, loss: Loss, memory: "_Memory") -> "_Output":
+        """Train one output in normalised units."""
+        problem, rest = self.problem, np.ones(len(y), dtype=bool)
+        escape = np.zeros(self.data.shape[1])
+        if self.skip and not loss.attained:
+            escape = _separating_map(self.problem.full, y)
+            rest = ~(y * (self.problem.full @ escape) > 0.5)
+            if not rest.all():
+                # What is left of the infimum is the optimum on the other rows.
+                problem = self._problem(rest) if rest.any() else problem
+                memory = []
+        scale = power_of_two(y) if loss.degree is not None else 1.0
+        degree = loss.degree or 0
+        if isinstance(loss, Interpolation):
+            # Any weight of the norm will do; a small one starts close to the constraint.
+            size = float(np.linalg.norm(problem.full.T @ (y / scale)))
+            problem.beta = 1e-3 * (size if size > 0.0 else 1.0)
+        else:
+            problem.beta = beta / self.unit * scale ** (1 - degree)
+        problem.loss = loss
+        targets = y[rest] / scale
+        if rest.any():
+            # Penalties of one session start from each other, nearest first.
+            start = min(memory, key=lambda m: abs(np.log(m[0] / problem.beta)), default=None)
+            state, multiplier, v, history, status = problem.solve(targets, start)
+            memory.append((problem.beta, state, multiplier))
+            points = state.p @ problem.reduction.basis
+            sigma, first = state.sigma, points[: state.linear].sum(axis=0)
+            points, sigma = points[state.linear :], sigma[state.linear :]
+        else:
+            v, history, status = np.zeros(0), [], TrainingStatus.CERTIFIED
+            points, sigma, first = np.zeros((0, self.data.shape[1])), np.zeros(0), 0.0 * escape
+        dual = np.zeros(len(y))
+        dual[rest] = (
+            v / problem.beta * (beta / self.unit)
+            if isinstance(loss, Interpolation)
+            else v * scale ** max(degree - 1, 0)
+        )
+        if not rest.all():
+            status = TrainingStatus.UNATTAINED
+            hidden = np.maximum(self.problem.full[~rest] @ points.T, 0.0) @ sigma
+            margins = np.abs(self.problem.full[~rest] @ escape)
+            needed = 50.0 + np.abs(hidden + self.problem.full[~rest] @ first)
+            first = first + escape * float((needed / margins).max())
+        factor = scale / self.unit
+        return _Output(factor * points, sigma, factor * first, dual, history, status)
+
+
+def _separating_map(data: FloatArray, y: FloatArray) -> FloatArray:
+    """Return a map s with ``y_i x_i @ s`` at least one on as many rows as possible and zero on the
+    others; zero if there is none."""
+    n, d = data.shape
+    signed = y[:, None] * data
+    lengths = np.linalg.norm(signed, axis=1)
+    signed = signed / np.where(lengths > 0.0, lengths, 1.0)[:, None]
+    found = linprog(
+        np.concatenate([np.zeros(d), -np.ones(n)]),
+        A_ub=np.hstack([-signed, np.eye(n)]),
+        b_ub=np.zeros(n),
+        bounds=[(None, None)] * d + [(0.0, 1.0)] * n,
+        method="highs",
     )
+    nothing = np.zeros(d)
+    if found.x is None:
+        return nothing
+    s = np.asarray(found.x[:d], dtype=np.float64)
+    beaten = signed @ s > 0.5
+    if not beaten.any():
+        return nothing
+    rest = data[~beaten]
+    if len(rest):
+        # Exactly zero where it should be, up to rounding.
+        s = s - np.linalg.lstsq(rest, rest @ s, rcond=None)[0]
+    if np.any(signed[beaten] @ s <= 0.5):
+        return nothing
+    return s / float((np.abs(data[beaten] @ s)).min())
 
 
 def zero_threshold(
@@ -340,9 +519,16 @@ class _State:
         return float(np.linalg.norm(self.p[self.linear :], axis=1).sum())
 
 
+_Memory = list[tuple[float, _State, FloatArray]]
+
+
 @dataclass(frozen=True)
 class _Output:
-    state: _State
+    """Neurons p_j, signs and linear map of one output in the units of the data, and its dual."""
+
+    points: FloatArray
+    sigma: FloatArray
+    linear: FloatArray
     dual: FloatArray
     history: list[Round]
     status: TrainingStatus
@@ -384,13 +570,14 @@ class _Problem:
 
     reduction: Reduction
     full: FloatArray
-    loss: Loss
-    beta: float
     patterns: BoolArray | None
     skip: bool
     tol: float
     max_rounds: int
     max_cones: int
+    loss: Loss = field(init=False)
+    beta: float = field(init=False)
+    stiffness: float = field(init=False)
     probes: FloatArray = field(init=False)
     features: FloatArray = field(init=False)
     cones: ConeSearch | None = field(init=False, default=None)
@@ -414,22 +601,44 @@ class _Problem:
             min(self.tol / 16.0, 1e-10), 1e-13, rounding_slack(self.reduction.data, v, self.beta)
         )
 
-    def solve(self, y: FloatArray) -> _Output:
+    def solve(
+        self, y: FloatArray, start: tuple[float, _State, FloatArray] | None
+    ) -> tuple[_State, FloatArray, FloatArray, list[Round], TrainingStatus]:
+        """Return neurons, the dual point as found and as scaled into the constraint, the rounds,
+        and why they ended."""
         X, beta = self.reduction.data, self.beta
         state = _State.empty(X.shape[0], X.shape[1], int(self.skip))
         multiplier = np.zeros_like(y)
+        v = -self.loss.gradient(np.zeros_like(y), y)
         self.found = []
+        # The smoothed loss moves outputs by about as much as the multiplier times 1 / stiffness,
+        # which should not depend on the size of the penalty.
+        largest = float(np.abs(v @ self.features).max(initial=0.0))
+        self.stiffness = self.loss.curvature_bound
+        ratio = beta / largest if largest > 0.0 else 1.0
+        if not self.loss.smooth and not isinstance(self.loss, Interpolation):
+            self.stiffness *= min(ratio, 1.0)
+        if isinstance(self.loss, Interpolation) and not self.interpolable(y):
+            nothing = np.zeros_like(y)
+            return state, nothing, nothing, [], TrainingStatus.IMPOSSIBLE
+        if start is not None:
+            state, multiplier = start[1], -start[2]
+        least = isinstance(self.loss, Interpolation)
+        if least or (isinstance(self.loss, Squared) and ratio < 1e-4):
+            state, close = self.approach(state, y, largest, 0.0 if least else beta)
+            state, multiplier, v = (
+                self.minimise(state, y, multiplier) if close is None else (state, -close, close)
+            )
+        elif start is not None or self.skip:
+            state, multiplier, v = self.minimise(state, y, multiplier)
         history: list[Round] = []
         status = TrainingStatus.ROUNDS
         previous = np.inf
         stalled = 0
         norm: float | None = None
-        v = -self.loss.gradient(np.zeros_like(y), y)
-        if self.skip:
-            state, multiplier, v = self.minimise(state, y, multiplier)
         for _ in range(self.max_rounds):
             found, violation, exact, complete = self.price(v)
-            objective = self.loss.value(state.output(X), y) + beta * state.norm
+            objective = self.value(state, y)
             history.append(Round(objective, len(state.sigma) - state.linear, violation, exact))
             if not found:
                 norm = beta * (1.0 + self.slack(v)) if complete else None
@@ -443,10 +652,53 @@ class _Problem:
             state = self.add(state, found)
             state, multiplier, v = self.minimise(state, y, multiplier)
         if self.skip:
-            v = project_skip(self.full, v, interior(self.loss, v, y))
+            v = project_skip(self.full, v, y, self.loss)
             norm = None
-        dual = self.feasible(v, y, norm)
-        return _Output(state, dual, history, status)
+        return state, v, self.feasible(v, y, norm), history, status
+
+    def approach(
+        self, state: _State, y: FloatArray, largest: float, target: float
+    ) -> tuple[_State, FloatArray | None]:
+        """Follow the optimum of the squared loss to smaller penalties until its faces are those at
+        the target; return it there with its dual point, or None where that was not seen."""
+        loss, beta = self.loss, self.beta
+        for exponent in range(-3, -9, -1):
+            level = largest * 10.0**exponent
+            if level <= target:
+                break
+            self.loss, self.beta = Squared(), level
+            for _ in range(self.max_rounds):
+                state, _, v = self.minimise(state, y, y)
+                found, violation, *_ = self.price(v, exhaustive=False)
+                if not found or violation <= 1e-6:
+                    break
+                state = self.add(state, found)
+            self.loss, self.beta = loss, beta
+            refined, v, error = self.refine(state, y, v * (beta / level), tol=1e-14)
+            if error <= 1e-12 and not self.price(v)[0]:
+                return refined, v
+        return state, None
+
+    def interpolable(self, y: FloatArray) -> bool:
+        """Whether the targets are in the span of the neurons' outputs."""
+        X = self.reduction.data
+        if self.patterns is None:
+            # Rows on different lines are independent but for their linear part: |x_i @ u| spans
+            # everything, and relu(z) = (z + |z|) / 2.
+            bends = np.zeros((len(y), len(self.reduction.lines)))
+            bends[np.arange(len(y)), self.reduction.index] = np.abs(self.reduction.ratio)
+            features = np.hstack([bends, X])
+        else:
+            features = np.hstack([X * on[:, None] for on in self.patterns])
+            features = np.hstack([features, X]) if self.skip else features
+        fitted = features @ np.linalg.lstsq(features, y, rcond=None)[0]
+        return bool(np.abs(y - fitted).max() <= 1e-11 * np.abs(y).max())
+
+    def value(self, state: _State, y: FloatArray) -> float:
+        """Return the objective; that of the penalised problem where outputs are constrained."""
+        f = state.output(self.reduction.data)
+        loss = Squared() if isinstance(self.loss, Interpolation) else self.loss
+        return loss.value(f, y) + self.beta * state.norm
 
     def feasible(self, v: FloatArray, y: FloatArray, norm: float | None) -> FloatArray:
         """Scale v into the dual constraint, whose norm in row-space coordinates may be known."""
@@ -457,7 +709,7 @@ class _Problem:
         return v * (1.0 - 1e-12) * (self.beta / self.reduction.enlarge(v, norm))
 
     def price(
-        self, v: FloatArray, *, exhaustive: bool = True
+        self, v: FloatArray, *, exhaustive: bool = True, max_cones: int | None = None
     ) -> tuple[list[tuple[int, FloatArray, BoolArray, BoolArray]], float, bool, bool]:
         """Return violating neurons, the largest violation, and whether the search was exhaustive
         and complete."""
@@ -489,7 +741,12 @@ class _Problem:
             exact = complete = True
             for sign in (1, -1):
                 directions, done, _ = search_sphere(
-                    self.reduction, v, sign, beta * (1.0 + self.slack(v)), 16, self.max_cones
+                    self.reduction,
+                    v,
+                    sign,
+                    beta * (1.0 + self.slack(v)),
+                    16,
+                    max_cones or self.max_cones,
                 )
                 complete = complete and (done or len(directions) > 0)
                 for u in directions:
@@ -528,7 +785,7 @@ class _Problem:
     ) -> _State:
         """Add neurons with lengths whose average is sure to descend."""
         X = self.reduction.data
-        bound = self.loss.curvature_bound
+        bound = self.stiffness
         neurons = []
         for _, p, active, tight in found:
             length = float(np.linalg.norm(p))
@@ -548,26 +805,112 @@ class _Problem:
         X = self.reduction.data
         if isinstance(self.loss, Squared):
             state = self.quadratic(state, y, np.ones_like(y))
-            return state, multiplier, y - state.output(X)
+            state, v, _ = self.refine(state, y, y - state.output(X))
+            return state, multiplier, v
         if self.loss.smooth:
             state = self.newton(state, y, self.loss)
-            return state, multiplier, -self.loss.gradient(state.output(X), y)
+            state, v, _ = self.refine(state, y, -self.loss.gradient(state.output(X), y))
+            return state, multiplier, v
         # Method of multipliers: the smoothed loss is moved until its minimiser is that of the loss.
         # It converges if every smooth problem is solved over all neurons, not only locally.
-        for _ in range(200):
-            smoothed = _Moreau(self.loss, multiplier, 1.0 / self.loss.curvature_bound)
+        last = tried = np.inf
+        stiffest = 1e3 * self.stiffness
+        for k in range(60):
+            if len(state.sigma) > 10 * len(y) + 50:
+                # Rounding errors are being fitted.
+                break
+            smoothed = _Moreau(self.loss, multiplier, 1.0 / self.stiffness)
             for _ in range(20):
                 state = self.newton(state, y, smoothed)
                 gradient = smoothed.gradient(state.output(X), y)
-                found, *_ = self.price(-gradient, exhaustive=False)
-                if not found:
+                found, violation, *_ = self.price(
+                    -gradient, exhaustive=k % 8 == 7, max_cones=20_000
+                )
+                # Less may be noise.
+                if not found or violation <= 1e-6:
                     break
                 state = self.add(state, found)
             change = float(np.abs(gradient - multiplier).max())
             multiplier = gradient
-            if change <= 1e-11:
+            change /= max(float(np.abs(multiplier).max()), 1e-300)
+            # Once the faces are those of the optimum, Newton's method takes the rest of the way.
+            if change <= 0.1 * tried or change <= 1e-11:
+                tried = change
+                refined, v, error = self.refine(state, y, -multiplier, tol=1e-14)
+                if error <= 1e-12 or change <= 1e-11:
+                    return refined, -v, v
+            # A stiffer loss brings it closer, at the price of digits.
+            if change > 0.3 * last:
+                self.stiffness = min(4.0 * self.stiffness, stiffest)
+            last = change
+        refined, v, _ = self.refine(state, y, -multiplier)
+        return refined, -v, v
+
+    def refine(
+        self, state: _State, y: FloatArray, v: FloatArray, *, tol: float = 1e-11
+    ) -> tuple[_State, FloatArray, float]:
+        """Solve the optimality conditions on the present faces for the neurons and z = v / beta
+        together; return what has the smallest residuals, and these."""
+        X, beta = self.reduction.data, self.beta
+        n = len(y)
+        z, best = v / beta, np.inf
+        for _ in range(8):
+            lengths = np.linalg.norm(state.p, axis=1)
+            jacobian, bends, residuals, bases = [np.zeros((n, 0))], [], [np.zeros(0)], []
+            for j, length in enumerate(lengths):
+                free = j < state.linear
+                tied = state.tight[j]
+                basis = _face_basis(X[tied]) if tied.any() else np.eye(X.shape[1])
+                bases.append(basis)
+                on = state.active[j] & ~state.tight[j]
+                block = state.sigma[j] * np.where(on[:, None], X @ basis, 0.0)
+                unit = np.zeros(basis.shape[1]) if free else basis.T @ state.p[j] / length
+                residuals.append(unit - block.T @ z)
+                jacobian.append(block if free else block * length)
+                bends.append(np.eye(len(unit)) * (0.0 if free else 1.0) - np.outer(unit, unit))
+            A, right = np.hstack(jacobian), np.concatenate(residuals)
+            f = state.output(X)
+            first, in_f, in_v = self.loss.optimality(f, beta * z, y)
+            size = in_f * (np.abs(f) + np.abs(y)) + in_v * np.abs(beta * z)
+            error = max(
+                float(np.abs(right).max(initial=0.0)),
+                float(np.abs(first).max()) / max(float(size.max()), 1e-300),
+            )
+            if error >= 0.5 * best or right.size == 0:
                 break
-        return state, multiplier, -multiplier
+            best, kept = error, (state, z)
+            if error <= tol:
+                break
+            system = np.zeros((n + right.size, n + right.size))
+            system[:n, : right.size] = in_f[:, None] * A
+            system[:n, right.size :] = np.diag(beta * in_v)
+            system[n:, right.size :] = np.hstack(
+                [b / (1.0 if j < state.linear else lengths[j]) for j, b in enumerate(jacobian[1:])]
+            ).T
+            at = 0
+            for bend in bends:
+                stop = at + len(bend)
+                system[n + at : n + stop, at:stop] = -bend
+                at = stop
+            step = _equilibrated_solve(system, np.concatenate([-first, right]))
+            moved = state.copy()
+            at = 0
+            for j, basis in enumerate(bases):
+                stop = at + basis.shape[1]
+                change = basis @ step[at:stop]
+                moved.p[j] += change if j < state.linear else change * lengths[j]
+                at = stop
+            sides = moved.p @ X.T
+            wrong = (sides * np.where(state.active, 1.0, -1.0) < -1e-12 * lengths[:, None]) & (
+                ~state.tight
+            )
+            if np.any(wrong[state.linear :]) or not np.all(np.isfinite(step)):
+                break
+            state, z = moved, self.loss.into_domain(beta * (z + step[right.size :]), v, y) / beta
+            v = beta * z
+        if np.isfinite(best):
+            state, z = kept
+        return state, beta * z, best
 
     def quadratic(self, state: _State, b: FloatArray, kappa: FloatArray) -> _State:
         state = state.copy()
@@ -616,24 +959,61 @@ class _Problem:
         return state
 
 
-def _network(
-    states: list[_State], reduction: Reduction, bias: bool, skip: bool, ndim: int
-) -> Network:
+def _on_the_margin(c: Certificate) -> tuple[Network, Certificate]:
+    """Scale a network so that margins that should be one are not less: at small penalties their
+    rounding costs more than the scaling."""
+    m = c.y * c.network(c.X)
+    short = m[(m < 1.0) & (m > 1.0 - 1e-6)]
+    if short.size == 0:
+        return c.network, c
+    factor = 1.0 / float(short.min()) + 4.0 * np.finfo(float).eps
+    w = c.network
+    network = Network(
+        w.weights, factor * w.output_weights, w.biases, factor * w.linear, factor * w.offset
+    )
+    # Balanced only up to rounding, which is of second order in the penalty.
+    objective = c.loss.value(network(c.X), c.y) + c.beta * network.penalty
+    if objective >= c.objective:
+        return c.network, c
+    return network, replace(c, network=network, objective=objective)
+
+
+def _face_basis(tight: FloatArray) -> FloatArray:
+    """Return an orthonormal basis of the directions orthogonal to the tight rows."""
+    lengths = np.linalg.norm(tight, axis=1)
+    rows = tight[lengths > 0.0] / lengths[lengths > 0.0, None]
+    _, s, vt = np.linalg.svd(rows)
+    result: FloatArray = vt[int(np.sum(s > 1e-11)) :].T
+    return result
+
+
+def _equilibrated_solve(system: FloatArray, right: FloatArray) -> FloatArray:
+    """Return a least-squares solution of a square system whose rows and columns have very different
+    sizes."""
+    rows = 1.0 / np.maximum(np.abs(system).max(axis=1), 1e-300)
+    scaled = rows[:, None] * system
+    columns = 1.0 / np.maximum(np.abs(scaled).max(axis=0), 1e-300)
+    solution, *_ = lstsq(
+        scaled * columns, rows * right, cond=1e-13, lapack_driver="gelsy", check_finite=False
+    )
+    result: FloatArray = columns * solution
+    return result
+
+
+def _network(outputs: list[_Output], bias: bool, skip: bool, ndim: int) -> Network:
     """Map p_j to the balanced network u_j = p_j / sqrt|p_j|, a_j = sign sqrt|p_j|."""
-    width = reduction.basis.shape[1]
+    width = outputs[0].points.shape[1]
     d = width - int(bias)
-    weights, output, linear = [np.zeros((0, width))], [np.zeros((0, len(states)))], []
-    for k, state in enumerate(states):
-        p = state.p @ reduction.basis
-        linear.append(p[0] if skip else np.zeros(width))
-        p = p[state.linear :]
-        root = np.sqrt(np.linalg.norm(p, axis=1))
-        weights.append(p / root[:, None])
-        rows = np.zeros((len(p), len(states)))
-        rows[:, k] = state.sigma[state.linear :] * root
+    weights, output, linear = [np.zeros((0, width))], [np.zeros((0, len(outputs)))], []
+    for k, part in enumerate(outputs):
+        linear.append(part.linear if skip else np.zeros(width))
+        root = np.sqrt(np.linalg.norm(part.points, axis=1))
+        weights.append(part.points / root[:, None])
+        rows = np.zeros((len(root), len(outputs)))
+        rows[:, k] = part.sigma * root
         output.append(rows)
     first, second, third = np.vstack(weights), np.vstack(output), np.column_stack(linear)
-    shape = (-1, len(states))[:ndim]
+    shape = (-1, len(outputs))[:ndim]
     return Network(
         np.ascontiguousarray(first[:, :d]),
         second.reshape(-1) if ndim == 1 else second,

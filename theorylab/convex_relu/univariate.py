@@ -32,6 +32,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real
+from theorylab.numerics.bounds import relative_gap
 
 __all__ = [
     "BalancedWeights",
@@ -113,6 +114,8 @@ class PenalizedBiasFit:
         (n,) ``y - f(x)``, which is the dual point.
     objective, dual_objective
         Value of the network, and of the residual scaled into ``|h| <= beta``.
+    rounding
+        What rounding may have added to their difference.
     status
         How the solver ended.
     """
@@ -121,12 +124,13 @@ class PenalizedBiasFit:
     residual: FloatArray
     objective: float
     dual_objective: float
+    rounding: float
     status: Status
 
     @property
-    def relative_gap(self) -> float:
-        """Duality gap over the objective."""
-        return (self.objective - self.dual_objective) / self.objective if self.objective else 0.0
+    def gap(self) -> float:
+        """Relative duality gap."""
+        return relative_gap(self.objective, self.dual_objective, rounding=self.rounding)
 
 
 @dataclass(frozen=True)
@@ -356,7 +360,7 @@ def fit_penalized_biases(
         scale = max(1.0, float(peaks.height.max()) / beta)
         objective = 0.5 * float(z @ z) + beta * float(mass.sum())
         dual_objective = float(z @ y) / scale - 0.5 * float(z @ z) / scale**2
-        if objective - dual_objective <= tol * objective:
+        if abs(objective - dual_objective) <= tol * objective:
             status = Status.SOLVED
             break
         new = peaks.height > beta
@@ -370,7 +374,8 @@ def fit_penalized_biases(
         warn(status.value, RuntimeWarning, stacklevel=2)
     root = np.sqrt(mass)
     network = SplineNetwork(root * np.cos(angles), root * np.sin(angles), signs * root)
-    return PenalizedBiasFit(network, z, objective, dual_objective, status)
+    rounding = 1e-12 * float(np.abs(z) @ np.abs(y))
+    return PenalizedBiasFit(network, z, objective, dual_objective, rounding, status)
 
 
 def certificate_knots(

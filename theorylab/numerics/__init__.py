@@ -1,1 +1,1 @@
-"""Numerics that several themes share."""
+"""Numerical tools that several themes share."""

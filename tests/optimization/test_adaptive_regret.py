@@ -361,3 +361,33 @@ CERTIFIED = {
 def test_bad_input_is_named(call, name):
     with pytest.raises(ValueError, match=name):
         call()
+
+
+@pytest.mark.parametrize("exponent", [-900, 30, 900])
+def test_losses_in_other_units_give_the_same_iterates(exponent):
+    slopes = np.array([3.0, -1.0, -1.0])
+    for method, b1 in (("adam", 0.0), ("amsgrad", 0.5), ("adagrad", 0.0)):
+        call = {"steps": 30, "method": method, "step_size": 0.5, "beta1": b1, "beta2": 0.1}
+        run, scaled = (cyclic_losses(g, **call) for g in (slopes, np.ldexp(slopes, exponent)))
+        assert np.array_equal(run.iterates, scaled.iterates)
+        assert np.array_equal(np.ldexp(run.regret, exponent), scaled.regret)
+        assert np.array_equal(np.ldexp(run.monotone_bound, exponent), scaled.monotone_bound)
+    drift, other = (
+        cycle_drift(g, beta1=0.5, beta2=0.9) for g in (slopes, np.ldexp(slopes, exponent))
+    )
+    assert np.array_equal(drift.ratios, other.ratios)
+    draws = [
+        random_losses(
+            rare=3 * unit, common=-unit, probability=0.3, steps=20, chains=5, step_size=0.5,
+            beta2=0.9, rng=np.random.default_rng(0),
+        )
+        for unit in (1.0, np.ldexp(1.0, exponent))
+    ]  # fmt: skip
+    assert np.array_equal(*draws)
+
+
+def test_regret_of_extreme_losses():
+    g, x = np.array([[1e200], [-2e200]]), np.array([[1e100], [0.0]])
+    assert linear_regret(g, x, lower=-1e100, upper=1e100) == pytest.approx(2e300)
+    with pytest.raises(ValueError, match="gradients: "):
+        linear_regret(1e10 * g, x, lower=-1e100, upper=1e100)

@@ -1,0 +1,70 @@
+"""Numbers of any magnitude: every public function refuses them by name, or answers with numbers.
+
+One argument at a time of the valid call of each function (``tests/<theme>/calls_<module>.py``) is
+scaled by powers of ten up to 1e300. What comes back must be a ``ValueError`` that names an argument,
+or a result without NaN and without infinite numbers that the valid call does not have."""
+
+import dataclasses
+import inspect
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from test_fuzz import CALLS, FUNCTIONS
+
+THEMES = ("matrix_sensing", "neural_collapse", "optimization", "random_features")
+SCALES = (1e-300, 1e-160, 1e-30, 1e-9, 1e9, 1e30, 1e160, 1e300)
+# Results that say by NaN or infinity that there is no such number, by attribute.
+SAYS_SO: dict[str, set[str]] = {}
+
+
+def scaled(value: Any) -> Iterator[tuple[float, Any]]:
+    """Yield (factor, value times factor) for what holds floats."""
+    if isinstance(value, float) or (isinstance(value, np.ndarray) and value.dtype.kind == "f"):
+        for factor in SCALES:
+            with np.errstate(over="ignore"):
+                yield factor, value * factor
+
+
+def odd_numbers(result: Any, path: str = "") -> Iterator[str]:
+    """Yield where a result holds NaN or infinity."""
+    if isinstance(result, float | np.ndarray) and np.asarray(result).dtype.kind == "f":
+        if not np.isfinite(result).all():
+            yield path
+    elif dataclasses.is_dataclass(result):
+        for field in dataclasses.fields(result):
+            yield from odd_numbers(getattr(result, field.name), f"{path}.{field.name}")
+    elif isinstance(result, list | tuple):
+        for i, part in enumerate(result):
+            yield from odd_numbers(part, f"{path}[{i}]")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [f for f in FUNCTIONS if f.__module__.split(".")[1] in THEMES],
+    ids=lambda f: f"{f.__module__}.{f.__name__}".removeprefix("theorylab."),
+)
+def test_any_magnitude_is_answered_or_refused_by_name(function):
+    make = CALLS[function]
+    names = list(inspect.signature(function).parameters)
+    complaints = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        usual = set(odd_numbers(function(**make())))
+        for name, value in make().items():
+            for factor, extreme in scaled(value):
+                try:
+                    result = function(**{**make(), name: extreme})
+                except ValueError as error:
+                    if not any(n in str(error).split(":")[0] for n in names):
+                        complaints.append(f"{name} * {factor}: names no argument: {error}")
+                except Exception as error:
+                    complaints.append(f"{name} * {factor}: {type(error).__name__}: {error}")
+                else:
+                    odd = set(odd_numbers(result)) - usual
+                    odd -= SAYS_SO.get(function.__name__, set())
+                    if odd:
+                        complaints.append(f"{name} * {factor}: not a number in {sorted(odd)}")
+    assert not complaints, "\n".join(complaints)

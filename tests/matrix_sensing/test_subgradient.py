@@ -229,3 +229,30 @@ def test_runs_that_end_badly_warn():
         )
     assert run.status is SubgradientStatus.NOT_REACHED
     assert run.steps == 2
+
+
+def test_an_unknown_matrix_is_recovered_from_its_measurements_alone():
+    rng = np.random.default_rng(10)
+    V = rng.standard_normal((5, 2))
+    M, operator = V @ V.T / 5, gaussian_operator(5, 150, rng=rng)
+    clean = operator.forward(M)
+    start = spectral_start(operator, clean, search_rank=2, init_scale=1e-3)
+    call = {"initial": start, "step": AdaptiveSteps(0.2), "steps": 5000}
+    run = subgradient_method(operator, clean, **call, tol=1e-6)
+    assert run.status is SubgradientStatus.FITTED
+    assert run.losses[-1] <= 1e-6 * l1_loss(operator, clean, np.zeros((5, 5)))
+    assert run.steps % 100 == 0
+    assert np.isnan(run.errors).all()
+    assert np.linalg.norm(run.U @ run.U.T - M) < 1e-5 * np.linalg.norm(M)
+    # The truth does not enter: the same iterates with it, and in one block of steps.
+    known = subgradient_method(operator, clean, **{**call, "steps": run.steps}, truth=M)
+    assert np.array_equal(known.U, run.U)
+    dirty = clean + contaminate(150, outlier_fraction=0.2, rng=rng)
+    steps = {"initial": start, "step": GeometricSteps(0.3, 0.98), "steps": 600}
+    with pytest.warns(RuntimeWarning, match="with outliers or noise"):
+        robust = subgradient_method(operator, dirty, **steps, tol=1e-6)
+    assert robust.status is SubgradientStatus.NOT_FITTED
+    assert np.linalg.norm(robust.U @ robust.U.T - M) < 1e-3 * np.linalg.norm(M)
+    plain = subgradient_method(operator, dirty, **steps)
+    assert plain.status is SubgradientStatus.FINISHED
+    assert plain.U == pytest.approx(robust.U, rel=1e-6, abs=1e-9)

@@ -18,13 +18,13 @@ $a=\delta b$. Every eigenvalue of the lifted Hessian is one term of a Kronecker 
 and one is negative iff $2^l(1-\delta^{2l})>2(\delta(1+\delta))^l$. (ma2023-over: the lift and
 stationarity; the rest is derived here.)"""
 
-from bisect import bisect_left
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
 from math import factorial
 
 import numpy as np
+from flint import arb, ctx, fmpq
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator, eigsh
 
@@ -403,7 +403,11 @@ def first_saddle_order(delta: float | Fraction) -> int:
     high = 1
     while not _is_saddle(d, high):
         high *= 2
-    return bisect_left(range(high), True, lo=high // 2, key=lambda order: _is_saddle(d, order))
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _is_saddle(d, middle) else (middle, high)
+    return high
 
 
 def isometry_bounds(matrices: ArrayLike) -> tuple[float, float]:
@@ -533,6 +537,18 @@ def _kron(left: FloatArray, right: FloatArray) -> FloatArray:
 
 
 def _is_saddle(delta: Fraction, order: int) -> bool:
+    """Whether $2^l(1-\\delta^{2l})>2(\\delta(1+\\delta))^l$, decided for large orders by logarithms in
+    balls."""
+    d, before = fmpq(delta.numerator, delta.denominator), ctx.prec
+    try:
+        for bits in (2**k for k in range(7, 12)) if order > 64 else ():
+            ctx.prec = bits
+            excess = order * (arb(2) / (d * (1 + d))).log() - arb(2).log()
+            excess += (1 - (2 * order * arb(d).log()).exp()).log()
+            if excess > 0 or excess < 0:
+                return bool(excess > 0)
+    finally:
+        ctx.prec = before
     return bool(2**order * (1 - delta ** (2 * order)) > 2 * (delta * (1 + delta)) ** order)
 
 

@@ -33,10 +33,10 @@ from fractions import Fraction
 import numpy as np
 from flint import fmpq, fmpq_mat
 from numpy.typing import ArrayLike
-from scipy.integrate import solve_ivp
 from scipy.optimize import brentq, minimize
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab.numerics.flows import integrate
 
 __all__ = [
     "CentralPath",
@@ -274,7 +274,8 @@ def central_path(
     Raises
     ------
     ValueError
-        On bad input.
+        On bad input; naming ``times``, where the flow cannot be followed to the last of them within
+        50,000 evaluations.
     """
     H, K = _checked(features, n_classes)
     lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", minimum=0.0)
@@ -283,17 +284,14 @@ def central_path(
         raise ValueError("times: expected increasing values")
     W = None if classifier is None else as_array(classifier, "classifier", shape=(K, H.shape[0]))
     relative = as_real(tol, "tol", minimum=1e-13, below=1.0)
-    end = max(float(t[-1]), np.finfo(float).tiny)
-    run = solve_ivp(
+    path = integrate(
         lambda _, x: _velocity(x.reshape(H.shape), K, lam_w, lam_h, W).ravel(),
-        (0.0, end),
         H.ravel(),
-        method="DOP853",
-        t_eval=t,
+        t,
         rtol=relative,
-        atol=relative * 1e-3 * max(float(np.abs(H).max()), 1e-3),
+        atol=relative * 1e-3 * float(np.abs(H).max()),
     )
-    return CentralPath(t, run.y.T.reshape(t.size, *H.shape), K)
+    return CentralPath(t, path.reshape(t.size, *H.shape), K)
 
 
 def trace_rates(features: ArrayLike, n_classes: int, *, lam_w: float) -> TraceRates:

@@ -1,8 +1,8 @@
 """Numbers of any magnitude: every public function refuses them by name, or answers with numbers.
 
 One argument at a time of the valid call of each function (``tests/<theme>/calls_<module>.py``) is
-scaled by powers of ten up to 1e300. What comes back must be a ``ValueError`` that names an argument,
-or a result without NaN and without infinite numbers that the valid call does not have."""
+scaled by powers of ten up to 1e300. What comes back must be a ``ValueError`` that names an
+argument, or a result without NaN and infinite numbers that the valid call does not have."""
 
 import dataclasses
 import inspect

@@ -395,8 +395,9 @@ def test_noise_may_come_within_the_measurements():
     start = 0.3 * rng.standard_normal((4, 3))
     by_noise = gradient_descent(M, **call, noise=noise, initial=start)
     data = operator.forward(M) + noise
-    assert gradient_descent(M, **call, measurements=data, initial=start).X == pytest.approx(
-        by_noise.X, rel=1e-10
+    assert (
+        pytest.approx(by_noise.X, rel=1e-10)
+        == gradient_descent(M, **call, measurements=data, initial=start).X
     )
     blind = gradient_descent(**call, measurements=data, initial=start)
     assert pytest.approx(by_noise.X, rel=1e-10) == blind.X

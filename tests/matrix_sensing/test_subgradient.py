@@ -255,4 +255,4 @@ def test_an_unknown_matrix_is_recovered_from_its_measurements_alone():
     assert np.linalg.norm(robust.U @ robust.U.T - M) < 1e-3 * np.linalg.norm(M)
     plain = subgradient_method(operator, dirty, **steps)
     assert plain.status is SubgradientStatus.FINISHED
-    assert plain.U == pytest.approx(robust.U, rel=1e-6, abs=1e-9)
+    assert pytest.approx(robust.U, rel=1e-6, abs=1e-9) == plain.U

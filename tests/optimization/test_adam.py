@@ -380,4 +380,6 @@ def test_suprema_beyond_float64_are_refused_by_name_and_their_roots_are_not():
     assert Fraction(root) ** 2 / exact == pytest.approx(1, rel=1e-9)
     with pytest.raises(ValueError, match="t: "):
         adam_step_supremum_squared(2 * t, 0.99, 0.5)
-    assert adam_step_supremum(5, 1e-300, 0.5) == pytest.approx(np.sqrt(sum(0.5**k for k in range(5))))
+    assert adam_step_supremum(5, 1e-300, 0.5) == pytest.approx(
+        np.sqrt(sum(0.5**k for k in range(5)))
+    )

@@ -178,8 +178,9 @@ def gradient_descent(
         Called with a copy of $X$ at every recorded iteration whose error is finite; what it returns
         is kept in ``observed``.
     tol
-        Stop when $\|XX^\top-M\|_F\le\texttt{tol}\,\|M\|_F$; of an unknown $M$, at the first recorded
-        iteration with $\|\mathcal A(XX^\top)-y\|\le\texttt{tol}\,\|y\|$. 0 takes all the steps.
+        Stop when $\|XX^\top-M\|_F\le\texttt{tol}\,\|M\|_F$; of an unknown $M$, at the first
+        recorded iteration with $\|\mathcal A(XX^\top)-y\|\le\texttt{tol}\,\|y\|$. 0 takes all the
+        steps.
 
     Returns
     -------
@@ -273,8 +274,8 @@ def asymmetric_gradient_descent(
         Called with copies of $F$ and $G$ at every recorded iteration whose error is finite; what it
         returns is kept in ``observed``.
     tol
-        Stop when $\|E\|_F\le\texttt{tol}\,\|M\|_F$; of an unknown $M$, at the first recorded iteration
-        with $\|\mathcal A(FG^\top)-y\|\le\texttt{tol}\,\|y\|$. 0 takes all the steps.
+        Stop when $\|E\|_F\le\texttt{tol}\,\|M\|_F$; of an unknown $M$, at the first recorded
+        iteration with $\|\mathcal A(FG^\top)-y\|\le\texttt{tol}\,\|y\|$. 0 takes all the steps.
 
     Returns
     -------
@@ -285,8 +286,8 @@ def asymmetric_gradient_descent(
     ------
     ValueError
         If an argument has the wrong shape, type or sign, ``noise`` is given without ``operator``
-        or with ``measurements``, neither ``truth`` nor ``operator`` with ``measurements`` are given,
-        or the start is given twice or not at all.
+        or with ``measurements``, neither ``truth`` nor ``operator`` with ``measurements`` are
+        given, or the start is given twice or not at all.
     """
     M = _truth(truth, operator, measurements, symmetric=False)
     k = as_count(search_rank, "search_rank")
@@ -472,7 +473,8 @@ def _residual_of(
     operator: MeasurementOperator | None, measurements: ArrayLike | None, tol: float
 ) -> Callable[[FloatArray], tuple[float, bool]]:
     """Return the map from a matrix to its residual, and whether that is small enough."""
-    assert operator is not None and measurements is not None
+    assert operator is not None
+    assert measurements is not None
     y = as_array(measurements, "measurements")
     enough = as_real(tol, "tol", minimum=0.0) * float(np.linalg.norm(y))
 

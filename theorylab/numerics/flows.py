@@ -1,4 +1,4 @@
-"""Flows with a budget: an explicit method crawls where the flow is stiff, and would not come back."""
+"""Flows with a budget: an explicit method crawls where the flow is stiff, and never ends."""
 
 from collections.abc import Callable
 

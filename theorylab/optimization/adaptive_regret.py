@@ -592,7 +592,9 @@ def _in_units(value: Any, exponent: int) -> Any:
     with np.errstate(over="ignore"):
         number = np.ldexp(value, exponent)
     if not np.isfinite(number).all():
-        raise ValueError("slopes, gradients: expected losses whose sum is a float64, got an overflow")
+        raise ValueError(
+            "slopes, gradients: expected losses whose sum is a float64, got an overflow"
+        )
     return float(number) if np.ndim(number) == 0 else number
 
 

@@ -1,4 +1,5 @@
-r"""Test and training risk of kernel and random-feature ridge regression from the spectrum alone.
+r"""Deterministic equivalents of the risks of kernel and random-feature ridge regression, from the
+spectrum alone.
 
 Features :math:`g(w,x)=\sum_i\sqrt{\lambda_i}\,\zeta_i(w)\phi_i(x)` with orthonormal
 :math:`\phi_i,\zeta_i`, k of them, n samples, target :math:`\sum_iv_i\phi_i` with label noise of
@@ -31,7 +32,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import binom, zeta
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab._validation import FloatArray, as_array, as_count, as_real, precision_of
 from theorylab.random_features.fixed_points import (
     broadcast_sizes,
     extrapolate,
@@ -70,7 +71,8 @@ feature."""
 
 @dataclass(frozen=True)
 class RidgeRisk:
-    """Predicted risks at one size, with the two effective ridges.
+    """Predicted risks at one size, with the two effective ridges: deterministic equivalents, not the
+    mean over samples, from which they differ by a relative O(1/n).
 
     Attributes
     ----------
@@ -576,14 +578,15 @@ def population_spectrum(kernel: ArrayLike, targets: ArrayLike) -> Spectrum:
     ----------
     kernel
         Shape (N, N), symmetric positive semi-definite: the kernel (for random features, its mean)
-        on all N points.
+        on all N points; up to rounding in its own precision, so that kernels computed in float32
+        are accepted.
     targets
         Shape (N,): the target on all points.
 
     Returns
     -------
     Spectrum
-        Eigenvalues of ``kernel / N`` (rounding below zero is cut), and the target on eigenvectors
+        Eigenvalues of ``kernel / N`` (those within its rounding are 0), and the target on eigenvectors
         normalised to mean square 1.
 
     Raises
@@ -596,15 +599,18 @@ def population_spectrum(kernel: ArrayLike, targets: ArrayLike) -> Spectrum:
         raise ValueError(f"kernel: expected a square matrix, got shape {matrix.shape}")
     values = as_array(targets, "targets", shape=(len(matrix),))
     scale = float(np.abs(matrix).max())
-    if not np.allclose(matrix, matrix.T, rtol=0.0, atol=1e-10 * scale):
+    # What the entries were rounded to when they came, several operations each.
+    coarse = 64 * precision_of(kernel)
+    if not np.allclose(matrix, matrix.T, rtol=0.0, atol=max(1e-10, coarse) * scale):
         raise ValueError("kernel: expected a symmetric matrix")
     eigenvalues, vectors = np.linalg.eigh(matrix / len(matrix))
-    rounding = 1e-12 * max(float(eigenvalues[-1]), 0.0)
-    if eigenvalues[0] < -1e-9 * scale:
+    if eigenvalues[0] < -max(1e-9, coarse) * scale:
         raise ValueError(
             "kernel: expected a positive semi-definite matrix, got eigenvalue "
             f"{eigenvalues[0]:.3g} of K/N"
         )
+    # Rounding goes both ways: nothing below the most negative eigenvalue is known to be a mode.
+    rounding = max(1e-12 * float(eigenvalues[-1]), -float(eigenvalues[0]))
     eigenvalues = np.where(eigenvalues > rounding, eigenvalues, 0.0)[::-1]
     return Spectrum(
         np.ascontiguousarray(eigenvalues), (vectors.T @ values)[::-1] / math.sqrt(len(matrix))

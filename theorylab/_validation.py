@@ -1,9 +1,11 @@
 """The one validation helper: bad input raises ``ValueError`` naming the argument, what was expected
 and what came."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from functools import wraps
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,6 +14,7 @@ FloatArray = NDArray[np.float64]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
 
 __all__ = [
     "FloatArray",
@@ -25,6 +28,7 @@ __all__ = [
     "as_text",
     "one_of",
     "precision_of",
+    "refuses_overflow",
 ]
 
 
@@ -135,6 +139,52 @@ def precision_of(value: ArrayLike) -> float:
     dtype = np.asarray(value).dtype
     # Complete by conversion, every other type is as accurate as the float64 that it becomes.
     return float(np.finfo(dtype if dtype.kind == "f" and dtype.itemsize < 8 else np.float64).eps)
+
+
+def refuses_overflow(
+    *names: str, infinite: bool = False
+) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Make a function refuse arguments whose products leave float64, instead of returning NaN,
+    infinity or a raw error.
+
+    Parameters
+    ----------
+    names
+        The arguments whose magnitude decides.
+    infinite
+        Whether infinity is an answer.
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+            try:
+                with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                    result = function(*args, **kwargs)
+                if _is_sound(result, infinite):
+                    return result
+            except (ArithmeticError, np.linalg.LinAlgError):
+                pass
+            raise ValueError(
+                f"{', '.join(names)}: expected magnitudes whose products stay within float64, got "
+                "an overflow or a loss of all digits"
+            )
+
+        return checked
+
+    return decorate
+
+
+def _is_sound(result: Any, infinite: bool) -> bool:
+    """Whether no number in a result is NaN, or infinite where that is no answer."""
+    if isinstance(result, float | np.ndarray) and np.asarray(result).dtype.kind == "f":
+        return not np.isnan(result).any() if infinite else bool(np.isfinite(result).all())
+    if isinstance(result, list | tuple):
+        return all(_is_sound(part, infinite) for part in result)
+    if dataclasses.is_dataclass(result):
+        fields = dataclasses.fields(result)
+        return all(_is_sound(getattr(result, field.name), infinite) for field in fields)
+    return True
 
 
 def as_real(

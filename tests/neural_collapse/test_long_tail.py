@@ -201,8 +201,8 @@ def test_bad_input():
 def test_only_the_product_of_the_decays_matters(s):
     counts, lam_w, lam_h = [6, 3, 1], 0.01, 0.03
     for solve in (
-        nc.etf_aligned_minimizer,
-        lambda *a: nc.regularised_minimizer(
+        etf_aligned_minimizer,
+        lambda *a: regularised_minimizer(
             *a, strength=0.1, rng=np.random.default_rng(0), restarts=1
         ),
     ):
@@ -217,4 +217,14 @@ def test_only_the_product_of_the_decays_matters(s):
 def test_entropy_of_features_of_any_size():
     H = np.random.default_rng(1).standard_normal((4, 30))
     for s in (1e-170, 1e160):
-        assert nc.von_neumann_entropy(s * H) == pytest.approx(nc.von_neumann_entropy(H), rel=1e-12)
+        assert von_neumann_entropy(s * H) == pytest.approx(von_neumann_entropy(H), rel=1e-12)
+
+
+@pytest.mark.parametrize("K", [3, 4, 9])
+def test_cosine_remainder_of_a_small_excess(K):
+    # log-mean-exp less mean is b / 2 times the variance: of K - 1 numbers one deviates by x, the
+    # others by -x / (K - 2), and the variance is x^2 / (K - 2).
+    v = 1e-10
+    for b in (1.0, 30.0):
+        expected = np.sqrt(K * v / (K - 1)) + np.sqrt(2 * K * (K - 2) * v / b)
+        assert cosine_remainder([v], K, sharpness=b)[0] == pytest.approx(expected, rel=1e-2)

@@ -391,3 +391,31 @@ def test_regret_of_extreme_losses():
     assert linear_regret(g, x, lower=-1e100, upper=1e100) == pytest.approx(2e300)
     with pytest.raises(ValueError, match="gradients: "):
         linear_regret(1e10 * g, x, lower=-1e100, upper=1e100)
+
+
+def test_the_stated_bound_where_no_factor_is_one():
+    # Momentum: (1 + beta_1), (1 - beta_1), gamma and the smaller denominator all count.
+    steps, b1, b2, alpha, decay = 300, 0.25, 0.1, 0.5, 0.75
+
+    def gradient(x, t):
+        slope = 3.0 if t % 3 == 1 else -1.0
+        return slope * (x > -1 if slope > 0 else x < 1)
+
+    certificate = certified_regret(
+        [3, -1, -1], steps=steps, step_size=Fraction(1, 2), beta1=Fraction(1, 4),
+        beta2=Fraction(1, 10), momentum_decay=Fraction(3, 4), x0=Fraction(9, 10),
+    )  # fmt: skip
+    run = adam(
+        gradient, [0.9], step_size=alpha, steps=steps, beta1=b1, beta2=b2, eps=0.0,
+        decay="sqrt", momentum_decay=decay,
+    )  # fmt: skip
+    x = run.iterates[:-1, 0]
+    width = max(x.max(), -1) - min(x.min(), -1)
+    gamma = b1**2 / math.sqrt(b2)
+    bound = (
+        width**2 * math.sqrt(steps) * run.denominators[-1, 0] / (2 * alpha * (1 - b1))
+        + alpha * (1 + b1) * 3 * np.linalg.norm(run.gradients)
+        / ((1 - b1) * math.sqrt(1 - b2) * (1 - gamma) ** 2)
+        + width**2 * 3 * math.sqrt(1 - b2) / (2 * alpha * b1 * (1 - decay) ** 2)
+    )  # fmt: skip
+    assert float(certificate.stated_bound.mid()) == pytest.approx(bound, rel=1e-9)

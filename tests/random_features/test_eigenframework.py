@@ -829,12 +829,12 @@ def test_a_kernel_in_single_precision_has_the_spectrum_of_the_double():
     kernel, targets = np.exp(-squares / 8), np.sin(points[:, 0])
     single = kernel.astype(np.float32)
     assert np.linalg.eigvalsh(single.astype(float) / 120)[0] < -1e-9
-    exact, coarse = (ef.population_spectrum(K, targets) for K in (kernel, single))
+    exact, coarse = (rf.population_spectrum(K, targets) for K in (kernel, single))
     # Weyl: eigenvalues move by at most the norm of the rounding.
     rounding = np.linalg.norm(single.astype(float) - kernel, 2) / 120
     assert np.abs(exact.eigenvalues - coarse.eigenvalues).max() <= 2.1 * rounding
     assert (coarse.eigenvalues[coarse.eigenvalues > 0] > rounding / 2).all()
     with pytest.raises(ValueError, match="kernel: expected a positive semi-definite"):
-        ef.population_spectrum(single.astype(float), targets)
+        rf.population_spectrum(single.astype(float), targets)
     with pytest.raises(ValueError, match="kernel: expected a positive semi-definite"):
-        ef.population_spectrum(single - np.float32(1e-2) * np.eye(120, dtype=np.float32), targets)
+        rf.population_spectrum(single - np.float32(1e-2) * np.eye(120, dtype=np.float32), targets)

@@ -504,7 +504,7 @@ def deep_flow(factors: Sequence[ArrayLike], target: ArrayLike, times: ArrayLike)
     ------
     ValueError
         If an argument is invalid, or the flow cannot be followed up to the last of ``times`` within
-        50,000 evaluations.
+        20,000 evaluations.
     """
     parts, R = _network(factors, target)
     t = as_array(times, "times", ndim=1, nonnegative=True)

@@ -23,7 +23,15 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize, minimize_scalar
 
-from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real, as_symmetric
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_instance,
+    as_real,
+    as_symmetric,
+    refuses_overflow,
+)
 from theorylab.matrix_sensing.operators import MeasurementOperator, pack_symmetric, unpack_symmetric
 from theorylab.numerics.scaling import binary_exponent
 
@@ -73,6 +81,7 @@ class BestRankSolutions:
         return np.array([U @ U.T for U in self.factors])
 
 
+@refuses_overflow("truth")
 def best_rank_solutions(
     truth: ArrayLike,
     operator: MeasurementOperator,
@@ -300,6 +309,7 @@ class Staircase:
         return np.asarray(np.linalg.svd(self.states, compute_uv=False) ** 2)
 
 
+@refuses_overflow("targets")
 def staircase(
     truth: ArrayLike,
     operator: MeasurementOperator,
@@ -378,6 +388,7 @@ class PopulationVisit:
     exponent: float
 
 
+@refuses_overflow("eigenvalues", "init_scale")
 def population_visit(eigenvalues: ArrayLike, *, init_scale: float, stage: int) -> PopulationVisit:
     r"""Visit of $Z_s$ by gradient flow on $\frac14\|UU^\top-M\|_F^2$ from $U_0U_0^\top=\alpha^2I$,
     in closed form.

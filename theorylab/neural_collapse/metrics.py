@@ -373,7 +373,13 @@ def train_features(
         return value, np.concatenate([g.ravel() for g in gradients])
 
     wanted = set(np.unique(np.round(np.geomspace(1, iterations, n_records)).astype(int)).tolist())
-    seen = [(0, objective(start)[0], start)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        seen = [(0, objective(start)[0], start)]
+    if not np.isfinite(seen[0][1]):
+        raise ValueError(
+            f"inputs: expected entries of order one, got up to {np.abs(X).max():.1e} and an "
+            "objective beyond float64"
+        )
     steps = count(1)
 
     def record(intermediate_result: OptimizeResult) -> None:

@@ -35,7 +35,13 @@ from flint import fmpq, fmpq_mat
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq, minimize
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_real,
+    refuses_overflow,
+)
 from theorylab.numerics.flows import integrate
 
 __all__ = [
@@ -189,6 +195,7 @@ class NearMinimizer:
     status: NearStatus
 
 
+@refuses_overflow("features")
 def ridge_classifier(features: ArrayLike, n_classes: int, *, lam_w: float) -> FloatArray:
     r"""Return :math:`W(H)=YH^\top(HH^\top+n\lambda_WI)^{-1}`, shape (K, d) (tirer2022-perturbation,
     Section 3).
@@ -211,6 +218,7 @@ def ridge_classifier(features: ArrayLike, n_classes: int, *, lam_w: float) -> Fl
     return _ridge(H, K, as_real(lam_w, "lam_w", above=0.0))
 
 
+@refuses_overflow("features", "classifier")
 def central_path_velocity(
     features: ArrayLike,
     n_classes: int,
@@ -275,7 +283,7 @@ def central_path(
     ------
     ValueError
         On bad input; naming ``times``, where the flow cannot be followed to the last of them within
-        50,000 evaluations.
+        20,000 evaluations.
     """
     H, K = _checked(features, n_classes)
     lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", minimum=0.0)
@@ -294,6 +302,7 @@ def central_path(
     return CentralPath(t, path.reshape(t.size, *H.shape), K)
 
 
+@refuses_overflow("features")
 def trace_rates(features: ArrayLike, n_classes: int, *, lam_w: float) -> TraceRates:
     r"""Return the rates of the traces of the two covariances on the central path.
 
@@ -392,6 +401,7 @@ def exact_variability_rate(features: ArrayLike, n_classes: int, *, lam_w: float)
     return Fraction(int(rate.p), int(rate.q))
 
 
+@refuses_overflow("beta", "lam_w", "lam_h", "length")
 def collapsed_response(
     *, beta: float, lam_w: float, lam_h: float, length: float | None = None
 ) -> CollapsedResponse:
@@ -445,6 +455,7 @@ def collapsed_response(
     )
 
 
+@refuses_overflow("targets", "beta")
 def near_minimizer(
     targets: ArrayLike, n_classes: int, *, beta: float, lam_w: float, lam_h: float
 ) -> NearMinimizer:
@@ -479,6 +490,8 @@ def near_minimizer(
     beta = as_real(beta, "beta", above=0.0)
     lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", minimum=0.0)
     problem = _Profile(H0, K, beta, lam_w, lam_h)
+    if not np.isfinite(problem.moment).all():
+        raise OverflowError
     found = minimize(
         problem.value,
         _ridge(H0, K, lam_w).ravel(),

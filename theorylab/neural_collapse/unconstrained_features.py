@@ -31,7 +31,15 @@ import numpy as np
 from flint import arb, fmpq, fmpq_mat
 from numpy.typing import ArrayLike, NDArray
 
-from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real, one_of
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_flag,
+    as_real,
+    one_of,
+    refuses_overflow,
+)
 from theorylab.neural_collapse._intervals import (
     above,
     ball_matrix,
@@ -186,6 +194,7 @@ class UfmMinimizer:
         return Certificate(self.objective, lower)
 
 
+@refuses_overflow("features", "classifier")
 def ufm_objective(
     features: ArrayLike,
     classifier: ArrayLike,
@@ -376,6 +385,7 @@ def ufm_minimizer(
     return result
 
 
+@refuses_overflow("features", "classifier", "bias", infinite=True)
 def certify_ufm(
     features: ArrayLike,
     classifier: ArrayLike,

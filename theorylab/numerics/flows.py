@@ -9,7 +9,7 @@ from theorylab._validation import FloatArray
 
 __all__ = ["integrate"]
 
-_EVALUATIONS = 50_000
+_EVALUATIONS = 20_000
 
 
 class _Exhausted(Exception):

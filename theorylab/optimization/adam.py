@@ -319,9 +319,9 @@ def adam_steps(
     corrected = as_flag(bias_correction, "bias_correction")
     m, root = np.empty_like(g), np.empty_like(g)
     last_m, last_root = np.zeros(g.shape[1:]), np.zeros(g.shape[1:])
-    for t, now in enumerate(g):
-        m[t] = last_m = b1 * last_m + (1 - b1) * now
-        root[t] = last_root = _next_root(last_root, b2, now)
+    for s, now in enumerate(g):
+        m[s] = last_m = b1 * last_m + (1 - b1) * now
+        root[s] = last_root = _next_root(last_root, b2, now)
     if corrected:
         t = np.arange(1.0, len(g) + 1).reshape(-1, *[1] * (g.ndim - 1))
         m, root = m / _total_weight(b1, t), root / np.sqrt(_total_weight(b2, t))

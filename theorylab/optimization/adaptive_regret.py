@@ -104,7 +104,8 @@ def linear_regret(
     g, x = np.ldexp(g, -units[0]), np.ldexp(x, -units[1])
     low, high = math.ldexp(low, -units[1]), math.ldexp(high, -units[1])
     total = g.sum(axis=0)
-    return _in_units(np.vdot(g, x) - np.minimum(low * total, high * total).sum(), sum(units))
+    regret = np.vdot(g, x) - np.minimum(low * total, high * total).sum()
+    return float(_in_units(regret, sum(units)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -595,7 +596,7 @@ def _in_units(value: Any, exponent: int) -> Any:
         raise ValueError(
             "slopes, gradients: expected losses whose sum is a float64, got an overflow"
         )
-    return float(number) if np.ndim(number) == 0 else number
+    return number
 
 
 def _recorded_times(times: ArrayLike | None, steps: int) -> NDArray[np.int64]:

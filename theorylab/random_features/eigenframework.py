@@ -32,7 +32,14 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import binom, zeta
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real, precision_of
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_real,
+    precision_of,
+    refuses_overflow,
+)
 from theorylab.random_features.fixed_points import (
     broadcast_sizes,
     extrapolate,
@@ -71,8 +78,8 @@ feature."""
 
 @dataclass(frozen=True)
 class RidgeRisk:
-    """Predicted risks at one size, with the two effective ridges: deterministic equivalents, not the
-    mean over samples, from which they differ by a relative O(1/n).
+    """Predicted risks at one size, with the two effective ridges: deterministic equivalents, which
+    differ from the means over samples by a relative O(1/n).
 
     Attributes
     ----------
@@ -499,6 +506,7 @@ def optimal_ridge(
     )
 
 
+@refuses_overflow("coefficients", "ridge")
 def simulate_risk(
     eigenvalues: ArrayLike,
     coefficients: ArrayLike,
@@ -586,8 +594,8 @@ def population_spectrum(kernel: ArrayLike, targets: ArrayLike) -> Spectrum:
     Returns
     -------
     Spectrum
-        Eigenvalues of ``kernel / N`` (those within its rounding are 0), and the target on eigenvectors
-        normalised to mean square 1.
+        Eigenvalues of ``kernel / N`` (those within its rounding are 0), and the target on
+        eigenvectors normalised to mean square 1.
 
     Raises
     ------
@@ -617,6 +625,7 @@ def population_spectrum(kernel: ArrayLike, targets: ArrayLike) -> Spectrum:
     )
 
 
+@refuses_overflow("profile")
 def circulant_spectrum(profile: ArrayLike, targets: ArrayLike) -> Spectrum:
     r"""Return the spectrum of the features :math:`g(w,x)=h(x-w)` with x and w uniform on N
     equispaced points of a circle.
@@ -648,6 +657,7 @@ def circulant_spectrum(profile: ArrayLike, targets: ArrayLike) -> Spectrum:
     return Spectrum(eigenvalues[order], (np.abs(np.fft.fft(f)) / f.size)[order])
 
 
+@refuses_overflow("targets", "ridge")
 def resample_risk(
     draw_features: Callable[[np.random.Generator], FloatArray],
     targets: ArrayLike,
@@ -733,6 +743,7 @@ def interpolation_threshold(spectral_exponent: float, target_exponent: float) ->
     return (beta - alpha) / (alpha * (alpha - 1))
 
 
+@refuses_overflow("spectral_exponent", "target_exponent")
 def optimal_fitting_ratio(
     spectral_exponent: float, target_exponent: float, *, relative_noise: float
 ) -> float:
@@ -776,11 +787,14 @@ def optimal_fitting_ratio(
         )
         return value
 
+    if not math.isfinite(slope(0.5)):
+        raise OverflowError
     if slope(0.0) <= 0.0:
         return 0.0
     return float(brentq(slope, 0.0, 1.0, xtol=1e-15, rtol=1e-14)) ** 2
 
 
+@refuses_overflow("target_exponent", "relative_noise")
 def power_law_fitting_ratio(
     spectral_exponent: float, target_exponent: float, *, relative_noise: float, n_samples: int
 ) -> float:
@@ -837,6 +851,8 @@ def power_law_fitting_ratio(
         for lo, hi, s, r in zip(grid[:-1], grid[1:], slopes[:-1], slopes[1:], strict=True)
         if s < 0 <= r
     ]
+    if not minima:
+        raise ArithmeticError  # slopes that are not numbers
     best = min(minima, key=log_risk)
     if best == grid[0]:
         return 0.0
@@ -844,6 +860,7 @@ def power_law_fitting_ratio(
     return (1 - z / n) ** 2
 
 
+@refuses_overflow("target_exponent")
 def power_law_threshold(
     spectral_exponent: float, target_exponent: float, *, n_samples: int
 ) -> float:
@@ -879,7 +896,15 @@ def power_law_threshold(
 def _modes(eigenvalues: ArrayLike, coefficients: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Return the eigenvalues and the squared coefficients."""
     spectrum = as_array(eigenvalues, "eigenvalues", ndim=1, nonnegative=True)
-    return spectrum, as_array(coefficients, "coefficients", shape=spectrum.shape) ** 2
+    target = as_array(coefficients, "coefficients", shape=spectrum.shape)
+    with np.errstate(over="ignore", under="ignore"):
+        power = target**2
+    if not np.isfinite(power).all() or (target.any() and not power.any()):
+        raise ValueError(
+            "coefficients: expected numbers whose squares are within float64, got a largest one of "
+            f"{np.abs(target).max()}"
+        )
+    return spectrum, power
 
 
 def _generator(rng: np.random.Generator) -> np.random.Generator:

@@ -5,17 +5,22 @@ scaled by powers of ten up to 1e300. What comes back must be a ``ValueError`` th
 argument, or a result without NaN and infinite numbers that the valid call does not have."""
 
 import dataclasses
+import importlib.util
 import inspect
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from test_fuzz import CALLS, FUNCTIONS
 
 from theorylab.neural_collapse import CollapseMetrics
 
+SPEC = importlib.util.spec_from_file_location("fuzz", Path(__file__).with_name("test_fuzz.py"))
+FUZZ = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(FUZZ)
+CALLS, FUNCTIONS = FUZZ.CALLS, FUZZ.FUNCTIONS
 METRICS = [field.name for field in dataclasses.fields(CollapseMetrics)]
 THEMES = ("matrix_sensing", "neural_collapse", "optimization", "random_features")
 SCALES = (1e-300, 1e-160, 1e-30, 1e-9, 1e9, 1e30, 1e160, 1e300)

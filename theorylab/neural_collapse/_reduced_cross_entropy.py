@@ -28,7 +28,7 @@ _ITERATIONS = 40
 _CONJUGATE_STEPS = 60
 # Relative decrease that the last Newton step promised, for few groups and for many: the error left
 # is far below it.
-_DECREASE = 1e-20, 1e-8
+_DECREASE = 1e-20, 1e-9
 
 
 def solve_cross_entropy(

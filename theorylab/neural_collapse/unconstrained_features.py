@@ -488,13 +488,15 @@ def _dual_points(
     points = [residual * min(1.0, limit / norm) if norm > 0 else residual]
     # No probability is lost: the columns sum to zero.
     left, values, right = np.linalg.svd((product - product.mean(axis=0)) * root)
-    alive = values > 1e-9 * max(float(values[0]), np.finfo(float).tiny)
-    if alive.any() and norm > 0:
-        A, B = left[:, alive], right[alive]
-        rest = weighted - A @ (A.T @ weighted)
-        rest -= (rest @ B.T) @ B
-        a, size, b = np.linalg.svd(rest)
-        points.append(((a * np.minimum(size, limit)) @ b - limit * (A @ B)) / root)
+    # The larger cut serves where singular values have not quite died.
+    for cut in (1e-9, 1e-3):
+        alive = values > cut * max(float(values[0]), np.finfo(float).tiny)
+        if alive.any() and norm > 0:
+            A, B = left[:, alive], right[alive]
+            rest = weighted - A @ (A.T @ weighted)
+            rest -= (rest @ B.T) @ B
+            a, size, b = np.linalg.svd(rest)
+            points.append(((a * np.minimum(size, limit)) @ b - limit * (A @ B)) / root)
     return points
 
 

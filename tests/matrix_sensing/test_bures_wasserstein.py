@@ -370,7 +370,7 @@ def test_runs_that_leave_the_range_of_floats_are_refused():
         bures_gradient_descent(W, S, step_size=1e3, steps=200)
     with pytest.warns(RuntimeWarning), pytest.raises(ValueError, match="step_size"):
         deep_gradient_descent([W, np.ones((1, 1))], S, step_size=1e3, steps=200)
-    with pytest.warns(RuntimeWarning), pytest.raises(ValueError, match="factors"):
+    with pytest.warns(RuntimeWarning), pytest.raises(ValueError, match="times"):
         deep_flow([1e80 * W, 1e80 * np.ones((1, 1))], S, [0.0, 1.0])
 
 
@@ -405,3 +405,28 @@ def test_bad_arguments():
         deep_flow([np.ones((3, 2)), np.ones((3, 2))], S, np.array([1.0]))
     with pytest.raises(ValueError, match="times"):
         deep_flow([np.ones((3, 2))], S, np.array([1.0, 1.0]))
+
+
+def test_a_stiff_flow_ends_with_its_cause():
+    target = np.diag([1e8, 1.0, 0.5])
+    with pytest.raises(ValueError, match=r"times: .*too stiff for 20000 evaluations after"):
+        deep_flow([np.eye(3)[:, :2]], target, [1e9])
+
+
+def test_flow_does_not_depend_on_units():
+    rng = np.random.default_rng(4)
+    A, W = rng.standard_normal((3, 3)), rng.standard_normal((3, 2))
+    target, times = A @ A.T + np.eye(3), np.array([0.0, 0.3, 1.0])
+    path = deep_flow([W], target, times)
+    for s in (1e-8, 1e8):
+        scaled = deep_flow([s * W], s**2 * target, times)
+        assert scaled == pytest.approx(s * path, rel=1e-9)
+
+
+def test_float32_covariances_are_semi_definite_up_to_their_own_rounding():
+    A = np.random.default_rng(3).standard_normal((40, 3))
+    covariance = (A @ A.T).astype(np.float32)
+    assert np.linalg.eigvalsh(covariance.astype(float))[0] < -1e-7
+    assert bures_wasserstein_distance(covariance, A @ A.T) < 1e-2
+    with pytest.raises(ValueError, match="first: expected a positive semi-definite"):
+        bures_wasserstein_distance(covariance.astype(float) - 1e-3 * np.eye(40), A @ A.T)

@@ -358,3 +358,55 @@ def test_rebalance_keeps_the_product_and_levels_the_left_factor():
     assert abs(np.linalg.norm(F - left / 0.7) - np.linalg.norm(values - 1)) <= 1e-13
     with pytest.raises(ValueError, match="F"):
         rebalance(F.T, rng.standard_normal((5, 6)), scale=1.0)
+
+
+def test_an_unknown_matrix_is_recovered_from_its_measurements_alone():
+    rng = np.random.default_rng(8)
+    V, W = rng.standard_normal((6, 2)), rng.standard_normal((5, 2))
+    M, L = V @ V.T / 6, V @ W.T / 6
+    for operator, matrix in (
+        (gaussian_operator(6, 60, rng=rng), M),
+        (gaussian_operator(6, 100, n_columns=5, symmetric=False, rng=rng), L),
+        (gaussian_operator(6, 18, rng=rng), M),  # fewer than the 21 dimensions of the matrices
+    ):
+        y = operator.forward(matrix)
+        call = {"search_rank": 2, "step_size": 0.2, "steps": 20_000, "operator": operator}
+        if operator.symmetric:
+            start = {"initial": 0.3 * spectral_factor(operator.adjoint(y), search_rank=2)}
+            run = gradient_descent(**call, **start, measurements=y, tol=1e-8)
+            found = run.X @ run.X.T
+            known = gradient_descent(matrix, **call, **start, tol=1e-8)
+            both = gradient_descent(matrix, **call, **start, measurements=y, tol=1e-8)
+            assert np.array_equal(known.X, both.X)
+        else:
+            run = asymmetric_gradient_descent(**call, measurements=y, rng=rng, tol=1e-8)
+            found = run.F @ run.G.T
+        assert run.status is DescentStatus.FITTED
+        assert np.linalg.norm(found - matrix) < 1e-6 * np.linalg.norm(matrix)
+        assert run.errors[-1] == pytest.approx(np.linalg.norm(operator.forward(found) - y))
+        assert run.errors[-1] <= 1e-8 * np.linalg.norm(y)
+
+
+def test_noise_may_come_within_the_measurements():
+    rng = np.random.default_rng(9)
+    operator, noise = gaussian_operator(4, 30, rng=rng), 0.01 * rng.standard_normal(30)
+    M = np.diag([1.0, 0.5, 0.0, 0.0])
+    call = {"search_rank": 3, "step_size": 0.2, "steps": 50, "operator": operator}
+    start = 0.3 * rng.standard_normal((4, 3))
+    by_noise = gradient_descent(M, **call, noise=noise, initial=start)
+    data = operator.forward(M) + noise
+    assert (
+        pytest.approx(by_noise.X, rel=1e-10)
+        == gradient_descent(M, **call, measurements=data, initial=start).X
+    )
+    blind = gradient_descent(**call, measurements=data, initial=start)
+    assert pytest.approx(by_noise.X, rel=1e-10) == blind.X
+    with pytest.raises(ValueError, match="noise: "):
+        gradient_descent(M, **call, noise=noise, measurements=data, initial=start)
+    with pytest.raises(ValueError, match="truth: "):
+        gradient_descent(**call, initial=start)
+    with pytest.raises(ValueError, match="measurements: "):
+        gradient_descent(M, search_rank=3, step_size=0.2, steps=5, measurements=data, initial=start)
+    with pytest.warns(RuntimeWarning, match="relative residual"):
+        run = gradient_descent(**call, measurements=data, initial=start, tol=1e-8)
+    assert run.status is DescentStatus.NOT_FITTED

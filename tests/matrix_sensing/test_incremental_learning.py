@@ -230,3 +230,14 @@ def test_bad_problems_are_refused():
         staircase(M, operator, initial=np.eye(4), targets=M[None], step_size=5.0, steps=200)
     with pytest.raises(ValueError, match="eigenvalues"):
         population_visit([1.0, 2.0], init_scale=0.1, stage=1)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e-3, 1e6, 1e8, 1e150])
+def test_population_visit_does_not_depend_on_units(scale):
+    lam = np.array([3.0, 2.0, 0.7])
+    visit = population_visit(lam, init_scale=1e-3, stage=1)
+    scaled = population_visit(scale * lam, init_scale=1e-3 * np.sqrt(scale), stage=1)
+    assert scaled.distance / scale == pytest.approx(visit.distance, rel=1e-9)
+    assert scaled.time * scale == pytest.approx(visit.time, rel=1e-6)
+    assert scaled.leading / scale == pytest.approx(visit.leading, rel=1e-12)
+    assert scaled.remainder == pytest.approx(visit.remainder, rel=1e-6)

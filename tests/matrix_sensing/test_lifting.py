@@ -259,3 +259,17 @@ def test_bad_arguments():
         lifting_ratio(problem.truth, -problem.truth, lower=0.5, upper=1.0)
     with pytest.raises(ValueError, match="upper"):
         lifting_ratio(problem.truth, problem.spurious, lower=0.5, upper=0.1)
+
+
+def test_first_saddle_order_close_to_one_comes_back():
+    for delta in (0.999999, 1 - 2.0**-53, Fraction(10**40 - 1, 10**40)):
+        order = first_saddle_order(delta)
+        # l (1 - delta_l) -> 2 log v with v^4 = 2 v + 1.
+        v = max(np.roots([1, 0, 0, -2, -1]).real)
+        assert float(order * (1 - Fraction(delta))) == pytest.approx(2 * np.log(v), rel=1e-5)
+    # Exact powers and logarithms agree where both are used, on both sides of the switch.
+    for order in (63, 64, 65, 66, 300):
+        low, high = completion_threshold(order)
+        for delta, saddle in ((low, True), (high, False)):
+            left = 2**order * (1 - delta ** (2 * order))
+            assert (left > 2 * (delta * (1 + delta)) ** order) is saddle

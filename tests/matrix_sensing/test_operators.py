@@ -313,3 +313,19 @@ def test_in_many_dimensions_the_sign_deviation_is_bounded_by_the_spectrum():
         operator, np.zeros(50), rank=2, scaling=0.8, rng=rng(2), starts=1, iterations=5
     )
     assert result.bound == pytest.approx(1 + np.linalg.norm(operator.stacked, 2) / 0.8, rel=1e-12)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_restricted_isometry_of_a_trace_seen_too_well(rank):
+    # |A(X)|^2 = |X|^2 + t tr(X)^2 / n, and tr(X)^2 <= r |X|^2: the constant is t r / n exactly.
+    n, t = 4, 0.6
+    v = np.array([float(i == j) for i in range(n) for j in range(i + 1)]) / np.sqrt(n)
+    stacked = np.eye(10) + (np.sqrt(1 + t) - 1) * np.outer(v, v)
+    operator = MeasurementOperator(stacked, n, n, True)
+    found = restricted_isometry(operator, rank=rank, rng=np.random.default_rng(0))
+    assert found.found == pytest.approx(t * rank / n, rel=1e-6)
+    assert found.found * (1 - 1e-12) <= found.bound <= t * (1 + 1e-12)
+    assert np.linalg.matrix_rank(found.matrix, tol=1e-4) == rank
+    # Attained: at full rank the bound is the constant.
+    full = restricted_isometry(operator, rank=n, rng=np.random.default_rng(0))
+    assert full.bound == pytest.approx(t, rel=1e-9)

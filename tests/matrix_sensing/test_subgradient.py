@@ -1,6 +1,7 @@
 import cvxpy as cp
 import numpy as np
 import pytest
+from scipy.optimize import linprog
 
 from theorylab.matrix_sensing import (
     AdaptiveSteps,
@@ -229,3 +230,65 @@ def test_runs_that_end_badly_warn():
         )
     assert run.status is SubgradientStatus.NOT_REACHED
     assert run.steps == 2
+
+
+def test_an_unknown_matrix_is_recovered_from_its_measurements_alone():
+    rng = np.random.default_rng(10)
+    V = rng.standard_normal((5, 2))
+    M, operator = V @ V.T / 5, gaussian_operator(5, 150, rng=rng)
+    clean = operator.forward(M)
+    start = spectral_start(operator, clean, search_rank=2, init_scale=1e-3)
+    call = {"initial": start, "step": AdaptiveSteps(0.2), "steps": 5000}
+    run = subgradient_method(operator, clean, **call, tol=1e-6)
+    assert run.status is SubgradientStatus.FITTED
+    assert run.losses[-1] <= 1e-6 * l1_loss(operator, clean, np.zeros((5, 5)))
+    assert run.steps % 100 == 0
+    assert np.isnan(run.errors).all()
+    assert np.linalg.norm(run.U @ run.U.T - M) < 1e-5 * np.linalg.norm(M)
+    # The truth does not enter: the same iterates with it, and in one block of steps.
+    known = subgradient_method(operator, clean, **{**call, "steps": run.steps}, truth=M)
+    assert np.array_equal(known.U, run.U)
+    dirty = clean + contaminate(150, outlier_fraction=0.2, rng=rng)
+    steps = {"initial": start, "step": GeometricSteps(0.3, 0.98), "steps": 600}
+    with pytest.warns(RuntimeWarning, match="with outliers or noise"):
+        robust = subgradient_method(operator, dirty, **steps, tol=1e-6)
+    assert robust.status is SubgradientStatus.NOT_FITTED
+    assert np.linalg.norm(robust.U @ robust.U.T - M) < 1e-3 * np.linalg.norm(M)
+    plain = subgradient_method(operator, dirty, **steps)
+    assert plain.status is SubgradientStatus.FINISHED
+    assert pytest.approx(robust.U, rel=1e-6, abs=1e-9) == plain.U
+
+
+def test_median_error_is_that_of_least_absolute_deviations():
+    # Unknown symmetric 2 x 2 matrices (rank 2: three numbers), solved as linear programmes.
+    n, m, nu, squares = 2, 300, 0.5, []
+    for seed in range(60):
+        operator = gaussian_operator(n, m, rng=rng(seed))
+        noise = nu * rng(1000 + seed).standard_normal(m) / np.sqrt(m)
+        rows, eye = operator.stacked, np.eye(m)
+        found = linprog(
+            np.r_[np.zeros(3), np.ones(m)],
+            A_ub=np.block([[rows, -eye], [-rows, -eye]]),
+            b_ub=np.r_[noise, -noise],
+            bounds=[(None, None)] * 3 + [(0, None)] * m,
+        )
+        squares.append(found.x[:3] @ found.x[:3])
+    predicted = best_median_error(nu, n=n, rank=2, n_measurements=m)
+    # The mean of 60 such squares, of 3 degrees of freedom each, spreads by 11 %.
+    assert np.sqrt(np.mean(squares)) == pytest.approx(predicted, rel=0.2)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_median_error_is_the_size_of_the_first_order_error(rank):
+    n, m, nu = 4, 200, 0.3
+    Q = np.linalg.qr(rng(5).standard_normal((n, n)))[0][:, :rank]
+    M = Q @ Q.T
+    M = (M + M.T) / 2
+    squares = []
+    for seed in range(150):
+        operator = gaussian_operator(n, m, rng=rng(seed))
+        noise = nu * rng(1000 + seed).standard_normal(m) / np.sqrt(m)
+        error = first_order_error(operator, noise, M, rank=rank, noise_spread=nu)
+        squares.append(np.sum(error**2))
+    predicted = best_median_error(nu, n=n, rank=rank, n_measurements=m)
+    assert np.sqrt(np.mean(squares)) == pytest.approx(predicted, rel=0.12)

@@ -12,6 +12,7 @@ CALLS = {
         "labels": np.array([0, 0, 1, 1, 2]),
         "classifier": np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]),
         "bias": np.array([0.1, 0.0, -0.1]),
+        "layout": "columns",
     },
     m.train_features: lambda: {
         "inputs": FEATURES,
@@ -31,4 +32,4 @@ CALLS = {
     m.general_orthogonal_frame: lambda: {"lengths": np.array([1.0, 0.0, 2.0]), "dimension": 2},
 }
 
-ACCEPTS = {m.collapse_metrics: {"bias": {"none"}}}
+ACCEPTS = {m.collapse_metrics: {"bias": {"none"}, "layout": {"none"}}}

@@ -87,7 +87,7 @@ def test_closed_form_is_the_certified_minimum_and_what_searches_find(case, loss)
         best.features, best.classifier, [n] * K, lam_w, lam_h, alpha, loss=loss
     )
     assert certificate.lower <= best.objective * (1 + 1e-14)
-    assert 0 <= certificate.relative_gap < 1e-12
+    assert 0 <= certificate.gap < 1e-12
     penalty = (lam_w * np.sum(best.classifier**2) + lam_h * np.sum(best.features**2)) / 2
     labels = np.repeat(np.arange(K), n)
     assert nc.smoothed_loss(
@@ -101,7 +101,7 @@ def test_closed_form_is_the_certified_minimum_and_what_searches_find(case, loss)
     assert np.linalg.norm(found.logits - found.logits.mean(axis=0) - best.logits) <= radius
     assert radius < 1e-4
     if nc.smoothed_gap(K, n, lam_w, lam_h, alpha) > 0:
-        metrics = nc.collapse_metrics(best.features, labels, best.classifier)
+        metrics = nc.collapse_metrics(best.features, labels, best.classifier, layout="columns")
         assert metrics.variability_ratio < 1e-25
         assert metrics.mean_etf_distance < 1e-12
         assert metrics.duality_distance < 1e-12
@@ -124,7 +124,7 @@ def test_lower_bound_is_the_convex_minimum_for_unequal_classes(bias):
         found.features, found.classifier, counts, lam_w, lam_h, alpha, bias=found.bias
     )
     assert certificate.lower <= found.objective + 1e-14
-    assert certificate.relative_gap < 1e-6
+    assert certificate.gap < 1e-6
     assert certificate.lower <= value + 1e-6
 
 
@@ -313,3 +313,31 @@ def test_maxsup_fit_beats_a_derivative_free_search():
     )
     fit = nc.smoothed_linear_fit(X, y, 3, 0.3, loss="maxsup", ridge=0.1)
     assert fit.objective <= found.fun + fit.suboptimality
+
+
+def test_logit_radius_is_attained_by_two_classes_and_by_no_more():
+    # Two even classes, three samples: the curvature 2 p (1 - p) is the least probability, 1/2.
+    steps = 1e-3 * np.array([1.0, -0.5, 0.3])
+    Z = np.array([steps, -steps])
+    excess = float(np.mean(np.log(np.cosh(steps))))  # of mean cross-entropy with even targets
+    radius = nc.logit_radius(Z, np.zeros((2, 3)), excess)
+    assert 0.99 * radius < np.linalg.norm(Z) <= radius * (1 + 1e-9)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        optimal = rng.standard_normal((4, 3))
+        targets = np.exp(optimal) / np.exp(optimal).sum(axis=0)
+        move = rng.standard_normal((4, 3)) * 10 ** rng.uniform(-2, 0.5)
+        Z = optimal + move
+        log_p, log_q = (logits - np.log(np.exp(logits).sum(axis=0)) for logits in (optimal, Z))
+        excess = float(np.sum(targets * (log_p - log_q)) / 3)
+        distance = np.linalg.norm(move - move.mean(axis=0))
+        assert distance <= nc.logit_radius(Z, optimal, excess)
+
+
+def test_a_wide_margin_is_corrected_in_the_time_that_the_rates_allow():
+    for margin in (1e3, 3e9):
+        for alpha in (0.0, 0.5, 0.9):
+            time = nc.correction_time(3, margin, alpha)
+            assert margin / (2 - alpha) < time <= margin / (1 - alpha) * (1 + 1e-6)
+    with pytest.raises(ValueError, match="margin: "):
+        nc.correction_time(3, 1e30, 0.1)

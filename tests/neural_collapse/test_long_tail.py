@@ -195,3 +195,36 @@ def test_bad_input():
         )
     with pytest.raises(ValueError, match="dimension"):
         etf_aligned_minimizer((3, 2, 1), 1, 0.1, 0.1)
+
+
+@pytest.mark.parametrize("s", [1e-150, 1e-8, 1e8, 1e150])
+def test_only_the_product_of_the_decays_matters(s):
+    counts, lam_w, lam_h = [6, 3, 1], 0.01, 0.03
+    for solve in (
+        etf_aligned_minimizer,
+        lambda *a: regularised_minimizer(
+            *a, strength=0.1, rng=np.random.default_rng(0), restarts=1
+        ),
+    ):
+        one, other = solve(counts, 3, lam_w, lam_h), solve(counts, 3, lam_w * s, lam_h / s)
+        assert other.loss == pytest.approx(one.loss, rel=1e-10)
+        assert other.feature_cosines == pytest.approx(one.feature_cosines, rel=1e-8, abs=1e-8)
+        assert other.classifier @ other.class_features == pytest.approx(
+            one.classifier @ one.class_features, rel=1e-6, abs=1e-6
+        )
+
+
+def test_entropy_of_features_of_any_size():
+    H = np.random.default_rng(1).standard_normal((4, 30))
+    for s in (1e-170, 1e160):
+        assert von_neumann_entropy(s * H) == pytest.approx(von_neumann_entropy(H), rel=1e-12)
+
+
+@pytest.mark.parametrize("K", [3, 4, 9])
+def test_cosine_remainder_of_a_small_excess(K):
+    # log-mean-exp less mean is b / 2 times the variance: of K - 1 numbers one deviates by x, the
+    # others by -x / (K - 2), and the variance is x^2 / (K - 2).
+    v = 1e-10
+    for b in (1.0, 30.0):
+        expected = np.sqrt(K * v / (K - 1)) + np.sqrt(2 * K * (K - 2) * v / b)
+        assert cosine_remainder([v], K, sharpness=b)[0] == pytest.approx(expected, rel=1e-2)

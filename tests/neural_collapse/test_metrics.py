@@ -102,7 +102,7 @@ def test_vanishing_classes_are_not_a_division_by_zero():
     assert np.isnan(m.variability)
     assert np.isnan(m.mean_etf_distance)
     alive = nc.collapse_metrics(
-        np.eye(3)[:, [0, 1, 2]] * [1, 1, 0], [0, 1, 2], np.diag([1.0, 1.0, 0.0])
+        np.diag([1.0, 1.0, 0.0]), [0, 1, 2], np.diag([1.0, 1.0, 0.0]), layout="columns"
     )
     assert alive.alignment_error == 0.0
     assert alive.mean_orthogonality_error == 0.0
@@ -155,3 +155,48 @@ def test_training_stops_at_its_target():
     run = nc.train_features(X, y, 40, 3, 0.01, 0.02, iterations=400, target=0.5)
     assert run.objectives[-1] <= 0.5 < run.objectives[-2]
     assert run.iterations[-1] < 100
+
+
+def test_units_change_no_metric():
+    rng = np.random.default_rng(5)
+    H, y, W, b = random_problem(rng)
+    reference = nc.collapse_metrics(H, y, W, bias=b)
+    for s, t in ((1e160, 1.0), (1e-160, 1.0), (1e300, 1e-300), (1e-290, 1e-10), (1e8, 1e-8)):
+        with np.errstate(over="ignore"):
+            scaled = nc.collapse_metrics(s * H, y, t * W, bias=s * t * b)
+        for name, value in vars(reference).items():
+            assert getattr(scaled, name) == pytest.approx(value, rel=1e-10), (name, s, t)
+
+
+def test_the_bias_decides_where_logits_are_tiny():
+    frame = nc.simplex_etf(3, 3)
+    H, labels = 1e-200 * np.repeat(frame.T, 2, axis=1), np.repeat(np.arange(3), 2)
+    metrics = nc.collapse_metrics(H, labels, 1e-200 * frame, bias=[1.0, 0.0, 0.0])
+    assert metrics.agreement == pytest.approx(1 / 3)
+    assert nc.collapse_metrics(H, labels, 1e-200 * frame).agreement == 1.0
+
+
+def test_nearest_class_mean_of_means_of_unequal_length():
+    # Without the factor 2 of |m - h|^2 = |m|^2 - 2 m.h + |h|^2 the first class takes every sample.
+    H = np.array([[0.9, 1.1, 1.9, 2.1], [0.0, 0.0, 0.0, 0.0]])
+    metrics = nc.collapse_metrics(H, [0, 0, 1, 1], np.eye(2), bias=[1.5, 0.0])
+    assert metrics.agreement == 0.5
+    assert nc.collapse_metrics(H, [0, 0, 1, 1], [[1, 0], [2, 0]], bias=[1.5, 0]).agreement == 1.0
+
+
+def test_features_with_a_row_a_sample_are_named_and_never_transposed_silently():
+    rng = np.random.default_rng(6)
+    H, y, W, b = random_problem(rng)
+    reference = nc.collapse_metrics(H, y, W, bias=b)
+    assert nc.collapse_metrics(H.T, y, W, bias=b, layout="rows") == reference
+    assert nc.collapse_metrics(H, y, W, bias=b, layout="columns") == reference
+    with pytest.raises(ValueError, match=r"features: expected shape \(d, N\) .* layout='rows'"):
+        nc.collapse_metrics(H.T, y, W)
+    square, labels, square_W = rng.normal(size=(4, 4)), [0, 0, 1, 1], rng.normal(size=(2, 4))
+    with pytest.raises(ValueError, match="layout: expected 'columns' or 'rows'"):
+        nc.collapse_metrics(square, labels, square_W)
+    rows = nc.collapse_metrics(square, labels, square_W, layout="rows")
+    assert rows == nc.collapse_metrics(square.T, labels, square_W, layout="columns")
+    assert rows != nc.collapse_metrics(square, labels, square_W, layout="columns")
+    with pytest.raises(ValueError, match="features: "):
+        nc.collapse_metrics(H, y, W, layout="rows")

@@ -217,3 +217,9 @@ def test_bad_input():
         central_path(np.ones((2, 4)), 2, lam_w=0.1, times=[1.0, 0.5])
     with pytest.raises(ValueError, match="lam_h"):
         collapsed_response(beta=0.1, lam_w=2.0, lam_h=2.0)
+
+
+def test_a_stiff_central_path_ends_with_its_cause():
+    H = np.array([[1.0, 1.1, -1.0, -0.9], [0.2, -0.1, 0.1, 0.3]])
+    with pytest.raises(ValueError, match=r"times: .*too stiff for 20000 evaluations after"):
+        central_path(H, 2, lam_w=1e-12, lam_h=1e6, times=[1e9])

@@ -334,3 +334,52 @@ def test_everything_public_is_exported():
 def test_bad_input_is_named(call, name):
     with pytest.raises(ValueError, match=name):
         call()
+
+
+@pytest.mark.parametrize("exponent", [-960, -566, 0, 664, 1020])
+def test_steps_do_not_depend_on_units(exponent):
+    g = np.array([[1.0, -2.0], [0.25, 1e-9], [-3.0, 0.0], [1e-5, 2.0]])
+    scaled = np.ldexp(g, exponent)
+    for b1, b2, eps in ((0.9, 0.999, 0.0), (0.5, 0.0, 0.0), (0.9, 0.95, 0.5)):
+        steps = adam_steps(g, beta1=b1, beta2=b2, eps=eps)
+        again = adam_steps(scaled, beta1=b1, beta2=b2, eps=np.ldexp(eps, exponent))
+        assert np.array_equal(steps, again)
+    assert np.array_equal(
+        adamax_steps(g, beta1=0.9, beta2=0.99), adamax_steps(scaled, beta1=0.9, beta2=0.99)
+    )
+    run = adam(lambda x, t: scaled[t - 1], [0.0, 0.0], step_size=1.0, steps=4, eps=0.0)
+    assert run.final == pytest.approx(-adam_steps(g, beta1=0.9, beta2=0.999).sum(axis=0))
+
+
+def test_the_first_step_is_one_whatever_comes_later():
+    # Both gradients in one history: no common unit keeps their squares.
+    steps = adam_steps([1e-170, 1e200], beta1=0.9, beta2=0.999)
+    assert steps[0] == pytest.approx(1.0)
+    assert steps[1] == pytest.approx(0.1 / 0.19 * np.sqrt(0.001999 / 0.001))
+    run = adagrad(lambda x, t: np.array([1e-170]), [0.0], step_size=1.0, steps=2)
+    assert run.iterates.ravel() == pytest.approx([0.0, -1.0, -1.0 - np.sqrt(0.5)])
+
+
+def test_bias_correction_keeps_its_digits_near_one():
+    beta = 1 - 2.0**-40
+    steps = adam_steps([1.0, 1.0, 1.0], beta1=beta, beta2=beta)
+    assert steps == pytest.approx([1.0] * 3, rel=1e-12)
+
+
+def test_suprema_beyond_float64_are_refused_by_name_and_their_roots_are_not():
+    for function in (adam_step_supremum, adam_step_supremum_squared):
+        with pytest.raises(ValueError, match="t: expected a history whose supremum"):
+            function(10_000, 0.99, 0.5)
+    with pytest.raises(ValueError, match="t: "):
+        adamax_step_supremum(10_000, 0.99, 0.5)
+    # The square of this one is 1e400.
+    t = 1369
+    exact = adam_step_supremum_squared(t, Fraction(99, 100), Fraction(1, 2))
+    root = adam_step_supremum(t, 0.99, 0.5)
+    assert 1e195 < root < 1e202
+    assert Fraction(root) ** 2 / exact == pytest.approx(1, rel=1e-9)
+    with pytest.raises(ValueError, match="t: "):
+        adam_step_supremum_squared(2 * t, 0.99, 0.5)
+    assert adam_step_supremum(5, 1e-300, 0.5) == pytest.approx(
+        np.sqrt(sum(0.5**k for k in range(5)))
+    )

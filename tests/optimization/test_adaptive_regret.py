@@ -361,3 +361,61 @@ CERTIFIED = {
 def test_bad_input_is_named(call, name):
     with pytest.raises(ValueError, match=name):
         call()
+
+
+@pytest.mark.parametrize("exponent", [-900, 30, 900])
+def test_losses_in_other_units_give_the_same_iterates(exponent):
+    slopes = np.array([3.0, -1.0, -1.0])
+    for method, b1 in (("adam", 0.0), ("amsgrad", 0.5), ("adagrad", 0.0)):
+        call = {"steps": 30, "method": method, "step_size": 0.5, "beta1": b1, "beta2": 0.1}
+        run, scaled = (cyclic_losses(g, **call) for g in (slopes, np.ldexp(slopes, exponent)))
+        assert np.array_equal(run.iterates, scaled.iterates)
+        assert np.array_equal(np.ldexp(run.regret, exponent), scaled.regret)
+        assert np.array_equal(np.ldexp(run.monotone_bound, exponent), scaled.monotone_bound)
+    drift, other = (
+        cycle_drift(g, beta1=0.5, beta2=0.9) for g in (slopes, np.ldexp(slopes, exponent))
+    )
+    assert np.array_equal(drift.ratios, other.ratios)
+    draws = [
+        random_losses(
+            rare=3 * unit, common=-unit, probability=0.3, steps=20, chains=5, step_size=0.5,
+            beta2=0.9, rng=np.random.default_rng(0),
+        )
+        for unit in (1.0, np.ldexp(1.0, exponent))
+    ]  # fmt: skip
+    assert np.array_equal(*draws)
+
+
+def test_regret_of_extreme_losses():
+    g, x = np.array([[1e200], [-2e200]]), np.array([[1e100], [0.0]])
+    assert linear_regret(g, x, lower=-1e100, upper=1e100) == pytest.approx(2e300)
+    with pytest.raises(ValueError, match="gradients: "):
+        linear_regret(1e10 * g, x, lower=-1e100, upper=1e100)
+
+
+def test_the_stated_bound_where_no_factor_is_one():
+    # Momentum: (1 + beta_1), (1 - beta_1), gamma and the smaller denominator all count.
+    steps, b1, b2, alpha, decay = 300, 0.25, 0.1, 0.5, 0.75
+
+    def gradient(x, t):
+        slope = 3.0 if t % 3 == 1 else -1.0
+        return slope * (x > -1 if slope > 0 else x < 1)
+
+    certificate = certified_regret(
+        [3, -1, -1], steps=steps, step_size=Fraction(1, 2), beta1=Fraction(1, 4),
+        beta2=Fraction(1, 10), momentum_decay=Fraction(3, 4), x0=Fraction(9, 10),
+    )  # fmt: skip
+    run = adam(
+        gradient, [0.9], step_size=alpha, steps=steps, beta1=b1, beta2=b2, eps=0.0,
+        decay="sqrt", momentum_decay=decay,
+    )  # fmt: skip
+    x = run.iterates[:-1, 0]
+    width = max(x.max(), -1) - min(x.min(), -1)
+    gamma = b1**2 / math.sqrt(b2)
+    bound = (
+        width**2 * math.sqrt(steps) * run.denominators[-1, 0] / (2 * alpha * (1 - b1))
+        + alpha * (1 + b1) * 3 * np.linalg.norm(run.gradients)
+        / ((1 - b1) * math.sqrt(1 - b2) * (1 - gamma) ** 2)
+        + width**2 * 3 * math.sqrt(1 - b2) / (2 * alpha * b1 * (1 - decay) ** 2)
+    )  # fmt: skip
+    assert float(certificate.stated_bound.mid()) == pytest.approx(bound, rel=1e-9)

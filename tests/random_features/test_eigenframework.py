@@ -820,3 +820,21 @@ def test_power_law_sums_agree_with_mpmath(alpha, beta, n):
 def test_bad_input_is_named(call, name):
     with pytest.raises(ValueError, match=name):
         call()
+
+
+def test_a_kernel_in_single_precision_has_the_spectrum_of_the_double():
+    rng = np.random.default_rng(11)
+    points = rng.standard_normal((120, 3))
+    squares = np.sum((points[:, None] - points) ** 2, axis=2)
+    kernel, targets = np.exp(-squares / 8), np.sin(points[:, 0])
+    single = kernel.astype(np.float32)
+    assert np.linalg.eigvalsh(single.astype(float) / 120)[0] < -1e-9
+    exact, coarse = (rf.population_spectrum(K, targets) for K in (kernel, single))
+    # Weyl: eigenvalues move by at most the norm of the rounding.
+    rounding = np.linalg.norm(single.astype(float) - kernel, 2) / 120
+    assert np.abs(exact.eigenvalues - coarse.eigenvalues).max() <= 2.1 * rounding
+    assert (coarse.eigenvalues[coarse.eigenvalues > 0] > rounding / 2).all()
+    with pytest.raises(ValueError, match="kernel: expected a positive semi-definite"):
+        rf.population_spectrum(single.astype(float), targets)
+    with pytest.raises(ValueError, match="kernel: expected a positive semi-definite"):
+        rf.population_spectrum(single - np.float32(1e-2) * np.eye(120, dtype=np.float32), targets)

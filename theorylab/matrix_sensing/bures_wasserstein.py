@@ -14,15 +14,25 @@ I,\Sigma_0)$ cures this. A descent step of 1/2 is the subspace iteration
 $\operatorname{range}W\mapsto\Sigma_0\operatorname{range}W$. (brechet2023-critical; the theorems'
 text was not consulted, and what follows is derived here.)"""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.integrate import solve_ivp
 
-from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real, as_symmetric
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_instance,
+    as_real,
+    as_symmetric,
+    precision_of,
+)
+from theorylab.numerics.flows import integrate
+from theorylab.numerics.scaling import binary_exponent
 
 __all__ = [
     "GeneratorDescent",
@@ -141,7 +151,10 @@ def bures_wasserstein_distance(first: ArrayLike, second: ArrayLike) -> float:
     R2 = _root(second, "second")
     if R1.shape != R2.shape:
         raise ValueError(f"second: expected the shape of first, {R1.shape}, got {R2.shape}")
-    return float(np.sqrt(_squared_distance(R1, R2)))
+    unit = binary_exponent(R1, R2)
+    return math.ldexp(
+        float(np.sqrt(_squared_distance(np.ldexp(R1, -unit), np.ldexp(R2, -unit)))), unit
+    )
 
 
 def bures_loss(generator: ArrayLike, target: ArrayLike, *, smoothing: float = 0.0) -> float:
@@ -163,7 +176,9 @@ def bures_loss(generator: ArrayLike, target: ArrayLike, *, smoothing: float = 0.
     """
     W, R = _pair(generator, target)
     W = _augmented(W, as_real(smoothing, "smoothing", minimum=0.0))
-    return _squared_distance(W, R)
+    if not (loss := _squared_distance(W, R)) < np.inf:
+        raise ValueError("generator: expected a loss within float64, got an overflow")
+    return loss
 
 
 def bures_gradient(
@@ -488,7 +503,8 @@ def deep_flow(factors: Sequence[ArrayLike], target: ArrayLike, times: ArrayLike)
     Raises
     ------
     ValueError
-        If an argument is invalid or the integrator cannot follow the flow.
+        If an argument is invalid, or the flow cannot be followed up to the last of ``times`` within
+        20,000 evaluations.
     """
     parts, R = _network(factors, target)
     t = as_array(times, "times", ndim=1, nonnegative=True)
@@ -507,15 +523,8 @@ def deep_flow(factors: Sequence[ArrayLike], target: ArrayLike, times: ArrayLike)
         return -np.concatenate([g.ravel() for g in _factor_gradients(split(state), R)])
 
     start = np.concatenate([P.ravel() for P in parts])
-    solution = solve_ivp(
-        velocity, (0.0, float(t[-1])), start, "DOP853", t_eval=t, rtol=1e-12, atol=1e-14
-    )
-    if not solution.success:
-        raise ValueError(
-            "factors: expected a flow that can be integrated up to the last time, "
-            f"got: {solution.message}"
-        )
-    return np.array([_multiply(split(state)) for state in solution.y.T])
+    path = integrate(velocity, start, t, rtol=1e-12, atol=1e-14 * float(np.abs(start).max()))
+    return np.array([_multiply(split(state)) for state in path])
 
 
 def deep_gradient_descent(
@@ -638,10 +647,9 @@ def _spectrum(value: ArrayLike, name: str = "target") -> tuple[FloatArray, Float
     """Return eigenvalues, decreasing and non-negative, and eigenvectors."""
     S = as_symmetric(value, name)
     n = S.shape[0]
-    values, vectors = np.linalg.eigh((S + S.T) / 2)
-    if (
-        values[0] < -8 * n**2 * _EPS * np.abs(S).max()
-    ):  # n times the rounding of a product of n terms
+    values, vectors = np.linalg.eigh(S / 2 + S.T / 2)
+    # n times the rounding of a product of n terms
+    if values[0] < -8 * n**2 * precision_of(value) * np.abs(S).max():
         raise ValueError(
             f"{name}: expected a positive semi-definite matrix, got the eigenvalue {values[0]}"
         )

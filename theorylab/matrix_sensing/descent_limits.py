@@ -24,7 +24,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.linalg import cho_factor, cho_solve
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real, as_symmetric
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_real,
+    as_symmetric,
+    refuses_overflow,
+)
 from theorylab.matrix_sensing.factored_descent import (
     DescentStatus,
     IntArray,
@@ -136,6 +143,7 @@ class ErrorBounds:
     status: EntryStatus
 
 
+@refuses_overflow("truth", "X", "step_size", infinite=True)
 def error_bounds(truth: ArrayLike, X: ArrayLike, *, step_size: float, steps: int) -> ErrorBounds:
     r"""Enclose $\|X_TX_T^\top-M\|_F$, $T$ population steps after the state ``X``, without running
     them.
@@ -274,6 +282,7 @@ class ErrorLaw:
     status: EntryStatus
 
 
+@refuses_overflow("truth", "X", "step_size", infinite=True)
 def error_law(
     truth: ArrayLike, X: ArrayLike, *, step_size: float, multiples: ArrayLike, longest: int
 ) -> ErrorLaw:
@@ -536,6 +545,7 @@ class LimitModes:
         )
 
 
+@refuses_overflow("F", "G")
 def limit_modes(F: ArrayLike, G: ArrayLike, *, rank: int, step_size: float) -> LimitModes:
     r"""Return the modes in which the error of asymmetric descent decays near the limit $(F,G)$.
 
@@ -700,6 +710,7 @@ def late_rate(
     )
 
 
+@refuses_overflow("F", "G")
 def small_start_slowest(F: ArrayLike, G: ArrayLike, truth: ArrayLike) -> float:
     r"""Return the slowest mode to leading order for a small start: for $k\le\min(n_1,n_2)$ it is
     $\min|\mathrm{eig}\, Z^\top(F_0^\top F_0-G_0^\top G_0)Z|$.
@@ -757,6 +768,7 @@ def small_start_slowest(F: ArrayLike, G: ArrayLike, truth: ArrayLike) -> float:
     return float(pairs[pairs > 0].min())
 
 
+@refuses_overflow("singular_values", "scale", infinite=True)
 def rebalanced_slowest_bounds(
     singular_values: ArrayLike, *, error: float, scale: float, step_size: float
 ) -> tuple[float, float]:

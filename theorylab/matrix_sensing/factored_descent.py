@@ -19,7 +19,15 @@ import numpy as np
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
-from theorylab._validation import FloatArray, as_array, as_count, as_function, as_real, as_symmetric
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_function,
+    as_instance,
+    as_real,
+    as_symmetric,
+)
 from theorylab.matrix_sensing.operators import (
     MeasurementOperator,
     normal_product,
@@ -49,6 +57,8 @@ class DescentStatus(Enum):
     FINISHED = "took all the steps asked for"
     CONVERGED = "the relative error reached tol"
     NOT_CONVERGED = "took all the steps before the relative error reached tol; raise steps"
+    FITTED = "the relative residual of the measurements reached tol"
+    NOT_FITTED = "took all the steps before the relative residual reached tol; raise steps"
     DIVERGED = "the iterates overflowed; lower step_size or the size of the start"
 
 
@@ -61,8 +71,8 @@ class SymmetricDescent:
     X
         Last iterate, shape ``(n, k)``.
     iterations, errors
-        The recorded iteration numbers and $\|XX^\top-M\|_F$ there; the last iterate is always
-        recorded.
+        The recorded iteration numbers and $\|XX^\top-M\|_F$ there, or, of an unknown $M$, the
+        residuals $\|\mathcal A(XX^\top)-y\|$; the last iterate is always recorded.
     status
         How the run ended.
     observed
@@ -90,8 +100,8 @@ class AsymmetricDescent:
     F, G
         Last iterates, shapes ``(n_1, k)`` and ``(n_2, k)``.
     iterations, errors
-        The recorded iteration numbers and $\|FG^\top-M\|_F$ there; the last iterate is always
-        recorded.
+        The recorded iteration numbers and $\|FG^\top-M\|_F$ there, or, of an unknown $M$, the
+        residuals $\|\mathcal A(FG^\top)-y\|$; the last iterate is always recorded.
     status
         How the run ended.
     observed
@@ -117,12 +127,13 @@ class AsymmetricDescent:
 
 
 def gradient_descent(
-    truth: ArrayLike,
+    truth: ArrayLike | None = None,
     *,
     search_rank: int,
     step_size: float,
     steps: int,
     operator: MeasurementOperator | None = None,
+    measurements: ArrayLike | None = None,
     noise: ArrayLike | None = None,
     initial: ArrayLike | None = None,
     init_scale: float = 1.0,
@@ -137,7 +148,7 @@ def gradient_descent(
     Parameters
     ----------
     truth
-        $M$, symmetric (definite or not), shape ``(n, n)``; the data are $y=\mathcal A(M)+s$.
+        $M$, symmetric (definite or not), shape ``(n, n)``; ``None`` where it is unknown.
     search_rank
         $k$, the number of columns of $X$; it may exceed $n$.
     step_size
@@ -148,9 +159,11 @@ def gradient_descent(
         Symmetric measurements $\mathcal A$; ``None`` for the population problem $\mathcal
         A^*\mathcal A=\mathrm{Id}$. With at least $n(n+1)/2$ measurements the small matrix of
         $\mathcal A^*\mathcal A$ is formed once and replaces them.
+    measurements
+        $y$, shape ``(m,)``, by default $\mathcal A(M)+s$.
     noise
-        $s$ on the scale of $\mathcal A(M)$, shape ``(m,)``; none by default. Errors are always
-        those against $M$.
+        $s$ on the scale of $\mathcal A(M)$, shape ``(m,)``, in place of ``measurements``; none by
+        default. Errors are always those against $M$, if it is known.
     initial
         $X_0$, shape ``(n, k)``, for instance from `spectral_factor`. Give either ``initial`` or
         ``rng``.
@@ -165,7 +178,9 @@ def gradient_descent(
         Called with a copy of $X$ at every recorded iteration whose error is finite; what it returns
         is kept in ``observed``.
     tol
-        Stop when $\|XX^\top-M\|_F\le\texttt{tol}\,\|M\|_F$; 0 takes all the steps.
+        Stop when $\|XX^\top-M\|_F\le\texttt{tol}\,\|M\|_F$; of an unknown $M$, at the first
+        recorded iteration with $\|\mathcal A(XX^\top)-y\|\le\texttt{tol}\,\|y\|$. 0 takes all the
+        steps.
 
     Returns
     -------
@@ -176,35 +191,39 @@ def gradient_descent(
     ------
     ValueError
         If an argument has the wrong shape, type or sign, ``truth`` is not symmetric, ``noise`` is
-        given without ``operator``, or ``initial`` and ``rng`` are both or neither given.
+        given without ``operator`` or with ``measurements``, neither ``truth`` nor ``operator`` with
+        ``measurements`` are given, or ``initial`` and ``rng`` are both or neither given.
     """
-    M = as_symmetric(truth, "truth")
+    M = _truth(truth, operator, measurements, symmetric=True)
     n = M.shape[0]
     k = as_count(search_rank, "search_rank")
     step_size = as_real(step_size, "step_size", above=0.0)
     steps = as_count(steps, "steps", minimum=0)
     init_scale = as_real(init_scale, "init_scale", above=0.0)
     schedule = _schedule(record, steps)
-    stop = _stop(tol, M)
+    stop = _stop(tol, M) if truth is not None else -1.0
     X = _start(initial, "initial", (n, k), init_scale, rng)
-    data = _data(operator, noise, M.shape, symmetric=True)
+    data = _data(operator, measurements, noise, M, symmetric=True)
+    residual = _residual_of(operator, measurements, tol) if truth is None else None
     look = None if observe is None else as_function(observe, "observe")
     iterations, errors, observed, code = _run_legs(
         lambda count: _descend_symmetric(X, M, step_size, count, stop, *data),
         schedule,
         steps,
         None if look is None else lambda: look(X.copy()),
+        None if residual is None else lambda: residual(X @ X.T),
     )
-    return SymmetricDescent(X, iterations, errors, _status(code, tol), observed)
+    return SymmetricDescent(X, iterations, errors, _status(code, tol, truth is None), observed)
 
 
 def asymmetric_gradient_descent(
-    truth: ArrayLike,
+    truth: ArrayLike | None = None,
     *,
     search_rank: int,
     step_size: float,
     steps: int,
     operator: MeasurementOperator | None = None,
+    measurements: ArrayLike | None = None,
     noise: ArrayLike | None = None,
     left: ArrayLike | None = None,
     right: ArrayLike | None = None,
@@ -224,7 +243,7 @@ def asymmetric_gradient_descent(
     Parameters
     ----------
     truth
-        $M$, shape ``(n_1, n_2)``; the data are $y=\mathcal A(M)+s$.
+        $M$, shape ``(n_1, n_2)``; ``None`` where it is unknown.
     search_rank
         $k$, the number of columns of $F$ and $G$.
     step_size
@@ -235,9 +254,11 @@ def asymmetric_gradient_descent(
         Measurements $\mathcal A$ built with ``symmetric=False``; ``None`` for the population
         problem $\mathcal A^*\mathcal A=\mathrm{Id}$. With at least $n_1n_2$ measurements the matrix
         of $\mathcal A^*\mathcal A$ is formed once and replaces them.
+    measurements
+        $y$, shape ``(m,)``, by default $\mathcal A(M)+s$.
     noise
-        $s$ on the scale of $\mathcal A(M)$, shape ``(m,)``; none by default. Errors are always
-        those against $M$.
+        $s$ on the scale of $\mathcal A(M)$, shape ``(m,)``, in place of ``measurements``; none by
+        default. Errors are always those against $M$, if it is known.
     left, right
         $F_0$ and $G_0$, shapes ``(n_1, k)`` and ``(n_2, k)``, for instance from `spectral_factors`.
         Give both, or ``rng``.
@@ -253,7 +274,8 @@ def asymmetric_gradient_descent(
         Called with copies of $F$ and $G$ at every recorded iteration whose error is finite; what it
         returns is kept in ``observed``.
     tol
-        Stop when $\|E\|_F\le\texttt{tol}\,\|M\|_F$; 0 takes all the steps.
+        Stop when $\|E\|_F\le\texttt{tol}\,\|M\|_F$; of an unknown $M$, at the first recorded
+        iteration with $\|\mathcal A(FG^\top)-y\|\le\texttt{tol}\,\|y\|$. 0 takes all the steps.
 
     Returns
     -------
@@ -263,28 +285,31 @@ def asymmetric_gradient_descent(
     Raises
     ------
     ValueError
-        If an argument has the wrong shape, type or sign, ``noise`` is given without ``operator``,
-        or the start is given twice or not at all.
+        If an argument has the wrong shape, type or sign, ``noise`` is given without ``operator``
+        or with ``measurements``, neither ``truth`` nor ``operator`` with ``measurements`` are
+        given, or the start is given twice or not at all.
     """
-    M = as_array(truth, "truth", ndim=2)
+    M = _truth(truth, operator, measurements, symmetric=False)
     k = as_count(search_rank, "search_rank")
     step_size = as_real(step_size, "step_size", above=0.0)
     steps = as_count(steps, "steps", minimum=0)
     init_scale = as_real(init_scale, "init_scale", above=0.0)
     right_ratio = as_real(right_ratio, "right_ratio", above=0.0)
     schedule = _schedule(record, steps)
-    stop = _stop(tol, M)
+    stop = _stop(tol, M) if truth is not None else -1.0
     F = _start(left, "left", (M.shape[0], k), init_scale, rng)
     G = _start(right, "right", (M.shape[1], k), init_scale * right_ratio, rng)
-    data = _data(operator, noise, M.shape, symmetric=False)
+    data = _data(operator, measurements, noise, M, symmetric=False)
+    residual = _residual_of(operator, measurements, tol) if truth is None else None
     look = None if observe is None else as_function(observe, "observe")
     iterations, errors, observed, code = _run_legs(
         lambda count: _descend_asymmetric(F, G, M, step_size, count, stop, *data),
         schedule,
         steps,
         None if look is None else lambda: look(F.copy(), G.copy()),
+        None if residual is None else lambda: residual(F @ G.T),
     )
-    return AsymmetricDescent(F, G, iterations, errors, _status(code, tol), observed)
+    return AsymmetricDescent(F, G, iterations, errors, _status(code, tol, truth is None), observed)
 
 
 def spectral_factor(surrogate: ArrayLike, *, search_rank: int) -> FloatArray:
@@ -429,21 +454,55 @@ def _columns(factor: FloatArray, count: int) -> FloatArray:
     return kept
 
 
+def _truth(
+    truth: ArrayLike | None,
+    operator: MeasurementOperator | None,
+    measurements: ArrayLike | None,
+    *,
+    symmetric: bool,
+) -> FloatArray:
+    """Return M, or zeros in its place where it is unknown."""
+    if truth is not None:
+        return as_symmetric(truth, "truth") if symmetric else as_array(truth, "truth", ndim=2)
+    if operator is None or measurements is None:
+        raise ValueError("truth: expected a matrix, or operator and measurements, got None")
+    return np.zeros(as_instance(operator, "operator", MeasurementOperator).shape)
+
+
+def _residual_of(
+    operator: MeasurementOperator | None, measurements: ArrayLike | None, tol: float
+) -> Callable[[FloatArray], tuple[float, bool]]:
+    """Return the map from a matrix to its residual, and whether that is small enough."""
+    assert operator is not None
+    assert measurements is not None
+    y = as_array(measurements, "measurements")
+    enough = as_real(tol, "tol", minimum=0.0) * float(np.linalg.norm(y))
+
+    def residual(matrix: FloatArray) -> tuple[float, bool]:
+        size = float(np.linalg.norm(operator.forward(matrix) - y))
+        return size, tol > 0 and size <= enough
+
+    return residual
+
+
 def _data(
     operator: MeasurementOperator | None,
+    measurements: ArrayLike | None,
     noise: ArrayLike | None,
-    shape: tuple[int, ...],
+    M: FloatArray,
     *,
     symmetric: bool,
 ) -> tuple[FloatArray, bool, FloatArray]:
     """Return the matrix a descent applies, whether it is the Gram matrix (else its normal product
     is taken), and A*(s)."""
+    shape = M.shape
     if operator is None:
-        if noise is not None:
-            raise ValueError(
-                "noise: expected None without an operator, as the population problem "
-                "has no measurements"
-            )
+        for name, value in (("noise", noise), ("measurements", measurements)):
+            if value is not None:
+                raise ValueError(
+                    f"{name}: expected None without an operator, as the population problem "
+                    "has no measurements"
+                )
         return np.empty((0, 0)), False, np.empty(0)
     if not isinstance(operator, MeasurementOperator):
         raise ValueError(
@@ -456,11 +515,14 @@ def _data(
             f"symmetric={operator.symmetric}, {operator.shape}"
         )
     m, width = operator.stacked.shape
-    shift = (
-        np.zeros(width)
-        if noise is None
-        else as_array(noise, "noise", shape=(m,)) @ operator.stacked
-    )
+    shift = np.zeros(width)
+    if measurements is not None:
+        if noise is not None:
+            raise ValueError("noise: expected None where measurements are given, got both")
+        y = as_array(measurements, "measurements", shape=(m,))
+        shift = (y - operator.forward(M)) @ operator.stacked
+    elif noise is not None:
+        shift = as_array(noise, "noise", shape=(m,)) @ operator.stacked
     # One product with the Gram matrix is never dearer than the two with m >= width rows that it
     # replaces.
     return (
@@ -475,12 +537,13 @@ def _run_legs(
     schedule: IntArray,
     steps: int,
     observe: Callable[[], Any] | None,
+    residual: Callable[[], tuple[float, bool]] | None,
 ) -> tuple[IntArray, FloatArray, tuple[Any, ...], int]:
     """Run from one recorded iteration to the next; return iterations, errors, observations and how
     the last leg ended.
 
     ``leg(count)`` takes up to ``count`` steps in place and returns how it ended (0: took them all),
-    the steps taken, the error."""
+    the steps taken, the error; ``residual()``, if given, takes the place of the error."""
     iterations: list[int] = []
     errors: list[float] = []
     observed: list[Any] = []
@@ -488,6 +551,9 @@ def _run_legs(
     for goal in schedule if schedule[-1] == steps else np.append(schedule, steps):
         code, taken, error = leg(int(goal) - t)
         t += taken
+        if residual is not None and code == 0:
+            error, fitted = residual()
+            code = int(fitted)
         iterations.append(t)
         errors.append(error)
         if observe is not None and np.isfinite(error):
@@ -497,11 +563,13 @@ def _run_legs(
     return np.array(iterations, dtype=np.int64), np.array(errors), tuple(observed), code
 
 
-def _status(code: int, tol: float) -> DescentStatus:
-    status = (DescentStatus.FINISHED, DescentStatus.CONVERGED, DescentStatus.DIVERGED)[code]
+def _status(code: int, tol: float, unknown: bool) -> DescentStatus:
+    reached = DescentStatus.FITTED if unknown else DescentStatus.CONVERGED
+    missed = DescentStatus.NOT_FITTED if unknown else DescentStatus.NOT_CONVERGED
+    status = (DescentStatus.FINISHED, reached, DescentStatus.DIVERGED)[code]
     if status is DescentStatus.FINISHED and tol > 0:
-        status = DescentStatus.NOT_CONVERGED
-    if status in (DescentStatus.DIVERGED, DescentStatus.NOT_CONVERGED):
+        status = missed
+    if status in (DescentStatus.DIVERGED, missed):
         warnings.warn(f"gradient descent: {status.value}", RuntimeWarning, stacklevel=3)
     return status
 

@@ -14,6 +14,7 @@ $s=1$, with $g_1>g_2$ the top eigenvalues of $\mathcal A^*\mathcal A(M)$,
 $e_1=2(1-g_2/g_1)\mu/(\mu+2\nu)$. Steps of size $\eta$ replace $\nu$ by $\log(1+\eta\nu)$ and $\mu$
 by $-\log(1-\eta\mu)$."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +23,17 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize, minimize_scalar
 
-from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real, as_symmetric
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_instance,
+    as_real,
+    as_symmetric,
+    refuses_overflow,
+)
 from theorylab.matrix_sensing.operators import MeasurementOperator, pack_symmetric, unpack_symmetric
+from theorylab.numerics.scaling import binary_exponent
 
 IntArray = NDArray[np.int64]
 
@@ -71,6 +81,7 @@ class BestRankSolutions:
         return np.array([U @ U.T for U in self.factors])
 
 
+@refuses_overflow("truth")
 def best_rank_solutions(
     truth: ArrayLike,
     operator: MeasurementOperator,
@@ -298,6 +309,7 @@ class Staircase:
         return np.asarray(np.linalg.svd(self.states, compute_uv=False) ** 2)
 
 
+@refuses_overflow("targets")
 def staircase(
     truth: ArrayLike,
     operator: MeasurementOperator,
@@ -376,6 +388,7 @@ class PopulationVisit:
     exponent: float
 
 
+@refuses_overflow("eigenvalues", "init_scale")
 def population_visit(eigenvalues: ArrayLike, *, init_scale: float, stage: int) -> PopulationVisit:
     r"""Visit of $Z_s$ by gradient flow on $\frac14\|UU^\top-M\|_F^2$ from $U_0U_0^\top=\alpha^2I$,
     in closed form.
@@ -417,6 +430,11 @@ def population_visit(eigenvalues: ArrayLike, *, init_scale: float, stage: int) -
         raise ValueError(f"eigenvalues: expected more than {s} decreasing numbers, got {lam}")
     alpha = as_real(init_scale, "init_scale", above=0.0, below=float(np.sqrt(lam[-1])))
     small = alpha**2
+    if not small > 0:
+        raise ValueError(f"init_scale: expected a number whose square is a float64, got {alpha}")
+    # In a unit close to the largest eigenvalue; times are in its inverse.
+    unit = binary_exponent(lam)
+    lam, small = np.ldexp(lam, -unit), math.ldexp(small, -unit)
 
     def parts(t: float) -> FloatArray:
         decay = np.exp(-2 * lam * t)  # no overflow, and no cancellation in lambda - u
@@ -434,7 +452,7 @@ def population_visit(eigenvalues: ArrayLike, *, init_scale: float, stage: int) -
         lambda t: float(np.log(np.sum(parts(t) ** 2))),
         bounds=(max(guess - width, 0.0), guess + width),
         method="bounded",
-        options={"xatol": 1e-10},
+        options={"xatol": 1e-10 / second},
     )
     others = np.delete(parts(guess), [s - 1, s])
     remainder = 2 * (
@@ -442,9 +460,9 @@ def population_visit(eigenvalues: ArrayLike, *, init_scale: float, stage: int) -
     )
     exponent = 2 * (first - second) / (first + second)
     return PopulationVisit(
-        float(np.exp(found.fun / 2)),
-        float(found.x),
-        float(np.hypot(x, y)),
+        math.ldexp(float(np.exp(found.fun / 2)), unit),
+        math.ldexp(float(found.x), -unit),
+        math.ldexp(float(np.hypot(x, y)), unit),
         float(remainder),
         float(exponent),
     )

@@ -18,17 +18,24 @@ $a=\delta b$. Every eigenvalue of the lifted Hessian is one term of a Kronecker 
 and one is negative iff $2^l(1-\delta^{2l})>2(\delta(1+\delta))^l$. (ma2023-over: the lift and
 stationarity; the rest is derived here.)"""
 
-from bisect import bisect_left
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
 from math import factorial
 
 import numpy as np
+from flint import arb, ctx, fmpq
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real, as_symmetric
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_real,
+    as_symmetric,
+    refuses_overflow,
+)
 
 __all__ = [
     "LiftedHessian",
@@ -169,6 +176,7 @@ class LiftedHessian:
         return (4.0, self.point_matrix), (-4.0, self.truth_matrix), (8.0, self.tangent_matrix)
 
 
+@refuses_overflow("matrices", "truth", "w")
 def lifted_loss(matrices: ArrayLike, truth: ArrayLike, w: ArrayLike) -> float:
     r"""Return $h_l(w)$ at any tensor; the order $l$ is the number of axes of $w$.
 
@@ -195,6 +203,7 @@ def lifted_loss(matrices: ArrayLike, truth: ArrayLike, w: ArrayLike) -> float:
     return float(np.sum(_residuals(A, z, tensor)[0] ** 2))
 
 
+@refuses_overflow("matrices", "truth", "w")
 def lifted_gradient(matrices: ArrayLike, truth: ArrayLike, w: ArrayLike) -> FloatArray:
     r"""Return $\nabla h_l(w)=4\sum_I(\langle A_I,ww^\top\rangle-b_I)A_Iw$ at any tensor,
     $A_I=\bigotimes_jA_{i_j}$.
@@ -219,6 +228,7 @@ def lifted_gradient(matrices: ArrayLike, truth: ArrayLike, w: ArrayLike) -> Floa
     return 4.0 * np.tensordot(residual, images, axes=residual.ndim)
 
 
+@refuses_overflow("matrices", "truth", "point")
 def lifted_hessian(
     matrices: ArrayLike, truth: ArrayLike, point: ArrayLike, *, order: int
 ) -> LiftedHessian:
@@ -403,9 +413,14 @@ def first_saddle_order(delta: float | Fraction) -> int:
     high = 1
     while not _is_saddle(d, high):
         high *= 2
-    return bisect_left(range(high), True, lo=high // 2, key=lambda order: _is_saddle(d, order))
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _is_saddle(d, middle) else (middle, high)
+    return high
 
 
+@refuses_overflow("matrices")
 def isometry_bounds(matrices: ArrayLike) -> tuple[float, float]:
     r"""Return the extreme ratios $\sum_i\langle A_i,M\rangle^2/\|M\|_F^2$ over symmetric $M$ of any
     rank.
@@ -435,6 +450,7 @@ def isometry_bounds(matrices: ArrayLike) -> tuple[float, float]:
     return max(float(values[0]), 0.0), float(values[-1])
 
 
+@refuses_overflow("truth", "point")
 def lifting_ratio(truth: ArrayLike, point: ArrayLike, *, lower: float, upper: float) -> float:
     r"""Return $\beta=L\|z\|^2\|x\|^2/(\alpha\|xx^\top-zz^\top\|_F^2)$.
 
@@ -462,6 +478,7 @@ def lifting_ratio(truth: ArrayLike, point: ArrayLike, *, lower: float, upper: fl
     return smooth * size[0] * size[1] / (alpha * distance)
 
 
+@refuses_overflow("truth", "point")
 def saddle_bound(truth: ArrayLike, point: ArrayLike, *, lower: float, upper: float) -> float:
     r"""Bound $\lambda_{\min}(\nabla^2f(x))$ at a critical point $x\ne\pm z$ of $f$ by
     $-4\alpha\|D\|_F^2(1-\beta)/\|z\|^2$.
@@ -533,6 +550,17 @@ def _kron(left: FloatArray, right: FloatArray) -> FloatArray:
 
 
 def _is_saddle(delta: Fraction, order: int) -> bool:
+    r"""Whether $2^l(1-\delta^{2l})>2(\delta(1+\delta))^l$; large orders by logarithms in balls."""
+    d, before = fmpq(delta.numerator, delta.denominator), ctx.prec
+    try:
+        for bits in (2**k for k in range(7, 12)) if order > 64 else ():
+            ctx.prec = bits
+            excess = order * (arb(2) / (d * (1 + d))).log() - arb(2).log()
+            excess += (1 - (2 * order * arb(d).log()).exp()).log()
+            if excess > 0 or excess < 0:
+                return bool(excess > 0)
+    finally:
+        ctx.prec = before
     return bool(2**order * (1 - delta ** (2 * order)) > 2 * (delta * (1 + delta)) ** order)
 
 

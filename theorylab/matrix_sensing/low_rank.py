@@ -22,7 +22,14 @@ from enum import Enum
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real, as_symmetric
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_real,
+    as_symmetric,
+    refuses_overflow,
+)
 
 __all__ = [
     "LowRankAutoencoder",
@@ -143,6 +150,7 @@ def weighted_truncation(matrix: ArrayLike, metric: ArrayLike, rank: int) -> Floa
     )
 
 
+@refuses_overflow("design")
 def pruning_metric(design: ArrayLike, *, step_size: float, period: int) -> FloatArray:
     r"""Return $Q_p=I-(I-\eta A^\top A)^p$, the metric in which training with truncation every $p$
     steps is optimal.
@@ -171,6 +179,7 @@ def pruning_metric(design: ArrayLike, *, step_size: float, period: int) -> Float
     return np.asarray((Vt.T * gains) @ Vt)
 
 
+@refuses_overflow("design", "response")
 def trained_rank_pruning(
     design: ArrayLike,
     response: ArrayLike,
@@ -232,10 +241,11 @@ def trained_rank_pruning(
         if change < tol:
             return PruningRun(W, np.array(losses), change, PruningStatus.CONVERGED)
     status = PruningStatus.NOT_CONVERGED
-    warnings.warn(f"relative change {change:.1e}: {status.value}", RuntimeWarning, stacklevel=2)
+    warnings.warn(f"relative change {change:.1e}: {status.value}", RuntimeWarning, stacklevel=3)
     return PruningRun(W, np.array(losses), change, status)
 
 
+@refuses_overflow("data", "encoder", "latent", "decoder")
 def autoencoder_objective(
     data: ArrayLike, encoder: ArrayLike, latent: ArrayLike, decoder: ArrayLike, *, penalty: float
 ) -> tuple[float, float]:
@@ -266,6 +276,7 @@ def autoencoder_objective(
     )
 
 
+@refuses_overflow("data")
 def low_rank_autoencoder(data: ArrayLike, width: int, *, penalty: float) -> LowRankAutoencoder:
     r"""Minimize $\|X-DMEX\|_F^2+\lambda\|M\|_*$ over $D^\top D=EE^\top=I_k$ and $M\in\mathbb
     R^{k\times k}$.

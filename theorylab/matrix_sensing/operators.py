@@ -26,7 +26,15 @@ from numba import njit
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
-from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_instance, as_real
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_flag,
+    as_instance,
+    as_real,
+    refuses_overflow,
+)
 from theorylab.matrix_sensing._sign_cover import families, largest_bound
 
 __all__ = [
@@ -498,6 +506,7 @@ def restricted_isometry(
     return RestrictedDeviation(found, min(radius, *sides), best)
 
 
+@refuses_overflow("scaling")
 def sign_deviation(
     operator: MeasurementOperator,
     noise: ArrayLike,

@@ -85,9 +85,14 @@ class SubgradientStatus(Enum):
 
     FINISHED = "took all the steps asked for"
     REACHED = "the relative error reached tol"
+    FITTED = "the loss reached tol times that of zero"
     NOT_REACHED = (
         "took all the steps before the relative error reached tol; raise steps, or "
         "lengthen those of the schedule"
+    )
+    NOT_FITTED = (
+        "took all the steps before the loss reached tol times that of zero; raise steps, or "
+        "lengthen those of the schedule (with outliers or noise no loss that small need exist)"
     )
     DIVERGED = "the iterates overflowed; lower the steps"
 
@@ -101,7 +106,8 @@ class SubgradientRun:
     U
         Last iterate, shape ``(n, k)``.
     errors
-        $\|U_tU_t^\top-M\|_F$ at every step from 0 on, shape ``(steps + 1,)``.
+        $\|U_tU_t^\top-M\|_F$ at every step from 0 on, shape ``(steps + 1,)``; NaN where $M$ is
+        unknown.
     losses
         $f(U_t)$, same shape.
     status
@@ -116,7 +122,7 @@ class SubgradientRun:
     @property
     def steps(self) -> int:
         """Number of steps taken."""
-        return self.errors.size - 1
+        return self.losses.size - 1
 
 
 def sign_scaling(
@@ -279,7 +285,7 @@ def subgradient_method(
     initial: ArrayLike,
     step: GeometricSteps | AdaptiveSteps,
     steps: int,
-    truth: ArrayLike,
+    truth: ArrayLike | None = None,
     tol: float = 0.0,
 ) -> SubgradientRun:
     r"""Run $U\leftarrow U-\eta_tQ_tU$ on $\frac1{\sqrt m}\|\mathcal A(UU^\top)-y\|_1$.
@@ -297,9 +303,11 @@ def subgradient_method(
     steps
         Largest number of steps.
     truth
-        $M$, shape ``(n, n)``, against which errors are recorded; it does not enter the iteration.
+        $M$, shape ``(n, n)``, against which errors are recorded, if it is known; it does not enter
+        the iteration.
     tol
-        Stop when $\|UU^\top-M\|_F\le\texttt{tol}\,\|M\|_F$; 0 takes all the steps.
+        Stop when $\|UU^\top-M\|_F\le\texttt{tol}\,\|M\|_F$; of an unknown $M$, when
+        $f(U)\le\texttt{tol}\,f(0)$, looked at every 100 steps. 0 takes all the steps.
 
     Returns
     -------
@@ -323,23 +331,42 @@ def subgradient_method(
             f"step: expected GeometricSteps or AdaptiveSteps, got {type(step).__name__}"
         )
     steps = as_count(steps, "steps", minimum=0)
-    M = as_array(truth, "truth", shape=(n, n))
-    stop = as_real(tol, "tol", minimum=0.0) * float(np.linalg.norm(M))
+    unknown = truth is None
+    M = np.zeros((n, n)) if truth is None else as_array(truth, "truth", shape=(n, n))
+    tol = as_real(tol, "tol", minimum=0.0)
+    stop = -1.0 if unknown else tol * float(np.linalg.norm(M))
+    enough = tol * float(np.abs(y).sum() / np.sqrt(y.size)) if unknown and tol > 0 else -1.0
     geometric = isinstance(step, GeometricSteps)
     first, ratio = (
         (step.first, step.ratio) if isinstance(step, GeometricSteps) else (step.factor, 1.0)
     )
     errors, losses = np.empty(steps + 1), np.empty(steps + 1)
-    taken, code = _descend(
-        operator.stacked, y, U, M, geometric, first, ratio, steps, stop, errors, losses
+    taken = code = 0
+    block = 100 if enough >= 0 else max(steps, 1)
+    while True:
+        count = min(block, steps - taken)
+        rows = slice(taken, taken + count + 1)
+        done, code = _descend(
+            operator.stacked, y, U, M, geometric, first * ratio**taken, ratio, count, stop,
+            errors[rows], losses[rows],
+        )  # fmt: skip
+        taken += done
+        if code == 0 and losses[taken] <= enough:
+            code = 1
+        if code or taken == steps:
+            break
+    finished, reached = (
+        (SubgradientStatus.NOT_FITTED, SubgradientStatus.FITTED)
+        if unknown
+        else (SubgradientStatus.NOT_REACHED, SubgradientStatus.REACHED)
     )
-    status = (SubgradientStatus.FINISHED, SubgradientStatus.REACHED, SubgradientStatus.DIVERGED)[
-        code
-    ]
+    status = (SubgradientStatus.FINISHED, reached, SubgradientStatus.DIVERGED)[code]
     if status is SubgradientStatus.FINISHED and tol > 0:
-        status = SubgradientStatus.NOT_REACHED
-    if status in (SubgradientStatus.DIVERGED, SubgradientStatus.NOT_REACHED):
+        status = finished
+    if status in (SubgradientStatus.DIVERGED, finished):
         warnings.warn(f"subgradient method: {status.value}", RuntimeWarning, stacklevel=2)
+    if unknown:
+        errors[:] = np.nan
     return SubgradientRun(U, errors[: taken + 1], losses[: taken + 1], status)
 
 

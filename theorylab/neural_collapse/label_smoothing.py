@@ -23,6 +23,7 @@ those of cross-entropy sum to zero over classes, those of binary divergences of 
 Statements re-derived here; of zhou2025-maxsup, xu2020-towards and yang2024-dual only the abstracts
 were consulted."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -35,7 +36,15 @@ from scipy.integrate import solve_ivp
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, softmax
 
-from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real, one_of
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_flag,
+    as_real,
+    one_of,
+    refuses_overflow,
+)
 from theorylab.neural_collapse._intervals import (
     above,
     ball_matrix,
@@ -50,6 +59,7 @@ from theorylab.neural_collapse._intervals import (
 from theorylab.neural_collapse._spectra import as_counts
 from theorylab.neural_collapse.metrics import simplex_etf
 from theorylab.neural_collapse.unconstrained_features import Certificate
+from theorylab.numerics.scaling import binary_exponent
 
 __all__ = [
     "GradientNoise",
@@ -169,7 +179,7 @@ def correction_time(
         K >= 2.
     margin
         At the start a wrong class leads by this much and the other classes are level with the
-        label; if negative, all classes lie that far behind the label.
+        label; if negative, all classes lie that far behind the label. At most 1e12.
     alpha
         Smoothing, 0 <= alpha < 1; 0 is plain cross-entropy.
     loss
@@ -189,7 +199,7 @@ def correction_time(
         On bad input.
     """
     K = as_count(n_classes, "n_classes", minimum=2)
-    start, a = as_real(margin, "margin"), _as_alpha(alpha)
+    start, a = as_real(margin, "margin", maximum=1e12), _as_alpha(alpha)
     ahead, kind = as_real(lead, "lead", minimum=0.0), one_of(loss, "loss", _LOSSES)
     if ahead >= smoothed_gap(K, 1, 0.0, 0.0, a):
         return np.inf
@@ -216,7 +226,9 @@ def correction_time(
     shortfall.terminal = True  # type: ignore[attr-defined]
     run = solve_ivp(
         flow,
-        (0.0, 1e9),
+        # The label catches up within margin / (1 - alpha); a lead below the minimizer's takes
+        # finite time on top.
+        (0.0, 1e9 + 2 * max(start, 0.0) / (1 - a)),
         [start, min(start, 0.0)],
         method="DOP853",
         rtol=1e-10,
@@ -343,6 +355,7 @@ def smoothed_ufm_minimizer(
     return SmoothedUfm(objective, W, H, None, SolutionStatus.CLOSED_FORM)
 
 
+@refuses_overflow("lam_w", "lam_h")
 def search_smoothed_ufm(
     counts: ArrayLike,
     dimension: int,
@@ -415,6 +428,7 @@ def search_smoothed_ufm(
     return SmoothedUfm(float(best.fun), W, H, b if free else None, SolutionStatus.SEARCHED)
 
 
+@refuses_overflow("features", "classifier", "bias", infinite=True)
 def certify_smoothed_ufm(
     features: ArrayLike,
     classifier: ArrayLike,
@@ -518,6 +532,7 @@ class SmoothedFit:
     suboptimality: float
 
 
+@refuses_overflow("features", "ridge")
 def smoothed_linear_fit(
     features: ArrayLike,
     labels: ArrayLike,
@@ -559,6 +574,9 @@ def smoothed_linear_fit(
     a, kind = _as_alpha(alpha), one_of(loss, "loss", _LOSSES)
     decay = as_real(ridge, "ridge", above=0.0)
     d, N = X.shape
+    # In units in which the features are of order one; the classifier is in their inverse.
+    unit = binary_exponent(X)
+    X, decay = np.ldexp(X, -unit), math.ldexp(decay, -2 * unit)
     Y = np.eye(K)[:, y]
     V = np.zeros((K, d))
 
@@ -604,7 +622,8 @@ def smoothed_linear_fit(
     values = _loss(V @ X, y, a, kind)[0]
     smoothing = a * float(taus[-1]) * np.log(K) if taus.size > 1 else 0.0
     objective = float(values.mean() + decay / 2 * np.sum(V**2))
-    return SmoothedFit(V, objective, float(smoothing + np.sum(slope**2) / (2 * decay)))
+    suboptimality = float(smoothing + np.sum(slope**2) / (2 * decay))
+    return SmoothedFit(np.ldexp(V, -unit), objective, suboptimality)
 
 
 def label_gradients(features: ArrayLike, classifier: ArrayLike, targets: ArrayLike) -> FloatArray:
@@ -674,6 +693,7 @@ class GradientNoise:
         return (1 - t) * self.label + t * self.uniform
 
 
+@refuses_overflow("features", "classifier")
 def gradient_noise(features: ArrayLike, labels: ArrayLike, classifier: ArrayLike) -> GradientNoise:
     """Return the exact moments of the gradient noise of a linear softmax model (xu2020-towards,
     variance of smoothed gradients).
@@ -725,6 +745,7 @@ class StochasticRun:
     last_value: float
 
 
+@refuses_overflow("features", "initial")
 def smoothed_sgd(
     features: ArrayLike,
     labels: ArrayLike,

@@ -22,6 +22,7 @@ entropy of the features.
 Sources: liu2023-inducing, xiao2024-fedloge, kim2023-effective; statements derived here, the papers'
 texts were not consulted."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -277,10 +278,11 @@ def regularised_minimizer(
     )
     as_instance(rng, "rng", np.random.Generator)
     K = n.size
+    unit, lam = _balance(lam_w, lam_h)
 
     def value(flat: FloatArray) -> tuple[float, FloatArray]:
         W, F = flat[: K * d].reshape(K, d), flat[K * d :].reshape(K, d)
-        loss, slope_w, slope_f = _loss(W, F, n, lam_w, lam_h)
+        loss, slope_w, slope_f = _loss(W, F, n, lam, lam)
         if gamma:
             norms = np.linalg.norm(F, axis=1, keepdims=True)
             spread, slope = _smooth(F / norms, b)
@@ -294,14 +296,16 @@ def regularised_minimizer(
         for _ in range(as_count(restarts, "restarts", minimum=fewest))
     ]
     if not fewest:
-        aligned = etf_aligned_minimizer(n, d, lam_w, lam_h)
+        aligned = etf_aligned_minimizer(n, d, lam, lam)
         lengths = np.linalg.norm(aligned.class_features, axis=0)
         lifted = np.maximum(lengths, 1e-3 * lengths.max() + 1e-9) * simplex_etf(K, d).T
         starts.append(np.concatenate([aligned.classifier.ravel(), lifted.T.ravel()]))
     ends = [minimize(value, x, jac=True, method="L-BFGS-B", options=_LBFGS) for x in starts]
     best = min(ends, key=lambda end: float(end.fun)).x
     W, F = best[: K * d].reshape(K, d), best[K * d :].reshape(K, d)
-    return RegularisedMinimizer(_loss(W, F, n, lam_w, lam_h)[0], _smooth(_unit(F), b)[0], W, F.T)
+    return RegularisedMinimizer(
+        _loss(W, F, n, lam, lam)[0], _smooth(_unit(F), b)[0], W / unit, unit * F.T
+    )
 
 
 def etf_aligned_minimizer(
@@ -331,17 +335,18 @@ def etf_aligned_minimizer(
     K = n.size
     frame = simplex_etf(K, d)
 
+    unit, lam = _balance(lam_w, lam_h)
+
     def value(flat: FloatArray) -> tuple[float, FloatArray]:
         W, lengths = flat[: K * d].reshape(K, d), flat[K * d :]
-        loss, slope_w, slope_f = _loss(W, lengths[:, None] * frame, n, lam_w, lam_h)
+        loss, slope_w, slope_f = _loss(W, lengths[:, None] * frame, n, lam, lam)
         return loss, np.concatenate([slope_w.ravel(), np.sum(slope_f * frame, axis=1)])
 
     bounds = [(None, None)] * (K * d) + [(0.0, None)] * K
-    size = (lam_w / lam_h) ** 0.25
-    start = np.concatenate([(frame / size).ravel(), np.full(K, size)])
+    start = np.concatenate([frame.ravel(), np.ones(K)])
     end = minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=_LBFGS).x
     W, F = end[: K * d].reshape(K, d), end[K * d :, None] * frame
-    return RegularisedMinimizer(_loss(W, F, n, lam_w, lam_h)[0], -1 / (K - 1), W, F.T)
+    return RegularisedMinimizer(_loss(W, F, n, lam, lam)[0], -1 / (K - 1), W / unit, unit * F.T)
 
 
 def cosine_remainder(excess: ArrayLike, n_classes: int, *, sharpness: float) -> FloatArray:
@@ -537,10 +542,9 @@ def von_neumann_entropy(features: ArrayLike, *, normalise: bool = True) -> float
     """
     H = as_array(features, "features", ndim=2)
     if as_flag(normalise, "normalise"):
-        norms = np.linalg.norm(H, axis=0)
-        if not norms.all():
+        if not H.any(axis=0).all():
             raise ValueError("features: expected columns other than zero, got a zero column")
-        H = H / norms
+        H = _unit(H.T).T
     spectrum = np.linalg.svd(H, compute_uv=False) ** 2 / H.shape[1]
     spectrum = spectrum[spectrum > 0]
     return float(-np.sum(spectrum * np.log(spectrum)))
@@ -608,6 +612,12 @@ def _model(
     n = as_counts(counts, "counts").astype(np.float64)
     d = as_count(dimension, "dimension")
     return n, d, as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", above=0.0)
+
+
+def _balance(lam_w: float, lam_h: float) -> tuple[float, float]:
+    """Return the unit of the features in which both have the same weight decay, and this decay:
+    only the product matters to the logits."""
+    return (lam_w / lam_h) ** 0.25, math.sqrt(lam_w) * math.sqrt(lam_h)
 
 
 def _loss(

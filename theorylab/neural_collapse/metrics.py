@@ -32,6 +32,7 @@ from scipy.optimize import OptimizeResult, minimize
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real, one_of
 from theorylab.neural_collapse._losses import loss_and_slope
+from theorylab.numerics.scaling import binary_exponent
 
 __all__ = [
     "CollapseMetrics",
@@ -121,9 +122,16 @@ class FeatureTraining:
 
 
 def collapse_metrics(
-    features: ArrayLike, labels: ArrayLike, classifier: ArrayLike, *, bias: ArrayLike | None = None
+    features: ArrayLike,
+    labels: ArrayLike,
+    classifier: ArrayLike,
+    *,
+    bias: ArrayLike | None = None,
+    layout: str | None = None,
 ) -> CollapseMetrics:
     """Measure NC1 to NC4 of features and a linear classifier.
+
+    No number depends on the units of features and classifier (the bias has those of the logits).
 
     Parameters
     ----------
@@ -135,6 +143,9 @@ def collapse_metrics(
         (K, d), a row a class, K >= 2.
     bias
         (K,) last-layer bias, zero by default; only ``agreement`` depends on it.
+    layout
+        ``"columns"`` for features (d, N), ``"rows"`` for (N, d). By default columns; where d = N
+        nothing tells one from the other, and the layout must be given.
 
     Returns
     -------
@@ -144,15 +155,18 @@ def collapse_metrics(
     Raises
     ------
     ValueError
-        On bad input.
+        On bad input; features (N, d) are refused where ``layout`` does not announce them.
     """
-    H = as_array(features, "features", ndim=2)
-    W = as_array(classifier, "classifier", shape=(None, H.shape[0]))
+    W = as_array(classifier, "classifier", ndim=2)
     n_classes = W.shape[0]
     if n_classes < 2:
         raise ValueError(f"classifier: expected at least two rows, got shape {W.shape}")
-    y = _labels(labels, H.shape[1], n_classes)
+    y = _labels(labels, n_classes)
+    H = _columns(features, layout, W.shape[1], y.size)
     b = np.zeros(n_classes) if bias is None else as_array(bias, "bias", shape=(n_classes,))
+    # In units in which the largest feature and weight are of order one nothing overflows.
+    units = binary_exponent(H), binary_exponent(W)
+    H, W = np.ldexp(H, -units[0]), np.ldexp(W, -units[1])
     counts = np.bincount(y, minlength=n_classes)
     means = np.stack([np.bincount(y, weights=row, minlength=n_classes) for row in H]) / counts
     centred = means - means.mean(axis=1, keepdims=True)
@@ -168,7 +182,8 @@ def collapse_metrics(
         else np.nan
     )
     centred_rows = W - W.mean(axis=0)
-    logits = W @ H + b[:, None]
+    top = max(sum(units), binary_exponent(b)) if b.any() else sum(units)
+    logits = np.ldexp(W @ H, sum(units) - top) + np.ldexp(b, -top)[:, None]
     distances = np.sum(means**2, axis=0)[:, None] - 2 * means.T @ H
     return CollapseMetrics(
         variability=variability,
@@ -312,8 +327,8 @@ def train_features(
     """
     X = as_array(inputs, "inputs", ndim=2)
     raw = as_array(labels, "labels", shape=(X.shape[1],), nonnegative=True)
-    K = int(raw.max()) + 1
-    y = _labels(raw, X.shape[1], K)
+    K = int(np.unique(raw).size)
+    y = _labels(raw, K)
     m, d = as_count(hidden, "hidden"), as_count(dimension, "dimension")
     lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", above=0.0)
     one_of(loss, "loss", ("mse", "ce"))
@@ -358,7 +373,13 @@ def train_features(
         return value, np.concatenate([g.ravel() for g in gradients])
 
     wanted = set(np.unique(np.round(np.geomspace(1, iterations, n_records)).astype(int)).tolist())
-    seen = [(0, objective(start)[0], start)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        seen = [(0, objective(start)[0], start)]
+    if not np.isfinite(seen[0][1]):
+        raise ValueError(
+            f"inputs: expected entries of order one, got up to {np.abs(X).max():.1e} and an "
+            "objective beyond float64"
+        )
     steps = count(1)
 
     def record(intermediate_result: OptimizeResult) -> None:
@@ -382,7 +403,9 @@ def train_features(
     for _, _, theta in seen:
         parts, _, H, logits = forward(theta)
         errors.append(float(np.mean(logits.argmax(axis=0) != y)))
-        metrics.append(collapse_metrics(H, y, parts[4], bias=parts[5].ravel() * bias))
+        metrics.append(
+            collapse_metrics(H, y, parts[4], bias=parts[5].ravel() * bias, layout="columns")
+        )
     parts, _, H, _ = forward(end.x)
     return FeatureTraining(
         iterations=np.array([step for step, _, _ in seen]),
@@ -395,15 +418,36 @@ def train_features(
     )
 
 
-def _labels(
-    labels: ArrayLike, n_samples: int, n_classes: int
-) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
-    y = as_array(labels, "labels", shape=(n_samples,), nonnegative=True)
+def _columns(features: ArrayLike, layout: str | None, dimension: int, n_samples: int) -> FloatArray:
+    """Return features with a column a sample, as (d, N)."""
+    H = as_array(features, "features", ndim=2)
+    if layout is not None and one_of(layout, "layout", ("columns", "rows")) == "rows":
+        H = np.ascontiguousarray(H.T)
+    if H.shape != (dimension, n_samples):
+        hint = (
+            ", the transpose: pass layout='rows'"
+            if layout is None and H.shape == (n_samples, dimension)
+            else ""
+        )
+        raise ValueError(
+            f"features: expected shape (d, N) = ({dimension}, {n_samples}), a column a sample (d "
+            f"columns of classifier, N labels), got {H.shape}{hint}"
+        )
+    if layout is None and dimension == n_samples:
+        raise ValueError(
+            f"layout: expected 'columns' or 'rows', as features of shape {H.shape} may have a "
+            "sample in a column or in a row, got None"
+        )
+    return H
+
+
+def _labels(labels: ArrayLike, n_classes: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+    y = as_array(labels, "labels", ndim=1, nonnegative=True)
     whole = y.astype(np.int64)
     if (whole != y).any() or np.unique(whole).size != n_classes or whole.max() >= n_classes:
         raise ValueError(
             f"labels: expected integers from 0 to {n_classes - 1} (rows of "
-            "classifier), each at least once"
+            f"classifier), each at least once, got {np.unique(y)[:8]}"
         )
     return whole
 
@@ -417,10 +461,16 @@ def _spread(columns: FloatArray) -> float:
     return _ratio(float(norms.std()), float(norms.mean()))
 
 
+def _unit(columns: FloatArray) -> FloatArray:
+    """Return the columns at length one, NaN where they vanish: each in its own unit, so that the
+    squares of short ones do not vanish."""
+    scaled = columns / np.where(columns.any(axis=0), np.abs(columns).max(axis=0), np.nan)
+    return np.asarray(scaled / np.linalg.norm(scaled, axis=0))
+
+
 def _cosines(columns: FloatArray) -> FloatArray:
     """Return the cosines of all pairs of columns, NaN where one of them vanishes."""
-    norms = np.linalg.norm(columns, axis=0)
-    unit = columns / np.where(norms > 0, norms, np.nan)
+    unit = _unit(columns)
     cosines: FloatArray = (unit.T @ unit)[np.triu_indices(columns.shape[1], 1)]
     return cosines
 
@@ -445,10 +495,6 @@ def _duality_distance(a: FloatArray, b: FloatArray) -> float:
 
 
 def _alignment_error(a: FloatArray, b: FloatArray) -> float:
-    na, nb = np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0)
-    alive = (na > 0) & (nb > 0)
-    return (
-        float(np.mean(1 - np.sum(a * b, axis=0)[alive] / (na * nb)[alive]))
-        if alive.any()
-        else np.nan
-    )
+    cosines = np.sum(_unit(a) * _unit(b), axis=0)
+    alive = np.isfinite(cosines)
+    return float(np.mean(1 - cosines[alive])) if alive.any() else np.nan

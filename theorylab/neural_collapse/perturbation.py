@@ -33,10 +33,16 @@ from fractions import Fraction
 import numpy as np
 from flint import fmpq, fmpq_mat
 from numpy.typing import ArrayLike
-from scipy.integrate import solve_ivp
 from scipy.optimize import brentq, minimize
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_real,
+    refuses_overflow,
+)
+from theorylab.numerics.flows import integrate
 
 __all__ = [
     "CentralPath",
@@ -189,6 +195,7 @@ class NearMinimizer:
     status: NearStatus
 
 
+@refuses_overflow("features")
 def ridge_classifier(features: ArrayLike, n_classes: int, *, lam_w: float) -> FloatArray:
     r"""Return :math:`W(H)=YH^\top(HH^\top+n\lambda_WI)^{-1}`, shape (K, d) (tirer2022-perturbation,
     Section 3).
@@ -211,6 +218,7 @@ def ridge_classifier(features: ArrayLike, n_classes: int, *, lam_w: float) -> Fl
     return _ridge(H, K, as_real(lam_w, "lam_w", above=0.0))
 
 
+@refuses_overflow("features", "classifier")
 def central_path_velocity(
     features: ArrayLike,
     n_classes: int,
@@ -274,7 +282,8 @@ def central_path(
     Raises
     ------
     ValueError
-        On bad input.
+        On bad input; naming ``times``, where the flow cannot be followed to the last of them within
+        20,000 evaluations.
     """
     H, K = _checked(features, n_classes)
     lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", minimum=0.0)
@@ -283,19 +292,17 @@ def central_path(
         raise ValueError("times: expected increasing values")
     W = None if classifier is None else as_array(classifier, "classifier", shape=(K, H.shape[0]))
     relative = as_real(tol, "tol", minimum=1e-13, below=1.0)
-    end = max(float(t[-1]), np.finfo(float).tiny)
-    run = solve_ivp(
+    path = integrate(
         lambda _, x: _velocity(x.reshape(H.shape), K, lam_w, lam_h, W).ravel(),
-        (0.0, end),
         H.ravel(),
-        method="DOP853",
-        t_eval=t,
+        t,
         rtol=relative,
-        atol=relative * 1e-3 * max(float(np.abs(H).max()), 1e-3),
+        atol=relative * 1e-3 * float(np.abs(H).max()),
     )
-    return CentralPath(t, run.y.T.reshape(t.size, *H.shape), K)
+    return CentralPath(t, path.reshape(t.size, *H.shape), K)
 
 
+@refuses_overflow("features")
 def trace_rates(features: ArrayLike, n_classes: int, *, lam_w: float) -> TraceRates:
     r"""Return the rates of the traces of the two covariances on the central path.
 
@@ -394,6 +401,7 @@ def exact_variability_rate(features: ArrayLike, n_classes: int, *, lam_w: float)
     return Fraction(int(rate.p), int(rate.q))
 
 
+@refuses_overflow("beta", "lam_w", "lam_h", "length")
 def collapsed_response(
     *, beta: float, lam_w: float, lam_h: float, length: float | None = None
 ) -> CollapsedResponse:
@@ -447,6 +455,7 @@ def collapsed_response(
     )
 
 
+@refuses_overflow("targets", "beta")
 def near_minimizer(
     targets: ArrayLike, n_classes: int, *, beta: float, lam_w: float, lam_h: float
 ) -> NearMinimizer:
@@ -481,6 +490,8 @@ def near_minimizer(
     beta = as_real(beta, "beta", above=0.0)
     lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", minimum=0.0)
     problem = _Profile(H0, K, beta, lam_w, lam_h)
+    if not np.isfinite(problem.moment).all():
+        raise OverflowError
     found = minimize(
         problem.value,
         _ridge(H0, K, lam_w).ravel(),

@@ -21,18 +21,25 @@ size n coincide iff :math:`n\le N^2\lambda_W\lambda_H`, for both losses, with or
 Theorems: dang2023-neural (one linear layer); statements re-derived here, the paper's text was not
 consulted."""
 
+import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from flint import arb, fmpq, fmpq_mat
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize
 
-from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real, one_of
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_flag,
+    as_real,
+    one_of,
+    refuses_overflow,
+)
 from theorylab.neural_collapse._intervals import (
     above,
     ball_matrix,
@@ -44,8 +51,8 @@ from theorylab.neural_collapse._intervals import (
     rational_matrix,
     square_sum,
 )
+from theorylab.neural_collapse._reduced_cross_entropy import solve_cross_entropy
 from theorylab.neural_collapse._spectra import (
-    Groups,
     Spectrum,
     as_counts,
     balanced_factors,
@@ -99,13 +106,10 @@ class Certificate:
 
     @property
     def gap(self) -> float:
-        """Difference of the bounds."""
-        return self.upper - self.lower
-
-    @property
-    def relative_gap(self) -> float:
-        """Difference of the bounds over the upper one."""
-        return self.gap / self.upper if self.upper else 0.0
+        """Difference of the bounds over the upper one, NaN if a bound is."""
+        if self.upper == self.lower:
+            return 0.0
+        return (self.upper - self.lower) / abs(self.upper) if self.upper else math.inf
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,7 @@ class UfmMinimizer:
 
         With squared loss and too few dimensions the problem is not convex, and the lower bound is
         von Neumann's trace inequality."""
-        mu = np.sqrt(self.lam_w * self.lam_h)
+        mu = _geometric_mean(self.lam_w, self.lam_h)
         n = self.counts.astype(np.float64)
         total = n.sum()
         if self.loss == "mse" and self.classifier.shape[1] < n.size - (self.bias is not None):
@@ -178,11 +182,19 @@ class UfmMinimizer:
             lower = float(np.sum((sigma - fitted) ** 2) / (2 * total) + mu * fitted.sum())
             return Certificate(self.objective, lower)
         residual = _residual(self.class_logits, self.loss)
-        norm = np.sqrt(max(np.linalg.eigvalsh((residual * n) @ residual.T)[-1], 0.0))
-        t = min(1.0, total * mu / norm) if norm > 0 else 1.0
-        return Certificate(self.objective, _dual_value(t * residual, n, self.loss))
+        if self.bias is not None:
+            residual -= (residual @ n / total)[:, None]
+        product = self.classifier @ self.class_features
+        if self.bias is not None:
+            product -= (product @ n / total)[:, None]
+        points = _dual_points(residual, product, np.sqrt(n), total * mu)
+        lower = max(
+            (_dual_value(R, n, self.loss) for R in points if _is_dual(R, self.loss)), default=0.0
+        )
+        return Certificate(self.objective, lower)
 
 
+@refuses_overflow("features", "classifier")
 def ufm_objective(
     features: ArrayLike,
     classifier: ArrayLike,
@@ -331,10 +343,11 @@ def ufm_minimizer(
     cross-entropy, are derived."""
     n = as_counts(counts, "counts")
     d = as_count(dimension, "dimension")
-    lams = np.array([as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", above=0.0)])
+    lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", above=0.0)
+    lams = np.array([lam_w, lam_h])
     one_of(loss, "loss", _LOSSES)
     as_flag(bias, "bias")
-    mu = float(np.sqrt(lams.prod()))
+    mu = _geometric_mean(lam_w, lam_h)
     total = float(n.sum())
     status = UfmStatus.CLOSED_FORM
     offset: FloatArray | None = None
@@ -354,7 +367,7 @@ def ufm_minimizer(
         offset = np.zeros(n.size) if bias else None
     else:
         status = UfmStatus.SOLVED
-        objective, spectrum, offset = _solve_cross_entropy(n, mu, bias)
+        objective, spectrum, offset = solve_cross_entropy(n, mu, bias)
     classifier, class_features = balanced_factors(spectrum, n, lams, d)
     values = np.zeros(min(n.size, d))
     descending = np.sort(spectrum.values)[::-1][: values.size]
@@ -362,27 +375,17 @@ def ufm_minimizer(
     result = UfmMinimizer(
         objective, classifier, class_features, offset, values, n, lam_w, lam_h, loss, status
     )
-    if status is UfmStatus.SOLVED and result.certificate.relative_gap > _GAP:
-        result = UfmMinimizer(
-            objective,
-            classifier,
-            class_features,
-            offset,
-            values,
-            n,
-            lam_w,
-            lam_h,
-            loss,
-            UfmStatus.STOPPED,
-        )
+    if status is UfmStatus.SOLVED and not result.certificate.gap <= _GAP:
+        result = replace(result, status=UfmStatus.STOPPED)
         warnings.warn(
-            f"{result.status} (relative gap {result.certificate.relative_gap:.1e})",
+            f"{result.status} (relative gap {result.certificate.gap:.1e})",
             RuntimeWarning,
             stacklevel=2,
         )
     return result
 
 
+@refuses_overflow("features", "classifier", "bias", infinite=True)
 def certify_ufm(
     features: ArrayLike,
     classifier: ArrayLike,
@@ -466,6 +469,42 @@ def _residual(logits: FloatArray, loss: str) -> FloatArray:
     return residual
 
 
+def _geometric_mean(lam_w: float, lam_h: float) -> float:
+    """Return the root of the product, which itself may leave float64."""
+    return math.sqrt(lam_w) * math.sqrt(lam_h)
+
+
+def _dual_points(
+    residual: FloatArray, product: FloatArray, root: FloatArray, limit: float
+) -> list[FloatArray]:
+    """Return points with columns R and ``|R diag(root)| <= limit``, close to the residual of the
+    logits ``product``.
+
+    The residual scaled down loses as much of the value as it exceeds the limit. At the minimum it
+    has the limit for its singular value, with the vectors of the logits, wherever they have one:
+    with that part put in its place, and the rest cut at the limit, the loss is of second order."""
+    weighted = residual * root
+    norm = float(np.linalg.norm(weighted, 2))
+    points = [residual * min(1.0, limit / norm) if norm > 0 else residual]
+    # No probability is lost: the columns sum to zero.
+    left, values, right = np.linalg.svd((product - product.mean(axis=0)) * root)
+    # The larger cut serves where singular values have not quite died.
+    for cut in (1e-9, 1e-3):
+        alive = values > cut * max(float(values[0]), np.finfo(float).tiny)
+        if alive.any() and norm > 0:
+            A, B = left[:, alive], right[alive]
+            rest = weighted - A @ (A.T @ weighted)
+            rest -= (rest @ B.T) @ B
+            a, size, b = np.linalg.svd(rest)
+            points.append(((a * np.minimum(size, limit)) @ b - limit * (A @ B)) / root)
+    return points
+
+
+def _is_dual(residual: FloatArray, loss: str) -> bool:
+    """Whether the dual function is finite there."""
+    return loss == "mse" or bool((residual + np.eye(len(residual)) >= 0).all())
+
+
 def _dual_value(residual: FloatArray, n: FloatArray, loss: str) -> float:
     """Return -conjugate(G) for the dual point G with columns ``residual[:, k] / N``, n_k times
     each."""
@@ -532,119 +571,3 @@ def _dual_ball(logits: FloatArray, n: list[int], squared_mu: fmpq, loss: str, bi
         if loss == "mse":
             value -= n[k] * arb(residual[k, k])
     return value / total
-
-
-def _solve_cross_entropy(
-    n: NDArray[np.int64], mu: float, bias: bool
-) -> tuple[float, Spectrum, FloatArray | None]:
-    r"""Solve the convex problem of the group-invariant logits.
-
-    Own logit :math:`a_{hh}+c_h`, other classes of the same group :math:`a_{hh}`, classes of group g
-    :math:`a_{gh}`. The singular values are :math:`c_h\sqrt{n_h}`, :math:`m_h-1` times, and those of
-    :math:`B=(c_g\delta_{gh}+a_{gh}\sqrt{m_gm_h})\,\mathrm{diag}\sqrt{n_h}`. With :math:`c=x^2` and
-    :math:`B=UV^\top` the penalty is smooth and every local minimum is global; quasi-Newton, then
-    Newton's method."""
-    groups = groups_of(n)
-    G = groups.sizes.size
-    problem = _GroupProblem(groups, mu, bias, float(n.sum()))
-    start = np.concatenate([np.ones(G), np.eye(G).ravel(), np.eye(G).ravel(), np.zeros(G)])
-    options: Any = {"maxiter": 20000, "maxfun": 40000, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 30}
-    objective_function: Any = problem.value_and_gradient
-    theta = minimize(objective_function, start, jac=True, method="L-BFGS-B", options=options).x
-    theta = _newton(problem, theta)
-    x, U, V, offset = problem.split(theta)
-    within = np.where(groups.multiplicities > 1, x**2 * np.sqrt(groups.sizes), 0.0)
-    left, values, right = np.linalg.svd(U @ V.T)
-    # What the descent leaves of a singular value that vanishes is far below rounding at the scale
-    # of logits of order one.
-    negligible = 1e-12 * np.sqrt(groups.sizes.max())
-    values[values < negligible] = 0.0
-    within[within < negligible] = 0.0
-    objective = float(problem.value_and_gradient(theta)[0])
-    return (
-        objective,
-        expand(groups, within, left, values, right),
-        (offset - offset.mean())[groups.of_class] if bias else None,
-    )
-
-
-class _GroupProblem:
-    """Objective, gradient and Hessian of the group-invariant cross-entropy problem in ``(x, U, V,
-    bias)``."""
-
-    def __init__(self, groups: Groups, mu: float, bias: bool, total: float) -> None:
-        m, sizes = groups.multiplicities.astype(np.float64), groups.sizes
-        self.G, self.mu, self.bias, self.m = sizes.size, mu, bias, m
-        self.weight = m * sizes / total
-        self.to_logits = 1 / np.sqrt(np.outer(m, m * sizes))
-        self.within_price = np.where(m > 1, (m - 1) * np.sqrt(sizes), 1.0)
-        self.active = (m > 1).astype(np.float64)
-
-    def split(
-        self, theta: NDArray[np.inexact]
-    ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        G = self.G
-        cut = [G, G + G * G, G + 2 * G * G]
-        x, U, V, offset = np.split(theta, cut)
-        return x, U.reshape(G, G), V.reshape(G, G), offset
-
-    def value_and_gradient(self, theta: NDArray[np.inexact]) -> tuple[FloatArray, FloatArray]:
-        # Transposes without conjugation, so that a complex step differentiates the gradient
-        # exactly.
-        G, m = self.G, self.m
-        x, U, V, offset = self.split(theta)
-        c = x**2 * self.active
-        a = U @ V.T * self.to_logits
-        diagonal = np.arange(G)
-        a[diagonal, diagonal] -= c / m
-        if self.bias:
-            a = a + offset[:, None]
-        own = a[diagonal, diagonal] + c
-        top = np.maximum(a.real.max(axis=0), own.real)
-        mass = np.exp(a - top) * m[:, None]
-        mass[diagonal, diagonal] *= (m - 1) / m
-        own_mass = np.exp(own - top)
-        norm = mass.sum(axis=0) + own_mass
-        value = self.weight @ (np.log(norm) + top - own)
-        value += self.mu / 2 * (np.sum(U**2) + np.sum(V**2)) + self.mu * self.within_price @ x**2
-        slope_own = self.weight * (own_mass / norm - 1)
-        slope = self.weight * mass / norm
-        slope[diagonal, diagonal] += slope_own
-        slope_B = slope * self.to_logits
-        slope_c = (slope_own - slope[diagonal, diagonal] / m) * self.active
-        gradient = [
-            2 * x * (slope_c + self.mu * self.within_price),
-            (slope_B @ V + self.mu * U).ravel(),
-            (slope_B.T @ U + self.mu * V).ravel(),
-            slope.sum(axis=1) * float(self.bias),
-        ]
-        return value, np.concatenate(gradient)
-
-    def hessian(self, theta: FloatArray) -> FloatArray:
-        step = 1e-30
-        columns = np.empty((theta.size, theta.size))
-        for j in range(theta.size):
-            moved = theta.astype(np.complex128)
-            moved[j] += 1j * step
-            columns[:, j] = self.value_and_gradient(moved)[1].imag / step
-        return (columns + columns.T) / 2
-
-
-def _newton(problem: _GroupProblem, theta: FloatArray, most: int = 12) -> FloatArray:
-    """Take Newton steps as long as they shrink the gradient; directions without curvature
-    (rotations of U and V) are left alone."""
-    if theta.size > 900:
-        return theta
-    gradient = problem.value_and_gradient(theta)[1]
-    for _ in range(most):
-        eigenvalues, vectors = np.linalg.eigh(problem.hessian(theta))
-        curved = np.abs(eigenvalues) > 1e-10 * np.abs(eigenvalues).max()
-        step = vectors[:, curved] @ (
-            (vectors[:, curved].T @ gradient) / np.abs(eigenvalues[curved])
-        )
-        trial = theta - step
-        slope = problem.value_and_gradient(trial)[1]
-        if not np.linalg.norm(slope) < 0.9 * np.linalg.norm(gradient):
-            break
-        theta, gradient = trial, slope
-    return theta

@@ -26,7 +26,6 @@ from typing import Any, overload
 import numpy as np
 import sympy as sp
 from numpy.typing import ArrayLike
-from scipy.signal import lfilter
 
 from theorylab._validation import (
     FloatArray,
@@ -320,12 +319,15 @@ def adam_steps(
     b1, b2 = _coefficient(beta1, "beta1"), _coefficient(beta2, "beta2")
     added = as_real(eps, "eps", minimum=0.0)
     corrected = as_flag(bias_correction, "bias_correction")
-    m = lfilter([1 - b1], [1.0, -b1], g, axis=0)
-    v = lfilter([1 - b2], [1.0, -b2], g**2, axis=0)
+    m, root = np.empty_like(g), np.empty_like(g)
+    last_m, last_root = np.zeros(g.shape[1:]), np.zeros(g.shape[1:])
+    for s, now in enumerate(g):
+        m[s] = last_m = b1 * last_m + (1 - b1) * now
+        root[s] = last_root = _next_root(last_root, b2, now)
     if corrected:
         t = np.arange(1.0, len(g) + 1).reshape(-1, *[1] * (g.ndim - 1))
-        m, v = m / (1 - b1**t), v / (1 - b2**t)
-    return _quotient_or_zero(m, np.sqrt(v) + added)
+        m, root = m / _total_weight(b1, t), root / np.sqrt(_total_weight(b2, t))
+    return _quotient_or_zero(m, root + added)
 
 
 def adamax_steps(gradients: ArrayLike, *, beta1: float, beta2: float) -> FloatArray:
@@ -348,12 +350,12 @@ def adamax_steps(gradients: ArrayLike, *, beta1: float, beta2: float) -> FloatAr
     """
     g = _history(gradients)
     b1, b2 = _coefficient(beta1, "beta1"), as_real(beta2, "beta2", above=0.0, maximum=1.0)
-    t = np.arange(1.0, len(g) + 1).reshape(-1, *[1] * (g.ndim - 1))
-    m = lfilter([1 - b1], [1.0, -b1], g, axis=0) / (1 - b1**t)
-    u = np.abs(g)
+    m, u = (1 - b1) * g, np.abs(g)
     for s in range(1, len(u)):
+        m[s] += b1 * m[s - 1]
         u[s] = np.maximum(u[s], b2 * u[s - 1])
-    return _quotient_or_zero(m, u)
+    t = np.arange(1.0, len(g) + 1).reshape(-1, *[1] * (g.ndim - 1))
+    return _quotient_or_zero(m / _total_weight(b1, t), u)
 
 
 def adamax_finite_p_norm(gradients: ArrayLike, *, beta2: float, p: float) -> float:
@@ -380,7 +382,8 @@ def adamax_finite_p_norm(gradients: ArrayLike, *, beta2: float, p: float) -> flo
     exponents = np.arange(len(g) - 1.0, -1.0, -1.0)[g > 0] * math.log(b2) + np.log(g[g > 0])
     top = float(exponents.max())
     total = -math.expm1(power * math.log(b2)) * float(np.exp(power * (exponents - top)).sum())
-    return math.exp(top + math.log(total) / power)
+    # For tiny p the root of a sum below 1 is below every number.
+    return math.exp(top + math.log(total) / power) if total > 0 else 0.0
 
 
 def adam_step_squared(
@@ -490,12 +493,14 @@ def adam_step_supremum_squared(t: int | None, beta1: Any, beta2: Any) -> Any:
     Raises
     ------
     ValueError
-        Also where the limit is infinite.
+        Also where the limit is infinite, or the supremum of floats is beyond float64.
     """
     b1, b2 = _unit_number(beta1, "beta1"), _unit_number(beta2, "beta2")
     if t is not None:
         length = as_count(t, "t")
-        return _adam_finite(*(_geometric_sum(x, length) for x in (b1, b2, b1 * b1 / b2)))
+        if isinstance(b1 * b1 / b2, Fraction):
+            return _adam_finite(*(_geometric_sum(x, length) for x in (b1, b2, b1 * b1 / b2)))
+        return _finite_exp(2 * _log_adam_supremum(length, float(b1), float(b2)), length)
     if b1 * b1 >= b2:
         raise ValueError(
             f"beta1: expected a square below beta2 = {b2} where t is None (the "
@@ -506,8 +511,12 @@ def adam_step_supremum_squared(t: int | None, beta1: Any, beta2: Any) -> Any:
 
 def adam_step_supremum(t: int | None, beta1: float, beta2: float) -> float:
     """Longest Adam step in units of the step size: the root of :func:`adam_step_supremum_squared`,
-    as a float."""
-    return math.sqrt(adam_step_supremum_squared(t, beta1, beta2))
+    as a float, also where the square is beyond float64."""
+    if t is None:
+        return math.sqrt(adam_step_supremum_squared(t, beta1, beta2))
+    length = as_count(t, "t")
+    b1, b2 = float(_unit_number(beta1, "beta1")), float(_unit_number(beta2, "beta2"))
+    return _finite_exp(_log_adam_supremum(length, b1, b2), length)
 
 
 @overload
@@ -530,12 +539,19 @@ def adamax_step_supremum(t: int | None, beta1: Any, beta2: Any) -> Any:
     Raises
     ------
     ValueError
-        Also where the limit is infinite.
+        Also where the limit is infinite, or the supremum of floats is beyond float64.
     """
     b1, b2 = _unit_number(beta1, "beta1"), _unit_number(beta2, "beta2", one=True)
     if t is not None:
         length = as_count(t, "t")
-        return _adamax_finite(*(_geometric_sum(x, length) for x in (b1, b2, b1 / b2)))
+        if isinstance(b1 / b2, Fraction):
+            return _adamax_finite(*(_geometric_sum(x, length) for x in (b1, b2, b1 / b2)))
+        b1, b2 = float(b1), float(b2)
+        return _finite_exp(
+            _log_geometric_sum(math.log(b1) - math.log(b2), length)
+            - _log_geometric_sum(math.log(b1), length),
+            length,
+        )
     if b1 >= b2:
         raise ValueError(
             f"beta1: expected a value below beta2 = {b2} where t is None (the "
@@ -663,7 +679,7 @@ def _run(
     iterates = np.empty((count + 1, start.size))
     gradients, denominators = np.empty((2, count, start.size))
     iterates[0] = start
-    m, v, root = np.zeros((3, start.size))
+    m, second, root = np.zeros((3, start.size))
     for t in range(1, count + 1):
         g = as_array(gradient(iterates[t - 1], t), "gradient", shape=start.shape)
         first = b1 * fading ** (t - 1)
@@ -671,20 +687,24 @@ def _run(
         if method == "adamax":
             root = np.maximum(b2 * root, np.abs(g))
         elif method == "adagrad":
-            v = v + g**2
-            root = np.sqrt(v)
+            root = np.hypot(root, g)
         else:
-            v = b2 * v + (1 - b2) * g**2
-            root = np.maximum(root, np.sqrt(v)) if method == "amsgrad" else np.sqrt(v)
+            second = _next_root(second, b2, g)
+            root = np.maximum(root, second) if method == "amsgrad" else second
         momentum, denominator = m, root
         if corrected:
-            momentum = m / (1 - b1**t)
-            denominator = root if method == "adamax" else root / math.sqrt(1 - b2**t)
+            momentum = m / _total_weight(b1, t)
+            denominator = root if method == "adamax" else root / np.sqrt(_total_weight(b2, t))
         rate = alpha / math.sqrt(t) if shrinking else alpha
         iterates[t] = np.clip(
             iterates[t - 1] - rate * _quotient_or_zero(momentum, denominator + added), low, high
         )
         gradients[t - 1], denominators[t - 1] = g, denominator
+        if not (np.isfinite(iterates[t]).all() and np.isfinite(denominator).all()):
+            raise ValueError(
+                f"step_size: expected steps and gradients that stay within float64, got {alpha} "
+                f"and an overflow at step {t}"
+            )
     return AdaptiveRun(iterates=iterates, gradients=gradients, denominators=denominators)
 
 
@@ -716,14 +736,48 @@ def _coefficient(value: float, name: str) -> float:
     return as_real(value, name, minimum=0.0, below=1.0)
 
 
-def _geometric_sum(x: Any, t: int) -> Any:
-    """Return 1 + x + ... + x^(t-1), exact for a fraction; for a float without the cancellation of 1
-    - x^t near x = 1."""
-    if x == 1:
-        return type(x)(t)
-    return (
-        (1 - x**t) / (1 - x) if isinstance(x, Fraction) else math.expm1(t * math.log(x)) / (x - 1)
-    )
+def _geometric_sum(x: Fraction, t: int) -> Fraction:
+    """Return 1 + x + ... + x^(t-1)."""
+    return Fraction(t) if x == 1 else (1 - x**t) / (1 - x)
+
+
+def _log_geometric_sum(log_x: float, t: int) -> float:
+    """Return the logarithm of 1 + x + ... + x^(t-1), without the cancellation of 1 - x^t near x = 1
+    and without overflow."""
+    if log_x == 0:
+        return math.log(t)
+    # The larger of the ends 1 and x^(t-1), times a sum of powers below 1.
+    decay = -abs(log_x)
+    top = max((t - 1) * log_x, 0.0)
+    return top + math.log(math.expm1(t * decay) / math.expm1(decay))
+
+
+def _log_adam_supremum(t: int, b1: float, b2: float) -> float:
+    """Return the logarithm of the longest Adam step."""
+    first, second = math.log(b1), math.log(b2)
+    sums = [_log_geometric_sum(x, t) for x in (first, second, 2 * first - second)]
+    return (sums[1] + sums[2]) / 2 - sums[0]
+
+
+def _finite_exp(logarithm: float, t: int) -> float:
+    try:
+        return math.exp(logarithm)
+    except OverflowError:
+        raise ValueError(
+            f"t: expected a history whose supremum is a float64, got {t} (its logarithm is "
+            f"{logarithm})"
+        ) from None
+
+
+def _total_weight(b: float, t: Any) -> Any:
+    """Return 1 - b^t without cancellation near b = 1."""
+    with np.errstate(divide="ignore"):  # b = 0
+        return -np.expm1(t * np.log1p(b - 1.0))
+
+
+def _next_root(root: FloatArray, b: float, g: FloatArray) -> FloatArray:
+    """Return the root of b v + (1 - b) g^2, v the square of ``root``: nothing is squared."""
+    return np.asarray(np.hypot(math.sqrt(b) * root, math.sqrt(1 - b) * g))
 
 
 def _unit_number(value: Any, name: str, *, one: bool = False) -> Any:

@@ -23,6 +23,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import sympy as sp
@@ -40,6 +41,7 @@ from theorylab._validation import (
     as_real,
     one_of,
 )
+from theorylab.numerics.scaling import binary_exponent
 from theorylab.optimization.adam import BETA2, _coefficient, _history, _rationals, _unit_rational
 
 __all__ = [
@@ -98,8 +100,12 @@ def linear_regret(
     x = as_array(iterates, "iterates", shape=g.shape)
     low = as_real(lower, "lower")
     high = as_real(upper, "upper", minimum=low)
+    units = binary_exponent(g), binary_exponent(x, low, high)
+    g, x = np.ldexp(g, -units[0]), np.ldexp(x, -units[1])
+    low, high = math.ldexp(low, -units[1]), math.ldexp(high, -units[1])
     total = g.sum(axis=0)
-    return float(np.vdot(g, x) - np.minimum(low * total, high * total).sum())
+    regret = np.vdot(g, x) - np.minimum(low * total, high * total).sum()
+    return float(_in_units(regret, sum(units)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,8 +238,10 @@ def cyclic_losses(
     x, roots = np.empty((2, len(recorded), g.shape[1]))
     regret, squares = np.empty((2, len(recorded)))
     maximum, mean = name == "amsgrad", name == "adagrad"
+    # The iterates do not depend on the units of the losses.
+    exponent = binary_exponent(g)
     _cyclic_kernel(
-        g,
+        np.ldexp(g, -exponent),
         maximum,
         mean,
         alpha,
@@ -249,14 +257,16 @@ def cyclic_losses(
         regret,
         squares,
     )
+    if not np.isfinite(x).all():
+        raise ValueError(f"step_size: expected iterates within float64, got {alpha}")
     return OnlineRun(
         times=recorded,
         iterates=x,
-        regret=regret,
-        denominators=roots,
+        regret=_in_units(regret, exponent),
+        denominators=_in_units(roots, exponent),
         step_size=alpha,
         radius=half,
-        _squares=squares,
+        _squares=_in_units(squares, exponent),
     )
 
 
@@ -302,6 +312,8 @@ def random_losses(
         Shape (chains,).
     """
     slopes = as_real(rare, "rare"), as_real(common, "common")
+    exponent = binary_exponent(*slopes)
+    slopes = math.ldexp(slopes[0], -exponent), math.ldexp(slopes[1], -exponent)
     p = as_real(probability, "probability", minimum=0.0, maximum=1.0)
     count, runs = as_count(steps, "steps"), as_count(chains, "chains")
     as_instance(rng, "rng", np.random.Generator)
@@ -435,8 +447,9 @@ def cycle_drift(slopes: ArrayLike, *, beta1: float, beta2: float) -> CycleDrift:
     b1, b2 = _coefficient(beta1, "beta1"), _coefficient(beta2, "beta2")
     if b2 == 0 and not g.all():
         raise ValueError("beta2: expected a positive number where a slope is 0, got 0.0")
+    unit = np.ldexp(g, -binary_exponent(g))
     return CycleDrift(
-        slopes=g, ratios=_periodic_average(g, b1) / np.sqrt(_periodic_average(g**2, b2))
+        slopes=g, ratios=_periodic_average(unit, b1) / np.sqrt(_periodic_average(unit**2, b2))
     )
 
 
@@ -583,6 +596,17 @@ def certified_regret(
 # ------------------------------------------------------------------------------------------------
 # Private parts
 # ------------------------------------------------------------------------------------------------
+
+
+def _in_units(value: Any, exponent: int) -> Any:
+    """Return the value times 2^exponent, which losses must be small enough for."""
+    with np.errstate(over="ignore"):
+        number = np.ldexp(value, exponent)
+    if not np.isfinite(number).all():
+        raise ValueError(
+            "slopes, gradients: expected losses whose sum is a float64, got an overflow"
+        )
+    return number
 
 
 def _recorded_times(times: ArrayLike | None, steps: int) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Kernel ridge and random-feature regression: exact risk at every size."""
+"""Kernel ridge and random-feature regression: the deterministic equivalent of their risk."""
 
 import lazy_loader
 

@@ -1,4 +1,5 @@
-r"""Test and training risk of kernel and random-feature ridge regression from the spectrum alone.
+r"""Deterministic equivalents of the risks of kernel and random-feature ridge regression, from the
+spectrum alone.
 
 Features :math:`g(w,x)=\sum_i\sqrt{\lambda_i}\,\zeta_i(w)\phi_i(x)` with orthonormal
 :math:`\phi_i,\zeta_i`, k of them, n samples, target :math:`\sum_iv_i\phi_i` with label noise of
@@ -31,7 +32,14 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import binom, zeta
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_real,
+    precision_of,
+    refuses_overflow,
+)
 from theorylab.random_features.fixed_points import (
     broadcast_sizes,
     extrapolate,
@@ -70,7 +78,8 @@ feature."""
 
 @dataclass(frozen=True)
 class RidgeRisk:
-    """Predicted risks at one size, with the two effective ridges.
+    """Predicted risks at one size, with the two effective ridges: deterministic equivalents, which
+    differ from the means over samples by a relative O(1/n).
 
     Attributes
     ----------
@@ -497,6 +506,7 @@ def optimal_ridge(
     )
 
 
+@refuses_overflow("coefficients", "ridge")
 def simulate_risk(
     eigenvalues: ArrayLike,
     coefficients: ArrayLike,
@@ -576,15 +586,16 @@ def population_spectrum(kernel: ArrayLike, targets: ArrayLike) -> Spectrum:
     ----------
     kernel
         Shape (N, N), symmetric positive semi-definite: the kernel (for random features, its mean)
-        on all N points.
+        on all N points; up to rounding in its own precision, so that kernels computed in float32
+        are accepted.
     targets
         Shape (N,): the target on all points.
 
     Returns
     -------
     Spectrum
-        Eigenvalues of ``kernel / N`` (rounding below zero is cut), and the target on eigenvectors
-        normalised to mean square 1.
+        Eigenvalues of ``kernel / N`` (those within its rounding are 0), and the target on
+        eigenvectors normalised to mean square 1.
 
     Raises
     ------
@@ -596,21 +607,25 @@ def population_spectrum(kernel: ArrayLike, targets: ArrayLike) -> Spectrum:
         raise ValueError(f"kernel: expected a square matrix, got shape {matrix.shape}")
     values = as_array(targets, "targets", shape=(len(matrix),))
     scale = float(np.abs(matrix).max())
-    if not np.allclose(matrix, matrix.T, rtol=0.0, atol=1e-10 * scale):
+    # What the entries were rounded to when they came, several operations each.
+    coarse = 64 * precision_of(kernel)
+    if not np.allclose(matrix, matrix.T, rtol=0.0, atol=max(1e-10, coarse) * scale):
         raise ValueError("kernel: expected a symmetric matrix")
     eigenvalues, vectors = np.linalg.eigh(matrix / len(matrix))
-    rounding = 1e-12 * max(float(eigenvalues[-1]), 0.0)
-    if eigenvalues[0] < -1e-9 * scale:
+    if eigenvalues[0] < -max(1e-9, coarse) * scale:
         raise ValueError(
             "kernel: expected a positive semi-definite matrix, got eigenvalue "
             f"{eigenvalues[0]:.3g} of K/N"
         )
+    # Rounding goes both ways: nothing below the most negative eigenvalue is known to be a mode.
+    rounding = max(1e-12 * float(eigenvalues[-1]), -float(eigenvalues[0]))
     eigenvalues = np.where(eigenvalues > rounding, eigenvalues, 0.0)[::-1]
     return Spectrum(
         np.ascontiguousarray(eigenvalues), (vectors.T @ values)[::-1] / math.sqrt(len(matrix))
     )
 
 
+@refuses_overflow("profile")
 def circulant_spectrum(profile: ArrayLike, targets: ArrayLike) -> Spectrum:
     r"""Return the spectrum of the features :math:`g(w,x)=h(x-w)` with x and w uniform on N
     equispaced points of a circle.
@@ -642,6 +657,7 @@ def circulant_spectrum(profile: ArrayLike, targets: ArrayLike) -> Spectrum:
     return Spectrum(eigenvalues[order], (np.abs(np.fft.fft(f)) / f.size)[order])
 
 
+@refuses_overflow("targets", "ridge")
 def resample_risk(
     draw_features: Callable[[np.random.Generator], FloatArray],
     targets: ArrayLike,
@@ -727,6 +743,7 @@ def interpolation_threshold(spectral_exponent: float, target_exponent: float) ->
     return (beta - alpha) / (alpha * (alpha - 1))
 
 
+@refuses_overflow("spectral_exponent", "target_exponent")
 def optimal_fitting_ratio(
     spectral_exponent: float, target_exponent: float, *, relative_noise: float
 ) -> float:
@@ -770,11 +787,14 @@ def optimal_fitting_ratio(
         )
         return value
 
+    if not math.isfinite(slope(0.5)):
+        raise OverflowError
     if slope(0.0) <= 0.0:
         return 0.0
     return float(brentq(slope, 0.0, 1.0, xtol=1e-15, rtol=1e-14)) ** 2
 
 
+@refuses_overflow("target_exponent", "relative_noise")
 def power_law_fitting_ratio(
     spectral_exponent: float, target_exponent: float, *, relative_noise: float, n_samples: int
 ) -> float:
@@ -831,6 +851,8 @@ def power_law_fitting_ratio(
         for lo, hi, s, r in zip(grid[:-1], grid[1:], slopes[:-1], slopes[1:], strict=True)
         if s < 0 <= r
     ]
+    if not minima:
+        raise ArithmeticError  # slopes that are not numbers
     best = min(minima, key=log_risk)
     if best == grid[0]:
         return 0.0
@@ -838,6 +860,7 @@ def power_law_fitting_ratio(
     return (1 - z / n) ** 2
 
 
+@refuses_overflow("target_exponent")
 def power_law_threshold(
     spectral_exponent: float, target_exponent: float, *, n_samples: int
 ) -> float:
@@ -873,7 +896,15 @@ def power_law_threshold(
 def _modes(eigenvalues: ArrayLike, coefficients: ArrayLike) -> tuple[FloatArray, FloatArray]:
     """Return the eigenvalues and the squared coefficients."""
     spectrum = as_array(eigenvalues, "eigenvalues", ndim=1, nonnegative=True)
-    return spectrum, as_array(coefficients, "coefficients", shape=spectrum.shape) ** 2
+    target = as_array(coefficients, "coefficients", shape=spectrum.shape)
+    with np.errstate(over="ignore", under="ignore"):
+        power = target**2
+    if not np.isfinite(power).all() or (target.any() and not power.any()):
+        raise ValueError(
+            "coefficients: expected numbers whose squares are within float64, got a largest one of "
+            f"{np.abs(target).max()}"
+        )
+    return spectrum, power
 
 
 def _generator(rng: np.random.Generator) -> np.random.Generator:

@@ -1,0 +1,97 @@
+"""Numbers of any magnitude: every public function refuses them by name, or answers with numbers.
+
+One argument at a time of the valid call of each function (``tests/<theme>/calls_<module>.py``) is
+scaled by powers of ten up to 1e300. What comes back must be a ``ValueError`` that names an
+argument, or a result without NaN and infinite numbers that the valid call does not have."""
+
+import dataclasses
+import importlib.util
+import inspect
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from theorylab.neural_collapse import CollapseMetrics
+
+SPEC = importlib.util.spec_from_file_location("fuzz", Path(__file__).with_name("test_fuzz.py"))
+FUZZ = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(FUZZ)
+CALLS, FUNCTIONS = FUZZ.CALLS, FUZZ.FUNCTIONS
+METRICS = [field.name for field in dataclasses.fields(CollapseMetrics)]
+THEMES = ("matrix_sensing", "neural_collapse", "optimization", "random_features")
+SCALES = (1e-300, 1e-160, 1e-30, 1e-9, 1e9, 1e30, 1e160, 1e300)
+# Results that say by NaN or infinity that there is no such number, or no bound, by attribute; a
+# descent that overflows has a status.
+SAYS_SO: dict[str, set[str]] = {
+    "asymmetric_gradient_descent": {".errors"},
+    "certified_objective": {""},
+    "certify_smoothed_ufm": {".upper"},
+    "certify_ufm": {".upper"},
+    "correction_time": {""},
+    "error_bounds": {".upper", ".onset"},
+    "gradient_descent": {".errors"},
+    "incremental_law": {".approach", ".escape", ".exponents", ".spare", ".times"},
+    "late_rate": {".error", ".measured"},
+    "logit_radius": {""},
+    "rebalanced_slowest_bounds": {"[1]"},
+    "stationary_ratio": {""},
+    "subgradient_method": {".errors", ".losses"},
+    "train_features": {f".metrics[{i}].{name}" for i in range(9) for name in METRICS},
+}
+# A stiff flow spends its budget for every factor.
+SLOW = {"deep_flow", "central_path", "optimal_ridge", "search_smoothed_ufm", "smoothed_sgd"}
+
+
+def scaled(value: Any, factors: tuple[float, ...]) -> Iterator[tuple[float, Any]]:
+    """Yield (factor, value times factor) for what holds floats."""
+    if isinstance(value, float) or (isinstance(value, np.ndarray) and value.dtype.kind == "f"):
+        for factor in factors:
+            with np.errstate(over="ignore"):
+                yield factor, value * factor
+
+
+def odd_numbers(result: Any, path: str = "") -> Iterator[str]:
+    """Yield where a result holds NaN or infinity."""
+    if isinstance(result, float | np.ndarray) and np.asarray(result).dtype.kind == "f":
+        if not np.isfinite(result).all():
+            yield path
+    elif dataclasses.is_dataclass(result):
+        for field in dataclasses.fields(result):
+            yield from odd_numbers(getattr(result, field.name), f"{path}.{field.name}")
+    elif isinstance(result, list | tuple):
+        for i, part in enumerate(result):
+            yield from odd_numbers(part, f"{path}[{i}]")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [f for f in FUNCTIONS if f.__module__.split(".")[1] in THEMES],
+    ids=lambda f: f"{f.__module__}.{f.__name__}".removeprefix("theorylab."),
+)
+def test_any_magnitude_is_answered_or_refused_by_name(function):
+    make = CALLS[function]
+    names = list(inspect.signature(function).parameters)
+    factors = SCALES[:: len(SCALES) - 1] if function.__name__ in SLOW else SCALES
+    complaints = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        usual = set(odd_numbers(function(**make())))
+        for name, value in make().items():
+            for factor, extreme in scaled(value, factors):
+                try:
+                    result = function(**{**make(), name: extreme})
+                except ValueError as error:
+                    if not any(n in str(error).split(":")[0] for n in names):
+                        complaints.append(f"{name} * {factor}: names no argument: {error}")
+                except Exception as error:
+                    complaints.append(f"{name} * {factor}: {type(error).__name__}: {error}")
+                else:
+                    odd = set(odd_numbers(result)) - usual
+                    odd -= SAYS_SO.get(function.__name__, set())
+                    if odd:
+                        complaints.append(f"{name} * {factor}: not a number in {sorted(odd)}")
+    assert not complaints, "\n".join(complaints)

@@ -338,8 +338,8 @@ def _resolve_names(root: Path, names: Sequence[str]) -> list[tuple[Path, str]]:
         if not matching:
             known = {*(name_of(p) for p in scripts), *(p.parent.name for p in scripts)}
             _fail(f"no such theme or module: {module}{_suggestion(module, known)}")
-        slugs = [c.slug for c in load(matching[0]).claims] if slug else []
-        if slug and slug not in slugs:
+        slugs = [c.slug for c in load(matching[0]).claims] if ":" in name else []
+        if ":" in name and slug not in slugs:
             _fail(f"no such claim: {name}{_suggestion(slug, slugs)}")
         found += [(path, slug) for path in matching]
     return list(dict.fromkeys(found))

@@ -227,7 +227,7 @@ def ufm_minimisers_coincide(n_classes, n, d, lam, alpha, seed, largest=None, bia
 def _(pen, runs):
     alpha = np.linspace(0.01, 0.9, 200)
     gaps = np.array([nc.smoothed_gap(4, 5, 2e-3, 2e-3, a) for a in alpha])
-    pen.theory(alpha, 0.75 * gaps, r"$\frac34\log(1/t-3)$")
+    pen.theory(alpha, 0.75 * gaps, r"$\frac{3}{4}\log(1/t-3)$")
     pen.points(*runs.measured("alpha", "logits", (0, 0)), "max suppression, searched", k=1)
 
 

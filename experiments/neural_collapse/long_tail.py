@@ -13,6 +13,7 @@ from theorylab.verify import (
     compare,
     family,
     full,
+    note,
     panel,
     paper,
     simulation,
@@ -105,6 +106,7 @@ def regularised(sizes, dimension, decay, excess, factor, seed):
 )
 @breaks("no regulariser", factor=0.0)
 @breaks("d = K - 2", short=2)
+@note(credit="Hong and Ling, arXiv 2309.09725, have the threshold of minority collapse")
 def regularisation_undoes_minority_collapse(
     majority, n_major, minority, n_minor, decay, seed, factor=1.0, short=0
 ):

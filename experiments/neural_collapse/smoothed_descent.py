@@ -129,9 +129,9 @@ def descents(d, n_classes, step, steps, repetitions, seed):
 
 
 @linear.ours("the standard bound, recalled; constants that hold everywhere are ours", serves="c")
-@cases(d=[5, 0], n_classes=3, steps=60, step=1.0)
-@full(d=[2, 5, 0], n_classes=3, steps=[60, 1000], step=1.0, repetitions=100)
-@space(d=Int(0, 5), n_classes=Int(2, 5), steps=Int(20, 100), step=Real(0.2, 1.0))
+@cases(d=[5, 0], n_classes=3, steps=10, step=1.0)
+@full(d=[2, 5, 0], n_classes=3, steps=[500, 10], step=1.0, repetitions=100)
+@space(d=Int(0, 5), n_classes=Int(2, 5), steps=Int(5, 100), step=Real(0.2, 1.0))
 @breaks("the step exceeds 1/L", step=60.0)
 @breaks("features taken as half as long", scale=0.5)
 def lsr_bound_vs_truth(d, n_classes, steps, step, seed, repetitions=60, scale=1.0):
@@ -159,15 +159,15 @@ def lsr_bound_vs_truth(d, n_classes, steps, step, seed, repetitions=60, scale=1.
 
 @simulation
 def chains(step, theta, bias, switch_off, multiplicative, seed, steps=400, count=4000):
-    """Mean of w^2 over the last half of independent chains (lambda = sigma = 1)."""
+    """Means of w and w^2 over the last half of independent chains (lambda = sigma = 1)."""
     rng = np.random.default_rng(seed)
-    w, total = np.zeros(count), np.zeros(count)
+    w, total = np.zeros(count), np.zeros((2, count))
     length = int(np.ceil(steps / step))
     for t in range(length):
         share = 0.0 if switch_off and t >= length // 4 else theta
         xi = rng.standard_normal(count) * np.sqrt(1 + multiplicative * w**2)
         w = w - step * ((1 - share) * (w + xi) + share * bias)
-        total += w**2 * (t >= length - length // 2)
+        total += np.stack([w, w**2]) * (t >= length - length // 2)
     return total / (length // 2)
 
 
@@ -194,27 +194,26 @@ def smoothing_wins_above_a_step_size(theta, bias, step, seed, multiplicative=0.0
     $\beta(2-x)(2-(1-\theta)x)=2x$, $\beta=\theta b^2/((1-\theta)\sigma)^2$, which vanishes with $b$
     ($\lambda=\sigma=1$)."""
 
-    def floor(share, off):
-        runs = chains(step, share, bias, off, multiplicative, (seed, off))
-        return mean(
-            runs, bias=2e-3, source="what is left of the start, below exp(-100 (1 - theta))"
-        )
+    # What is left of the start, and of smoothing, is below exp(-100 (1 - theta)).
+    ends = [
+        chains(step, share, bias, off, multiplicative, (seed, off))
+        for share, off in ((theta, False), (0.0, False), (theta, True))
+    ]
 
     def wins(eta):
         return bool(moment_floor(eta, theta, bias) < moment_floor(eta, 0.0, bias))
 
     plain = theory("plain", nc.quadratic_floor(1.0, 1.0, step))
-    spread = theory("spread", nc.quadratic_floor(1.0, 1.0, step, theta=theta))
+    smoothed = nc.quadratic_floor(1.0, 1.0, step, theta=theta, bias=bias)
     root = nc.smoothing_threshold(1.0, 1.0, theta, bias)
     return {
         "threshold": compare(
             switch(wins, bracket=(1e-3, 1.999), tol=1e-4), "==", theory("threshold", root)
         ),
-        "smoothed": compare(
-            floor(theta, False), "==", spread + theory("bias", (theta * bias / (1 - theta)) ** 2)
-        ),
-        "plain": compare(floor(0.0, False), "==", plain),
-        "two stages": compare(floor(theta, True), "==", plain),
+        "smoothed": compare(mean(ends[0][1]), "==", theory("smoothed", smoothed)),
+        "centre": compare(mean(ends[0][0]), "==", theory("centre", -theta * bias / (1 - theta))),
+        "plain": compare(mean(ends[1][1]), "==", plain),
+        "two stages": compare(mean(ends[2][1]), "==", plain),
     }
 
 

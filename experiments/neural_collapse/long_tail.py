@@ -98,11 +98,11 @@ def regularised(sizes, dimension, decay, excess, factor, seed):
 @full(majority=4, n_major=1, minority=3, n_minor=3, decay=[1.0, 1.7325])
 @full(majority=[9, 30, 20], n_major=2, minority=1, n_minor=3, decay=[0.5, 1.3])
 @space(
-    majority=Int(4, 30),
+    majority=Int(6, 30),
     n_major=Int(1, 2),
     minority=Int(1, 3),
     n_minor=Int(2, 4),
-    decay=Real(0.5, 1.75),
+    decay=Real(0.5, 1.5),
 )
 @breaks("no regulariser", factor=0.0)
 @breaks("d = K - 2", short=2)
@@ -115,8 +115,8 @@ def regularisation_undoes_minority_collapse(
     classes of $\frac1{30}$ of the log-mean-exp of 30 times the cosines of the class means: as
     $\gamma\to\infty$ the cosines of all features tend to $-\frac1{K-1}$ whatever the class sizes,
     as $R+\frac1{K-1}\le(L_{\mathrm{etf}}-\min L)/\gamma$, $L_{\mathrm{etf}}$ the least loss in the
-    directions of a frame (cosines judged where the right side is $10^{-5}$ and $10^{-6}$, the bound
-    at .03)."""
+    directions of a frame, below $\log K$ (cosines judged where the right side is $10^{-5}$ and
+    $10^{-6}$, the bound at .03)."""
     sizes, excess = (majority,) * n_major + (minority,) * n_minor, (3e-2, 1e-5, 1e-6)
     K = len(sizes)
     cosines, values = regularised(sizes, K - short, decay, excess, factor, seed)
@@ -138,12 +138,9 @@ def entropy_slope(W, H, labels):
     return G @ H.T, W.T @ G
 
 
-def bounded_slope(W, H, labels):
-    """Those of the mean of 1 - p_y: not convex in the logits."""
-    p = softmax(W @ H, axis=0)
-    own = p[labels, np.arange(labels.size)]
-    G = (p - np.eye(len(W))[:, labels]) * own / labels.size
-    return G @ H.T, W.T @ G
+def reversed_slope(W, H, labels):
+    """Those of minus the mean cross-entropy: not convex in the logits."""
+    return tuple(-v for v in entropy_slope(W, H, labels))
 
 
 @simulation
@@ -174,7 +171,7 @@ def deviation_flow(sizes, dimension, decay, pull, size, slope, wrong, seed, hori
 @cases(sizes=(20, 5, 2), decay=0.05, pull=0.1, size=1.0)
 @full(sizes=[(2, 2), (20, 5, 2)], decay=0.05, pull=[0.0, 0.1, 1.0], size=[3.0, 1.0])
 @space(sizes=Real(2, 8.9, size=3), decay=Real(0.01, 0.5), pull=Real(0.0, 1.0), size=Real(0.1, 2.0))
-@breaks("a loss that is not convex in the logits", slope=bounded_slope, size=4.0, pull=0.0)
+@breaks("a loss that is not convex in the logits", slope=reversed_slope)
 @breaks("samples of one class with different labels", wrong=3, size=0.1, pull=0.0, decay=0.01)
 def intra_class_term_contracts_exactly(
     sizes, decay, pull, size, seed, slope=entropy_slope, wrong=0
@@ -204,9 +201,9 @@ def sparse(n_classes, dimension, sparsity, disjoint, seed):
 
 
 @fedloge.abstract("a", instance=True)
-@cases(n_classes=8, dimension=16, sparsity=0.6)
-@full(n_classes=10, dimension=[64, 20], sparsity=[0.0, 0.3, 0.6])
-@space(n_classes=Int(8, 10), dimension=Int("2 * n_classes", 40), sparsity=Real(0.0, 0.6))
+@cases(n_classes=8, dimension=16, sparsity=0.5)
+@full(n_classes=10, dimension=[64, 20], sparsity=[0.0, 0.3, 0.5])
+@space(n_classes=Int(8, 10), dimension=Int("2 * n_classes", 40), sparsity=Real(0.0, 0.5))
 @breaks("two disjoint supports", disjoint=True)
 @breaks("d = K - 2", lambda case: {"dimension": case["n_classes"] - 2})
 def sparse_etf_existence(n_classes, dimension, sparsity, seed, disjoint=False):
@@ -334,16 +331,19 @@ def entropy_deficit_is_correlation_plus_imbalance(
     r"""zero-mean Gaussian features with $\det C>0$, eigenvalues $\lambda$, diagonal $c$: the total
     correlation is $\frac d2KL(\frac1d\|\lambda)-\frac d2KL(\frac1d\|c)$, and $S(C)\le H(c)$,
     Shannon's entropy of the diagonal; so $S=\log d$ iff the coordinates are independent of equal
-    variance, and a deficit $\epsilon=\log d-S<2/d^2$ leaves at most
-    $-\frac d2\log(1-d\sqrt{\epsilon/2})$ (mix: share of a random $C$ beside $\frac1dI$)."""
+    variance, and a deficit $\epsilon=\log d-S$ with $r=d\sqrt{\epsilon/2}<1$ leaves at most
+    $\frac{d\epsilon}2\frac{-\log(1-r)-r}{(1-r)\log(1-r)+r}$ (mix: share of a random $C$ beside $\frac1dI$)."""
     rng, d = np.random.default_rng(seed), dimension
     A = rng.standard_normal((d, 2 * d)) * np.exp(spread * rng.standard_normal((d, 1)))
     C = (1 - mix) * np.eye(d) / d + mix * A @ A.T / np.sum(A**2)
     values, c = np.linalg.eigvalsh(C), np.diag(C)
     spectrum, imbalance = (-0.5 * np.log(d * v).sum() for v in (values, c))
     entropy, diagonal = (-(v * np.log(v)).sum() for v in (values, c))
-    # Beyond a deficit of 2 / d^2 the bound says nothing: it is then very large.
-    root = min(d * np.sqrt(max(np.log(d) - entropy, 0.0) / 2), 1 - 1e-9)
+    deficit = max(np.log(d) - entropy, 0.0)
+    # Beyond r = 1 the bound says nothing: it is then very large. The quotient is 1 + r / 3 + ...
+    r = min(d * np.sqrt(deficit / 2), 1 - 1e-12)
+    log = np.log1p(-r)
+    quotient = (-log - r) / ((1 - r) * log + r) if r > 1e-4 else 1 + r
     error = 1e-13 * d / values.min()
     measured = within(correlation(C), error, "rounding, by the condition of C")
     return {
@@ -351,7 +351,7 @@ def entropy_deficit_is_correlation_plus_imbalance(
             measured, "==", theory("spectrum", spectrum) - theory("imbalance", imbalance)
         ),
         "diagonal": compare(within(entropy, 1e-13, "rounding"), "<=", theory("diagonal", diagonal)),
-        "deficit": compare(measured, "<=", theory("limit", -d / 2 * np.log(1 - root))),
+        "deficit": compare(measured, "<=", theory("limit", d * deficit / 2 * quotient)),
     }
 
 

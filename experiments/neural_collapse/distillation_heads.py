@@ -94,7 +94,7 @@ def dhkd_conflict_direction(n_classes, n, d, own, up, down, offset, seed, common
 
 @panel(
     dhkd_conflict_direction,
-    "A mean of the features turns the gradients of the classifier apart, not those of the features",
+    "A mean of the features turns the classifier's gradients apart",
     x=r"length of the mean $\|h_G\|$",
     y="cosine of the two gradients",
 )

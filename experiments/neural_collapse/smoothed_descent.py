@@ -158,7 +158,7 @@ def lsr_bound_vs_truth(d, n_classes, steps, step, seed, repetitions=60, scale=1.
 
 
 @simulation
-def chains(step, theta, bias, switch_off, multiplicative, seed, steps=400, count=4000):
+def chains(step, theta, bias, switch_off, multiplicative, seed, steps=400, count=1500):
     """Means of w and w^2 over the last half of independent chains (lambda = sigma = 1)."""
     rng = np.random.default_rng(seed)
     w, total = np.zeros(count), np.zeros((2, count))

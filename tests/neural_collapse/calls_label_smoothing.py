@@ -57,36 +57,6 @@ CALLS = {
         "loss": "maxsup",
         "ridge": 0.1,
     },
-    m.label_gradients: lambda: {
-        "features": FEATURES,
-        "classifier": WEIGHTS,
-        "targets": np.full((3, 3), 1 / 3),
-    },
-    m.gradient_noise: lambda: {"features": FEATURES, "labels": LABELS, "classifier": WEIGHTS},
-    m.smoothed_sgd: lambda: {
-        "features": FEATURES,
-        "labels": LABELS,
-        "initial": WEIGHTS,
-        "order": np.array([0, 2, 1, 1]),
-        "theta": 0.5,
-        "step_size": 0.1,
-        "switch": 2,
-        "every": 2,
-    },
-    m.distillation_gradients: lambda: {
-        "features": FEATURES,
-        "classifier": WEIGHTS,
-        "labels": LABELS,
-        "teacher_logits": LOGITS,
-    },
-    m.collapsed_head_cosines: lambda: {
-        "own": 4.0,
-        "teacher_own": 1.2,
-        "teacher_other": -5.3,
-        "n_classes": 5,
-        "mean_length": 1.0,
-        "offset_length": 2.0,
-    },
 }
 
 ACCEPTS = {m.certify_smoothed_ufm: {"bias": {"none"}}}

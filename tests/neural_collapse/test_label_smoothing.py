@@ -2,7 +2,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime, minimize
-from scipy.special import log_softmax, rel_entr, softmax
+from scipy.special import log_softmax
 
 from theorylab import neural_collapse as nc
 
@@ -194,109 +194,6 @@ def test_separable_data_have_one_minimizer():
     assert fits[0].classifier == pytest.approx(
         fits[1].classifier, abs=np.sqrt(2 * fits[1].suboptimality / 1e-2)
     )
-
-
-def test_label_gradients_are_those_of_finite_differences():
-    X, y = overlapping(1, n=2)
-    V, T = np.random.default_rng(2).standard_normal((3, 3)), soft_labels(y, 3, 0.4)
-    for i in range(2):
-        loss = lambda v, i=i: -T[:, i] @ log_softmax(v.reshape(3, 3) @ X[:, i])  # noqa: E731
-        difference = approx_fprime(V.ravel(), loss, 1e-7).reshape(3, 3)
-        assert nc.label_gradients(X, V, T)[i] == pytest.approx(difference, abs=1e-6)
-
-
-def test_gradient_noise_is_the_average_over_samples_and_below_its_bound():
-    X, y = overlapping(4)
-    V = np.random.default_rng(5).standard_normal((3, 3))
-    noise = nc.gradient_noise(X, y, V)
-    plain = (
-        sum(np.outer(softmax(V @ x) - np.eye(3)[k], x) for x, k in zip(X.T, y, strict=True)) / 60
-    )
-    for theta in (0.0, 0.3, 1 / (1 + noise.delta), 1.0):
-        targets = soft_labels(y, 3, theta).T
-        squares = [
-            np.sum((np.outer(softmax(V @ x) - t, x) - plain) ** 2)
-            for x, t in zip(X.T, targets, strict=True)
-        ]
-        assert noise.smoothed(theta) == pytest.approx(np.mean(squares), rel=1e-12)
-        assert noise.smoothed(theta) <= noise.bound(theta)
-    assert noise.bound(1 / (1 + noise.delta)) == pytest.approx(
-        2 * noise.uniform / (1 + noise.delta)
-    )
-
-
-def test_stochastic_descent_agrees_with_plain_numpy():
-    X, y = overlapping(6, n=20)
-    rng = np.random.default_rng(7)
-    order, V = rng.integers(20, size=30), rng.standard_normal((3, 3))
-    run = nc.smoothed_sgd(X, y, V, order, 0.6, step_size=0.2, switch=12, every=4)
-    hard, uniform = np.eye(3)[:, y], np.full((3, 20), 1 / 3)
-    value = lambda V: -np.mean(log_softmax(V @ X, axis=0)[y, range(20)])  # noqa: E731
-    assert run.first_value == pytest.approx(value(V), rel=1e-13)
-    for t, i in enumerate(order):
-        theta = 0.6 if t < 12 else 0.0
-        plain, used = (
-            nc.label_gradients(X, V, hard),
-            nc.label_gradients(X, V, (1 - theta) * hard + theta * uniform),
-        )
-        if t % 4 == 0:
-            assert run.squared_gradients[t // 4] == pytest.approx(
-                np.sum(plain.mean(axis=0) ** 2), rel=1e-12
-            )
-            assert run.noise[t // 4] == pytest.approx(
-                nc.gradient_noise(X, y, V).smoothed(theta), rel=1e-11
-            )
-        V = V - 0.2 * used[i]
-    assert run.classifier == pytest.approx(V, rel=1e-12)
-    assert run.last_value == pytest.approx(value(V), rel=1e-12)
-    assert run.squared_gradients.size == 8
-
-
-def test_stochastic_descent_does_not_change_its_start():
-    X, y = overlapping(6, n=20)
-    start = np.zeros((3, 3))
-    nc.smoothed_sgd(X, y, start, np.arange(20), 0.5, step_size=0.1, switch=0)
-    assert not start.any()
-
-
-def test_distillation_gradients_are_those_of_finite_differences():
-    rng = np.random.default_rng(8)
-    H, W, y, teacher = (
-        rng.standard_normal((4, 5)),
-        rng.standard_normal((3, 4)),
-        rng.integers(3, size=5),
-        rng.standard_normal((3, 5)),
-    )
-
-    def sigmoid(v):
-        return 1 / (1 + np.exp(-v))
-
-    losses = {
-        "entropy": lambda H, W: -np.sum(log_softmax(W @ H, axis=0)[y, range(5)]),
-        "binary": lambda H, W: np.sum(
-            rel_entr(sigmoid(teacher), sigmoid(W @ H))
-            + rel_entr(sigmoid(-teacher), sigmoid(-W @ H))
-        ),
-    }
-    gradients = nc.distillation_gradients(H, W, y, teacher)
-    for name, loss in losses.items():
-        in_features = approx_fprime(
-            H.ravel(), lambda h, f=loss: f(h.reshape(H.shape), W), 1e-7
-        ).reshape(H.shape)
-        in_classifier = approx_fprime(
-            W.ravel(), lambda w, f=loss: f(H, w.reshape(W.shape)), 1e-7
-        ).reshape(W.shape)
-        assert getattr(gradients, f"{name}_features") == pytest.approx(in_features, abs=1e-5)
-        assert getattr(gradients, f"{name}_classifier") == pytest.approx(in_classifier, abs=1e-5)
-
-
-def test_features_of_a_less_separating_teacher_oppose():
-    for teacher_own, expected in ((3.0, 1.0), (-2.0, -1.0)):
-        features, classifier = nc.collapsed_head_cosines(2.0, teacher_own, -3.0, 5, 1.0, 1.5)
-        assert features == expected
-        assert np.sign(classifier) == expected
-        assert abs(classifier) < 1
-        assert nc.collapsed_head_cosines(2.0, teacher_own, -3.0, 5, 1.0, 0.0)[1] == expected
 
 
 def test_maxsup_fit_beats_a_derivative_free_search():

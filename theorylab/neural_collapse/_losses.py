@@ -1,9 +1,9 @@
-"""Squared loss and cross-entropy of logits with one-hot labels."""
+"""Squared loss and cross-entropy of logits with one-hot labels, and the check of labels."""
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from theorylab._validation import FloatArray
+from theorylab._validation import FloatArray, as_array
 
 
 def loss_and_slope(
@@ -24,3 +24,18 @@ def loss_and_slope(
     slope /= norm
     slope[labels, columns] -= 1
     return float((np.log(norm) - own) @ share), slope * share
+
+
+def as_labels(
+    labels: ArrayLike,
+    size: int | None,
+    n_classes: int,
+    name: str = "labels",
+    expected: str = "integers from 0 to K - 1",
+) -> NDArray[np.int64]:
+    """Return the labels as integers below ``n_classes``, ``size`` of them if given."""
+    y = as_array(labels, name, shape=(size,), nonnegative=True)
+    whole = y.astype(np.int64)
+    if (whole != y).any() or whole.max() >= n_classes:
+        raise ValueError(f"{name}: expected {expected} < {n_classes}, got {y.max()}")
+    return whole

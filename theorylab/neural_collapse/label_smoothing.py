@@ -1,5 +1,4 @@
-r"""Label smoothing and max suppression: what they share, where they differ, and the noise of
-smoothed gradients.
+r"""Label smoothing and max suppression: what they share, and where they differ.
 
 With logits :math:`z\in\mathbb R^K`, label g and smoothing :math:`\alpha`, cross-entropy against
 :math:`s=(1-\alpha)e_g+\frac\alpha K\mathbf 1` is
@@ -15,13 +14,7 @@ unconstrained features (as in ``unconstrained_features``) they form a simplex fr
 :math:`\log(1/t-K+1)`, :math:`t=\frac\alpha K+\sqrt{n\lambda_W\lambda_H}`, for :math:`Kt<1`, and
 vanish otherwise.
 
-Cross-entropy gradients are affine in the label, so that smoothing by :math:`\theta` scales their
-deviations from the plain gradient:
-:math:`(1-\theta)^2\sigma^2+\theta^2\delta\sigma^2+2\theta(1-\theta)c`. Two losses on one head:
-those of cross-entropy sum to zero over classes, those of binary divergences of logits need not.
-
-Statements re-derived here; of zhou2025-maxsup, xu2020-towards and yang2024-dual only the abstracts
-were consulted."""
+Statements re-derived here; of zhou2025-maxsup only the abstract was consulted."""
 
 import math
 from dataclasses import dataclass
@@ -30,11 +23,10 @@ from typing import Any
 
 import numpy as np
 from flint import arb, fmpq, fmpq_mat
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy.integrate import solve_ivp
 from scipy.optimize import minimize
-from scipy.special import expit, log_softmax, softmax
+from scipy.special import log_softmax, softmax
 
 from theorylab._validation import (
     FloatArray,
@@ -56,38 +48,30 @@ from theorylab.neural_collapse._intervals import (
     rational_matrix,
     square_sum,
 )
+from theorylab.neural_collapse._losses import as_labels
 from theorylab.neural_collapse._spectra import as_counts
 from theorylab.neural_collapse.metrics import simplex_etf
 from theorylab.neural_collapse.unconstrained_features import Certificate
 from theorylab.numerics.scaling import binary_exponent
 
 __all__ = [
-    "GradientNoise",
-    "HeadGradients",
     "SmoothedFit",
     "SmoothedLoss",
     "SmoothedUfm",
     "SmoothingTerms",
     "SolutionStatus",
-    "StochasticRun",
     "certify_smoothed_ufm",
-    "collapsed_head_cosines",
     "correction_time",
-    "distillation_gradients",
-    "gradient_noise",
-    "label_gradients",
     "logit_radius",
     "search_smoothed_ufm",
     "smoothed_gap",
     "smoothed_linear_fit",
     "smoothed_loss",
-    "smoothed_sgd",
     "smoothed_ufm_minimizer",
     "smoothing_terms",
 ]
 
 _LOSSES = ("ls", "maxsup")
-_LABELS = "integers from 0 to K - 1"
 
 
 @dataclass(frozen=True)
@@ -570,7 +554,7 @@ def smoothed_linear_fit(
     """
     X = as_array(features, "features", ndim=2)
     K = as_count(n_classes, "n_classes", minimum=2)
-    y = _as_labels(labels, X.shape[1], K)
+    y = as_labels(labels, X.shape[1], K)
     a, kind = _as_alpha(alpha), one_of(loss, "loss", _LOSSES)
     decay = as_real(ridge, "ridge", above=0.0)
     d, N = X.shape
@@ -626,306 +610,8 @@ def smoothed_linear_fit(
     return SmoothedFit(np.ldexp(V, -unit), objective, suboptimality)
 
 
-def label_gradients(features: ArrayLike, classifier: ArrayLike, targets: ArrayLike) -> FloatArray:
-    r"""Return the cross-entropy gradients :math:`(p_i-t_i)x_i^\top` of a linear softmax model,
-    affine in the targets.
-
-    Parameters
-    ----------
-    features
-        (d, N), a column a sample.
-    classifier
-        (K, d).
-    targets
-        (K, N), columns that sum to 1.
-
-    Returns
-    -------
-    numpy.ndarray
-        (N, K, d).
-
-    Raises
-    ------
-    ValueError
-        On bad input.
-    """
-    X = as_array(features, "features", ndim=2)
-    V = as_array(classifier, "classifier", shape=(None, X.shape[0]))
-    T = as_array(targets, "targets", shape=(V.shape[0], X.shape[1]))
-    if np.abs(T.sum(axis=0) - 1).max() > 1e-9:
-        raise ValueError("targets: expected columns that sum to 1")
-    gradients: FloatArray = (softmax(V @ X, axis=0) - T).T[:, :, None] * X.T[:, None, :]
-    return gradients
-
-
-@dataclass(frozen=True)
-class GradientNoise:
-    r"""Mean squared deviations from the plain gradient :math:`\nabla F`, uniform over the samples.
-
-    Attributes
-    ----------
-    label
-        :math:`\sigma^2`, of the gradients at the labels.
-    uniform
-        :math:`\delta\sigma^2`, of the gradients at the uniform label.
-    covariance
-        Mean inner product of both deviations.
-    """
-
-    label: float
-    uniform: float
-    covariance: float
-
-    @property
-    def delta(self) -> float:
-        """Ratio of both deviations."""
-        return self.uniform / self.label if self.label > 0 else np.inf
-
-    def smoothed(self, theta: float) -> float:
-        """Deviation at labels smoothed by ``theta`` in [0, 1], an identity."""
-        t = as_real(theta, "theta", minimum=0.0, maximum=1.0)
-        return (1 - t) ** 2 * self.label + t**2 * self.uniform + 2 * t * (1 - t) * self.covariance
-
-    def bound(self, theta: float) -> float:
-        """Bound of :meth:`smoothed` by convexity; at theta = 1/(1 + delta) it is 2 uniform/(1 +
-        delta)."""
-        t = as_real(theta, "theta", minimum=0.0, maximum=1.0)
-        return (1 - t) * self.label + t * self.uniform
-
-
-@refuses_overflow("features", "classifier")
-def gradient_noise(features: ArrayLike, labels: ArrayLike, classifier: ArrayLike) -> GradientNoise:
-    """Return the exact moments of the gradient noise of a linear softmax model (xu2020-towards,
-    variance of smoothed gradients).
-
-    Parameters
-    ----------
-    features
-        (d, N), a column a sample.
-    labels
-        (N,) integers from 0 to K - 1.
-    classifier
-        (K, d).
-
-    Raises
-    ------
-    ValueError
-        On bad input.
-    """
-    X = as_array(features, "features", ndim=2)
-    V = as_array(classifier, "classifier", shape=(None, X.shape[0]))
-    K = V.shape[0]
-    y = _as_labels(labels, X.shape[1], K)
-    plain = label_gradients(X, V, np.eye(K)[:, y])
-    mean = plain.mean(axis=0)
-    a, b = plain - mean, label_gradients(X, V, np.full((K, y.size), 1 / K)) - mean
-    return GradientNoise(*(float(np.sum(u * v) / y.size) for u, v in ((a, a), (b, b), (a, b))))
-
-
-@dataclass(frozen=True)
-class StochasticRun:
-    """Record of stochastic gradient descent.
-
-    Attributes
-    ----------
-    classifier
-        (K, d), the last.
-    squared_gradients
-        (R,) squared norms of the full plain gradient at the recorded steps, before each step.
-    noise
-        (R,) exact mean squared deviation of the next step's gradient from the full plain gradient.
-    first_value, last_value
-        Plain loss F at the start and at the end.
-    """
-
-    classifier: FloatArray
-    squared_gradients: FloatArray
-    noise: FloatArray
-    first_value: float
-    last_value: float
-
-
-@refuses_overflow("features", "initial")
-def smoothed_sgd(
-    features: ArrayLike,
-    labels: ArrayLike,
-    initial: ArrayLike,
-    order: ArrayLike,
-    theta: float,
-    *,
-    step_size: float,
-    switch: int,
-    every: int = 1,
-) -> StochasticRun:
-    r"""Descend one sample at a time, smoothed labels first and plain labels from step ``switch``
-    on.
-
-    If F is L-smooth and the step at most 1/L, :math:`\frac1T\sum E\|\nabla F(w_t)\|^2\le
-    \frac{2E(F(w_0)-F(w_T))}{\eta T}+\frac1T\sum E\,\mathrm{noise}_t`; with
-    :math:`\theta=1/(1+\delta)` the noise is at most :math:`2\delta\sigma^2` (xu2020-towards,
-    convergence with label smoothing; derived here). For the linear softmax model
-    :math:`L=\frac12\lambda_{\max}(XX^\top/N)`.
-
-    Parameters
-    ----------
-    features
-        (d, N), a column a sample.
-    labels
-        (N,) integers from 0 to K - 1.
-    initial
-        (K, d) start.
-    order
-        (T,) indices of the samples, drawn by the caller: equal orders couple two runs.
-    theta
-        Smoothing of the first stage, in [0, 1].
-    step_size
-        Positive.
-    switch
-        Length of the first stage; 0 is plain descent, T or more never switches (two-stage label
-        smoothing lies between).
-    every
-        Steps between records.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
-    """
-    X = as_array(features, "features", ndim=2)
-    start = as_array(initial, "initial", shape=(None, X.shape[0]))
-    y = _as_labels(labels, X.shape[1], start.shape[0])
-    t = as_real(theta, "theta", minimum=0.0, maximum=1.0)
-    eta = as_real(step_size, "step_size", above=0.0)
-    picks = _as_labels(order, None, y.size, "order", "indices from 0 to N - 1")
-    lag = as_count(every, "every")
-    first = as_count(switch, "switch", minimum=0)
-    V = start.copy()
-    gradients, noise = np.empty(-(-picks.size // lag)), np.empty(-(-picks.size // lag))
-    values = _descend(np.ascontiguousarray(X.T), y, V, picks, t, eta, first, lag, gradients, noise)
-    return StochasticRun(V, gradients, noise, values[0], values[1])
-
-
-@dataclass(frozen=True)
-class HeadGradients:
-    """Gradients of cross-entropy and of the binary divergence in features (d, N) and classifier (K,
-    d), summed over samples."""
-
-    entropy_features: FloatArray
-    entropy_classifier: FloatArray
-    binary_features: FloatArray
-    binary_classifier: FloatArray
-
-    @property
-    def feature_cosine(self) -> float:
-        """Cosine between both gradients in the features."""
-        return _cosine(self.entropy_features, self.binary_features)
-
-    @property
-    def classifier_cosine(self) -> float:
-        """Cosine between both gradients in the classifier."""
-        return _cosine(self.entropy_classifier, self.binary_classifier)
-
-
-def distillation_gradients(
-    features: ArrayLike, classifier: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike
-) -> HeadGradients:
-    r"""Return the gradients of cross-entropy with the labels and of
-    :math:`\sum_kKL(\sigma(z^T_k)\|\sigma(z_k))` with a teacher.
-
-    Parameters
-    ----------
-    features
-        (d, N), a column a sample.
-    classifier
-        (K, d).
-    labels
-        (N,) integers from 0 to K - 1.
-    teacher_logits
-        (K, N).
-
-    Raises
-    ------
-    ValueError
-        On bad input.
-    """
-    H = as_array(features, "features", ndim=2)
-    W = as_array(classifier, "classifier", shape=(None, H.shape[0]))
-    y = _as_labels(labels, H.shape[1], W.shape[0])
-    Z = W @ H
-    teacher = as_array(teacher_logits, "teacher_logits", shape=Z.shape)
-    entropy, binary = softmax(Z, axis=0) - np.eye(W.shape[0])[:, y], expit(Z) - expit(teacher)
-    return HeadGradients(W.T @ entropy, entropy @ H.T, W.T @ binary, binary @ H.T)
-
-
-def collapsed_head_cosines(
-    own: float,
-    teacher_own: float,
-    teacher_other: float,
-    n_classes: int,
-    mean_length: float,
-    offset_length: float,
-) -> tuple[float, float]:
-    r"""Return the cosines of :func:`distillation_gradients` in features and classifier at a
-    balanced collapsed state.
-
-    Simplex-frame classifier, features :math:`m_k+h_G` with :math:`m_k\parallel w_k`,
-    :math:`h_G\perp w_k`. With student logits z (own) and -z/(K-1) (other),
-    :math:`u=\sigma(z)-\sigma(z^T)` for the own class, v for the others, :math:`c=(u+(K-1)v)/K`,
-
-    .. math:: \cos_H=\mathrm{sign}(v-u),\qquad
-       \cos_W=\frac{(v-u)\|m\|}{\sqrt{(v-u)^2\|m\|^2+c^2K^2\|h_G\|^2}} .
-
-    Features agree iff the teacher separates own from other classes more than the student, after the
-    sigmoid; the entries of the two logit gradients at the label have opposite signs iff u > 0
-    (derived; yang2024-dual, conflict in the classifier).
-
-    Parameters
-    ----------
-    own
-        Student logit z > 0 of the own class.
-    teacher_own, teacher_other
-        Teacher logits of own and other classes.
-    n_classes
-        K >= 2.
-    mean_length, offset_length
-        Lengths of the class means, positive, and of the global mean.
-
-    Returns
-    -------
-    feature_cosine, classifier_cosine
-        Both 0 where u = v; the classifier's is 0 where the features' is.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
-    """
-    K = as_count(n_classes, "n_classes", minimum=2)
-    z = as_real(own, "own", above=0.0)
-    u = expit(z) - expit(as_real(teacher_own, "teacher_own"))
-    v = expit(-z / (K - 1)) - expit(as_real(teacher_other, "teacher_other"))
-    m = as_real(mean_length, "mean_length", above=0.0)
-    shift = abs(u + (K - 1) * v) * as_real(offset_length, "offset_length", minimum=0.0)
-    along = float((v - u) * m)
-    return float(np.sign(along)), along / float(np.hypot(along, shift)) if along else 0.0
-
-
 def _as_alpha(alpha: float) -> float:
     return as_real(alpha, "alpha", minimum=0.0, below=1.0)
-
-
-def _as_labels(
-    labels: ArrayLike,
-    size: int | None,
-    n_classes: int,
-    name: str = "labels",
-    expected: str = _LABELS,
-) -> NDArray[np.int64]:
-    y = as_array(labels, name, shape=(size,), nonnegative=True)
-    whole = y.astype(np.int64)
-    if (whole != y).any() or whole.max() >= n_classes:
-        raise ValueError(f"{name}: expected {expected} < {n_classes}, got {y.max()}")
-    return whole
 
 
 def _logits_and_labels(
@@ -934,7 +620,7 @@ def _logits_and_labels(
     Z = as_array(logits, "logits", ndim=2)
     if Z.shape[0] < 2:
         raise ValueError(f"logits: expected at least two classes, got shape {Z.shape}")
-    return Z, _as_labels(labels, Z.shape[1], Z.shape[0])
+    return Z, as_labels(labels, Z.shape[1], Z.shape[0])
 
 
 def _loss(
@@ -980,90 +666,3 @@ def _dual_ball(logits: FloatArray, n: list[int], squared_mu: fmpq, alpha: fmpq, 
                 )  # the entropies of the dual are never negative, so zero is always a bound
             value -= n[k] * arb(q) * arb(q).log() if q > 0 else 0
     return value / total
-
-
-def _cosine(a: FloatArray, b: FloatArray) -> float:
-    scale = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(np.sum(a * b)) / scale if scale > 0 else 0.0
-
-
-@njit(cache=True)
-def _probabilities(x: FloatArray, V: FloatArray, p: FloatArray) -> float:
-    """Write the softmax of ``V x`` into ``p``; return the logarithm of the partition sum."""
-    top = -np.inf
-    for k in range(V.shape[0]):
-        z = 0.0
-        for j in range(x.size):
-            z += V[k, j] * x[j]
-        p[k] = z
-        top = max(top, z)
-    total = 0.0
-    for k in range(p.size):
-        p[k] = np.exp(p[k] - top)
-        total += p[k]
-    for k in range(p.size):
-        p[k] /= total
-    return float(top + np.log(total))
-
-
-@njit(cache=True)
-def _descend(
-    X: FloatArray,
-    y: NDArray[np.int64],
-    V: FloatArray,
-    picks: NDArray[np.int64],
-    theta: float,
-    eta: float,
-    switch: int,
-    every: int,
-    gradients: FloatArray,
-    noise: FloatArray,
-) -> tuple[float, float]:
-    """Descend in place, ``X`` (N, d) a row a sample; return the plain loss at the start and at the
-    end."""
-    N, d = X.shape
-    K = V.shape[0]
-    p = np.empty(K)
-    plain, smooth = np.empty((K, d)), np.empty((K, d))
-    ends = np.zeros(2)
-    for t in range(picks.size + 1):
-        share = theta if t < switch else 0.0
-        if t in (0, picks.size):
-            for i in range(N):
-                log_sum = _probabilities(X[i], V, p)
-                for j in range(d):
-                    log_sum -= V[y[i], j] * X[i, j]
-                ends[min(t, 1)] += log_sum / N
-        if t == picks.size:
-            break
-        if t % every == 0:
-            plain[:] = 0.0
-            smooth[:] = 0.0
-            second = 0.0
-            for i in range(N):
-                _probabilities(X[i], V, p)
-                square, length = 0.0, 0.0
-                for j in range(d):
-                    length += X[i, j] ** 2
-                for k in range(K):
-                    hit = 1.0 if k == y[i] else 0.0
-                    off = p[k] - (1 - share) * hit - share / K
-                    square += off * off
-                    for j in range(d):
-                        plain[k, j] += (p[k] - hit) * X[i, j] / N
-                        smooth[k, j] += off * X[i, j] / N
-                second += square * length / N
-            norm, cross = 0.0, 0.0
-            for k in range(K):
-                for j in range(d):
-                    norm += plain[k, j] ** 2
-                    cross += plain[k, j] * smooth[k, j]
-            gradients[t // every] = norm
-            noise[t // every] = second - 2 * cross + norm
-        i = picks[t]
-        _probabilities(X[i], V, p)
-        for k in range(K):
-            step = eta * (p[k] - (1 - share) * (1.0 if k == y[i] else 0.0) - share / K)
-            for j in range(d):
-                V[k, j] -= step * X[i, j]
-    return ends[0], ends[1]

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+from scipy.optimize import approx_fprime
+from scipy.special import log_softmax, rel_entr
+
+from theorylab import neural_collapse as nc
+
+
+def test_distillation_gradients_are_those_of_finite_differences():
+    rng = np.random.default_rng(8)
+    H, W, y, teacher = (
+        rng.standard_normal((4, 5)),
+        rng.standard_normal((3, 4)),
+        rng.integers(3, size=5),
+        rng.standard_normal((3, 5)),
+    )
+
+    def sigmoid(v):
+        return 1 / (1 + np.exp(-v))
+
+    losses = {
+        "entropy": lambda H, W: -np.sum(log_softmax(W @ H, axis=0)[y, range(5)]),
+        "binary": lambda H, W: np.sum(
+            rel_entr(sigmoid(teacher), sigmoid(W @ H))
+            + rel_entr(sigmoid(-teacher), sigmoid(-W @ H))
+        ),
+    }
+    gradients = nc.distillation_gradients(H, W, y, teacher)
+    for name, loss in losses.items():
+        in_features = approx_fprime(
+            H.ravel(), lambda h, f=loss: f(h.reshape(H.shape), W), 1e-7
+        ).reshape(H.shape)
+        in_classifier = approx_fprime(
+            W.ravel(), lambda w, f=loss: f(H, w.reshape(W.shape)), 1e-7
+        ).reshape(W.shape)
+        assert getattr(gradients, f"{name}_features") == pytest.approx(in_features, abs=1e-5)
+        assert getattr(gradients, f"{name}_classifier") == pytest.approx(in_classifier, abs=1e-5)
+
+
+def test_features_of_a_less_separating_teacher_oppose():
+    for teacher_own, expected in ((3.0, 1.0), (-2.0, -1.0)):
+        features, classifier = nc.collapsed_head_cosines(2.0, teacher_own, -3.0, 5, 1.0, 1.5)
+        assert features == expected
+        assert np.sign(classifier) == expected
+        assert abs(classifier) < 1
+        assert nc.collapsed_head_cosines(2.0, teacher_own, -3.0, 5, 1.0, 0.0)[1] == expected

@@ -481,3 +481,18 @@ def test_exact_numbers_of_any_length_are_probed():
             return compare(value, "==", theory("value", value))
 
         assert judge(claim).verdict is Verdict.VERIFIED
+
+
+def test_a_symbolic_part_is_fed_by_its_own_marks_only():
+    @source.ours("an example")
+    @FREE
+    def claim():
+        """d."""
+        x = sp.Symbol("x")
+        return {
+            "number": compare(3, "==", theory("three", 3)),
+            "symbol": compare(x, "==", theory("x", x)),
+        }
+
+    resolution = judge(claim).runs[0].resolution
+    assert resolution == {"three": {"number": 0.0}, "x": {"symbol": 0.0}}

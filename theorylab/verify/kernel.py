@@ -314,7 +314,7 @@ def _worst(p: Part) -> str:
     with np.errstate(invalid="ignore"):
         sign = {"==": 0, "<": 1, "<=": 1, ">": -1, ">=": -1}[p.relation]
         off = sign * (p.centre - p.predicted) if sign else np.abs(p.centre - p.predicted)
-        excess = np.nan_to_num(np.where(p.rejects, off - p.error, -np.inf), nan=np.inf)
+        excess = np.nan_to_num(off - p.error, nan=-np.inf)
     at = np.unravel_index(int(np.argmax(excess)), excess.shape) if excess.size else ()
     c, e, q = (np.asarray(v)[at] for v in (p.centre, p.error, p.predicted))
     return f"{c:.8g} +- {e:.2g} {p.relation} {q:.8g}"

@@ -9,7 +9,6 @@ from theorylab.matrix_sensing import (
     SubgradientStatus,
     best_median_error,
     contaminate,
-    first_order_error,
     gaussian_operator,
     l1_loss,
     sign_scaling,
@@ -200,17 +199,17 @@ def least_measurements(n, r, alpha, repetitions, seed, p=0.3, spread=100.0, grid
 
 
 @descent.abstract("f", instance=True)
-@cases(n=6, r=1, alpha=1e-8, repetitions=24)
+@cases(n=6, r=1, alpha=1e-8, repetitions=32)
 @full(n=12, r=[2, 1], alpha=1e-12, repetitions=40)
 @full(n=8, r=1, alpha=1e-12, repetitions=40)
-@space(n=Int(4, 6), r=Int(1, 1), alpha=Real(1e-10, 1e-6, log=True))
-@breaks("large start", alpha=0.3, repetitions=60)
-def sample_complexity_independent_of_search_rank(n, r, alpha, seed, repetitions=20):
+@space(n=Int(5, 7), r=Int(1, 1), alpha=Real(1e-9, 1e-6, log=True))
+@breaks("large start", alpha=1.0, repetitions=80)
+def sample_complexity_independent_of_search_rank(n, r, alpha, seed, repetitions=24):
     r"""for the least $m_{r'}$ that recovers $M$ with $r'$ columns,
-    $\mathbb E\,m_r/m_n\ge(r/n)^{2/3}$; numbers proportional to $nr'$ would have $m_r/m_n=r/n$
+    $\mathbb E\,m_r/m_n\ge(r/n)^{1/2}$; numbers proportional to $nr'$ would have $m_r/m_n=r/n$
     (outliers on 30 %, nested samples)."""
     ratios = least_measurements(n, r, alpha, repetitions, seed)
-    return compare(mean(ratios), ">=", (r / n) ** theory("exponent", 2 / 3))
+    return compare(mean(ratios), ">=", (r / n) ** theory("exponent", 0.5))
 
 
 @simulation
@@ -220,70 +219,63 @@ def least_errors(n, m, k, alphas, repetitions, seed, p=0.3, spread=100.0, total=
     for rng in np.random.default_rng(seed).spawn(repetitions):
         truth, operator, noise = problem(n, 1, m, p, spread, rng)
         y, unit = operator.forward(truth) + noise, start(n, k, 1.0, rng)
-        runs = (follow(operator, y, truth, a * unit, matched(a, total), 1e-8) for a in alphas)
+        runs = (follow(operator, y, truth, a * unit, matched(a, total), 1e-7) for a in alphas)
         rows.append([run.errors.min() for run in runs])
     return np.array(rows)
 
 
 @descent.abstract("a", "b", instance=True)
-@cases(n=4, m=160, k=4, repetitions=20)
-@full(n=8, m=320, k=[2, 8], repetitions=24)
-@space(n=Int(3, 6), k=Int(2, "n"), m=Int("40 * n", "80 * n"), p=Real(0, 0.3))
+@cases(n=4, m=160, k=4, p=0.3, repetitions=20)
+@full(n=8, m=320, k=[2, 8], p=0.3, repetitions=24)
+@space(n=Int(3, 5), k=Int(2, "n"), m=Int("40 * n", "60 * n"), p=Real(0, 0.2))
 @breaks("r' = r", k=1)
-def small_init_error_floor(n, m, k, seed, p=0.3, repetitions=14):
+def small_init_error_floor(n, m, k, seed, p=0.2, repetitions=14):
     r"""for $r=1<r'$ the least error on the path falls as $\alpha\to0$ at least like
     $\alpha^{1/2}$, down to the last step; with $r'=r$ it does not depend on $\alpha$."""
-    alphas = np.geomspace(10**-1.5, 10**-3.5, 12)
+    alphas = np.geomspace(10**-1.25, 10**-3, 12)
     least = least_errors(n, m, k, alphas, repetitions, seed, p)
     return compare(slope(1 / alphas, least), "<=", -theory("power", 0.5))
 
 
 @simulation
-def dense_noise(n, r, sizes, alpha, repetitions, seed, nu, large):
-    """Squared errors (repetitions, sizes), then loss and distance of another run over the path's.
-
-    The first-order error is a control variate: its square is replaced by the mean of independent
-    draws of it, Gaussian matrices on the tangent space at M.
-    """
+def dense_noise(n, r, sizes, few, alpha, repetitions, seed, nu, large):
+    """Squared errors (repetitions, sizes); from ``few`` measurements of rank one, loss and distance of the end
+    of a run from 0.7 I over those of the path."""
     squares, better = np.empty((repetitions, len(sizes))), []
+
+    def ends(rank, m, rng, *initial):
+        truth, operator, noise = problem(n, rank, m, 1.0, nu, rng)
+        y = operator.forward(truth) + noise
+        runs = [follow(operator, y, truth, a * np.eye(n), matched(alpha), 0.02) for a in initial]
+        return [(l1_loss(operator, y, run.U @ run.U.T), run.errors[-1]) for run in runs]
+
     for i, rng in enumerate(np.random.default_rng(seed).spawn(repetitions)):
-        for j, m in enumerate(sizes):
-            truth, operator, noise = problem(n, r, m, 1.0, nu, rng)
-            y, initial = operator.forward(truth) + noise, start(n, n, alpha, rng)
-            U = 0.7 * np.eye(n) if large else initial
-            path = follow(operator, y, truth, U, matched(alpha), 1e-2)
-            first = first_order_error(operator, noise, truth, rank=r, noise_spread=nu)
-            drawn = rng.standard_normal((400, n, n))
-            drawn = (drawn + drawn.transpose(0, 2, 1)) / 2
-            drawn[:, r:, r:] = 0.0  # the tangent space at diag(1, .., 1, 0, .., 0)
-            variate = nu**2 * np.pi / 2 / m * (drawn**2).sum(axis=(1, 2)).mean()
-            squares[i, j] = path.errors[-1] ** 2 - np.sum(first**2) + variate
-            if j == 0 and i < 30:
-                other = follow(operator, y, truth, 0.7 * np.eye(n), matched(alpha), 1e-2)
-                loss = [l1_loss(operator, y, run.U @ run.U.T) for run in (path, other)]
-                better.append([loss[1] / loss[0], other.errors[-1] / path.errors[-1]])
+        squares[i] = [ends(r, m, rng, 0.7 if large else alpha)[0][1] ** 2 for m in sizes]
+        if i < 60:
+            path, other = ends(1, few, rng, alpha, 0.7)
+            better.append([other[0] / path[0], other[1] / path[1]])
     return squares, np.array(better)
 
 
 @descent.abstract("c", "d", instance=True)
-@cases(n=8, r=3, sizes=(1600,), repetitions=140)
-@full(n=[6, 8], r=2, sizes=(1600, 6400), repetitions=300)
-@full(n=8, r=3, sizes=(1600, 6400), repetitions=300)
-@space(n=Int(6, 8), r=Int(1, 2), nu=Real(0.2, 0.6))
+@cases(n=6, r=3, sizes=(1000,), repetitions=1500)
+@full(n=8, r=3, sizes=(1600,), repetitions=800)
+@full(n=6, r=3, sizes=(1000, 4000), repetitions=1200)
+@space(n=Int(6, 8), r=Int(1, 3), nu=Real(0.2, 0.6), few=Int(150, 200))
 @breaks("large start", large=True)
 def truth_not_global_optimum_still_recovered(
-    n, r, seed, sizes=(400,), repetitions=30, alpha=1e-3, nu=0.5, large=False
+    n, r, seed, sizes=(400,), few=150, repetitions=60, alpha=1e-2, nu=0.5, large=False
 ):
-    r"""with noise $N(0,\nu^2)$ on all measurements the path with $r'=n$ ends at
-    $\mathbb E\|UU^\top-M\|_F^2=\frac\pi2\nu^2D\,m^{-1}(1+O(m^{-1/2}))$,
-    $D=rn-\frac{r(r-1)}2$, that of least absolute deviations at known rank, although points
-    farther from $M$ have a lower loss."""
-    squares, better = dense_noise(n, r, sizes, alpha, repetitions, seed, nu, large)
-    m, D = np.array(sizes), theory("D", r * n - r * (r - 1) / 2)
-    bias = squares.mean(axis=0) / np.sqrt(m)
-    law = nu**2 * np.pi / 2 * D * m ** -theory("exponent", 1.0)
+    r"""with noise $N(0,\nu^2)$ on all measurements the path from $\alpha I$ with $r'=n$ ends at
+    $\mathbb E\|UU^\top-M\|_F^2=\frac\pi2\nu^2D\,m^{-1}(1+O(D/m))$, $D=rn-\frac{r(r-1)}2$, that
+    of least absolute deviations at known rank, although points that are farther from $M$ have a
+    lower loss in the mean (shown for $r=1$, $m=$ ``few``)."""
+    squares, better = dense_noise(n, r, sizes, few, alpha, repetitions, seed, nu, large)
+    m, unknowns = np.array(sizes), r * n - r * (r - 1) / 2
+    bias = unknowns / m * squares.mean(axis=0)
+    law = nu**2 * np.pi / 2 * theory("D", unknowns) * m ** -theory("exponent", 1.0)
     return {
-        "law": compare(mean(squares, bias=bias, source="relative remainder m^(-1/2)"), "==", law),
+        "law": compare(mean(squares, bias=bias, source="relative remainder D/m"), "==", law),
         "loss": compare(mean(better[:, 0]), "<", theory("loss", 1.0)),
         "farther": compare(mean(better[:, 1]), ">", theory("farther", 1.0)),
     }
@@ -297,8 +289,8 @@ def truth_not_global_optimum_still_recovered(
     log="xy",
 )
 def _(pen, runs):
-    for j, (n, r) in enumerate(((6, 2), (8, 2), (8, 3))):
-        m = np.array([1600, 6400])
+    for j, (n, r) in enumerate(((6, 3), (8, 3))):
+        m = np.array([1000, 4000])
         law = [best_median_error(0.5, n=n, rank=r, n_measurements=v) ** 2 for v in m]
         pen.theory(m, law, k=j)
         pen.points(*runs.measured("sizes", "law", where={"n": n, "r": r}), f"$n={n}$, $r={r}$", k=j)

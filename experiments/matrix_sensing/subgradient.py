@@ -213,7 +213,7 @@ def sample_complexity_independent_of_search_rank(n, r, alpha, seed, repetitions=
 
 
 @simulation
-def least_errors(n, m, k, alphas, repetitions, seed, p=0.3, spread=100.0, total=2.0):
+def least_errors(n, m, k, alphas, repetitions, seed, p, total, spread=100.0):
     """Least error on the path for each instance (rows) and size of the start; rank one."""
     rows = []
     for rng in np.random.default_rng(seed).spawn(repetitions):
@@ -228,12 +228,12 @@ def least_errors(n, m, k, alphas, repetitions, seed, p=0.3, spread=100.0, total=
 @cases(n=4, m=160, k=4, p=0.3, repetitions=20)
 @full(n=8, m=320, k=[2, 8], p=0.3, repetitions=24)
 @space(n=Int(3, 5), k=Int(2, "n"), m=Int("40 * n", "60 * n"), p=Real(0, 0.2))
-@breaks("r' = r", k=1)
-def small_init_error_floor(n, m, k, seed, p=0.2, repetitions=14):
+@breaks("r' = r", k=1, total=4.0)
+def small_init_error_floor(n, m, k, seed, p=0.2, repetitions=14, total=2.0):
     r"""for $r=1<r'$ the least error on the path falls as $\alpha\to0$ at least like
     $\alpha^{1/2}$, down to the last step; with $r'=r$ it does not depend on $\alpha$."""
     alphas = np.geomspace(10**-1.25, 10**-3, 12)
-    least = least_errors(n, m, k, alphas, repetitions, seed, p)
+    least = least_errors(n, m, k, alphas, repetitions, seed, p, total)
     return compare(slope(1 / alphas, least), "<=", -theory("power", 0.5))
 
 
@@ -252,7 +252,7 @@ def dense_noise(n, r, sizes, few, alpha, repetitions, seed, nu, large):
     for i, rng in enumerate(np.random.default_rng(seed).spawn(repetitions)):
         squares[i] = [ends(r, m, rng, 0.7 if large else alpha)[0][1] ** 2 for m in sizes]
         if i < 60:
-            path, other = ends(1, few, rng, alpha, 0.7)
+            path, other = ends(1, few, rng, *((0.7, alpha) if large else (alpha, 0.7)))
             better.append([other[0] / path[0], other[1] / path[1]])
     return squares, np.array(better)
 

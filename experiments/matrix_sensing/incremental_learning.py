@@ -84,15 +84,17 @@ def visits(n, eigenvalues, m, k, seed, operators, columns, alphas, stages):
     D, V = (np.concatenate([row[i].T[stages] for row in rows]) for i in (2, 3))
     powers = slopes(1 / alphas, D)
     times = slopes(np.log(1 / alphas), np.exp(V / 100), "linear", 100.0)
+    whole = 4 / np.log(alphas[0] / alphas[-1])  # a step more or less at each end of the half
+    times = within(times.centre, times.error + whole, "local slopes and their drift; whole steps")
     return powers, e, times, T
 
 
 @sensing.abstract("a", "b", instance=True)
 @cases(operators=2)
 @full(operators=8)
-@space(m=Int(300, 600), k=Int(3, 4), second=Real(1.2, 1.6))
+@space(m=Int(1000, 2000), k=Int(3, 4), second=Real(1.2, 1.6))
 @breaks("start of rank one", columns=1)
-def gd_visits_best_rank_s_solutions(seed, n=4, second=1.3, m=400, k=4, operators=1, columns=9):
+def gd_visits_best_rank_s_solutions(seed, n=4, second=1.3, m=1500, k=4, operators=1, columns=9):
     r"""$\min_t\|U_tU_t^\top-Z_s\|_F=\alpha^{e_s+o(1)}$ after $(T_s+o(1))\log\frac1\alpha$ steps,
     $T_1<T_2<\dots$, for every $s<r\le k$, with $e_s$, $T_s$ from eigenvalues at $Z_1,\dots,Z_s$
     (eigenvalues of $M$: 3, ``second``, 0.5; one pair of numbers for each operator)."""
@@ -136,7 +138,7 @@ def _(pen, runs):
 
 
 @sensing.abstract("a", "b", instance=True)
-@cases(n=10, m=50)
+@cases(n=16, m=120)
 @full(n=20, m=[140, 170])
 @space(n=Int(8, 11), m=Int("5 * n", "n * (n + 1) // 2 + 4"))
 @breaks("start of rank one", columns=1)
@@ -155,10 +157,10 @@ def incremental_learning_with_fewer_measurements_than_unknowns(n, m, seed, colum
 
 @sensing.ours("leading order in alpha, heuristic; derived", serves="a")
 @cases(operators=3)
-@full(operators=8, m=[100, 400])
-@space(m=Int(300, 600), second=Real(1.2, 1.6))
+@full(operators=8, m=[1000, 2000])
+@space(m=Int(1000, 2000), second=Real(1.2, 1.6))
 @breaks("start of rank one", columns=1)
-def sensing_exponent_first_stage(seed, n=4, second=1.3, m=400, operators=1, columns=9):
+def sensing_exponent_first_stage(seed, n=4, second=1.3, m=1500, operators=1, columns=9):
     r"""$\min_t\|U_tU_t^\top-Z_1\|_F=\alpha^{e+o(1)}$, $e=2(1-\frac{g_2}{g_1})\frac\mu{\mu+2\nu}$:
     $g_1>g_2$ the top eigenvalues of $\mathcal A^*\mathcal A(M)$, $\mu$ the least Hessian eigenvalue
     of the rank-one problem at $Z_1$, $\nu$ the top eigenvalue of $-\mathcal A^*\mathcal A(Z_1-M)$
@@ -199,7 +201,7 @@ def population_exponent(stage, ratio, below=0.5, actual=None):
 
 @panel(
     population_exponent,
-    r"Population: power $2(\lambda_s-\lambda_{s+1})/(\lambda_s+\lambda_{s+1})$",
+    "Population: the power at the closest approach in closed form",
     x=r"$\lambda_{s+1}/\lambda_s$",
     y=r"power of $\alpha$",
 )

@@ -37,7 +37,7 @@ population = paper(
     r"Gradient flow on $\frac14\|UU^\top-M\|_F^2$ from $U_0U_0^\top=\alpha^2I$, "
     r"$M=\mathrm{diag}(\lambda_i)$ decreasing:",
 )
-STEP = 0.05
+STEP = 0.025
 
 
 @simulation

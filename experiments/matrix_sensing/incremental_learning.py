@@ -1,387 +1,249 @@
-"""Small-start gradient descent climbs a staircase of best low-rank solutions.
-
-The theorems of jin2023-understanding were not consulted: the exponents are derived in the module.
-"""
-
-from functools import cache
+"""Small-start gradient descent climbs a staircase of best low-rank solutions."""
 
 import numpy as np
 
 from theorylab.matrix_sensing import (
     best_rank_solutions,
     gaussian_operator,
+    global_margin,
     incremental_law,
     population_visit,
     staircase,
 )
 from theorylab.verify import (
-    Evidence,
     Int,
     Real,
-    Runs,
-    all_of,
-    at_most,
-    claim,
-    equal,
-    inconclusive,
-    rate,
+    breaks,
+    cases,
+    compare,
+    full,
+    panel,
+    paper,
+    simulation,
+    slope,
+    space,
+    theory,
+    within,
 )
-from theorylab.verify.cli import run_script
-from theorylab.verify.plotting import BROKEN, COLOURS
 
-SETTING = (
-    r"For $f(U)=\frac14\|\mathcal A(UU^\top-M)\|^2$, $m$ Gaussian measurements, $M\succeq0$ of rank $r$ with distinct "
-    r"eigenvalues, $Z_s$ the minimiser of rank $\leq s$, and descent from $U_0=\alpha\bar U$, $\bar U$ an $n\times k$ Gaussian, "
+sensing = paper(
+    "jin2023-understanding",
+    r"$f(U)=\frac14\|\mathcal A(UU^\top-M)\|^2$, $m$ Gaussian measurements, $M\succeq0$ of rank $r$ "
+    r"with distinct eigenvalues, $Z_s$ the minimiser of rank $\le s$; descent from $U_0=\alpha\bar U$, "
+    r"$\bar U$ an $n\times k$ Gaussian:",
 )
-REDRAWN = r"(Operators whose nearly equal eigenvalues put the asymptotic range below $\alpha=10^{-15}$ are drawn again.)"
-PROBLEM = {"n": 4, "eigenvalues": (3.0, 1.3, 0.5), "m": 300, "k": 4}
-ALPHAS = tuple(np.geomspace(1e-4, 1e-15, 12))
-
-
-STEP = 0.06
-
-
-@cache
-def problem(n, eigenvalues, m, k, seed, number):
-    """Draw an operator and a start, with the best solutions and the predicted law.
-
-    An operator whose eigenvalues nearly coincide is drawn again: at the visit of each Z_s the next singular value is alpha^c, c
-    from the eigenvalues, and it must be below 1/100 at the least alpha for the asymptotic range to be reached.
-    """
-    rng, truth = (
-        np.random.default_rng([seed, 1, number]),
-        np.diag(np.append(eigenvalues, np.zeros(n - len(eigenvalues)))),
-    )
-    while True:
-        operator, start = gaussian_operator(n, m, rng=rng), rng.standard_normal((n, k)) / np.sqrt(n)
-        # Rotating the columns changes nothing but rounding: small singular values get columns of their own.
-        top = np.linalg.eigh(operator.normal(truth))[1][:, ::-1]
-        start = start @ np.linalg.qr(start.T @ top)[0]
-        best = best_rank_solutions(truth, operator, max_rank=len(eigenvalues), rng=rng, starts=3)
-        law = incremental_law(truth, operator, best, search_rank=k, step_size=STEP)
-        if ALPHAS[-1] ** law.spare[: len(eigenvalues) - 1].min() < 0.01:
-            return truth, operator, start, best, law
-
-
-@cache
-def visits(n, eigenvalues, m, k, operators, seed, columns=9):
-    """Closest approaches D and their steps T for independent operators and starts, with the predicted law of each."""
-    rows = []
-    for number in range(operators):
-        truth, operator, whole, best, law = problem(n, eigenvalues, m, k, seed, number)
-        start = np.where(np.arange(k) < columns, whole, 0.0)
-        last = np.flatnonzero(np.isfinite(law.times))[-1]
-        rate_of_leaving = np.log1p(STEP * law.escape[last])
-        runs = []
-        for alpha in ALPHAS:  # until the last saddle has been left for certain, then as long again
-            length = (1.2 * law.times[last] + 2 / rate_of_leaving) * np.log(1 / alpha)
-            options = {"targets": best.solutions, "step_size": STEP, "steps": int(length)}
-            runs.append(staircase(truth, operator, initial=alpha * start, **options))
-        rows.append((law, [run.closest for run in runs], [run.visits for run in runs], best, runs))
-    return rows
-
-
-@claim(
-    SETTING
-    + r"$\min_t\|U_tU_t^\top-Z_s\|_F=\alpha^{e_s+o(1)}$ at times $(T_s+o(1))\log\frac1\alpha$, $T_1<T_2<\dots$, for every "
-    r"$s<r\leq k$, with $e_s$ and $T_s$ from eigenvalues at $Z_1,\dots,Z_s$; and the distance to $Z_r=M$ decreases to 0. "
-    + REDRAWN,
-    sources=[
-        "jin2023-understanding, main theorem",
-        "jin2023-understanding, exponents derived here",
-    ],
-    origin="derived",
-    kind="limit",
-    cases={"quick": [PROBLEM | {"operators": 24}], "full": [PROBLEM | {"operators": 40}]},
-    breaks={"start of rank one": {"columns": 1, "operators": 12}},
+population = paper(
+    "jin2023-understanding",
+    r"Gradient flow on $\frac14\|UU^\top-M\|_F^2$ from $U_0U_0^\top=\alpha^2I$, "
+    r"$M=\mathrm{diag}(\lambda_i)$ decreasing:",
 )
-def gd_visits_best_rank_s_solutions(
-    n, eigenvalues, m, k, operators, seed: int, columns=9
-) -> Evidence:
-    r = len(eigenvalues)
-    rows = visits(n, eigenvalues, m, k, operators, seed, columns)
-    inverse, parts = 1 / np.array(ALPHAS), []
-    for s in range(r - 1):
-        closest = np.array([np.array(D)[:, s] ** (1 / law.exponents[s]) for law, D, *_ in rows])
-        steps = np.array([np.array(T)[:, s] / law.times[s] for law, _, T, *_ in rows])
-        parts.append(rate(inverse, closest, -1.0, rival=0.0))
-        parts.append(rate(np.log(inverse), np.exp(steps), 1.0, rival=0.0, scale="linear"))
-    end = np.array([np.array(D)[:, -1] for _, D, *_ in rows])
-    above = end[:, :-1] > 1e-10  # rounding of the descent
-    parts.append(at_most(np.where(above, end[:, 1:], 0.0), end[:, :-1]))
-    law, _, _, best, runs = rows[0]
-    run = runs[len(runs) // 3]
-    levels = [np.sort(np.linalg.eigvalsh(Z))[::-1][: s + 1] for s, Z in enumerate(best.solutions)]
-    D = np.array([np.array(D)[:, : r - 1] for _, D, *_ in rows])
-    e = np.array([law.exponents[: r - 1] for law, *_ in rows])
-    data = {
-        "alphas": np.array(ALPHAS),
-        "run": run,
-        "levels": levels,
-        "closest": D,
-        "exponents": e,
-        "law": law,
-    }
-    return all_of(*parts, data=data)
+STEP = 0.025
 
 
-@gd_visits_best_rank_s_solutions.panel
-def _(ax, runs: Runs) -> None:
-    data = runs[-1].data
-    run = data["run"]
-    end = (
-        1.3
-        * run.iterations[
-            np.argmax(run.spectra[:, len(data["levels"]) - 1] > 0.99 * data["levels"][-1][-1])
-        ]
-    )
-    t = np.append(0, np.minimum(run.visits, end))
-    for s, level in enumerate(data["levels"]):
-        for value in level:
-            ax.hlines(
-                value,
-                (t[s] + t[s + 1]) / 2,
-                min(1.25 * t[s + 1], t[-1]),
-                color=BROKEN,
-                linewidth=4,
-                alpha=0.5,
-            )
-        ax.annotate(
-            f"$Z_{s + 1}$",
-            (0.97 * t[s + 1], level[0]),
-            (0, 5),
-            textcoords="offset points",
-            ha="center",
-            fontsize=8,
-        )
-    for j in range(len(data["levels"])):
-        ax.plot(run.iterations, run.spectra[:, j], color=COLOURS[j])
-    ax.set(
-        xlabel="iteration", ylabel=r"eigenvalues of $U_tU_t^\top$", xlim=(0, end), ylim=(-0.1, 3.6)
-    )
-    ax.set_title("Eigenvalues climb to those of $Z_1,Z_2,Z_3$ (bars)")
-
-
-@gd_visits_best_rank_s_solutions.panel
-def _(ax, runs: Runs) -> None:
-    run = runs[-1].data["run"]
-    for s in range(run.distances.shape[1]):
-        ax.semilogy(run.iterations, run.distances[:, s], color=COLOURS[s])
-        ax.plot(run.visits[s], run.closest[s], "o", color=COLOURS[s])
-        ax.annotate(
-            f"$Z_{s + 1}$",
-            (run.visits[s], run.closest[s]),
-            (6, 2),
-            textcoords="offset points",
-            color=COLOURS[s],
-        )
-    ax.set(
-        xlabel="iteration",
-        ylabel=r"$\|U_tU_t^\top-Z_s\|_F$ (log)",
-        ylim=(1e-8, 10),
-        xlim=(0, 2.5 * run.visits[-2]),
-    )
-    ax.set_title("It passes the best solutions of rank 1, 2, 3 in turn")
-
-
-@gd_visits_best_rank_s_solutions.panel
-def _(ax, runs: Runs) -> None:
-    data, broken = runs[-1].data, runs.controls["start of rank one"].data
-    alpha = data["alphas"]
-    for s in range(data["exponents"].shape[1]):
-        scaled = np.log10(data["closest"][..., s]) / data["exponents"][:, None, s]
-        scaled -= scaled[:, -1:] - np.log10(alpha[-1])
-        mean, spread = scaled.mean(axis=0), scaled.std(axis=0)
-        ax.errorbar(
-            np.log10(alpha), mean + 2 * s, 2 * spread, fmt="o", color=COLOURS[s], markersize=3
-        )
-        ax.plot(np.log10(alpha), np.log10(alpha) + 2 * s, color=COLOURS[s])
-        ax.annotate(
-            f"$Z_{s + 1}$", (-3, -3 + 2 * s), (8, -2), textcoords="offset points", color=COLOURS[s]
-        )
-    bad = (np.log10(broken["closest"][..., 1]) / broken["exponents"][:, None, 1]).mean(axis=0)
-    ax.plot(np.log10(alpha), bad - bad[-1] - 2, ".-", color=BROKEN)
-    ax.annotate(
-        "start of rank one: $Z_2$ is never visited", (-12.8, -0.8), color=BROKEN, fontsize=8
-    )
-    ax.set(xlabel=r"$\log_{10}\alpha$", ylabel=r"$\log_{10}$ (closest distance)$^{1/e_s}$, shifted")
-    ax.set_title(
-        r"Closest distance $\propto\alpha^{e_s}$, $e_s$ from eigenvalues at $Z_1,\dots,Z_s$"
-    )
-
-
-@claim(
-    r"For gradient flow on $\frac14\|UU^\top-M\|_F^2$ with $U_0U_0^\top=\alpha^2I$, $M=\mathrm{diag}(\lambda_i)$ decreasing, "
-    r"$\lambda=\lambda_s>\lambda'=\lambda_{s+1}>0$: $\min_t\|U_tU_t^\top-Z_s\|_F\sim "
-    r"\lambda^{2p}(\lambda'/\lambda)^{(1-p)/2}\sqrt{1+\lambda/\lambda'}\,\alpha^{2(\lambda-\lambda')/(\lambda+\lambda')}$, "
-    r"$p=\lambda'/(\lambda+\lambda')$.",
-    sources=["jin2023-understanding, main theorem", "jin2023-understanding, exponent derived here"],
-    origin="derived",
-    kind="rate",
-    cases=[
-        {"eigenvalues": np.array(v), "stage": s}
-        for v, s in (([1.0, 0.3], 1), ([3.0, 2.0, 1.0], 2), ([3.0, 2.0, 1.0], 1))
-    ],
-    breaks={"no gap": {"eigenvalues": np.array([3.0, 3.0, 1.0])}},
-    shifts={"half the exponent": {"factor": 0.5}},
-)
-def population_exponent(eigenvalues, stage, seed: int, factor=1.0) -> Evidence:
-    gapped = (
-        np.sort(np.unique(np.append(eigenvalues, 2.0)))[::-1]
-        if eigenvalues[stage - 1] == eigenvalues[stage]
-        else eigenvalues
-    )
-    predicted = factor * population_visit(gapped, init_scale=1e-3, stage=stage).exponent
-    alphas = np.geomspace(1e-4, 1e-30, 27)
-    visit = [population_visit(eigenvalues, init_scale=a, stage=stage) for a in alphas]
-    closest, leading = (
-        np.array([getattr(v, name) for v in visit]) for name in ("distance", "leading")
-    )
-    small = [v.remainder < 0.05 for v in visit]
-    data = {"alphas": alphas, "closest": closest, "leading": leading}
-    slope = rate(1 / alphas, closest, -predicted, rival=-predicted / 2)
-    if not any(small):
-        return slope.with_data(**data)
-    error = np.array([v.remainder for v in visit])[small] * leading[small] + 1e-9 * leading[small]
-    constant = equal(
-        closest[small],
-        leading[small],
-        error=error,
-        source="the next order; the minimiser in t",
-        data=data,
-    )
-    return all_of(slope, constant)
-
-
-@population_exponent.panel
-def _(ax, runs: Runs) -> None:
-    for run, colour in zip(runs, COLOURS, strict=False):
-        ax.loglog(run.data["alphas"], run.data["leading"], color=colour)
-        ax.loglog(
-            run.data["alphas"][::2], run.data["closest"][::2], "o", color=colour, markersize=3
-        )
-        values = ", ".join(f"{v:g}" for v in run.instance["eigenvalues"])
-        label = rf"$Z_{run.instance['stage']}$ of $\lambda$ = {values}"
-        ax.annotate(
-            label,
-            (1e-30, run.data["leading"][-1]),
-            (2, 22),
-            textcoords="offset points",
-            color=colour,
-            fontsize=8,
-        )
-    broken = runs.controls["no gap"].data
-    ax.loglog(broken["alphas"], broken["closest"], ".-", color=BROKEN)
-    ax.annotate(r"$\lambda_1=\lambda_2$: no stage", (1e-30, 4), color=BROKEN, fontsize=8)
-    ax.set(
-        xlabel=r"size of the start $\alpha$ (log)",
-        ylabel=r"$\min_t\|U_tU_t^\top-Z_s\|_F$ (log)",
-        ylim=(None, 100),
-    )
-    ax.set_title(r"Population: exponent $2(\lambda_s-\lambda_{s+1})/(\lambda_s+\lambda_{s+1})$")
-
-
-@claim(
-    SETTING
-    + r"$\min_t\|U_tU_t^\top-Z_1\|_F=\alpha^{e+o(1)}$ with $e=2(1-\frac{g_2}{g_1})\frac\mu{\mu+2\nu}$: $g_1>g_2$ the top "
-    r"eigenvalues of $\mathcal A^*\mathcal A(M)$, $\mu$ the least Hessian eigenvalue of the rank-one problem at $Z_1$, $\nu$ the "
-    r"top eigenvalue of $-\mathcal A^*\mathcal A(Z_1-M)$; at step size $\eta$, $\log(1+\eta g)$, $-\log(1-\eta\mu)$, "
-    r"$\log(1+\eta\nu)$ replace them. " + REDRAWN,
-    sources=["jin2023-understanding, exponent derived here"],
-    origin="derived",
-    kind="rate",
-    cases={
-        "quick": [PROBLEM | {"operators": 24}],
-        "full": [PROBLEM | {"operators": 40, "m": 100}, PROBLEM | {"operators": 40}],
-    },
-    breaks={"start of rank one": {"columns": 1, "operators": 12}},
-    shifts={"the population exponent": {"formula": "population"}},
-)
-def sensing_exponent_first_stage(
-    n, eigenvalues, m, k, operators, seed: int, columns=9, formula="derived"
-) -> Evidence:
-    rows = visits(n, eigenvalues, m, k, operators, seed, columns)
-    population = np.array(
-        [2 * law.spare[0] / (2 - law.spare[0]) for law, *_ in rows]
-    )  # spare: 1 - g_2 / g_1
-    predicted = (
-        population if formula == "population" else np.array([law.exponents[0] for law, *_ in rows])
-    )
-    closest = np.array([np.array(D)[:, 0] for _, D, *_ in rows])
-    return rate(1 / np.array(ALPHAS), closest ** (1 / predicted[:, None]), -1.0, rival=0.0)
-
-
-@claim(
-    SETTING
-    + r"with $k<r$ columns: the descent from every small generic start converges to $Z_k$, not to another critical point.",
-    sources=["jin2023-understanding, under-parameterised part"],
-    origin="derived",
-    kind="limit",
-    cases={
-        "quick": [{"n": 6, "eigenvalues": (3.0, 2.0, 1.0), "m": 120, "k": 2, "alpha": 1e-4}],
-        "full": [
-            {"n": 12, "eigenvalues": (3.0, 2.0, 1.0), "m": 1500, "k": k, "alpha": 1e-4}
-            for k in (1, 2)
-        ],
-    },
-    space={"n": Int(4, 7), "m": Int(150, 300), "k": Int(1, 2), "alpha": Real(1e-6, 1e-2, log=True)},
-    breaks={"start of rank one": {"columns": 1}, "5 measurements": {"m": 5}},
-)
-def underparameterised_limit(
-    n, m, k, alpha, seed: int, eigenvalues=(3.0, 2.0, 1.0), columns=9
-) -> Evidence:
-    rng = np.random.default_rng(seed)
+@simulation
+def climb(n, eigenvalues, m, k, seed, number, columns, alphas):
+    """Predicted exponents and times of the visits of Z_1, .., Z_r, and per alpha the closest
+    approaches and their steps."""
+    rng = np.random.default_rng([seed, number])
     truth = np.diag(np.append(eigenvalues, np.zeros(n - len(eigenvalues))))
-    start = rng.standard_normal((n, k))
-    start[:, columns:] = 0
-    operator, step_size = gaussian_operator(n, m, rng=rng), 0.02
+    operator, start = gaussian_operator(n, m, rng=rng), rng.standard_normal((n, k)) / np.sqrt(n)
+    # Rotating the columns changes nothing but rounding: small singular values get their own.
+    top = np.linalg.eigh(operator.normal(truth))[1][:, ::-1]
+    start = start @ np.linalg.qr(start.T @ top)[0]
+    start = np.where(np.arange(k) < columns, start, 0.0)
+    best = best_rank_solutions(truth, operator, max_rank=len(eigenvalues), rng=rng, starts=3)
+    law = incremental_law(truth, operator, best, search_rank=k, step_size=STEP)
+    # Until the last saddle has been left for certain and M approached, then a third more.
+    leaving = np.log1p(STEP * law.escape[-2])
+    arriving = -np.log1p(-STEP * law.approach[-1])
+    length = 1.3 * (law.times[-2] + 1 / leaving + min(law.exponents[-1], 3.0) / arriving)
+    rows = []
+    for alpha in alphas:
+        steps = int(length * np.log(1 / alpha))
+        options = {"targets": best.solutions, "step_size": STEP, "steps": steps}
+        run = staircase(truth, operator, initial=alpha * start, **options)
+        rows.append((run.closest, run.visits))
+    closest, visits = np.transpose(rows, (1, 0, 2))
+    return law.exponents, law.times, closest, visits
+
+
+def slopes(x, columns, scale="log", unit=1.0):
+    """Enclose the local slopes of several columns of a record."""
+    found = [slope(x, y, scale=scale) for y in columns]
+    centre, error = (
+        unit * np.array([getattr(f, name) for f in found]) for name in ("centre", "error")
+    )
+    return within(centre, error, "local slopes and their drift")
+
+
+def visits(n, eigenvalues, m, k, seed, operators, columns, alphas, stages):
+    """Measured and predicted powers and times of the visits of the given stages, operator by
+    operator."""
+    rows = [climb(n, eigenvalues, m, k, seed, j, columns, tuple(alphas)) for j in range(operators)]
+    e, T = (np.concatenate([row[i][stages] for row in rows]) for i in (0, 1))
+    D, V = (np.concatenate([row[i].T[stages] for row in rows]) for i in (2, 3))
+    powers = slopes(1 / alphas, D)
+    times = slopes(np.log(1 / alphas), np.exp(V / 100), "linear", 100.0)
+    whole = 4 / np.log(alphas[0] / alphas[-1])  # a step more or less at each end of the half
+    times = within(times.centre, times.error + whole, "local slopes and their drift; whole steps")
+    return powers, e, times, T
+
+
+@sensing.abstract("a", "b", instance=True)
+@cases(operators=2)
+@full(operators=8)
+@space(m=Int(1000, 2000), k=Int(3, 4), second=Real(1.2, 1.6))
+@breaks("start of rank one", columns=1)
+def gd_visits_best_rank_s_solutions(seed, n=4, second=1.3, m=1500, k=4, operators=1, columns=9):
+    r"""$\min_t\|U_tU_t^\top-Z_s\|_F=\alpha^{e_s+o(1)}$ after $(T_s+o(1))\log\frac1\alpha$ steps,
+    $T_1<T_2<\dots$, for every $s<r\le k$, with $e_s$, $T_s$ from eigenvalues at $Z_1,\dots,Z_s$
+    (eigenvalues of $M$: 3, ``second``, 0.5; one pair of numbers for each operator)."""
+    eigenvalues, stages = (3.0, second, 0.5), slice(0, 2)
+    drawn = (n, eigenvalues, m, k, seed, operators, columns, np.geomspace(1e-5, 1e-14, 14), stages)
+    powers, e, times, T = visits(*drawn)
+    return {
+        "distance": compare(powers, "==", -theory("exponents", e)),
+        "time": compare(times, "==", theory("times", T)),
+    }
+
+
+@panel(
+    gd_visits_best_rank_s_solutions,
+    r"It passes $Z_1$ and $Z_2$ at distance $\alpha^{e_s}$, $e_s$ from eigenvalues there",
+    x="operator and stage",
+    y="power of $1/\\alpha$",
+)
+def _(pen, runs):
+    part = runs.runs[0].parts["distance"]
+    at = np.arange(part.centre.size) / 2
+    for s in (0, 1):
+        pen.theory(at[s::2], part.predicted[s::2], k=s)
+        pen.points(at[s::2], part.centre[s::2], part.error[s::2], f"$Z_{s + 1}$", k=s)
+    bad = runs.controls[0].run.parts["distance"]
+    pen.broken(at[1::2], bad.centre[1::2], bad.error[1::2], "$Z_2$, start of rank one")
+
+
+@panel(
+    gd_visits_best_rank_s_solutions,
+    r"after $T_s\log(1/\alpha)$ steps",
+    x="operator and stage",
+    y=r"steps per $\log(1/\alpha)$",
+)
+def _(pen, runs):
+    part = runs.runs[0].parts["time"]
+    at = np.arange(part.centre.size) / 2
+    for s in (0, 1):
+        pen.theory(at[s::2], part.predicted[s::2], k=s)
+        pen.points(at[s::2], part.centre[s::2], part.error[s::2], f"$Z_{s + 1}$", k=s)
+
+
+@sensing.abstract("a", "b", instance=True)
+@cases(n=16, m=120)
+@full(n=20, m=[140, 170])
+@space(n=Int(8, 11), m=Int("5 * n", "n * (n + 1) // 2 + 4"))
+@breaks("start of rank one", columns=1)
+def incremental_learning_with_fewer_measurements_than_unknowns(n, m, seed, columns=99):
+    r"""with $k=n$, $r=2$ and about as many measurements as the $n(n+1)/2$ unknowns or fewer, where
+    other matrices fit the data too, the path passes $Z_1$ at a distance that falls at least like
+    $\alpha^{1/10}$, and then $M$ at one that falls at least like $\alpha^{3/10}$
+    (eigenvalues 4, 1)."""
+    alphas, stages = np.geomspace(1e-3, 1e-10, 14), (slice(0, 1), slice(1, 2))
+    seen = [visits(n, (4.0, 1.0), m, n, seed, 1, columns, alphas, at)[0] for at in stages]
+    return {
+        "M": compare(seen[1], "<=", -theory("power at M", 0.3)),
+        "Z_1": compare(seen[0], "<=", -theory("power at Z_1", 0.1)),
+    }
+
+
+@sensing.ours("leading order in alpha, heuristic; derived", serves="a")
+@cases(operators=3)
+@full(operators=8, m=[1000, 2000])
+@space(m=Int(1000, 2000), second=Real(1.2, 1.6))
+@breaks("start of rank one", columns=1)
+def sensing_exponent_first_stage(seed, n=4, second=1.3, m=1500, operators=1, columns=9):
+    r"""$\min_t\|U_tU_t^\top-Z_1\|_F=\alpha^{e+o(1)}$, $e=2(1-\frac{g_2}{g_1})\frac\mu{\mu+2\nu}$:
+    $g_1>g_2$ the top eigenvalues of $\mathcal A^*\mathcal A(M)$, $\mu$ the least Hessian eigenvalue
+    of the rank-one problem at $Z_1$, $\nu$ the top eigenvalue of $-\mathcal A^*\mathcal A(Z_1-M)$
+    (steps replace $g$, $\mu$, $\nu$ by $\log(1+\eta g)$, $-\log(1-\eta\mu)$,
+    $\log(1+\eta\nu)$)."""
+    alphas, stages = np.geomspace(1e-5, 1e-14, 14), slice(0, 1)
+    drawn = (n, (3.0, second, 0.5), m, 4, seed, operators, columns, alphas, stages)
+    powers, e, _, _ = visits(*drawn)
+    return compare(powers, "==", -theory("e", e))
+
+
+@population.ours("exponent and constant derived", serves="ab")
+@cases(stage=[2, 1], ratio=0.4)
+@full(stage=[1, 2], ratio=[0.2, 0.4, 0.6])
+@space(stage=Int(1, 2), ratio=Real(0.1, 0.65), below=Real(0.1, 0.8))
+@breaks("no gap", actual=1.0)
+def population_exponent(stage, ratio, below=0.5, actual=None):
+    r"""with $\lambda_s=1>\lambda_{s+1}=$ ``ratio`` $=\lambda'$ and $p=\lambda'/(1+\lambda')$,
+    $\min_t\|U_tU_t^\top-Z_s\|_F\sim\lambda'^{(1-p)/2}\sqrt{1+1/\lambda'}\,
+    \alpha^{2(1-\lambda')/(1+\lambda')}$."""
+    second = ratio if actual is None else actual
+    eigenvalues = np.array([2.0, 1.0, second, below * ratio])[2 - stage :]
+    alphas = np.geomspace(1e-14, 1e-30, 14)
+    seen = [population_visit(eigenvalues, init_scale=a, stage=stage) for a in alphas]
+    closest, relative = (np.array([getattr(v, k) for v in seen]) for k in ("distance", "remainder"))
+    exponent = theory("exponent", 2 * (1 - ratio) / (1 + ratio))
+    constant = ratio ** (0.5 / (1 + ratio)) * np.sqrt(1 + 1 / ratio)
+    error = (relative + 1e-9) * closest
+    return {
+        "distance": compare(
+            within(closest, error, "the next order; the minimiser in t"),
+            "==",
+            theory("constant", constant) * alphas**exponent,
+        ),
+        "exponent": compare(slope(1 / alphas, closest), "==", -exponent),
+    }
+
+
+@panel(
+    population_exponent,
+    "Population: the power at the closest approach in closed form",
+    x=r"$\lambda_{s+1}/\lambda_s$",
+    y=r"power of $\alpha$",
+)
+def _(pen, runs):
+    x = np.linspace(0.1, 0.7, 30)
+    pen.theory(x, 2 * (1 - x) / (1 + x), "derived")
+    for s in (1, 2):
+        at, y, error = runs.measured("ratio", "exponent", where={"stage": s})
+        pen.points(at, -y, error, f"$Z_{s}$", k=s)
+
+
+@simulation
+def settled(n, m, k, alpha, seed, columns):
+    """The end of a descent with k columns, and the best solution of rank k, NaN unless proved."""
+    rng = np.random.default_rng(seed)
+    truth = np.diag(np.append((3.0, 1.0, 0.3), np.zeros(n - 3)))
+    operator, start = gaussian_operator(n, m, rng=rng), rng.standard_normal((n, k))
     best = best_rank_solutions(truth, operator, max_rank=k, rng=rng)
-    if m > n * (n + 1) // 2 and best.curvatures.min() <= 0.02:
-        return inconclusive("the best solution is nearly degenerate")
-    # Enough steps for k escapes and then a decay by 1e-10 at the slowest rate.
-    steps = int(
-        k * np.log(1 / alpha) / (0.2 * step_size)
-        + 25 / (step_size * max(best.curvatures[-1], 0.02))
-    )
-    run = staircase(
-        truth,
-        operator,
-        initial=alpha * start,
-        targets=best.solutions,
-        step_size=step_size,
-        steps=steps,
-    )
-    Z = best.solutions[-1]
-    data = {"run": run}
-    return equal(
-        run.U @ run.U.T,
-        Z,
-        error=1e-7 * np.linalg.norm(Z),
-        source="rest of the decay",
-        scale=np.linalg.norm(Z),
-        data=data,
-    )
+    start = np.where(np.arange(k) < columns, start, 0.0)
+    slow = STEP * max(best.curvatures[-1], 0.02)
+    steps = int(k * np.log(1 / alpha) / (0.2 * STEP) + 25 / slow)
+    options = {"targets": best.solutions, "step_size": STEP, "steps": steps}
+    U = staircase(truth, operator, initial=alpha * start, **options).U
+    proved = global_margin(truth, operator, best.factors[-1]) > 0
+    return U @ U.T, best.solutions[-1] if proved else np.full((n, n), np.nan)
 
 
-@underparameterised_limit.panel
-def _(ax, runs: Runs) -> None:
-    for run, colour in zip(runs, COLOURS, strict=False):
-        r, k = run.data["run"], run.instance["k"]
-        ax.semilogy(r.iterations, r.distances[:, -1], color=colour)
-        ax.annotate(
-            f"k = {k}: to $Z_{k}$", (1150 + 200 * k, 10.0 ** (-4 - 3 * k)), color=colour, fontsize=8
-        )
-    broken = runs.controls["start of rank one"].data["run"]
-    ax.semilogy(broken.iterations, broken.distances[:, -1], color=BROKEN)
-    ax.annotate("start of rank one", (1000, 3), color=BROKEN, fontsize=8)
-    ax.set(
-        xlabel="iteration",
-        ylabel=r"$\|U_tU_t^\top-Z_k\|_F$ (log)",
-        ylim=(1e-14, 30),
-        xlim=(0, 2500),
-    )
-    ax.set_title("Fewer columns than the rank: the limit is the best solution")
+@sensing.abstract("c", instance=True)
+@cases(n=5, m=600, k=[1, 2])
+@full(n=8, m=1500, k=[1, 2])
+@space(n=Int(4, 6), m=Int(600, 900), k=Int(1, 2), alpha=Real(1e-6, 1e-2, log=True))
+@breaks("start of rank one", columns=1)
+def underparameterised_limit(n, m, k, seed, alpha=1e-4, columns=9):
+    r"""with $k<r$ columns the descent from every small generic start converges to $Z_k$ and not to
+    another critical point ($Z_k$ proved the only minimiser of rank $\le k$; eigenvalues 3, 1,
+    0.3)."""
+    end, Z = settled(n, m, k, alpha, seed, columns)
+    error = 1e-7 * np.linalg.norm(end)
+    return compare(within(end, error, "rest of the decay"), "==", theory("Z_k", Z))
 
 
 if __name__ == "__main__":
+    from theorylab.verify.cli import run_script
+
     run_script(__file__)

@@ -18,6 +18,7 @@ CALLS = {
         "rng": np.random.default_rng(1),
         "starts": 1,
     },
+    il.global_margin: lambda: {"truth": TRUTH, "operator": OPERATOR, "factor": BEST.factors[0]},
     il.incremental_law: lambda: {
         "truth": TRUTH,
         "operator": OPERATOR,

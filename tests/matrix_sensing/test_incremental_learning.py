@@ -8,6 +8,7 @@ from theorylab.matrix_sensing import (
     MeasurementOperator,
     best_rank_solutions,
     gaussian_operator,
+    global_margin,
     gradient_descent,
     incremental_law,
     population_visit,
@@ -241,3 +242,32 @@ def test_population_visit_does_not_depend_on_units(scale):
     assert scaled.time * scale == pytest.approx(visit.time, rel=1e-6)
     assert scaled.leading / scale == pytest.approx(visit.leading, rel=1e-12)
     assert scaled.remainder == pytest.approx(visit.remainder, rel=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 2])
+def test_the_global_margin_bounds_the_objective_from_below_along_rank_k(k):
+    """f(W) - f(Z) >= margin * tau / 2, tau the trace of W off the range of Z."""
+    truth, operator = np.diag([3.0, 1.0, 0.3, 0.0]), problem(m=900)[1]
+    U = best_rank_solutions(truth, operator, max_rank=k, rng=rng(1)).factors[-1]
+    margin = global_margin(truth, operator, U)
+    assert margin > 0
+
+    def value(W):
+        return np.sum(operator.forward(W - truth) ** 2) / 4
+
+    off = np.eye(4) - U @ np.linalg.pinv(U)
+    generator = rng(2)
+    for scale in np.geomspace(0.01, 3, 200):
+        V = U + scale * generator.standard_normal(U.shape)
+        tau = np.trace(off @ V @ V.T @ off)
+        assert value(V @ V.T) - value(U @ U.T) >= margin * tau / 2 * (1 - 1e-9)
+
+
+def test_the_global_margin_is_exact_in_the_population_and_refuses_a_saddle():
+    operator = MeasurementOperator(np.eye(3), 2, 2, True)
+    truth = np.diag([3.0, 1.0])
+    # The infimum of 2 (f(W) - f(Z)) / tau over rank one is 3 - 1, approached along the second axis.
+    assert global_margin(truth, operator, np.array([[3.0**0.5], [0.0]])) == pytest.approx(2.0)
+    assert global_margin(truth, operator, np.array([[0.0], [1.0]])) == pytest.approx(-2.0)
+    few = problem(m=5)[1]
+    assert global_margin(np.diag([3.0, 1, 0, 0]), few, np.diag([3.0**0.5, 1, 0, 0])[:, :2]) <= 1e-9

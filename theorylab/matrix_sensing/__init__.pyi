@@ -41,6 +41,7 @@ from .incremental_learning import IncrementalLaw as IncrementalLaw
 from .incremental_learning import PopulationVisit as PopulationVisit
 from .incremental_learning import Staircase as Staircase
 from .incremental_learning import best_rank_solutions as best_rank_solutions
+from .incremental_learning import global_margin as global_margin
 from .incremental_learning import incremental_law as incremental_law
 from .incremental_learning import population_visit as population_visit
 from .incremental_learning import staircase as staircase

@@ -43,6 +43,7 @@ __all__ = [
     "PopulationVisit",
     "Staircase",
     "best_rank_solutions",
+    "global_margin",
     "incremental_law",
     "population_visit",
     "staircase",
@@ -466,6 +467,44 @@ def population_visit(eigenvalues: ArrayLike, *, init_scale: float, stage: int) -
         float(remainder),
         float(exponent),
     )
+
+
+def global_margin(truth: ArrayLike, operator: MeasurementOperator, factor: ArrayLike) -> float:
+    r"""Return a number whose positive sign proves a critical point the only best solution of its
+    rank.
+
+    With $Z=UU^\top$ of rank $k$, $R=\mathcal A^*\mathcal A(Z-M)$, $RU=0$, $\nu=\lambda_{\max}(-R)$
+    and $W\succeq0$ of rank at most $k$ with trace $\tau$ off the range of $Z$,
+    $$f(W)-f(Z)=\tfrac12\langle R,W\rangle+\tfrac14\|\mathcal A(W-Z)\|^2
+    \ge\tfrac\tau2(\sigma\lambda_k(Z)-\nu),$$
+    $\sigma$ the least eigenvalue of $\mathcal A^*\mathcal A$, as $\|W-Z\|_F^2\ge2\lambda_k(Z)\tau$
+    (by Hoffman and Wielandt, and $(g-\lambda)^2+2gc+c^2\ge2\lambda c$). (Derived here.)
+
+    Parameters
+    ----------
+    truth
+        $M$, symmetric, shape ``(n, n)``.
+    operator
+        Symmetric measurements; fewer than $n(n+1)/2$ have $\sigma=0$ and prove nothing.
+    factor
+        $U$, a critical point of $f$ up to rounding, shape ``(n, k)``.
+
+    Returns
+    -------
+    float
+        $\sigma\lambda_k(Z)-\max(\nu,0)$.
+
+    Examples
+    --------
+    >>> operator = MeasurementOperator(np.eye(3), 2, 2, True)
+    >>> round(global_margin(np.diag([3.0, 1.0]), operator, np.array([[3.0**0.5], [0.0]])), 9)
+    2.0
+    """
+    M, gram = _problem(truth, operator)
+    U = as_array(factor, "factor", shape=(len(M), None))
+    nu = max(float(np.linalg.eigvalsh(-_normal(U @ U.T - M, gram))[-1]), 0.0)
+    least = float(np.linalg.eigvalsh(gram)[0]) * np.linalg.svd(U, compute_uv=False)[-1] ** 2
+    return float(least) - nu
 
 
 def _problem(truth: ArrayLike, operator: MeasurementOperator) -> tuple[FloatArray, FloatArray]:

@@ -95,3 +95,15 @@ def test_equal_figures_are_equal_bytes(tmp_path):
     for name in ("a.png", "b.png"):
         save(compose([judge(a_claim(1, many_labels))], "title"), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_title_is_never_broken_inside_a_formula():
+    def draw(pen, runs):
+        pen.theory([1, 2], [1, 2])
+
+    claim = a_claim()
+    panel(claim, r"a long title whose formula $\frac{a b c}{d - e} + f g h$ ends", x="x", y="y")(
+        draw
+    )
+    (ax,) = compose([judge(claim)], "title").axes
+    assert all(line.count("$") % 2 == 0 for line in ax.get_title(loc="left").split("\n"))

@@ -209,7 +209,9 @@ def _room(part: Part) -> float:
         same = np.where(far > 0, far / near, near / far)  # below 0 a larger size is a sharper bound
     crossing = np.sign(near) != np.sign(far)
     factors = np.where(crossing, np.inf, np.maximum(same, 1.0))
-    factors = np.where((near == far) | ((far == 0) & (near > -0.1)), 1.0, factors)
+    # A bound of 0 has no size: tenths of the unit stand for it, as in the probe.
+    factors = np.where(far == 0, 1 + 10 * np.maximum(-near, 0), factors)
+    factors = np.where(near == far, 1.0, factors)
     return float(np.nan_to_num(factors, nan=np.inf).min())
 
 

@@ -6,6 +6,7 @@ a label. Labels that would touch are pushed apart. The panels of a script make o
 """
 
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -195,7 +196,7 @@ class Pen:
                 last = at[np.argmax(s.x[at])]
                 self._ends.append((s.x[last], s.y[last], s.label, s.colour))
         words = [text + " (log)" * on for text, on in zip((panel.x, panel.y), log, strict=True)]
-        ax.set(xlabel=words[0], ylabel=words[1], title=textwrap.fill(panel.title, 46))
+        ax.set(xlabel=words[0], ylabel=words[1], title=_wrapped(panel.title, 46))
         for axis, on in ((ax.xaxis, log[0]), (ax.yaxis, log[1])):
             if on:
                 _log_ticks(axis)
@@ -220,6 +221,13 @@ def _bars(ax: "Axes", s: _Series, shown: Any, *, log_y: bool) -> None:
     if log_y and (y - error <= 0).any():
         positive = y[y - error > 0] - error[y - error > 0]
         ax.set_ylim(min(limits[0], positive.min(initial=np.inf) / 1.2), None)
+
+
+def _wrapped(text: str, width: int) -> str:
+    """Break lines between words, and never inside a formula."""
+    whole = re.sub(r"\$[^$]*\$", lambda m: m[0].replace(" ", "\u00a0"), text)
+    filled = textwrap.fill(whole, width, break_on_hyphens=False, break_long_words=False)
+    return filled.replace("\u00a0", " ")
 
 
 def _log_ticks(axis: Any) -> None:
@@ -284,7 +292,7 @@ def compose(judgements: Sequence[Judgement], title: str) -> "Figure | None":
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         for ax in axes[len(panels) :]:
             ax.set_visible(False)
-        words = textwrap.fill(title, 52 * columns)
+        words = _wrapped(title, 52 * columns)
         figure.suptitle(words, fontsize=11, x=0.01, ha="left", fontweight="bold")
         pens = [Pen() for _ in panels]
         for pen, (judgement, panel) in zip(pens, panels, strict=True):

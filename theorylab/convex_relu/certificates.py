@@ -29,8 +29,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real
+from theorylab.convex_relu._branching import leaf_holds, search_branches
 from theorylab.convex_relu._cones import project
 from theorylab.convex_relu._covering import cover
+from theorylab.convex_relu._relaxation import root_bound
 from theorylab.convex_relu.losses import Loss, as_loss
 
 __all__ = [
@@ -46,7 +48,8 @@ __all__ = [
 BoolArray = NDArray[np.bool_]
 
 _EPS = float(np.finfo(np.float64).eps)
-_MAX_CONES = 10_000_000
+# Relative steps above the largest value found that are tried when a search did not end.
+_LOOSER = (0.03, 0.1, 0.3, 1.0)
 _PRECISION = 160
 
 
@@ -149,8 +152,8 @@ class Verification:
         Rigorous upper bound of the network's value and lower bound of the optimum (nan where not
         reached).
     n_cones, n_exact
-        Cones of the covering, or projections, and how many of them were confirmed in rational
-        arithmetic.
+        Nodes of the search, or projections, and how many leaves of it, or projections, were
+        confirmed in rational arithmetic.
     """
 
     accepted: bool
@@ -229,20 +232,23 @@ class Certificate:
         floor = _EPS * self.loss.value(np.zeros_like(self.y), self.y)
         return relative_gap(self.objective, self.dual_objective, floor)
 
-    def unrestricted(self, *, max_cones: int = 20_000) -> "Certificate":
+    def unrestricted(self, *, max_nodes: int | None = None) -> "Certificate":
         """Return the certificate of the same network over all activation patterns.
 
         Parameters
         ----------
-        max_cones
-            Cones spent per sign on deciding the dual constraint; beyond that a simple bound of the
-            dual norm is used.
+        max_nodes
+            Nodes spent per sign on deciding the dual constraint, by default about a third of a
+            second; beyond that looser thresholds and the semidefinite bound of the root are used.
 
         Raises
         ------
         ValueError
             If the count is below one.
         """
+        budget = as_budget(max_nodes)
+        if budget is None:
+            budget = node_budget(reduce_rows(augment(self.X, self.bias)), None) // 50
         return _certificate(
             self.X,
             self.y,
@@ -253,16 +259,16 @@ class Certificate:
             None,
             self.network,
             self.dual,
-            as_count(max_cones, "max_cones"),
+            budget,
         )
 
-    def verify(self, *, max_cones: int = _MAX_CONES) -> Verification:
+    def verify(self, *, max_nodes: int | None = None) -> Verification:
         """Check everything from scratch, rigorously.
 
         Parameters
         ----------
-        max_cones
-            Largest number of cones in the covering, per sign.
+        max_nodes
+            Largest number of nodes of a search, per sign; by default about a quarter of a minute.
 
         Returns
         -------
@@ -274,7 +280,7 @@ class Certificate:
         ValueError
             If an array of the certificate is malformed.
         """
-        return _verify(self, as_count(max_cones, "max_cones"))
+        return _verify(self, as_budget(max_nodes))
 
 
 def relative_gap(objective: float, dual_objective: float, floor: float = 0.0) -> float:
@@ -295,7 +301,7 @@ def certify(
     bias: bool = False,
     skip: bool = False,
     dual: ArrayLike | None = None,
-    max_cones: int = _MAX_CONES,
+    max_nodes: int | None = None,
 ) -> Certificate:
     """Bound the suboptimality of any network.
 
@@ -309,9 +315,10 @@ def certify(
         Dual point to use, shape of ``y``; scaled into the constraint. By default minus the loss's
         derivative at the network's outputs, which is optimal where the network is. The dual point
         of a trained solution gives the exact suboptimality.
-    max_cones
-        Cones spent per sign on the dual constraint; if they do not suffice a simple bound is used
-        and the gap may be loose.
+    max_nodes
+        Nodes spent per sign on the dual constraint, by default about a quarter of a minute; if they
+        do not suffice, looser thresholds are proved or a semidefinite bound is used, and the gap is
+        loose.
 
     Returns
     -------
@@ -339,7 +346,7 @@ def certify(
         -chosen.gradient(network(X), y) if dual is None else as_array(dual, "dual", shape=y.shape)
     )
     return _certificate(
-        X, y, beta, chosen, bias, skip, patterns, network, start, as_count(max_cones, "max_cones")
+        X, y, beta, chosen, bias, skip, patterns, network, start, as_budget(max_nodes)
     )
 
 
@@ -349,7 +356,7 @@ def dual_norm(
     *,
     arrangements: str | ArrayLike = "all",
     tol: float = 1e-10,
-    max_cones: int = _MAX_CONES,
+    max_nodes: int | None = None,
 ) -> DualNorm:
     """Compute ``max_{|u| <= 1} |v @ relu(X u)|`` with a rigorous upper bound.
 
@@ -363,8 +370,10 @@ def dual_norm(
         "all", or patterns of shape (P, n) to whose cones ``u`` is confined.
     tol
         Relative difference of the bounds.
-    max_cones
-        Largest number of cones per sign; beyond it the upper bound is a simple one.
+    max_nodes
+        Largest number of nodes per sign, by default about a quarter of a minute. Where it does not
+        suffice the upper bound is the least of 1.03, 1.1, 1.3 and 2 times the largest value found
+        that a quarter of it proves, or that of a semidefinite relaxation.
 
     Returns
     -------
@@ -380,9 +389,9 @@ def dual_norm(
     v = as_array(v, "v", shape=(X.shape[0],))
     patterns = as_patterns(arrangements, X.shape[0])
     tol = as_real(tol, "tol", above=0.0, below=1.0)
-    max_cones = as_count(max_cones, "max_cones")
+    budget = as_budget(max_nodes)
     return (
-        norm_over_sphere(reduce_rows(X), v, tol, max_cones)
+        norm_over_sphere(reduce_rows(X), v, tol, budget)
         if patterns is None
         else norm_over_cones(X, v, patterns)
     )
@@ -423,6 +432,11 @@ def as_network(network: object, X: FloatArray, y: FloatArray) -> Network:
             f"got {network.weights.shape} and {network.output_weights.shape}"
         )
     return network
+
+
+def as_budget(max_nodes: int | None) -> int | None:
+    """Validate a number of nodes, or None for the default."""
+    return None if max_nodes is None else as_count(max_nodes, "max_nodes")
 
 
 def as_patterns(
@@ -628,29 +642,50 @@ def ascend(X: FloatArray, v: FloatArray, u: FloatArray, max_iter: int) -> float:
     return best
 
 
+def node_budget(reduction: Reduction, max_nodes: int | None) -> int:
+    """Return the budget of one search, by default one of about a quarter of a minute."""
+    if max_nodes is not None:
+        return max_nodes
+    m, d = reduction.lines.shape
+    return max(250_000_000 // max(m * d, 1), 1000) if _branching_wins(m, d) else 1_500_000
+
+
+def _branching_wins(m: int, d: int) -> bool:
+    """Whether branching on the rows is faster than bisecting cones (measured on Gaussian data)."""
+    return d > 5 or (d == 5 and m <= 80)
+
+
 def search_sphere(
-    reduction: Reduction, v: FloatArray, sign: int, threshold: float, max_found: int, max_cones: int
+    reduction: Reduction, v: FloatArray, sign: int, threshold: float, max_found: int, max_nodes: int
 ) -> tuple[FloatArray, bool, int]:
     """Return directions with ``sign h_v`` above the threshold (none if it was proved), whether the
-    search ended, its cones."""
+    search ended, its nodes."""
     weights, linear = reduction.condense(sign * v)
     m, d = reduction.lines.shape
     if d == 0 or not np.any(v):
         return np.zeros((0, d)), True, 0
-    directions, values = np.empty((max_found, d)), np.empty(max_found)
-    nothing = np.empty((0, d, d)), np.empty((0, d)), np.empty((0, m))
-    found, cones, _, complete = cover(
-        reduction.lines,
-        weights,
-        linear,
-        threshold,
-        max_found,
-        max_cones,
-        directions,
-        values,
-        *nothing,
+    nodes = 0
+    if not _branching_wins(m, d):
+        directions, values = np.empty((max_found, d)), np.empty(max_found)
+        nothing = np.empty((0, d, d)), np.empty((0, d)), np.empty((0, m))
+        found, nodes, _, complete = cover(
+            reduction.lines,
+            weights,
+            linear,
+            threshold,
+            max_found,
+            max_nodes,
+            directions,
+            values,
+            *nothing,
+        )
+        if found or complete == 1 or nodes >= max_nodes:
+            return directions[:found], complete == 1, nodes
+        # Cones that rows almost parallel cut too thin for float64; branches need no cone.
+    outcome = search_branches(
+        reduction.lines, weights, linear, threshold, max_found, max_nodes - nodes
     )
-    return directions[:found], complete == 1, cones
+    return outcome.directions, outcome.ended, nodes + outcome.nodes
 
 
 def rounding_slack(data: FloatArray, v: FloatArray, threshold: float) -> float:
@@ -659,59 +694,76 @@ def rounding_slack(data: FloatArray, v: FloatArray, threshold: float) -> float:
     return float(4.0 * (len(v) + 500 * data.shape[1]) * _EPS * lipschitz / threshold)
 
 
-def simple_bound(X: FloatArray, v: FloatArray) -> float:
-    """Bound the dual norm by ``|X.T v| / 2 + sqrt(sum(v_+) |X.T diag(v_+) X|) / 2``, the larger of
-    both signs.
-
-    With ``relu(z) = (z + |z|) / 2`` the second part is Cauchy-Schwarz on the positive entries.
-    """
-    n, d = X.shape
-    half = 0.5 * float(np.linalg.norm(X.T @ v))
-    result = 0.0
-    for w in (np.maximum(v, 0.0), np.maximum(-v, 0.0)):
-        # The trace-normalised rounding error of the Gram matrix is at most (n + d) eps times its
-        # trace.
-        gram = X.T @ (w[:, None] * X)
-        top = float(np.linalg.eigvalsh(gram)[-1]) + (n + d) * d * _EPS * float(np.trace(gram))
-        result = max(result, half + 0.5 * float(np.sqrt(max(top, 0.0) * w.sum())))
-    return float(result * (1.0 + 4.0 * (n + d) * _EPS))
-
-
-def norm_over_sphere(reduction: Reduction, v: FloatArray, tol: float, max_cones: int) -> DualNorm:
-    """Raise a threshold until the covering proves it."""
-    data, d = reduction.data, reduction.data.shape[1]
+def _climb(data: FloatArray, v: FloatArray) -> tuple[float, FloatArray, int]:
+    """Return the largest value of ``sign h_v`` that ascents from the rows and axes find, its unit
+    direction and sign."""
+    d = data.shape[1]
     best, direction, sign = 0.0, np.zeros(d), 1
-    exact = True
-    if d > 0 and np.any(v):
-        # Rows, their opposites and coordinate axes as starts: a threshold far below the norm would
-        # waste the covering.
-        lengths = np.linalg.norm(data, axis=1)
-        rows = data[lengths > 0.0] / lengths[lengths > 0.0, None]
-        starts = np.vstack([rows, -rows, np.eye(d), -np.eye(d)])
-        values = v @ np.maximum(data @ starts.T, 0.0)
+    lengths = np.linalg.norm(data, axis=1)
+    rows = data[lengths > 0.0] / lengths[lengths > 0.0, None]
+    starts = np.vstack([rows, -rows, np.eye(d), -np.eye(d)])
+    values = v @ np.maximum(data @ starts.T, 0.0)
+    for s in (1, -1):
+        for k in np.argsort(-s * values)[:8]:
+            u = starts[k].copy()
+            value = ascend(data, s * v, u, 50)
+            if value > best:
+                best, direction, sign = value, u, s
+    return best, direction, sign
+
+
+def _root(data: FloatArray, v: FloatArray) -> float:
+    # The solver's accuracy is not reproduced at another multiple of v, for which the bound may be
+    # wanted.
+    return root_bound(data, v) * (1.0 + 1e-5)
+
+
+def norm_over_sphere(
+    reduction: Reduction, v: FloatArray, tol: float, max_nodes: int | None, *, bound: str = "search"
+) -> DualNorm:
+    """Raise a threshold until a search proves it.
+
+    Where the budget does not suffice, looser thresholds are tried with a quarter of it each, and
+    the semidefinite bound of the root. ``bound`` says where to begin: "search", "looser" or
+    "root"."""
+    data, d = reduction.data, reduction.data.shape[1]
+    if d == 0 or not np.any(v):
+        return DualNorm(reduction.enlarge(v, 0.0), 0.0, np.zeros(reduction.basis.shape[1]), 1, True)
+    max_nodes = node_budget(reduction, max_nodes)
+    # A threshold far below the norm would waste the search.
+    best, direction, sign = _climb(data, v)
+    # Below this the values of h are rounding errors.
+    best = max(best, 1e-10 * float(np.abs(v) @ np.linalg.norm(data, axis=1)))
+    tol = max(tol, rounding_slack(data, v, best))
+    steps = [t for t in _LOOSER if t > tol and bound != "root"]
+    exact = False
+    upper = np.inf
+    for step in [tol, *steps] if bound == "search" else steps:
+        if step > tol and upper == np.inf:
+            upper = _root(data, v)
+        if best * (1.0 + step) >= upper:
+            break
+        left = max_nodes if step == tol else max(max_nodes // 4, 1)
+        proved = True
         for s in (1, -1):
-            for k in np.argsort(-s * values)[:8]:
-                u = starts[k].copy()
-                value = ascend(data, s * v, u, 50)
-                if value > best:
-                    best, direction, sign = value, u, s
-        # Below this the values of h are rounding errors.
-        best = max(best, 1e-10 * float(np.abs(v) @ lengths))
-        tol = max(tol, rounding_slack(data, v, best))
-        for s in (1, -1):
-            while True:
-                found, complete, _ = search_sphere(
-                    reduction, v, s, best * (1.0 + tol), 8, max_cones
+            while proved:
+                found, ended, nodes = search_sphere(
+                    reduction, v, s, best * (1.0 + step), 8, max(left, 1)
                 )
+                left -= nodes
                 for u in found:
                     value = ascend(data, s * v, u, 50)
                     if value > best:
                         best, direction, sign = value, u, s
+                proved = ended if len(found) == 0 else left > 0
                 if len(found) == 0:
-                    exact = exact and complete
                     break
-    upper = reduction.enlarge(v, best * (1.0 + tol) if exact else simple_bound(data, v))
-    return DualNorm(upper, best, reduction.basis.T @ direction, sign, exact)
+        if proved:
+            upper, exact = best * (1.0 + step), step == tol
+            break
+    if upper == np.inf:
+        upper = _root(data, v)
+    return DualNorm(reduction.enlarge(v, upper), best, reduction.basis.T @ direction, sign, exact)
 
 
 @dataclass
@@ -800,7 +852,7 @@ def _certificate(
     patterns: BoolArray | None,
     network: Network,
     start: FloatArray,
-    max_cones: int,
+    max_nodes: int | None,
 ) -> Certificate:
     """Scale a dual point into the constraint, by the factor that is best for the dual."""
     data = augment(X, bias)
@@ -810,7 +862,7 @@ def _certificate(
         target = _columns(y)[:, k]
         point = project_skip(data, v, interior(loss, v, target)) if skip else v
         columns.append(
-            certificate_at(reduction, data, loss, patterns, point, target, beta, max_cones)
+            certificate_at(reduction, data, loss, patterns, point, target, beta, max_nodes)
         )
     dual = np.column_stack(columns).reshape(y.shape)
     objective = loss.value(network(X), y) + beta * network.penalty
@@ -827,11 +879,12 @@ def certificate_at(
     v: FloatArray,
     y: FloatArray,
     beta: float,
-    max_cones: int,
+    max_nodes: int | None,
+    bound: str = "search",
 ) -> FloatArray:
-    """Return v scaled into the dual constraint."""
+    """Return v scaled into the dual constraint, see ``norm_over_sphere``."""
     norm = (
-        norm_over_sphere(reduction, v, 1e-10, max_cones)
+        norm_over_sphere(reduction, v, 1e-10, max_nodes, bound=bound)
         if patterns is None
         else norm_over_cones(data, v, patterns)
     )
@@ -857,7 +910,7 @@ def scale_dual(loss: Loss, v: FloatArray, y: FloatArray, beta: float, norm: floa
 # Verification.
 
 
-def _verify(c: Certificate, max_cones: int) -> Verification:
+def _verify(c: Certificate, max_nodes: int | None) -> Verification:
     nan = float("nan")
     X, y, beta, loss = as_problem(c.X, c.y, c.beta, c.loss)
     network = as_network(c.network, X, y)
@@ -888,7 +941,7 @@ def _verify(c: Certificate, max_cones: int) -> Verification:
                 return Verification(False, Rejection.DOMAIN, objective, nan)
             bound += loss.dual_ball([arb(p) for p in point], _balls(t))
             if c.patterns is None:
-                proved, cones, exact = _prove_sphere(data, v, beta, moved, max_cones)
+                proved, cones, exact = _prove_sphere(data, v, beta, moved, max_nodes)
             else:
                 proved, cones, exact = _prove_cones(data, v, beta, moved, c.patterns)
             n_cones, n_exact = n_cones + cones, n_exact + exact
@@ -1017,7 +1070,7 @@ def _exact_dual(
 
 
 def _prove_sphere(
-    data: FloatArray, v: FloatArray, beta: float, moved: FloatArray, max_cones: int
+    data: FloatArray, v: FloatArray, beta: float, moved: FloatArray, max_nodes: int | None
 ) -> tuple[bool, int, int]:
     """Prove the dual constraint for both signs; return success, the cones used and the leaves
     confirmed exactly."""
@@ -1030,38 +1083,60 @@ def _prove_sphere(
         return False, 0, 0
     if d == 0 or not np.any(v):
         return True, 0, 0
-    cones = exact = 0
-    m, keep = len(reduction.lines), 256
+    # Far from the maximum the bound of the root may do, and near it cannot.
+    if 1.2 * _climb(reduction.data, v)[0] < threshold and (
+        root_bound(reduction.data, v) <= threshold
+    ):
+        return True, 0, 0
+    used = exact = 0
+    m = len(reduction.lines)
     for sign in (1.0, -1.0):
         point, linear = reduction.condense(sign * v)
-        rays, weights, multipliers = (
-            np.empty((keep, d, d)),
-            np.empty((keep, d)),
-            np.empty((keep, m)),
+        left = node_budget(reduction, max_nodes)
+        if not _branching_wins(m, d):
+            proved, undecided, nodes, leaves = _prove_by_cones(
+                reduction.lines, point, linear, threshold, left
+            )
+            used, exact, left = used + nodes, exact + leaves, left - nodes
+            if proved:
+                continue
+            if not undecided or left <= 0:
+                return False, used, exact
+        outcome = search_branches(
+            reduction.lines, point, linear, threshold, 1, left, check=leaf_holds
         )
-        nowhere = np.empty((1, d)), np.empty(1)
-        found, used, tight, complete = cover(
-            reduction.lines,
-            point,
-            linear,
-            threshold,
-            1,
-            max_cones,
-            *nowhere,
-            rays,
-            weights,
-            multipliers,
-        )
-        cones += used
-        if found or not complete:
-            return False, cones, exact
-        for k in range(min(tight, keep)):
-            if not _leaf_holds(
-                reduction.lines, point, linear, threshold, rays[k], weights[k], multipliers[k]
-            ):
-                return False, cones, exact
-            exact += 1
-    return True, cones, exact
+        used, exact = used + outcome.nodes, exact + outcome.leaves
+        if not outcome.proved:
+            return False, used, exact
+    return True, used, exact
+
+
+def _prove_by_cones(
+    lines: FloatArray, v: FloatArray, linear: FloatArray, threshold: float, max_nodes: int
+) -> tuple[bool, bool, int, int]:
+    """Return whether a covering proves the threshold, whether it neither does nor refutes it, its
+    cones, and the leaves confirmed exactly."""
+    (m, d), keep = lines.shape, 256
+    rays, weights, multipliers = np.empty((keep, d, d)), np.empty((keep, d)), np.empty((keep, m))
+    found, nodes, tight, complete = cover(
+        lines,
+        v,
+        linear,
+        threshold,
+        1,
+        max_nodes,
+        np.empty((1, d)),
+        np.empty(1),
+        rays,
+        weights,
+        multipliers,
+    )
+    if found or not complete:
+        return False, not found, nodes, 0
+    for k in range(min(tight, keep)):
+        if not _leaf_holds(lines, v, linear, threshold, rays[k], weights[k], multipliers[k]):
+            return False, False, nodes, k
+    return True, False, nodes, min(tight, keep)
 
 
 def _leaf_holds(

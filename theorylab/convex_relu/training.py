@@ -14,9 +14,9 @@ base of the paper), and of the dual
 
 The method never forms that program. It keeps the few neurons that are active, brings them to a
 local minimum by active-set Newton steps on the faces of the arrangement, and asks whether
-:math:`v=-L'(f)` is feasible: by a covering of the sphere with cones that either proves it or
-returns the neurons to add (conditional gradients, fully corrective). The end is exact up to
-rounding; the dual point is the certificate."""
+:math:`v=-L'(f)` is feasible: by a covering of the sphere with cones, or by branching on the signs
+of rows, that either proves it or returns the neurons to add (conditional gradients, fully
+corrective). The end is exact up to rounding; the dual point is the certificate."""
 
 import warnings
 from dataclasses import dataclass, field
@@ -26,19 +26,22 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theorylab._validation import FloatArray, as_count, as_flag, as_real
+from theorylab._validation import FloatArray, as_count, as_flag, as_real, one_of
 from theorylab.convex_relu._local import descend
+from theorylab.convex_relu._relaxation import relaxed_dual
 from theorylab.convex_relu.certificates import (
     Certificate,
     ConeSearch,
     Network,
     Reduction,
+    as_budget,
     as_patterns,
     as_problem,
     ascend,
     augment,
     certificate_at,
     interior,
+    node_budget,
     norm_over_cones,
     norm_over_sphere,
     project_skip,
@@ -64,10 +67,13 @@ class TrainingStatus(Enum):
         "stopped because no neuron lowers the objective in float64 although the relative "
         "gap is above tol; tol is too small"
     )
-    COVERING = (
-        "the dual constraint could not be decided within max_cones cones, the gap is "
-        "a bound and may be loose; "
-        "raise max_cones, or train on a sample of the arrangements"
+    BUDGET = (
+        "the dual constraint could not be decided within max_nodes nodes, the gap is the best "
+        "bound proved; raise max_nodes or tol, or train on a sample of the arrangements"
+    )
+    LOCAL = (
+        "no local search finds a neuron that lowers the objective; bound asked for no exhaustive "
+        "one, so that the gap is that of a relaxation"
     )
 
 
@@ -152,7 +158,8 @@ def train(
     skip: bool = False,
     tol: float = 1e-8,
     max_rounds: int = 200,
-    max_cones: int = 10_000_000,
+    max_nodes: int | None = None,
+    bound: str = "search",
 ) -> TrainingResult:
     """Train a two-layer ReLU network to certified global optimality.
 
@@ -183,10 +190,16 @@ def train(
         Relative duality gap, certified.
     max_rounds
         Largest number of rounds.
-    max_cones
-        Largest number of cones, per sign, of the covering that decides the dual constraint. Their
-        number grows exponentially with the rank of the data (hundreds at rank three, up to a
-        hundred thousand at rank five) but hardly with n.
+    max_nodes
+        Largest number of nodes of an exhaustive search, per sign; by default about a quarter of a
+        minute. Up to rank four, and at rank five for n > 80, a node is a cone: hundreds at rank
+        three, up to a hundred thousand at rank five, hardly more for large n. Otherwise it fixes
+        signs of rows: hundreds for n = 30 and ten thousands for n = 60 at any rank. Where the
+        budget does not suffice the dual point is scaled to the best bound that is proved.
+    bound
+        How the dual constraint is decided: "search" exhaustively; "root" by a semidefinite bound of
+        the dual norm, in polynomial time, after local searches for neurons; "sdp" in the same way
+        with the dual point that is best for that bound, from one larger semidefinite program.
 
     Returns
     -------
@@ -210,10 +223,11 @@ def train(
     patterns = as_patterns(arrangements, X.shape[0])
     bias, skip = as_flag(bias, "bias"), as_flag(skip, "skip")
     tol = as_real(tol, "tol", above=0.0, below=1.0)
-    max_rounds, max_cones = as_count(max_rounds, "max_rounds"), as_count(max_cones, "max_cones")
+    max_rounds, budget = as_count(max_rounds, "max_rounds"), as_budget(max_nodes)
+    bound = one_of(bound, "bound", ["search", "root", "sdp"])
     data = augment(X, bias)
     problem = _Problem(
-        reduce_rows(data), data, loss, beta, patterns, skip, tol, max_rounds, max_cones
+        reduce_rows(data), data, loss, beta, patterns, skip, tol, max_rounds, budget, bound
     )
     outputs = [problem.solve(np.ascontiguousarray(t)) for t in y.reshape(len(y), -1).T]
     network = _network([o.state for o in outputs], problem.reduction, bias, skip, y.ndim)
@@ -230,7 +244,7 @@ def train(
         status = TrainingStatus.CERTIFIED
     elif status is TrainingStatus.CERTIFIED:
         status = TrainingStatus.STALLED
-    if status is not TrainingStatus.CERTIFIED:
+    if status not in (TrainingStatus.CERTIFIED, TrainingStatus.LOCAL):
         warnings.warn(
             f"relative gap {certificate.gap:.1e}: {status.value}", RuntimeWarning, stacklevel=2
         )
@@ -272,7 +286,7 @@ def zero_threshold(
     columns = (-loss.gradient(np.zeros_like(y), y)).reshape(len(y), -1).T
     if patterns is not None:
         return max(norm_over_cones(data, v, patterns).value for v in columns)
-    return max(norm_over_sphere(reduce_rows(data), v, 1e-10, 10_000_000).value for v in columns)
+    return max(norm_over_sphere(reduce_rows(data), v, 1e-10, None).value for v in columns)
 
 
 @dataclass
@@ -390,7 +404,8 @@ class _Problem:
     skip: bool
     tol: float
     max_rounds: int
-    max_cones: int
+    max_nodes: int | None
+    bound: str
     probes: FloatArray = field(init=False)
     features: FloatArray = field(init=False)
     cones: ConeSearch | None = field(init=False, default=None)
@@ -410,9 +425,10 @@ class _Problem:
     def slack(self, v: FloatArray) -> float:
         """Relative slack with which the dual constraint is decided; the dual value pays about as
         much, relatively."""
-        return max(
-            min(self.tol / 16.0, 1e-10), 1e-13, rounding_slack(self.reduction.data, v, self.beta)
-        )
+        # At the optimum the dual value loses at most the slack, relatively; tight tolerances ask
+        # for the optimum itself and not only for its value.
+        wanted = self.tol / 2.0 if self.tol > 1e-7 else min(self.tol / 16.0, 1e-10)
+        return max(wanted, 1e-13, rounding_slack(self.reduction.data, v, self.beta))
 
     def solve(self, y: FloatArray) -> _Output:
         X, beta = self.reduction.data, self.beta
@@ -428,12 +444,13 @@ class _Problem:
         if self.skip:
             state, multiplier, v = self.minimise(state, y, multiplier)
         for _ in range(self.max_rounds):
-            found, violation, exact, complete = self.price(v)
+            found, violation, exact, complete = self.price(v, exhaustive=self.bound == "search")
             objective = self.loss.value(state.output(X), y) + beta * state.norm
             history.append(Round(objective, len(state.sigma) - state.linear, violation, exact))
             if not found:
                 norm = beta * (1.0 + self.slack(v)) if complete else None
-                status = TrainingStatus.CERTIFIED if complete else TrainingStatus.COVERING
+                status = TrainingStatus.BUDGET if exact else TrainingStatus.LOCAL
+                status = TrainingStatus.CERTIFIED if complete else status
                 break
             stalled = stalled + 1 if objective >= previous * (1.0 - 1e-15) and exact else 0
             if stalled >= 3:
@@ -445,16 +462,35 @@ class _Problem:
         if self.skip:
             v = project_skip(self.full, v, interior(self.loss, v, y))
             norm = None
-        dual = self.feasible(v, y, norm)
+        dual = self.feasible(v, y, norm, "looser" if status is TrainingStatus.BUDGET else "search")
         return _Output(state, dual, history, status)
 
-    def feasible(self, v: FloatArray, y: FloatArray, norm: float | None) -> FloatArray:
+    def feasible(self, v: FloatArray, y: FloatArray, norm: float | None, bound: str) -> FloatArray:
         """Scale v into the dual constraint, whose norm in row-space coordinates may be known."""
-        if norm is None:
-            return certificate_at(
-                self.reduction, self.full, self.loss, self.patterns, v, y, self.beta, self.max_cones
+        if norm is not None:
+            return v * (1.0 - 1e-12) * (self.beta / self.reduction.enlarge(v, norm))
+        points = [v]
+        if self.bound == "sdp" and self.patterns is None:
+            linear = self.full if self.skip else None
+            relaxed = relaxed_dual(self.reduction.data, y, self.beta, self.loss, linear)
+            if relaxed is not None:
+                free = interior(self.loss, relaxed, y)
+                points.append(project_skip(self.full, relaxed, free) if self.skip else relaxed)
+        scaled = [
+            certificate_at(
+                self.reduction,
+                self.full,
+                self.loss,
+                self.patterns,
+                point,
+                y,
+                self.beta,
+                self.max_nodes,
+                bound if self.bound == "search" else "root",
             )
-        return v * (1.0 - 1e-12) * (self.beta / self.reduction.enlarge(v, norm))
+            for point in points
+        ]
+        return max(scaled, key=lambda point: self.loss.dual(point, y))
 
     def price(
         self, v: FloatArray, *, exhaustive: bool = True
@@ -465,6 +501,9 @@ class _Problem:
             return self.price_cones(v)
         X, beta = self.reduction.data, self.beta
         found: dict[tuple[int, bytes], tuple[float, FloatArray]] = {}
+
+        # What the exhaustive search would not call a violation is none.
+        visible = max(1e-7, self.slack(v))
 
         def improve(sign: int, u: FloatArray, margin: float) -> None:
             u = u.copy()
@@ -480,16 +519,17 @@ class _Problem:
             order = np.argpartition(-sign * values, wide)[:wide]
             for k in order:
                 if sign * values[k] > 0.0:
-                    improve(sign, self.probes[k], 1e-7)
+                    improve(sign, self.probes[k], visible)
         # Where the search succeeded before it may again.
         for sign, u in self.found:
-            improve(sign, u, 1e-7)
+            improve(sign, u, visible)
         exact = complete = False
         if exhaustive and not found:
             exact = complete = True
+            budget = node_budget(self.reduction, self.max_nodes)
             for sign in (1, -1):
                 directions, done, _ = search_sphere(
-                    self.reduction, v, sign, beta * (1.0 + self.slack(v)), 16, self.max_cones
+                    self.reduction, v, sign, beta * (1.0 + self.slack(v)), 16, budget
                 )
                 complete = complete and (done or len(directions) > 0)
                 for u in directions:

@@ -5,6 +5,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from theorylab.convex_relu import train
 from theorylab.estimators import ConvexReLUClassifier, ConvexReLURegressor
 
 
@@ -20,6 +21,27 @@ def test_the_gap_is_certified_on_real_data():
     assert model.gap_ <= 1e-6
     assert model.result_.certificate.verify()
     assert model.score(X[:, [2, 8]], y) > 0.4
+
+
+def test_beyond_exhaustive_search_a_relaxation_bounds_the_gap():
+    X, y = load_diabetes(return_X_y=True)
+    model = ConvexReLURegressor().fit(X, y)
+    assert model.gap_ <= 0.55
+    assert model.result_.certificate.verify()
+    sampled = ConvexReLURegressor(n_arrangements=200, random_state=0).fit(X, y)
+    scaled = model.scaler_.transform(X)
+    beta, network = model.beta_, sampled.result_.network
+    sampled_objective = 0.5 * np.sum((network(scaled) - y + y.mean()) ** 2) + beta * network.penalty
+    assert model.result_.objective < 0.95 * sampled_objective
+    best = train(scaled, y - y.mean(), beta, bias=True, bound="sdp", max_rounds=10)
+    assert best.gap <= 0.45
+
+
+def test_small_samples_with_many_features_are_fitted_exactly():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(25, 8))
+    model = ConvexReLURegressor(relative_beta=0.2).fit(X, X[:, 0] + rng.normal(size=25))
+    assert model.gap_ <= 1e-6
 
 
 def test_a_network_separates_what_a_linear_model_cannot():

@@ -3,9 +3,9 @@ package scikit-learn).
 
 Both solve the problem of :func:`theorylab.convex_relu.train` on standardised inputs with penalised
 biases. The penalty is given relative to the smallest one at which the network vanishes, so that it
-means the same on every data set. With many features the arrangement is sampled: the network is then
-optimal among those whose neurons lie in the sampled cones, and ``result_.global_gap`` bounds how
-far it is from optimal among all."""
+means the same on every data set. Up to 50 samples or three features the network is optimal up to
+``tol``; beyond, neurons are sought by local searches, and ``gap_`` is what a semidefinite bound
+proves, an upper end that may be far above the truth."""
 
 from typing import Any, Self
 
@@ -22,8 +22,11 @@ from theorylab.convex_relu import TrainingResult, sample_arrangements, train, ze
 
 __all__ = ["ConvexReLUClassifier", "ConvexReLURegressor"]
 
-MAX_EXACT_FEATURES = 3
-SAMPLED_ARRANGEMENTS = 50
+# Beyond both of these an exhaustive search for neurons is out of reach, the bias counted as one of
+# the columns.
+MAX_EXACT_SAMPLES = 50
+MAX_EXACT_COLUMNS = 4
+LOCAL_ROUNDS = 10
 
 
 class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
@@ -50,18 +53,18 @@ class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
         skip, tol = as_flag(self.skip, "skip"), as_real(self.tol, "tol", above=0.0, below=1.0)
         self.scaler_ = StandardScaler().fit(X)
         scaled = self.scaler_.transform(X)
-        sampled = self.n_arrangements
-        if sampled is None and X.shape[1] > MAX_EXACT_FEATURES:
-            sampled = SAMPLED_ARRANGEMENTS
         arrangements: str | NDArray[np.bool_] = "all"
-        if sampled is not None:
+        exhaustive = len(X) <= MAX_EXACT_SAMPLES or X.shape[1] + 1 <= MAX_EXACT_COLUMNS
+        if self.n_arrangements is not None:
             rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
             with_bias = np.column_stack([scaled, np.ones(len(scaled))])
             arrangements = sample_arrangements(
-                with_bias, as_count(sampled, "n_arrangements"), rng=rng
+                with_bias, as_count(self.n_arrangements, "n_arrangements"), rng=rng
             )
         options: dict[str, Any] = {"loss": loss, "arrangements": arrangements, "bias": True}
-        threshold = zero_threshold(scaled, targets, **options)
+        threshold = zero_threshold(scaled, targets, exhaustive=exhaustive, **options)
+        if self.n_arrangements is None and not exhaustive:
+            options |= {"bound": "root", "max_rounds": LOCAL_ROUNDS}
         # Constant targets are fitted by the zero network at any penalty.
         self.beta_ = relative * (threshold if threshold > 0 else 1.0)
         self.result_: TrainingResult = train(
@@ -89,8 +92,9 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):  # type: ignore[misc]
     relative_beta
         Penalty as a fraction of the smallest one at which the network vanishes.
     n_arrangements
-        Number of random directions whose activation patterns are used; None for all patterns up to
-        three features, and 50 directions above.
+        Number of random directions to whose activation patterns neurons are confined; None for all
+        patterns, exhaustively up to 50 samples or three features, and by ten rounds of local
+        searches above.
     skip
         Add an unpenalised affine map of the input.
     tol

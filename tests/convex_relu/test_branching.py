@@ -1,16 +1,27 @@
 """Branching on positive rows against brute force over their subsets, the covering with cones, and
-its own failures."""
+its own failures; budgets, and the semidefinite bounds where they end."""
 
 import dataclasses
 import itertools
 
+import cvxpy as cp
 import numpy as np
 import pytest
 from scipy.optimize import lsq_linear
 
+from theorylab.convex_relu import (
+    Rejection,
+    TrainingStatus,
+    dual_norm,
+    enumerate_arrangements,
+    train,
+    zero_threshold,
+)
 from theorylab.convex_relu._branching import leaf_holds, search_branches
 from theorylab.convex_relu._covering import cover
+from theorylab.convex_relu._relaxation import relaxed_dual, root_bound
 from theorylab.convex_relu.certificates import reduce_rows
+from theorylab.convex_relu.losses import as_loss
 
 BUDGET = 100_000
 
@@ -189,3 +200,159 @@ def test_units_do_not_matter(scale):
             reduction.lines * scale, v, np.zeros(6), threshold * scale, 1, BUDGET
         )
         assert scaled.proved == plain.proved
+
+
+def regression(n, d, seed=0):
+    rng = np.random.default_rng(seed)
+    X, W, a = rng.standard_normal((n, d)), rng.standard_normal((5, d)), rng.standard_normal(5)
+    return X, np.maximum(X @ W.T, 0) @ a + 0.5 * rng.standard_normal(n)
+
+
+@pytest.mark.parametrize(("n", "d"), [(10, 6), (9, 12), (30, 8), (10, 50)])
+def test_training_in_high_dimension(n, d):
+    X, y = regression(n, d)
+    beta = zero_threshold(X, y) / 20
+    result = train(X, y, beta)
+    assert result.status is TrainingStatus.CERTIFIED
+    assert result.gap <= 1e-8
+    verification = result.certificate.verify()
+    assert verification
+    assert verification.n_exact > 0
+    if n == 10 and d == 6:
+        cells = train(X, y, beta, arrangements=enumerate_arrangements(X))
+        assert cells.gap <= 1e-8
+        assert cells.objective == pytest.approx(result.objective, rel=1e-8)
+    too_large = dataclasses.replace(result.certificate, dual=result.certificate.dual * (1 + 1e-8))
+    assert too_large.verify().reason is Rejection.CONSTRAINT
+
+
+@pytest.mark.parametrize(("n", "d"), [(20, 8), (30, 3)])
+def test_a_verification_that_cannot_finish_is_a_rejection(n, d):
+    X, y = regression(n, d)
+    certificate = train(X, y, zero_threshold(X, y) / 20).certificate
+    verification = certificate.verify(max_nodes=5)
+    assert not verification
+    assert verification.reason is Rejection.CONSTRAINT
+    assert certificate.verify()
+
+
+@pytest.mark.parametrize(("n", "d"), [(25, 8), (30, 3)])
+def test_a_spent_budget_leaves_a_valid_bound(n, d):
+    X, y = regression(n, d)
+    exact = dual_norm(X, y)
+    assert exact.exact
+    values = []
+    for budget in (1, 20, 100_000):
+        norm = dual_norm(X, y, max_nodes=budget)
+        assert norm.attained <= exact.value <= norm.value * (1 + 1e-9)
+        values.append(norm.value)
+        assert norm.exact == (budget == 100_000)
+    assert values == sorted(values, reverse=True)
+    beta = exact.value / 20
+    best = train(X, y, beta)
+    with pytest.warns(RuntimeWarning, match="max_nodes"):
+        blind = train(X, y, beta, max_nodes=5)
+    assert blind.status is TrainingStatus.BUDGET
+    assert 1e-8 < blind.gap < 1
+    assert blind.dual_objective <= best.objective <= blind.objective * (1 + 1e-12)
+    assert blind.certificate.verify()
+
+
+def test_more_nodes_prove_a_better_bound_before_they_prove_the_norm():
+    X, y = regression(40, 8)
+    certificate = train(X, y, zero_threshold(X, y) / 20).certificate
+    v, nodes = certificate.dual, certificate.verify().n_cones
+    exact, root = dual_norm(X, v), dual_norm(X, v, max_nodes=1)
+    between = dual_norm(X, v, max_nodes=int(0.7 * nodes))
+    assert not between.exact
+    assert exact.value < between.value <= exact.value * 1.301 < root.value
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nearly_parallel_rows_are_decided_without_their_cones(seed):
+    rng = np.random.default_rng(seed)
+    X = rng.integers(-2, 3, (10, 3)) + 1e-9 * rng.standard_normal((10, 3))
+    y = rng.standard_normal(10)
+    result = train(X, y, zero_threshold(X, y) / 10)
+    assert result.status is TrainingStatus.CERTIFIED
+    assert result.certificate.verify()
+
+
+def test_a_looser_tolerance_takes_fewer_rounds():
+    X, y = regression(30, 8, seed=3)
+    beta = zero_threshold(X, y) / 20
+    tight = train(X, y, beta)
+    for tol in (1e-2, 1e-1):
+        loose = train(X, y, beta, tol=tol)
+        assert loose.status is TrainingStatus.CERTIFIED
+        assert tight.gap < loose.gap <= tol
+        assert len(loose.history) < len(tight.history)
+
+
+def relaxation(X, v):
+    """The maximum over W >= u u', tr W = 1 that the root bound is the dual of (Clarabel)."""
+    n, d = X.shape
+    block = cp.Variable((d + 1, d + 1), PSD=True)
+    W, u, r = block[:d, :d], block[:d, d], cp.Variable(n)
+    constraints = [block[d, d] == 1, cp.trace(W) == 1]
+    for i in range(n):
+        square = X[i] @ W @ X[i]
+        if v[i] > 0:
+            constraints.append(r[i] <= cp.sqrt(square))
+        else:
+            constraints += [
+                r[i] >= cp.abs(X[i] @ u),
+                r[i] >= square / np.linalg.norm(X[i]),
+            ]
+    problem = cp.Problem(cp.Maximize(0.5 * v @ X @ u + 0.5 * v @ r), constraints)
+    return problem.solve(solver=cp.CLARABEL)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_root_bound_is_the_value_of_the_relaxation(seed):
+    rng = np.random.default_rng(seed)
+    n, d = int(rng.integers(3, 15)), int(rng.integers(1, 6))
+    X, v = rng.standard_normal((n, d)), rng.standard_normal(n)
+    if seed == 4:
+        v = np.abs(v)
+    bound = root_bound(X, v)
+    expected = max(relaxation(X, v), relaxation(X, -v))
+    assert expected * (1 - 1e-6) <= bound <= expected * (1 + 1e-4)
+    assert dual_norm(X, v).attained <= bound
+    assert root_bound(1e-9 * X, 1e6 * v) == pytest.approx(1e-3 * bound, rel=1e-5)
+    # The multipliers that need no program: weaker, and a bound as well.
+    wide = np.hstack([X, np.zeros((n, 50))])
+    assert bound <= root_bound(wide, v) * (1 + 1e-6) < 10 * bound
+
+
+def test_the_root_bound_is_sharp_for_one_row():
+    x = np.array([[3.0, -4.0]])
+    assert root_bound(x, np.array([2.0])) == pytest.approx(10.0, rel=1e-5)
+    assert root_bound(np.vstack([x, -x]), np.array([1.0, 1.0])) == pytest.approx(5.0, rel=1e-5)
+    assert root_bound(np.zeros((2, 3)), np.ones(2)) == 0.0
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic", "hinge"])
+def test_relaxations_bound_the_optimum(loss):
+    X, y = regression(25, 6)
+    y = y if loss == "squared" else np.sign(y)
+    beta = zero_threshold(X, y, loss=loss) / 10
+    best = train(X, y, beta, loss=loss)
+    gaps = []
+    for bound in ("root", "sdp"):
+        result = train(X, y, beta, loss=loss, bound=bound)
+        assert result.status is TrainingStatus.LOCAL
+        assert not any(r.exact for r in result.history)
+        assert result.dual_objective <= best.objective <= result.objective * (1 + 1e-8)
+        assert result.certificate.verify()
+        gaps.append(result.gap)
+    assert gaps[1] < gaps[0] < 0.6
+    # The dual point of the relaxation satisfies its constraint and no smaller one.
+    v = relaxed_dual(X, y, beta, as_loss(loss), None)
+    assert root_bound(X, v) == pytest.approx(beta, rel=1e-3)
+
+
+def test_local_searches_bound_the_threshold_from_below():
+    X, y = regression(25, 6)
+    exact = zero_threshold(X, y)
+    assert 0.99 * exact <= zero_threshold(X, y, exhaustive=False) <= exact

@@ -90,8 +90,9 @@ def _quadratic_bound(
     shift = float(minimize_scalar(bound, bounds=(0.0, size), method="bounded").x)
     shift = max(shift, 1e-9 * size, 1e-300)
     constant = float(np.sum(0.25 * positive / sigma))
-    return (constant + float(values[-1]) + bound(shift) + 2.0 * error) * (1.0 + unit) + unit * abs(
-        float(values[-1])
+    top = float(values[-1])
+    return float(
+        (constant + top + bound(shift) + 2.0 * error) * (1.0 + unit) + 2.0 * unit * abs(top)
     )
 
 

@@ -48,8 +48,8 @@ __all__ = [
 BoolArray = NDArray[np.bool_]
 
 _EPS = float(np.finfo(np.float64).eps)
-# Relative steps above the largest value found that are tried when a search did not end.
-_LOOSER = (0.03, 0.1, 0.3, 1.0)
+# Relative steps above the largest value found that are tried where a search did not end.
+_LOOSER = (1.0, 0.3, 0.1, 0.03)
 _PRECISION = 160
 
 
@@ -238,8 +238,8 @@ class Certificate:
         Parameters
         ----------
         max_nodes
-            Nodes spent per sign on deciding the dual constraint, by default about a third of a
-            second; beyond that looser thresholds and the semidefinite bound of the root are used.
+            Nodes spent on deciding the dual constraint, by default about a third of a second;
+            beyond that looser thresholds and the semidefinite bound of the root are used.
 
         Raises
         ------
@@ -316,9 +316,8 @@ def certify(
         derivative at the network's outputs, which is optimal where the network is. The dual point
         of a trained solution gives the exact suboptimality.
     max_nodes
-        Nodes spent per sign on the dual constraint, by default about a quarter of a minute; if they
-        do not suffice, looser thresholds are proved or a semidefinite bound is used, and the gap is
-        loose.
+        Nodes spent on the dual constraint, by default about a quarter of a minute; if they do not
+        suffice, as many are spent on looser thresholds and the gap is loose.
 
     Returns
     -------
@@ -371,9 +370,9 @@ def dual_norm(
     tol
         Relative difference of the bounds.
     max_nodes
-        Largest number of nodes per sign, by default about a quarter of a minute. Where it does not
-        suffice the upper bound is the least of 1.03, 1.1, 1.3 and 2 times the largest value found
-        that a quarter of it proves, or that of a semidefinite relaxation.
+        Largest number of nodes, by default about a quarter of a minute. Where it does not
+        suffice the upper bound is that of a semidefinite relaxation, or the least of 2, 1.3, 1.1
+        and 1.03 times the largest value found that as many nodes again prove.
 
     Returns
     -------
@@ -694,11 +693,13 @@ def rounding_slack(data: FloatArray, v: FloatArray, threshold: float) -> float:
     return float(4.0 * (len(v) + 500 * data.shape[1]) * _EPS * lipschitz / threshold)
 
 
-def _climb(data: FloatArray, v: FloatArray) -> tuple[float, FloatArray, int]:
+def climb(data: FloatArray, v: FloatArray) -> tuple[float, FloatArray, int]:
     """Return the largest value of ``sign h_v`` that ascents from the rows and axes find, its unit
     direction and sign."""
     d = data.shape[1]
     best, direction, sign = 0.0, np.zeros(d), 1
+    if d == 0 or not np.any(v):
+        return best, direction, sign
     lengths = np.linalg.norm(data, axis=1)
     rows = data[lengths > 0.0] / lengths[lengths > 0.0, None]
     starts = np.vstack([rows, -rows, np.eye(d), -np.eye(d)])
@@ -712,57 +713,57 @@ def _climb(data: FloatArray, v: FloatArray) -> tuple[float, FloatArray, int]:
     return best, direction, sign
 
 
-def _root(data: FloatArray, v: FloatArray) -> float:
-    # The solver's accuracy is not reproduced at another multiple of v, for which the bound may be
-    # wanted.
-    return root_bound(data, v) * (1.0 + 1e-5)
-
-
 def norm_over_sphere(
     reduction: Reduction, v: FloatArray, tol: float, max_nodes: int | None, *, bound: str = "search"
 ) -> DualNorm:
     """Raise a threshold until a search proves it.
 
-    Where the budget does not suffice, looser thresholds are tried with a quarter of it each, and
-    the semidefinite bound of the root. ``bound`` says where to begin: "search", "looser" or
-    "root"."""
+    Where the budget does not suffice, it is spent once more on thresholds that come down from
+    above, after the semidefinite bound of the root. ``bound`` says where to begin: "search",
+    "looser" or "root"."""
     data, d = reduction.data, reduction.data.shape[1]
     if d == 0 or not np.any(v):
         return DualNorm(reduction.enlarge(v, 0.0), 0.0, np.zeros(reduction.basis.shape[1]), 1, True)
     max_nodes = node_budget(reduction, max_nodes)
     # A threshold far below the norm would waste the search.
-    best, direction, sign = _climb(data, v)
+    best, direction, sign = climb(data, v)
     # Below this the values of h are rounding errors.
     best = max(best, 1e-10 * float(np.abs(v) @ np.linalg.norm(data, axis=1)))
     tol = max(tol, rounding_slack(data, v, best))
-    steps = [t for t in _LOOSER if t > tol and bound != "root"]
-    exact = False
-    upper = np.inf
-    for step in [tol, *steps] if bound == "search" else steps:
-        if step > tol and upper == np.inf:
-            upper = _root(data, v)
-        if best * (1.0 + step) >= upper:
-            break
-        left = max_nodes if step == tol else max(max_nodes // 4, 1)
-        proved = True
+    left = max_nodes
+
+    def proves(step: float) -> bool:
+        nonlocal best, direction, sign, left
         for s in (1, -1):
-            while proved:
-                found, ended, nodes = search_sphere(
-                    reduction, v, s, best * (1.0 + step), 8, max(left, 1)
-                )
+            while True:
+                if left <= 0:
+                    return False
+                found, ended, nodes = search_sphere(reduction, v, s, best * (1.0 + step), 8, left)
                 left -= nodes
                 for u in found:
                     value = ascend(data, s * v, u, 50)
                     if value > best:
                         best, direction, sign = value, u, s
-                proved = ended if len(found) == 0 else left > 0
                 if len(found) == 0:
                     break
-        if proved:
-            upper, exact = best * (1.0 + step), step == tol
-            break
-    if upper == np.inf:
-        upper = _root(data, v)
+            if not ended:
+                return False
+        return True
+
+    exact = bound == "search" and proves(tol)
+    if exact:
+        upper = best * (1.0 + tol)
+    else:
+        # The solver's accuracy is not reproduced at another multiple of v, for which the bound may
+        # be wanted.
+        upper, left = root_bound(data, v) * (1.0 + 1e-5), max_nodes
+        for step in _LOOSER:
+            if bound == "root" or step <= tol:
+                break
+            if best * (1.0 + step) < upper:
+                if not proves(step):
+                    break
+                upper = min(upper, best * (1.0 + step))
     return DualNorm(reduction.enlarge(v, upper), best, reduction.basis.T @ direction, sign, exact)
 
 
@@ -1084,7 +1085,7 @@ def _prove_sphere(
     if d == 0 or not np.any(v):
         return True, 0, 0
     # Far from the maximum the bound of the root may do, and near it cannot.
-    if 1.2 * _climb(reduction.data, v)[0] < threshold and (
+    if 1.2 * climb(reduction.data, v)[0] < threshold and (
         root_bound(reduction.data, v) <= threshold
     ):
         return True, 0, 0

@@ -40,6 +40,7 @@ from theorylab.convex_relu.certificates import (
     ascend,
     augment,
     certificate_at,
+    climb,
     interior,
     node_budget,
     norm_over_cones,
@@ -72,8 +73,8 @@ class TrainingStatus(Enum):
         "bound proved; raise max_nodes or tol, or train on a sample of the arrangements"
     )
     LOCAL = (
-        "no local search finds a neuron that lowers the objective; bound asked for no exhaustive "
-        "one, so that the gap is that of a relaxation"
+        "neurons were sought by local searches only, as bound asked, and the gap is what a "
+        "semidefinite relaxation proves"
     )
 
 
@@ -261,6 +262,7 @@ def zero_threshold(
     loss: str | Loss = "squared",
     arrangements: str | ArrayLike = "all",
     bias: bool = False,
+    exhaustive: bool = True,
 ) -> float:
     """Return the smallest ``beta`` for which the zero network is optimal, the dual norm of
     ``-L'(0)``.
@@ -269,11 +271,14 @@ def zero_threshold(
     ----------
     X, y, loss, arrangements, bias
         The problem, as for ``train``.
+    exhaustive
+        Whether all activation patterns are searched; otherwise the largest value that local
+        searches find is returned, a lower bound.
 
     Returns
     -------
     float
-        The threshold, an upper bound within 1e-10.
+        The threshold, an upper bound within 1e-10 where the search ends within its budget.
 
     Raises
     ------
@@ -286,7 +291,10 @@ def zero_threshold(
     columns = (-loss.gradient(np.zeros_like(y), y)).reshape(len(y), -1).T
     if patterns is not None:
         return max(norm_over_cones(data, v, patterns).value for v in columns)
-    return max(norm_over_sphere(reduce_rows(data), v, 1e-10, None).value for v in columns)
+    reduction = reduce_rows(data)
+    if not as_flag(exhaustive, "exhaustive"):
+        return max(climb(reduction.data, v)[0] for v in columns)
+    return max(norm_over_sphere(reduction, v, 1e-10, None).value for v in columns)
 
 
 @dataclass
@@ -410,6 +418,9 @@ class _Problem:
     features: FloatArray = field(init=False)
     cones: ConeSearch | None = field(init=False, default=None)
     found: list[tuple[int, FloatArray]] = field(init=False, default_factory=list)
+    #: Nodes of the last exhaustive search.
+    effort: int = field(init=False, default=0)
+    rng: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
         X = self.reduction.data
@@ -418,8 +429,8 @@ class _Problem:
             self.cones = ConeSearch(X, self.patterns)
         # Starts for the search for neurons, before the exhaustive one: about as many per local
         # maximum in every dimension.
-        probes = np.random.default_rng(0).standard_normal((min(256 * 4 ** max(d - 3, 0), 4096), d))
-        self.probes = probes / np.maximum(np.linalg.norm(probes, axis=1, keepdims=True), 1e-300)
+        self.rng = np.random.default_rng(0)
+        self.probes = _directions(self.rng, min(256 * 4 ** max(d - 3, 0), 4096), d)
         self.features = np.maximum(X @ self.probes.T, 0.0)
 
     def slack(self, v: FloatArray) -> float:
@@ -449,8 +460,7 @@ class _Problem:
             history.append(Round(objective, len(state.sigma) - state.linear, violation, exact))
             if not found:
                 norm = beta * (1.0 + self.slack(v)) if complete else None
-                status = TrainingStatus.BUDGET if exact else TrainingStatus.LOCAL
-                status = TrainingStatus.CERTIFIED if complete else status
+                status = TrainingStatus.CERTIFIED if complete else TrainingStatus.BUDGET
                 break
             stalled = stalled + 1 if objective >= previous * (1.0 - 1e-15) and exact else 0
             if stalled >= 3:
@@ -459,6 +469,8 @@ class _Problem:
             previous = objective
             state = self.add(state, found)
             state, multiplier, v = self.minimise(state, y, multiplier)
+        if self.bound != "search" and self.patterns is None:
+            status = TrainingStatus.LOCAL
         if self.skip:
             v = project_skip(self.full, v, interior(self.loss, v, y))
             norm = None
@@ -513,24 +525,32 @@ class _Problem:
                 if value > found.get(key, (0.0, u))[0]:
                     found[key] = (value, u)
 
-        values = v @ self.features
-        for sign in (1, -1):
-            wide = len(values) // 25
-            order = np.argpartition(-sign * values, wide)[:wide]
-            for k in order:
-                if sign * values[k] > 0.0:
-                    improve(sign, self.probes[k], visible)
+        def explore(probes: FloatArray, features: FloatArray, count: int) -> None:
+            values = v @ features
+            for sign in (1, -1):
+                for k in np.argpartition(-sign * values, count)[:count]:
+                    if sign * values[k] > 0.0:
+                        improve(sign, probes[k], visible)
+
+        explore(self.probes, self.features, len(self.probes) // 25)
         # Where the search succeeded before it may again.
         for sign, u in self.found:
             improve(sign, u, visible)
         exact = complete = False
+        count = self.effort // 20
+        if exhaustive and not found and count > 0:
+            # As long as it is much cheaper than the last exhaustive search.
+            probes = _directions(self.rng, 8 * count, X.shape[1])
+            explore(probes, np.maximum(X @ probes.T, 0.0), count)
         if exhaustive and not found:
             exact = complete = True
             budget = node_budget(self.reduction, self.max_nodes)
+            self.effort = 0
             for sign in (1, -1):
-                directions, done, _ = search_sphere(
+                directions, done, nodes = search_sphere(
                     self.reduction, v, sign, beta * (1.0 + self.slack(v)), 16, budget
                 )
+                self.effort += nodes
                 complete = complete and (done or len(directions) > 0)
                 for u in directions:
                     improve(sign, u, 0.0)
@@ -654,6 +674,13 @@ class _Problem:
             state = trial if weight == 1.0 else state.blend(trial, weight)
             floor = min(10.0 * floor, 1.0) if weight < 0.5 else max(0.1 * floor, 1e-8)
         return state
+
+
+def _directions(rng: np.random.Generator, count: int, d: int) -> FloatArray:
+    """Draw unit vectors, shape (count, d)."""
+    result: FloatArray = rng.standard_normal((count, d))
+    result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-300)
+    return result
 
 
 def _network(

@@ -421,7 +421,7 @@ def branch(
         free = 0
         last = np.inf
         # Fewer free rows and smaller ranges bring a smaller C, and that a smaller cap.
-        for _ in range(3):
+        for _ in range(6):
             for i in range(n_positive):
                 if side[i] == _FREE:
                     # A sign decided up to rounding costs its row's range in C.
@@ -438,7 +438,7 @@ def branch(
             if free > 0 and 0.97 * last < C:
                 break
             last = C
-            sweeps = 12 if free > 0 else 2000
+            sweeps = 8 if free > 0 else 2000
             for attempt in range(2):
                 _shorten(
                     columns,

@@ -418,9 +418,6 @@ class _Problem:
     features: FloatArray = field(init=False)
     cones: ConeSearch | None = field(init=False, default=None)
     found: list[tuple[int, FloatArray]] = field(init=False, default_factory=list)
-    #: Nodes of the last exhaustive search.
-    effort: int = field(init=False, default=0)
-    rng: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
         X = self.reduction.data
@@ -429,8 +426,8 @@ class _Problem:
             self.cones = ConeSearch(X, self.patterns)
         # Starts for the search for neurons, before the exhaustive one: about as many per local
         # maximum in every dimension.
-        self.rng = np.random.default_rng(0)
-        self.probes = _directions(self.rng, min(256 * 4 ** max(d - 3, 0), 4096), d)
+        probes = np.random.default_rng(0).standard_normal((min(256 * 4 ** max(d - 3, 0), 4096), d))
+        self.probes = probes / np.maximum(np.linalg.norm(probes, axis=1, keepdims=True), 1e-300)
         self.features = np.maximum(X @ self.probes.T, 0.0)
 
     def slack(self, v: FloatArray) -> float:
@@ -525,32 +522,24 @@ class _Problem:
                 if value > found.get(key, (0.0, u))[0]:
                     found[key] = (value, u)
 
-        def explore(probes: FloatArray, features: FloatArray, count: int) -> None:
-            values = v @ features
-            for sign in (1, -1):
-                for k in np.argpartition(-sign * values, count)[:count]:
-                    if sign * values[k] > 0.0:
-                        improve(sign, probes[k], visible)
-
-        explore(self.probes, self.features, len(self.probes) // 25)
+        values = v @ self.features
+        for sign in (1, -1):
+            wide = len(values) // 25
+            order = np.argpartition(-sign * values, wide)[:wide]
+            for k in order:
+                if sign * values[k] > 0.0:
+                    improve(sign, self.probes[k], visible)
         # Where the search succeeded before it may again.
         for sign, u in self.found:
             improve(sign, u, visible)
         exact = complete = False
-        count = self.effort // 20
-        if exhaustive and not found and count > 0:
-            # As long as it is much cheaper than the last exhaustive search.
-            probes = _directions(self.rng, 8 * count, X.shape[1])
-            explore(probes, np.maximum(X @ probes.T, 0.0), count)
         if exhaustive and not found:
             exact = complete = True
             budget = node_budget(self.reduction, self.max_nodes)
-            self.effort = 0
             for sign in (1, -1):
-                directions, done, nodes = search_sphere(
+                directions, done, _ = search_sphere(
                     self.reduction, v, sign, beta * (1.0 + self.slack(v)), 16, budget
                 )
-                self.effort += nodes
                 complete = complete and (done or len(directions) > 0)
                 for u in directions:
                     improve(sign, u, 0.0)
@@ -674,13 +663,6 @@ class _Problem:
             state = trial if weight == 1.0 else state.blend(trial, weight)
             floor = min(10.0 * floor, 1.0) if weight < 0.5 else max(0.1 * floor, 1e-8)
         return state
-
-
-def _directions(rng: np.random.Generator, count: int, d: int) -> FloatArray:
-    """Draw unit vectors, shape (count, d)."""
-    result: FloatArray = rng.standard_normal((count, d))
-    result /= np.maximum(np.linalg.norm(result, axis=1, keepdims=True), 1e-300)
-    return result
 
 
 def _network(

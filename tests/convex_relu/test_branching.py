@@ -242,7 +242,7 @@ def test_a_spent_budget_leaves_a_valid_bound(n, d):
     exact = dual_norm(X, y)
     assert exact.exact
     values = []
-    for budget in (1, 20, 100_000):
+    for budget in (1, 4, 100_000):
         norm = dual_norm(X, y, max_nodes=budget)
         assert norm.attained <= exact.value <= norm.value * (1 + 1e-9)
         values.append(norm.value)

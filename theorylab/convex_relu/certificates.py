@@ -6,7 +6,8 @@ For any dual point :math:`v` with :math:`\max_{\|u\|\le1}|v^\top(Xu)_+|\le\beta`
 .. math:: p^\star=\min\;L\Big(\sum_j(Xu_j)_+a_j\Big)+\frac\beta2\sum_j\big(\|u_j\|^2+a_j^2\big),
 
 so a network and a dual point prove each other's quality. The constraint is decided over the whole
-sphere, that is over all cells and faces of the arrangement of :math:`X`, by a covering with cones.
+sphere, that is over all cells and faces of the arrangement of :math:`X`: by a covering with cones
+up to rank four and by branching on the signs of rows above.
 For a list of patterns D the constraint is :math:`\|\Pi_K(\pm X^\top Dv)\|\le\beta`,
 :math:`K=\{u:(2D-I)Xu\ge0\}`, and bounds the networks with neurons in those cones.
 

@@ -7,7 +7,7 @@ import itertools
 import cvxpy as cp
 import numpy as np
 import pytest
-from scipy.optimize import lsq_linear
+from scipy.optimize import lsq_linear, nnls
 
 from theorylab.convex_relu import (
     Rejection,
@@ -17,7 +17,12 @@ from theorylab.convex_relu import (
     train,
     zero_threshold,
 )
-from theorylab.convex_relu._branching import leaf_holds, search_branches
+from theorylab.convex_relu._branching import (
+    _range_over_cap,
+    _range_over_cone,
+    leaf_holds,
+    search_branches,
+)
 from theorylab.convex_relu._covering import cover
 from theorylab.convex_relu._relaxation import relaxed_dual, root_bound
 from theorylab.convex_relu.certificates import reduce_rows
@@ -356,3 +361,33 @@ def test_local_searches_bound_the_threshold_from_below():
     X, y = regression(25, 6)
     exact = zero_threshold(X, y)
     assert 0.99 * exact <= zero_threshold(X, y, exhaustive=False) <= exact
+
+
+def test_ranges_over_cones_and_caps_against_projections():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        d = int(rng.integers(2, 6))
+        A, cone = rng.standard_normal((4, d)), rng.standard_normal((d, d))
+        lengths, side = np.linalg.norm(A, axis=1), np.zeros(4, dtype=np.int8)
+        low, high = -lengths, lengths.copy()
+        majorants = np.empty((8, d))
+        majorants[::2], majorants[1::2] = A, -A
+        squares = (cone**2).sum(axis=1)
+        for _ in range(20):
+            _range_over_cone(
+                lengths, cone, squares, 0, side, low, high, majorants, np.zeros(8), np.zeros((8, d))
+            )
+        # The norm of the projection onto the cone, by non-negative least squares.
+        top = np.array([nnls(cone.T, -a)[1] for a in A])
+        bottom = np.array([nnls(cone.T, a)[1] for a in A])
+        assert np.all(high >= top - 1e-12)
+        assert np.all(-low >= bottom - 1e-12)
+        w, least = rng.standard_normal(d), rng.uniform(-0.5, 0.9)
+        low, high = -lengths, lengths.copy()
+        norm = float(np.linalg.norm(w))
+        assert not _range_over_cap(A, lengths, w, norm, least * norm, side, low, high)
+        angle, radius = np.arccos(A @ w / (lengths * norm)), np.arccos(least)
+        expected = lengths * np.cos(np.maximum(angle - radius, 0.0))
+        assert np.all((high >= expected) & (high <= expected + 1e-6))
+        expected = lengths * np.cos(np.minimum(angle + radius, np.pi))
+        assert np.all((low <= expected) & (low >= expected - 1e-6))

@@ -8,6 +8,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from theorylab.convex_relu import train
 from theorylab.estimators import ConvexReLUClassifier, ConvexReLURegressor
 
 
@@ -21,8 +22,30 @@ def test_the_gap_is_certified_on_real_data():
     X, y = load_diabetes(return_X_y=True)
     model = ConvexReLURegressor(relative_beta=0.1).fit(X[:, [2, 8]], y)
     assert model.gap_ <= 1e-6
-    assert model.result_.certificate.verify()
+    assert model.result_.certificate.verify().accepted
     assert model.score(X[:, [2, 8]], y) > 0.4
+
+
+def test_beyond_exhaustive_search_a_relaxation_bounds_the_gap():
+    X, y = load_diabetes(return_X_y=True)
+    model = ConvexReLURegressor().fit(X, y)
+    assert model.gap_ <= 0.55
+    assert model.result_.certificate.verify().accepted
+    with pytest.warns(RuntimeWarning, match="among all networks"):
+        sampled = ConvexReLURegressor(n_arrangements=200, random_state=0).fit(X, y)
+    scaled = model.scaler_.transform(X)
+    beta, network = model.beta_, sampled.result_.network
+    sampled_objective = 0.5 * np.sum((network(scaled) - y + y.mean()) ** 2) + beta * network.penalty
+    assert model.result_.objective < 0.95 * sampled_objective
+    best = train(scaled, y - y.mean(), beta, bias=True, bound="sdp", max_rounds=10)
+    assert best.gap <= 0.45
+
+
+def test_small_samples_with_many_features_are_fitted_exactly():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(25, 8))
+    model = ConvexReLURegressor(relative_beta=0.2).fit(X, X[:, 0] + rng.normal(size=25))
+    assert model.gap_ <= 1e-6
 
 
 def test_a_network_separates_what_a_linear_model_cannot():
@@ -31,7 +54,7 @@ def test_a_network_separates_what_a_linear_model_cannot():
     assert cross_val_score(LogisticRegression(), X, y).mean() < 0.92
 
 
-@pytest.mark.filterwarnings("ignore:the network is optimal among those on the sampled")
+@pytest.mark.filterwarnings("ignore:on the activation patterns used")
 def test_several_classes_and_sampled_arrangements():
     X, y = load_iris(return_X_y=True)
     model = ConvexReLUClassifier(n_arrangements=20, random_state=0).fit(X, y)
@@ -59,10 +82,10 @@ def test_bad_parameters_are_refused_by_name(parameters):
 
 def test_a_large_global_gap_is_reported_and_warned_about():
     X, y = load_diabetes(return_X_y=True)
-    with pytest.warns(RuntimeWarning, match="among all networks only a gap of 0"):
-        model = ConvexReLURegressor(random_state=0).fit(X, y)
+    with pytest.warns(RuntimeWarning, match="among all networks only one of 0"):
+        model = ConvexReLURegressor(n_arrangements=50, random_state=0).fit(X, y)
     assert model.gap_ <= 1e-6
-    assert model.result_.certificate.unrestricted(max_cones=1).gap == model.global_gap_ > 0.1
+    assert model.result_.certificate.unrestricted(max_nodes=1).gap == model.global_gap_ > 0.1
     # All patterns: one gap.
     exact = ConvexReLURegressor().fit(X[:, [2, 8]], y)
     assert exact.global_gap_ == exact.gap_ <= 1e-6

@@ -3,9 +3,10 @@ package scikit-learn).
 
 Both solve the problem of :func:`theorylab.convex_relu.train` on standardised inputs with penalised
 biases. The penalty is given relative to the smallest one at which the network vanishes, so that it
-means the same on every data set. With many features the arrangement is sampled: the network is then
-optimal among those whose neurons lie in the sampled cones, ``gap_`` is that of this restricted
-problem, and ``global_gap_`` bounds how far it is from optimal among all."""
+means the same on every data set. Up to 50 samples or three features the network is optimal up to
+``tol``; beyond, neurons are sought by local searches, and ``gap_`` is what a semidefinite bound
+proves, an upper end that may be far above the truth. With sampled arrangements ``gap_`` is that of
+the restricted problem, and ``global_gap_`` bounds how far the network is from optimal among all."""
 
 import warnings
 from typing import Any, Self
@@ -30,9 +31,12 @@ from theorylab.convex_relu import TrainingResult, sample_arrangements, train, ze
 
 __all__ = ["ConvexReLUClassifier", "ConvexReLURegressor"]
 
-MAX_EXACT_FEATURES = 3
-SAMPLED_ARRANGEMENTS = 50
 LARGE_GAP = 0.1
+# Beyond both of these an exhaustive search for neurons is out of reach, the bias counted as one of
+# the columns.
+MAX_EXACT_SAMPLES = 50
+MAX_EXACT_COLUMNS = 4
+LOCAL_ROUNDS = 10
 
 
 class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
@@ -59,18 +63,18 @@ class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
         skip, tol = as_flag(self.skip, "skip"), as_real(self.tol, "tol", above=0.0, below=1.0)
         self.scaler_ = StandardScaler().fit(X)
         scaled = self.scaler_.transform(X)
-        sampled = self.n_arrangements
-        if sampled is None and X.shape[1] > MAX_EXACT_FEATURES:
-            sampled = SAMPLED_ARRANGEMENTS
         arrangements: str | NDArray[np.bool_] = "all"
-        if sampled is not None:
+        exhaustive = len(X) <= MAX_EXACT_SAMPLES or X.shape[1] + 1 <= MAX_EXACT_COLUMNS
+        if self.n_arrangements is not None:
             rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
             with_bias = np.column_stack([scaled, np.ones(len(scaled))])
             arrangements = sample_arrangements(
-                with_bias, as_count(sampled, "n_arrangements"), rng=rng
+                with_bias, as_count(self.n_arrangements, "n_arrangements"), rng=rng
             )
         options: dict[str, Any] = {"loss": loss, "arrangements": arrangements, "bias": True}
-        threshold = zero_threshold(scaled, targets, **options)
+        threshold = zero_threshold(scaled, targets, exhaustive=exhaustive, **options)
+        if self.n_arrangements is None and not exhaustive:
+            options |= {"bound": "root", "max_rounds": LOCAL_ROUNDS}
         # Constant targets are fitted by the zero network at any penalty.
         self.beta_ = relative * (threshold if threshold > 0 else 1.0)
         self.result_: TrainingResult = train(
@@ -79,15 +83,13 @@ class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
         self.n_iter_ = max(len(self.result_.history), 1)
         certificate = self.result_.certificate
         if certificate.patterns is not None:
-            # Beyond a few features a covering decides nothing: straight to the simple bound.
-            few = X.shape[1] <= MAX_EXACT_FEATURES
-            certificate = certificate.unrestricted(max_cones=20_000 if few else 1)
+            certificate = certificate.unrestricted(max_nodes=20_000 if exhaustive else 1)
         self.global_gap_ = certificate.gap
-        if self.global_gap_ > LARGE_GAP:
+        # Where all patterns were used, gap_ says the same.
+        if self.n_arrangements is not None and self.global_gap_ > LARGE_GAP:
             warnings.warn(
-                "the network is optimal among those on the sampled activation patterns (relative "
-                f"gap {self.gap_:.1e}), but among all networks only a gap of "
-                f"{self.global_gap_:.2g} is certified; raise n_arrangements",
+                f"on the activation patterns used the relative gap is {self.gap_:.1e}, among all "
+                f"networks only one of {self.global_gap_:.2g} is certified",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -113,8 +115,9 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):  # type: ignore[misc]
     relative_beta
         Penalty as a fraction of the smallest one at which the network vanishes.
     n_arrangements
-        Number of random directions whose activation patterns are used; None for all patterns up to
-        three features, and 50 directions above.
+        Number of random directions to whose activation patterns neurons are confined; None for all
+        patterns, exhaustively up to 50 samples or three features, and by ten rounds of local
+        searches above.
     skip
         Add an unpenalised affine map of the input.
     tol

@@ -81,7 +81,7 @@ def check_training(seed):
         options["arrangements"] = enumerate_arrangements(data)[::2]
     beta = share * threshold
     # Data next to dependent ones need more cones than a test can wait for; that has a status.
-    result = quietly(train, X, y, beta, loss=loss, max_cones=50_000, **options)
+    result = quietly(train, X, y, beta, loss=loss, max_nodes=50_000, **options)
     status, c = result.status, result.certificate
     if status is TrainingStatus.IMPOSSIBLE:
         assert share == 0.0

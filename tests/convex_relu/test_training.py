@@ -421,9 +421,9 @@ def test_stopping_early_warns_and_still_bounds():
     assert early.status is TrainingStatus.ROUNDS
     assert early.dual_objective <= best.objective <= early.objective
     assert early.gap > 1e-8
-    with pytest.warns(RuntimeWarning, match="max_cones"):
-        blind = train(X, y, beta, max_cones=4)
-    assert blind.status is TrainingStatus.COVERING
+    with pytest.warns(RuntimeWarning, match="max_nodes"):
+        blind = train(X, y, beta, max_nodes=4)
+    assert blind.status is TrainingStatus.BUDGET
     assert blind.dual_objective <= best.objective <= blind.objective
     assert blind.certificate.verify()
 

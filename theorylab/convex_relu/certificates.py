@@ -6,7 +6,8 @@ For any dual point :math:`v` with :math:`\max_{\|u\|\le1}|v^\top(Xu)_+|\le\beta`
 .. math:: p^\star=\min\;L\Big(\sum_j(Xu_j)_+a_j\Big)+\frac\beta2\sum_j\big(\|u_j\|^2+a_j^2\big),
 
 so a network and a dual point prove each other's quality. The constraint is decided over the whole
-sphere, that is over all cells and faces of the arrangement of :math:`X`, by a covering with cones.
+sphere, that is over all cells and faces of the arrangement of :math:`X`: by a covering with cones
+up to rank four and by branching on the signs of rows above.
 For a list of patterns D the constraint is :math:`\|\Pi_K(\pm X^\top Dv)\|\le\beta`,
 :math:`K=\{u:(2D-I)Xu\ge0\}`, and bounds the networks with neurons in those cones.
 
@@ -29,8 +30,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real
+from theorylab.convex_relu._branching import leaf_holds, search_branches
 from theorylab.convex_relu._cones import project
 from theorylab.convex_relu._covering import cover
+from theorylab.convex_relu._relaxation import root_bound
 from theorylab.convex_relu.losses import Loss, as_loss
 from theorylab.numerics.bounds import relative_gap
 
@@ -47,7 +50,8 @@ __all__ = [
 BoolArray = NDArray[np.bool_]
 
 _EPS = float(np.finfo(np.float64).eps)
-_MAX_CONES = 10_000_000
+# Relative steps above the largest value found that are tried where a search did not end.
+_LOOSER = (1.0, 0.3, 0.1, 0.03)
 _PRECISION = 160
 
 
@@ -150,9 +154,9 @@ class Verification:
         Rigorous upper bound of the network's value and lower bound of the optimum (nan where not
         reached).
     n_cones, n_exact
-        Cones of the covering, or projections, and how many of them were confirmed in rational
-        arithmetic: all those with a relative slack below 1e-6. The others rest on float64 with a
-        bound on every rounding error, and on the code of the covering.
+        Nodes of the search, or projections, and how many leaves or projections were confirmed in
+        rational arithmetic: all those with a relative slack below 1e-6. The others rest on float64
+        with a bound on every rounding error, and on the code of the search.
     """
 
     accepted: bool
@@ -245,20 +249,23 @@ class Certificate:
             rounding=rounding,
         )
 
-    def unrestricted(self, *, max_cones: int = 20_000) -> "Certificate":
+    def unrestricted(self, *, max_nodes: int | None = None) -> "Certificate":
         """Return the certificate of the same network over all activation patterns.
 
         Parameters
         ----------
-        max_cones
-            Cones spent per sign on deciding the dual constraint; beyond that a simple bound of the
-            dual norm is used.
+        max_nodes
+            Nodes spent on deciding the dual constraint, by default about a third of a second;
+            beyond that looser thresholds and the semidefinite bound of the root are used.
 
         Raises
         ------
         ValueError
             If the count is below one.
         """
+        budget = as_budget(max_nodes)
+        if budget is None:
+            budget = node_budget(reduce_rows(augment(self.X, self.bias)), None) // 50
         return _certificate(
             self.X,
             self.y,
@@ -269,16 +276,16 @@ class Certificate:
             None,
             self.network,
             self.dual,
-            as_count(max_cones, "max_cones"),
+            budget,
         )
 
-    def verify(self, *, max_cones: int = _MAX_CONES) -> Verification:
+    def verify(self, *, max_nodes: int | None = None) -> Verification:
         """Check everything from scratch, rigorously.
 
         Parameters
         ----------
-        max_cones
-            Largest number of cones in the covering, per sign.
+        max_nodes
+            Largest number of nodes of a search, per sign; by default about a quarter of a minute.
 
         Returns
         -------
@@ -290,7 +297,7 @@ class Certificate:
         ValueError
             If an array of the certificate is malformed.
         """
-        return _verify(self, as_count(max_cones, "max_cones"))
+        return _verify(self, as_budget(max_nodes))
 
 
 def certify(
@@ -304,7 +311,7 @@ def certify(
     bias: bool = False,
     skip: bool = False,
     dual: ArrayLike | None = None,
-    max_cones: int = _MAX_CONES,
+    max_nodes: int | None = None,
 ) -> Certificate:
     """Bound the suboptimality of any network.
 
@@ -318,9 +325,9 @@ def certify(
         Dual point to use, shape of ``y``; scaled into the constraint. By default minus the loss's
         derivative at the network's outputs, which is optimal where the network is. The dual point
         of a trained solution gives the exact suboptimality.
-    max_cones
-        Cones spent per sign on the dual constraint; if they do not suffice a simple bound is used
-        and the gap may be loose.
+    max_nodes
+        Nodes spent on the dual constraint, by default about a quarter of a minute; if they do not
+        suffice, as many are spent on looser thresholds and the gap is loose.
 
     Returns
     -------
@@ -348,7 +355,7 @@ def certify(
         -chosen.gradient(network(X), y) if dual is None else as_array(dual, "dual", shape=y.shape)
     )
     return _certificate(
-        X, y, beta, chosen, bias, skip, patterns, network, start, as_count(max_cones, "max_cones")
+        X, y, beta, chosen, bias, skip, patterns, network, start, as_budget(max_nodes)
     )
 
 
@@ -358,7 +365,7 @@ def dual_norm(
     *,
     arrangements: str | ArrayLike = "all",
     tol: float = 1e-10,
-    max_cones: int = _MAX_CONES,
+    max_nodes: int | None = None,
 ) -> DualNorm:
     """Compute ``max_{|u| <= 1} |v @ relu(X u)|`` with a rigorous upper bound.
 
@@ -372,8 +379,10 @@ def dual_norm(
         "all", or patterns of shape (P, n) to whose cones ``u`` is confined.
     tol
         Relative difference of the bounds.
-    max_cones
-        Largest number of cones per sign; beyond it the upper bound is a simple one.
+    max_nodes
+        Largest number of nodes, by default about a quarter of a minute. Where it does not
+        suffice the upper bound is that of a semidefinite relaxation, or the least of 2, 1.3, 1.1
+        and 1.03 times the largest value found that as many nodes again prove.
 
     Returns
     -------
@@ -389,9 +398,9 @@ def dual_norm(
     v = as_array(v, "v", shape=(X.shape[0],))
     patterns = as_patterns(arrangements, X.shape[0])
     tol = as_real(tol, "tol", above=0.0, below=1.0)
-    max_cones = as_count(max_cones, "max_cones")
+    budget = as_budget(max_nodes)
     return (
-        norm_over_sphere(reduce_rows(X), v, tol, max_cones)
+        norm_over_sphere(reduce_rows(X), v, tol, budget)
         if patterns is None
         else norm_over_cones(X, v, patterns)
     )
@@ -439,6 +448,11 @@ def as_network(network: object, X: FloatArray, y: FloatArray) -> Network:
             f"got {network.weights.shape} and {network.output_weights.shape}"
         )
     return network
+
+
+def as_budget(max_nodes: int | None) -> int | None:
+    """Validate a number of nodes, or None for the default."""
+    return None if max_nodes is None else as_count(max_nodes, "max_nodes")
 
 
 def as_patterns(
@@ -644,29 +658,50 @@ def ascend(X: FloatArray, v: FloatArray, u: FloatArray, max_iter: int) -> float:
     return best
 
 
+def node_budget(reduction: Reduction, max_nodes: int | None) -> int:
+    """Return the budget of one search, by default one of about a quarter of a minute."""
+    if max_nodes is not None:
+        return max_nodes
+    m, d = reduction.lines.shape
+    return max(250_000_000 // max(m * d, 1), 1000) if _branching_wins(m, d) else 1_500_000
+
+
+def _branching_wins(m: int, d: int) -> bool:
+    """Whether branching on the rows is faster than bisecting cones (measured on Gaussian data)."""
+    return d > 5 or (d == 5 and m <= 80)
+
+
 def search_sphere(
-    reduction: Reduction, v: FloatArray, sign: int, threshold: float, max_found: int, max_cones: int
+    reduction: Reduction, v: FloatArray, sign: int, threshold: float, max_found: int, max_nodes: int
 ) -> tuple[FloatArray, bool, int]:
     """Return directions with ``sign h_v`` above the threshold (none if it was proved), whether the
-    search ended, its cones."""
+    search ended, its nodes."""
     weights, linear = reduction.condense(sign * v)
     m, d = reduction.lines.shape
     if d == 0 or not np.any(v):
         return np.zeros((0, d)), True, 0
-    directions, values = np.empty((max_found, d)), np.empty(max_found)
-    nothing = np.empty((0, d, d)), np.empty((0, d)), np.empty((0, m))
-    found, cones, _, complete = cover(
-        reduction.lines,
-        weights,
-        linear,
-        threshold,
-        max_found,
-        max_cones,
-        directions,
-        values,
-        *nothing,
+    nodes = 0
+    if not _branching_wins(m, d):
+        directions, values = np.empty((max_found, d)), np.empty(max_found)
+        nothing = np.empty((0, d, d)), np.empty((0, d)), np.empty((0, m))
+        found, nodes, _, complete = cover(
+            reduction.lines,
+            weights,
+            linear,
+            threshold,
+            max_found,
+            max_nodes,
+            directions,
+            values,
+            *nothing,
+        )
+        if found or complete == 1 or nodes >= max_nodes:
+            return directions[:found], complete == 1, nodes
+        # Cones that rows almost parallel cut too thin for float64; branches need no cone.
+    outcome = search_branches(
+        reduction.lines, weights, linear, threshold, max_found, max_nodes - nodes
     )
-    return directions[:found], complete == 1, cones
+    return outcome.directions, outcome.ended, nodes + outcome.nodes
 
 
 def rounding_slack(data: FloatArray, v: FloatArray, threshold: float) -> float:
@@ -675,59 +710,79 @@ def rounding_slack(data: FloatArray, v: FloatArray, threshold: float) -> float:
     return float(4.0 * (len(v) + 500 * data.shape[1]) * _EPS * lipschitz / threshold)
 
 
-def simple_bound(X: FloatArray, v: FloatArray) -> float:
-    """Bound the dual norm by ``|X.T v| / 2 + sqrt(sum(v_+) |X.T diag(v_+) X|) / 2``, the larger of
-    both signs.
-
-    With ``relu(z) = (z + |z|) / 2`` the second part is Cauchy-Schwarz on the positive entries.
-    """
-    n, d = X.shape
-    half = 0.5 * float(np.linalg.norm(X.T @ v))
-    result = 0.0
-    for w in (np.maximum(v, 0.0), np.maximum(-v, 0.0)):
-        # The trace-normalised rounding error of the Gram matrix is at most (n + d) eps times its
-        # trace.
-        gram = X.T @ (w[:, None] * X)
-        top = float(np.linalg.eigvalsh(gram)[-1]) + (n + d) * d * _EPS * float(np.trace(gram))
-        result = max(result, half + 0.5 * float(np.sqrt(max(top, 0.0) * w.sum())))
-    return float(result * (1.0 + 4.0 * (n + d) * _EPS))
-
-
-def norm_over_sphere(reduction: Reduction, v: FloatArray, tol: float, max_cones: int) -> DualNorm:
-    """Raise a threshold until the covering proves it."""
-    data, d = reduction.data, reduction.data.shape[1]
+def climb(data: FloatArray, v: FloatArray) -> tuple[float, FloatArray, int]:
+    """Return the largest value of ``sign h_v`` that ascents from the rows and axes find, its unit
+    direction and sign."""
+    d = data.shape[1]
     best, direction, sign = 0.0, np.zeros(d), 1
-    exact = True
+    if d == 0 or not np.any(v):
+        return best, direction, sign
     lengths = np.linalg.norm(data, axis=1)
-    if d > 0 and float(np.abs(v) @ lengths) > 0.0:
-        # Rows, their opposites and coordinate axes as starts: a threshold far below the norm would
-        # waste the covering.
-        rows = data[lengths > 0.0] / lengths[lengths > 0.0, None]
-        starts = np.vstack([rows, -rows, np.eye(d), -np.eye(d)])
-        values = v @ np.maximum(data @ starts.T, 0.0)
-        for s in (1, -1):
-            for k in np.argsort(-s * values)[:8]:
-                u = starts[k].copy()
-                value = ascend(data, s * v, u, 50)
-                if value > best:
-                    best, direction, sign = value, u, s
-        # Below this the values of h are rounding errors.
-        best = max(best, 1e-10 * float(np.abs(v) @ lengths))
-        tol = max(tol, rounding_slack(data, v, best))
+    rows = data[lengths > 0.0] / lengths[lengths > 0.0, None]
+    starts = np.vstack([rows, -rows, np.eye(d), -np.eye(d)])
+    values = v @ np.maximum(data @ starts.T, 0.0)
+    for s in (1, -1):
+        for k in np.argsort(-s * values)[:8]:
+            u = starts[k].copy()
+            value = ascend(data, s * v, u, 50)
+            if value > best:
+                best, direction, sign = value, u, s
+    return best, direction, sign
+
+
+def norm_over_sphere(
+    reduction: Reduction, v: FloatArray, tol: float, max_nodes: int | None, *, bound: str = "search"
+) -> DualNorm:
+    """Raise a threshold until a search proves it.
+
+    Where the budget does not suffice, it is spent once more on thresholds that come down from
+    above, after the semidefinite bound of the root. ``bound`` says where to begin: "search",
+    "looser" or "root"."""
+    data, d = reduction.data, reduction.data.shape[1]
+    weight = float(np.abs(v) @ np.linalg.norm(data, axis=1))
+    if d == 0 or weight == 0.0:
+        return DualNorm(reduction.enlarge(v, 0.0), 0.0, np.zeros(reduction.basis.shape[1]), 1, True)
+    max_nodes = node_budget(reduction, max_nodes)
+    # A threshold far below the norm would waste the search.
+    best, direction, sign = climb(data, v)
+    # Below this the values of h are rounding errors.
+    best = max(best, 1e-10 * weight)
+    tol = max(tol, rounding_slack(data, v, best))
+    left = max_nodes
+
+    def proves(step: float) -> bool:
+        nonlocal best, direction, sign, left
         for s in (1, -1):
             while True:
-                found, complete, _ = search_sphere(
-                    reduction, v, s, best * (1.0 + tol), 8, max_cones
-                )
+                if left <= 0:
+                    return False
+                found, ended, nodes = search_sphere(reduction, v, s, best * (1.0 + step), 8, left)
+                left -= nodes
                 for u in found:
                     value = ascend(data, s * v, u, 50)
                     if value > best:
                         best, direction, sign = value, u, s
                 if len(found) == 0:
-                    exact = exact and complete
                     break
-    upper = reduction.enlarge(v, best * (1.0 + tol) if exact else simple_bound(data, v))
-    return DualNorm(upper, best, reduction.basis.T @ direction, sign, exact)
+            if not ended:
+                return False
+        return True
+
+    exact = bound == "search" and proves(tol)
+    if exact:
+        upper = best * (1.0 + tol)
+    else:
+        # The solver's accuracy is not reproduced at another multiple of v, for which the bound may
+        # be wanted.
+        upper, left = root_bound(data, v) * (1.0 + 1e-5), max_nodes
+        for step in _LOOSER:
+            if bound == "root" or step <= tol:
+                break
+            if best * (1.0 + step) < upper:
+                if not proves(step):
+                    break
+                upper = min(upper, best * (1.0 + step))
+    return DualNorm(reduction.enlarge(v, upper), best, reduction.basis.T @ direction, sign, exact)
 
 
 @dataclass
@@ -824,7 +879,7 @@ def _certificate(
     patterns: BoolArray | None,
     network: Network,
     start: FloatArray,
-    max_cones: int,
+    max_nodes: int | None,
 ) -> Certificate:
     """Scale a dual point into the constraint, by the factor that is best for the dual."""
     data = augment(X, bias)
@@ -834,7 +889,7 @@ def _certificate(
         target = _columns(y)[:, k]
         point = project_skip(data, v, target, loss) if skip else v
         columns.append(
-            certificate_at(reduction, data, loss, patterns, point, target, beta, max_cones)
+            certificate_at(reduction, data, loss, patterns, point, target, beta, max_nodes)
         )
     dual = np.column_stack(columns).reshape(y.shape)
     objective = loss.value(network(X), y) + beta * network.penalty
@@ -851,11 +906,12 @@ def certificate_at(
     v: FloatArray,
     y: FloatArray,
     beta: float,
-    max_cones: int,
+    max_nodes: int | None,
+    bound: str = "search",
 ) -> FloatArray:
-    """Return v scaled into the dual constraint."""
+    """Return v scaled into the dual constraint, see ``norm_over_sphere``."""
     norm = (
-        norm_over_sphere(reduction, v, 1e-10, max_cones)
+        norm_over_sphere(reduction, v, 1e-10, max_nodes, bound=bound)
         if patterns is None
         else norm_over_cones(data, v, patterns)
     )
@@ -882,7 +938,7 @@ def scale_dual(loss: Loss, v: FloatArray, y: FloatArray, beta: float, norm: floa
 # Verification.
 
 
-def _verify(c: Certificate, max_cones: int) -> Verification:
+def _verify(c: Certificate, max_nodes: int | None) -> Verification:
     nan = float("nan")
     X, y, beta, loss = as_problem(c.X, c.y, c.beta, c.loss)
     network = as_network(c.network, X, y)
@@ -913,7 +969,7 @@ def _verify(c: Certificate, max_cones: int) -> Verification:
                 return Verification(False, Rejection.DOMAIN, objective, nan)
             bound += loss.dual_ball([arb(p) for p in point], _balls(t))
             if c.patterns is None:
-                proved, cones, exact = _prove_sphere(data, v, beta, moved, max_cones)
+                proved, cones, exact = _prove_sphere(data, v, beta, moved, max_nodes)
             else:
                 proved, cones, exact = _prove_cones(data, v, beta, moved, c.patterns)
             n_cones, n_exact = n_cones + cones, n_exact + exact
@@ -1046,7 +1102,7 @@ def _exact_dual(
 
 
 def _prove_sphere(
-    data: FloatArray, v: FloatArray, beta: float, moved: FloatArray, max_cones: int
+    data: FloatArray, v: FloatArray, beta: float, moved: FloatArray, max_nodes: int | None
 ) -> tuple[bool, int, int]:
     """Prove the dual constraint for both signs; return success, the cones used and the leaves
     confirmed exactly."""
@@ -1059,38 +1115,67 @@ def _prove_sphere(
         return False, 0, 0
     if d == 0 or not np.any(v):
         return True, 0, 0
-    cones = exact = 0
-    rows = _rational_matrix(reduction.lines)
+    # Far from the maximum the bound of the root may do, and near it cannot.
+    if 1.2 * climb(reduction.data, v)[0] < threshold and (
+        root_bound(reduction.data, v) <= threshold
+    ):
+        return True, 0, 0
+    used = exact = 0
+    m = len(reduction.lines)
     for sign in (1.0, -1.0):
         point, linear = reduction.condense(sign * v)
-        leaves, used = tight_leaves(reduction.lines, point, linear, threshold, max_cones)
-        cones += used
-        if leaves is None:
-            return False, cones, exact
-        for leaf in zip(*leaves, strict=True):
-            if not _leaf_holds(rows, point, linear, threshold, *leaf):
-                return False, cones, exact
-            exact += 1
-    return True, cones, exact
+        left = node_budget(reduction, max_nodes)
+        if not _branching_wins(m, d):
+            proved, undecided, nodes, leaves = _prove_by_cones(
+                reduction.lines, point, linear, threshold, left
+            )
+            used, exact, left = used + nodes, exact + leaves, left - nodes
+            if proved:
+                continue
+            if not undecided or left <= 0:
+                return False, used, exact
+        outcome = search_branches(
+            reduction.lines, point, linear, threshold, 1, left, check=leaf_holds
+        )
+        used, exact = used + outcome.nodes, exact + outcome.leaves
+        if not outcome.proved:
+            return False, used, exact
+    return True, used, exact
+
+
+def _prove_by_cones(
+    lines: FloatArray, v: FloatArray, linear: FloatArray, threshold: float, max_nodes: int
+) -> tuple[bool, bool, int, int]:
+    """Return whether a covering proves the threshold, whether it neither does nor refutes it, its
+    cones, and the leaves confirmed exactly."""
+    leaves, nodes, refuted = tight_leaves(lines, v, linear, threshold, max_nodes)
+    if leaves is None:
+        return False, not refuted, nodes, 0
+    rows = _rational_matrix(lines)
+    for k, leaf in enumerate(zip(*leaves, strict=True)):
+        if not _leaf_holds(rows, v, linear, threshold, *leaf):
+            return False, False, nodes, k
+    return True, False, nodes, len(leaves[0])
 
 
 def tight_leaves(
-    lines: FloatArray, point: FloatArray, linear: FloatArray, threshold: float, max_cones: int
-) -> tuple[tuple[FloatArray, FloatArray, FloatArray] | None, int]:
+    lines: FloatArray, point: FloatArray, linear: FloatArray, threshold: float, max_nodes: int
+) -> tuple[tuple[FloatArray, FloatArray, FloatArray] | None, int, bool]:
     """Return rays, majorants and multipliers of the leaves of a covering whose relative slack is
-    below 1e-6, or None if the threshold is not proved, and the number of cones."""
+    below 1e-6, or None if the threshold is not proved; the number of cones; and whether the
+    threshold is refuted."""
     m, d = lines.shape
     keep = 256
     while True:
         leaves = np.empty((keep, d, d)), np.empty((keep, d)), np.empty((keep, m))
         found, used, tight, complete = cover(
-            lines, point, linear, threshold, 1, max_cones, np.empty((1, d)), np.empty(1), *leaves
+            lines, point, linear, threshold, 1, max_nodes, np.empty((1, d)), np.empty(1), *leaves
         )
         if found or not complete:
-            return None, used
+            return None, used, bool(found)
         if tight <= keep:
             rays, majorants, multipliers = (part[:tight] for part in leaves)
-            return (rays, majorants, multipliers), used
+            return (rays, majorants, multipliers), used, False
         keep = tight
 
 

@@ -677,7 +677,7 @@ def _promising_cells(
         if reduction.data.shape[1] == 0:
             break
         point, linear = reduction.condense(sign * v)
-        leaves, _ = tight_leaves(reduction.lines, point, linear, threshold, 10_000_000)
+        leaves, *_ = tight_leaves(reduction.lines, point, linear, threshold, 10_000_000)
         if leaves is None:
             return enumerate_arrangements(data)
         majorants = leaves[1] @ reduction.basis

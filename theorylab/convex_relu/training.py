@@ -14,9 +14,9 @@ base of the paper), and of the dual
 
 The method never forms that program. It keeps the few neurons that are active, brings them to a
 local minimum by active-set Newton steps on the faces of the arrangement, and asks whether
-:math:`v=-L'(f)` is feasible: by a covering of the sphere with cones that either proves it or
-returns the neurons to add (conditional gradients, fully corrective). The end is exact up to
-rounding; the dual point is the certificate.
+:math:`v=-L'(f)` is feasible: by a covering of the sphere with cones, or by branching on the
+signs of rows, that either proves it or returns the neurons to add (conditional gradients, fully
+corrective). The end is exact up to rounding; the dual point is the certificate.
 
 For small :math:`\beta` the residual is a small difference of large numbers. So neurons and
 :math:`z=v/\beta` are refined together by Newton's method on the optimality conditions, in which
@@ -34,18 +34,22 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import lstsq
 from scipy.optimize import linprog
 
-from theorylab._validation import FloatArray, as_count, as_flag, as_real
+from theorylab._validation import FloatArray, as_count, as_flag, as_real, one_of
 from theorylab.convex_relu._local import descend
+from theorylab.convex_relu._relaxation import relaxed_dual
 from theorylab.convex_relu.certificates import (
     Certificate,
     ConeSearch,
     Network,
     Reduction,
+    as_budget,
     as_patterns,
     as_problem,
     ascend,
     augment,
     certificate_at,
+    climb,
+    node_budget,
     norm_over_cones,
     norm_over_sphere,
     project_skip,
@@ -77,10 +81,13 @@ class TrainingStatus(Enum):
         "it up lowers the loss for ever; the network is close to the infimum"
     )
     IMPOSSIBLE = "no network interpolates: rows of the data demand outputs that contradict another"
-    COVERING = (
-        "the dual constraint could not be decided within max_cones cones, the gap is "
-        "a bound and may be loose; "
-        "raise max_cones, or train on a sample of the arrangements"
+    BUDGET = (
+        "the dual constraint could not be decided within max_nodes nodes, the gap is the best "
+        "bound proved; raise max_nodes or tol, or train on a sample of the arrangements"
+    )
+    LOCAL = (
+        "neurons were sought by local searches only, as bound asked, and the gap is what a "
+        "semidefinite relaxation proves"
     )
 
 
@@ -165,7 +172,8 @@ def train(
     skip: bool = False,
     tol: float = 1e-8,
     max_rounds: int = 200,
-    max_cones: int = 10_000_000,
+    max_nodes: int | None = None,
+    bound: str = "search",
 ) -> TrainingResult:
     """Train a two-layer ReLU network to certified global optimality.
 
@@ -198,10 +206,16 @@ def train(
         Relative duality gap, certified.
     max_rounds
         Largest number of rounds.
-    max_cones
-        Largest number of cones, per sign, of the covering that decides the dual constraint. Their
-        number grows exponentially with the rank of the data (hundreds at rank three, up to a
-        hundred thousand at rank five) but hardly with n.
+    max_nodes
+        Largest number of nodes of an exhaustive search, per sign; by default about a quarter of a
+        minute. Up to rank four, and at rank five for n > 80, a node is a cone: hundreds at rank
+        three, up to a hundred thousand at rank five, hardly more for large n. Otherwise it fixes
+        signs of rows: hundreds for n = 30 and ten thousands for n = 60 at any rank. Where the
+        budget does not suffice the dual point is scaled to the best bound that is proved.
+    bound
+        How the dual constraint is decided: "search" exhaustively; "root" by a semidefinite bound of
+        the dual norm, in polynomial time, after local searches for neurons; "sdp" in the same way
+        with the dual point that is best for that bound, from one larger semidefinite program.
 
     Returns
     -------
@@ -229,10 +243,11 @@ def train(
         skip=skip,
         tol=tol,
         max_rounds=max_rounds,
-        max_cones=max_cones,
+        max_nodes=max_nodes,
+        bound=bound,
     )
     result = session.train(beta)
-    if result.status is not TrainingStatus.CERTIFIED:
+    if result.status not in (TrainingStatus.CERTIFIED, TrainingStatus.LOCAL):
         warnings.warn(
             f"relative gap {result.gap:.1e}: {result.status.value}", RuntimeWarning, stacklevel=2
         )
@@ -244,7 +259,7 @@ class Session:
 
     Parameters
     ----------
-    X, y, loss, arrangements, bias, skip, tol, max_rounds, max_cones
+    X, y, loss, arrangements, bias, skip, tol, max_rounds, max_nodes, bound
         As for ``train``.
     """
 
@@ -259,14 +274,16 @@ class Session:
         skip: bool = False,
         tol: float = 1e-8,
         max_rounds: int = 200,
-        max_cones: int = 10_000_000,
+        max_nodes: int | None = None,
+        bound: str = "search",
     ) -> None:
         self.X, self.y, _, self.loss = as_problem(X, y, 1.0, loss)
         self.patterns = as_patterns(arrangements, self.X.shape[0])
         self.bias, self.skip = as_flag(bias, "bias"), as_flag(skip, "skip")
         self.tol = as_real(tol, "tol", above=0.0, below=1.0)
         self.max_rounds = as_count(max_rounds, "max_rounds")
-        self.max_cones = as_count(max_cones, "max_cones")
+        self.max_nodes = as_budget(max_nodes)
+        self.bound = one_of(bound, "bound", ["search", "root", "sdp"])
         self.data = augment(self.X, self.bias)
         # Exact divisions: nothing below depends on units.
         self.unit = power_of_two(np.linalg.norm(self.data, axis=1))
@@ -282,7 +299,8 @@ class Session:
             self.skip,
             self.tol,
             self.max_rounds,
-            self.max_cones,
+            self.max_nodes,
+            self.bound,
         )
 
     def train(self, beta: float) -> TrainingResult:
@@ -426,6 +444,7 @@ def zero_threshold(
     loss: str | Loss = "squared",
     arrangements: str | ArrayLike = "all",
     bias: bool = False,
+    exhaustive: bool = True,
 ) -> float:
     """Return the smallest ``beta`` for which the zero network is optimal, the dual norm of
     ``-L'(0)``.
@@ -434,11 +453,14 @@ def zero_threshold(
     ----------
     X, y, loss, arrangements, bias
         The problem, as for ``train``.
+    exhaustive
+        Whether all activation patterns are searched; otherwise the largest value that local
+        searches find is returned, a lower bound.
 
     Returns
     -------
     float
-        The threshold, an upper bound within 1e-10.
+        The threshold, an upper bound within 1e-10 where the search ends within its budget.
 
     Raises
     ------
@@ -451,7 +473,10 @@ def zero_threshold(
     columns = (-loss.gradient(np.zeros_like(y), y)).reshape(len(y), -1).T
     if patterns is not None:
         return max(norm_over_cones(data, v, patterns).value for v in columns)
-    return max(norm_over_sphere(reduce_rows(data), v, 1e-10, 10_000_000).value for v in columns)
+    reduction = reduce_rows(data)
+    if not as_flag(exhaustive, "exhaustive"):
+        return max(climb(reduction.data, v)[0] for v in columns)
+    return max(norm_over_sphere(reduction, v, 1e-10, None).value for v in columns)
 
 
 @dataclass
@@ -574,7 +599,8 @@ class _Problem:
     skip: bool
     tol: float
     max_rounds: int
-    max_cones: int
+    max_nodes: int | None
+    bound: str
     loss: Loss = field(init=False)
     beta: float = field(init=False)
     stiffness: float = field(init=False)
@@ -597,9 +623,10 @@ class _Problem:
     def slack(self, v: FloatArray) -> float:
         """Relative slack with which the dual constraint is decided; the dual value pays about as
         much, relatively."""
-        return max(
-            min(self.tol / 16.0, 1e-10), 1e-13, rounding_slack(self.reduction.data, v, self.beta)
-        )
+        # At the optimum the dual value loses at most the slack, relatively; tight tolerances ask
+        # for the optimum itself and not only for its value.
+        wanted = self.tol / 2.0 if self.tol > 1e-7 else min(self.tol / 16.0, 1e-10)
+        return max(wanted, 1e-13, rounding_slack(self.reduction.data, v, self.beta))
 
     def solve(
         self, y: FloatArray, start: tuple[float, _State, FloatArray] | None
@@ -637,12 +664,12 @@ class _Problem:
         stalled = 0
         norm: float | None = None
         for _ in range(self.max_rounds):
-            found, violation, exact, complete = self.price(v)
+            found, violation, exact, complete = self.price(v, exhaustive=self.bound == "search")
             objective = self.value(state, y)
             history.append(Round(objective, len(state.sigma) - state.linear, violation, exact))
             if not found:
                 norm = beta * (1.0 + self.slack(v)) if complete else None
-                status = TrainingStatus.CERTIFIED if complete else TrainingStatus.COVERING
+                status = TrainingStatus.CERTIFIED if complete else TrainingStatus.BUDGET
                 break
             stalled = stalled + 1 if objective >= previous * (1.0 - 1e-15) and exact else 0
             if stalled >= 3:
@@ -651,10 +678,13 @@ class _Problem:
             previous = objective
             state = self.add(state, found)
             state, multiplier, v = self.minimise(state, y, multiplier)
+        if self.bound != "search" and self.patterns is None:
+            status = TrainingStatus.LOCAL
         if self.skip:
             v = project_skip(self.full, v, y, self.loss)
             norm = None
-        return state, v, self.feasible(v, y, norm), history, status
+        bound = "looser" if status is TrainingStatus.BUDGET else "search"
+        return state, v, self.feasible(v, y, norm, bound), history, status
 
     def approach(
         self, state: _State, y: FloatArray, largest: float, target: float
@@ -700,16 +730,36 @@ class _Problem:
         loss = Squared() if isinstance(self.loss, Interpolation) else self.loss
         return loss.value(f, y) + self.beta * state.norm
 
-    def feasible(self, v: FloatArray, y: FloatArray, norm: float | None) -> FloatArray:
+    def feasible(self, v: FloatArray, y: FloatArray, norm: float | None, bound: str) -> FloatArray:
         """Scale v into the dual constraint, whose norm in row-space coordinates may be known."""
-        if norm is None:
-            return certificate_at(
-                self.reduction, self.full, self.loss, self.patterns, v, y, self.beta, self.max_cones
+        if norm is not None:
+            return v * (1.0 - 1e-12) * (self.beta / self.reduction.enlarge(v, norm))
+        points = [v]
+        known = not isinstance(self.loss, Interpolation)
+        if self.bound == "sdp" and self.patterns is None and known:
+            linear = self.full if self.skip else None
+            relaxed = relaxed_dual(self.reduction.data, y, self.beta, self.loss, linear)
+            if relaxed is not None:
+                skipped = project_skip(self.full, relaxed, y, self.loss) if self.skip else relaxed
+                points.append(skipped)
+        scaled = [
+            certificate_at(
+                self.reduction,
+                self.full,
+                self.loss,
+                self.patterns,
+                point,
+                y,
+                self.beta,
+                self.max_nodes,
+                bound if self.bound == "search" else "root",
             )
-        return v * (1.0 - 1e-12) * (self.beta / self.reduction.enlarge(v, norm))
+            for point in points
+        ]
+        return max(scaled, key=lambda point: self.loss.dual(point, y))
 
     def price(
-        self, v: FloatArray, *, exhaustive: bool = True, max_cones: int | None = None
+        self, v: FloatArray, *, exhaustive: bool = True, max_nodes: int | None = None
     ) -> tuple[list[tuple[int, FloatArray, BoolArray, BoolArray]], float, bool, bool]:
         """Return violating neurons, the largest violation, and whether the search was exhaustive
         and complete."""
@@ -717,6 +767,9 @@ class _Problem:
             return self.price_cones(v)
         X, beta = self.reduction.data, self.beta
         found: dict[tuple[int, bytes], tuple[float, FloatArray]] = {}
+
+        # What the exhaustive search would not call a violation is none.
+        visible = max(1e-7, self.slack(v))
 
         def improve(sign: int, u: FloatArray, margin: float) -> None:
             u = u.copy()
@@ -732,21 +785,17 @@ class _Problem:
             order = np.argpartition(-sign * values, wide)[:wide]
             for k in order:
                 if sign * values[k] > 0.0:
-                    improve(sign, self.probes[k], 1e-7)
+                    improve(sign, self.probes[k], visible)
         # Where the search succeeded before it may again.
         for sign, u in self.found:
-            improve(sign, u, 1e-7)
+            improve(sign, u, visible)
         exact = complete = False
         if exhaustive and not found:
             exact = complete = True
+            budget = node_budget(self.reduction, max_nodes or self.max_nodes)
             for sign in (1, -1):
                 directions, done, _ = search_sphere(
-                    self.reduction,
-                    v,
-                    sign,
-                    beta * (1.0 + self.slack(v)),
-                    16,
-                    max_cones or self.max_cones,
+                    self.reduction, v, sign, beta * (1.0 + self.slack(v)), 16, budget
                 )
                 complete = complete and (done or len(directions) > 0)
                 for u in directions:
@@ -824,7 +873,7 @@ class _Problem:
                 state = self.newton(state, y, smoothed)
                 gradient = smoothed.gradient(state.output(X), y)
                 found, violation, *_ = self.price(
-                    -gradient, exhaustive=k % 8 == 7, max_cones=20_000
+                    -gradient, exhaustive=k % 8 == 7, max_nodes=20_000
                 )
                 # Less may be noise.
                 if not found or violation <= 1e-6:

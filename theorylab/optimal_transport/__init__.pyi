@@ -12,6 +12,13 @@ from .sinkhorn_newton import newton_plan as newton_plan
 from .sinkhorn_newton import plan_distance_bound as plan_distance_bound
 from .sinkhorn_newton import sparsity_exponent as sparsity_exponent
 from .sinkhorn_newton import vertex_gap as vertex_gap
+from .sliced_wasserstein import GaussianControls as GaussianControls
+from .sliced_wasserstein import SlicedDistance as SlicedDistance
+from .sliced_wasserstein import control_means as control_means
+from .sliced_wasserstein import gaussian_controls as gaussian_controls
+from .sliced_wasserstein import projected_distances as projected_distances
+from .sliced_wasserstein import random_directions as random_directions
+from .sliced_wasserstein import sliced_distance as sliced_distance
 from .sparse_semidual import conjugate_jump_bound as conjugate_jump_bound
 from .sparse_semidual import quadratic_plan as quadratic_plan
 from .sparse_semidual import sparse_plan as sparse_plan

@@ -305,12 +305,13 @@ class _Columns:
         self.start = np.zeros(m + 1, np.int64)
         self.full = np.zeros(m, np.int64)
         self.nu, self.tau = np.zeros(m), np.zeros(m)
+        self._scratch = np.empty(self.n, np.int64), np.empty(self.n)
         self._row, self._score = np.empty(8 * (self.n + m), np.int64), np.empty(8 * (self.n + m))
 
     def project(self, f: FloatArray, delta: float) -> float:
         """Move to f; return the sum of the inner maxima."""
         G = self.gamma + delta
-        state = self.start, self.full, self.nu, self.tau
+        state = self.start, self.full, self.nu, self.tau, *self._scratch
         while True:
             _project(
                 f, self.scores, self.b, self.k, self.gamma, delta, *state, self._row, self._score
@@ -512,10 +513,11 @@ def _project(
     full: IntArray,
     nu: FloatArray,
     tau: FloatArray,
+    row: IntArray,
+    score: FloatArray,
     rows: IntArray,
     entries: FloatArray,
 ) -> None:
-    row, score = np.empty(f.size, np.int64), np.empty(f.size)
     for j in range(b.size):
         size = _top(f, scores[j], (gamma + delta) * b[j], row, score)
         full[j], end, nu[j], tau[j] = _levels(score, size, k, gamma, delta, b[j])

@@ -1,0 +1,157 @@
+"""Exact transport: vertices enumerated, linear programs of other solvers, closed forms."""
+
+import itertools
+from fractions import Fraction
+
+import numpy as np
+import ot
+import pytest
+from numpy.testing import assert_allclose
+from scipy.linalg import sqrtm
+
+from theorylab.optimal_transport import (
+    TransportPlan,
+    TransportStatus,
+    exact_plan,
+    gaussian_transport,
+    line_plan,
+    slackness,
+)
+from theorylab.optimal_transport._problem import make_plan
+
+
+def clouds(n, m, seed):
+    rng = np.random.default_rng(seed)
+    C = ((rng.normal(size=(n, 1, 2)) - rng.normal(size=(1, m, 2)) - 0.5) ** 2).sum(2)
+    return rng.dirichlet(np.ones(n)), rng.dirichlet(np.ones(m)), C
+
+
+def test_assignment_against_all_permutations():
+    rng = np.random.default_rng(0)
+    C = rng.integers(0, 50, (6, 6)).astype(float)
+    w = np.full(6, 1 / 6)
+    best = min(
+        sum(Fraction(int(C[i, p[i]])) for i in range(6)) for p in itertools.permutations(range(6))
+    )
+    result = exact_plan(w, w, C)
+    assert_allclose(result.value, float(best / 6), rtol=1e-15)
+    assert result.plan.nnz == 6
+    assert_allclose(result.dual_value, result.value, rtol=1e-14)
+
+
+@pytest.mark.parametrize(("n", "m"), [(40, 40), (60, 25), (1, 5), (30, 31)])
+def test_linear_program_against_network_simplex(n, m):
+    a, b, C = clouds(n, m, n)
+    result = exact_plan(a, b, C)
+    assert_allclose(result.value, ot.emd2(a, b, C), rtol=1e-12)
+    assert result.gap == 0
+    assert result.status is TransportStatus.OPTIMAL
+    assert result.plan.nnz <= n + m - 1
+    size = C.max()
+    assert slackness(result, C).infeasibility <= 1e-14 * size
+    assert slackness(result, C).complementarity <= 1e-14 * size
+
+
+def test_potentials_are_feasible_where_there_is_no_mass():
+    a, b, C = clouds(8, 6, 1)
+    a[3] = b[2] = 0
+    a, b = a / a.sum(), b / b.sum()
+    result = exact_plan(a, b, C)
+    f, g = result.potentials
+    assert (f[:, None] + g <= C + 1e-14).all()
+    assert_allclose(a @ f + b @ g, result.value, rtol=1e-13)
+    assert_allclose(f[3], (C[3] - g)[b > 0].min())  # the largest that is feasible
+
+
+def test_costs_over_many_orders_of_magnitude():
+    a, b, C = clouds(20, 30, 5)
+    C = C**12
+    result = exact_plan(a, b, C)
+    assert result.gap <= 1e-6
+    assert result.value < C.max() * 1e-6
+    # The potentials certify it: the network simplex is 6e-5 above.
+    assert slackness(result, C).infeasibility <= 1e-15 * C.max()
+    assert result.dual_value <= result.value <= ot.emd2(a, b, C)
+
+
+def test_tied_costs():
+    w = np.full(30, 1 / 30)
+    C = np.random.default_rng(0).integers(0, 3, (30, 30)).astype(float)
+    result = exact_plan(w, w, C)
+    assert result.gap == 0
+    assert_allclose(result.value, ot.emd2(w, w, C), atol=1e-14)
+
+
+def test_slackness_refuses_a_plan_that_is_just_not_optimal():
+    C = np.array([[0.0, 1.0], [1.0, 0.01]])
+    right = exact_plan([0.5, 0.5], [0.5, 0.5], C)
+    assert slackness(right, C).complementarity <= 1e-16
+    swapped = make_plan(
+        np.array([[0.5 - 1e-6, 1e-6], [1e-6, 0.5 - 1e-6]]),
+        *right.potentials, right.value, right.dual_value, right.value, 1.0, 1, right.status, 0.0,
+    )  # fmt: skip
+    assert_allclose(slackness(swapped, C).complementarity, 1.99e-6, rtol=1e-9)
+    raised = make_plan(
+        right.plan.toarray(), right.potentials[0] + 1e-6, right.potentials[1],
+        right.value, right.dual_value, right.value, 1.0, 1, right.status, 0.0,
+    )  # fmt: skip
+    assert_allclose(slackness(raised, C).infeasibility, 1e-6, rtol=1e-9)
+    with pytest.raises(ValueError, match="finite potentials"):
+        slackness(
+            make_plan(
+                np.eye(2) / 2, np.array([-np.inf, 0.0]), np.zeros(2), 0, 0, 0, 1, 1, right.status, 0
+            ),
+            C,
+        )
+
+
+@pytest.mark.parametrize("p", [1.0, 1.5, 2.0, 3.0])
+def test_line_against_the_linear_program(p):
+    rng = np.random.default_rng(7)
+    x, y = rng.normal(size=12).round(1), rng.normal(size=9).round(1)  # some coincide
+    a, b = rng.dirichlet(np.ones(12)), rng.dirichlet(np.ones(9))
+    C = abs(x[:, None] - y) ** p
+    result = line_plan(x, y, a, b, p=p)
+    assert_allclose(result.value, exact_plan(a, b, C).value, rtol=1e-12)
+    assert_allclose(result.dual_value, result.value, rtol=1e-12)
+    assert_allclose(result.value, (result.plan.toarray() * C).sum(), rtol=1e-14)
+    check = slackness(result, C)
+    assert max(check) <= 1e-14
+    assert result.marginal_error <= 1e-14
+    assert result.plan.nnz <= 20
+
+
+def test_line_with_equal_sizes_sorts():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(2, 50))
+    assert_allclose(line_plan(x, y).value, np.mean((np.sort(x) - np.sort(y)) ** 2), rtol=1e-13)
+    assert line_plan(x, y).plan.nnz == 50
+    assert line_plan(x, x[::-1]).value == 0
+
+
+def test_line_refuses_a_concave_cost():
+    with pytest.raises(ValueError, match="p: expected"):
+        line_plan([0.0], [1.0], p=0.5)
+
+
+def test_gaussians_against_matrix_square_roots_and_the_map():
+    rng = np.random.default_rng(2)
+    S, T = (A @ A.T for A in rng.normal(size=(2, 4, 4)))
+    distance, A = gaussian_transport(S, T)
+    root = sqrtm(S).real
+    assert_allclose(distance, np.trace(S + T - 2 * sqrtm(root @ T @ root).real), rtol=1e-10)
+    assert_allclose(A @ S @ A.T, T, rtol=1e-9, atol=1e-9)
+    assert_allclose(A, A.T, atol=1e-12)
+    assert np.linalg.eigvalsh(A)[0] > 0
+    assert_allclose(gaussian_transport(S * 1e-16, T * 1e-16)[0], distance * 1e-16, rtol=1e-9)
+    # near covariances: no cancellation
+    near = (1 + 1e-9) ** 2 * S
+    assert_allclose(gaussian_transport(S, near)[0], 1e-18 * np.trace(S), rtol=1e-4)
+    with pytest.raises(ValueError, match="other_covariance: expected a positive semi"):
+        gaussian_transport(np.eye(2), np.diag([1.0, -0.01]))
+    with pytest.raises(ValueError, match="covariance: expected a positive definite"):
+        gaussian_transport(np.diag([1.0, 0.0]), np.eye(2))
+
+
+def test_result_is_a_transport_plan():
+    assert isinstance(line_plan([0.0], [1.0]), TransportPlan)

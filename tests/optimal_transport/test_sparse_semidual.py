@@ -1,0 +1,264 @@
+"""Sparse plans: enumeration of supports, quadratic and conic programs, exact optimality."""
+
+import itertools
+
+import cvxpy as cp
+import numpy as np
+import ot
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from theorylab.optimal_transport import (
+    TransportStatus,
+    conjugate_jump_bound,
+    exact_plan,
+    quadratic_plan,
+    sparse_plan,
+    support_norm,
+    top_k_plan,
+)
+from theorylab.optimal_transport.sparse_semidual import _Columns
+
+
+def clouds(n, m, seed):
+    rng = np.random.default_rng(seed)
+    C = ((rng.normal(size=(n, 1, 2)) - rng.normal(size=(1, m, 2)) - 0.5) ** 2).sum(2)
+    return rng.dirichlet(np.full(n, 5.0)), rng.dirichlet(np.full(m, 5.0)), C
+
+
+@pytest.mark.parametrize("gamma", [100.0, 1.0, 0.01])
+def test_quadratic_plan_is_optimal(gamma):
+    a, b, C = clouds(30, 20, 0)
+    result = quadratic_plan(a, b, C, gamma)
+    f, g = result.potentials
+    P = result.plan.toarray()
+    assert_allclose(P, np.maximum(f[:, None] + g - C, 0) / gamma, atol=1e-9)
+    assert_allclose(P.sum(1), a, atol=1e-12)
+    assert_allclose(P.sum(0), b, atol=1e-12)
+    assert_allclose(result.value, (P * C).sum() + gamma / 2 * (P**2).sum(), rtol=1e-13)
+    dual = a @ f + b @ g - (np.maximum(f[:, None] + g - C, 0) ** 2).sum() / (2 * gamma)
+    assert_allclose(result.dual_value, dual, rtol=1e-9)
+    assert result.gap <= 1e-9
+
+
+@pytest.mark.filterwarnings("ignore:scipy.optimize:DeprecationWarning")
+def test_quadratic_plan_against_pot():
+    a, b, C = clouds(20, 25, 1)
+    theirs = ot.smooth.smooth_ot_dual(a, b, C, 1.0, reg_type="l2", stopThr=1e-14, numItermax=20000)
+    assert_allclose(quadratic_plan(a, b, C, 1.0).plan.toarray(), theirs, atol=2e-6)
+
+
+def test_the_support_is_that_of_the_conic_solution():
+    a, b, C = clouds(12, 10, 2)
+    P = cp.Variable((12, 10), nonneg=True)
+    problem = cp.Problem(
+        cp.Minimize(cp.sum(cp.multiply(C, P)) + 5 * cp.sum_squares(P)),
+        [P.sum(axis=1) == a, P.sum(axis=0) == b],
+    )
+    problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-13, tol_gap_rel=1e-13, tol_feas=1e-13)
+    result = quadratic_plan(a, b, C, 10.0)
+    assert_allclose(result.value, problem.value, rtol=1e-10)
+    np.testing.assert_array_equal(result.plan.toarray() > 0, P.value > 1e-7)
+
+
+def test_large_gamma_spreads_and_small_gamma_is_exact():
+    a, b, C = clouds(8, 9, 3)
+    w, v = np.full(8, 1 / 8), np.full(9, 1 / 9)
+    assert_allclose(quadratic_plan(w, v, C, 1e6).plan.toarray(), 1 / 72, rtol=1e-2)
+    least = exact_plan(a, b, C).value
+    small = quadratic_plan(a, b, C, 1e-6).value
+    assert least <= small <= least + 5e-7 * max(a.max(), b.max())
+
+
+def envelope(p, k):
+    """Least sum of squares of a mixture of k-sparse vectors of equal sum, by its supports."""
+    n, total = p.size, p.sum()
+    sets = list(itertools.combinations(range(n), k))
+    T = cp.Variable((len(sets), n), nonneg=True)
+    z = cp.Variable(len(sets), nonneg=True)
+    rules = [T.sum(axis=0) == p, cp.sum(z) == 1, T.sum(axis=1) == total * z]
+    cost = 0
+    for s, keep in enumerate(sets):
+        rules += [T[s, [i for i in range(n) if i not in keep]] == 0] if k < n else []
+        cost = cost + cp.quad_over_lin(T[s], z[s])
+    problem = cp.Problem(cp.Minimize(cost), rules)
+    problem.solve(solver=cp.CLARABEL)
+    return problem.value
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_support_norm_is_the_convex_envelope(k):
+    rng = np.random.default_rng(k)
+    for p in (rng.dirichlet(np.ones(4)), np.array([0.7, 0.1, 0.1, 0.1]), np.full(4, 0.25)):
+        assert_allclose(support_norm(p, k=k), envelope(p, k), rtol=1e-5)
+    sparse = np.zeros(9)
+    sparse[:k] = rng.uniform(size=k)
+    assert_allclose(support_norm(sparse, k=k), sparse @ sparse, rtol=1e-14)
+
+
+def test_support_norm_between_squared_one_and_two_norms():
+    p = np.random.default_rng(0).uniform(size=12)
+    norms = [support_norm(p, k=k) for k in range(1, 14)]
+    assert_allclose(norms[0], p.sum() ** 2)
+    assert_allclose(norms[11:], [p @ p] * 2)
+    assert (np.diff(norms) <= 1e-12).all()
+    assert_allclose(support_norm(1e-9 * p, k=3), 1e-18 * norms[2])
+
+
+def relaxed(a, b, C, gamma, k):
+    """D_k by a conic program of the relaxation."""
+    n, m = C.shape
+    P, Z = cp.Variable((n, m), nonneg=True), cp.Variable((n, m))
+    cost = cp.sum(cp.multiply(C, P))
+    for i in range(n):
+        for j in range(m):
+            cost = cost + gamma / 2 * cp.quad_over_lin(P[i, j], Z[i, j])
+    rules = [P.sum(axis=1) == a, P.sum(axis=0) == b, Z <= 1, Z.sum(axis=0) <= k]
+    problem = cp.Problem(cp.Minimize(cost), rules)
+    problem.solve(solver=cp.CLARABEL)
+    return problem.value
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_value_against_the_conic_program(k):
+    a, b, C = clouds(6, 4, 4)
+    result = sparse_plan(a, b, C, 5.0, k=k)
+    assert result.gap <= 1e-9
+    assert_allclose(result.value, relaxed(a, b, C, 5.0, k), rtol=1e-6)
+    P = result.plan.toarray()
+    norms = sum(support_norm(column, k=k) for column in P.T)
+    assert_allclose(result.value, (P * C).sum() + 2.5 * norms, rtol=1e-12)
+
+
+def test_the_ends_of_k():
+    a, b, C = clouds(15, 12, 5)
+    gamma = 2.0
+    whole = sparse_plan(a, b, C, gamma, k=15)
+    assert_allclose(whole.value, quadratic_plan(a, b, C, gamma).value, rtol=1e-12)
+    one = sparse_plan(a, b, C, gamma, k=1)
+    assert_allclose(one.value, exact_plan(a, b, C).value + gamma / 2 * b @ b, rtol=1e-9)
+    values = [sparse_plan(a, b, C, gamma, k=k).value for k in range(1, 16)]
+    assert (np.diff(values) <= 1e-9).all()
+    assert values[0] > values[-1] * 1.0001
+
+
+def best_with_at_most(a, b, C, gamma, k):
+    """The constrained minimum P_k by all supports."""
+    n, m = C.shape
+    sets = list(itertools.combinations(range(n), k))
+    best = np.inf
+    for choice in itertools.product(sets, repeat=m):
+        mask = np.zeros((n, m))
+        for j, keep in enumerate(choice):
+            mask[list(keep), j] = 1
+        if not mask.any(axis=1).all():
+            continue
+        P = cp.Variable((n, m), nonneg=True)
+        problem = cp.Problem(
+            cp.Minimize(cp.sum(cp.multiply(C, P)) + gamma / 2 * cp.sum_squares(P)),
+            [P.sum(axis=1) == a, P.sum(axis=0) == b, cp.multiply(1 - mask, P) == 0],
+        )
+        problem.solve(solver=cp.CLARABEL)
+        if problem.status == "optimal":
+            best = min(best, problem.value)
+    return best
+
+
+def test_a_sparse_plan_certifies_the_constrained_optimum():
+    rng = np.random.default_rng(11)
+    met = 0
+    for _ in range(4):
+        C = rng.uniform(size=(4, 2))
+        a, b = np.full(4, 0.25), np.full(2, 0.5)
+        result = sparse_plan(a, b, C, 1.0, k=2)
+        least = best_with_at_most(a, b, C, 1.0, 2)
+        assert result.value <= least + 1e-7
+        if result.plan.count_nonzero(axis=0).max() <= 2:
+            met += 1
+            assert_allclose(result.value, least, rtol=1e-6)
+    assert met
+
+
+def test_top_k_plan_against_all_supports():
+    rng = np.random.default_rng(6)
+    f, C, b = rng.normal(size=5), rng.uniform(size=(5, 3)), np.array([0.2, 1.0, 3.0])
+    for k in (1, 2, 4, 5):
+        plan, values = top_k_plan(f, b, C, 0.7, k=k)
+        assert (np.count_nonzero(plan, axis=0) <= k).all()
+        assert_allclose(plan.sum(0), b)
+        for j in range(3):
+            s = f - C[:, j]
+            best = -np.inf
+            for keep in itertools.combinations(range(5), k):
+                for size in range(1, k + 1):
+                    for used in itertools.combinations(keep, size):
+                        u = list(used)
+                        t = s[u] / 0.7 + (b[j] - s[u].sum() / 0.7) / size
+                        if (t >= -1e-12).all():
+                            best = max(best, s[u] @ t - 0.35 * t @ t)
+            assert_allclose(values[j], best, rtol=1e-10)
+            t = plan[:, j]
+            assert_allclose(s @ t - 0.35 * t @ t, values[j], rtol=1e-12)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 5), st.floats(0.01, 10.0))
+def test_smoothed_columns_and_their_jacobian(seed, k, delta):
+    """The inner maximum of the proximal semi-dual: stationary, and its derivatives are right."""
+    rng = np.random.default_rng(seed)
+    n, m = 7, 3
+    f, C, b = rng.normal(size=n), rng.uniform(size=(n, m)), rng.dirichlet(np.ones(m)) * 3
+    a = rng.dirichlet(np.ones(n))
+    columns = _Columns(C.T, b, 0.8, k)
+    value, slope = columns.semidual(f, a, delta)
+    P = np.zeros((n, m))
+    P[columns.rows, columns.cols] = columns.mass
+    assert_allclose(P.sum(0), b, rtol=1e-10)
+    norms = sum(support_norm(p, k=k) for p in P.T)
+    direct = ((f[:, None] - C) * P).sum() - 0.4 * norms - delta / 2 * (P**2).sum()
+    assert_allclose(f @ a - value, direct, rtol=1e-9, atol=1e-9)
+    for _ in range(20):  # no other plan does better
+        Q = P + rng.uniform() * (rng.dirichlet(np.ones(n), m).T * b - P)
+        other = (
+            ((f[:, None] - C) * Q).sum()
+            - 0.4 * sum(support_norm(q, k=k) for q in Q.T)
+            - delta / 2 * (Q**2).sum()
+        )
+        assert other <= direct + 1e-9
+    H = columns.curvature(delta).matrix
+    H = H if isinstance(H, np.ndarray) else H.toarray()
+    assert_allclose(H, H.T, atol=1e-9)
+    assert np.linalg.eigvalsh(H)[0] >= -1e-9
+    step = 1e-7 * rng.normal(size=n)
+    up, down = (columns.semidual(f + s * step, a, delta)[1] for s in (1, -1))
+    middle = columns.semidual(f, a, delta)
+    assert_allclose((down - up) / 2, H @ step, rtol=1e-3, atol=3e-8 / delta + 1e-9)
+    assert middle[0] == value
+    assert_allclose(slope, middle[1])
+
+
+def test_largest_jump_of_the_gradient():
+    k, b, gamma = 2, 1.0, 1.0
+    C = np.zeros((4, 1))
+    below = top_k_plan([0.0, 0.0, -1e-9, -5.0], [b], C, gamma, k=k)[0]
+    above = top_k_plan([0.0, -1e-9, 0.0, -5.0], [b], C, gamma, k=k)[0]
+    jump = np.linalg.norm(below - above)
+    bound = conjugate_jump_bound(b, k=k)
+    assert bound * 0.999 <= jump <= bound * (1 + 1e-8)  # attained when all k entries are equal
+    below = top_k_plan([0.5, 0.0, -1e-9, -5.0], [b], C, gamma, k=k)[0]
+    above = top_k_plan([0.5, -1e-9, 0.0, -5.0], [b], C, gamma, k=k)[0]
+    assert_allclose(np.linalg.norm(below - above), np.sqrt(2) * 0.25, rtol=1e-6)
+
+
+def test_near_linear_and_larger_problems():
+    rng = np.random.default_rng(9)
+    X, Y = rng.normal(size=(2, 150, 10))
+    C = ((X[:, None] - Y) ** 2).sum(2)
+    w = np.full(150, 1 / 150)
+    for gamma in (1e-4, 1e-1, 1e2):
+        for k in (2, 7):
+            result = sparse_plan(w, w, C, gamma, k=k)
+            assert result.status is TransportStatus.CONVERGED
+            assert result.gap <= 1e-9
+            assert result.marginal_error <= 1e-10

@@ -1,5 +1,7 @@
 """The Bures-Wasserstein loss of a linear generator: critical points, curvature, rates."""
 
+from itertools import combinations
+
 import numpy as np
 from scipy.optimize import least_squares, minimize
 
@@ -9,502 +11,468 @@ from theorylab.matrix_sensing import (
     bures_gradient_descent,
     bures_hessian,
     bures_loss,
-    curvature_bounds,
     deep_flow,
     deep_gradient_descent,
     deep_rate,
     factor_rate,
-    smoothed_minimum,
-    spectral_selections,
+    random_covariance,
+    smoothed_rate,
     subspace_tilt,
 )
 from theorylab.verify import (
-    Evidence,
     Int,
     Real,
-    Runs,
-    all_of,
-    at_least,
-    claim,
-    equal,
-    exhaustive,
-    inconclusive,
-    limit,
-    rate,
+    breaks,
+    cases,
+    compare,
+    family,
+    full,
+    panel,
+    paper,
+    simulation,
+    slope,
+    space,
+    theory,
+    within,
 )
 from theorylab.verify.cli import run_script
-from theorylab.verify.plotting import BROKEN, COLOURS
 
 EPS = np.finfo(float).eps
-SETTING = (
-    r"$f(W)=B^2(WW^\top,\Sigma_0)$, $W\in\mathbb{R}^{n\times k}$, $k<n$, $\Sigma_0\succ0$ with eigenvalues "
-    r"$\lambda_1>\dots>\lambda_n$ and eigenvectors $u_i$: "
+bures = paper(
+    "brechet2023-critical",
+    r"$f(W)=B^2(WW^\top,\Sigma_0)$, $W\in\mathbb R^{n\times k}$, $\Sigma_0\succ0$ with eigenvalues "
+    r"$\lambda_1\ge\dots\ge\lambda_n$ on $u_i$:",
 )
-SPECTRUM = (5.0, 3.0, 2.0, 1.0, 0.5)
-FLOOR = EPS ** (
-    1 / 3
-)  # of a tilt x: below it the rounding of its logarithm, EPS / x, exceeds the quadratic terms, x^2
 
 
-def target(eigenvalues, rng) -> np.ndarray:
-    U = np.linalg.qr(rng.standard_normal((len(eigenvalues),) * 2))[0]
-    S = (U * np.asarray(eigenvalues)) @ U.T
-    return (S + S.T) / 2
+def spectrum(k, ratio):
+    """Five eigenvalues: k + 1, ..., 2, then 2 ratio, 1.4 ratio, ..."""
+    return np.append(np.arange(k + 1, 1, -1.0), 2 * ratio * 0.7 ** np.arange(5 - k))
 
 
-@claim(
-    r"For $W\in\mathbb{R}^{n\times k}$ of rank $k$ and $\Sigma_0\succ0$: $B^2(WW^\top,\Sigma_0)=\|W\|_F^2"
-    r"+\operatorname{tr}\Sigma_0-2\|\Sigma_0^{1/2}W\|_*$, with gradient $2W-2\Sigma_0^{1/2}Q$, "
-    r"$Q$ the polar factor of $\Sigma_0^{1/2}W$.",
-    sources=["brechet2023-critical, loss in terms of the weights (form derived here)"],
-    origin="derived",
-    kind="identity",
-    cases=[{"n": n, "k": k} for n, k in ((3, 3), (6, 1), (5, 2))],
-    space={"n": Int(2, 7), "k": Int(1, lambda p: p["n"])},
-    breaks={"W of rank k - 1": {"deficient": True}, "covariance WW' + 0.1 I": {"excess": 0.1}},
-)
-def bures_nuclear_norm_form(
-    n: int, k: int, seed: int, deficient: bool = False, excess: float = 0.0
-) -> Evidence:
+def frobenius_loss(W, S):
+    return np.sum((W @ W.T - S) ** 2)
+
+
+def frobenius_gradient(W, S):
+    return 4 * (W @ W.T - S) @ W
+
+
+@bures.ours("derived: the loss in terms of the weights")
+@cases(n=[3, 6], k=[1, 3])
+@full(n=[3, 6], k=[1, 3, 8], size=[0.1, 10.0])
+@space(n=Int(1, 7), k=Int(1, 9), low=Real(0.01, 1.0, log=True), size=Real(0.01, 100, log=True))
+@breaks("the covariance is WW' + 0.1 I", excess=0.1)
+def bures_nuclear_norm_form(n, k, seed, low=0.5, size=1.0, excess=0.0):
+    r"""$f(W)=\|W\|_F^2+\operatorname{tr}\Sigma_0-2\|\Sigma_0^{1/2}W\|_*$; where $\Sigma_0^{1/2}W$ has
+    full rank and polar factor $Q$, the gradient is $2W-2\Sigma_0^{1/2}Q$."""
     rng = np.random.default_rng(seed)
-    S, W = target(np.linspace(0.5, 3, n), rng), rng.standard_normal((n, k))
-    if deficient:
-        W[:, -1] = 0
+    S, W = random_covariance(np.linspace(low, 3, n), rng=rng), size * rng.standard_normal((n, k))
     values, vectors = np.linalg.eigh(S)
     root = (vectors * np.sqrt(values)) @ vectors.T
-    cross = np.linalg.eigvalsh(root @ (W @ W.T + excess * np.eye(n)) @ root)
-    definition = np.sum(W**2) + n * excess + np.trace(S) - 2 * np.sqrt(np.maximum(cross, 0)).sum()
-    # The n - k zero eigenvalues come out at the level of rounding, of which the definition takes the root.
-    error = 2 * n * np.sqrt(n * EPS * max(cross)) + 100 * n * EPS
-    value = equal(
-        definition,
-        bures_loss(W, S),
-        error=error,
-        source="square root of the rounding of zero eigenvalues",
-    )
-    E, h = rng.standard_normal((n, k)), 1e-6
-    E /= np.linalg.norm(E)
-    slope = (bures_loss(W + h * E, S) - bures_loss(W, S)) / h
-    sigma = np.linalg.svd(root @ W, compute_uv=False)[-1]
-    if sigma < 1e-3 and not deficient:
-        return inconclusive("the weights are too close to a lower rank for a step of 1e-6")
-    # The Hessian lies between 2 - 2 lambda_1 / sigma_k and 2, and sigma_k keeps half its size along the step.
-    bend = h * (1 + 2 * values[-1] / max(sigma, 1e-3))
-    predicted, size = np.sum(bures_gradient(W, S) * E), np.linalg.norm(bures_gradient(W, S))
-    error = bend + 1e-7  # the difference of two values near 10, each to about 1e-14, divided by h
-    return all_of(
-        value,
-        equal(
-            slope,
-            predicted,
-            error=error,
-            scale=size,
-            source="curvature over a step of 1e-6, rounding over 1e-6",
-        ),
-    )
+    C = W @ W.T + excess * np.eye(n)
+    cross = np.linalg.eigvalsh(root @ C @ root)
+    total = np.trace(C) + np.trace(S)
+    definition = total - 2 * np.sqrt(np.maximum(cross, 0)).sum()
+    # Zero eigenvalues come out at the level of rounding, of which the definition takes the root.
+    error = 2 * n * np.sqrt(n * EPS * cross.max()) + 100 * n * EPS * total
+    U, sigma, Vt = np.linalg.svd(root @ W, full_matrices=False)
+    # f - |W|^2 is concave, so two secants enclose its slope in each entry.
+    h = 1e-6 * size
+    bumps = h * np.eye(n * k).reshape(-1, n, k)
+    up, down = (np.array([bures_loss(W + s * E, S) for E in bumps]) for s in (1, -1))
+    ends = (up - bures_loss(W, S)) / h - h, (bures_loss(W, S) - down) / h + h
+    slack = (ends[1] - ends[0]) / 2 + 100 * EPS * total / h
+    bound = theory("squares", np.sum(W**2) + np.trace(S)) - 2 * theory("nuclear", sigma.sum())
+    slopes = within((ends[0] + ends[1]) / 2, slack, "two secants of a concave function")
+    return {
+        "value": compare(within(definition, error, "root of the rounding"), "==", bound),
+        "gradient": compare(slopes, "==", theory("gradient", 2 * (W - root @ (U @ Vt)).ravel())),
+    }
 
 
-@claim(
-    SETTING
-    + r"its critical points of rank $k$ are $WW^\top=\sum_{i\in J}\lambda_iu_iu_i^\top$, $|J|=k$, "
-    r"with value $\sum_{i\notin J}\lambda_i$ and Hessian eigenvalues $2(1-\lambda_j/\lambda_i)$ ($i\in J\not\ni j$), 2 and 0: "
-    r"the truncation is the minimum and all others are strict saddles.",
-    sources=["brechet2023-critical, critical-point theorem (proof and Hessian derived here)"],
-    origin="derived",
-    kind="identity",
-    cases={
-        "quick": [{"eigenvalues": SPECTRUM, "k": 2, "starts": 30}],
-        "full": [{"eigenvalues": SPECTRUM, "k": k, "starts": 100} for k in (1, 3, 4, 2)],
-    },
-    breaks={
-        "a repeated eigenvalue": {
-            "eigenvalues": (5.0, 3.0 + 1e-9, 3.0, 1.0, 0.5),
-            "actual": (5.0, 3.0, 3.0, 1.0, 0.5),
-        }
-    },
-)
-def critical_points_are_spectral_selections(
-    eigenvalues, k: int, starts: int, seed: int, actual=None
-) -> Evidence:
-    rng = np.random.default_rng(seed)
-    n = len(eigenvalues)
-    stated, S = np.diag(eigenvalues), np.diag(actual or eigenvalues)
-    known = spectral_selections(stated, k)
-
-    def is_as_stated(s) -> bool:
-        curvatures = np.linalg.eigvalsh(bures_hessian(s.weights, stated))
-        flat = (
-            np.linalg.norm(bures_gradient(s.weights, stated)) < 1e-12
-            and abs(bures_loss(s.weights, stated) - s.value) < 1e-12
-        )
-        return bool(
-            flat
-            and np.abs(curvatures - s.curvatures).max() < 1e-10
-            and (s.index == 0) == (s is known[0])
-        )
-
-    outcomes = {s.indices: is_as_stated(s) for s in known}
-    found = []
+@simulation
+def critical_ends(eigenvalues, k, starts, seed):
+    """Points of rank k at which the gradient vanishes, by least squares from random starts."""
+    rng, n, ends = np.random.default_rng(seed), len(eigenvalues), []
     for _ in range(starts):
+        start = 2 * rng.standard_normal(n * k)
         run = least_squares(
-            lambda w: bures_gradient(w.reshape(n, k), S).ravel(),
-            2 * rng.standard_normal(n * k),
-            xtol=1e-15,
-            ftol=1e-15,
-            gtol=1e-15,
+            lambda w: bures_gradient(w.reshape(n, k), np.diag(eigenvalues)).ravel(),
+            start,
+            **dict.fromkeys(("xtol", "ftol", "gtol"), 1e-15),
         )
         W = run.x.reshape(n, k)
-        if (
-            np.linalg.norm(run.fun) < 1e-9 and np.linalg.svd(W, compute_uv=False)[-1] > 0.1
-        ):  # rank k
-            found.append(bures_loss(W, S))
-            # The gradient moves by at least min |curvature| >= 0.5 times the distance to the selection.
-            outcomes[f"start {len(found)}"] = bool(
-                min(np.linalg.norm(W @ W.T - s.covariance) for s in known) < 1e-6
-            )
-    return exhaustive(
-        outcomes,
-        data={
-            "found": found,
-            "values": [s.value for s in known],
-            "index": [s.index for s in known],
-        },
+        if np.linalg.norm(run.fun) < 1e-9 and np.linalg.svd(W, compute_uv=False)[-1] > 0.1:
+            ends.append(W)
+    return ends
+
+
+@bures.abstract("a", instance=True)
+@cases(n=5, gaps=(0.5, 0.5, 1.0, 1.0, 2.0), k=2, starts=15)
+@full(n=5, gaps=(0.5, 0.5, 1.0, 1.0, 2.0), k=[1, 3, 4, 2], starts=40)
+@space(n=Int(2, 5), gaps=Real(0.2, 2.0, size="n", capacity=5), k=Int(1, "n"))
+@breaks("a repeated eigenvalue", gaps=(0.5, 0.5, 1.0, 0.0, 2.0))
+def critical_points_are_spectral_selections(n, gaps, k, seed, starts=4):
+    r"""for $\lambda_n,\lambda_{n-1}-\lambda_n,\dots$ (the gaps) positive, the critical points of rank
+    $k$ are $WW^\top=\sum_{i\in J}\lambda_iu_iu_i^\top$, $|J|=k$, of value $\sum_{i\notin J}\lambda_i$
+    and Hessian eigenvalues $2(1-\lambda_j/\lambda_i)$ ($i\in J\not\ni j$), 2 ($k(k+1)/2$ times) and 0:
+    the truncation $J=\{1..k\}$ is the minimum, the others are strict saddles."""
+    lam = np.cumsum(gaps)[::-1]
+    chosen = list(combinations(range(n), k))
+    points = [np.eye(n)[:, J] * np.sqrt(lam[list(J)]) for J in chosen]
+    S, known = np.diag(lam), [W @ W.T for W in points]
+    # The gradient moves by at least the least curvature, above 0.03, times the distance.
+    near = [
+        min(np.linalg.norm(W @ W.T - C) for C in known) < 1e-6
+        for W in critical_ends(lam, k, starts, seed)
+    ]
+    rest = [np.delete(lam, J) for J in chosen]
+    mixed = [2 * (1 - np.divide.outer(r, lam[list(J)])) for J, r in zip(chosen, rest, strict=True)]
+    ends = [2.0] * (k * (k + 1) // 2) + [0.0] * (k * (k - 1) // 2)
+    curvatures = np.sort([np.append(m.ravel(), ends) for m in mixed])
+    measured = (
+        [np.linalg.norm(bures_gradient(W, S)) / np.sqrt(lam[0]) for W in points],
+        [1 - bures_loss(W, S) / lam.sum() for W in points],
+        [np.linalg.eigvalsh(bures_hessian(W, S)) for W in points],
     )
+    kept = 1 - np.array([r.sum() for r in rest]) / lam.sum()
+    flat, value, bent = (within(v, 1e-11, "rounding") for v in measured)
+    return {
+        "others": compare(family(dict(enumerate(near))), "==", len(near)),
+        "critical": compare(flat, "==", theory("gradient", 0.0)),
+        "value": compare(value, "==", theory("share kept", kept)),
+        "curvature": compare(bent, "==", theory("curvatures", curvatures)),
+    }
 
 
-@critical_points_are_spectral_selections.panel
-def _(ax, runs: Runs) -> None:
-    data = runs[-1].data
-    ax.hlines(data["values"], 0, 1, color=COLOURS[0], linewidth=1)
-    ax.plot(
-        np.linspace(0.05, 0.8, len(data["found"])),
-        data["found"],
-        "o",
-        color=COLOURS[0],
-        markersize=2.5,
-    )
-    for value, index in zip(data["values"], data["index"], strict=True):
-        ax.text(
-            1.02,
-            value,
-            f"index {index}" if index else "minimum",
-            fontsize=8,
-            va="center",
-            color=COLOURS[0],
-        )
-    ax.set(
-        title="Critical values are sums of left-out eigenvalues",
-        xlim=(0, 1.25),
-        xticks=[],
-        ylabel="loss",
-    )
-    ax.set_xlabel("points where random searches end (n = 5, k = 2)")
-
-
-@claim(
-    SETTING
-    + r"as $\sigma_k(\Sigma_0^{1/2}W)\to0$ with the other singular values and vectors fixed, "
-    r"$\sigma_k\lambda_{\min}(\nabla^2f(W))\to-2\lambda_{\max}(P\Sigma_0P)$, $P$ the projection off "
-    r"$\operatorname{range}\Sigma_0^{1/2}W$, with remainder $\sigma_k\max(2,4\lambda_1/\sigma_{k-1}-2)$.",
-    sources=["brechet2023-critical, remark that the Hessian can blow up (rate derived here)"],
-    origin="derived",
-    kind="rate",
-    cases=[{"n": n, "k": k, "eigenvalues": SPECTRUM[:n]} for n, k in ((3, 1), (5, 4), (5, 2))],
-    breaks={"loss smoothed by tau = 0.05": {"smoothing": 0.05}, "k = n": lambda c: {"k": c["n"]}},
-)
-def hessian_blow_up_rate(n, k, eigenvalues, seed: int, smoothing: float = 0.0) -> Evidence:
+@bures.abstract("b", instance=True)
+@cases(n=3, k=1)
+@cases(n=5, k=[4, 2])
+@space(n=Int(2, 6), k=Int(1, "n - 1"), low=Real(0.1, 1.0), others=Real(0.5, 3.0))
+@breaks("loss smoothed by tau = 0.05", smoothing=0.05)
+def hessian_blow_up_rate(
+    n, k, seed, low=0.5, others=1.0, small=(1e-3, 1e-4, 1e-5, 1e-6), smoothing=0.0
+):
+    r"""as the least singular value $\sigma$ of $\Sigma_0^{1/2}W$ tends to 0 with the other ones and
+    the singular vectors fixed, $\sigma\lambda_{\min}(\nabla^2f(W))\to-2\lambda_{\max}(P\Sigma_0P)$,
+    $P$ the projection off the range of $\Sigma_0^{1/2}W$."""
     rng = np.random.default_rng(seed)
-    S = target(eigenvalues, rng)
+    S = random_covariance(np.linspace(low, 5, n), rng=rng)
+    U, V = (np.linalg.qr(rng.standard_normal((m, m)))[0] for m in (n, k))
     values, vectors = np.linalg.eigh(S)
-    U, V = (
-        np.linalg.qr(rng.standard_normal((n, n)))[0],
-        np.linalg.qr(rng.standard_normal((k, k)))[0],
-    )
     inverse_root = (vectors / np.sqrt(values)) @ vectors.T
-    small = np.geomspace(1e-1, 1e-6, 11)
-    others = np.linspace(1.5, 1, k - 1)
-    states = [inverse_root @ (U[:, :k] * np.append(others, s)) @ V.T for s in small]
-    lowest = np.array(
-        [np.linalg.eigvalsh(bures_hessian(W, S, smoothing=smoothing))[0] for W in states]
+    sigma = np.array(small)
+    states = [inverse_root @ (U[:, :k] * np.append([others] * (k - 1), s)) @ V.T for s in sigma]
+    hessians = [bures_hessian(W, S, smoothing=smoothing) for W in states]
+    lowest = np.array([np.linalg.eigvalsh(H)[0] for H in hessians])
+    # The Hessian is 2 I - X - Y, the constant the largest eigenvalue of sigma X, |Y| <= rest.
+    rest = sigma * (4 * values[-1] / others if k > 1 else 0.0)
+    measured = within(
+        sigma * (lowest - 2) + rest / 2, rest / 2 + 1e-9, "the bounded part of the Hessian"
     )
-    off = U[:, min(k, n - 1) :]  # one vector too many where k = n: there is nothing off the range
-    constant = -2 * float(np.linalg.eigvalsh(off.T @ S @ off)[-1])
-    remainder = small * max(2, 4 * values[-1] / others[-1] - 2 if k > 1 else 2) + 1e-9
-    data = {"small": small, "lowest": lowest, "constant": constant}
-    source = "the bounded part of the Hessian, rounding"
-    parts = [limit(small * lowest, constant, remainder=remainder, source=source)]
-    if k < n and not smoothing:
-        bounds = np.array([curvature_bounds(W, S) for W in states])
-        parts += [
-            at_least(lowest, bounds[:, 0], rounding=1e-9),
-            at_least(bounds[:, 1], lowest, rounding=1e-9),
-        ]
-        smooth = [np.linalg.eigvalsh(bures_hessian(W, S, smoothing=0.05))[0] for W in states]
-        parts.append(at_least(smooth, 2 - 2 * np.sqrt(values[-1] / 0.05)))
-    return all_of(*parts, data=data)
+    off = U[:, k:]
+    constant = -2 * np.linalg.eigvalsh(off.T @ S @ off)[-1]
+    return compare(measured, "==", theory("constant", constant))
 
 
-@hessian_blow_up_rate.panel
-def _(ax, runs: Runs) -> None:
-    data, smooth = runs[-1].data, runs.controls["loss smoothed by tau = 0.05"].data
-    ax.loglog(data["small"], -data["constant"] / data["small"], color=COLOURS[0])
-    ax.loglog(data["small"], -data["lowest"], "o", color=COLOURS[0])
-    ax.loglog(smooth["small"], -smooth["lowest"], ".-", color=BROKEN)
-    ax.axhline(2 * np.sqrt(SPECTRUM[0] / 0.05) - 2, color=COLOURS[1], linewidth=1)
-    ax.text(1e-4, 3e5, r"$2\lambda_{\max}(P\Sigma_0P)/\sigma_k$", color=COLOURS[0], fontsize=8)
-    ax.text(1e-6, 30, r"bound $2\sqrt{\lambda_1/\tau}-2$", color=COLOURS[1], fontsize=8)
-    ax.text(1e-6, 3, r"smoothed, $\tau=0.05$", color=BROKEN, fontsize=8)
-    ax.set(
-        title="The Hessian is unbounded below near lower rank",
-        xlabel=r"$\sigma_k$ (log)",
-        ylim=(1, None),
-    )
-    ax.set_ylabel(r"$-\lambda_{\min}(\nabla^2f)$ (log)")
-
-
-@claim(
-    SETTING
-    + r"for $0\le\tau<\lambda_k$ the minimum of $W\mapsto B^2(WW^\top+\tau I,\Sigma_0)$ has "
-    r"$WW^\top=\sum_{i\le k}(\lambda_i-\tau)u_iu_i^\top$ and value $\sum_{i>k}(\sqrt{\lambda_i}-\sqrt\tau)^2$.",
-    sources=["brechet2023-critical, smooth perturbative loss (minimum derived here)"],
-    origin="derived",
-    kind="identity",
-    cases={
-        "quick": [{"tau": t, "k": 2} for t in (0.6, 0.2)],
-        "full": [{"tau": 0.3, "k": k} for k in (1, 3)]
-        + [{"tau": t, "k": 2} for t in (0.05, 0.5, 1.0, 1.5, 2.0, 2.5, 0.2)],
-    },
-    space={"tau": Real(0.05, 1.8), "k": Int(1, 3)},
-    breaks={"tau above lambda_k": lambda c: {"tau": SPECTRUM[c["k"] - 1] + 0.5}},
+@panel(
+    hessian_blow_up_rate,
+    r"The Hessian is unbounded below near lower rank: $\lambda_{\min}\sim-c/\sigma$",
+    x=r"$\sigma$, least singular value of $\Sigma_0^{1/2}W$",
+    y=r"$\sigma\lambda_{\min}(\nabla^2f)$",
+    log="x",
 )
-def smoothed_loss_minimiser(tau: float, k: int, seed: int) -> Evidence:
-    rng = np.random.default_rng(seed)
-    S = target(SPECTRUM, rng)
-    lam, n = np.array(SPECTRUM), len(SPECTRUM)
+def _(pen, runs):
+    for j, (n, k) in enumerate(((3, 1), (5, 4), (5, 2))):
+        pen.theory(*runs.predicted("small", where={"n": n, "k": k}), k=j)
+        pen.points(*runs.measured("small", where={"n": n, "k": k}), f"$n={n}$, $k={k}$", k=j)
+    pen.broken(*runs.measured("small", control="loss smoothed by tau = 0.05"), "smoothed")
+
+
+@simulation
+def least_loss(eigenvalues, k, tau, seed):
+    """Value and spectrum of W'W where the best of three searches for the smoothed minimum ends."""
+    rng, n = np.random.default_rng(seed), len(eigenvalues)
+    S = random_covariance(eigenvalues, rng=rng)
 
     def loss(w):
         W = w.reshape(n, k)
         return bures_loss(W, S, smoothing=tau), bures_gradient(W, S, smoothing=tau).ravel()
 
-    runs = [
-        minimize(loss, rng.standard_normal(n * k), jac=True, method="BFGS", options={"gtol": 1e-9})
-        for _ in range(3)
-    ]
-    best = min(runs, key=lambda run: run.fun)
-    W = best.x.reshape(n, k)
-    found = np.linalg.eigvalsh(W.T @ W)[::-1]
-    value = np.sum((np.sqrt(lam[k:]) - np.sqrt(tau)) ** 2)
-    # An excess loss of n EPS tr means a distance up to its root over half the curvature, above 0.1 here, times 2 sqrt(lambda).
-    parts = equal(
-        best.fun,
-        value,
-        error=1e-9,
-        scale=lam.sum(),
-        source="rounding of a loss near 10, squared gradient 1e-9",
-    )
-    error = 20 * np.sqrt(n * EPS * lam.sum())
-    eigenvalues = equal(
-        found, lam[:k] - tau, error=error, scale=lam[:k], source="root of the rounding of the loss"
-    )
-    return all_of(parts, eigenvalues, data={"found": found})
+    options = {"gtol": 1e-9, "ftol": 1e-16, "maxiter": 1000}
+    starts = rng.standard_normal((3, n * k))
+    runs = [minimize(loss, w, jac=True, method="L-BFGS-B", options=options) for w in starts]
+    W = min(runs, key=lambda run: run.fun).x.reshape(n, k)
+    return np.array([run.fun for run in runs]), np.linalg.eigvalsh(W.T @ W)[::-1]
 
 
-@smoothed_loss_minimiser.panel
-def _(ax, runs: Runs) -> None:
-    shown = [run for run in runs if run.instance["k"] == 2]
-    tau = np.linspace(0, 3.6, 60)
-    curves = np.array(
-        [smoothed_minimum(np.diag(SPECTRUM), 2, smoothing=t).eigenvalues for t in tau]
-    )
+@bures.ours("derived: the minimum of the loss that the flow theorem is about", serves="c")
+@cases(k=2, share=[0.3, 0.1])
+@full(k=[1, 3], share=0.15)
+@full(k=2, share=[0.02, 0.2, 0.4, 0.6, 0.8, 0.95, 0.1])
+@space(k=Int(1, 4), ratio=Real(0.2, 0.9), share=Real(0.0, 0.95))
+@breaks("tau above lambda_k", share=1.25)
+def smoothed_loss_minimiser(k, share, seed, ratio=2 / 3):
+    r"""for $\tau=s\lambda_k$, $0\le s<1$, the minimum of $f_\tau(W)=B^2(WW^\top+\tau I,\Sigma_0)$ has
+    $WW^\top=\sum_{i\le k}(\lambda_i-\tau)u_iu_i^\top$ and the value
+    $\sum_{i>k}(\sqrt{\lambda_i}-\sqrt\tau)^2$."""
+    lam = spectrum(k, ratio)
+    tau = share * lam[k - 1]
+    values, found = least_loss(lam, k, tau, seed)
+    stated = np.eye(5)[:, :k] * np.sqrt(np.maximum(lam[:k] - tau, 0))
+    attained = bures_loss(stated, np.diag(lam), smoothing=tau)
+    least = theory("minimum", np.sum((np.sqrt(lam[k:]) - np.sqrt(tau)) ** 2))
+    # An excess e moves the root of each eigenvalue of the covariance by at most its own root.
+    e = 1e-13 * lam.sum()
+    error = 2 * np.sqrt(lam[:k] * e) + e
+    spectra = within(found, error, "root of the rounding of the loss")
+    return {
+        "spectrum": compare(spectra, "==", theory("eigenvalues", lam[:k] - tau)),
+        "attained": compare(within(attained, e, "rounding"), "==", least),
+        "never below": compare(within(values.min(), e, "rounding"), ">=", least),
+    }
+
+
+@panel(
+    smoothed_loss_minimiser,
+    r"Smoothing by $\tau$ lowers the learnt eigenvalues by $\tau$",
+    x=r"$\tau/\lambda_k$",
+    y=r"eigenvalues of $WW^\top$, $k=2$",
+)
+def _(pen, runs):
+    s = np.linspace(0, 1, 30)
     for i in range(2):
-        ax.plot(tau, curves[:, i], color=COLOURS[i])
-        ax.plot(
-            [run.instance["tau"] for run in shown],
-            [run.data["found"][i] for run in shown],
-            "o",
-            color=COLOURS[i],
+        pen.theory(s, 3 - i - 2 * s, k=i)
+        pen.points(
+            *runs.measured("share", index=i, where={"k": 2}), rf"$\lambda_{i + 1}-\tau$", k=i
         )
-        ax.text(
-            0.05, SPECTRUM[i] + 0.12, rf"$(\lambda_{i + 1}-\tau)_+$", color=COLOURS[i], fontsize=8
-        )
-    ax.plot([3.5, 3.5], runs.controls["tau above lambda_k"].data["found"], "o", color=BROKEN)
-    ax.text(3.0, 0.15, r"$\tau>\lambda_2$", color=BROKEN, fontsize=8)
-    ax.set(
-        title=r"Smoothing by $\tau$ lowers the learnt eigenvalues by $\tau$",
-        xlabel=r"$\tau$",
-        ylabel=r"eigenvalues of $WW^\top$",
-    )
+        name = r"$\tau>\lambda_k$" if i else ""
+        pen.broken(*runs.measured("share", index=i, control="tau above lambda_k"), name)
 
 
-@claim(
-    SETTING
-    + r"near the truncation a descent step $\eta\le1/(2-\lambda_{k+1}/\lambda_k)$ contracts the slowest mode, the tilt of "
-    r"$u_k$ towards $u_{k+1}$, by $1-2\eta(1-\lambda_{k+1}/\lambda_k)$; at $\eta=\frac12$ the run is subspace iteration with "
-    r"$\Sigma_0$ and $|X_t|_{ji}=(\lambda_{k+j}/\lambda_i)^t|X_0|_{ji}$ for all $t$, $X=(U_\perp^\top W)(U_k^\top W)^{-1}$, "
-    r"$U_k=(u_1,\dots,u_k)$, $U_\perp=(u_{k+1},\dots,u_n)$.",
-    sources=["brechet2023-critical, finite step size gradient descent (constant derived here)"],
-    origin="derived",
-    kind="rate",
-    cases=[{"step": s, "k": 2, "ratio": 2 / 3} for s in (0.1, 0.25, 0.6, 0.5)],
-    space={"step": Real(0.1, 0.45), "k": Int(1, 3), "ratio": Real(0.4, 0.85)},
-    breaks={"no gap, lambda_k = lambda_(k+1)": {"actual": 1.0}},
-)
-def gd_local_rate(
-    step: float, k: int, ratio: float, seed: int, actual: float | None = None
-) -> Evidence:
-    rng = np.random.default_rng(seed)
-
-    def spectrum(gap) -> np.ndarray:
-        return np.append(np.arange(k + 1, 1, -1.0), 2 * gap * 0.7 ** np.arange(5 - k))
-
-    S = target(spectrum(actual or ratio), rng)
-    stated = np.diag(spectrum(ratio))
-    exponent = np.log1p(-step * deep_rate(stated, k))
-    steps = int(np.ceil(-14 / exponent))
-    path = bures_gradient_descent(
-        rng.standard_normal((5, k)), S, step_size=step, steps=steps
-    ).weights
-    tilts = np.abs([subspace_tilt(W, S) for W in path])
-    slow = tilts[:, 0, k - 1]
-    if step == 0.5 and actual is None:
-        lam = spectrum(ratio)
-        law = np.divide.outer(lam[k:], lam[:k]) ** np.arange(steps + 1)[:, None, None] * tilts[0]
-        error = 10 * 5 * steps * EPS * (1 + tilts[0].max()) ** 2
-        judged = equal(
-            tilts,
-            law,
-            error=error,
-            scale=tilts[0],
-            source="rounding of each step, added up, as seen in the chart",
-        )
-    else:
-        judged = rate(
-            np.arange(steps + 1), slow, exponent, rival=2 * exponent, scale="linear", floor=FLOOR
-        )
-    return judged.with_data(slow=slow, exponent=exponent)
-
-
-@gd_local_rate.panel
-def _(ax, runs: Runs) -> None:
-    for run, colour in zip(runs, COLOURS, strict=False):
-        slow, t = run.data["slow"], np.arange(run.data["slow"].size)
-        ax.semilogy(t, slow, "o", color=colour, markersize=2.5)
-        late = t >= t.size // 2
-        ax.semilogy(
-            t[late],
-            slow[t.size // 2] * np.exp(run.data["exponent"] * (t[late] - t.size // 2)),
-            color=colour,
-        )
-        side = "right" if run.instance["step"] == 0.6 else "left"
-        ax.text(
-            t[-1],
-            slow[-1],
-            rf" $\eta={run.instance['step']}$ ",
-            color=colour,
-            fontsize=8,
-            va="center",
-            ha=side,
-        )
-    broken = runs.controls["no gap, lambda_k = lambda_(k+1)"].data["slow"]
-    ax.semilogy(broken, ".", color=BROKEN, markersize=3)
-    ax.text(broken.size, broken[-1], " no gap", color=BROKEN, fontsize=8, va="center")
-    ax.set(
-        title=r"Descent contracts by $1-2\eta(1-\lambda_{k+1}/\lambda_k)$",
-        xlabel="step",
-        ylabel="tilt of $u_k$ (log)",
-    )
-    ax.set(xlim=(0, 260))
-
-
-@claim(
-    SETTING
-    + r"gradient flow on $f(W_1\cdots W_N)$, hidden widths $k$, from balanced factors of rank $k$ in general position converges "
-    r"to the truncation, the tilt of $u_k$ towards $u_{k+1}$ at the rate $\mu_N=2\lambda_k^{1-1/N}(1-\lambda_{k+1}/\lambda_k)$ "
-    r"(the excess loss at $2\mu_N$); descent with step $\eta$ contracts it by $1-\eta\mu$, $\mu$ the smallest eigenvalue of "
-    r"$2(I-\lambda_{k+1}H^{-1})K$ at its limit, $H=(W^\top\Sigma_0W)^{1/2}$, $K=(W_2\cdots W_N)^\top W_2\cdots W_N$ "
-    r"($\mu=\mu_N$ if it is balanced).",
-    sources=[
-        "brechet2023-critical, gradient-flow and finite-step theorems (constants derived here)"
-    ],
-    origin="derived",
-    kind="rate",
-    cases={
-        "quick": [{"depth": 2, "step": 0.02}, {"depth": 3, "step": 0.0}],
-        "full": [{"depth": n, "step": 0.01} for n in (2, 3)]
-        + [{"depth": n, "step": 0.0} for n in (1, 2, 4, 3)],
-    },
-    breaks={
-        "start of rank k - 1": {"deficient": True},
-        "factors out of balance": {"imbalance": 0.5},
-    },
-)
-def deep_balanced_linear_convergence(
-    depth: int, step: float, seed: int, deficient=False, imbalance=1.0
-) -> Evidence:
-    rng = np.random.default_rng(seed)
-    S, k = target(SPECTRUM, rng), 2
-    W = rng.standard_normal((5, k))
-    if deficient:
-        W[:, 1] = W[:, 0]
+@simulation
+def flow_record(eigenvalues, k, depth, tau, seed, horizon, size, lost, imbalance, step):
+    """Times, tilts of u_k towards u_(k+1), last loss and last factors of the flow (of descent, where
+    step > 0) from balanced factors."""
+    rng, n = np.random.default_rng(seed), len(eigenvalues) - lost
+    S = np.diag(
+        eigenvalues[lost:]
+    )  # lost: a start in the span of the other eigenvectors stays in it
+    W = np.linalg.qr(rng.standard_normal((n, k)))[0] * np.linspace(1.5, 0.8, k) * size
     factors = balanced_factors(W, depth, rng=rng)
     factors[0], factors[-1] = factors[0] / imbalance, factors[-1] * imbalance
-    mu = deep_rate(S, k, depth=depth)
-    best = sum(SPECTRUM[k:])
     if step:
-        times = step * np.arange(0, int(14 / mu / step))
-        products, last = deep_gradient_descent(factors, S, step_size=step, steps=times.size - 1)
-        exponent = np.log1p(-step * factor_rate(last, S)) / step
+        times = step * np.arange(int(horizon / step))
+        path, last = deep_gradient_descent(factors, S, step_size=step, steps=times.size - 1)
+        times, path = (v[:: 1 + len(times) // 100] for v in (times, path))
     else:
-        times = np.linspace(0, 14 / mu, 80)
-        products = deep_flow(factors, S, times)
-        exponent = -mu
-    if deficient:  # the tilt of u_k does not exist; the excess loss decays at twice its rate
-        record, exponent = np.array([bures_loss(P, S) for P in products]) - best, 2 * exponent
-    else:
-        record = np.abs([subspace_tilt(P, S)[0, k - 1] for P in products])
-    data = {"times": times, "record": record, "mu": mu, "exponent": exponent}
-    rival = -deep_rate(S, k) if depth > 1 else -2 * mu
-    return rate(times, record, exponent, rival=rival, scale="linear", floor=FLOOR, data=data)
+        times, last = np.linspace(0, horizon, 60), factors
+        path = deep_flow(factors, S, times, smoothing=tau, tol=1e-11)
+    tilts = np.array([abs(subspace_tilt(P, S)[0, k - 1]) for P in path])
+    unseen = np.sum((np.sqrt(eigenvalues[:lost]) - np.sqrt(tau)) ** 2)
+    return times, tilts, bures_loss(path[-1], S, smoothing=tau) + unseen, last
 
 
-@deep_balanced_linear_convergence.panel
-def _(ax, runs: Runs) -> None:
-    shown = sorted(
-        (run for run in runs if not run.instance["step"]), key=lambda run: run.instance["depth"]
-    )
-    for run, colour in zip(shown, COLOURS, strict=False):
-        t, record = run.data["times"], run.data["record"]
-        ax.semilogy(t, record, "o", color=colour, markersize=2.5)
-        ax.semilogy(t[40:], record[40] * np.exp(-run.data["mu"] * (t[40:] - t[40])), color=colour)
-        side = "right" if run.instance["depth"] == 4 else "left"
-        ax.text(
-            t[-1],
-            record[-1],
-            f" N = {run.instance['depth']} ",
-            color=colour,
-            fontsize=8,
-            ha=side,
-            va="top",
-        )
-    for name, label in (
-        ("factors out of balance", "unbalanced"),
-        ("start of rank k - 1", "rank k - 1 (excess loss)"),
-    ):
-        broken = runs.controls[name].data
-        ax.semilogy(broken["times"], broken["record"], ".", color=BROKEN, markersize=3)
-        ax.text(
-            broken["times"][-1],
-            broken["record"][-1],
-            f" {label}",
-            color=BROKEN,
-            fontsize=8,
-            va="center",
-        )
-    ax.set(
-        title=r"Balanced depth $N$: rate $2\lambda_k^{1-1/N}(1-\lambda_{k+1}/\lambda_k)$",
-        xlabel="time",
-        ylabel="tilt of $u_k$ (log)",
-    )
+def decay(record):
+    """The rate at which the tilt decays, above the tolerance of the integrator."""
+    return slope(record[0], record[1], scale="linear", floor=1e-7)
+
+
+@bures.abstract("c", instance=True)
+@cases(k=2, share=[0.6, 0.05])
+@full(k=[1, 3], share=0.2)
+@full(k=2, share=[0.02, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.05])
+@space(k=Int(1, 4), ratio=Real(0.2, 0.85), share=Real(0.02, 0.85), size=Real(0.3, 3.0))
+@breaks("start off the leading eigenvector", lost=1)
+def smoothed_flow_rate(k, share, seed, ratio=2 / 3, size=1.0, lost=0):
+    r"""for $\tau=s\lambda_k$, $0<s<1$, gradient flow on $f_\tau(W)=B^2(WW^\top+\tau I,\Sigma_0)$ tends
+    from starts in general position to the minimum $\sum_{i>k}(\sqrt{\lambda_i}-\sqrt\tau)^2$, whose
+    Hessian eigenvalues are $2(\lambda_i-\lambda_j)/(\lambda_i+\sqrt{\lambda_j\tau})$ ($i\le k<j$; the rate of the
+    tilt of $u_i$ towards $u_j$), $2(\lambda_i+\lambda_j-2\tau)/(\lambda_i+\lambda_j)$ ($i\le j\le k$), and 0 along
+    rotations; the excess falls at twice the least positive one."""
+    lam = spectrum(k, ratio)
+    tau, S, top, rest = share * lam[k - 1], np.diag(lam), lam[:k], lam[k:, None]
+    mu = smoothed_rate(S, k, smoothing=tau)
+    record = flow_record(lam, k, 1, tau, seed, 20 / mu, size, lost, 1.0, 0.0)
+    tilts = theory("tilts", 2 * (top - rest) / (top + np.sqrt(rest * tau)))
+    pairs = np.add.outer(top, top)[np.triu_indices(k)]
+    sizes = theory("sizes", 2 * (1 - 2 * tau / pairs))
+    stated = np.sort(np.concatenate([tilts.ravel(), sizes, np.zeros(k * (k - 1) // 2)]))
+    least = bures_hessian(np.eye(5)[:, :k] * np.sqrt(top - tau), S, smoothing=tau)
+    excess = np.sum((np.sqrt(rest) - np.sqrt(tau)) ** 2)
+    end = within(record[2] / lam.sum(), 1e-10, "tolerance of the integrator")
+    bent = within(np.linalg.eigvalsh(least), 1e-11, "rounding")
+    return {
+        "tilt": compare(decay(record), "==", -tilts[0, k - 1]),
+        "curvature": compare(bent, "==", stated),
+        "limit": compare(end, "==", theory("minimum", excess / lam.sum())),
+    }
+
+
+@panel(
+    smoothed_flow_rate,
+    "Flow on the smoothed loss converges linearly, at the stated rate",
+    x=r"$\tau/\lambda_k$",
+    y="slope of the log tilt of $u_k$",
+)
+def _(pen, runs):
+    s = np.linspace(0.01, 0.9, 80)
+    pen.theory(s, -(2 / 3) / (1 + np.sqrt(2 * s / 3)), "stated")
+    pen.points(*runs.measured("share", where={"k": 2}), "flow, $k=2$")
+
+
+@bures.ours("derived: local rate of descent with finite steps", serves="d")
+@cases(k=2, step=[0.1, 0.4])
+@full(k=2, step=[0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+@full(k=[1, 3], step=0.3)
+@space(k=Int(1, 4), ratio=Real(0.3, 0.85), step=Real(0.05, "1 / (2 - ratio)"))
+@breaks("the loss is smoothed", smoothing=0.5)
+def gd_local_rate(k, step, seed, ratio=2 / 3, smoothing=0.0):
+    r"""near the truncation ($\lambda_{k+1}=q\lambda_k$, $q<1$) descent with a step
+    $\eta\le1/(2-q)$ contracts the tilt of $u_k$ towards $u_{k+1}$ by $1-2\eta(1-q)$; with $\eta=\frac12$
+    the tilt of each $u_i$ towards each $u_{k+j}$ shrinks by $\lambda_{k+j}/\lambda_i$ from any start
+    (tilts: the entries of $(U_\perp^\top W)(U_k^\top W)^{-1}$, $U_k=(u_1,\dots,u_k)$)."""
+    rng, lam = np.random.default_rng(seed), spectrum(k, ratio)
+    S, W = np.diag(lam), rng.standard_normal((5, k))
+    steps = int(-22 / np.log1p(-2 * step * (1 - ratio))) + 12
+    options = {"step_size": step, "steps": steps, "smoothing": smoothing}
+    path = bures_gradient_descent(W, S, **options).weights
+    slow = np.abs([subspace_tilt(P, S)[0, k - 1] for P in path])
+    found = slope(np.arange(steps + 1.0), slow, scale="linear", floor=1e-9)
+    rate = np.log1p(-step * theory("rate", 2 * (1 - ratio)))
+    half = bures_gradient_descent(W, S, step_size=0.5, steps=3).weights
+    before, after = (np.abs(subspace_tilt(P, S)) for P in (half[0], half[3]))
+    rounding = 1e-12 * (1 + before.max()) / before
+    ratios = theory("ratios", np.divide.outer(lam[k:], lam[:k]))
+    return {
+        "rate": compare(found, "==", rate),
+        "half": compare(within(after / before, rounding, "rounding"), "==", ratios**3),
+    }
+
+
+@panel(
+    gd_local_rate,
+    "Near the truncation descent contracts as stated",
+    x=r"step $\eta$",
+    y=r"slope of the log tilt of $u_k$",
+)
+def _(pen, runs):
+    eta = np.linspace(0.03, 0.62, 60)
+    pen.theory(eta, np.log1p(-2 * eta / 3), "stated")
+    pen.points(*runs.measured("step", where={"k": 2}), "descent, $k=2$")
+    pen.broken(*runs.measured("step", control="the loss is smoothed"), "smoothed, $k=3$")
+
+
+@bures.abstract("c", "d", instance=True)
+@cases(depth=[2, 3])
+@full(depth=[1, 4, 2, 3])
+@space(
+    depth=Int(1, 3),
+    k=Int(1, 2),
+    ratio=Real(0.3, 0.75),
+    size=Real(0.5, 2.0),
+    step=Real(0.3, 0.8),
+)
+@breaks("start off the leading eigenvector", lost=1)
+@breaks("factors out of balance", imbalance=0.5)
+def deep_balanced_linear_convergence(
+    depth, seed, k=2, ratio=2 / 3, size=1.0, step=0.5, lost=0, imbalance=1.0
+):
+    r"""gradient flow on $f(W_1\cdots W_N)$, hidden widths $k$, from balanced factors of rank $k$ in
+    general position tends to the truncation, the tilt of $u_k$ towards $u_{k+1}$ as $e^{-\mu_Nt}$,
+    $\mu_N=2\lambda_k^{1-1/N}(1-\lambda_{k+1}/\lambda_k)$ (the excess loss as its square). Descent on the factors
+    with a small step $\eta$ multiplies the tilt by $1-\eta\mu$, $\mu$ the least eigenvalue of
+    $2(I-\lambda_{k+1}H^{-1})K$ at its limit, $H=(W^\top\Sigma_0W)^{1/2}$, $K=(W_2\cdots
+    W_N)^\top W_2\cdots W_N$."""
+    lam = spectrum(k, ratio)
+    mu = deep_rate(np.diag(lam), k, depth=depth)
+    eta = step / (2 * depth * lam[0] ** (2 - 2 / depth))
+    options = (seed, 18 / mu, size, lost, imbalance)
+    flow = flow_record(lam, k, depth, 0.0, *options, 0.0)
+    descent = flow_record(lam, k, depth, 0.0, *options, eta)
+    limit = theory("limit", factor_rate(descent[3], np.diag(lam[lost:])))
+    end = within(flow[2] / lam.sum(), 1e-10, "tolerance of the integrator")
+    return {
+        "flow": compare(decay(flow), "==", -theory("rate", mu)),
+        "descent": compare(decay(descent), "==", np.log1p(-eta * limit) / eta),
+        "truncation": compare(end, "==", theory("left out", lam[k:].sum() / lam.sum())),
+    }
+
+
+@panel(
+    deep_balanced_linear_convergence,
+    "From balanced factors the flow converges linearly",
+    x="depth $N$",
+    y="slope of the log tilt of $u_k$",
+)
+def _(pen, runs):
+    N = np.linspace(1, 4, 40)
+    pen.theory(N, -4 / 3 * 2 ** -(1 / N), r"$-2\lambda_k^{1-1/N}(1-\lambda_{k+1}/\lambda_k)$")
+    pen.points(*runs.measured("depth"), "flow")
+    pen.points(*runs.measured("depth", "descent"), "descent", k=1)
+    pen.broken(*runs.measured("depth", control="factors out of balance"), "out of balance")
+
+
+@simulation
+def descent_steps(n, k, step, low, size, seed, loss, gradient):
+    """Drop of the loss in a step over the squared gradient, and least singular values around one of
+    half its size: at half the truncation, then at random generators, near lower rank or not."""
+    rng = np.random.default_rng(seed)
+    S = random_covariance(np.linspace(low, 3, n), rng=rng)
+    values, vectors = np.linalg.eigh(S)
+    root, drops, ranks = (vectors * np.sqrt(values)) @ vectors.T, [], []
+    spread = [np.append(np.ones(k - 1), s) for s in np.geomspace(1e-6, 1, 50)]
+    points = [size * rng.standard_normal((n, k)) * s for s in spread]
+    for W in [0.5 * vectors[:, :k] * np.sqrt(values[:k]), *points]:
+        g = gradient(W, S)
+        f, g2 = [loss(V, S) for V in (W, W - step * g)], np.sum(g**2)
+        drops.append(((f[0] - f[1]) / g2, 1e-14 * (max(f) + np.trace(S) + np.sum(W**2)) / g2))
+        pair = (W, W - step / 2 * g)
+        ranks.append([np.linalg.svd(root @ V, compute_uv=False)[-1] for V in pair])
+    return np.array(drops).T, np.array(ranks).T
+
+
+@bures.abstract("d", instance=True)
+@cases(n=5, k=2, step=[0.8, 0.3])
+@full(n=6, k=[1, 5, 3], step=[0.02, 0.98, 0.5])
+@space(
+    n=Int(2, 6),
+    k=Int(1, "n - 1"),
+    step=Real(0.02, 0.98),
+    low=Real(0.05, 1.0),
+    size=Real(1e-3, 10, log=True),
+)
+@breaks("the Frobenius loss", loss=frobenius_loss, gradient=frobenius_gradient)
+@breaks("start off the leading eigenvector", lost=1)
+def finite_step_descent_on_the_unsmoothed_loss(
+    n, k, step, seed, low=0.5, size=1.0, loss=bures_loss, gradient=bures_gradient, lost=0
+):
+    r"""for $\Sigma_0^{1/2}W$ of full rank and any step $0<\eta<1$, $f(W-\eta\nabla f(W))\le
+    f(W)-\eta(1-\eta)\|\nabla f(W)\|_F^2$, though the Hessian is unbounded; a step $\eta/2$ leaves the
+    least singular value of $\Sigma_0^{1/2}W$ at $1-\eta$ times it plus $\eta\lambda_n$ or more (both
+    attained); descent from starts in general position ends at the truncation ($k<n$, distinct
+    $\lambda_i$)."""
+    (drop, rounding), (before, after) = descent_steps(n, k, step, low, size, seed, loss, gradient)
+    lam = np.linspace(low, 3, n)[::-1]
+    W, S = size * np.random.default_rng(seed).standard_normal((n, k)), np.diag(lam[lost:])
+    # Near the truncation each mode is multiplied by 1 - 2 step x, x from 1 - ratio to 1.
+    slowest = max(1 - 2 * step * (1 - lam[k] / lam[k - 1]), abs(1 - 2 * step))
+    steps = int(-35 / np.log(slowest)) + 50
+    last = bures_gradient_descent(W[lost:], S, step_size=step, steps=steps).weights[-1]
+    end = (bures_loss(last, S) + lam[:lost].sum()) / lam.sum()
+    least = theory("drop", step * (1 - step))
+    kept = (1 - step) * before + theory("gain of rank", step * lam[-1])
+    drops = within(drop[1:], rounding[1:], "rounding")
+    ranks = within(after[1:], 1e-13 * lam[0], "rounding")
+    ends = within([drop[0], after[0]], [rounding[0], 1e-13 * lam[0]], "rounding")
+    limit = within(end, 1e-10, "a factor of e^-35, rounding")
+    return {
+        "descent": compare(drops, ">=", least),
+        "rank": compare(ranks, ">=", kept[1:]),
+        "attained": compare(ends, "==", np.array([least, kept[0]])),
+        "limit": compare(limit, "==", theory("left out", lam[k:].sum() / lam.sum())),
+    }
 
 
 if __name__ == "__main__":

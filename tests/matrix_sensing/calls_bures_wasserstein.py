@@ -10,6 +10,11 @@ WEIGHTS = np.array([[1.0, 0.2], [0.3, 0.9], [-0.2, 0.4]])
 OTHER = WEIGHTS @ WEIGHTS.T + np.eye(3)
 
 CALLS = {
+    bw.random_covariance: lambda: {
+        "eigenvalues": np.array([2.0, 1.0]),
+        "rng": np.random.default_rng(0),
+    },
+    bw.smoothed_rate: lambda: {"target": TARGET, "rank": 2, "smoothing": 0.1},
     bw.bures_wasserstein_distance: lambda: {"first": OTHER, "second": TARGET},
     bw.bures_loss: lambda: {"generator": WEIGHTS, "target": TARGET, "smoothing": 0.1},
     bw.bures_gradient: lambda: {"generator": WEIGHTS, "target": TARGET, "smoothing": 0.1},
@@ -30,6 +35,8 @@ CALLS = {
         "factors": [WEIGHTS, np.eye(2)],
         "target": TARGET,
         "times": np.array([0.0, 0.5, 1.0]),
+        "smoothing": 0.1,
+        "tol": 1e-8,
     },
     bw.deep_gradient_descent: lambda: {
         "factors": [WEIGHTS, np.eye(2)],

@@ -28,6 +28,12 @@ CALLS = {
     li.completion_spectrum: lambda: {"delta": 0.6, "order": 2, "diagonal": 0.9},
     li.completion_threshold: lambda: {"order": 2, "bits": 20},
     li.first_saddle_order: lambda: {"delta": 0.8},
+    li.escape_ratio: lambda: {
+        "matrices": PROBLEM.matrices,
+        "truth": PROBLEM.truth,
+        "point": POINT,
+        "direction": PROBLEM.truth,
+    },
     li.isometry_bounds: lambda: {"matrices": PROBLEM.matrices},
     li.lifting_ratio: lambda: {"truth": PROBLEM.truth, "point": POINT, "lower": 0.25, "upper": 1.0},
     li.saddle_bound: lambda: {"truth": PROBLEM.truth, "point": POINT, "lower": 0.25, "upper": 1.0},

@@ -25,6 +25,14 @@ CALLS = {
         "rounds": 100,
         "tol": 1e-6,
     },
+    lr.nuclear_descent: lambda: {
+        "design": DESIGN,
+        "response": RESPONSE,
+        "initial": RESPONSE[:2],
+        "penalty": 0.1,
+        "step_size": 0.3,
+        "steps": 3,
+    },
     lr.autoencoder_objective: lambda: {
         "data": DATA,
         "encoder": np.eye(2)[:1],

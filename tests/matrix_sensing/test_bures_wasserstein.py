@@ -18,7 +18,9 @@ from theorylab.matrix_sensing import (
     deep_gradient_descent,
     deep_rate,
     factor_rate,
+    random_covariance,
     smoothed_minimum,
+    smoothed_rate,
     spectral_selections,
     subspace_tilt,
 )
@@ -226,6 +228,30 @@ def test_smoothed_minimum_by_search(tau, k):
     np.testing.assert_allclose(
         np.linalg.eigvalsh(W.T @ W)[::-1], stated.eigenvalues, atol=1e-3
     )  # quartic where tau = lambda
+
+
+@pytest.mark.parametrize(("tau", "k"), [(0.1, 2), (1.0, 2), (2.7, 2), (0.3, 4), (1.5, 1)])
+def test_smoothed_rate_is_the_least_positive_curvature(tau, k):
+    S = target(np.random.default_rng(20))
+    values, vectors = np.linalg.eigh(S)
+    W = vectors[:, ::-1][:, :k] * np.sqrt(values[::-1][:k] - tau)
+    curvatures = np.linalg.eigvalsh(bures_hessian(W, S, smoothing=tau))
+    least = curvatures[k * (k - 1) // 2]  # after the rotations
+    assert smoothed_rate(S, k, smoothing=tau) == pytest.approx(least, rel=1e-9)
+
+
+def test_smoothed_flow_agrees_with_small_steps_of_descent():
+    rng = np.random.default_rng(21)
+    S, W = random_covariance([3.0, 2.0, 1.0], rng=rng), rng.standard_normal((3, 2))
+    np.testing.assert_allclose(np.linalg.eigvalsh(S), [1, 2, 3], rtol=1e-13)
+    ends = [
+        bures_gradient_descent(W, S, step_size=h, steps=round(0.5 / h), smoothing=0.4).weights[-1]
+        for h in (0.004, 0.002)
+    ]
+    flow = deep_flow([W], S, np.array([0.0, 0.5]), smoothing=0.4)[-1]
+    np.testing.assert_allclose(2 * ends[1] - ends[0], flow, atol=1e-5)  # Euler extrapolated
+    loose = deep_flow([W], S, np.array([0.0, 0.5]), smoothing=0.4, tol=1e-6)[-1]
+    assert 0 < np.linalg.norm(loose - flow) < 1e-4
 
 
 def test_without_smoothing_the_minimum_is_the_truncation():

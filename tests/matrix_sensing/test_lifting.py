@@ -10,6 +10,7 @@ from scipy.optimize import brentq
 from theorylab.matrix_sensing import (
     completion_spectrum,
     completion_threshold,
+    escape_ratio,
     first_saddle_order,
     isometry_bounds,
     lifted_gradient,
@@ -244,6 +245,35 @@ def test_saddle_bound_is_attained_by_a_full_isometry_at_the_origin():
     assert saddle_bound(z, np.zeros(3), lower=lower, upper=upper) == pytest.approx(
         lowest, rel=1e-12
     )
+
+
+def test_escape_ratio_bounds_the_curvature_and_is_met_by_a_full_isometry():
+    A, z, rng = integers(3, 4, 21)
+    for _ in range(20):
+        x, u = 0.3 * rng.standard_normal((2, 3))
+        if sum((z @ B @ z) * (u @ B @ u) for B in A) <= 0:
+            continue
+        rho = escape_ratio(A, z, x, u)
+        q = sum((z @ B @ z) * (u @ B @ u) for B in A)
+        for order in (1, 2, 3):
+            found = lifted_hessian(A, z, x, order=order).curvature(u)
+            assert found <= 4 * (3 * rho**order - 1) * q**order + 1e-9 * q**order
+    # u = x: K_x and S_x agree on it, and the bound is attained.
+    x = np.array([0.3, 0.0, 0.1])
+    rho = escape_ratio(A, x / 0.5, x, x)
+    q = sum((x @ B @ x) ** 2 for B in A) / 0.25
+    curvature = lifted_hessian(A, x / 0.5, x, order=2).curvature(x)
+    assert rho == pytest.approx(0.25)
+    assert curvature == pytest.approx(4 * (3 * rho**2 - 1) * q**2)
+
+
+def test_escape_ratio_on_the_family_in_closed_form():
+    for eps in (0.2, 0.5, 0.9):
+        p = perturbed_completion(eps)
+        ratio = escape_ratio(p.matrices, p.truth, p.spurious, p.truth)
+        assert ratio == pytest.approx(p.delta * (1 + p.delta) / 2)
+    with pytest.raises(ValueError, match="direction"):
+        escape_ratio(p.matrices, p.truth, p.spurious, [0.0, 1.0, 0.0])
 
 
 def test_bad_arguments():

@@ -7,6 +7,7 @@ from theorylab.matrix_sensing import (
     PruningStatus,
     autoencoder_objective,
     low_rank_autoencoder,
+    nuclear_descent,
     pruning_metric,
     trained_rank_pruning,
     truncate,
@@ -171,3 +172,31 @@ def test_bad_arguments():
         weighted_truncation(least, -np.eye(6), 2)
     with pytest.raises(ValueError, match="width"):
         low_rank_autoencoder(np.outer([1.0, 2.0], [1.0, 1.0, 0.0]), 2, penalty=0.1)
+
+
+def test_nuclear_descent_is_scalar_soft_thresholding_with_jumps():
+    # On diagonal data every singular value follows its own scalar recursion, sign included.
+    sigma, penalty, step = np.array([2.0, 0.3, 0.1]), 0.5, 0.05
+    run = nuclear_descent(
+        np.eye(3), np.diag(sigma), np.eye(3), penalty=penalty, step_size=step, steps=400
+    )
+    v = np.ones(3)
+    for record in run.singular_values:
+        np.testing.assert_allclose(record, np.sort(np.abs(v))[::-1], atol=1e-12)
+        v = v - step * (v - sigma + penalty * np.sign(v))
+    dead = run.singular_values[200:, 1:]
+    assert dead.max() <= step * (penalty + 0.3)
+    assert dead.max() > 0.9 * step * (penalty + 0.3)
+    assert dead.min() > 1e-6
+
+
+def test_nuclear_descent_nears_the_minimum_of_the_convex_program():
+    A, Y, least, _ = regression(12)
+    run = nuclear_descent(
+        A, Y, least, penalty=3.0, step_size=0.3 / np.linalg.norm(A, 2) ** 2, steps=3000
+    )
+    W = cp.Variable(least.shape)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(A @ W - Y) / 2 + 3 * cp.normNuc(W)))
+    problem.solve(solver="CLARABEL")
+    found = np.sum((A @ run.weights - Y) ** 2) / 2 + 3 * run.singular_values[-1].sum()
+    assert problem.value * (1 - 1e-6) <= found <= problem.value * 1.01

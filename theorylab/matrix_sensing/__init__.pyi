@@ -12,7 +12,9 @@ from .bures_wasserstein import deep_flow as deep_flow
 from .bures_wasserstein import deep_gradient_descent as deep_gradient_descent
 from .bures_wasserstein import deep_rate as deep_rate
 from .bures_wasserstein import factor_rate as factor_rate
+from .bures_wasserstein import random_covariance as random_covariance
 from .bures_wasserstein import smoothed_minimum as smoothed_minimum
+from .bures_wasserstein import smoothed_rate as smoothed_rate
 from .bures_wasserstein import spectral_selections as spectral_selections
 from .bures_wasserstein import subspace_tilt as subspace_tilt
 from .descent_limits import EntryStatus as EntryStatus
@@ -49,6 +51,7 @@ from .lifting import LiftedHessian as LiftedHessian
 from .lifting import SensingProblem as SensingProblem
 from .lifting import completion_spectrum as completion_spectrum
 from .lifting import completion_threshold as completion_threshold
+from .lifting import escape_ratio as escape_ratio
 from .lifting import first_saddle_order as first_saddle_order
 from .lifting import isometry_bounds as isometry_bounds
 from .lifting import lifted_gradient as lifted_gradient
@@ -58,10 +61,12 @@ from .lifting import lifting_ratio as lifting_ratio
 from .lifting import perturbed_completion as perturbed_completion
 from .lifting import saddle_bound as saddle_bound
 from .low_rank import LowRankAutoencoder as LowRankAutoencoder
+from .low_rank import NuclearDescent as NuclearDescent
 from .low_rank import PruningRun as PruningRun
 from .low_rank import PruningStatus as PruningStatus
 from .low_rank import autoencoder_objective as autoencoder_objective
 from .low_rank import low_rank_autoencoder as low_rank_autoencoder
+from .low_rank import nuclear_descent as nuclear_descent
 from .low_rank import pruning_metric as pruning_metric
 from .low_rank import trained_rank_pruning as trained_rank_pruning
 from .low_rank import truncate as truncate

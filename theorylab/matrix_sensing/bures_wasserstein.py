@@ -49,7 +49,9 @@ __all__ = [
     "deep_gradient_descent",
     "deep_rate",
     "factor_rate",
+    "random_covariance",
     "smoothed_minimum",
+    "smoothed_rate",
     "spectral_selections",
     "subspace_tilt",
 ]
@@ -123,6 +125,29 @@ class GeneratorDescent:
     def losses(self, target: ArrayLike) -> FloatArray:
         """Return the loss of every iterate."""
         return np.array([bures_loss(W, target) for W in self.weights])
+
+
+def random_covariance(eigenvalues: ArrayLike, *, rng: np.random.Generator) -> FloatArray:
+    r"""Return a symmetric matrix with the given eigenvalues in a random position.
+
+    Parameters
+    ----------
+    eigenvalues
+        Shape ``(n,)``.
+    rng
+        Source of the rotation.
+
+    Examples
+    --------
+    >>> S = random_covariance([2.0, 1.0], rng=np.random.default_rng(0))
+    >>> np.linalg.eigvalsh(S).round(12)
+    array([1., 2.])
+    """
+    values = as_array(eigenvalues, "eigenvalues", ndim=1)
+    rng = as_instance(rng, "rng", np.random.Generator)
+    U = np.linalg.qr(rng.standard_normal((values.size, values.size)))[0]
+    S = (U * values) @ U.T
+    return np.asarray((S + S.T) / 2)
 
 
 def bures_wasserstein_distance(first: ArrayLike, second: ArrayLike) -> float:
@@ -363,6 +388,38 @@ def smoothed_minimum(target: ArrayLike, rank: int, *, smoothing: float) -> Smoot
     return SmoothedMinimum(np.maximum(values[:k] - tau, 0.0), float(np.sum((roots - reached) ** 2)))
 
 
+def smoothed_rate(target: ArrayLike, rank: int, *, smoothing: float) -> float:
+    r"""Return the slowest rate of gradient flow on $f_\tau$ at its minimum, for $0<\tau<\lambda_k$.
+
+    The Hessian there has the eigenvalues $2(\lambda_i-\lambda_j)/(\lambda_i+\sqrt{\lambda_j\tau})$,
+    $i\le k<j$, $2(\lambda_i+\lambda_j-2\tau)/(\lambda_i+\lambda_j)$, $i\le j\le k$, and 0 along
+    rotations. The least of the others is $\min\{2(\lambda_k-\lambda_{k+1})/(\lambda_k+
+    \sqrt{\lambda_{k+1}\tau}),2(1-\tau/\lambda_k)\}$. The excess loss decays at twice that. (Derived
+    here.)
+
+    Parameters
+    ----------
+    target
+        $\Sigma_0$, symmetric positive definite, shape ``(n, n)``.
+    rank
+        $k<n$.
+    smoothing
+        $\tau$ in $(0,\lambda_k)$.
+
+    Examples
+    --------
+    >>> smoothed_rate(np.diag([3.0, 2.0, 1.0]), 1, smoothing=0.5)
+    0.5
+    """
+    values, _ = _spectrum(target)
+    if values.size < 2:
+        raise ValueError(f"target: expected at least 2 rows, got {values.size}")
+    k = as_count(rank, "rank", maximum=values.size - 1)
+    top, below = float(values[k - 1]), float(values[k])
+    tau = as_real(smoothing, "smoothing", above=0.0, below=top)
+    return float(min(2 * (top - below) / (top + np.sqrt(below * tau)), 2 * (1 - tau / top)))
+
+
 def subspace_tilt(generator: ArrayLike, target: ArrayLike) -> FloatArray:
     r"""Return $X=(U_\perp^\top W)(U_k^\top W)^{-1}$, the range of $W$ as a graph over the leading
     eigenspace of $\Sigma_0$.
@@ -481,9 +538,19 @@ def balanced_factors(
     return [(left * sigma ** (1 / N)) @ right.T for left, right in pairwise(bases)]
 
 
-def deep_flow(factors: Sequence[ArrayLike], target: ArrayLike, times: ArrayLike) -> FloatArray:
-    r"""Integrate gradient flow $\dot W_j=-\nabla_{W_j}f(W_1\cdots W_N)$ and return the product at
-    the given times.
+def deep_flow(
+    factors: Sequence[ArrayLike],
+    target: ArrayLike,
+    times: ArrayLike,
+    *,
+    smoothing: float = 0.0,
+    tol: float = 1e-12,
+) -> FloatArray:
+    r"""Integrate gradient flow $\dot W_j=-\nabla_{W_j}f_\tau(W_1\cdots W_N)$ and return the product
+    at the given times.
+
+    One factor is the flow on $W$ itself. For $\tau<\lambda_k$ its excess loss decays, from starts
+    in general position, at twice `smoothed_rate`.
 
     Parameters
     ----------
@@ -493,12 +560,15 @@ def deep_flow(factors: Sequence[ArrayLike], target: ArrayLike, times: ArrayLike)
         $\Sigma_0$, symmetric positive semi-definite, shape ``(n, n)``.
     times
         Increasing, from 0 or later, shape ``(T,)``.
+    smoothing
+        $\tau\ge0$.
+    tol
+        Relative error of each step of the integrator (order 8), at least 1e-13.
 
     Returns
     -------
     ndarray
-        Shape ``(T, n, k)``; the relative error of each step of the integrator (order 8) is held at
-        1e-12.
+        Shape ``(T, n, k)``.
 
     Raises
     ------
@@ -508,6 +578,8 @@ def deep_flow(factors: Sequence[ArrayLike], target: ArrayLike, times: ArrayLike)
     """
     parts, R = _network(factors, target)
     t = as_array(times, "times", ndim=1, nonnegative=True)
+    tau = as_real(smoothing, "smoothing", minimum=0.0)
+    relative = as_real(tol, "tol", minimum=1e-13, below=1.0)
     if (np.diff(t) <= 0).any():
         raise ValueError("times: expected increasing numbers")
     if t[-1] == 0:
@@ -520,10 +592,11 @@ def deep_flow(factors: Sequence[ArrayLike], target: ArrayLike, times: ArrayLike)
         ]
 
     def velocity(_: float, state: FloatArray) -> FloatArray:
-        return -np.concatenate([g.ravel() for g in _factor_gradients(split(state), R)])
+        return -np.concatenate([g.ravel() for g in _factor_gradients(split(state), R, tau)])
 
     start = np.concatenate([P.ravel() for P in parts])
-    path = integrate(velocity, start, t, rtol=1e-12, atol=1e-14 * float(np.abs(start).max()))
+    scale = float(np.abs(start).max())
+    path = integrate(velocity, start, t, rtol=relative, atol=relative / 100 * scale)
     return np.array([_multiply(split(state)) for state in path])
 
 
@@ -714,13 +787,16 @@ def _network(
     return parts, _pair(_multiply(parts), target, name="factors")[1]
 
 
-def _factor_gradients(parts: list[FloatArray], R: FloatArray) -> list[FloatArray]:
+def _factor_gradients(
+    parts: list[FloatArray], R: FloatArray, smoothing: float = 0.0
+) -> list[FloatArray]:
     lefts, rights = [np.eye(R.shape[0])], [np.eye(parts[-1].shape[1])]
     for P, Q in zip(parts[:-1], parts[:0:-1], strict=True):
         lefts.append(lefts[-1] @ P)
         rights.append(Q @ rights[-1])
     product = lefts[-1] @ parts[-1]
-    G = 2 * product - 2 * R @ _polar(R @ product)
+    polar = _polar(R @ _augmented(product, smoothing))[:, : product.shape[1]]
+    G = 2 * product - 2 * R @ polar
     return [left.T @ G @ right.T for left, right in zip(lefts, rights[::-1], strict=True)]
 
 

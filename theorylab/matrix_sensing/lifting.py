@@ -42,6 +42,7 @@ __all__ = [
     "SensingProblem",
     "completion_spectrum",
     "completion_threshold",
+    "escape_ratio",
     "first_saddle_order",
     "isometry_bounds",
     "lifted_gradient",
@@ -418,6 +419,41 @@ def first_saddle_order(delta: float | Fraction) -> int:
         middle = (low + high) // 2
         low, high = (low, middle) if _is_saddle(d, middle) else (middle, high)
     return high
+
+
+@refuses_overflow("matrices")
+def escape_ratio(
+    matrices: ArrayLike, truth: ArrayLike, point: ArrayLike, direction: ArrayLike
+) -> float:
+    r"""Return $\rho=\max(|u^\top K_xu|,u^\top S_xu)/u^\top K_zu$ for a direction $u$.
+
+    The curvature of $h_l$ at $x^{\otimes l}$ along $u^{\otimes l}$ is at most
+    $4(3\rho^l-1)(u^\top K_zu)^l$: a stationary $x$ with $\rho<1$ becomes a strict saddle at every
+    order $l>\log3/\log(1/\rho)$. On `perturbed_completion`, with $u=z$, $\rho=\delta(1+\delta)/2$.
+    (Derived here.)
+
+    Parameters
+    ----------
+    matrices
+        Symmetric $A_i$, shape ``(m, n, n)``.
+    truth, point, direction
+        $z$, $x$ and $u$ with $u^\top K_zu>0$, shape ``(n,)``.
+
+    Examples
+    --------
+    >>> problem = perturbed_completion(0.5)
+    >>> round(escape_ratio(problem.matrices, problem.truth, problem.spurious, problem.truth), 12)
+    0.48
+    """
+    hessian = lifted_hessian(matrices, truth, point, order=1)
+    u = as_array(direction, "direction", shape=hessian.point_matrix.shape[:1])
+    at_point, at_truth, tangent = (
+        float(u @ K @ u)
+        for K in (hessian.point_matrix, hessian.truth_matrix, hessian.tangent_matrix)
+    )
+    if at_truth <= 0:
+        raise ValueError(f"direction: expected u with u'K_zu > 0, got {at_truth}")
+    return max(abs(at_point), tangent) / at_truth
 
 
 @refuses_overflow("matrices")

@@ -33,10 +33,12 @@ from theorylab._validation import (
 
 __all__ = [
     "LowRankAutoencoder",
+    "NuclearDescent",
     "PruningRun",
     "PruningStatus",
     "autoencoder_objective",
     "low_rank_autoencoder",
+    "nuclear_descent",
     "pruning_metric",
     "trained_rank_pruning",
     "truncate",
@@ -97,6 +99,72 @@ class LowRankAutoencoder:
     def gains(self) -> FloatArray:
         """The $m_i$, shape ``(k,)``."""
         return np.diag(self.latent).copy()
+
+
+@dataclass(frozen=True, eq=False)
+class NuclearDescent:
+    r"""A run of `nuclear_descent`.
+
+    Attributes
+    ----------
+    weights
+        The last weights, shape ``(d, q)``.
+    singular_values
+        Those of every iterate, decreasing, shape ``(steps + 1, min(d, q))``.
+    """
+
+    weights: FloatArray
+    singular_values: FloatArray
+
+
+def nuclear_descent(
+    design: ArrayLike,
+    response: ArrayLike,
+    initial: ArrayLike,
+    *,
+    penalty: float,
+    step_size: float,
+    steps: int,
+) -> NuclearDescent:
+    r"""Run $W\leftarrow W-\eta(A^\top(AW-Y)+\lambda UV^\top)$, $W=U\Sigma V^\top$ thin.
+
+    These are sub-gradient steps on $\frac12\|AW-Y\|_F^2+\lambda\|W\|_*$. With $A^\top A=I$ and
+    $\sigma_i$ the singular values of $A^\top Y$ the minimum has $(\sigma_i-\lambda)_+$. Those that
+    are 0 there ($\sigma_i<\lambda$) are not on the way: they jump about below
+    $\eta(\lambda+\max\sigma_i)$, so that truncation at $2\eta\lambda$ finds the rank. (Derived.)
+
+    Parameters
+    ----------
+    design, response
+        $A$ and $Y$, shapes ``(n, d)`` and ``(n, q)``.
+    initial
+        First weights, shape ``(d, q)``.
+    penalty
+        $\lambda\ge0$.
+    step_size
+        $\eta>0$, at most $1/\|A\|^2$.
+    steps
+        Number of steps.
+
+    Examples
+    --------
+    >>> run = nuclear_descent(np.eye(2), np.diag([2.0, 0.1]), np.eye(2), penalty=0.5,
+    ...                       step_size=0.1, steps=200)
+    >>> run.singular_values[-1].round(1), (run.singular_values[-1] > 0.1).sum()
+    (array([1.5, 0. ]), np.int64(1))
+    """
+    A = as_array(design, "design", ndim=2)
+    Y = as_array(response, "response", shape=(A.shape[0], None))
+    W = as_array(initial, "initial", shape=(A.shape[1], Y.shape[1]))
+    weight, eta = as_real(penalty, "penalty", minimum=0.0), _step(step_size, A)
+    H, B = A.T @ A, A.T @ Y
+    values = []
+    for _ in range(as_count(steps, "steps", minimum=0)):
+        U, sigma, Vt = np.linalg.svd(W, full_matrices=False)
+        values.append(sigma)
+        W = W - eta * (H @ W - B + weight * U @ Vt)
+    values.append(np.linalg.svd(W, compute_uv=False))
+    return NuclearDescent(W, np.array(values))
 
 
 def truncate(matrix: ArrayLike, rank: int) -> FloatArray:

@@ -1,367 +1,373 @@
 """Features near given features: variability along the central path and near collapse."""
 
 from fractions import Fraction
-from functools import partial
 
 import numpy as np
+from scipy.optimize import minimize
 
 import theorylab.neural_collapse as nc
 from theorylab.verify import (
-    Choice,
-    Evidence,
     Int,
     Real,
-    Runs,
-    all_of,
-    at_least,
-    at_most,
-    claim,
-    equal,
-    exact,
-    inconclusive,
-    rate,
+    breaks,
+    cases,
+    compare,
+    family,
+    full,
+    panel,
+    paper,
+    simulation,
+    slope,
+    space,
+    theory,
+    within,
 )
 from theorylab.verify.cli import run_script
-from theorylab.verify.plotting import BROKEN, COLOURS
 
-STEP = 1e-4
-PATH = (
-    r"$K$ balanced classes of $n$ samples, $\dot H=-W^\top(WH-Y)-\lambda_HH$ with the ridge classifier "
-    r"$W=YH^\top(HH^\top+n\lambda_WI)^{-1}$, $\lambda_W>0$, $\lambda_H\geq0$, features "
-    r"$H\in\mathbb{R}^{d\times Kn}$ not collapsed: "
+path = paper(
+    "tirer2022-perturbation",
+    r"$K$ balanced classes of $n$ samples, one-hot labels $Y$, features $H\in\mathbb R^{d\times Kn}$ "
+    r"with $\dot H=-W^\top(WH-Y)-\lambda_HH$, $W=YH^\top(HH^\top+n\lambda_WI)^{-1}$, $\lambda_W>0$:",
 )
-NEAR = (
-    r"Minimize $\frac1{2Kn}\|WH-Y\|^2+\frac{\lambda_W}{2K}\|W\|^2+\frac{\lambda_H}{2Kn}\|H\|^2+\frac\beta{2Kn}\|H-H_0\|^2$, $K$ "
-    r"balanced classes of $n$ samples, $d\geq K$, $H_0$ collapsed to an orthogonal frame plus $\varepsilon\Delta$, $\Delta$ with "
-    r"zero class means: "
+near = paper(
+    "tirer2022-perturbation",
+    r"$\frac1{2Kn}\|WH-Y\|^2+\frac{\lambda_W}{2K}\|W\|^2+\frac{\lambda_H}{2Kn}\|H\|^2"
+    r"+\frac\beta{2Kn}\|H-H_0\|^2$, $K$ balanced classes of $n$ samples, $\beta>0$:",
 )
 
 
-def frame(n_classes, n, dimension, length, rng):
-    """Features collapsed to an orthogonal frame in a random position, and a perturbation with zero class means."""
-    Q = np.linalg.qr(rng.standard_normal((dimension, dimension)))[0][:, :n_classes]
-    noise = rng.standard_normal((dimension, n_classes, n))
-    return (
-        Q,
-        np.repeat(length * Q, n, axis=1),
-        (noise - noise.mean(axis=2, keepdims=True)).reshape(dimension, -1),
-    )
-
-
-def within(features, K):
-    means = features.reshape(len(features), K, -1).mean(axis=2)
-    return features - np.repeat(means, features.shape[1] // K, axis=1)
-
-
-def centred(features, K):
-    means = features.reshape(len(features), K, -1).mean(axis=2)
-    return means - means.mean(axis=1, keepdims=True)
-
-
-@claim(
-    PATH
-    + r"$\mathrm{tr}\,\Sigma_W/\mathrm{tr}\,\Sigma_B$ strictly decreases, $e^{2\lambda_Ht}\mathrm{tr}\,\Sigma_W$ decreases, "
-    r"$e^{2\lambda_Ht}\mathrm{tr}\,\Sigma_B$ strictly increases; their logarithmic rates are $-2\|WH_w\|^2/\|H_w\|^2$ and "
-    r"$2n\langle Q,M_cM_c^\top\rangle/\|M_c\|^2\geq0$, $H_w$ the deviations from the class means, $M_c$ the centred class means, "
-    r"$R=(HH^\top+n\lambda_WI)^{-1}$, $Q=R(H_wH_w^\top+n\lambda_WI)R$.",
-    sources=["tirer2022-perturbation, Theorem 3.1"],
-    origin="sharpened",
-    kind="monotonicity",
-    cases={
-        "quick": [{"lam_w": w, "lam_h": h} for w, h in ((1e-3, 0.05), (0.1, 0.0))],
-        "full": [
-            {"lam_w": w, "lam_h": h, "separation": s}
-            for w in (1e-3, 0.1)
-            for h in (0.05, 0.0)
-            for s in (0.0, 0.3, 3.0, 1.0)
-        ],
-    },
-    space={
-        "lam_w": Real(1e-3, 1.0, log=True),
-        "lam_h": Real(0.0, 0.3),
-        "separation": Real(0.0, 2.0),
-        "n_classes": Int(2, 4),
-        "dimension": Int(lambda p: p["n_classes"], 6),
-    },
-    breaks={
-        "classifier frozen at labels shifted by one class": {"frozen": True, "separation": 3.0}
-    },
-)
-def central_path_nc1_monotone(
-    lam_w, lam_h, seed, separation=1.0, n_classes=3, dimension=6, n=5, frozen=False
-) -> Evidence:
+def frame(n_classes, n, dimension, length, seed):
+    """An orthonormal frame, features collapsed to it, a perturbation with zero class means."""
     rng = np.random.default_rng(seed)
-    start = separation * frame(n_classes, n, dimension, 1.0, rng)[1] + rng.standard_normal(
-        (dimension, n_classes * n)
-    )
-    fixed = (
-        np.roll(nc.ridge_classifier(start, n_classes, lam_w=lam_w), 1, axis=0) if frozen else None
-    )
-    times = np.linspace(0, 3, 13)
-    path = nc.central_path(
-        start, n_classes, lam_w=lam_w, lam_h=lam_h, times=times, classifier=fixed, tol=1e-12
-    )
-    logs = np.log(np.stack([path.within_trace, path.between_trace])) + 2 * lam_h * times
-    slopes, predicted = [], []
-    for H in path.features:
-        V = nc.central_path_velocity(H, n_classes, lam_w=lam_w, classifier=fixed)
-        rates = nc.trace_rates(H, n_classes, lam_w=lam_w)
-        slopes.append(
-            [
-                2 * np.sum(p(H) * p(V)) / np.sum(p(H) ** 2)
-                for p in (partial(within, K=n_classes), partial(centred, K=n_classes))
-            ]
-        )
-        predicted.append([rates.within, rates.between])
-    parts = [
-        at_most(np.diff(logs[0] - logs[1]), 0.0, rounding=0.0),
-        at_most(np.diff(logs[0]), 1e-11),
-        at_least(np.diff(logs[1]), 0.0, rounding=0.0),
-    ]
-    if not frozen:
-        # Rounding is amplified by the condition of the ridge matrix, at most |H|^2 / (n lam_w).
-        error = 1e-13 * np.sum(start**2) / (n * lam_w)
-        parts.append(
-            equal(
-                slopes,
-                predicted,
-                error=error,
-                source="rounding times the condition of the ridge matrix",
-                scale=1.0,
-            )
-        )
-    return all_of(*parts).with_data(times=times, ratio=np.exp(logs[0] - logs[1]))
+    Q = np.linalg.qr(rng.standard_normal((dimension, dimension)))[0][:, :n_classes]
+    noise = deviations(rng.standard_normal((dimension, n_classes * n)), n_classes)
+    return Q, np.repeat(length * Q, n, axis=1), noise
 
 
-@central_path_nc1_monotone.panel
-def _(ax, runs: Runs) -> None:
-    for run, colour in zip(runs[-4:], COLOURS, strict=False):
-        ratio = run.data["ratio"] / run.data["ratio"][0]
-        ax.semilogy(run.data["times"], ratio, "o-", color=colour, markersize=3)
-        label = f"separation {run.instance.get('separation', 1.0):g}"
-        ax.annotate(
-            label,
-            (3, ratio[-1]),
-            (4, -5 if run.instance.get("separation") == 0 else 0),
-            textcoords="offset points",
-            color=colour,
-            fontsize=7,
+def means_of(features, K):
+    return features.reshape(len(features), K, -1).mean(axis=2)
+
+
+def deviations(features, K):
+    return features - np.repeat(means_of(features, K), features.shape[1] // K, axis=1)
+
+
+@simulation
+def path_record(lam_w, lam_h, separation, n_classes, dimension, n, seed, frozen):
+    """Traces of the covariances, their logarithmic rates by the equation of the flow, features."""
+    base = separation * frame(n_classes, n, dimension, 1.0, seed)[1]
+    start = base + np.random.default_rng([seed, 1]).standard_normal(base.shape)
+    fixed = np.roll(nc.ridge_classifier(start, n_classes, lam_w=lam_w), frozen - 1, axis=0)
+    options = {"lam_w": lam_w, "lam_h": lam_h, "classifier": fixed if frozen else None}
+    run = nc.central_path(start, n_classes, times=np.linspace(0, 2, 7), tol=1e-11, **options)
+    rates = []
+    for H in run.features:
+        V, M = nc.central_path_velocity(H, n_classes, **options), means_of(H, n_classes)
+        w, c = deviations(H, n_classes), M - M.mean(axis=1, keepdims=True)
+        turned = means_of(V, n_classes)
+        rates.append([2 * np.sum(w * V) / np.sum(w**2), 2 * np.sum(c * turned) / np.sum(c**2)])
+    return run.within_trace, run.between_trace, np.array(rates).T, run.features
+
+
+@path.abstract("b", instance=True)
+@cases(lam_w=[0.01, 0.1], lam_h=0.05)
+@full(lam_w=[1e-3, 0.1], lam_h=[0.0, 0.05], separation=[0.0, 0.3, 3.0, 1.0])
+@space(
+    lam_w=Real(1e-3, 1.0, log=True),
+    lam_h=Real(0.0, 0.3),
+    separation=Real(0.0, 2.0),
+    n_classes=Int(2, 4),
+    dimension=Int("n_classes", 6),
+    n=Int(2, 6),
+)
+@breaks("classifier frozen at the start", frozen=1)
+@breaks("classifier frozen at shifted labels", frozen=2, separation=3.0)
+def central_path_nc1_monotone(
+    lam_w, lam_h, seed, separation=1.0, n_classes=3, dimension=6, n=5, frozen=0
+):
+    r"""where neither vanishes, $\operatorname{tr}\Sigma_W/\operatorname{tr}\Sigma_B$ strictly falls:
+    $\frac d{dt}\log\operatorname{tr}\Sigma_W=-2\lambda_H-2\|WH_w\|^2/\|H_w\|^2$ and
+    $\frac d{dt}\log\operatorname{tr}\Sigma_B=-2\lambda_H+2n\langle Q,M_cM_c^\top\rangle/\|M_c\|^2$, $H_w$
+    the deviations from the class means, $M_c$ the centred class means,
+    $Q=R(H_wH_w^\top+n\lambda_WI)R$, $R=(HH^\top+n\lambda_WI)^{-1}$."""
+    options = (lam_w, lam_h, separation, n_classes, dimension, n, seed, frozen)
+    inside, between, rates, features = path_record(*options)
+    stated = [nc.trace_rates(H, n_classes, lam_w=lam_w) for H in features]
+    # The ridge matrix amplifies rounding by its condition, at most |H|^2 / (n lam_w).
+    error = 1e-13 * max(np.sum(H**2) for H in features) / (n * lam_w)
+    fall, rise = (within(r, error, "rounding times the condition of the ridge") for r in rates)
+    own, other = (np.array([getattr(r, k) for r in stated]) for k in ("within", "between"))
+    change = np.diff(np.log(inside / between))
+    decay = -2 * theory("decay", lam_h)
+    return {
+        "ratio": compare(within(change, 1e-9, "tolerance of the integrator"), "<", 0.0),
+        "within": compare(fall, "==", decay + theory("fall", own)),
+        "between": compare(rise, "==", decay + theory("rise", other)),
+    }
+
+
+@panel(
+    central_path_nc1_monotone,
+    r"On the central path $\mathrm{tr}\,\Sigma_W/\mathrm{tr}\,\Sigma_B$ falls at every time",
+    x="separation of the classes at the start",
+    y="change of the log ratio, 6 steps",
+)
+def _(pen, runs):
+    where = {"lam_w": 0.1, "lam_h": 0.05}
+    for i in range(6):
+        pen.points(*runs.measured("separation", index=i, where=where), "path" * (i == 0))
+        name = "frozen, shifted labels"
+        pen.broken(
+            *runs.measured("separation", index=i, control="classifier frozen at shifted labels"),
+            name * (i == 0),
         )
-    data = runs.controls["classifier frozen at labels shifted by one class"].data
-    ax.semilogy(data["times"], data["ratio"] / data["ratio"][0], color=BROKEN)
-    ax.annotate("frozen classifier", (1.2, 1.3), color=BROKEN, fontsize=8, ha="right")
-    ax.set(
-        title=r"$\mathrm{tr}\,\Sigma_W/\mathrm{tr}\,\Sigma_B$ falls on the central path",
-        xlabel="time",
-    )
-    ax.set_ylabel("relative to the start (log)")
 
 
 MEANS = np.array([[1.0, 2.0, -3.0], [0.0, 0.25, -0.25], [0.0, 0.0, 0.0]])
-DEVIATIONS = np.array([[-15.0, -28.0, -2.0], [-1.25, -1.1875, -0.625], [15.0, 12.0, 3.0]])
+OFFSETS = np.array([[-15.0, -28.0, -2.0], [-1.25, -1.1875, -0.625], [15.0, 12.0, 3.0]])
 
 
-@claim(
-    PATH
-    + r"$\mathrm{tr}(\Sigma_W\Sigma_B^+)$ can increase when $K\geq3$ and $d\geq K$, whatever $\lambda_H$: at the two samples "
-    r"$m_k\pm a_k$ of each of three classes given in the script its derivative is positive, in exact rational arithmetic. It "
-    r"cannot where $\sum_km_k=0$ and the deviations lie in the span of the class means.",
-    sources=["tirer2022-perturbation, Section 3 (the metric set aside there)"],
-    origin="derived",
-    kind="counterexample",
-    cases={
-        "quick": [{"lam_w": 0.0078125}],
-        "full": [{"lam_w": 0.5}, {"lam_w": 0.125}, {"lam_w": 0.0078125}],
-    },
-    breaks={"deviations in the span of the means": {"flat": True}, "two classes": {"n_classes": 2}},
-)
-def pinv_variability_can_increase(lam_w, flat=False, n_classes=3) -> Evidence:
-    means, deviations = MEANS.copy(), DEVIATIONS * [[1], [1], [0 if flat else 1]]
+@path.ours("derived: a counterexample for the metric with a pseudo-inverse", serves="b")
+@cases(lam_w=[0.5, 0.0078125])
+@full(lam_w=[0.5, 0.125, 0.03125, 0.0078125])
+@space(lam_w=Real(0.004, 0.5, log=True))
+@breaks("deviations in the span of the means", flat=True)
+@breaks("two classes", n_classes=2)
+def pinv_variability_can_increase(lam_w, flat=False, n_classes=3, step=1e-4):
+    r"""$\operatorname{tr}(\Sigma_W\Sigma_B^+)$, unlike the ratio of the traces, can increase for
+    $K\ge3$, $d\ge K$, whatever $\lambda_H$: at two samples $m_k\pm a_k$ in each class with $(m_k)=$
+    (1, 0, 0), (2, 1/4, 0), (-3, -1/4, 0) and $(a_k)=$ (-15, -5/4, 15), (-28, -19/16, 12), (-2, -5/8, 3) its
+    derivative is $2n\operatorname{tr}B^+(2Q(I-P)-R)S>0$, $B=nM_cM_c^\top$, $P$ the projection on the
+    span of $M_c$, $S=H_wH_w^\top$ ($Q$, $R$ as for the ratio)."""
+    means, offsets = MEANS[:, :n_classes], OFFSETS[:, :n_classes] * [[1], [1], [0 if flat else 1]]
     if n_classes == 2:
-        means, deviations = np.array([[1.0, -1.0], [0, 0], [0, 0]]), deviations[:, :2]
-    start = np.stack([means + deviations, means - deviations], axis=2).reshape(3, -1)
-    derivative = nc.exact_variability_rate(start, n_classes, lam_w=lam_w)
-    times = np.linspace(0, 3, 200)
-    path = nc.central_path(start, n_classes, lam_w=lam_w, times=times)
-    return exact(
-        derivative,
-        ">",
-        Fraction(0),
-        data={"times": times, "metric": path.variability, "lam_w": lam_w},
-    )
+        means = np.array([[1.0, -1.0], [0, 0], [0, 0]])
+    start = np.stack([means + offsets, means - offsets], axis=2).reshape(3, -1)
+    exact = nc.exact_variability_rate(start, n_classes, lam_w=lam_w)
+    # Forward differences with steps h and h / 2, extrapolated; the flow is slow at this size.
+    times = np.array([0.0, step / 2, step])
+    v = nc.central_path(start, n_classes, lam_w=lam_w, times=times, tol=1e-13).variability
+    whole, half = (v[2] - v[0]) / step, 2 * (v[1] - v[0]) / step
+    error = abs(whole - half) + 1e-11 * v[0] / step
+    derivative = within(2 * half - whole, error, "a step of half the size, rounding")
+    return {
+        "increases": compare(exact, ">", Fraction(0)),
+        "derivative": compare(derivative, "==", theory("derivative", float(exact))),
+    }
 
 
-@pinv_variability_can_increase.panel
-def _(ax, runs: Runs) -> None:
-    shown = [(r.data, COLOURS[1], rf"$\lambda_W={r.data['lam_w']:.2g}$", (3, 0)) for r in runs]
-    shown += [
-        (e.data, BROKEN, name, (-120, dy))
-        for (name, e), dy in zip(runs.controls.items(), (-16, 12), strict=True)
-    ]
-    for data, colour, label, offset in shown:
-        metric = data["metric"] / data["metric"][0]
-        ax.plot(data["times"], metric, color=colour)
-        ax.annotate(
-            label,
-            (data["times"][-1], metric[-1]),
-            offset,
-            textcoords="offset points",
-            color=colour,
-            fontsize=8,
-        )
-    ax.set(
-        title=r"$\mathrm{tr}(\Sigma_W\Sigma_B^+)$ need not fall",
-        xlabel="time",
-        ylabel="relative to the start",
-    )
-
-
-@claim(
-    NEAR
-    + r"within-class deviations of the minimizer are $\varepsilon\beta(W^\top W+\beta+\lambda_H)^{-1}\Delta+O(\varepsilon^3)$, "
-    r"$W$ the classifier at $\varepsilon=0$: they shrink by $\beta/(w^2+\beta+\lambda_H)$ along its directions, by "
-    r"$\beta/(\beta+\lambda_H)$ elsewhere.",
-    sources=["tirer2022-perturbation, Theorem 4.1"],
-    origin="sharpened",
-    kind="identity",
-    cases={
-        "quick": [{"beta": 0.3, "lam_w": 0.05, "lam_h": 0.02, "length": 1.0}],
-        "full": [
-            {"beta": b, "lam_w": 0.05, "lam_h": 0.02, "length": r}
-            for b in (0.1, 3.0, 0.3)
-            for r in (2.0, 1.0)
-        ],
-    },
-    space={
-        "beta": Real(0.1, 3.0),
-        "lam_w": Real(0.02, 0.3),
-        "lam_h": Real(0.0, 0.2),
-        "length": Real(0.7, 2.0),
-    },
-    breaks={"perturbed class means": {"moved": 1.0}},
+@panel(
+    pinv_variability_can_increase,
+    r"$\mathrm{tr}\,(\Sigma_W\Sigma_B^+)$ can increase",
+    x=r"$\lambda_W$",
+    y="its derivative at the stated features",
+    log="x",
 )
+def _(pen, runs):
+    pen.theory(*runs.predicted("lam_w", "derivative"), "rational arithmetic")
+    pen.points(*runs.measured("lam_w", "derivative"), "flow")
+    name = "deviations in the span of the means"
+    pen.broken(*runs.measured("lam_w", "derivative", control=name), "in the span of the means")
+
+
+@simulation
+def response(beta, lam_w, lam_h, length, moved, n_classes, n, dimension, seed):
+    """Perturbation sizes; parts of the deviations, over them, in and off the span of the frame."""
+    Q, base, noise = frame(n_classes, n, dimension, length, seed)
+    shift = np.random.default_rng([seed, 1]).standard_normal((dimension, n_classes))
+    bump = noise + moved * np.repeat(shift, n, axis=1)
+    eps, found = np.geomspace(0.3, 3e-3, 13), []
+    for e in eps:
+        run = nc.near_minimizer(base + e * bump, n_classes, beta=beta, lam_w=lam_w, lam_h=lam_h)
+        good = run.status is not nc.NearStatus.STOPPED
+        found.append(deviations(run.features, n_classes) / e if good else np.nan * base)
+    return eps, np.array(found), Q, noise
+
+
+@near.abstract("c", instance=True)
+@cases(beta=[0.1, 0.3], lam_w=0.05, lam_h=0.02, length=1.0)
+@full(beta=[0.1, 3.0, 0.3], lam_w=0.05, lam_h=0.02, length=[2.0, 1.0])
+@space(
+    beta=Real(0.1, 3.0),
+    lam_w=Real(0.02, 3.0, log=True),
+    lam_h=Real(0.0, 3.0),
+    length=Real(0.7, 2.0),
+    n_classes=Int(2, 3),
+    dimension=Int("n_classes", 6),
+)
+@breaks("perturbed class means", moved=1.0)
 def near_collapse_linear_response(
-    beta, lam_w, lam_h, length, seed, n_classes=3, n=10, dimension=6, moved=0.0
-) -> Evidence:
-    rng = np.random.default_rng(seed)
-    Q, base, noise = frame(n_classes, n, dimension, length, rng)
-    shift = np.repeat(rng.standard_normal((dimension, n_classes)), n, axis=1)
-    answer = nc.collapsed_response(beta=beta, lam_w=lam_w, lam_h=lam_h, length=length)
-    predicted = answer.off_span * noise + (answer.on_span - answer.off_span) * Q @ (Q.T @ noise)
-    eps = np.geomspace(0.1, 1e-3, 13)
+    beta, lam_w, lam_h, length, seed, n_classes=3, n=5, dimension=5, moved=0.0
+):
+    r"""$d\ge K$, $H_0$ collapsed to an orthogonal frame plus $\varepsilon\Delta$, $\Delta$ with zero
+    class means: on the branch of the collapsed minimiser the deviations are
+    $\varepsilon\beta(W^\top W+\beta+\lambda_H)^{-1}\Delta+O(\varepsilon^3)$, $W$ the classifier at
+    $\varepsilon=0$: shrunk by $\beta/(w^2+\beta+\lambda_H)$ along its rows, of length $w$, and by
+    $\beta/(\beta+\lambda_H)$ elsewhere."""
+    options = (beta, lam_w, lam_h, length, moved, n_classes, n, dimension, seed)
+    eps, found, Q, noise = response(*options)
+    stated = nc.collapsed_response(beta=beta, lam_w=lam_w, lam_h=lam_h, length=length)
+    on, off = theory("on", stated.on_span), theory("off", stated.off_span)
+    span = Q @ (Q.T @ noise)
+    predicted = on * span + off * (noise - span)
+    # The response at the smallest size; the quadratic remainder is that to twice the size, or less.
+    error = np.abs(found[-1] - found[-3]) + 1e-9
+    first = stated.on_span * span + stated.off_span * (noise - span)
+    left = np.linalg.norm(found - first, axis=(1, 2))
+    order = slope(1 / eps, left * eps, floor=1e-13 * np.linalg.norm(noise))
+    return {
+        "response": compare(
+            within(found[-1], error, "a perturbation of twice the size"), "==", predicted
+        ),
+        "remainder": compare(order, "<=", -theory("order", 3.0)),
+    }
+
+
+@simulation
+def kept(beta, lam_w, lam_h, length, eps, n_classes, n, dimension, seed):
+    """Parts of a perturbation of the frame that the minimiser keeps, along it and elsewhere."""
+    Q, base, noise = frame(n_classes, n, dimension, length, seed)
     options = {"beta": beta, "lam_w": lam_w, "lam_h": lam_h}
-    found = [
-        nc.near_minimizer(base + e * (noise + moved * shift), n_classes, **options) for e in eps
-    ]
-    parts = [within(f.features, n_classes) for f in found]
-    remainder = np.array(
-        [np.linalg.norm(w - e * predicted) for w, e in zip(parts, eps, strict=True)]
-    )
-    if any(f.status is nc.NearStatus.STOPPED for f in found):
-        return inconclusive("the minimizer was not found to rounding")
-    # The floor: what the rounding of the features leaves in the remainder.
-    data = {"eps": eps, "error": remainder / eps, "beta": beta}
-    return rate(1 / eps, remainder, -3, rival=-2, floor=1e-13 * np.linalg.norm(base), data=data)
+    run = nc.near_minimizer(base + eps * noise, n_classes, **options)
+    parts = deviations(run.features, n_classes), eps * noise
+    on = [np.linalg.norm(Q.T @ p) for p in parts]
+    off = [np.linalg.norm(p - Q @ (Q.T @ p)) for p in parts]
+    return np.array([on[0] / on[1], off[0] / off[1]])
 
 
-@near_collapse_linear_response.panel
-def _(ax, runs: Runs) -> None:
-    for run, colour in zip(runs[-2:], COLOURS[1:], strict=False):
-        eps, error = run.data["eps"], run.data["error"]
-        ax.loglog(eps, error, "o", color=colour)
-        ax.loglog(eps, error[-1] * (eps / eps[-1]) ** 2, color=colour)
-    broken = runs.controls["perturbed class means"].data
-    ax.loglog(broken["eps"], broken["error"], ".-", color=BROKEN)
-    ax.annotate("perturbed class means", (1.5e-3, broken["error"][0]), color=BROKEN, fontsize=8)
-    ax.set(
-        title=r"Near collapse the response is linear up to $O(\varepsilon^3)$",
-        xlabel=r"$\varepsilon$ (log)",
-    )
-    ax.set_ylabel(r"remainder$\,/\,\varepsilon$ (log)")
-
-
-@claim(
-    NEAR
-    + r"if the frame is the minimizer without attachment ($\lambda_W\lambda_H<1$), deviations shrink to first order by "
-    r"$\beta/(\beta+\sqrt{\lambda_H/\lambda_W})$ along the classifier and by $\beta/(\beta+\lambda_H)$ elsewhere: more collapse "
-    r"for larger $\lambda_H$ and smaller $\beta$, less along the classifier for larger $\lambda_W$. For a fixed "
-    r"frame of any length the signs are the same.",
-    sources=["tirer2022-perturbation, Theorem 4.2"],
-    origin="sharpened",
-    kind="monotonicity",
-    cases={
-        "quick": [
-            {"beta": 1.0, "lam_w": 0.05, "lam_h": 0.1},
-            {"beta": 0.3, "lam_w": 0.05, "lam_h": 0.02},
-        ],
-        "full": [
-            {"beta": b, "lam_w": w, "lam_h": h}
-            for b in (0.1, 3.0, 0.3)
-            for w, h in ((0.05, 0.1), (0.5, 0.02), (0.05, 0.02))
-        ],
-    },
-    space={
-        "beta": Real(0.1, 3.0),
-        "lam_w": Real(0.02, 0.5),
-        "lam_h": Real(0.02, 0.5),
-        "fixed": Choice((False, True)),
-    },
-    breaks={"large perturbation, small weight decay": {"eps": 0.1, "lam_w": 1e-4, "fixed": True}},
-)
+@near.abstract("d", instance=True)
+@cases(beta=1.0, lam_w=0.05, lam_h=0.1)
+@cases(beta=0.3, lam_w=0.05, lam_h=0.02)
+@full(beta=[0.1, 0.3, 1.0, 3.0], lam_w=[0.5, 0.05], lam_h=0.1)
+@full(beta=[0.1, 1.0, 3.0, 0.3], lam_w=0.05, lam_h=0.02)
+@space(beta=Real(0.1, 3.0), lam_w=Real(0.02, 0.5), lam_h=Real(0.02, 0.5), stretch=Real(0.5, 2.0))
+@breaks("large perturbation, small weight decay", eps=0.1, lam_w=1e-4)
 def hyperparameter_effect_on_collapse(
-    beta, lam_w, lam_h, seed, eps=STEP, fixed=False, n_classes=3, n=10, dimension=6
-) -> Evidence:
-    length = nc.collapsed_response(beta=beta, lam_w=lam_w, lam_h=lam_h).length
+    beta, lam_w, lam_h, seed, stretch=0.7, eps=1e-4, n_classes=3, n=5, dimension=5
+):
+    r"""$d>K$, $\lambda_W\lambda_H<1$, $H_0$ an orthogonal frame plus a small perturbation with zero
+    class means: where the frame is the minimiser without attachment, the deviations shrink by
+    $\beta/(\beta+\sqrt{\lambda_H/\lambda_W})$ along the classifier and by $\beta/(\beta+\lambda_H)$ elsewhere. So
+    there is more collapse for larger $\lambda_H$ and smaller $\beta$ and less, along the
+    classifier, for larger $\lambda_W$; for a fixed frame of any length the signs are the same."""
+    values = {"beta": beta, "lam_w": lam_w, "lam_h": lam_h}
+    length = nc.collapsed_response(**values).length
+    shape = (eps, n_classes, n, dimension, seed)
+    # Second moments move by eps^2 |noise|^2, hence W, over n lam_w; the factor covers the feedback.
+    noise = frame(n_classes, n, dimension, 1.0, seed)[2]
+    error = 4e-8 * np.linalg.norm(noise, 2) ** 2 / (n * lam_w)
+    stated = beta / (beta + np.array([np.sqrt(lam_h / lam_w), lam_h]))
+    measured = within(kept(*values.values(), length, *shape), error, "second order in eps")
 
-    def factors(**change):
-        options = {"beta": beta, "lam_w": lam_w, "lam_h": lam_h} | change
-        answer = nc.collapsed_response(**options, length=length if fixed else None)
-        own = length if fixed else answer.length
-        Q, base, noise = frame(n_classes, n, dimension, own, np.random.default_rng(seed))
-        found = nc.near_minimizer(base + eps * noise, n_classes, **options)
-        parts = within(found.features, n_classes), eps * noise
-        on, on0 = (np.linalg.norm(Q.T @ p) for p in parts)
-        off, off0 = (np.linalg.norm(p - Q @ (Q.T @ p)) for p in parts)
-        return (on / on0, off / off0), (answer.on_span, answer.off_span)
+    def sign(name, size):
+        """The change of what is kept along the frame as one parameter grows by 30 %."""
+        more = {**values, name: 1.3 * values[name]}
+        a, b = (kept(*v.values(), size, *shape)[0] for v in (values, more))
+        return None if abs(b - a) < 2 * error else np.sign(b - a)
 
-    changes = [{}, {"beta": 1.3 * beta}, {"lam_h": 1.3 * lam_h}, {"lam_w": 1.3 * lam_w}]
-    measured, predicted = np.array([factors(**c) for c in changes]).transpose(1, 0, 2)
-    ratio = measured[1:] / measured[0]
-    parts = [at_least(ratio[0], 1.0), at_most(ratio[1], 1.0), at_least(ratio[2, 0], 1.0)]
-    if eps == STEP:
-        # Second moments, hence W, move by eps^2 |noise|^2; n lam_w bounds the ridge matrix below. The factor covers the feedback.
-        noise = frame(n_classes, n, dimension, length, np.random.default_rng(seed))[2]
-        error = 4 * STEP**2 * np.linalg.norm(noise, 2) ** 2 / (n * lam_w)
-        parts.append(
-            equal(
-                measured,
-                predicted,
-                error=error,
-                source="second order in eps = 1e-4, through the ridge classifier",
-            )
-        )
-    return all_of(*parts).with_data(beta=beta, lam_w=lam_w, lam_h=lam_h, factors=measured[0])
+    wanted = {"beta": 1, "lam_h": -1, "lam_w": 1}
+    found = {(k, size): sign(k, size) for k in wanted for size in (length, stretch * length)}
+    signs = {key: None if v is None else bool(v == wanted[key[0]]) for key, v in found.items()}
+    return {
+        "factors": compare(measured, "==", theory("factors", stated)),
+        "signs": compare(family(signs), "==", len(signs)),
+    }
 
 
-@hyperparameter_effect_on_collapse.panel
-def _(ax, runs: Runs) -> None:
-    beta = np.geomspace(0.05, 5, 100)
-    for (lam_w, lam_h), colour in zip(
-        sorted({(r.data["lam_w"], r.data["lam_h"]) for r in runs}), COLOURS, strict=False
-    ):
-        own = [r for r in runs if (r.data["lam_w"], r.data["lam_h"]) == (lam_w, lam_h)]
-        pull = np.sqrt(lam_h / lam_w)
-        ax.semilogx(beta, beta / (beta + pull), color=colour)
-        ax.plot(
-            [r.data["beta"] for r in own], [r.data["factors"][0] for r in own], "o", color=colour
-        )
-        text, at = rf"$\lambda_W={lam_w}$, $\lambda_H={lam_h}$", (5, 5 / (5 + pull))
-        ax.annotate(text, at, (4, -2), textcoords="offset points", color=colour, fontsize=7)
-    ax.set(
-        title=r"Collapse: more with $\lambda_H$, less with $\lambda_W$ and $\beta$",
-        xlabel=r"attachment $\beta$ (log)",
-    )
-    ax.set_ylabel("deviation kept, along the classifier")
+@panel(
+    hyperparameter_effect_on_collapse,
+    r"Collapse: more with $\lambda_H$, less with $\lambda_W$ and $\beta$",
+    x=r"attachment $\beta$",
+    y="deviation kept along the classifier",
+    log="x",
+)
+def _(pen, runs):
+    beta = np.geomspace(0.08, 4, 60)
+    for k, (lam_w, lam_h) in enumerate(((0.05, 0.1), (0.5, 0.1), (0.05, 0.02))):
+        pen.theory(beta, beta / (beta + np.sqrt(lam_h / lam_w)), k=k)
+        where = {"lam_w": lam_w, "lam_h": lam_h}
+        label = rf"$\lambda_W={lam_w}$, $\lambda_H={lam_h}$"
+        pen.points(*runs.measured("beta", index=0, where=where), label, k=k)
+
+
+@simulation
+def joint_minimizer(beta, lam_w, lam_h, n_classes, n, dimension, spread, seed, flipped):
+    """Given features, features and classifier after a joint search, gradient in the features."""
+    rng, N = np.random.default_rng(seed), n_classes * n
+    H0 = spread * rng.standard_normal((dimension, N))
+    H0 += np.repeat(rng.standard_normal((dimension, n_classes)), n, axis=1)
+    labels = np.repeat(np.arange(n_classes), n)
+    labels[::n] = (labels[::n] + flipped) % n_classes
+    Y = np.eye(n_classes)[:, labels]
+
+    def objective(x):
+        W, H = x[: n_classes * dimension].reshape(n_classes, -1), x[n_classes * dimension :]
+        H = H.reshape(dimension, N)
+        error = W @ H - Y
+        value = np.sum(error**2) + lam_h * np.sum(H**2) + beta * np.sum((H - H0) ** 2)
+        gW = error @ H.T + n * lam_w * W
+        gH = W.T @ error + lam_h * H + beta * (H - H0)
+        return (value + n * lam_w * np.sum(W**2)) / 2, np.concatenate([gW.ravel(), gH.ravel()])
+
+    start = np.concatenate([rng.standard_normal(n_classes * dimension), H0.ravel()])
+    options = {"gtol": 1e-9, "ftol": 1e-16, "maxiter": 4000}
+    x = minimize(objective, start, jac=True, method="L-BFGS-B", options=options).x
+    W, H = x[: n_classes * dimension].reshape(n_classes, -1), x[n_classes * dimension :]
+    slack = np.linalg.norm(objective(x)[1][n_classes * dimension :])
+    return H0, H.reshape(dimension, N), W, slack
+
+
+@near.abstract("b", "c", instance=True)
+@cases(beta=1.0, lam_w=1.0, lam_h=0.05)
+@cases(beta=[0.1, 1.0], lam_w=0.1, lam_h=0.05)
+@full(beta=[0.03, 0.1, 0.3, 1.0, 3.0, 10.0], lam_w=0.1, lam_h=[0.0, 0.5, 0.05])
+@space(
+    beta=Real(0.03, 10.0, log=True),
+    lam_w=Real(0.01, 1.0, log=True),
+    lam_h=Real(0.0, 1.0),
+    dimension=Int(2, 6),
+    spread=Real(0.2, 2.0),
+)
+@breaks("other labels in a class", flipped=1)
+def minimiser_contracts_within_class_scatter(
+    beta, lam_w, lam_h, seed, n_classes=3, n=5, dimension=4, spread=1.0, flipped=0
+):
+    r"""for any $H_0$, wherever the gradient in $H$ vanishes, at a minimiser or not, the deviations
+    from the class means are $\beta(W^\top W+(\beta+\lambda_H)I)^{-1}$ times those of $H_0$; so
+    $\operatorname{tr}\Sigma_W$ is at most $(\beta/(\beta+\lambda_H))^2$ times that of $H_0$."""
+    shape = (n_classes, n, dimension, spread, seed, flipped)
+    H0, H, W, slack = joint_minimizer(beta, lam_w, lam_h, *shape)
+    given, found = deviations(H0, n_classes), deviations(H, n_classes)
+    # In H the objective, times Kn, is convex with curvature beta + lam_h or more.
+    error = slack / (beta + lam_h) + 1e-13 * np.abs(H0).max()
+    scatter = np.sum(found**2) / np.sum(given**2)
+    step = np.linalg.inv(W.T @ W + (beta + lam_h) * np.eye(dimension))
+    return {
+        "deviations": compare(
+            within(found, error, "gradient over the curvature"),
+            "==",
+            theory("beta", beta) * theory("inverse", step) @ given,
+        ),
+        "scatter": compare(
+            within(scatter, 3 * error, "gradient over the curvature"),
+            "<=",
+            theory("factor", (beta / (beta + lam_h)) ** 2),
+        ),
+    }
+
+
+@panel(
+    minimiser_contracts_within_class_scatter,
+    r"Optimised features scatter less than those given",
+    x=r"attachment $\beta$",
+    y="within-class scatter kept",
+    log="xy",
+)
+def _(pen, runs):
+    beta = np.geomspace(0.03, 10, 60)
+    for k, lam_h in enumerate((0.5, 0.05)):
+        pen.theory(beta, (beta / (beta + lam_h)) ** 2, rf"bound, $\lambda_H={lam_h}$", k=k)
+        pen.points(*runs.measured("beta", "scatter", where={"lam_h": lam_h}), "minimiser", k=k)
 
 
 if __name__ == "__main__":

@@ -302,10 +302,12 @@ def smoothed_flow_rate(k, share, seed, ratio=2 / 3, size=1.0, lost=0):
     least = bures_hessian(np.eye(5)[:, :k] * np.sqrt(top - tau), S, smoothing=tau)
     excess = np.sum((np.sqrt(rest) - np.sqrt(tau)) ** 2)
     end = within(record[2] / lam.sum(), 1e-10, "tolerance of the integrator")
-    bent = within(np.linalg.eigvalsh(least), 1e-11, "rounding")
+    bent = np.linalg.eigvalsh(least)
+    slowest = within(bent[k * (k - 1) // 2], 1e-11, "rounding")  # after the rotations
     return {
         "tilt": compare(decay(record), "==", -tilts[0, k - 1]),
-        "curvature": compare(bent, "==", stated),
+        "curvature": compare(within(bent, 1e-11, "rounding"), "==", stated),
+        "slowest": compare(slowest, "==", theory("rate", mu)),
         "limit": compare(end, "==", theory("minimum", excess / lam.sum())),
     }
 

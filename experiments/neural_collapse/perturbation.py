@@ -108,7 +108,7 @@ def central_path_nc1_monotone(
 
 @panel(
     central_path_nc1_monotone,
-    r"On the central path $\mathrm{tr}\,\Sigma_W/\mathrm{tr}\,\Sigma_B$ falls at every time",
+    "The ratio of the traces falls at every time on the central path",
     x="separation of the classes at the start",
     y="change of the log ratio, 6 steps",
 )

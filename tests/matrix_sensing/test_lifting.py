@@ -267,6 +267,11 @@ def test_escape_ratio_bounds_the_curvature_and_is_met_by_a_full_isometry():
     assert curvature == pytest.approx(4 * (3 * rho**2 - 1) * q**2)
 
 
+def test_escape_ratio_counts_curvature_of_either_sign():
+    # u'K_xu = -1/4 and u'S_xu = 0 at u'K_zu = 1: an even order turns the sign.
+    assert escape_ratio([np.diag([1.0, -1.0])], [1.0, 0.0], [0.0, 0.5], [1.0, 0.0]) == 0.25
+
+
 def test_escape_ratio_on_the_family_in_closed_form():
     for eps in (0.2, 0.5, 0.9):
         p = perturbed_completion(eps)

@@ -81,6 +81,13 @@ def test_definitions_by_loops_over_samples():
     assert m.agreement == np.mean(nearest == np.argmax(W @ H + b[:, None], axis=0))
 
 
+def test_the_nearest_mean_is_decided_half_way_between_means():
+    # Means 1 and 2: the sample at 1.55 belongs to the second, as the classifier says.
+    H, y, W = np.array([[0.45, 1.55, 2.0, 2.0]]), [0, 0, 1, 1], np.array([[0.0], [1.0]])
+    assert nc.collapse_metrics(H, y, W, bias=[0.0, -1.5]).agreement == 1.0
+    assert nc.collapse_metrics(H, y, W, bias=[0.0, -1.6]).agreement == 0.75
+
+
 def test_invariance_under_rotation_scale_and_order():
     rng = np.random.default_rng(2)
     H, y, W, b = random_problem(rng)

@@ -43,6 +43,12 @@ bures = paper(
     r"$f(W)=B^2(WW^\top,\Sigma_0)$, $W\in\mathbb R^{n\times k}$, $\Sigma_0\succ0$ with eigenvalues "
     r"$\lambda_1\ge\dots\ge\lambda_n$ on $u_i$:",
 )
+spread = paper(
+    "brechet2023-critical",
+    r"$f(W)=B^2(WW^\top,\Sigma_0)$, $W\in\mathbb R^{5\times k}$, $\Sigma_0$ with eigenvalues "
+    r"$\lambda_1>\dots>\lambda_5>0$ on $u_i$ (judged at $k+1,\dots,2$, then $2q\,.7^j$; the ratio is "
+    r"$q=\lambda_{k+1}/\lambda_k$, the share $\tau/\lambda_k$):",
+)
 
 
 def spectrum(k, ratio):
@@ -65,7 +71,8 @@ def frobenius_gradient(W, S):
 @breaks("the covariance is WW' + 0.1 I", excess=0.1)
 def bures_nuclear_norm_form(n, k, seed, low=0.5, size=1.0, excess=0.0):
     r"""$f(W)=\|W\|_F^2+\operatorname{tr}\Sigma_0-2\|\Sigma_0^{1/2}W\|_*$; where $\Sigma_0^{1/2}W$ has
-    full rank and polar factor $Q$, the gradient is $2W-2\Sigma_0^{1/2}Q$."""
+    full rank and polar factor $Q$, the gradient is $2W-2\Sigma_0^{1/2}Q$ (eigenvalues evenly spaced
+    from low to 3, entries of $W$ Gaussian of the size)."""
     rng = np.random.default_rng(seed)
     S, W = random_covariance(np.linspace(low, 3, n), rng=rng), size * rng.standard_normal((n, k))
     values, vectors = np.linalg.eigh(S)
@@ -156,7 +163,8 @@ def hessian_blow_up_rate(
 ):
     r"""as the least singular value $\sigma$ of $\Sigma_0^{1/2}W$ tends to 0 with the other ones and
     the singular vectors fixed, $\sigma\lambda_{\min}(\nabla^2f(W))\to-2\lambda_{\max}(P\Sigma_0P)$,
-    $P$ the projection off the range of $\Sigma_0^{1/2}W$."""
+    $P$ the projection off the range of $\Sigma_0^{1/2}W$ (eigenvalues evenly spaced from low to 5, the
+    other singular values equal)."""
     rng = np.random.default_rng(seed)
     S = random_covariance(np.linspace(low, 5, n), rng=rng)
     U, V = (np.linalg.qr(rng.standard_normal((m, m)))[0] for m in (n, k))
@@ -207,14 +215,14 @@ def least_loss(eigenvalues, k, tau, seed):
     return np.array([run.fun for run in runs]), np.linalg.eigvalsh(W.T @ W)[::-1]
 
 
-@bures.ours("derived: the minimum of the loss that the flow theorem is about", serves="c")
+@spread.ours("derived: the minimum of the loss that the flow theorem is about", serves="c")
 @cases(k=2, share=[0.3, 0.1])
 @full(k=[1, 3], share=0.15)
 @full(k=2, share=[0.02, 0.2, 0.4, 0.6, 0.8, 0.95, 0.1])
 @space(k=Int(1, 4), ratio=Real(0.2, 0.9), share=Real(0.0, 0.95))
 @breaks("tau above lambda_k", share=1.25)
 def smoothed_loss_minimiser(k, share, seed, ratio=2 / 3):
-    r"""for $\tau=s\lambda_k$, $0\le s<1$, the minimum of $f_\tau(W)=B^2(WW^\top+\tau I,\Sigma_0)$ has
+    r"""for $0\le\tau<\lambda_k$ the minimum of $f_\tau(W)=B^2(WW^\top+\tau I,\Sigma_0)$ has
     $WW^\top=\sum_{i\le k}(\lambda_i-\tau)u_iu_i^\top$ and the value
     $\sum_{i>k}(\sqrt{\lambda_i}-\sqrt\tau)^2$."""
     lam = spectrum(k, ratio)
@@ -279,14 +287,14 @@ def decay(record):
     return slope(record[0], record[1], scale="linear", floor=1e-7)
 
 
-@bures.abstract("c", instance=True)
+@spread.abstract("c", instance=True)
 @cases(k=2, share=[0.6, 0.05])
 @full(k=[1, 3], share=0.2)
 @full(k=2, share=[0.02, 0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.05])
 @space(k=Int(1, 4), ratio=Real(0.2, 0.85), share=Real(0.02, 0.85), size=Real(0.3, 3.0))
 @breaks("start off the leading eigenvector", lost=1)
 def smoothed_flow_rate(k, share, seed, ratio=2 / 3, size=1.0, lost=0):
-    r"""for $\tau=s\lambda_k$, $0<s<1$, gradient flow on $f_\tau(W)=B^2(WW^\top+\tau I,\Sigma_0)$ tends
+    r"""for $0<\tau<\lambda_k$ gradient flow on $f_\tau(W)=B^2(WW^\top+\tau I,\Sigma_0)$ tends
     from starts in general position to the minimum $\sum_{i>k}(\sqrt{\lambda_i}-\sqrt\tau)^2$, whose
     Hessian eigenvalues are $2(\lambda_i-\lambda_j)/(\lambda_i+\sqrt{\lambda_j\tau})$ ($i\le k<j$; the rate of the
     tilt of $u_i$ towards $u_j$), $2(\lambda_i+\lambda_j-2\tau)/(\lambda_i+\lambda_j)$ ($i\le j\le k$), and 0 along
@@ -324,14 +332,14 @@ def _(pen, runs):
     pen.points(*runs.measured("share", where={"k": 2}), "flow, $k=2$")
 
 
-@bures.ours("derived: local rate of descent with finite steps", serves="d")
+@spread.ours("derived: local rate of descent with finite steps", serves="d")
 @cases(k=2, step=[0.1, 0.4])
 @full(k=2, step=[0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
 @full(k=[1, 3], step=0.3)
 @space(k=Int(1, 4), ratio=Real(0.3, 0.85), step=Real(0.05, "1 / (2 - ratio)"))
 @breaks("the loss is smoothed", smoothing=0.5)
 def gd_local_rate(k, step, seed, ratio=2 / 3, smoothing=0.0):
-    r"""near the truncation ($\lambda_{k+1}=q\lambda_k$, $q<1$) descent with a step
+    r"""near the truncation descent with a step
     $\eta\le1/(2-q)$ contracts the tilt of $u_k$ towards $u_{k+1}$ by $1-2\eta(1-q)$; with $\eta=\frac12$
     the tilt of each $u_i$ towards each $u_{k+j}$ shrinks by $\lambda_{k+j}/\lambda_i$ from any start
     (tilts: the entries of $(U_\perp^\top W)(U_k^\top W)^{-1}$, $U_k=(u_1,\dots,u_k)$)."""
@@ -366,7 +374,7 @@ def _(pen, runs):
     pen.broken(*runs.measured("step", control="the loss is smoothed"), "smoothed, $k=3$")
 
 
-@bures.abstract("c", "d", instance=True)
+@spread.abstract("c", "d", instance=True)
 @cases(depth=[2, 3])
 @full(depth=[1, 4, 2, 3])
 @space(
@@ -374,12 +382,12 @@ def _(pen, runs):
     k=Int(1, 2),
     ratio=Real(0.3, 0.75),
     size=Real(0.5, 2.0),
-    step=Real(0.3, 0.8),
+    step=Real(0.2, 0.6),
 )
 @breaks("start off the leading eigenvector", lost=1)
 @breaks("factors out of balance", imbalance=0.5)
 def deep_balanced_linear_convergence(
-    depth, seed, k=2, ratio=2 / 3, size=1.0, step=0.5, lost=0, imbalance=1.0
+    depth, seed, k=2, ratio=2 / 3, size=1.0, step=0.4, lost=0, imbalance=1.0
 ):
     r"""gradient flow on $f(W_1\cdots W_N)$, hidden widths $k$, from balanced factors of rank $k$ in
     general position tends to the truncation, the tilt of $u_k$ towards $u_{k+1}$ as $e^{-\mu_Nt}$,
@@ -389,8 +397,8 @@ def deep_balanced_linear_convergence(
     W_N)^\top W_2\cdots W_N$."""
     lam = spectrum(k, ratio)
     mu = deep_rate(np.diag(lam), k, depth=depth)
-    eta = step / (2 * depth * lam[0] ** (2 - 2 / depth))
-    options = (seed, 18 / mu, size, lost, imbalance)
+    eta = step / (2 * depth * lam[0] ** (1 - 1 / depth))
+    options = (seed, 17 / mu, size, lost, imbalance)
     flow = flow_record(lam, k, depth, 0.0, *options, 0.0)
     descent = flow_record(lam, k, depth, 0.0, *options, eta)
     limit = theory("limit", factor_rate(descent[3], np.diag(lam[lost:])))
@@ -424,8 +432,8 @@ def descent_steps(n, k, step, low, size, seed, loss, gradient):
     S = random_covariance(np.linspace(low, 3, n), rng=rng)
     values, vectors = np.linalg.eigh(S)
     root, drops, ranks = (vectors * np.sqrt(values)) @ vectors.T, [], []
-    spread = [np.append(np.ones(k - 1), s) for s in np.geomspace(1e-6, 1, 50)]
-    points = [size * rng.standard_normal((n, k)) * s for s in spread]
+    columns = [np.append(np.ones(k - 1), s) for s in np.geomspace(1e-6, 1, 50)]
+    points = [size * rng.standard_normal((n, k)) * s for s in columns]
     for W in [0.5 * vectors[:, :k] * np.sqrt(values[:k]), *points]:
         g = gradient(W, S)
         f, g2 = [loss(V, S) for V in (W, W - step * g)], np.sum(g**2)
@@ -453,8 +461,8 @@ def finite_step_descent_on_the_unsmoothed_loss(
     r"""for $\Sigma_0^{1/2}W$ of full rank and any step $0<\eta<1$, $f(W-\eta\nabla f(W))\le
     f(W)-\eta(1-\eta)\|\nabla f(W)\|_F^2$, though the Hessian is unbounded; a step $\eta/2$ leaves the
     least singular value of $\Sigma_0^{1/2}W$ at $1-\eta$ times it plus $\eta\lambda_n$ or more (both
-    attained); descent from starts in general position ends at the truncation ($k<n$, distinct
-    $\lambda_i$)."""
+    attained); descent from starts in general position ends at the truncation ($k<n$;
+    eigenvalues evenly spaced from low to 3)."""
     (drop, rounding), (before, after) = descent_steps(n, k, step, low, size, seed, loss, gradient)
     lam = np.linspace(low, 3, n)[::-1]
     W, S = size * np.random.default_rng(seed).standard_normal((n, k)), np.diag(lam[lost:])

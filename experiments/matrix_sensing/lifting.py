@@ -264,16 +264,16 @@ def descents(delta, order, starts, seed, noise, steps):
 
 @completion.abstract("d", instance=True)
 @cases(delta=0.6, starts=10)
-@full(delta=[0.54, 0.57, 0.63, 0.66, 0.6], starts=40)
-@space(delta=Real(0.54, 0.66))
+@full(delta=[0.55, 0.57, 0.62, 0.63, 0.6], starts=40)
+@space(delta=Real(0.55, 0.63))
 @breaks("no lifting", order=1)
 def descent_escapes_the_lifted_saddle(delta, seed, starts=6, order=2):
     r"""for $\frac12<\delta<\delta_2=.712$, gradient descent on $f$ from near $\hat x$ returns to the
     loss $f(\hat x)=4(1-\delta)$, while descent on $h_2$ from $\hat x^{\otimes2}$ plus noise of size
     $10^{-4}$ ends at $\pm z^{\otimes2}$, the truth."""
-    steps = int(1e4 / abs(completion_spectrum(delta, 2)[0][0]))  # over the growth on the saddle
+    steps = int(7e3 / abs(completion_spectrum(delta, 2)[0][0]))  # over the growth on the saddle
     _, off, moved = descents(delta, order, starts, seed, 1e-4, steps)
-    stuck, _, rest = descents(delta, 1, starts, seed, 1e-4, 1500)
+    stuck, _, rest = descents(delta, 1, starts, seed, 1e-4, 1000)
     distance = within(np.linalg.norm(off, axis=1), moved + 1e-12, "a run of half the steps")
     back = within(stuck, 10 * rest + 1e-12, "a run of half the steps")
     return {

@@ -33,7 +33,10 @@ EPS = np.finfo(float).eps
 pruning = paper(
     "xu2020-trained",
     r"Linear model $\|AW-Y\|_F^2$, $H=A^\top A\succ0$, $\hat W$ its least-squares solution, "
-    r"$T_r$ truncation to rank $r$:",
+    r"$T_r$ truncation to rank $r$ (judged: rank 3 of $12\times8$, 60 samples):",
+)
+nuclear = paper(
+    "xu2020-trained", r"$\frac12\|AW-Y\|_F^2+\lambda\|W\|_*$, $A^\top A=I$, $\lambda=.5$:"
 )
 
 
@@ -113,7 +116,7 @@ def nuclear_record(live, top, penalty, step, seed):
     return nuclear_descent(A, A @ (U * sigma) @ V.T, start, **options).singular_values
 
 
-@pruning.abstract("c", instance=True)
+@nuclear.abstract("c", instance=True)
 @cases(step=[0.1, 0.02])
 @full(step=[0.1, 0.05, 0.02, 0.01, 0.005, 0.03])
 @space(step=Real(0.02, 0.1), rank=Int(1, 6), share=Real(0.0, 0.8), gap=Real(0.15, 2.0))
@@ -122,10 +125,10 @@ def nuclear_record(live, top, penalty, step, seed):
 def nuclear_subgradient_and_truncation(
     step, seed, rank=3, share=0.6, gap=1.0, cut=None, weight=0.5, penalty=0.5
 ):
-    r"""with $\lambda\|W\|_*$ added to $\frac12\|AW-Y\|_F^2$, $A^\top A=I$, sub-gradient steps of size
-    $\eta$ lead the singular values $\sigma_i>\lambda$ of $A^\top Y$ to $\sigma_i-\lambda$, as at the
-    minimum; the others do not reach their 0, but fall below $\eta(\lambda+\sigma_{r+1})$, so that
-    truncation at $2\eta\lambda$ (which $\sigma_r-\lambda$ exceeds) finds the rank $r$."""
+    r"""sub-gradient steps of size $\eta$ lead the singular values $\sigma_i>\lambda$ of $A^\top Y$,
+    $i\le r$ (here $\lambda$ plus multiples of the gap), to $\sigma_i-\lambda$, as at the minimum; the
+    others, the share of $\lambda$ or less, do not reach their 0, but fall below
+    $\eta(\lambda+\sigma_{r+1})$: truncation at $2\eta\lambda<\sigma_r-\lambda$ finds the rank $r$."""
     live, top = penalty + gap * np.arange(rank, 0, -1.0), share * penalty
     record = nuclear_record(live, top, weight, step, seed)
     late = record[len(record) // 2 :]

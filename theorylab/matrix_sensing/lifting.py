@@ -421,7 +421,7 @@ def first_saddle_order(delta: float | Fraction) -> int:
     return high
 
 
-@refuses_overflow("matrices")
+@refuses_overflow("matrices", "truth", "point", "direction")
 def escape_ratio(
     matrices: ArrayLike, truth: ArrayLike, point: ArrayLike, direction: ArrayLike
 ) -> float:

@@ -57,7 +57,9 @@ def trained(n_classes, n_samples, hidden, level, loss, bias, tolerance, seed, pe
 @digits.ours("derived: real features against the unconstrained model", serves="d")
 @cases(loss="mse", bias=True)
 @cases(loss="ce", bias=False)
-@full(n_classes=10, n_samples=100, hidden=120, loss=["mse", "ce"], bias=[True, False])
+@full(
+    n_classes=10, n_samples=100, hidden=120, tolerance=1e-7, loss=["mse", "ce"], bias=[True, False]
+)
 @space(
     loss=Choice(("mse", "ce")),
     bias=Choice((False, True)),

@@ -49,9 +49,10 @@ def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """
     if function is None:
         return lambda f: compiled(f, **options)
-    before = config.CACHE_DIR
+    settings: Any = config
+    before = settings.CACHE_DIR
     try:
-        config.CACHE_DIR = str(cache_folder())
+        settings.CACHE_DIR = str(cache_folder())
         return numba.njit(cache=True, **options)(function)
     finally:
-        config.CACHE_DIR = before
+        settings.CACHE_DIR = before

@@ -123,7 +123,7 @@ def measure(task: str, folder: str) -> tuple[float, float]:
     theme, names, preparation, call = TASKS[task]
     program = _PROGRAM.format(theme=theme, names=names, preparation=preparation, call=call)
     environment = os.environ | {
-        "THEORYLAB_CACHE_DIR": folder,
+        "NUMBA_CACHE_DIR": folder,
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }

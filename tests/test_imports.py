@@ -23,6 +23,7 @@ THEMES = [
     "matrix_sensing",
     "neural_collapse",
     "numerics",
+    "optimal_transport",
     "optimization",
     "random_features",
     "verify",

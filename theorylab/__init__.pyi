@@ -5,6 +5,7 @@ from . import corpus as corpus
 from . import estimators as estimators
 from . import matrix_sensing as matrix_sensing
 from . import neural_collapse as neural_collapse
+from . import optimal_transport as optimal_transport
 from . import optimization as optimization
 from . import random_features as random_features
 from . import verify as verify

@@ -26,7 +26,9 @@ def cache_folder() -> Path:
         text = path.read_bytes()
         if b"@compiled" in text:
             digest.update(path.name.encode() + b"\0" + text + b"\0")
-    return package / "__pycache__" / f"kernels-{digest.hexdigest()[:16]}"
+    given = getattr(config, "CACHE_DIR", "")  # NUMBA_CACHE_DIR
+    base = Path(given) if given else package / "__pycache__"
+    return base / f"kernels-{digest.hexdigest()[:16]}"
 
 
 def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:

@@ -154,7 +154,8 @@ def test_a_module_that_is_edited_during_the_run_does_not_pass_for_the_loaded_one
 
 
 def test_a_compiled_kernel_follows_the_modules_that_it_was_compiled_with(checkout):
-    kernel = "import numba\n{0}\n@numba.njit(cache=True)\ndef double(x):\n    return {1}\n"
+    kernel = "from theorylab.numerics.compiled import compiled\n{0}\n"
+    kernel += "@compiled\ndef double(x):\n    return {1}\n"
     used, caller = (checkout / f"theorylab/statistics/{name}.py" for name in ("used", "caller"))
     used.write_text(kernel.format("", "2 * x"))
     caller.write_text(
@@ -163,7 +164,7 @@ def test_a_compiled_kernel_follows_the_modules_that_it_was_compiled_with(checkou
     (checkout / "experiments/statistics/one.py").write_text(script("caller"))
     theorylab_command(checkout, "run")
     used.write_text(kernel.format("", "3 * x"))
-    assert "measured 3, predicted 2" in theorylab_command(checkout, "run", expect=1)
+    assert "3 +- 1e-12 == 2" in theorylab_command(checkout, "run", expect=1)
 
 
 def test_checks_and_panels_see_one_thread(checkout, monkeypatch):

@@ -329,20 +329,19 @@ def _gate(
     broken: Sequence[str],
 ) -> list[str]:
     """Say which equalities and marks the probe found to resolve nothing."""
-    if "coarse" in claim.notes:
-        return []
+    need = math.inf if "coarse" in claim.notes else NEED
     found = []
     equal = {k for k, p in parts.items() if p.relation == "=="}
     for name, feeds in table.items():
         mine = [feeds[k] for k in feeds if k in equal]
-        if mine and min(mine) > NEED:
+        if mine and min(mine) > need:
             found.append(f"accepts '{name}' moved by a tenth (rejects it at {min(mine):.2g})")
         if not feeds:
             found.append(f"has a mark '{name}' that feeds no part")
     for key in equal:
         p = parts[key]
         own = [feeds[key] for feeds in table.values() if key in feeds]
-        if own and min(own) > NEED:
+        if own and min(own) > need:
             found.append(f"{_named(key)}rejects no mark moved by a tenth ({min(own):.2g})")
         if not own and not p.sides and p.grade is not Grade.ENUMERATED:
             found.append(f"{_named(key)}is an equality that no mark feeds")

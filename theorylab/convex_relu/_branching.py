@@ -28,10 +28,10 @@ from time import perf_counter
 
 import numpy as np
 from flint import fmpq
-from numba import njit
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.numerics.compiled import compiled
 
 SideArray = NDArray[np.int8]
 
@@ -45,7 +45,7 @@ _DEPTH = 160
 _SLICE_SECONDS = 0.1
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _length(w: FloatArray) -> float:
     square = 0.0
     for a in range(w.size):
@@ -53,7 +53,7 @@ def _length(w: FloatArray) -> float:
     return float(np.sqrt(square))
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _newton(
     columns: FloatArray,
     boxed: int,
@@ -113,7 +113,7 @@ def _newton(
         y[k] = s
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _shorten(
     columns: FloatArray,
     squares: FloatArray,
@@ -173,7 +173,7 @@ def _shorten(
             _newton(columns, boxed, y, w, index[:inside], system)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _range_over_cone(
     lengths: FloatArray,
     columns: FloatArray,
@@ -225,7 +225,7 @@ def _range_over_cone(
                 low[i] = max(low[i], -s)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _range_over_cap(
     A: FloatArray,
     lengths: FloatArray,
@@ -264,7 +264,7 @@ def _range_over_cap(
     return False
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _compose(
     A: FloatArray,
     B: FloatArray,
@@ -312,7 +312,7 @@ def _compose(
     return C, (n_positive + n_negative + 2 * d + 16) * _EPS * (total + C), free
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _value(A: FloatArray, B: FloatArray, linear: FloatArray, u: FloatArray) -> float:
     d = u.size
     value = 0.0
@@ -331,7 +331,7 @@ def _value(A: FloatArray, B: FloatArray, linear: FloatArray, u: FloatArray) -> f
     return value
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(error_model="numpy")
 def branch(
     A: FloatArray,
     B: FloatArray,

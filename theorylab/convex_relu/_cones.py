@@ -7,15 +7,15 @@ support of the last solution. Any :math:`\lambda\ge0` gives an upper bound, whic
 certificate needs."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.numerics.compiled import compiled
 
 BoolArray = NDArray[np.bool_]
 
 
-@njit(cache=True)
+@compiled
 def project(
     X: FloatArray,
     norms: FloatArray,
@@ -97,7 +97,7 @@ def project(
             lam[k] = 0.0
 
 
-@njit(cache=True)
+@compiled
 def _least_squares(
     X: FloatArray,
     pattern: BoolArray,
@@ -166,7 +166,7 @@ def _least_squares(
     return size
 
 
-@njit(cache=True)
+@compiled
 def _cholesky_solve(system: FloatArray, right: FloatArray) -> bool:
     """Solve in place; return False for a numerically dependent system."""
     size = right.size

@@ -18,16 +18,16 @@ All inequalities are checked with a margin that bounds every rounding error made
 covering is a proof for the real numbers the arrays stand for."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.numerics.compiled import compiled
 
 _EPS = float(np.finfo(np.float64).eps)
 _DEPTH = 160
 
 
-@njit(cache=True)
+@compiled
 def cover(
     X: FloatArray,
     v: FloatArray,
@@ -364,7 +364,7 @@ def cover(
     return n_violations, n_nodes, n_tight, 1
 
 
-@njit(cache=True)
+@compiled
 def _invert(R: FloatArray, inverse: FloatArray, work: FloatArray) -> bool:
     """Write the inverse of a small matrix by Gauss-Jordan elimination with pivoting."""
     d = R.shape[0]
@@ -401,7 +401,7 @@ def _invert(R: FloatArray, inverse: FloatArray, work: FloatArray) -> bool:
     return True
 
 
-@njit(cache=True)
+@compiled
 def _proves(
     v: FloatArray,
     index: NDArray[np.int64],
@@ -455,7 +455,7 @@ def _proves(
     return bool(np.sqrt(s) * (1.0 + (2 * d + 4) * _EPS) <= threshold)
 
 
-@njit(cache=True)
+@compiled
 def _least_distance(
     X: FloatArray,
     v: FloatArray,
@@ -581,7 +581,7 @@ def _least_distance(
     return 0
 
 
-@njit(cache=True)
+@compiled
 def _newton(
     X: FloatArray,
     v: FloatArray,

@@ -12,15 +12,15 @@ multiplier says that a side of it descends. In cone mode every kink is the bound
 and is never crossed."""
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.numerics.compiled import compiled
 
 BoolArray = NDArray[np.bool_]
 
 
-@njit(cache=True)
+@compiled
 def descend(
     X: FloatArray,
     b: FloatArray,
@@ -245,7 +245,7 @@ def descend(
     return max_iter, 0
 
 
-@njit(cache=True)
+@compiled
 def _face(X: FloatArray, tight: BoolArray, norms: FloatArray, basis: FloatArray) -> int:
     """Fill the basis: first the span of the tight rows, then its complement; return the dimension
     of the span."""
@@ -276,7 +276,7 @@ def _face(X: FloatArray, tight: BoolArray, norms: FloatArray, basis: FloatArray)
     return k
 
 
-@njit(cache=True)
+@compiled
 def _append(basis: FloatArray, k: int) -> float:
     """Orthonormalise row k against the rows before it; return its distance from their span."""
     d = basis.shape[1]
@@ -301,7 +301,7 @@ def _append(basis: FloatArray, k: int) -> float:
     return distance
 
 
-@njit(cache=True)
+@compiled
 def _norm_slope(
     beta: float,
     alpha: float,
@@ -320,7 +320,7 @@ def _norm_slope(
     return beta * value
 
 
-@njit(cache=True)
+@compiled
 def _search(
     X: FloatArray,
     b: FloatArray,
@@ -450,7 +450,7 @@ def _search(
     return alpha, stuck
 
 
-@njit(cache=True)
+@compiled
 def _rescale(
     X: FloatArray,
     b: FloatArray,
@@ -544,7 +544,7 @@ def _rescale(
                 p[j, c] *= length[j] / old[j]
 
 
-@njit(cache=True)
+@compiled
 def _merge(
     X: FloatArray,
     p: FloatArray,
@@ -580,7 +580,7 @@ def _merge(
                         tight[j, i] = False
 
 
-@njit(cache=True)
+@compiled
 def _release(
     X: FloatArray,
     v: FloatArray,

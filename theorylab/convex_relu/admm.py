@@ -33,7 +33,6 @@ from enum import Enum
 from functools import cached_property
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtr
 
@@ -56,6 +55,7 @@ from theorylab.convex_relu.certificates import (
 )
 from theorylab.convex_relu.training import TrainingResult
 from theorylab.numerics.bounds import power_of_two, relative_gap
+from theorylab.numerics.compiled import compiled
 
 __all__ = [
     "ADMMResult",
@@ -657,7 +657,7 @@ def _least_squares(X: FloatArray, patterns: BoolArray) -> tuple[FloatArray, Floa
     return inverse, 2.0 * (X @ inverse @ X.T) * (D.T @ D)
 
 
-@njit(cache=True)
+@compiled
 def _iterate(
     X: FloatArray,
     D: FloatArray,
@@ -755,7 +755,7 @@ def _iterate(
     return last
 
 
-@njit(cache=True)
+@compiled
 def _piece(
     q1: FloatArray, q2: FloatArray, threshold: float, active: BoolArray, open_: BoolArray
 ) -> None:

@@ -26,10 +26,10 @@ from math import comb, gcd
 
 import numpy as np
 from flint import fmpq, fmpq_mat
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from theorylab._validation import FloatArray, as_array, as_count
+from theorylab.numerics.compiled import compiled
 
 __all__ = ["cover_count", "enumerate_arrangements", "sample_arrangements"]
 
@@ -272,7 +272,7 @@ def _rotation(r: int) -> FloatArray:
     return np.ascontiguousarray(q)
 
 
-@njit(cache=True)
+@compiled
 def _sweep(rows: FloatArray, out: BoolArray, tolerance: float) -> int:
     """Write the cells with a lowest vertex and their antipodes; return their number, or -1 for an
     uncertain sign.
@@ -360,7 +360,7 @@ def _sweep(rows: FloatArray, out: BoolArray, tolerance: float) -> int:
             subset[k] = subset[k - 1] + 1
 
 
-@njit(cache=True)
+@compiled
 def _orthonormalise(basis: FloatArray, k: int) -> float:
     """Orthonormalise row k of the basis against the rows before it (twice); return its distance
     from their span."""
@@ -386,7 +386,7 @@ def _orthonormalise(basis: FloatArray, k: int) -> float:
     return length
 
 
-@njit(cache=True)
+@compiled
 def _complete(basis: FloatArray, m: int) -> None:
     """Fill rows m, m + 1 with an orthonormal basis of the complement of rows 0..m-1."""
     r = basis.shape[1]
@@ -406,7 +406,7 @@ def _complete(basis: FloatArray, m: int) -> None:
         _orthonormalise(basis, k)
 
 
-@njit(cache=True)
+@compiled
 def _lowest(
     rows: FloatArray,
     subset: NDArray[np.intp],

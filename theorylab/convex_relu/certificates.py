@@ -25,7 +25,6 @@ from enum import Enum
 
 import numpy as np
 from flint import arb, arb_mat, ctx, fmpq, fmpq_mat
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 
@@ -36,6 +35,7 @@ from theorylab.convex_relu._covering import cover
 from theorylab.convex_relu._relaxation import root_bound
 from theorylab.convex_relu.losses import Loss, as_loss
 from theorylab.numerics.bounds import relative_gap
+from theorylab.numerics.compiled import compiled
 
 __all__ = [
     "Certificate",
@@ -607,7 +607,7 @@ def _group_lines(data: FloatArray) -> tuple[NDArray[np.intp], FloatArray, FloatA
 # The dual norm.
 
 
-@njit(cache=True)
+@compiled
 def ascend(X: FloatArray, v: FloatArray, u: FloatArray, max_iter: int) -> float:
     """Improve a unit direction by steps towards the gradient's direction while ``h_v`` grows;
     return the value."""

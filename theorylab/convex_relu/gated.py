@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
@@ -27,6 +26,7 @@ from theorylab._validation import FloatArray, as_array, as_count, as_real
 from theorylab.convex_relu.certificates import as_patterns, as_problem, scale_dual
 from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.numerics.bounds import power_of_two, relative_gap
+from theorylab.numerics.compiled import compiled
 
 __all__ = ["GatedResult", "GatedStatus", "train_gated"]
 
@@ -327,7 +327,7 @@ def _newton_direction(
     return direction
 
 
-@njit(cache=True)
+@compiled
 def _conjugate_gradients(
     Xt: FloatArray,
     gates: FloatArray,
@@ -417,7 +417,7 @@ def _exact_step(
     return float(brentq(slope, 0.0, 1.0, xtol=1e-14)) if slope(0.0) < 0.0 else 0.0
 
 
-@njit(cache=True)
+@compiled
 def _coordinate_descent(
     Xt: FloatArray,
     gates: FloatArray,

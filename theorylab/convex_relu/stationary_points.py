@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, one_of
@@ -41,6 +40,7 @@ from theorylab.convex_relu.certificates import (
     reduce_rows,
 )
 from theorylab.numerics.bounds import relative_gap
+from theorylab.numerics.compiled import compiled
 
 __all__ = [
     "Descent",
@@ -371,7 +371,7 @@ def _start(
     return X, y, beta, checked.weights.copy(), checked.output_weights.copy()
 
 
-@njit(cache=True)
+@compiled
 def _steps(
     X: FloatArray,
     y: FloatArray,

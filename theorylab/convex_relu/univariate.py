@@ -27,12 +27,12 @@ from itertools import pairwise
 from warnings import warn
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real
 from theorylab.numerics.bounds import relative_gap
+from theorylab.numerics.compiled import compiled
 
 __all__ = [
     "BalancedWeights",
@@ -991,7 +991,7 @@ def _dual_terms(x: FloatArray, z: FloatArray, beta: float) -> tuple[float, Float
     return value, gradient, second - np.outer(gradient, gradient)
 
 
-@njit(cache=True)
+@compiled
 def _langevin(
     x: FloatArray,
     y: FloatArray,
@@ -1040,7 +1040,7 @@ def _langevin(
     return mean
 
 
-@njit(cache=True)
+@compiled
 def _drift(
     x: FloatArray, y: FloatArray, f: FloatArray, beta: float, theta: FloatArray, out: FloatArray
 ) -> None:

@@ -16,7 +16,6 @@ from enum import Enum
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from theorylab._validation import (
@@ -34,6 +33,7 @@ from theorylab.matrix_sensing.operators import (
     pack_symmetric,
     unpack_symmetric,
 )
+from theorylab.numerics.compiled import compiled
 
 IntArray = NDArray[np.int64]
 
@@ -574,7 +574,7 @@ def _status(code: int, tol: float, unknown: bool) -> DescentStatus:
     return status
 
 
-@njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
+@compiled(fastmath={"contract", "reassoc", "nsz"})
 def _residual(F: FloatArray, Gt: FloatArray, M: FloatArray, E: FloatArray) -> float:
     np.dot(F, Gt, E)
     total = 0.0
@@ -585,7 +585,7 @@ def _residual(F: FloatArray, Gt: FloatArray, M: FloatArray, E: FloatArray) -> fl
     return float(np.sqrt(total))
 
 
-@njit(cache=True)
+@compiled
 def _ended(error: float, stop: float, t: int, steps: int) -> int:
     """Return -1 to go on, or the position of the status in `_status`."""
     if not np.isfinite(error):
@@ -595,14 +595,14 @@ def _ended(error: float, stop: float, t: int, steps: int) -> int:
     return 0 if t == steps else -1
 
 
-@njit(cache=True)
+@compiled
 def _take_step(X: FloatArray, change: FloatArray, step_size: float) -> None:
     for i in range(X.shape[0]):
         for j in range(X.shape[1]):
             X[i, j] -= step_size * change[i, j]
 
 
-@njit(cache=True)
+@compiled
 def _apply_normal(
     stacked: FloatArray, gram: bool, shift: FloatArray, flat: FloatArray, image: FloatArray
 ) -> None:
@@ -616,7 +616,7 @@ def _apply_normal(
         image[i] -= shift[i]
 
 
-@njit(cache=True)
+@compiled
 def _descend_symmetric(
     X: FloatArray,
     M: FloatArray,
@@ -645,7 +645,7 @@ def _descend_symmetric(
         t += 1
 
 
-@njit(cache=True)
+@compiled
 def _descend_asymmetric(
     F: FloatArray,
     G: FloatArray,

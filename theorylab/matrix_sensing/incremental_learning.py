@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize, minimize_scalar
 
@@ -33,6 +32,7 @@ from theorylab._validation import (
     refuses_overflow,
 )
 from theorylab.matrix_sensing.operators import MeasurementOperator, pack_symmetric, unpack_symmetric
+from theorylab.numerics.compiled import compiled
 from theorylab.numerics.scaling import binary_exponent
 
 IntArray = NDArray[np.int64]
@@ -549,7 +549,7 @@ def _growth(step_size: float, rates: FloatArray) -> FloatArray:
     return np.asarray(np.log1p(step_size * rates))
 
 
-@njit(cache=True)
+@compiled
 def _visit(
     U: FloatArray,
     M: FloatArray,

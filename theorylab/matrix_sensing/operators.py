@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
@@ -36,6 +35,7 @@ from theorylab._validation import (
     refuses_overflow,
 )
 from theorylab.matrix_sensing._sign_cover import families, largest_bound
+from theorylab.numerics.compiled import compiled
 
 __all__ = [
     "MeasurementOperator",
@@ -682,7 +682,7 @@ def _pack_rows(matrices: FloatArray) -> FloatArray:
     return stacked
 
 
-@njit(cache=True)
+@compiled
 def pack_symmetric(matrix: FloatArray, flat: FloatArray) -> None:
     """Write the symmetric part of ``matrix`` in orthonormal coordinates to ``flat``."""
     position = 0
@@ -694,7 +694,7 @@ def pack_symmetric(matrix: FloatArray, flat: FloatArray) -> None:
         position += 1
 
 
-@njit(cache=True)
+@compiled
 def unpack_symmetric(flat: FloatArray, matrix: FloatArray) -> None:
     """Write the symmetric matrix with orthonormal coordinates ``flat`` to ``matrix``."""
     position = 0
@@ -706,7 +706,7 @@ def unpack_symmetric(flat: FloatArray, matrix: FloatArray) -> None:
         position += 1
 
 
-@njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
+@compiled(fastmath={"contract", "reassoc", "nsz"})
 def normal_product(stacked: FloatArray, vector: FloatArray, image: FloatArray) -> None:
     """Write ``stacked.T @ (stacked @ vector)`` to ``image`` in one pass over ``stacked``.
 

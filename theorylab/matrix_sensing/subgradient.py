@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real, as_symmetric
 from theorylab.matrix_sensing.factored_descent import spectral_factor
 from theorylab.matrix_sensing.operators import MeasurementOperator, pack_symmetric, unpack_symmetric
+from theorylab.numerics.compiled import compiled
 
 IntArray = NDArray[np.int64]
 
@@ -468,7 +468,7 @@ def _data(
     return as_array(values, name, shape=(operator.n_measurements,))
 
 
-@njit(cache=True, fastmath={"contract", "reassoc", "nsz"})
+@compiled(fastmath={"contract", "reassoc", "nsz"})
 def _sign_product(
     stacked: FloatArray, vector: FloatArray, y: FloatArray, image: FloatArray
 ) -> float:
@@ -508,7 +508,7 @@ def _sign_product(
     return loss
 
 
-@njit(cache=True)
+@compiled
 def _descend(
     stacked: FloatArray,
     y: FloatArray,

@@ -18,12 +18,12 @@ Statements derived here; of xu2020-towards only the abstract was consulted."""
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
 from theorylab.neural_collapse._losses import as_labels
+from theorylab.numerics.compiled import compiled
 
 __all__ = [
     "GradientNoise",
@@ -273,7 +273,7 @@ def smoothing_threshold(curvature: float, noise: float, theta: float, bias: floa
     return float(4 * beta / (c + np.sqrt(c**2 - 4 * beta**2 * (1 - t))) / lam)
 
 
-@njit(cache=True)
+@compiled
 def _probabilities(x: FloatArray, V: FloatArray, p: FloatArray) -> float:
     """Write the softmax of ``V x`` into ``p``; return the logarithm of the partition sum."""
     top = -np.inf
@@ -292,7 +292,7 @@ def _probabilities(x: FloatArray, V: FloatArray, p: FloatArray) -> float:
     return float(top + np.log(total))
 
 
-@njit(cache=True)
+@compiled
 def _descend(
     X: FloatArray,
     y: NDArray[np.int64],

@@ -26,13 +26,13 @@ the bound are derived here."""
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.linalg.lapack import dpotrf, dpotrs
 from scipy.optimize import linear_sum_assignment
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab.numerics.compiled import compiled
 from theorylab.optimal_transport._problem import (
     TransportPlan,
     TransportStatus,
@@ -375,7 +375,7 @@ def _row_numbers(plan: "sparse.csr_array") -> IntArray:
     return np.repeat(np.arange(plan.shape[0]), np.diff(plan.indptr))
 
 
-@njit(cache=True)
+@compiled
 def _soft_rows(
     C: FloatArray,
     g: FloatArray,
@@ -412,7 +412,7 @@ def _soft_rows(
         f[i] = eps * (np.log(a[i]) - np.log(total)) - top
 
 
-@njit(cache=True)
+@compiled
 def _accumulate(
     start: IntArray,
     columns: IntArray,

@@ -30,13 +30,13 @@ Theorems: liu2022-sparsity (semi-dual, interpolation); the bidual is derived her
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.linalg.lapack import dpotrf, dpotrs
 from scipy.sparse.linalg import splu
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab.numerics.compiled import compiled
 from theorylab.optimal_transport._problem import (
     Problem,
     TransportPlan,
@@ -434,7 +434,7 @@ def _support_norms(cols: IntArray, mass: FloatArray, k: int, m: int) -> float:
     return total
 
 
-@njit(cache=True)
+@compiled
 def _top(f: FloatArray, scores: FloatArray, reach: float, row: IntArray, score: FloatArray) -> int:
     """Collect the rows whose score is within reach of the largest, sorted descending (Shell): as
     an entry is at most b, no other has mass."""
@@ -460,7 +460,7 @@ def _top(f: FloatArray, scores: FloatArray, reach: float, row: IntArray, score: 
     return size
 
 
-@njit(cache=True)
+@compiled
 def _levels(
     score: FloatArray, size: int, k: int, gamma: float, delta: float, b: float
 ) -> tuple[int, int, float, float]:
@@ -501,7 +501,7 @@ def _levels(
     return answer
 
 
-@njit(cache=True)
+@compiled
 def _project(
     f: FloatArray,
     scores: FloatArray,

@@ -28,7 +28,6 @@ from typing import Any
 import numpy as np
 import sympy as sp
 from flint import arb, ctx, fmpq
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from scipy.signal import lfilter
 
@@ -41,6 +40,7 @@ from theorylab._validation import (
     as_real,
     one_of,
 )
+from theorylab.numerics.compiled import compiled
 from theorylab.numerics.scaling import binary_exponent
 from theorylab.optimization.adam import BETA2, _coefficient, _history, _rationals, _unit_rational
 
@@ -626,7 +626,7 @@ def _recorded_times(times: ArrayLike | None, steps: int) -> NDArray[np.int64]:
     return recorded
 
 
-@njit(cache=True)
+@compiled
 def _cyclic_kernel(  # type: ignore[no-untyped-def]
     slopes,
     maximum,
@@ -688,7 +688,7 @@ def _cyclic_kernel(  # type: ignore[no-untyped-def]
             position += 1
 
 
-@njit(cache=True)
+@compiled
 def _random_kernel(rare, common, probability, steps, rng, maximum, alpha, b1, b2, radius, x):  # type: ignore[no-untyped-def]
     for i in range(x.size):
         m, v, largest = 0.0, 0.0, 0.0

@@ -27,7 +27,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import binom, zeta
@@ -40,6 +39,7 @@ from theorylab._validation import (
     precision_of,
     refuses_overflow,
 )
+from theorylab.numerics.compiled import compiled
 from theorylab.random_features.fixed_points import (
     broadcast_sizes,
     extrapolate,
@@ -967,7 +967,7 @@ def _ridge_fit(
     return weights[..., 0], labels - (features @ weights)[..., 0]
 
 
-@njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+@compiled(error_model="numpy", fastmath={"reassoc", "contract"})
 def _moments(
     eigenvalues: FloatArray, power: FloatArray, gamma: float
 ) -> tuple[int, float, float, float, float]:
@@ -992,7 +992,7 @@ def _moments(
     return above, offset, c, unlearned, at_edge
 
 
-@njit(cache=True)
+@compiled
 def _bias_and_free(
     a: float, b: float, c: float, unlearned: float, at_edge: float, rest: float
 ) -> tuple[float, float]:
@@ -1004,7 +1004,7 @@ def _bias_and_free(
     return unlearned + rest + c / (b + c) * at_edge, a + b * c / (b + c)
 
 
-@njit(cache=True)
+@compiled
 def _risks(
     eigenvalues: FloatArray,
     power: FloatArray,
@@ -1058,7 +1058,7 @@ def _floors(left: FloatArray, right: FloatArray, n: float) -> FloatArray:
     return np.asarray(np.fmax(floors, below_chord), dtype=np.float64)
 
 
-@njit(cache=True)
+@compiled
 def _curve(
     eigenvalues: FloatArray, power: FloatArray, rest: float, n: float, k: float, gamma: float
 ) -> tuple[float, float, float]:
@@ -1067,7 +1067,7 @@ def _curve(
     return *_bias_and_free(a, b, c, unlearned, at_edge, rest), c
 
 
-@njit(cache=True)
+@compiled
 def _curves(
     eigenvalues: FloatArray, power: FloatArray, rest: float, n: float, k: float, gammas: FloatArray
 ) -> FloatArray:

@@ -25,10 +25,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from theorylab._validation import FloatArray, as_array
+from theorylab.numerics.compiled import compiled
 
 __all__ = ["EffectiveRidge", "effective_ridge"]
 
@@ -145,7 +145,7 @@ def _counts(value: ArrayLike, name: str) -> FloatArray:
     return as_array(raw, name, positive=True)
 
 
-@njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+@compiled(error_model="numpy", fastmath={"reassoc", "contract"})
 def _occupation(eigenvalues: FloatArray, gamma: float) -> tuple[int, float, float]:
     """Return how many positive eigenvalues are at least gamma, z less this number, and the
     spread."""
@@ -163,7 +163,7 @@ def _occupation(eigenvalues: FloatArray, gamma: float) -> tuple[int, float, floa
     return above, offset, c
 
 
-@njit(cache=True)
+@compiled
 def shortfall(gamma: float, n: float, k: float, ridge: float) -> tuple[float, float]:
     """Return s(gamma) and -ds/dlog(gamma) for gamma > 0."""
     if math.isinf(k):
@@ -177,7 +177,7 @@ def shortfall(gamma: float, n: float, k: float, ridge: float) -> tuple[float, fl
     return s, product / (2.0 * s + g)
 
 
-@njit(cache=True)
+@compiled
 def solve_gamma(
     eigenvalues: FloatArray,
     ends: tuple[float, float],
@@ -232,13 +232,13 @@ def solve_gamma(
     return gamma
 
 
-@njit(cache=True)
+@compiled
 def smallest_and_total(eigenvalues: FloatArray) -> tuple[float, float]:
     """Return what brackets the root, once per spectrum."""
     return (eigenvalues.min(), eigenvalues.sum()) if eigenvalues.size else (0.0, 0.0)
 
 
-@njit(cache=True)
+@compiled
 def extrapolate(gamma: FloatArray, j: int) -> float:
     """Guess entry j from the entries before: on a geometric grid of sizes log gamma is nearly
     linear."""
@@ -248,7 +248,7 @@ def extrapolate(gamma: FloatArray, j: int) -> float:
     return previous
 
 
-@njit(cache=True)
+@compiled
 def free_counts(
     gamma: float, n: float, k: float, ridge: float, count: float
 ) -> tuple[float, float]:
@@ -260,7 +260,7 @@ def free_counts(
     return (s, s + (k - n)) if n <= k else (s + (n - k), s)
 
 
-@njit(cache=True)
+@compiled
 def _solve_all(
     eigenvalues: FloatArray, n: FloatArray, k: FloatArray, ridge: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:

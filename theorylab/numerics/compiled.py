@@ -22,7 +22,7 @@ def cache_folder() -> Path:
     """Return the folder that holds the compiled code of the kernels as they are."""
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
+    for path in sorted([*package.glob("*.py"), *package.glob("*/*.py")]):
         text = path.read_bytes()
         if b"@compiled" in text:
             digest.update(path.name.encode() + b"\0" + text + b"\0")

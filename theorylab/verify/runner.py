@@ -325,7 +325,7 @@ def _judge_and_write(
     if _finished(marker, root):
         return read_records(target), True
     _forget_modules()
-    before = {p: _digest(p) for p in (script.resolve(), *PACKAGE.resolve().rglob("*.py"))}
+    before = {p: _digest(p) for p in (script.resolve(), *PACKAGE.resolve().glob("*/*.py"))}
     experiment = load(script)
     if not experiment.claims:
         raise ValueError(f"claims: expected at least one in {script.name}, got none")

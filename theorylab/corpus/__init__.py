@@ -58,8 +58,6 @@ class Paper:
         Its class: exact, mechanism, empirical or outside.
     why
         Why it has that class.
-    claims
-        Slugs of the claims that a check should cover.
     finished
         Whether every assertion has a claim or a reason.
     assertions
@@ -84,7 +82,6 @@ class Paper:
     theme: str
     kind: str
     why: str
-    claims: tuple[str, ...]
     finished: bool
     assertions: Mapping[str, str] = field(hash=False)
     out_of_reach: Mapping[str, str] = field(hash=False)
@@ -107,7 +104,7 @@ class Paper:
 
 
 # Fields of an entry that are not taken as they stand.
-CONVERTED = ("class", "claims", "assertions", "out_of_reach")
+CONVERTED = ("class", "assertions", "out_of_reach")
 
 
 @cache
@@ -119,7 +116,6 @@ def papers() -> tuple[Paper, ...]:
             **{k: v for k, v in entry.items() if k not in CONVERTED},
             theme=theme,
             kind=entry["class"],
-            claims=tuple(entry["claims"]),
             assertions=MappingProxyType(entry["assertions"]),
             out_of_reach=MappingProxyType(entry["out_of_reach"]),
         )

@@ -82,9 +82,13 @@ from .stationary_points import Descent as Descent
 from .stationary_points import DescentStatus as DescentStatus
 from .stationary_points import StationaryPoint as StationaryPoint
 from .stationary_points import SubsampledCertificate as SubsampledCertificate
+from .stationary_points import TieMultipliers as TieMultipliers
 from .stationary_points import certify_subsampled as certify_subsampled
 from .stationary_points import gradient_descent as gradient_descent
+from .stationary_points import least_directional_derivative as least_directional_derivative
 from .stationary_points import local_minimum as local_minimum
+from .stationary_points import network_objective as network_objective
+from .stationary_points import tie_multipliers as tie_multipliers
 from .training import Round as Round
 from .training import TrainingResult as TrainingResult
 from .training import TrainingStatus as TrainingStatus

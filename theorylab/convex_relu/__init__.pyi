@@ -77,6 +77,7 @@ from .solution_path import PathPoint as PathPoint
 from .solution_path import PathStatus as PathStatus
 from .solution_path import SolutionPath as SolutionPath
 from .solution_path import breakpoints as breakpoints
+from .solution_path import optimal_set_distance as optimal_set_distance
 from .solution_path import trace_solution_path as trace_solution_path
 from .stationary_points import Descent as Descent
 from .stationary_points import DescentStatus as DescentStatus

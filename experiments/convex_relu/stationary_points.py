@@ -1,4 +1,4 @@
-"""Where descent ends: local minima as optima of sub-sampled convex programs."""
+"""Where descent ends: stationary networks as optima of sub-sampled convex programs."""
 
 from fractions import Fraction
 
@@ -6,255 +6,234 @@ import numpy as np
 
 from theorylab import convex_relu as cr
 from theorylab.verify import (
-    Evidence,
-    Grade,
     Int,
     Real,
-    Runs,
-    all_of,
-    at_least,
-    claim,
-    exact,
-    exhaustive,
-    gap,
-    inconclusive,
+    breaks,
+    cases,
+    compare,
+    family,
+    full,
+    note,
+    panel,
+    paper,
+    simulation,
+    space,
+    theory,
+    within,
 )
 from theorylab.verify.cli import run_script
-from theorylab.verify.plotting import BROKEN, COLOURS
 
-SETTING = (
-    r"Let $F=\frac12\|\sum_{j\le m}a_j(Xu_j)_+-y\|^2+\frac\beta2\sum_j(\|u_j\|^2+a_j^2)$, $\beta>0$, with residual "
-    r"$v=y-\sum_ja_j(Xu_j)_+$. "
+KEY = "mishkin2023-optimal"
+descent = paper(
+    KEY,
+    r"For $F=\frac12\|\sum_{j\le m}a_j(Xu_j)_+-y\|^2+\frac\beta2\sum_j(\|u_j\|^2+a_j^2)$, $\beta>0$, "
+    r"let $v=y-\sum_ja_j(Xu_j)_+$, $s_j=\mathrm{sign}\,a_j$, $p_j=|a_j|u_j$, and $x_k^\top u_j=0$ be "
+    r"the ties of neuron $j$:",
 )
+single = paper(KEY)
 
 
-def problem(n, d, seed):
+def gaussian(n, d, seed):
     rng = np.random.default_rng(seed)
     return rng.normal(size=(n, d)), rng.normal(size=n), rng
 
 
-def descend(X, y, beta, width, rng, max_steps):
-    """Plain gradient descent from a random network."""
-    start = rng.normal(size=(width, X.shape[1])), rng.normal(size=width)
-    return cr.gradient_descent(X, y, beta, start, max_steps=max_steps)
+# ---------------------------------------------------------------------------------- stationarity
+@simulation
+def networks(n, d, ratio, unbalance, seed):
+    """Data and networks: optima over random patterns, local minima, both with their layers moved
+    out of balance."""
+    X, y, rng = gaussian(n, d, seed)
+    beta = ratio * max(cr.zero_threshold(X, y), 1e-3)
+    patterns, found = cr.enumerate_arrangements(X), []
+    for k in range(12):
+        some = rng.permutation(len(patterns))[: 1 + k % 4]
+        found.append(cr.train(X, y, beta, arrangements=patterns[some], tol=1e-9).network)
+    for k in range(10):
+        start = rng.normal(size=(1 + k % 4, d)), rng.normal(size=1 + k % 4)
+        found.append(cr.local_minimum(X, y, beta, start).network)
+    moved = [cr.Network(unbalance * w.weights, w.output_weights / unbalance) for w in found]
+    return X, y, beta, tuple(w for w in found + moved if w.n_neurons)
 
 
-def clarke_point(beta=0.3, slope=1.0):
-    """A Clarke stationary network with a tie whose two sides both descend.
-
-    The neuron p = (0, 1) is tied to x_1 = (1, 0) with v_1 > 0: half of v_1 x_1 balances x_2's pull along the tie.
-    """
-    X = np.array([[1.0, 0.0], [-slope, 1.0]])
-    y = np.array([2 * slope * beta, beta + 1.0])
-    return X, y, cr.Network(np.array([[0.0, 1.0]]), np.array([1.0]))
-
-
-@claim(
-    SETTING
-    + r"At a local minimum of $F$ every neuron is balanced, $|a_j|=\|u_j\|$, and its non-zero neurons are globally "
-    r"optimal for the "
-    r"convex program restricted to the pairs (activation pattern, sign of $a_j$) of its own neurons, the pattern with "
-    r"$D_{kk}=1$ where "
-    r"$x_k^\top u_j=0$; without zero neurons a network is a local minimum iff it is optimal for the program over all "
-    r"closed cells that contain its neurons.",
-    sources=[
-        "mishkin2023-optimal, stationary points and sub-sampled convex programs (paper text not consulted)"
-    ],
-    origin="derived",
-    kind="equivalence",
-    cases={
-        "quick": [{"n": 8, "d": 3, "width": 4, "n_starts": 6}],
-        "full": [
-            {"n": 12, "d": 2, "width": 6, "n_starts": 25},
-            {"n": 8, "d": 3, "width": 4, "n_starts": 60, "max_steps": 60_000},
-        ],
-    },
-    space={"n": Int(2, 9), "d": Int(1, 3), "width": Int(1, 5), "beta": Real(0.05, 1.0)},
-    breaks={
-        "stopped early": {"end": "early", "max_steps": 300},
-        "Clarke stationary, not a local minimum": {"end": "clarke"},
-    },
-)
-def local_minima_are_subsampled_optima(
-    n, d, width, seed, beta=0.3, n_starts=4, max_steps=4000, end="local minimum"
-) -> Evidence:
-    X, y, rng = problem(n, d, seed)
-    if end == "clarke":
-        X, y, network = clarke_point(beta)
-        part = cr.certify_subsampled(X, y, beta, network)
-        return gap(part.objective, part.dual_objective, tol=1e-9)
-    best = cr.train(X, y, beta, tol=1e-9).objective
-    parts, values, bounds = [], [], []
-    for _ in range(n_starts):
-        network = descend(X, y, beta, width, rng, max_steps).network
-        if end != "early":
-            point = cr.local_minimum(X, y, beta, network)
-            network = point.network
-            parts.append(
-                gap(point.certificate.objective, point.certificate.dual_objective, tol=1e-9)
-            )
-            if network.n_neurons:
-                parts.append(
-                    at_least(nearby(X, y, beta, network, rng), point.objective, rounding=1e-12)
-                )
+@descent.ours("sharpens the abstract by the class of networks and the multipliers", serves="c")
+@cases(n=6, d=[3, 2], ratio=0.1)
+@full(n=8, d=[3, 2], ratio=[0.3, 0.03])
+@space(n=Int(2, 8), d=Int(1, 3), ratio=Real(0.02, 0.6, log=True), unbalance=Real(1.05, 3.0))
+@breaks("multipliers of any size", bounded=False)
+def directionally_stationary_iff_subsampled_with_small_multipliers(
+    n, d, ratio, seed, unbalance=1.5, bounded=True
+):
+    r"""if no $u_j$, $a_j$ is zero and the ties of each neuron are linearly independent, $F$ has no
+    negative one-sided derivative in any direction iff $|a_j|=\|u_j\|$ for all $j$ and $(p_j)$
+    solves the convex program over the pairs (pattern, sign) of its own neurons, ties counted as
+    active, with cone multipliers $0\le\mu_{jk}\le-s_jv_k$ at every tie. (Judged on optima of
+    programs over random patterns, on local minima, and on both with $|a_j|\ne\|u_j\|$.)"""
+    X, y, beta, found = networks(n, d, ratio, unbalance, seed)
+    outcomes = {}
+    for k, network in enumerate(found):
+        fall = -cr.least_directional_derivative(X, y, beta, network) / beta
+        ties = cr.tie_multipliers(X, y, beta, network)
         own = cr.certify_subsampled(X, y, beta, network, cells="own")
-        parts.append(gap(own.objective, own.dual_objective, tol=1e-9))
-        values.append(own.objective)
-        bounds.append(own.dual_objective)
-    if end != "early":
-        parts.append(at_least(values, best, rounding=1e-9))
-    return all_of(*parts).with_data(values=np.array(values), bounds=np.array(bounds), best=best)
+        lengths = np.linalg.norm(network.weights, axis=1)
+        criterion = own.gap < 1e-10 and np.allclose(lengths, abs(network.output_weights), 1e-7)
+        if bounded:
+            criterion &= bool((ties.multipliers <= ties.limits + 1e-7 * beta).all())
+        # Between the two a derivative is neither zero up to rounding nor clearly negative.
+        outcomes[k] = None if 1e-6 < fall < 1e-3 else bool((fall <= 1e-6) == criterion)
+    return compare(family(outcomes), "==", len(found))
 
 
-def nearby(X, y, beta, network, rng):
-    """Values of F at random networks around a network, both layers moved, at many distances."""
-    result = []
-    for size in np.geomspace(1e-7, 1e-3, 9):
-        for _ in range(10):
-            u = network.weights + size * rng.normal(size=network.weights.shape)
-            a = network.output_weights + size * rng.normal(size=network.n_neurons)
-            other = cr.Network(u, a)
-            result.append(0.5 * np.sum((other(X) - y) ** 2) + beta * other.penalty)
-    return np.array(result)
-
-
-@local_minima_are_subsampled_optima.panel
-def _(ax, runs: Runs) -> None:
-    data, early = runs[-1].data, runs.controls["stopped early"].data
-    scale = data["best"]
-    top = max(data["values"].max(), early["values"].max()) / scale
-    ax.plot([1, 1.02 * top], [1, 1.02 * top], color=COLOURS[0], lw=1)
-    ax.plot(early["bounds"] / scale, early["values"] / scale, "x", color=BROKEN, ms=5)
-    ax.plot(data["bounds"] / scale, data["values"] / scale, "o", color=COLOURS[1], ms=4)
-    ax.axhline(1, color="black", lw=0.7, ls=":")
-    ax.text(0.97, 0.03, "certified global optimum", fontsize=8, ha="right", transform=ax.transAxes)
-    ax.text(0.6, 0.3, "local minima", color=COLOURS[1], fontsize=8, transform=ax.transAxes)
-    ax.text(0.6, 0.23, "stopped early", color="#666666", fontsize=8, transform=ax.transAxes)
-    ax.set(
-        title="Each local minimum solves its own convex program",
-        xlabel="bound of the sub-sampled optimum / global optimum",
-    )
-    ax.set_ylabel("value / global optimum")
-
-
-@claim(
-    SETTING
-    + r"A local minimum of $F$ with a zero neuron is a global minimum over networks of any width. If a network that is "
-    r"optimal for its own cells is not globally optimal, $\max_{\|u\|\le1}|v^\top(Xu)_+|>\beta$, and an added neuron of "
-    r"any small size along a maximiser lowers $F$.",
-    sources=["mishkin2023-optimal, stationary points (paper text not consulted)"],
-    origin="derived",
-    kind="equivalence",
-    cases={
-        "quick": [{"n": 8, "d": 3, "width": 3, "n_starts": 8}],
-        "full": [
-            {"n": 12, "d": 2, "width": 4, "n_starts": 40},
-            {"n": 8, "d": 3, "width": 4, "n_starts": 80},
-        ],
-    },
-    space={"n": Int(3, 9), "d": Int(1, 3), "width": Int(1, 5), "beta": Real(0.05, 0.5)},
-    breaks={"no zero neuron": {"spare": False}},
-)
-def zero_neuron_minima_are_global(n, d, width, seed, beta=0.2, n_starts=4, spare=True) -> Evidence:
-    X, y, rng = problem(n, d, seed)
-    best = cr.train(X, y, beta, tol=1e-9).objective
-    excess, norms, outcomes = [], [], []
-    for k in range(n_starts):
+@simulation
+def ends(n, d, width, beta, n_starts, max_steps, polish, seed):
+    """Networks where descent from random starts ends, polished to local minima or not."""
+    X, y, rng = gaussian(n, d, seed)
+    found = []
+    for _ in range(n_starts):
         start = rng.normal(size=(width, d)), rng.normal(size=width)
-        point = cr.local_minimum(X, y, beta, start)
-        v = y - point.network(X)
+        network = cr.gradient_descent(X, y, beta, start, max_steps=max_steps).network
+        found.append(cr.local_minimum(X, y, beta, network).network if polish else network)
+    return X, y, tuple(found)
+
+
+@simulation
+def least_nearby(X, y, beta, network, seed):
+    """Least value of F, relative, at random networks around one, at distances 1e-6 to 1e-3."""
+    rng = np.random.default_rng(seed)
+    u, a = network.weights, network.output_weights
+    here, values = cr.network_objective(X, y, beta, network), [2.0]
+    for size in np.geomspace(1e-6, 1e-3, 7) if len(a) else ():
+        for _ in range(10):
+            moved = u + size * rng.normal(size=u.shape), a + size * rng.normal(size=a.shape)
+            values.append(cr.network_objective(X, y, beta, moved) / here)
+    return min(values)
+
+
+@descent.abstract("c", instance=True)
+@cases(n=8, d=3, width=4, beta=0.3, n_starts=6)
+@full(n=12, d=2, width=6, beta=0.3, n_starts=25, max_steps=20_000)
+@full(n=8, d=3, width=4, beta=0.3, n_starts=40, max_steps=20_000)
+@space(n=Int(2, 9), d=Int(1, 3), width=Int(1, 5), beta=Real(0.05, 1.0))
+@breaks("descent stopped early", polish=False, max_steps=100)
+def local_minima_are_subsampled_optima(
+    n, d, width, beta, seed, n_starts=4, max_steps=3000, polish=True
+):
+    r"""at a local minimum the non-zero neurons are globally optimal for the convex program over the
+    pairs (pattern, sign) of its own neurons, ties counted as active; without zero neurons a balanced
+    network is a local minimum iff it is optimal for the program over all closed cells that contain
+    its neurons. (Judged at the ends of descent from random starts.)"""
+    X, y, found = ends(n, d, width, beta, n_starts, max_steps, polish, seed)
+    own, every = (
+        within(
+            [cr.certify_subsampled(X, y, beta, w, cells=c).gap for w in found], 1e-10, "rounding"
+        )
+        for c in ("own", "all")
+    )
+    nearby = [least_nearby(X, y, beta, w, seed) for w in found]
+    return {
+        "own cells": compare(own, "==", theory("gap", np.zeros(len(found)))),
+        "all cells": compare(every, "==", theory("gap over all cells", np.zeros(len(found)))),
+        "local minimum": compare(within(nearby, 1e-12, "rounding"), ">=", theory("value", 1.0)),
+    }
+
+
+@descent.ours("derived: the dual certificate of the network's own residual", serves="c")
+@cases(n=8, d=3, width=[3, 1], beta=0.2, n_starts=8)
+@full(n=12, d=2, width=4, beta=0.2, n_starts=30)
+@full(n=8, d=3, width=[4, 1], beta=0.2, n_starts=30)
+@space(n=Int(3, 9), d=Int(1, 3), width=Int(1, 5), beta=Real(0.05, 0.5))
+@breaks("cells of its own neurons in place of the whole sphere", sphere=False)
+@breaks("networks of the same width only", spare=False)
+def zero_neuron_minima_are_global(n, d, width, beta, seed, n_starts=4, sphere=True, spare=True):
+    r"""at a local minimum with penalty $P=\sum_j\|p_j\|$ let $h=\max_{\|u\|\le1}|v^\top(Xu)_+|$,
+    attained at $\hat u$, $c=\min(1,\beta/h)$, and $F^\star$ the minimum over all widths:
+    $\frac{(h-\beta)_+^2}{2\|(X\hat u)_+\|^2}\le F-F^\star\le(1-c)\beta P+\frac{(1-c)^2}2\|v\|^2$. So
+    it is global iff $h\le\beta$, which holds if it has a zero neuron: grown to $p=r\hat u$ that one
+    lowers $F$ by $r(h-\beta)-\frac{r^2}2\|(X\hat u)_+\|^2$."""
+    X, y, found = ends(n, d, width, beta, n_starts, 1, True, seed)
+    values = np.array([cr.network_objective(X, y, beta, w) for w in found])
+    training = cr.train(X, y, beta, tol=1e-9)
+    best = training.objective if spare else values.min()
+    gain, bound = np.zeros((2, n_starts))
+    for k, w in enumerate(found):
+        v = y - w(X)
         norm = cr.dual_norm(X, v)
-        # A violation of the constraint below the training's accuracy cannot be told from none.
-        stuck = norm.value <= beta * (1 + 1e-6)
-        excess.append(point.objective / best - 1)
-        norms.append(norm.value / beta)
-        if not spare:
-            # A network without a zero neuron can be stuck anywhere: it is a local minimum in any case.
-            outcomes.append((k, excess[-1] < 1e-9))
-            continue
-        lower = True
-        for size in np.geomspace(1e-6, 1e-3, 4) if not stuck else ():
-            grown = cr.Network(
-                np.vstack([point.network.weights, np.sqrt(size) * norm.direction]),
-                np.append(point.network.output_weights, norm.sign * np.sqrt(size)),
-            )
-            # The first-order gain is size (norm - beta); the curvature along the atom bounds how long it lasts.
+        h = norm.value if sphere else beta
+        if h > beta * (1 + 1e-8):  # else equal up to rounding
             atom = np.maximum(X @ norm.direction, 0)
-            gain = size * (norm.attained - beta) - 0.5 * size**2 * (atom @ atom)
-            value = 0.5 * np.sum((grown(X) - y) ** 2) + beta * grown.penalty
-            lower = lower and (gain < 1e-12 * point.objective or value < point.objective)
-        outcomes.append((k, lower if not stuck else bool(excess[-1] < 1e-5)))
-    if not spare and min(excess) > -1e-9 and max(excess) < 1e-9:
-        return inconclusive("every descent reached the global optimum")
-    return exhaustive(outcomes, grade=Grade.NUMERICAL).with_data(
-        excess=np.array(excess), norms=np.array(norms)
-    )
+            gain[k] = (norm.attained - beta) ** 2 / (2 * atom @ atom)
+            bound[k] = (1 - beta / h) * beta * w.penalty + (1 - beta / h) ** 2 / 2 * (v @ v)
+    measured = within(values / best - 1, 4e-9, "gap of the training")
+    return {
+        "above": compare(measured, "<=", theory("bound", bound / best)),
+        "below": compare(measured, ">=", theory("gain", gain / best)),
+    }
 
 
-@zero_neuron_minima_are_global.panel
-def _(ax, runs: Runs) -> None:
-    for k, (run, colour) in enumerate(zip(runs[-2:], COLOURS[1::-1], strict=False)):
-        ax.plot(run.data["norms"], np.maximum(run.data["excess"], 1e-13), "o", color=colour, ms=4)
-        size = (
-            f"{run.instance['n_starts']} descents, n = {run.instance['n']}, d = {run.instance['d']}"
-        )
-        ax.text(
-            0.97,
-            0.06 + 0.07 * k,
-            size,
-            color=colour,
-            fontsize=8,
-            ha="right",
-            transform=ax.transAxes,
-        )
-    ax.axvline(1, color="black", lw=0.8)
-    ax.text(
-        1.05,
-        0.4,
-        "dual constraint: minima\non this line are global",
-        fontsize=8,
-        transform=ax.get_xaxis_transform(),
-    )
-    ax.set(
-        title="A spare neuron escapes every other minimum",
-        yscale="log",
-        ylabel="excess over the global optimum (log)",
-        xscale="log",
-    )
-    ax.set_xlabel(r"$\max_{\|u\|\leq 1}|v^\top(Xu)_+|\,/\,\beta$ (log)")
-
-
-@claim(
-    r"Not every Clarke stationary network is optimal for a convex program with the patterns of its own neurons: for $x_1=(1,0)$, "
-    r"$x_2=(-s,1)$, $y=(2s\beta,1+\beta)$, $s,\beta>0$, the neuron $u=(0,1)$, $a=1$ is one "
-    r"($\beta u=v_2x_2+\frac12v_1x_1$), and both closed "
-    r"cells that contain $u$ hold better single neurons. A tie needs $a_jv_k\le0$. (Counterexample to the form in the "
-    r"abstract, all stationary points, read as Clarke's with one block per pattern; hypotheses unseen.)",
-    sources=["mishkin2023-optimal, Abstract"],
-    origin="derived",
-    kind="counterexample",
-    cases=[{"slope": Fraction(k), "beta": Fraction(3, 10)} for k in (3, 1)],
-    breaks={"no force at the tie": {"slope": Fraction(0)}},
+@panel(
+    zero_neuron_minima_are_global,
+    r"A local minimum is global iff $\max_{\|u\|\leq1}|v^\top(Xu)_+|\leq\beta$",
+    x="upper bound of the excess",
+    y="excess over the global minimum",
+    log="xy",
 )
-def clarke_point_outside_every_program(slope: Fraction, beta: Fraction) -> Evidence:
-    y = (2 * slope * beta, 1 + beta)
-    # On (t, 1), t = 2 k / (1 - k^2), the norm is (1 + k^2) / (1 - k^2): everything stays rational.
-    k = slope * beta / (4 * (1 + slope**2 + beta)) + Fraction(1, 1000)
-    t, norm = 2 * k / (1 - k**2), (1 + k**2) / (1 - k**2)
+def _(pen, runs):
+    run = runs.judgement.runs[-2]
+    above, below = run.parts["above"], run.parts["below"]
+    order = np.argsort(above.predicted)
+    pen.theory(above.predicted[order], above.predicted[order], "upper bound")
+    pen.points(above.predicted, above.centre, label="local minima", k=1)
+    pen.points(above.predicted, below.predicted, label="lower bound", k=2)
 
-    def value(first, second, length):
-        return ((first - y[0]) ** 2 + (second - y[1]) ** 2) / 2 + beta * length
 
-    here = value(0, 1, 1)
-    v = (y[0], y[1] - 1)
-    gradient = (v[0] / 2 - slope * v[1], v[1] - beta)
-    # relu(x_1 u), relu(x_2 u) at (t, 1) and (-t, 1).
-    sides = value(t, max(1 - slope * t, Fraction(0)), norm), value(0, 1 + slope * t, norm)
-    return all_of(
-        exact(gradient[0], "==", 0),
-        exact(gradient[1], "==", 0),
-        *(exact(side, "<", here) for side in sides),
-    )
+# ---------------------------------------------------------------------------------- Clarke points
+def single_neuron_cost(k, s, y, beta):
+    """Value of the neuron (t, 1) with t = 2 k / (1 - k^2), of length (1 + k^2) / (1 - k^2)."""
+    t, length = 2 * k / (1 - k**2), (1 + k**2) / (1 - k**2)
+    outputs = max(t, Fraction(0)), max(1 - s * t, Fraction(0))
+    return ((outputs[0] - y[0]) ** 2 + (outputs[1] - y[1]) ** 2) / 2 + beta * length
+
+
+@single.ours(
+    "counterexample to all stationary networks, read as Clarke's; hypotheses unseen", serves="c"
+)
+@cases(slope=[1 / 4, 3.0, 1.0], beta=3 / 10)
+@full(slope=[1 / 8, 1 / 4, 1 / 2, 2.0, 3.0, 1.0], beta=3 / 10)
+@space(slope=Real(0.05, 5.0), beta=Real(0.05, 5.0))
+@breaks("no force at the tie", slope=0.0)
+@note(contradicts="c")
+def clarke_point_outside_every_program(slope, beta):
+    r"""For $F=\frac12\|a(Xu)_+-y\|^2+\frac\beta2(\|u\|^2+a^2)$ with $x_1=(1,0)$, $x_2=(-s,1)$,
+    $y=(2s\beta,1+\beta)$, $s,\beta>0$, the network $u=(0,1)$, $a=1$, tied to $x_1$, is Clarke
+    stationary: with $v=y-(Xu)_+$, $\beta u-v_2x_2=\frac12v_1x_1$ and $\beta a=v^\top(Xu)_+$. But both
+    closed cells that contain $u$ hold better single neurons, so it is optimal for no convex program
+    with a pattern of its own."""
+    s, b = (Fraction(x).limit_denominator(1000) for x in (slope, beta))
+    y = (2 * s * b, 1 + b)
+    here, v = single_neuron_cost(Fraction(0), s, y, b), (y[0], y[1] - 1)
+    force = (s * v[1], b - v[1])
+    half = theory("half", Fraction(1, 2))
+    k = s * b / (2 * (1 + s**2) * (1 + b))
+    sides = tuple(single_neuron_cost(side * k, s, y, b) for side in (1, -1))
+    return {
+        "better on both sides": compare(sides, "<", theory("value", here)),
+        "stationary": compare(
+            (*force, b), "==", (half * v[0], half * 0, theory("force on a", v[1]))
+        ),
+    }
+
+
+@panel(
+    clarke_point_outside_every_program,
+    r"A Clarke point ($\beta=0.3$): its neuron gains on both sides of the tie",
+    x="slope $s$",
+    y="$F$",
+    log="xy",
+)
+def _(pen, runs):
+    pen.theory(*runs.predicted("slope", "better on both sides", 0), "at the Clarke point")
+    for k, side in enumerate(("on the side of $x_1$", "on the other side")):
+        pen.points(*runs.measured("slope", "better on both sides", k), side, k=k + 1)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,12 @@ X = np.array([[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]])
 Y = np.array([0.5, -1.0, 0.3])
 NETWORK = Network(np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([1.0, -0.5]))
 
+POINT = {"X": X, "y": Y, "beta": 0.1, "network": NETWORK}
+
 CALLS = {
+    module.least_directional_derivative: lambda: dict(POINT),
+    module.tie_multipliers: lambda: dict(POINT),
+    module.network_objective: lambda: dict(POINT),
     module.gradient_descent: lambda: {
         "X": X,
         "y": Y,

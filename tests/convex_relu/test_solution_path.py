@@ -7,8 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from theorylab.convex_relu import enumerate_arrangements, train, zero_threshold
-from theorylab.convex_relu.optimal_set import is_minimal, sensitivity
-from theorylab.convex_relu.solution_path import PathStatus, breakpoints, trace_solution_path
+from theorylab.convex_relu.optimal_set import find_optimal_set, is_minimal, sensitivity, vertices
+from theorylab.convex_relu.solution_path import (
+    PathStatus,
+    breakpoints,
+    optimal_set_distance,
+    trace_solution_path,
+)
 from theorylab.convex_relu.training import Session
 
 
@@ -174,3 +179,32 @@ def test_a_penalty_starts_from_the_nearest_one_solved():
         assert first.certificate.verify()
     # Rounds, not seconds: every penalty needs one to be certified.
     assert sum(len(r.history) for r in warm) <= 0.6 * sum(len(r.history) for r in cold)
+
+
+def test_distance_of_optimal_sets_in_closed_form():
+    # Orthogonal rows, opposite signs: block k has length (|y_k| |x_k| - beta) / |x_k|^2.
+    X, y = np.diag([1.0, 2.0]), np.array([1.0, -2.0])
+    one, two = (find_optimal_set(X, y, beta) for beta in (0.3, 0.5))
+    expected = 0.2 * np.hypot(1.0, 0.25)
+    assert optimal_set_distance(X, one, two) == pytest.approx(expected, rel=1e-9)
+    assert optimal_set_distance(X, one, one) == pytest.approx(0.0, abs=1e-9)
+    # Beyond beta = 1 the first block is gone: its whole length is what is missing.
+    far = find_optimal_set(X, y, 1.5)
+    assert optimal_set_distance(X, one, far) == pytest.approx(np.hypot(0.7, 1.2 / 4), rel=1e-9)
+
+
+@pytest.mark.parametrize("sides", [6, 8])
+def test_distance_of_polytopes_against_a_quadratic_program(sides):
+    angles = 2 * np.pi * np.arange(sides) / sides + 0.1
+    X, y = np.column_stack([np.cos(angles), np.sin(angles)]), np.ones(sides)
+    one, two = (find_optimal_set(X, y, beta) for beta in (0.3, 0.4))
+    order = np.argmax(one.directions @ two.directions.T, axis=1)
+    farthest = 0.0
+    for corner in vertices(one):
+        weights = np.zeros(two.n_directions)
+        weights[order] = corner
+        c = cp.Variable(two.n_directions, nonneg=True)
+        goal = cp.Minimize(cp.sum_squares(c - weights))
+        cp.Problem(goal, [two.atoms @ c == two.fit]).solve(solver=cp.CLARABEL)
+        farthest = max(farthest, float(np.linalg.norm(c.value - weights)))
+    assert optimal_set_distance(X, one, two) == pytest.approx(farthest, rel=1e-6)

@@ -13,7 +13,10 @@ from theorylab.convex_relu.stationary_points import (
     DescentStatus,
     certify_subsampled,
     gradient_descent,
+    least_directional_derivative,
     local_minimum,
+    network_objective,
+    tie_multipliers,
 )
 
 
@@ -192,3 +195,63 @@ def test_networks_with_biases_are_refused():
     X, y, (u, a) = gaussian(4, 2, 3, 0)
     with pytest.raises(ValueError, match="network: expected no biases"):
         local_minimum(X, y, 0.1, Network(u, a, np.ones(3)))
+
+
+def one_sided_derivative(X, y, beta, network, direction, step=1e-7):
+    u, a = network.weights, network.output_weights
+    moved = Network(u + step * direction[0], a + step * direction[1])
+    return (objective(X, y, beta, moved) - objective(X, y, beta, network)) / step
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_least_directional_derivative_bounds_all_and_is_attained_at_ties(seed):
+    # One neuron tied to the first row; a grid of directions of (u, a), all of unit length.
+    rng = np.random.default_rng(seed)
+    X, y, beta = rng.normal(size=(4, 2)), 2 * rng.normal(size=4), 0.3
+    u = np.array([[-X[0, 1], X[0, 0]]]) / np.linalg.norm(X[0])
+    network = Network(u, np.array([0.8 * (-1) ** seed]))
+    least = least_directional_derivative(X, y, beta, network)
+    t, s = np.meshgrid(np.linspace(0, 2 * np.pi, 181), np.linspace(-np.pi / 2, np.pi / 2, 91))
+    found = [
+        one_sided_derivative(
+            X, y, beta, network, (np.cos(b) * np.array([[np.cos(a), np.sin(a)]]), np.sin(b))
+        )
+        for a, b in zip(t.ravel(), s.ravel(), strict=True)
+    ]
+    assert min(found) >= least - 1e-5
+    assert min(found) == pytest.approx(least, rel=2e-3)
+
+
+def test_multipliers_of_a_tie_in_closed_form():
+    # beta u = (0, b); x_1 = (1, 0) is tied with force v_1 = y_1, which its multiplier must undo.
+    X, beta = np.array([[1.0, 0.0], [0.0, 1.0]]), 0.5
+    network = Network(np.array([[0.0, 1.0]]), np.array([1.0]))
+    for first in (-1.0, 1.0):
+        y = np.array([first, 1.0 + beta])
+        found = tie_multipliers(X, y, beta, network)
+        assert np.allclose(found.multipliers, [[-first, 0.0]])
+        assert np.allclose(found.limits, [[-first, 0.0]])
+        assert np.allclose(found.residual, 0.0)
+        stationary = least_directional_derivative(X, y, beta, network) > -1e-12
+        assert stationary == (first < 0)
+        assert stationary == (certify_subsampled(X, y, beta, network, cells="own").gap < 1e-12)
+    off = tie_multipliers(X, np.array([-1.0, 2.0]), beta, network)
+    assert off.residual == pytest.approx(0.5)
+
+
+def test_multipliers_beyond_their_limit_are_no_stationary_network():
+    # A second row pulls along the tie: mu_1 = -v_1 + s v_2 with s > 0 exceeds -v_1.
+    X, beta = np.array([[1.0, 0.0], [-0.7, 1.0]]), 0.5
+    network = Network(np.array([[0.0, 1.0]]), np.array([1.0]))
+    y = np.array([-1.0, 1.0 + beta])
+    found = tie_multipliers(X, y, beta, network)
+    assert found.multipliers[0, 0] == pytest.approx(1.0 + 0.7 * beta)
+    assert certify_subsampled(X, y, beta, network, cells="own").gap < 1e-12
+    assert least_directional_derivative(X, y, beta, network) == pytest.approx(-0.7 * beta)
+
+
+def test_objective_of_an_unbalanced_network():
+    X, y, (u, a) = gaussian(5, 2, 3, 0)
+    direct = sum(0.5 * (a @ np.maximum(u @ x, 0) - t) ** 2 for x, t in zip(X, y, strict=True))
+    direct += 0.15 * (np.sum(u**2) + np.sum(a**2))
+    assert network_objective(X, y, 0.3, (u, a)) == pytest.approx(direct, rel=1e-13)

@@ -809,13 +809,11 @@ def _implicit_derivative(
     right, envelope = [], d_beta * float(lengths.sum()) + float(v @ d_target)
     for j in range(m):
         s, active, tied = neurons.signs[j], neurons.active[j], neurons.tied[j]
-        bend = beta / lengths[j] * (follow[j] - units[j] * (units[j] @ follow[j]))
         force = (
             s * d_data[active].T @ v[active]
             - s * data[active].T @ pull[active]
             - d_beta * units[j]
             - d_data[tied].T @ multipliers[j]
-            - bend
         )
         right.append(bases[j].T @ force)
         envelope += float(

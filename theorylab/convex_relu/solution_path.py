@@ -35,16 +35,36 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import nnls
 
-from theorylab._validation import FloatArray, as_count, as_flag, as_instance, as_real
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_flag,
+    as_instance,
+    as_real,
+)
 from theorylab.convex_relu._faces import Neurons, locate, merge, neurons_of
 from theorylab.convex_relu.certificates import Certificate, Network, as_problem, augment
 from theorylab.convex_relu.losses import Loss, Squared
-from theorylab.convex_relu.optimal_set import find_optimal_set, optimal_pruning
+from theorylab.convex_relu.optimal_set import (
+    OptimalSet,
+    find_optimal_set,
+    optimal_pruning,
+    vertices,
+)
 from theorylab.convex_relu.training import Session, TrainingStatus, zero_threshold
 from theorylab.numerics.bounds import relative_gap
 
-__all__ = ["PathPoint", "PathStatus", "SolutionPath", "breakpoints", "trace_solution_path"]
+__all__ = [
+    "PathPoint",
+    "PathStatus",
+    "SolutionPath",
+    "breakpoints",
+    "optimal_set_distance",
+    "trace_solution_path",
+]
 
 _TRAIN_TOL = 1e-9
 
@@ -304,6 +324,74 @@ def breakpoints(path: SolutionPath, *, tol: float = 1e-6) -> FloatArray:
         faces[middle] = _active_faces(path, middle)
         stack += [(middle, lower), (upper, middle)]
     return np.array(brackets).reshape(-1, 2)
+
+
+def optimal_set_distance(
+    X: ArrayLike, first: OptimalSet, second: OptimalSet, *, max_subsets: int = 1_000_000
+) -> float:
+    """Return how far the optimal networks of one problem may be from those of another near by: the
+    largest distance of a point of the first polytope from the second.
+
+    Parameters
+    ----------
+    X
+        The data, shape (n, d), with the column of ones if the problems have biases.
+    first, second
+        Optimal sets on the same data, say at two penalties.
+    max_subsets
+        As for ``vertices``.
+
+    Notes
+    -----
+    A network is the vector of its blocks ``|a_j| u_j``, those of one sign that share a closed cell
+    with a direction of ``second`` added up. The distance from a polytope is convex, so that its
+    maximum is at a vertex of ``first``; each is a quadratic program, solved by Lawson and Hanson's
+    reduction to non-negative least squares, in units of the penalty.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X, y = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1.0, -2.0])
+    >>> one, two = (find_optimal_set(X, y, beta) for beta in (0.4, 0.5))
+    >>> round(optimal_set_distance(X, one, two), 6)
+    0.141421
+    """
+    X = as_array(X, "X", ndim=2)
+    as_instance(first, "first", OptimalSet)
+    as_instance(second, "second", OptimalSet)
+    corners = vertices(first, max_subsets=max_subsets)
+    scale = max(second.total, 1e-300)
+    ours, theirs = (locate(X, s.directions, s.signs) for s in (first, second))
+    apart = np.linalg.norm(first.directions[:, None] - second.directions, axis=2)
+    for k in range(first.n_directions):
+        negative = ~(ours.active[k] | ours.tied[k])
+        crossed = ours.active[k] & ~(theirs.active | theirs.tied) | negative & theirs.active
+        apart[k, crossed.any(axis=1) | (second.signs != first.signs[k])] = np.inf
+    start = second.weights / scale
+    null = np.linalg.svd(second.atoms)[2][second.rank :].T
+    farthest = 0.0
+    for weights in corners / scale:
+        blocks, square = np.zeros_like(second.directions), 0.0
+        for k in np.flatnonzero(weights):
+            part = weights[k] * first.directions[k]
+            if np.isfinite(apart[k]).any():
+                blocks[int(np.argmin(apart[k]))] += part
+            else:
+                square += float(part @ part)
+        along = np.sum(blocks * second.directions, axis=1)
+        square += float(np.sum((blocks - along[:, None] * second.directions) ** 2))
+        off = along - start
+        inside = null.T @ off
+        square += float(np.sum((off - null @ inside) ** 2))
+        if null.shape[1]:
+            # Least |x| with start + null (inside + x) >= 0.
+            bounds = -start - null @ inside
+            system = np.vstack([null.T, bounds])
+            target = np.append(np.zeros(null.shape[1]), 1.0)
+            residual = system @ nnls(system, target)[0] - target
+            square += float(np.sum((residual[:-1] / residual[-1]) ** 2))
+        farthest = max(farthest, float(np.sqrt(square)))
+    return scale * farthest
 
 
 def _solve(session: Session, beta: float) -> PathPoint:

@@ -28,6 +28,7 @@ from enum import Enum
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import nnls
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, one_of
 from theorylab.convex_relu._faces import BoolArray, Neurons, cells_containing, locate, neurons_of
@@ -47,9 +48,13 @@ __all__ = [
     "DescentStatus",
     "StationaryPoint",
     "SubsampledCertificate",
+    "TieMultipliers",
     "certify_subsampled",
     "gradient_descent",
+    "least_directional_derivative",
     "local_minimum",
+    "network_objective",
+    "tie_multipliers",
 ]
 
 
@@ -429,3 +434,118 @@ def _steps(
                     for c in range(d):
                         first[j, c] += s * X[i, c]
     return count, max_steps, False
+
+
+def least_directional_derivative(
+    X: ArrayLike, y: ArrayLike, beta: float, network: Network | tuple[ArrayLike, ArrayLike]
+) -> float:
+    """Return the least one-sided derivative of the objective over all unit directions of the
+    weights: 0 at a directionally stationary network, negative elsewhere.
+
+    Parameters
+    ----------
+    X, y, beta, network
+        As for ``gradient_descent``; the layers need not be balanced.
+
+    Notes
+    -----
+    The derivative is linear on each cell of the arrangement of a neuron's tied rows, so its least
+    value there is minus the length of a projection onto the cell, exact up to rounding.
+
+    Examples
+    --------
+    >>> least_directional_derivative([[1.0]], [2.0], 0.5, ([[1.0]], [1.0])).__round__(6)
+    -0.707107
+    >>> least_directional_derivative([[1.0]], [1.5], 0.5, ([[1.0]], [1.0]))
+    -0.0
+    """
+    X, y, beta, first, output = _start(X, y, beta, network)
+    v = y - np.maximum(X @ first.T, 0.0) @ output
+    sides = locate(X, first, np.sign(output))
+    squares = float(np.sum((beta * output - np.maximum(X @ first.T, 0.0).T @ v) ** 2))
+    for u, a, active, tied in zip(first, output, sides.active, sides.tied, strict=True):
+        steepest = 0.0
+        for pattern in cells_containing(X, active, tied):
+            gradient = beta * u - a * X[pattern].T @ v[pattern]
+            walls = (2.0 * pattern[tied] - 1.0)[:, None] * X[tied]
+            length = nnls(walls.T, gradient)[1] if len(walls) else float(np.linalg.norm(gradient))
+            steepest = max(steepest, length)
+        squares += steepest**2
+    return -float(np.sqrt(squares))
+
+
+@dataclass(frozen=True, eq=False)
+class TieMultipliers:
+    """Multipliers of the cone constraints of a sub-sampled program, ties counted as active.
+
+    Parameters
+    ----------
+    multipliers
+        Shape (m, n): of ``x_k @ p_j >= 0`` at the ties of neuron j, zero elsewhere; of least norm
+        where the tied rows are dependent.
+    limits
+        ``-s_j v_k`` at the ties, zero elsewhere: what the multipliers may reach at a directionally
+        stationary network.
+    residual
+        What they leave of the condition ``beta p_j / |p_j| = s_j X.T D_j v + X.T mu_j``, shape
+        (m,).
+    """
+
+    multipliers: FloatArray
+    limits: FloatArray
+    residual: FloatArray
+
+
+def tie_multipliers(
+    X: ArrayLike, y: ArrayLike, beta: float, network: Network | tuple[ArrayLike, ArrayLike]
+) -> TieMultipliers:
+    """Return the multipliers of a network's ties in the program over its own cells.
+
+    Parameters
+    ----------
+    X, y, beta, network
+        As for ``gradient_descent``; neurons that are zero are left out.
+
+    Notes
+    -----
+    With independent ties a balanced network without zero neurons is directionally stationary iff
+    the residual is zero and ``0 <= multipliers <= limits`` (derived): at a tie the derivative along
+    ``x_k @ delta = t`` is ``mu_k t`` for ``t > 0`` and ``(mu_k + s_j v_k) t`` for ``t < 0``.
+
+    Examples
+    --------
+    >>> tie_multipliers([[1.0, 0.0], [0.0, 1.0]], [1.0, 2.0], 0.5, ([[0.0, 1.0]], [1.0])).limits
+    array([[-1.,  0.]])
+    """
+    X, y, beta, first, output = _start(X, y, beta, network)
+    neurons = neurons_of(X, Network(first, output), False)
+    v = y - neurons.fit
+    multipliers, limits = np.zeros(neurons.tied.shape), np.zeros(neurons.tied.shape)
+    residual = np.zeros(neurons.signs.size)
+    for j, (p, s, tied) in enumerate(zip(neurons.points, neurons.signs, neurons.tied, strict=True)):
+        on = neurons.active[j] | tied
+        force = beta * p / np.linalg.norm(p) - s * X[on].T @ v[on]
+        multipliers[j, tied] = np.linalg.lstsq(X[tied].T, force, rcond=None)[0]
+        limits[j, tied] = -s * v[tied]
+        residual[j] = np.linalg.norm(force - X[tied].T @ multipliers[j, tied])
+    return TieMultipliers(multipliers, limits, residual)
+
+
+def network_objective(
+    X: ArrayLike, y: ArrayLike, beta: float, network: Network | tuple[ArrayLike, ArrayLike]
+) -> float:
+    """Return ``|f(X) - y|^2 / 2 + beta / 2 * sum_j (|u_j|^2 + a_j^2)`` of a network.
+
+    Parameters
+    ----------
+    X, y, beta, network
+        As for ``gradient_descent``; the layers need not be balanced.
+
+    Examples
+    --------
+    >>> network_objective([[1.0]], [2.0], 0.5, ([[1.0]], [1.0]))
+    1.0
+    """
+    X, y, beta, first, output = _start(X, y, beta, network)
+    v = y - np.maximum(X @ first.T, 0.0) @ output
+    return float(0.5 * v @ v + 0.5 * beta * (np.sum(first**2) + output @ output))

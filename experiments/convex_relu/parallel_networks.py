@@ -228,7 +228,7 @@ def cone_program(n, d, seed):
 
 
 @relu.abstract("b", "c", instance=True)
-@cases(n=[2, 4, 3])
+@cases(n=[2, 3, 4])
 @full(n=[2, 3, 4], d=[2, 3])
 @space(n=Int(1, 4), d=Int(1, 2))
 @breaks("squares in place of cubes", penalty="squared")

@@ -488,7 +488,9 @@ def linear_bottleneck_is_nuclear_norm(p, q, beta, seed, relu=False):
     error, size = np.sqrt(2 * max(upper - lower, 0) + 1e-14 * sigma @ sigma), sigma[0]
     found = np.linalg.svd(product, compute_uv=False)
     least = np.sum((fitted - sigma) ** 2) / 2 + beta * fitted.sum()
-    spread = within(squares / size, 1e-6 * len(sigma), "gradient 1e-11 of descent")
+    descent = "gradient 1e-11 of descent"
+    spread = within(squares / size, 1e-6 * len(sigma), descent)
+    gap = within((upper - lower) / upper, 1e-6, descent)
     return {
         "fitted": compare(
             within(found / size, error / size, "duality gap"),
@@ -496,6 +498,7 @@ def linear_bottleneck_is_nuclear_norm(p, q, beta, seed, relu=False):
             theory("fitted", fitted / size),
         ),
         "value": compare(between(upper, lower), "==", theory("value", least)),
+        "gap": compare(gap, "==", theory("gap", 0.0)),
         "decay": compare(spread, "==", theory("nuclear norm", found.sum() / size)),
     }
 

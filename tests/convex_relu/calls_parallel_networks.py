@@ -49,8 +49,23 @@ CALLS = {
         "tol": 1e-6,
         "seed": 0,
     },
+    pn.fit_factored: lambda: {
+        "X": X,
+        "Y": Y,
+        "beta": 0.3,
+        "depth": 2,
+        "width": 2,
+        "relu": False,
+        "n_random": 1,
+        "seed": 0,
+    },
+    pn.parallel_relu_minimum_norm: lambda: {"X": X[:2], "y": np.array([1.0, 0.5])},
+    pn.branch_dual_norm: lambda: {"X": X[:2], "dual_point": np.array([1.0, -0.5])},
     pn.shrink_singular_values: lambda: {"sigma": np.array([0.5, 2.0]), "beta": 0.3, "depth": 3},
     pn.shrinkage_jump: lambda: {"beta": 0.3, "depth": 3},
 }
 
-ACCEPTS = {pn.search_minimum_norm: {"target": {"none"}}}
+ACCEPTS = {
+    pn.search_minimum_norm: {"target": {"none"}},
+    pn.fit_factored: {"width": {"none"}},
+}

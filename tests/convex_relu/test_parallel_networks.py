@@ -9,16 +9,20 @@ import pytest
 from scipy.optimize import minimize
 
 from theorylab.convex_relu.parallel_networks import (
+    branch_dual_norm,
     certify_linear,
     certify_rank_one_relu,
+    fit_factored,
     linear_minimum_norm,
     network_cost,
     network_output,
+    parallel_relu_minimum_norm,
     rank_one_relu_minimum_norm,
     search_minimum_norm,
     shrink_singular_values,
     shrinkage_jump,
 )
+from theorylab.convex_relu.univariate import fit_penalized_biases
 
 FORMS = [
     (architecture, penalty)
@@ -277,3 +281,69 @@ def test_shrinkage_is_what_weight_decay_does_to_a_factorized_matrix():
     A, B, D = best.x.reshape(3, 3, 3)
     expected = shrink_singular_values(np.diag(target), beta, depth)
     np.testing.assert_allclose(np.linalg.svd(A @ B @ D)[1], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("depth", "beta"), [(2, 0.4), (3, 0.3), (4, 0.1)])
+def test_factored_descent_is_the_scalar_problem_on_a_grid(depth, beta):
+    sigma, grid = 1.2, np.linspace(0, 2, 200001)
+    fit = fit_factored(np.eye(1), [[sigma]], beta, depth)
+    values = 0.5 * (grid - sigma) ** 2 + beta * depth / 2 * grid ** (2 / depth)
+    assert fit.objective == pytest.approx(values.min(), abs=1e-8)
+    assert fit.outputs[0, 0] == pytest.approx(grid[values.argmin()], abs=2e-4)
+    assert fit.objective == fit.ends.min()
+    own = 0.5 * (fit.outputs[0, 0] - sigma) ** 2 + beta / 2 * sum(np.sum(W**2) for W in fit.layers)
+    assert own == pytest.approx(fit.objective, rel=1e-12)
+
+
+def test_factored_descent_with_relu_is_the_optimum_of_one_input_and_bias():
+    rng = np.random.default_rng(1)
+    x, y, beta = rng.normal(size=5), rng.normal(size=5), 0.3
+    exact = fit_penalized_biases(x, y, beta).objective
+    rows = np.column_stack([x, np.ones(5)])
+    fit = fit_factored(rows, y[:, None], beta, 2, width=8, relu=True, n_random=6)
+    assert exact * (1 - 1e-9) <= fit.objective <= exact * (1 + 1e-6)
+
+
+def test_parallel_relu_program_by_hand():
+    # One unit of weight (1, 1) fits both outputs; on one input of length 2, |v| = y / 2.
+    assert parallel_relu_minimum_norm(np.eye(2), [1.0, 1.0]).primal == pytest.approx(
+        1.5 * np.sqrt(2), rel=1e-6
+    )
+    assert parallel_relu_minimum_norm([[0.0, 2.0]], [-3.0]).primal == pytest.approx(2.25, rel=1e-6)
+    # Outputs of opposite signs cost their sum, in parallel.
+    opposite = parallel_relu_minimum_norm(np.eye(2), [1.0, -1.0])
+    assert opposite.primal == pytest.approx(3.0, rel=1e-6)
+    assert opposite.dual == pytest.approx(3.0, rel=1e-6)
+    with pytest.raises(ValueError, match="fits them"):
+        parallel_relu_minimum_norm([[1.0], [2.0]], [1.0, 1.0])
+    with pytest.raises(ValueError, match="at most 6"):
+        branch_dual_norm(np.ones((7, 1)), np.ones(7))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_parallel_relu_network_is_balanced_fits_and_meets_its_dual(seed):
+    rng = np.random.default_rng(seed)
+    X, y = rng.normal(size=(3, 2)), 7 * rng.normal(size=3)
+    best = parallel_relu_minimum_norm(X, y)
+    out = network_output(X, best.branches, activation="relu")[:, 0]
+    np.testing.assert_allclose(out, y, atol=1e-5 * np.abs(y).max())
+    assert network_cost(best.branches, penalty="power") == pytest.approx(best.primal, rel=1e-5)
+    assert best.dual == pytest.approx(best.primal, rel=1e-5)
+    for branch in best.branches:
+        norms = [np.linalg.norm(W) for W in branch]
+        np.testing.assert_allclose(norms, norms[0], rtol=1e-9)
+
+
+def test_no_branch_passes_the_dual_norm_and_search_comes_close():
+    rng = np.random.default_rng(4)
+    X, multiplier = rng.normal(size=(4, 2)), rng.normal(size=4)
+    norm = branch_dual_norm(X, multiplier)
+
+    def value(flat):
+        W1, W2 = flat[:8].reshape(2, 4), flat[8:]
+        out = multiplier @ np.maximum(np.maximum(X @ W1, 0) @ W2, 0)
+        return -abs(out) / (np.linalg.norm(W1) * np.linalg.norm(W2))
+
+    found = max(-minimize(value, w).fun for w in rng.normal(size=(30, 12)))
+    assert 0.98 * norm < found < norm * (1 + 1e-6)
+    assert branch_dual_norm(X, -3 * multiplier) == pytest.approx(3 * norm, rel=1e-5)

@@ -14,6 +14,7 @@ from theorylab.convex_relu.univariate import (
     Status,
     balance,
     certificate_knots,
+    descend_particles,
     fit_penalized_biases,
     maurey_errors,
     maurey_mean_squared_error,
@@ -297,3 +298,32 @@ def test_unused_units_need_no_probability():
         maurey_mean_squared_error(atoms, [1.0, 1.0, 0.0], 2, probabilities=[1.0, 0.0, 0.0])
     with pytest.raises(ValueError, match="coefficients"):
         maurey_errors(atoms, [0.0, 0.0, 0.0], 2)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0])
+def test_descent_of_particles_is_descent_on_the_stated_loss(exponent):
+    x, y, n, steps, step = np.array([-1.0, 0.3, 2.0]), np.array([1.0, -0.5, 0.2]), 7, 3, 0.2
+    theta = np.random.default_rng(5).normal(size=(n, 3)).ravel()
+
+    def outputs(flat):
+        a, w, b = flat.reshape(n, 3).T
+        return np.maximum(np.outer(x, w) + b, 0) @ a / n**exponent
+
+    def loss(flat):
+        return 0.5 * np.mean((outputs(flat) - y) ** 2)
+
+    for _ in range(steps):
+        moves = 1e-6 * np.eye(theta.size)
+        slopes = [(loss(theta + m) - loss(theta - m)) / 2e-6 for m in moves]
+        theta = theta - step * n ** (2 * exponent - 1) * np.array(slopes)
+    options = {"n_steps": steps, "step": step, "exponent": exponent, "n_networks": 2, "seed": 5}
+    found = descend_particles(x, y, n, **options)
+    np.testing.assert_allclose(found[0], outputs(theta), rtol=1e-7)
+    assert np.abs(found[1] - found[0]).min() > 0.01
+
+
+def test_particles_that_take_no_step_are_a_sum_of_independent_units():
+    f = descend_particles([1.0], [0.0], 50, n_steps=0, n_networks=20000)
+    # E (a relu(w + b))^2 = 1, E a relu(w + b) = 0; the variance of f is known to 1 %.
+    assert abs(f.mean()) < 5 / np.sqrt(50 * 20000)
+    assert 50 * f.var() == pytest.approx(1.0, rel=0.05)

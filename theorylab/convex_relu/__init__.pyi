@@ -50,14 +50,18 @@ from .optimal_set import minimal_networks as minimal_networks
 from .optimal_set import optimal_pruning as optimal_pruning
 from .optimal_set import sensitivity as sensitivity
 from .optimal_set import vertices as vertices
+from .parallel_networks import FactoredFit as FactoredFit
 from .parallel_networks import MinimumNorm as MinimumNorm
 from .parallel_networks import NormSearch as NormSearch
 from .parallel_networks import ShrinkageJump as ShrinkageJump
+from .parallel_networks import branch_dual_norm as branch_dual_norm
 from .parallel_networks import certify_linear as certify_linear
 from .parallel_networks import certify_rank_one_relu as certify_rank_one_relu
+from .parallel_networks import fit_factored as fit_factored
 from .parallel_networks import linear_minimum_norm as linear_minimum_norm
 from .parallel_networks import network_cost as network_cost
 from .parallel_networks import network_output as network_output
+from .parallel_networks import parallel_relu_minimum_norm as parallel_relu_minimum_norm
 from .parallel_networks import rank_one_relu_minimum_norm as rank_one_relu_minimum_norm
 from .parallel_networks import search_minimum_norm as search_minimum_norm
 from .parallel_networks import shrink_singular_values as shrink_singular_values
@@ -102,6 +106,7 @@ from .univariate import PenalizedBiasFit as PenalizedBiasFit
 from .univariate import SplineNetwork as SplineNetwork
 from .univariate import balance as balance
 from .univariate import certificate_knots as certificate_knots
+from .univariate import descend_particles as descend_particles
 from .univariate import fit_penalized_biases as fit_penalized_biases
 from .univariate import maurey_errors as maurey_errors
 from .univariate import maurey_mean_squared_error as maurey_mean_squared_error

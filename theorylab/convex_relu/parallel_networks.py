@@ -19,26 +19,33 @@ below is derived here, the paper's text was not consulted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from math import inf, nextafter
+from typing import Any
 
 import numpy as np
 from flint import arb, ctx, fmpq, fmpq_mat
 from numpy.typing import ArrayLike
+from scipy.linalg import block_diag
 from scipy.optimize import minimize
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real, one_of
+from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real, one_of
+from theorylab.convex_relu.arrangements import enumerate_arrangements
 from theorylab.numerics.bounds import Bounds, relative_gap
 
 __all__ = [
+    "FactoredFit",
     "MinimumNorm",
     "NormSearch",
     "ShrinkageJump",
+    "branch_dual_norm",
     "certify_linear",
     "certify_rank_one_relu",
+    "fit_factored",
     "linear_minimum_norm",
     "network_cost",
     "network_output",
+    "parallel_relu_minimum_norm",
     "rank_one_relu_minimum_norm",
     "search_minimum_norm",
     "shrink_singular_values",
@@ -102,6 +109,28 @@ class NormSearch:
 
     primal: float
     branches: Branches
+    ends: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class FactoredFit:
+    """Best end of descent on the layers of one network with weight decay.
+
+    Attributes
+    ----------
+    objective
+        Its value.
+    layers
+        Its weights.
+    outputs
+        (n, k) its outputs.
+    ends
+        Value at the end of every start.
+    """
+
+    objective: float
+    layers: tuple[FloatArray, ...]
+    outputs: FloatArray
     ends: FloatArray
 
 
@@ -783,3 +812,256 @@ def _is_positive_definite(shift: fmpq, gram: fmpq_mat) -> bool:
         return True
     finally:
         ctx.prec = precision
+
+
+def fit_factored(
+    X: ArrayLike,
+    Y: ArrayLike,
+    beta: float,
+    depth: int,
+    *,
+    width: int | None = None,
+    relu: bool = False,
+    n_random: int = 2,
+    seed: int = 0,
+) -> FactoredFit:
+    r"""Look for the least ``1/2 ||f(X) - Y||^2 + beta/2 sum ||W_l||_F^2`` by descent on the layers.
+
+    Weight decay from three layers on has many local minima: zero is one in every singular
+    direction. Descent (L-BFGS) therefore starts from balanced layers of each product that keeps
+    some of the singular directions of the least-squares solution (up to eight directions, the
+    largest), and from random layers. Makes no use of the closed forms above.
+
+    Parameters
+    ----------
+    X
+        (n, d) inputs.
+    Y
+        (n, k) outputs.
+    beta
+        Weight decay, ``> 0``.
+    depth
+        Number of layers ``L >= 2``.
+    width
+        Width of the hidden layers; ``min(d, k)`` by default.
+    relu
+        Whether a ReLU follows every layer but the last.
+    n_random
+        Number of standard Gaussian starts.
+    seed
+        Seed of the starts.
+
+    Returns
+    -------
+    FactoredFit
+        The best end, and the value of every one.
+
+    Examples
+    --------
+    >>> fit = fit_factored(np.eye(1), [[2.0]], 0.5, 2)
+    >>> round(fit.objective, 6), round(float(fit.outputs[0, 0]), 4)
+    (0.875, 1.5)
+    """
+    X = as_array(X, "X", ndim=2)
+    Y = as_array(Y, "Y", shape=(X.shape[0], None))
+    beta = as_real(beta, "beta", above=0)
+    depth = as_count(depth, "depth", minimum=2)
+    hidden = min(X.shape[1], Y.shape[1]) if width is None else as_count(width, "width")
+    relu = as_flag(relu, "relu")
+    n_random = as_count(n_random, "n_random", minimum=0)
+    rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
+    sizes = [X.shape[1], *[hidden] * (depth - 1), Y.shape[1]]
+    layout = _layout(list(pairwise(sizes)), 1)
+    (places,) = layout
+    total = places[-1][0].stop
+    U, s, Vt = np.linalg.svd(np.linalg.pinv(X) @ Y, full_matrices=False)
+    rank = min(hidden, s.size, 8)
+    starts = [rng.normal(size=total) for _ in range(n_random)]
+    for kept in product((0.0, 1.0), repeat=rank):
+        root = (s[:rank] * kept) ** (1 / depth)
+        start = 1e-3 * rng.normal(size=total)
+        for layer, (place, shape) in enumerate(places):
+            block = np.zeros(shape)
+            if layer == 0:
+                block[:, :rank] = U[:, :rank] * root
+            elif layer == depth - 1:
+                block[:rank] = root[:, None] * Vt[:rank]
+            else:
+                block[:rank, :rank] = np.diag(root)
+            start[place] += block.ravel()
+        starts.append(start)
+
+    def objective(scaled: FloatArray, unit: float) -> tuple[float, FloatArray]:
+        value, gradient = _augmented_lagrangian(
+            unit * scaled, X, Y, layout, relu, 2, np.zeros_like(Y), 1 / beta
+        )
+        return beta * value, beta * unit * gradient
+
+    # The first step of L-BFGS has length 1: it must not leave the valley of its start.
+    options = {"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-11}
+    units = [0.02 * float(np.linalg.norm(w)) for w in starts]
+    ends = [
+        minimize(objective, w / u, args=(u,), jac=True, method="L-BFGS-B", options=options)
+        for w, u in zip(starts, units, strict=True)
+    ]
+    best = min(range(len(ends)), key=lambda j: float(ends[j].fun))
+    branches = _split(units[best] * ends[best].x, layout)
+    outputs = network_output(X, branches, activation="relu" if relu else "linear")
+    values = np.array([float(end.fun) for end in ends])
+    return FactoredFit(float(values.min()), branches[0], outputs, values)
+
+
+def parallel_relu_minimum_norm(X: ArrayLike, y: ArrayLike) -> MinimumNorm:
+    r"""Return the parallel three-layer ReLU network of least power penalty that fits y exactly.
+
+    ``f(X) = sum_j relu(relu(X W_1j) W_2j) w_3j`` at the least ``1/2 sum ||W_lj||_F^3`` is a convex
+    program: ``3/2 min sum ||v_{S,o,i,s}||`` over patterns S of the second layer, signs o and s and
+    patterns ``D_i`` of the first, subject to ``(2 D_i - I) X v >= 0``, ``(2 S - I) sum_is s D_i X v
+    >= 0`` for every (S, o), and ``sum o S s D_i X v = y``. A branch needs one unit in its second
+    layer, which is (S, o), and one in its first for each (i, s).
+
+    Parameters
+    ----------
+    X
+        (n, d) inputs; the program has ``2^n`` blocks, so that n is at most 6.
+    y
+        (n,) outputs.
+
+    Returns
+    -------
+    MinimumNorm
+        The program's value, the branches (blocks below 1e-7 of the whole are dropped), the (n, 1)
+        multiplier, of :func:`branch_dual_norm` 1, and its value.
+
+    Examples
+    --------
+    >>> fit = parallel_relu_minimum_norm([[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0])
+    >>> round(fit.primal, 4)
+    2.1213
+
+    Notes
+    -----
+    wang2021-parallel; the program is re-derived. Its accuracy is that of the cone solver, about
+    1e-7.
+    """
+    X = as_array(X, "X", ndim=2)
+    y = as_array(y, "y", shape=(X.shape[0],))
+    size, length = float(np.abs(y).max()), float(np.linalg.norm(X, 2))
+    if size == 0:
+        raise ValueError("y: expected a non-zero output, got zeros")
+    program = _ConeProgram(X)
+    value, weights, multiplier = program.fit(y / size)
+    sizes = np.linalg.norm(weights, axis=2)
+    weights, sizes = weights * (size / length), sizes * (size / length)
+    branches = []
+    for (_, sign), w, a in zip(program.outer, weights, sizes, strict=True):
+        kept = a > 1e-7 * sizes.sum()
+        if kept.any():
+            # Layers of equal norm: a unit of the first layer takes the share of its weight.
+            output = float(np.cbrt(a[kept].sum()))
+            share = np.sqrt(a[kept] / output)
+            first = (w[kept] / a[kept, None] * share[:, None]).T
+            second = (program.signs[kept] * share)[:, None]
+            branches.append((first, second, np.array([[sign * output]])))
+    multiplier = multiplier / length
+    multiplier = multiplier / branch_dual_norm(X, multiplier)
+    return MinimumNorm(
+        primal=1.5 * value * size / length,
+        dual=1.5 * float(multiplier @ y),
+        branches=tuple(branches),
+        dual_point=multiplier[:, None],
+    )
+
+
+def branch_dual_norm(X: ArrayLike, dual_point: ArrayLike) -> float:
+    r"""Return ``max |lambda^T f(X)|`` over three-layer ReLU branches with layers of norm at most 1.
+
+    The branch has one output, and its maximum is the largest value of ``2^(n+1) - 2`` cone
+    programs, one for each pattern and sign of a single unit in its second layer.
+
+    Parameters
+    ----------
+    X
+        (n, d) inputs, n at most 6.
+    dual_point
+        (n,) multiplier lambda.
+
+    Returns
+    -------
+    float
+        The norm; the accuracy is that of the cone solver, about 1e-7.
+
+    Examples
+    --------
+    >>> round(branch_dual_norm([[1.0, 0.0], [0.0, 2.0]], [1.0, 0.0]), 5)
+    1.0
+    """
+    X = as_array(X, "X", ndim=2)
+    dual_point = as_array(dual_point, "dual_point", shape=(X.shape[0],))
+    size = float(np.abs(dual_point).max()) * float(np.linalg.norm(X, 2))
+    if size == 0:
+        return 0.0
+    return size * _ConeProgram(X).norm(dual_point / np.abs(dual_point).max())
+
+
+class _ConeProgram:
+    """Cone programs over the patterns of both hidden layers, for inputs of spectral norm 1.
+
+    ``outer`` lists (S, o), ``signs`` the s of every pair (i, s) of a pattern of the first layer.
+    """
+
+    def __init__(self, X: FloatArray) -> None:
+        n, d = X.shape
+        if n > 6:
+            raise ValueError(f"X: expected at most 6 rows (the program has 2^n blocks), got {n}")
+        if not X.any():
+            raise ValueError("X: expected a non-zero entry, got zeros")
+        X = X / np.linalg.norm(X, 2)
+        patterns = enumerate_arrangements(X).astype(float)
+        self.outer = [
+            (np.array(S), o) for S in product((0.0, 1.0), repeat=n) if any(S) for o in (1.0, -1.0)
+        ]
+        self.signs = np.repeat([1.0, -1.0], len(patterns))
+        doubled = np.vstack([patterns, patterns])
+        self._hidden = np.hstack(
+            [s * D[:, None] * X for s, D in zip(self.signs, doubled, strict=True)]
+        )
+        self._cones = block_diag(*((2 * D - 1)[:, None] * X for D in doubled))
+        self._shape = (len(self.outer), self.signs.size, d)
+
+    def _variables(self) -> tuple[Any, Any, Any, list[Any]]:
+        """Return the weights, the norms of the blocks, their signed outputs, and the cones."""
+        import cvxpy as cp
+
+        blocks, units, d = self._shape
+        weights = cp.Variable((blocks, units * d))
+        rows = cp.reshape(weights, (blocks * units, d), order="C")
+        norms = cp.sum(cp.reshape(cp.norm(rows, 2, axis=1), (blocks, units), order="C"), axis=1)
+        hidden = weights @ self._hidden.T
+        S = np.array([S for S, _ in self.outer])
+        signed = np.array([S * o for S, o in self.outer])
+        cones = [weights @ self._cones.T >= 0, cp.multiply(2 * S - 1, hidden) >= 0]
+        return weights, norms, cp.multiply(signed, hidden), cones
+
+    def fit(self, y: FloatArray) -> tuple[float, FloatArray, FloatArray]:
+        """Return the least norm, weights (blocks, units, d) that fit y, and the multiplier."""
+        import cvxpy as cp
+
+        weights, norms, outputs, cones = self._variables()
+        fits = cp.sum(outputs, axis=0) == y
+        cp.Problem(cp.Minimize(cp.sum(norms)), [*cones, fits]).solve(solver="CLARABEL")
+        if weights.value is None:
+            raise ValueError("y: expected outputs of some network on X, got none that fits them")
+        multiplier = np.asarray(fits.dual_value)
+        multiplier = multiplier if multiplier @ y > 0 else -multiplier
+        blocks = np.asarray(weights.value).reshape(self._shape)
+        return float(norms.value.sum()), blocks, multiplier
+
+    def norm(self, multiplier: FloatArray) -> float:
+        """Return the largest value of the multiplier on a block of norm 1."""
+        import cvxpy as cp
+
+        _, norms, outputs, cones = self._variables()
+        values = outputs @ multiplier
+        cp.Problem(cp.Maximize(cp.sum(values)), [*cones, norms <= 1]).solve(solver="CLARABEL")
+        return float(values.value.max())

@@ -43,6 +43,7 @@ __all__ = [
     "Status",
     "balance",
     "certificate_knots",
+    "descend_particles",
     "fit_penalized_biases",
     "maurey_errors",
     "maurey_mean_squared_error",
@@ -1053,3 +1054,92 @@ def _drift(
             out[0] -= pull * hidden
             out[1] -= pull * theta[0] * x[i]
             out[2] -= pull * theta[0]
+
+
+def descend_particles(
+    x: ArrayLike,
+    y: ArrayLike,
+    n_particles: int,
+    *,
+    n_steps: int = 20,
+    step: float = 0.1,
+    n_networks: int = 100,
+    exponent: float = 1.0,
+    seed: int = 0,
+) -> FloatArray:
+    r"""Return the predictions of independently initialized networks after full-batch descent.
+
+    The network is ``f = N^-p sum_j a_j relu(w_j x + b_j)``, its parameters start standard normal
+    and take ``n_steps`` gradient steps of size ``step N^(2p-1)`` on ``1/2 mean (f(x_i) - y_i)^2``:
+    the function moves at a speed that does not depend on N, and so does every particle in the
+    mean-field scaling ``p = 1``.
+
+    Parameters
+    ----------
+    x, y
+        (n,) inputs and outputs.
+    n_particles
+        N.
+    n_steps, step
+        Number and size of the steps, in units of the time of the gradient flow.
+    n_networks
+        Number of independent initializations.
+    exponent
+        p, between 0 and 1.
+    seed
+        Seed of the initializations.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n_networks, n) predictions at the data.
+
+    Examples
+    --------
+    >>> descend_particles([-1.0, 1.0], [0.0, 1.0], 50, n_networks=3).shape
+    (3, 2)
+    """
+    x, y = _as_data(x, y)
+    n_particles = as_count(n_particles, "n_particles")
+    n_steps = as_count(n_steps, "n_steps", minimum=0)
+    step = as_real(step, "step", above=0)
+    n_networks = as_count(n_networks, "n_networks")
+    scale = n_particles ** -as_real(exponent, "exponent", minimum=0, maximum=1)
+    rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
+    predictions = np.empty((n_networks, x.size))
+    for row in predictions:
+        _descend(x, y, rng.normal(size=(n_particles, 3)), n_steps, step, scale, row)
+    return predictions
+
+
+@njit(cache=True)
+def _descend(
+    x: FloatArray,
+    y: FloatArray,
+    theta: FloatArray,
+    n_steps: int,
+    step: float,
+    scale: float,
+    f: FloatArray,
+) -> None:
+    """Descend from ``theta``, which is overwritten, and leave the predictions in ``f``."""
+    # The gradient carries the scale, the size of the step its inverse square over N.
+    rate = step / (theta.shape[0] * scale * x.size)
+    pull = np.zeros(x.size)
+    for done in range(n_steps + 1):
+        for i in range(x.size):
+            f[i] = 0.0
+        for j in range(theta.shape[0]):
+            a, w, b = theta[j, 0], theta[j, 1], theta[j, 2]
+            if done:
+                for i in range(x.size):
+                    hidden = w * x[i] + b
+                    if hidden > 0:
+                        theta[j, 0] += rate * pull[i] * hidden
+                        theta[j, 1] += rate * pull[i] * a * x[i]
+                        theta[j, 2] += rate * pull[i] * a
+                a, w, b = theta[j, 0], theta[j, 1], theta[j, 2]
+            for i in range(x.size):
+                f[i] += scale * a * max(w * x[i] + b, 0.0)
+        for i in range(x.size):
+            pull[i] = y[i] - f[i]

@@ -33,6 +33,8 @@ from .layer_pruning import prune_layer as prune_layer
 from .layer_pruning import prune_network as prune_network
 from .layer_pruning import recover_neuron as recover_neuron
 from .layer_pruning import recover_neurons as recover_neurons
+from .layer_pruning import recovery_probabilities as recovery_probabilities
+from .layer_pruning import samples_for_recovery as samples_for_recovery
 from .layer_pruning import statistical_dimension as statistical_dimension
 from .losses import Hinge as Hinge
 from .losses import Interpolation as Interpolation

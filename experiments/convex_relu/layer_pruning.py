@@ -28,9 +28,10 @@ from theorylab.verify.cli import run_script
 KEY = "aghasi2018-fast"
 network = paper(
     KEY,
-    r"A ReLU network with layers of entrywise $\ell_1$ norm at most 1 is pruned in parallel: $\hat W_l$ "
-    r"has the least $\ell_1$ norm (to a thousandth) that gives layer $l$'s active outputs within "
-    r"$\epsilon_l$ (Frobenius) and keeps its inactive ones inactive, on the trained layer's inputs.",
+    r"A ReLU network with layers of entrywise $\ell_1$ norm at most 1 is pruned in parallel: "
+    r"$\hat W_l$ has the least $\ell_1$ norm (to a thousandth) that gives layer $l$'s active "
+    r"outputs within $\epsilon_l$ (Frobenius) and keeps its inactive ones inactive, on the "
+    r"trained layer's inputs.",
 )
 layer = paper(
     KEY,
@@ -39,8 +40,8 @@ layer = paper(
 )
 neuron = paper(
     KEY,
-    r"A neuron $w$ with $s$ non-zero weights of $N$ is recovered from $P$ samples $x_p$ if the layer "
-    r"program at $\epsilon=0$ returns it.",
+    r"A neuron $w$ with $s$ non-zero weights of $N$ is recovered from $P$ samples $x_p$ if the "
+    r"layer program at $\epsilon=0$ returns it.",
 )
 
 
@@ -73,8 +74,9 @@ def pruned_network(widths, relative, size, seed):
 @space(depth=Int(1, 3), width=Int(1, 6), widths=Choice([None]), relative=Real(0.05, 0.6, log=True))
 @breaks(r"$\ell_1$ norm 100", size=100.0)
 def nettrim_error_propagation(relative, seed, widths=None, depth=0, width=0, size=1.0):
-    r"""Then the output errs by at most $\sum_l\epsilon_l\prod_{k>l}\|\hat W_k\|_2\le\sum_l\epsilon_l$
-    (here $\epsilon_l$ is the fraction relative of the norm of layer $l$'s outputs)."""
+    r"""Then the output errs by at most $\sum_l\epsilon_l\prod_{k>l}\|\hat
+    W_k\|_2\le\sum_l\epsilon_l$ (here $\epsilon_l$ is the fraction relative of the norm of layer
+    $l$'s outputs)."""
     error, left, weights, eps = pruned_network(
         widths or (width,) * (depth + 1), relative, size, seed
     )
@@ -142,10 +144,11 @@ def by_cones(X, W, eps):
 )
 @breaks("inactive samples left out", inactive=False)
 def nettrim_admm_certified(n, d, units, relative, start, seed, inactive=True):
-    r"""Split $U$ (soft threshold) and $Z=XU$ (projection on the constraints) off a least-squares step
-    with one factor. From random starts (of size start), this ADMM reaches the value of the program:
-    its scaled multipliers $\Lambda$, $\Lambda_{\Omega^c}\le0$, $\|X^\top\Lambda\|_\infty\le1$, prove it
-    by $\langle\Lambda,Y\rangle-\epsilon\|\Lambda_\Omega\|_F$."""
+    r"""Split $U$ (soft threshold) and $Z=XU$ (projection on the constraints) off a least-squares
+    step with one factor. From random starts (of size start), this ADMM reaches the value of the
+    program: its scaled multipliers $\Lambda$, $\Lambda_{\Omega^c}\le0$,
+    $\|X^\top\Lambda\|_\infty\le1$, prove it by
+    $\langle\Lambda,Y\rangle-\epsilon\|\Lambda_\Omega\|_F$."""
     rng = np.random.default_rng(seed)
     X, W = rng.normal(size=(n, d)), rng.normal(size=(d, units))
     W *= np.where((X @ W > 0).any(axis=0), 1, -1)
@@ -190,8 +193,8 @@ def sparse_neurons(n_inputs, sparsity, n_samples, trials, mean, rng):
 @space(n_inputs=Int(1, 16), sparsity=Int(1, "n_inputs"), n_samples=Int(1, 24), trials=Choice([8]))
 @breaks("inactive samples orthogonal to w", orthogonal=True)
 def nettrim_equals_basis_pursuit(n_inputs, sparsity, n_samples, trials, seed, orthogonal=False):
-    r"""If no $w^\top x_p$ is 0, $w$ is recovered if and only if it is by $\ell_1$ minimisation subject
-    to $x_p^\top u=w^\top x_p$ for the active samples ($w^\top x_p>0$) alone."""
+    r"""If no $w^\top x_p$ is 0, $w$ is recovered if and only if it is by $\ell_1$ minimisation
+    subject to $x_p^\top u=w^\top x_p$ for the active samples ($w^\top x_p>0$) alone."""
     rng = np.random.default_rng(seed)
     agree = {}
     for trial, (X, w) in enumerate(

@@ -71,6 +71,7 @@ from .robust_training import collapse_radius as collapse_radius
 from .robust_training import corridor_widths as corridor_widths
 from .robust_training import improve_adversarially as improve_adversarially
 from .robust_training import linearized_loss as linearized_loss
+from .robust_training import random_stable_network as random_stable_network
 from .robust_training import robust_trainer as robust_trainer
 from .robust_training import stability_radii as stability_radii
 from .robust_training import train_robust as train_robust

@@ -1,378 +1,405 @@
-"""Robust convex training: exact for stable networks, only an upper bound for all."""
+"""Robust convex training: exact for stable networks, only an upper bound for all; and sampling."""
 
-from functools import cache
+from itertools import product
 
 import numpy as np
 
 from theorylab import convex_relu as cr
 from theorylab.verify import (
     Choice,
-    Evidence,
-    Grade,
+    Int,
     Real,
-    Runs,
-    all_of,
-    at_most,
-    claim,
-    equal,
-    exhaustive,
-    gap,
-    inconclusive,
-    threshold,
+    also,
+    between,
+    breaks,
+    cases,
+    compare,
+    full,
+    panel,
+    paper,
+    simulation,
+    space,
+    switch,
+    theory,
+    within,
 )
 from theorylab.verify.cli import run_script
-from theorylab.verify.plotting import BROKEN, COLOURS
 
-OFFSET = {"textcoords": "offset points"}
-ROUNDING = "rounding of outputs and gradients of the same network"
+KEY = "bai2021-practical"
+stable = paper(
+    KEY,
+    r"Inputs move by $\|\delta\|_p\le\epsilon$, $p\in\{2,\infty\}$, $\frac1p+\frac1q=1$; the "
+    r"robust convex program trains networks $f$ of stable neurons, $|w^\top "
+    r"x_k+b|\ge\epsilon\|w\|_q$ for all $k$.",
+)
+sampled = paper(
+    KEY,
+    r"Draw $N$ independent activation patterns and train over them (squared loss, $n$ points).",
+)
 
 
-def sample(seed, n, loss):
-    """Points in the plane, labelled by quadrant or with Gaussian targets."""
+# ---------------------------------------------------------------------------------- identity
+@simulation
+def attacks(n, d, eps, beta, loss, ball, trained_at, seed):
+    """Loss of the program and exact worst case, of its network and of random feasible ones;
+    bounds."""
     rng = np.random.default_rng(seed)
-    X = rng.normal(size=(n, 2))
-    return (
-        X,
-        np.where(X[:, 0] * X[:, 1] > 0, 1.0, -1.0) if loss == "hinge" else rng.normal(size=n),
-        rng,
-    )
-
-
-def random_network(rng, X, radius, ball, n_neurons=4):
-    """A network of neurons drawn until they are stable at the radius."""
-    weights, biases = np.empty((0, 2)), np.empty(0)
-    while len(weights) < n_neurons:
-        candidate = cr.Network(rng.normal(size=(50, 2)), np.ones(50), 2 * rng.normal(size=50))
-        good = cr.stability_radii(candidate, X, ball=ball) >= radius
-        weights, biases = (
-            np.vstack([weights, candidate.weights[good]]),
-            np.append(biases, candidate.biases[good]),
-        )
-    return cr.Network(weights[:n_neurons], rng.normal(size=n_neurons), biases[:n_neurons])
-
-
-def robust_identity(seed, n, eps, beta, loss, ball, trained_at):
-    """Worst-case loss in the program against the exact attack: at the optimum and on random feasible networks."""
-    X, y, rng = sample(seed, n, loss)
+    X = rng.normal(size=(n, d))
+    y = np.sign(X.prod(axis=1)) if loss == "hinge" else rng.normal(size=n)
     radius = eps if trained_at is None else trained_at
     trained = cr.train_robust(X, y, beta, radius, loss=loss, ball=ball, bias=True, tol=1e-5)
-    networks = [trained.network] + [random_network(rng, X, radius, ball) for _ in range(8)]
-    program = np.array([cr.linearized_loss(f, X, y, eps, loss=loss, ball=ball) for f in networks])
-    attacked = np.array([cr.worst_case(f, X, y, eps, loss=loss, ball=ball).loss for f in networks])
+    draws = [cr.random_stable_network(X, radius, n_neurons=4, ball=ball, rng=rng) for _ in range(8)]
+    networks, options = [trained.network, *draws], {"loss": loss, "ball": ball}
+    program = np.array([cr.linearized_loss(f, X, y, eps, **options) for f in networks])
+    attacked = np.array([cr.worst_case(f, X, y, eps, **options).loss for f in networks])
     total = attacked[0] + beta * trained.network.penalty
-    parts = [
-        equal(attacked, program, error=1e-11 * (1 + program), source=ROUNDING, scale=1 + program)
-    ]
-    if trained_at is None:
-        parts.append(
-            equal(total, trained.objective, error=1e-11 * trained.objective, source=ROUNDING)
-        )
-        # Multipliers, checked apart from the solver, bound the program from below.
-        parts.append(
-            gap(trained.objective, trained.dual_objective, tol=1e-5, grade=Grade.NUMERICAL)
-        )
-    standard = cr.train(X, y, beta, loss=loss, bias=True, tol=1e-6).network
-    broken = cr.worst_case(standard, X, y, eps, loss=loss, ball=ball).loss + beta * standard.penalty
-    values = {"program": trained.objective, "attacked": total, "standard": broken}
-    return all_of(*parts).with_data(
-        eps=eps, ball=ball, **{name: value / n for name, value in values.items()}
-    )
+    return program, attacked, total, trained.objective, trained.dual_objective
 
 
-STANDARD = {"neurons not stable (trained without perturbations)": {"trained_at": 0.0}}
-FEASIBLE = (
-    r"Let every neuron be stable, $|w^\top x_k+b|\ge\epsilon\|w\|_q$ for all $k$, where inputs move by "
-    r"$\|\delta\|_p\le\epsilon$, $p\in\{2,\infty\}$, $1/p+1/q=1$ (the feasible set of the robust convex program). Then "
+def identity(**case):
+    program, attacked, total, objective, bound = attacks(**case)
+    worst = within(attacked, 1e-11 * (1 + attacked), "rounding of outputs and gradients")
+    return {
+        "worst case": compare(worst, "==", theory("loss of the program", program)),
+        "optimum": compare(between(total, bound), "==", theory("value of the program", objective)),
+    }
+
+
+RADII = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6)
+SPACE = {
+    "n": Int(1, 7),
+    "d": Int(1, 3),
+    "eps": Real(0.01, 0.5),
+    "beta": Real(0.02, 0.5),
+    "ball": Choice(["linf", "l2"]),
+}
+UNSTABLE = "neurons not stable (trained without perturbations)"
+
+
+@stable.abstract("b", instance=True)
+@also("bai2022-efficient", "h")
+@cases(n=8, eps=0.2, ball=["l2", "linf"])
+@full(n=8, eps=list(RADII), ball=["l2", "linf"])
+@space(**SPACE)
+@breaks(UNSTABLE, trained_at=0.0)
+def robust_hinge_identity(n, eps, seed, ball="linf", beta=0.05, d=2, trained_at=None):
+    r"""Its hinge loss $\sum_k(1-y_kf(x_k)+\epsilon\|\nabla f(x_k)\|_q)_+$ is the worst case
+    $\sum_k\max_{\|\delta\|_p\le\epsilon}(1-y_kf(x_k+\delta))_+$ of every such network, and its
+    optimum that of robust training over them."""
+    case = {"n": n, "d": d, "eps": eps, "beta": beta, "ball": ball, "seed": seed}
+    return identity(**case, loss="hinge", trained_at=trained_at)
+
+
+@stable.abstract("c", instance=True)
+@cases(n=7, eps=0.1, ball=["l2", "linf"])
+@full(n=7, eps=list(RADII), ball=["l2", "linf"])
+@space(**SPACE)
+@breaks(UNSTABLE, trained_at=0.0)
+def robust_squared_loss(n, eps, seed, ball="linf", beta=0.05, d=2, trained_at=None):
+    r"""Its squared loss $\frac12\sum_k(|f(x_k)-y_k|+\epsilon\|\nabla f(x_k)\|_q)^2$ is the worst
+    case $\frac12\sum_k\max_{\|\delta\|_p\le\epsilon}(f(x_k+\delta)-y_k)^2$ of every such network,
+    and its optimum that of robust training over them."""
+    case = {"n": n, "d": d, "eps": eps, "beta": beta, "ball": ball, "seed": seed}
+    return identity(**case, loss="squared", trained_at=trained_at)
+
+
+def draw_identity(pen, runs):
+    box = {"ball": "linf"}
+    pen.theory(*runs.predicted("eps", "optimum", where=box), "robust program")
+    pen.points(*runs.measured("eps", "optimum", where=box), "exact attack")
+    pen.broken(*runs.measured("eps", "optimum", control=UNSTABLE), "standard training, attacked")
+
+
+WORDS = {"x": r"radius $\epsilon$ ($\ell_\infty$)", "y": "robust objective"}
+panel(robust_hinge_identity, "Hinge: the convex loss is the true worst case", **WORDS)(
+    draw_identity
+)
+panel(robust_squared_loss, "Squared: the convex loss is the true worst case", **WORDS)(
+    draw_identity
 )
 
 
-@claim(
-    FEASIBLE
-    + r"the program's hinge loss $\sum_k(1-y_kf(x_k)+\epsilon\|\nabla f(x_k)\|_q)_+$ is the worst-case loss "
-    r"$\sum_k\max_{\|\delta\|_p\le\epsilon}(1-y_kf(x_k+\delta))_+$ of the network, and its optimum is that of robust training "
-    r"over networks of stable neurons.",
-    sources=["bai2021-practical, theorem on convex adversarial training"],
-    origin="derived",
-    kind="identity",
-    cases={
-        "quick": [{"eps": 0.1, "ball": "linf"}, {"eps": 0.2, "ball": "l2"}],
-        "full": [
-            {"eps": e, "ball": b} for b in ("l2", "linf") for e in (0.05, 0.1, 0.2, 0.3, 0.4, 0.6)
-        ],
-    },
-    space={"eps": Real(0.01, 0.5), "ball": Choice(["linf", "l2"]), "beta": Real(0.02, 0.5)},
-    breaks=STANDARD,
-)
-def robust_hinge_identity(seed, eps, ball="linf", n=8, beta=0.05, trained_at=None) -> Evidence:
-    return robust_identity(seed, n, eps, beta, "hinge", ball, trained_at)
-
-
-@claim(
-    FEASIBLE
-    + r"the program's squared loss $\frac12\sum_k(|f(x_k)-y_k|+\epsilon\|\nabla f(x_k)\|_q)^2$ is the worst-case loss "
-    r"$\frac12\sum_k\max_{\|\delta\|_p\le\epsilon}(f(x_k+\delta)-y_k)^2$ of the network, and its optimum is that of robust "
-    r"training over networks of stable neurons.",
-    sources=["bai2021-practical, section on regression"],
-    origin="derived",
-    kind="identity",
-    cases={
-        "quick": [{"eps": 0.05, "ball": "l2"}, {"eps": 0.1, "ball": "linf"}],
-        "full": [
-            {"eps": e, "ball": b} for b in ("l2", "linf") for e in (0.05, 0.1, 0.2, 0.3, 0.4, 0.6)
-        ],
-    },
-    space={"eps": Real(0.01, 0.5), "ball": Choice(["linf", "l2"]), "beta": Real(0.02, 0.5)},
-    breaks=STANDARD,
-)
-def robust_squared_loss(seed, eps, ball="linf", n=7, beta=0.05, trained_at=None) -> Evidence:
-    return robust_identity(seed, n, eps, beta, "squared", ball, trained_at)
-
-
-def draw_identity(ax, runs, title):
-    data = [r.data for r in runs if r.data["ball"] == "linf"]
-    eps = [d["eps"] for d in data]
-    ax.plot(eps, [d["program"] for d in data], color=COLOURS[0], label="robust program")
-    ax.plot(
-        eps,
-        [d["attacked"] for d in data],
-        "o",
-        color=COLOURS[1],
-        label="exact attack on its network",
-    )
-    ax.plot(
-        eps, [d["standard"] for d in data], "o", color=BROKEN, label="attack on standard training"
-    )
-    ax.legend(loc="upper left")
-    ax.set(
-        xlabel=r"radius $\epsilon$ ($\ell_\infty$)",
-        ylabel="robust objective per point",
-        title=title,
-    )
-
-
-@robust_hinge_identity.panel
-def _(ax, runs: Runs) -> None:
-    draw_identity(ax, runs, "Hinge: the convex loss is the true worst case")
-
-
-@robust_squared_loss.panel
-def _(ax, runs: Runs) -> None:
-    draw_identity(ax, runs, "Squared: the convex loss is the true worst case")
-
-
-@claim(
-    r"Without bias, pattern $D_i$ has a non-zero neuron that keeps it on all balls $\|\delta\|_p\le\epsilon$ iff "
-    r"$\epsilon\le\mu_i$, $\mu_i=\max_{\|v\|_q\le1}\min_k(2D_i-I)_{kk}x_k^\top v$. For $\epsilon>\max_i\mu_i$ the robust program "
-    r"returns the zero network, with hinge loss 1 per point. If the labels are the pattern attaining the maximum and $\beta$ is "
-    r"small, this is the exact threshold.",
-    sources=["bai2021-practical, cone constraint of the convex adversarial training problem"],
-    origin="derived",
-    kind="threshold",
-    cases={"quick": [{"n": 6, "tol": 0.02}], "full": [{"ball": "l2"}, {}]},
-    space={"beta": Real(0.001, 0.02)},
-    breaks={"neurons with a bias": {"bias": True}},
-)
-def robust_collapse_threshold(seed, n=8, beta=0.01, ball="linf", bias=False, tol=1e-3) -> Evidence:
-    X, _, _ = sample(seed, n, "hinge")
-    patterns = cr.enumerate_arrangements(X)
-    widths = cr.corridor_widths(X, ball=ball)
-    y = np.where(patterns[np.argmax(widths)], 1.0, -1.0)
-    train = cr.robust_trainer(X, y, beta, ball=ball, bias=bias, tol=0.01)
-    tried, used = [], []
+# ---------------------------------------------------------------------------------- collapse
+@simulation
+def collapse(n, d, dropped, beta, ball, norm, seed):
+    """Where training over all but the widest patterns returns zero, and the widest corridor."""
+    X = np.random.default_rng(seed).normal(size=(n, d))
+    patterns, widths = cr.enumerate_arrangements(X), cr.corridor_widths(X, ball=ball)
+    kept = patterns[np.argsort(-widths)[2 * dropped :]]
+    y = np.where(kept[0], 1.0, -1.0)
+    train = cr.robust_trainer(X, y, beta, ball=ball, arrangements=kept, tol=0.99)
 
     def survives(eps):
-        result = train(eps)
-        tried.append((eps, result.objective / n))
-        for pattern in result.block_patterns:
-            width = widths[(patterns == pattern).all(axis=1)]
-            used.append(((eps, pattern.tobytes()), width.size == 1 and bool(width[0] >= eps)))
-        return result.network.n_neurons > 0
+        r = train(eps)
+        return (
+            True if r.objective < 0.99 * n else False if r.dual_objective > 0.999999 * n else None
+        )
 
-    return all_of(
-        threshold(
-            survives, float(widths.max()), bracket=(0.5 * widths.max(), 1.6 * widths.max()), tol=tol
-        ),
-        exhaustive(list(dict(used).items()), grade=Grade.NUMERICAL),
-    ).with_data(tried=np.array(sorted(tried)), widths=widths)
+    # A corridor is no wider than the shortest point.
+    end = 1.01 * np.linalg.norm(X, ord=np.inf if ball == "linf" else 2, axis=1).min()
+    found = switch(survives, bracket=(0.0, end), tol=1e-3)
+    return found, float(cr.corridor_widths(X, ball=norm or ball, arrangements=kept).max())
 
 
-@robust_collapse_threshold.panel
-def _(ax, runs: Runs) -> None:
-    data = runs[-1].data
-    broken = runs.controls["neurons with a bias"].data["tried"]
-    widest = data["widths"].max()
-    ax.axvline(1.0, color=COLOURS[0])
-    ax.annotate(r"$\max_i\mu_i$", (1.0, 0.08), xytext=(4, 0), color=COLOURS[0], **OFFSET)
-    ax.plot(broken[:, 0] / widest, broken[:, 1], "o", color=BROKEN, label="neurons with a bias")
-    ax.plot(
-        data["tried"][:, 0] / widest, data["tried"][:, 1], "o", color=COLOURS[1], label="no bias"
-    )
-    ax.legend(loc="center right")
-    title = "Robust training collapses beyond the widest corridor"
-    ax.set(
-        xlabel=r"$\epsilon/\max_i\mu_i$",
-        ylabel="robust objective per point",
-        title=title,
-        ylim=(0, 1.1),
-    )
-
-
-@cache
-def pool(n, d, beta, seed, size=4000):
-    """Patterns of a finite pool of directions with their frequencies, the law of sampling, and the law of an adversary."""
-    rng = np.random.default_rng(seed)
-    X, y = rng.normal(size=(n, d)), rng.normal(size=n)
-    U = rng.normal(size=(size, d))
-    patterns, index = np.unique(U @ X.T >= 0, axis=0, return_inverse=True)
-    weights = np.bincount(index.ravel()) / size
-    caps = [
-        sign * U[:, axis] > np.cos(0.5) * np.linalg.norm(U, axis=1)
-        for axis in range(d)
-        for sign in (1, -1)
-    ]
-    laws = [np.bincount(index.ravel()[cap], minlength=len(patterns)) / cap.sum() for cap in caps]
-    # The adversary samples from the cap that leaves most to improve.
-    worst = max(laws, key=lambda law: improvement(X, y, beta, patterns, law > 0, weights))
-    return X, y, patterns, weights, worst
-
-
-def improvement(X, y, beta, patterns, chosen, weights):
-    """Probability that one more pattern strictly lowers the program over the chosen ones, exactly."""
-    dual = cr.train(X, y, beta, arrangements=patterns[chosen], tol=1e-6).certificate.dual
-    return weights[cr.improving_patterns(X, dual, beta, patterns)].sum()
-
-
-def failures(n, d, beta, count, repeats, psi, seed, adversary):
-    """Number of programs over independent samples that one more pattern improves with a probability above psi."""
-    X, y, patterns, weights, worst = pool(n, d, beta, seed)
-    rng = np.random.default_rng(seed + 1)
-    samples = (
-        np.unique(rng.choice(len(patterns), size=count, p=worst if adversary else weights))
-        for _ in range(repeats)
-    )
-    return sum(improvement(X, y, beta, patterns, chosen, weights) > psi for chosen in samples)
-
-
-@claim(
-    r"Draw $P_s=\lceil\min\{\frac{n+1}{\psi\xi}-1,\frac2\psi(n+1-\log\xi)\}\rceil$ independent patterns of any law and train "
-    r"over them. With probability at least $1-\xi$, one more pattern of that law strictly lowers the value with probability "
-    r"at most $\psi$. $P_s$ is linear in $n$ while the number of patterns grows like $n^{r-1}$, $r=\mathrm{rank}\,X$.",
-    sources=["bai2021-practical, Theorem 1"],
-    origin="derived",
-    kind="inequality",
-    cases={
-        "quick": [{"n": 8, "repeats": 60, "psi": 0.2, "xi": 0.3}],
-        "full": [
-            {"n": n, "repeats": 100, "psi": 0.2, "xi": 0.2, "search": True} for n in (6, 10, 20, 40)
-        ],
-    },
-    breaks={"patterns of directions in a cap that an adversary chose": {"adversary": True}},
+@stable.ours("derived from the cone constraint of the program", serves="b")
+@cases(n=8, d=2, dropped=[1, 0], ball=["l2", "linf"])
+@full(n=8, d=2, dropped=list(range(8)), ball=["linf", "l2"])
+@full(n=8, d=2, dropped=0, ball="linf")
+@space(
+    n=Int(1, 6),
+    d=Int(1, 3),
+    dropped=Int(0, "min(n // 2, n * (d - 1))"),
+    beta=Real(1e-4, 1e-3, log=True),
+    ball=Choice(["linf", "l2"]),
 )
-def linear_sample_count(
-    seed, n, repeats, psi, xi, d=3, beta=0.3, adversary=False, search=False
-) -> Evidence:
-    count = cr.sufficient_samples(n, psi, xi)
-    bad = failures(n, d, beta, count, repeats, psi, seed, adversary)
-    # Clopper-Pearson at level 1e-6; the lower end where the statement would be rejected.
-    upper, lower = (
-        beta_quantile(1 - 1e-6, bad + 1, repeats - bad),
-        beta_quantile(1e-6, bad, repeats - bad + 1),
-    )
-    needed = None
-    if search and not adversary:
-        tried = np.unique(np.geomspace(2, count, 16).astype(int))
-        needed = next(
-            m
-            for m in tried
-            if m == count or failures(n, d, beta, m, 40, psi, seed, False) <= 40 * xi
-        )
-    counts = [(m, cr.cover_count(m, d)) for m in range(4, 60)]
-    if lower <= xi < upper:
-        return inconclusive(
-            f"{bad} of {repeats} programs fail",
-            grade=Grade.STATISTICAL,
-            measured=bad / repeats,
-            predicted=xi,
-        )
-    evidence = at_most(upper if upper <= xi else lower, xi, grade=Grade.STATISTICAL)
-    return evidence.with_data(
-        n=n, count=count, needed=needed, psi=psi, xi=xi, cells=np.array(counts)
-    )
+@breaks("corridors in the other norm", norm="l2")
+def robust_collapse_threshold(n, d, dropped, ball, seed, beta=1e-3, norm=None):
+    r"""Without biases pattern $D$ has a stable neuron iff $\epsilon\le\mu(D)=\max_{\|v\|_q\le1}
+    \min_k(2D-I)_{kk}x_k^\top v$. Over the patterns that are left (the widest dropped), $\mu$ the
+    largest of their $\mu(D)$ and labels the pattern that attains it, hinge training returns the
+    zero network from an $\epsilon^*$ on with $\mu-\frac{2\beta}n\le\epsilon^*\le\mu$."""
+    found, widest = collapse(n, d, dropped, beta, ball, norm, seed)
+    corridor = theory("widest corridor", widest)
+    return {
+        "at most": compare(found, "<=", corridor),
+        "at least": compare(found, ">=", corridor - 2 * beta / n),
+    }
 
 
-def beta_quantile(level, a, b):
-    from scipy.stats import beta
-
-    return 0.0 if a == 0 else 1.0 if b == 0 else float(beta.ppf(level, a, b))
-
-
-@linear_sample_count.panel
-def _(ax, runs: Runs) -> None:
-    first = runs[0].data
-    n = np.arange(4, 60)
-    ax.plot(
-        n, [cr.sufficient_samples(int(m), first["psi"], first["xi"]) for m in n], color=COLOURS[0]
-    )
-    ax.plot(first["cells"][:, 0], first["cells"][:, 1], color=COLOURS[2])
-    at = [(r.data["n"], r.data["needed"]) for r in runs if r.data["needed"] is not None]
-    if at:
-        ax.plot(*np.array(at).T, "o", color=COLOURS[1])
-        ax.annotate("enough in fact", at[-1], xytext=(8, -4), color=COLOURS[1], **OFFSET)
-    enough = cr.sufficient_samples(20, first["psi"], first["xi"])
-    ax.annotate("sufficient: linear", (20, enough), xytext=(0, -16), color=COLOURS[0], **OFFSET)
-    ax.annotate(
-        "all patterns: quadratic", (30, 900), xytext=(-8, 8), ha="right", color=COLOURS[2], **OFFSET
-    )
-    ax.set(
-        yscale="log",
-        xlabel="data points $n$ (rank 3)",
-        ylabel="patterns",
-        title="Enough sampled patterns: linear in $n$, and loose",
-    )
-
-
-@claim(
-    r"The value $p_c$ of the robust convex program is at least the robust value over all networks, and strictly larger on some "
-    r"data: a network with neurons that switch inside the perturbation balls has an exact worst case below the program's dual "
-    r"bound, by more than its duality gap.",
-    sources=["bai2022-efficient, convex adversarial training in Section 4"],
-    origin="derived",
-    kind="inequality",
-    cases={
-        "quick": [{"eps": 0.15}],
-        "full": [{"eps": e} for e in (0.05, 0.1, 0.2, 0.3, 0.4)] + [{"eps": 0.15}],
-    },
-    breaks={"no perturbations": {"eps": 0.0}},
+@panel(
+    robust_collapse_threshold,
+    "Robust training collapses beyond the widest corridor left",
+    x="widest pairs of patterns dropped",
+    y=r"radius of collapse ($\ell_\infty$)",
 )
-def adversarial_convex_upper_bounds_nonconvex(seed, eps, n=8, beta=0.1, tries=3) -> Evidence:
-    for attempt in range(tries):
-        X, y, _ = sample(1000 * attempt + seed, n, "hinge")
-        convex = cr.train_robust(X, y, beta, eps, bias=True, tol=1e-5)
-        network = cr.improve_adversarially(convex.network, X, y, beta, eps, bias=True)
-        value = cr.worst_case(network, X, y, eps).loss + beta * network.penalty
-        evidence = at_most(
-            value, convex.dual_objective - (convex.objective - convex.dual_objective)
-        )
-        if evidence.holds:
-            break
-    return evidence.with_data(eps=eps, convex=convex.objective, value=value, attempt=attempt)
+def _(pen, runs):
+    box = {"ball": "linf"}
+    pen.theory(*runs.predicted("dropped", where=box), r"widest corridor $\mu$")
+    pen.points(*runs.measured("dropped", where=box), r"$\epsilon^*$")
 
 
-@adversarial_convex_upper_bounds_nonconvex.panel
-def _(ax, runs: Runs) -> None:
-    data = sorted((r.data for r in runs if r.data["attempt"] == 0), key=lambda d: d["eps"])
-    zero = runs.controls["no perturbations"].data
-    eps = [0] + [d["eps"] for d in data]
-    ax.plot(eps, [0] + [100 * (1 - d["value"] / d["convex"]) for d in data], "o", color=COLOURS[1])
-    ax.plot(0, 100 * (1 - zero["value"] / zero["convex"]), "o", color=BROKEN)
-    ax.axhline(0, color=COLOURS[0])
-    ax.annotate(
-        "convex program", (eps[-1], 0), xytext=(0, 5), ha="right", color=COLOURS[0], **OFFSET
-    )
-    title = "Networks that switch inside the balls do better"
-    ax.set(
-        xlabel=r"radius $\epsilon$ ($\ell_\infty$)", ylabel="below the convex value, %", title=title
-    )
+# ---------------------------------------------------------------------------------- all networks
+@stable.ours("derived: an instance in which the inequality is strict", serves="b")
+@also("bai2022-efficient", "h")
+@cases(a=[0.3, 0.5], eps=0.55, beta=0.1)
+@full(a=0.5, eps=[0.52, 0.55, 0.6, 0.65, 0.69], beta=0.1)
+@space(
+    a=Real(0.05, 0.9),
+    beta=Real(0.001, "(1 - a) / 2"),
+    eps=Real("a + (1 - a - beta) / 100", "a + 49 * (1 - a - beta) / 100"),
+)
+@breaks("neurons that no perturbation switches, eps < a", lambda case: {"eps": case["a"] / 2})
+def adversarial_convex_upper_bounds_nonconvex(a, eps, beta):
+    r"""Its value is an upper bound of robust training over all networks, and can be a strict one:
+    hinge loss, no biases, $x_1=1$ labelled 1 and $x_2=-a$ labelled $-1$,
+    $a<\epsilon<(1+a-\beta)/2$. There it is 2, that of the zero network, while
+    $f(x)=(x)_+/(1-\epsilon)$, whose neuron switches within the ball of $x_2$, attains
+    $1+\frac{\epsilon-a+\beta}{1-\epsilon}<2$."""
+    X, y = np.array([[1.0], [-a]]), np.array([1.0, -1.0])
+    robust = cr.train_robust(X, y, beta, eps, tol=1e-5)
+    root = np.array([(1 - eps) ** -0.5])
+    network = cr.Network(root[:, None], root)
+    attained = cr.worst_case(network, X, y, eps).loss + beta * network.penalty
+    found, zero = within(attained, 1e-14 * attained, "rounding"), theory("zero network", 2.0)
+    return {
+        "program": compare(between(robust.objective, robust.dual_objective), "==", zero),
+        "network": compare(found, "==", theory("network", 1 + (eps - a + beta) / (1 - eps))),
+        "strict": compare(found, "<", zero),
+    }
+
+
+@panel(
+    adversarial_convex_upper_bounds_nonconvex,
+    "A network that switches inside a ball beats the program",
+    x=r"radius $\epsilon$ ($a=0.5$, $\beta=0.1$)",
+    y="robust objective",
+)
+def _(pen, runs):
+    eps = np.linspace(0.5, 0.7, 50)
+    pen.theory(eps, 2.0, "program: zero network")
+    pen.points(*runs.measured("eps", "program"))
+    value = r"$1+\frac{\epsilon-a+\beta}{1-\epsilon}$"
+    pen.theory(eps, 1 + (eps - 0.5 + 0.1) / (1 - eps), value, k=1)
+    pen.points(*runs.measured("eps", "network"), k=1)
+    name = "neurons that no perturbation switches, eps < a"
+    pen.broken(*runs.measured("eps", "program", control=name), r"program, $\epsilon<a$")
+
+
+# ---------------------------------------------------------------------------------- sampling
+def planar(n, seed):
+    """Random data in the plane, its patterns and the exact probabilities of their cells."""
+    rng = np.random.default_rng([seed, n])
+    X, y = rng.normal(size=(n, 2)), rng.normal(size=n)
+    walls = np.arctan2(X[:, 1], X[:, 0])[:, None] + [np.pi / 2, -np.pi / 2]
+    walls = np.sort(walls.ravel() % (2 * np.pi))
+    widths = np.diff(walls, append=walls[0] + 2 * np.pi)
+    middle = walls + widths / 2
+    return X, y, np.column_stack([np.cos(middle), np.sin(middle)]) @ X.T >= 0, widths / (2 * np.pi)
+
+
+def separate(n, seed, share):
+    """Orthogonal data: a pattern of each point alone, drawn with probability share, or none."""
+    y = 1 + np.abs(np.random.default_rng([seed, n]).normal(size=n))
+    weights = np.append(np.full(n, share), 1 - n * share)
+    return np.eye(n), y, np.vstack([np.eye(n), np.zeros((1, n))]) > 0, weights
+
+
+def deprived(weights, cells):
+    """The law that gives the last pattern the probability of some others."""
+    kept = weights.copy()
+    kept[cells] = 0
+    return np.append(kept[:-1], kept[-1] + 1 - kept.sum())
+
+
+def sets_of(count):
+    return np.array(list(product([False, True], repeat=count)))[1:]
+
+
+def drawn(weights, n_samples):
+    """Exact probability of every non-empty set of patterns to be the set drawn, one row a
+    number."""
+    sets = sets_of(len(weights))
+    chance = (sets @ weights) ** np.reshape(n_samples, (-1, 1))
+    chance = np.column_stack(
+        [np.zeros(len(chance)), chance]
+    )  # inclusion and exclusion over subsets
+    chance = chance.reshape(-1, *(2,) * len(weights))
+    for axis in range(1, len(weights) + 1):
+        chance = np.diff(chance, axis=axis, prepend=0)
+    return chance.reshape(len(chance), -1)[:, 1:]
+
+
+@simulation
+def programs(X, y, beta, patterns, train):
+    """Values, bounds and dual points of the programs over all non-empty sets of patterns."""
+    options = [{"tol": 1e-9, train: patterns[s]} for s in sets_of(len(patterns))]
+    solve = cr.train if train == "arrangements" else cr.train_gated
+    runs = [solve(X, y, beta, **o) for o in options]
+    duals = [r.certificate.dual if train == "arrangements" else r.dual for r in runs]
+    values = np.array([[r.objective, r.dual_objective] for r in runs]).T
+    return *values, np.array(duals)
+
+
+@simulation
+def improvements(X, y, beta, patterns, weights):
+    """Probability that one more pattern lowers the value, for every set of patterns."""
+    _, _, duals = programs(X, y, beta, patterns, "arrangements")
+    return np.array([weights[cr.improving_patterns(X, v, beta, patterns)].sum() for v in duals])
+
+
+@simulation
+def optimum(X, y, beta, patterns, train):
+    """The exact optimum, the cells of its neurons, and bounds of what each set of patterns
+    loses."""
+    best = cr.train(X, y, beta, tol=1e-9)
+    u = best.network.weights / np.linalg.norm(best.network.weights, axis=1, keepdims=True)
+    cells = (np.where(patterns, 1, -1) * (u @ X.T)[:, None] >= -1e-7).all(axis=2)
+    _, _, z = programs(X, y, beta, patterns, train)
+    h = np.array([max(1.0, cr.dual_norm(X, v).value / beta) for v in z])
+    return best.objective, cells, z @ y * (1 - 1 / h) - (z**2).sum(axis=1) * (1 - h**-2) / 2
+
+
+@sampled.ours("Theorem 1, recalled, and a sharper count", serves="a")
+@cases(law="directions", n=3, psi=0.1, xi=0.1)
+@cases(law="points", n=[2, 1], psi=0.1, xi=1e-6)
+@full(law="directions", n=[3, 4], psi=[0.05, 0.3], xi=0.1)
+@full(law="points", n=[1, 2, 3, 4, 5], psi=0.1, xi=[0.1, 1e-6])
+@full(law="points", n=1, psi=0.1, xi=1e-6)
+@space(
+    law=Choice(["points", "directions"]),
+    n=Int(1, 3),
+    psi=Real(0.05, 0.3),
+    xi=Real(1e-6, 0.9, log=True),
+    excess=Real(0.001, 0.1),
+)
+@breaks("drawn from another law than the next pattern", other=True)
+def linear_sample_count(law, n, psi, xi, seed, excess=0.001, other=False):
+    r"""Any law of the patterns, $V$ the probability that one more pattern strictly lowers the
+    value: $\Pr[V>\psi]\le\xi$ for every
+    $N\ge\lceil\min\{\frac{n+1}{\psi\xi}-1,\frac2\psi(n+1-\log\xi)\} \rceil$, linear in $n$, and
+    already from the least $N$ with $\sum_{i<n}\binom Ni\psi^i (1-\psi)^{N-i}\le\xi$ on. (Laws:
+    uniform directions, planar data; each of $n$ orthogonal points alone, with probability
+    $\psi(1+$excess$)$.)"""
+    share = psi * (1 + excess)
+    X, y, patterns, weights = planar(n, seed) if law == "directions" else separate(n, seed, share)
+    V = improvements(X, y, 0.2, patterns, weights)
+    stated = cr.sufficient_samples(n, psi, xi)
+    tried = np.arange(1, 2 * stated + 1)
+    chance = drawn(deprived(weights, 0) if other else weights, tried) @ (psi < V)
+    needed = within(1 + tried[chance > xi].max(initial=0), 0, "all sets of patterns")
+    tails = np.array([cr.improvement_tail_bound(n, int(N), psi) for N in tried])
+    return {
+        "sharper": compare(needed, "<=", theory("binomial count", int(tried[tails <= xi][0]))),
+        "stated": compare(needed, "<=", theory("stated count", stated)),
+    }
+
+
+@panel(
+    linear_sample_count,
+    r"Samples needed are linear in $n$, not the number of cells ($\psi=0.1$, $\xi=10^{-6}$)",
+    x="orthogonal points $n$",
+    y="patterns",
+    log="y",
+)
+def _(pen, runs):
+    law = {"law": "points", "xi": 1e-6}
+    pen.theory(*runs.predicted("n", "stated", where=law), "stated, sufficient", k=1)
+    pen.theory(*runs.predicted("n", "sharper", where=law), "binomial count")
+    pen.points(*runs.measured("n", where=law), "needed, exactly")
+    name = "drawn from another law than the next pattern"
+    pen.broken(*runs.measured("n", control=name), "another law")
+
+
+@sampled.ours("derived: what sampling does to the value", serves="a")
+@cases(n=[2, 1, 3])
+@full(n=[1, 2, 4, 3])
+@space(n=Int(1, 3), ratio=Real(0.02, 1.2))
+@breaks("cones dropped (gated)", train="gates")
+@breaks("never drawn from the cells of one neuron", away=True)
+def sampled_program_value(
+    n, seed, ratio=0.1, times=(0.5, 1.0, 2.0, 4.0, 8.0), train="arrangements", away=False
+):
+    r"""All cells drawn, the value $p_s$ is the optimum $p^*$. Otherwise, $z$ the residual of the
+    sampled program and $h=\max(1,\max_{\|u\|\le1}|z^\top(Xu)_+|/\beta)$, $p_s-p^*\le z^\top
+    y(1-\frac1h) -\frac12\|z\|^2(1-\frac1{h^2})$; and $\Pr[p_s>p^*]\le\sum_j(1-q_j)^N$ over the
+    active neurons $u_j$ of an optimum, $q_j$ the probability of the patterns whose closed cones
+    contain $u_j$, whatever the number of cells. (Planar data, uniform directions; $\beta$ is the
+    fraction ratio of the least that trains to zero, $N$ the rounded-up multiples times of
+    $1/\min_jq_j$.)"""
+    X, y, patterns, weights = planar(n, seed)
+    beta, size = ratio * cr.dual_norm(X, y).value, float(y @ y) / 2
+    values, bounds, _ = programs(X, y, beta, patterns, train)
+    best, cells, loss = optimum(X, y, beta, patterns, train)
+    N = np.ceil(np.array(times) / (cells @ weights).min(initial=1.0))
+    excess = values - best
+    loose = excess >= min(1e-6 * size, excess.max())
+    chance = drawn(deprived(weights, cells[0]) if away and len(cells) else weights, N)
+    low, high = (chance @ (excess > level * size) for level in (1e-6, 1e-8))
+    error = (high - low) / 2 + chance.shape[1] * np.finfo(float).eps
+    failure = within((low + high) / 2, error, "sets of equal value; rounding")
+    union = ((1 - cells @ weights)[:, None] ** N).sum(axis=0)
+    every = between((1 + 2e-9) * values[-1], (1 - 2e-9) * bounds[-1])
+    gaps = within(excess[loose], 2e-9 * size, "certified gaps")
+    return {
+        "failure": compare(failure, "<=", theory("union bound", union)),
+        "loss": compare(gaps, "<=", theory("bound of the loss", loss[loose])),
+        "all cells": compare(every, "==", theory("optimum", best)),
+    }
+
+
+@panel(
+    sampled_program_value,
+    "Few patterns give the exact optimum, whatever the number of cells",
+    x=r"patterns drawn, in units of $1/\min_jq_j$",
+    y=r"probability of $p_s>p^*$",
+    log="xy",
+)
+def _(pen, runs):
+    for k, n in enumerate((1, 2, 3, 4)):
+        pen.theory(*runs.predicted("times", where={"n": n}), f"$n={n}$", k=k)
+        pen.points(*runs.measured("times", where={"n": n}), k=k)
+    name = "never drawn from the cells of one neuron"
+    pen.broken(*runs.measured("times", control=name), name)
 
 
 if __name__ == "__main__":

@@ -69,4 +69,11 @@ CALLS = {
         "bias": True,
         "n_rounds": 1,
     },
+    rt.random_stable_network: lambda: {
+        "X": X,
+        "eps": 0.2,
+        "n_neurons": 3,
+        "ball": "linf",
+        "rng": np.random.default_rng(0),
+    },
 }

@@ -21,6 +21,8 @@ from theorylab.convex_relu.layer_pruning import (
     prune_network,
     recover_neuron,
     recover_neurons,
+    recovery_probabilities,
+    samples_for_recovery,
     statistical_dimension,
 )
 
@@ -184,3 +186,64 @@ def test_the_bound_is_attained_by_identity_layers():
     np.testing.assert_allclose(
         error_propagation_bound([np.eye(2), 2 * np.eye(2)], [1.0, 0.0]), [1, 2]
     )
+
+
+def test_every_start_ends_at_the_same_value():
+    rng = np.random.default_rng(7)
+    X, W = rng.normal(size=(20, 6)), rng.normal(size=(6, 3))
+    value = reference(X, W, 0.5)
+    for size in (0.0, 1.0, 100.0):
+        layer = prune_layer(X, W, 0.5, tol=1e-7, start=size * rng.normal(size=W.shape))
+        assert layer.status is PruningStatus.SOLVED
+        assert layer.objective == pytest.approx(value, rel=1e-6)
+    started = [prune_layer(X, W, 0.5, tol=1e-7, start=s).n_iter for s in (W, 100 * W)]
+    assert started[0] < started[1]
+
+
+def test_recovery_probabilities_have_their_closed_forms():
+    two = 1 - 4 / np.pi * np.arctan(1 / (3 + 2 * np.sqrt(2)))
+    np.testing.assert_allclose(recovery_probabilities(3, 1), [0, 1 / 3, two, 1], atol=1e-12)
+    np.testing.assert_allclose(recovery_probabilities(2, 1), [0, 1 / 2, 1], atol=1e-12)
+    np.testing.assert_allclose(recovery_probabilities(9, 1)[1], 1 / 9, atol=1e-12)
+    # All weights different from zero: only a full set of equations recovers them.
+    np.testing.assert_allclose(recovery_probabilities(5, 5), [0, 0, 0, 0, 0, 1], atol=1e-12)
+
+
+@pytest.mark.parametrize(("n_inputs", "sparsity"), [(30, 3), (60, 1), (100, 60)])
+def test_recovery_probabilities_sum_to_the_statistical_dimension(n_inputs, sparsity):
+    # 1 - p are twice the half-tails of the conic volumes, whose mean is the expected squared
+    # distance to the polar cone, here by simulation.
+    p = recovery_probabilities(n_inputs, sparsity)
+    assert np.all(np.diff(p) > -1e-9)
+    mean = np.sum(1 - p) - 0.5
+    rng = np.random.default_rng(0)
+    g = rng.normal(size=(4000, n_inputs))
+    on, off = g[:, :sparsity], np.abs(g[:, sparsity:])
+    low, high = np.zeros(4000), np.full(4000, 20.0)
+    for _ in range(60):
+        t = (low + high) / 2
+        slope = sparsity * t - on.sum(axis=1) - np.maximum(off - t[:, None], 0).sum(axis=1)
+        low, high = np.where(slope < 0, t, low), np.where(slope < 0, high, t)
+    square = ((on - low[:, None]) ** 2).sum(axis=1)
+    square += (np.maximum(off - low[:, None], 0) ** 2).sum(axis=1)
+    assert abs(square.mean() - mean) < 5 * square.std() / np.sqrt(4000)
+
+
+def test_recovery_probabilities_are_those_of_basis_pursuit():
+    rng = np.random.default_rng(3)
+    w = np.array([1.0, 0.4, 0.0, 0.0, 0.0, 0.0])
+    found = []
+    for A in rng.normal(size=(600, 4, 6)):
+        found.append(np.allclose(basis_pursuit(A, A @ w), w, atol=1e-7))
+    p = recovery_probabilities(6, 2)[4]
+    assert abs(np.mean(found) - p) < 4 * np.sqrt(p * (1 - p) / 600)
+
+
+def test_samples_for_recovery_are_the_least():
+    # All weights of N differ from zero: N of P fair coins must fall well.
+    assert [samples_for_recovery(n, n) for n in (1, 4, 10)] == [1, 7, 19]
+    for level, active in ((0.5, 0.5), (0.9, 0.3)):
+        least = samples_for_recovery(8, 2, level=level, active=active)
+        curve = np.append(recovery_probabilities(8, 2), np.ones(least))
+        at = [mixed_recovery_probability(curve[: P + 1], active=active) for P in (least - 1, least)]
+        assert at[0] < level <= at[1]

@@ -12,6 +12,7 @@ from theorylab.convex_relu.robust_training import (
     corridor_widths,
     improve_adversarially,
     linearized_loss,
+    random_stable_network,
     robust_trainer,
     stability_radii,
     train_robust,
@@ -301,3 +302,23 @@ def test_bad_input_is_named():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert train_robust(np.zeros((2, 2)), [1.0, -1.0], 0.1, 0.1).network.n_neurons == 0
+
+
+@pytest.mark.parametrize("ball", ["linf", "l2"])
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_random_stable_networks_are_stable_in_all_units(ball, scale):
+    rng = np.random.default_rng(0)
+    X = scale * rng.normal(size=(9, 2))
+    for radius in (0.0, 0.3 * scale, 3.0 * scale):
+        network = random_stable_network(X, radius, n_neurons=40, ball=ball, rng=rng)
+        assert network.n_neurons == 40
+        # Every corner and many directions of every ball: no neuron changes its sign.
+        moves = rng.normal(size=(200, 2))
+        p = np.inf if ball == "linf" else 2
+        moves *= 0.999 * radius / np.linalg.norm(moves, ord=p, axis=1, keepdims=True)
+        signs = [(X + m) @ network.weights.T + network.biases > 0 for m in moves]
+        assert all((s == signs[0]).all() for s in signs)
+    # Some hyperplanes pass between the points.
+    near = random_stable_network(X, 0.01 * scale, n_neurons=200, ball=ball, rng=rng)
+    active = (X @ near.weights.T + near.biases > 0).sum(axis=0)
+    assert ((active > 0) & (active < 9)).mean() > 0.1

@@ -33,6 +33,8 @@ from .layer_pruning import prune_layer as prune_layer
 from .layer_pruning import prune_network as prune_network
 from .layer_pruning import recover_neuron as recover_neuron
 from .layer_pruning import recover_neurons as recover_neurons
+from .layer_pruning import recovery_probabilities as recovery_probabilities
+from .layer_pruning import samples_for_recovery as samples_for_recovery
 from .layer_pruning import statistical_dimension as statistical_dimension
 from .losses import Hinge as Hinge
 from .losses import Interpolation as Interpolation
@@ -73,6 +75,7 @@ from .robust_training import collapse_radius as collapse_radius
 from .robust_training import corridor_widths as corridor_widths
 from .robust_training import improve_adversarially as improve_adversarially
 from .robust_training import linearized_loss as linearized_loss
+from .robust_training import random_stable_network as random_stable_network
 from .robust_training import robust_trainer as robust_trainer
 from .robust_training import stability_radii as stability_radii
 from .robust_training import train_robust as train_robust

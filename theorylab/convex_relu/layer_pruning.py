@@ -28,6 +28,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import brentq, linprog
 from scipy.sparse import csr_array, hstack, issparse
+from scipy.special import erfc, wofz
 from scipy.stats import binom, norm
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
@@ -46,6 +47,8 @@ __all__ = [
     "prune_network",
     "recover_neuron",
     "recover_neurons",
+    "recovery_probabilities",
+    "samples_for_recovery",
     "statistical_dimension",
 ]
 
@@ -143,6 +146,7 @@ def prune_layer(
     tol: float = 1e-5,
     max_iter: int = 20000,
     check_every: int = 25,
+    start: ArrayLike | None = None,
 ) -> PrunedLayer:
     r"""Prune one trained layer (the Net-Trim program) by the alternating direction method of
     multipliers.
@@ -166,6 +170,8 @@ def prune_layer(
         Largest number of iterations.
     check_every
         Iterations between two checks of the stopping rule and of the balance of the two residuals.
+    start
+        (N, M) weights to start from; the trained ones by default.
 
     Returns
     -------
@@ -187,6 +193,7 @@ def prune_layer(
     tol = as_real(tol, "tol", above=0)
     max_iter = as_count(max_iter, "max_iter")
     check_every = as_count(check_every, "check_every")
+    first = W if start is None else as_array(start, "start", shape=W.shape)
     Y = np.maximum(X @ W, 0)
     on = Y > 0
     size = float(np.linalg.norm(Y))
@@ -200,7 +207,8 @@ def prune_layer(
     target: FloatArray = scale * Y
     radius = scale * eps
     factor = cho_factor(np.eye(X.shape[1]) + inputs.T @ inputs)
-    U, Z = W.copy(), target.copy()
+    U = first.copy()
+    Z = target.copy() if start is None else inputs @ first
     dual_U, dual_Z = np.zeros_like(U), np.zeros_like(Z)
     penalty = 1 / float(np.abs(W).mean())
     status, n_iter = PruningStatus.MAX_ITER, max_iter
@@ -363,8 +371,8 @@ def statistical_dimension(n_inputs: int, sparsity: int) -> float:
     return float(sparsity * (1 + t**2) + 2 * rest * ((1 + t**2) * norm.sf(t) - t * norm.pdf(t)))
 
 
-def mixed_recovery_probability(recovery: ArrayLike) -> float:
-    r"""Return ``E p(m)`` for ``m ~ Bin(P, 1/2)``: the law of neuron recovery from P Gaussian
+def mixed_recovery_probability(recovery: ArrayLike, *, active: float = 0.5) -> float:
+    r"""Return ``E p(m)`` for ``m ~ Bin(P, active)``: the law of neuron recovery from P Gaussian
     samples.
 
     Parameters
@@ -372,6 +380,8 @@ def mixed_recovery_probability(recovery: ArrayLike) -> float:
     recovery
         (P + 1,) probabilities that basis pursuit recovers the neuron from ``m = 0, ..., P``
         Gaussian measurements.
+    active
+        Probability that a sample is active; 1/2 where inputs are centred.
 
     Raises
     ------
@@ -384,10 +394,11 @@ def mixed_recovery_probability(recovery: ArrayLike) -> float:
     rows, since flipping the sign of a row restores the symmetry that conditioning on activity
     broke."""
     recovery = as_array(recovery, "recovery", ndim=1, nonnegative=True)
+    active = as_real(active, "active", minimum=0, maximum=1)
     if recovery.max() > 1:
         raise ValueError(f"recovery: expected probabilities, got {recovery.max()}")
     n_samples = recovery.size - 1
-    return float(binom.pmf(np.arange(n_samples + 1), n_samples, 0.5) @ recovery)
+    return float(binom.pmf(np.arange(n_samples + 1), n_samples, active) @ recovery)
 
 
 def layer_outputs(X: ArrayLike, weights: Sequence[ArrayLike]) -> tuple[FloatArray, ...]:
@@ -578,3 +589,103 @@ def _least_l1(A: Any, b: FloatArray, C: Any) -> FloatArray:
 
 def _largest(matrix: Any) -> float:
     return float(abs(matrix).max()) if min(matrix.shape) > 0 else 0.0
+
+
+def recovery_probabilities(n_inputs: int, sparsity: int) -> FloatArray:
+    r"""Return the exact probabilities that basis pursuit recovers a sparse vector from m = 0, ...,
+    N Gaussian measurements.
+
+    Parameters
+    ----------
+    n_inputs
+        Dimension N, at most 400.
+    sparsity
+        Number s of non-zero entries, from 1 to N; their values do not matter.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N + 1,) probabilities, up to about 1e-8 (1e-12 for N below 100).
+
+    Examples
+    --------
+    >>> recovery_probabilities(3, 1).round(4).tolist()
+    [0.0, 0.3333, 0.7837, 1.0]
+
+    Notes
+    -----
+    Derived. A random kernel of dimension N - m meets the descent cone with probability ``2 (v_{m+1}
+    + v_{m+3} + ...)``, v its conic intrinsic volumes (the kinematic formula; Amelunxen, Lotz, McCoy
+    and Tropp). They are those of its polar ``{t (1_s, [-1, 1]^{N-s})}`` backwards: the law of the
+    dimension of the face on which the projection of a Gaussian vector g lies. It lies at ``t > 0``
+    with exactly the entries A of the last N - s saturated iff ``s t = sum_S g_i + sum_A (|g_i| -
+    t)`` and ``|g_i| > t`` on A alone: v is the integral over t of the density of that sum at s t,
+    times s + |A|. The density is the Fourier transform of a power of the characteristic function of
+    one excess, a value of the Faddeeva function; the sum over the frequencies is exact up to the
+    tails beyond nine standard deviations."""
+    n_inputs = as_count(n_inputs, "n_inputs", maximum=400)
+    sparsity = as_count(sparsity, "sparsity", maximum=n_inputs)
+    rest = n_inputs - sparsity
+    top = np.sqrt(2 * np.log(n_inputs + 1)) + 7
+    nodes, weights = np.polynomial.legendre.leggauss(int(60 + 4 * np.sqrt(n_inputs)))
+    t, weights = (nodes + 1) / 2 * top, weights / 2 * top
+    span = rest + 6 * np.sqrt(rest) + sparsity * top + 9 * np.sqrt(sparsity) + 10
+    half = int(np.ceil(9 / np.sqrt(sparsity) * span / (2 * np.pi)))
+    frequency = 2 * np.pi / span * np.arange(-half, half + 1)
+    tail = erfc(t / np.sqrt(2))
+    # The Faddeeva function keeps what erfc of a complex number would lose by underflow.
+    excess = np.exp(-(t**2) / 2)[:, None] * wofz((frequency + 1j * t[:, None]) / np.sqrt(2))
+    excess /= tail[:, None]
+    kernel = np.exp(-sparsity * (frequency**2 / 2 + 1j * t[:, None] * frequency)) / span
+    polar = np.zeros(n_inputs + 1)
+    for saturated in range(rest + 1):
+        density = binom.pmf(saturated, rest, tail) * kernel.sum(axis=1).real
+        polar[1 + rest - saturated] = (sparsity + saturated) * (weights @ density)
+        kernel *= excess
+    polar[0] = 1 - polar[1:].sum()
+    tails = np.zeros(n_inputs + 3)
+    for k in range(n_inputs, -1, -1):
+        tails[k] = polar[n_inputs - k] + tails[k + 2]
+    return np.clip(1 - 2 * tails[1 : n_inputs + 2], 0, 1)
+
+
+def samples_for_recovery(
+    n_inputs: int, sparsity: int, *, level: float = 0.5, active: float = 0.5
+) -> int:
+    """Return the least number of Gaussian samples from which a sparse neuron is recovered with
+    probability ``level``.
+
+    Parameters
+    ----------
+    n_inputs, sparsity
+        As for :func:`recovery_probabilities`.
+    level
+        Probability, in (0, 1), reached up to 1e-9 (it is often one half exactly).
+    active
+        Probability that a sample is active, positive.
+
+    Examples
+    --------
+    >>> samples_for_recovery(40, 4), round(2 * statistical_dimension(40, 4), 1)
+    (26, 26.3)
+
+    Notes
+    -----
+    From the exact law :func:`mixed_recovery_probability`, by bisection.
+    """
+    level = as_real(level, "level", above=0, below=1)
+    active = as_real(active, "active", above=0, maximum=1)
+    curve = recovery_probabilities(n_inputs, sparsity)
+
+    def enough(n_samples: int) -> bool:
+        padded = np.ones(n_samples + 1)
+        padded[: curve.size] = curve[: n_samples + 1]
+        return mixed_recovery_probability(padded, active=active) >= level - 1e-9
+
+    low, high = 0, 1
+    while not enough(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high

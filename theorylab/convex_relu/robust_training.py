@@ -59,6 +59,7 @@ __all__ = [
     "corridor_widths",
     "improve_adversarially",
     "linearized_loss",
+    "random_stable_network",
     "robust_trainer",
     "stability_radii",
     "train_robust",
@@ -1057,3 +1058,58 @@ def _against(
     if not np.all(np.isfinite(found.x)):
         return network
     return Network(np.ascontiguousarray(W[:, :d]), a, W[:, d] if bias else np.zeros(m))
+
+
+def random_stable_network(
+    X: ArrayLike,
+    eps: float,
+    *,
+    n_neurons: int,
+    ball: str = "linf",
+    rng: np.random.Generator,
+) -> Network:
+    r"""Draw a network of neurons with biases that are stable at a radius: a feasible point of the
+    robust program.
+
+    Parameters
+    ----------
+    X
+        Data, shape (n, d).
+    eps
+        Radius, >= 0.
+    n_neurons
+        Number of neurons.
+    ball
+        "linf" or "l2".
+    rng
+        Random generator.
+
+    Returns
+    -------
+    Network
+        Gaussian directions whose hyperplanes miss all balls. Biases are Gaussian, of the size of
+        the data, and grow until a hyperplane does: some lie beyond all of the data.
+
+    Examples
+    --------
+    >>> X = np.array([[1.0, 0.0], [0.0, 1.0]])
+    >>> network = random_stable_network(X, 0.2, n_neurons=3, rng=np.random.default_rng(0))
+    >>> bool((stability_radii(network, X) >= 0.2).all())
+    True
+    """
+    X = as_array(X, "X", ndim=2)
+    eps = as_real(eps, "eps", minimum=0.0)
+    m = as_count(n_neurons, "n_neurons")
+    ball = one_of(ball, "ball", _BALLS)
+    if not isinstance(rng, np.random.Generator):
+        raise ValueError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
+    weights, biases = rng.normal(size=(m, X.shape[1])), np.zeros(m)
+    output = rng.normal(size=m)
+    size = float(np.linalg.norm(X, axis=1).max()) + eps
+    unstable = np.ones(m, dtype=bool)
+    while unstable.any():
+        lengths = np.linalg.norm(weights[unstable], axis=1)
+        biases[unstable] = size * lengths * rng.normal(size=lengths.size)
+        unstable = stability_radii(Network(weights, output, biases), X, ball=ball) < eps
+        size *= 1.0 + 1e-2
+    return Network(weights, output, biases)

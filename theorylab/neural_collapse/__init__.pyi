@@ -17,6 +17,7 @@ from .deep_linear import simplex_sum_price as simplex_sum_price
 from .deep_linear import spinodal as spinodal
 from .deep_linear import stationary_ratio as stationary_ratio
 from .deep_linear import von_neumann_bound as von_neumann_bound
+from .deep_linear import von_neumann_radius as von_neumann_radius
 from .distillation_heads import HeadGradients as HeadGradients
 from .distillation_heads import collapsed_head_cosines as collapsed_head_cosines
 from .distillation_heads import distillation_gradients as distillation_gradients

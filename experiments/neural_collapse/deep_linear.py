@@ -289,11 +289,11 @@ def _(pen, runs):
 @breaks("four classes, two layers", n_classes=4, n_layers=2)
 @note(contradicts="b", credit=FIRST)
 def deep_ce_blocks_beat_etf_at_every_scale(n_classes, n_layers):
-    r"""orthogonal simplex logits in blocks of $\kappa_j\ge2$ classes, at gap $s>0$ between blocks
-    and $s+\frac s{\kappa_j-1}$ inside, have partition sums below that of the simplex ETF of gap $s$
-    by $(\kappa_j-1)e^{-s}(1-e^{-s/(\kappa_j-1)})$, and the smaller penalty,
-    $\sum_j(\kappa_j-1)(\kappa_j/(\kappa_j-1))^{2/L}<K-1$ (pairs, and a triple if $K$ is odd): no
-    ETF of positive scale is a global minimizer, for any decays and $n$, with or without bias."""
+    r"""orthogonal simplex logits in blocks of $\kappa_j=2$ classes (and one of 3 if $K$ is odd), at
+    gap $s>0$ between blocks and $s+\frac s{\kappa_j-1}$ inside, have partition sums below that of the
+    simplex ETF of gap $s$ by $(\kappa_j-1)e^{-s}(1-e^{-s/(\kappa_j-1)})$, and the smaller penalty,
+    $\sum_j(\kappa_j-1)(\kappa_j/(\kappa_j-1))^{2/L}<K-1$: no ETF of positive scale is a global
+    minimizer, for any decays and $n$, with or without bias."""
     x, y = sp.symbols("x y")  # exp(-s), exp(-s / (kappa - 1))
     K, found, expected = n_classes, [], []
     for kappa in (2, 3):
@@ -376,11 +376,11 @@ CROSSINGS = {
 @space(size=Choice(list(CROSSINGS)), n=Int(1, 5), uneven=Real(0.5, 2.0))
 @breaks("one more layer", more=1)
 @note(contradicts="b")
-def deep_ce_etf_loses_above_a_decay(size, n=1, uneven=1.0, more=0, tol=2e-3):
+def deep_ce_etf_loses_above_a_decay(size, n=1, uneven=1.0, more=0, tol=1e-2):
     r"""without bias, sizes $(K,M)$: the best multiple of another shape (the cross-polytope for
     $K=4$, one pair of opposite classes and a third at zero for $K=3$) falls below all simplex ETFs
     where $\lambda n^{1/L}$ passes .01176 for $(4,2)$, and .17348, .13198, .10862, .08164, .06594 for
-    $K=3$, $M=2,3,4,6,8$."""
+    $K=3$, $M=2,3,4,6,8$, and is below them up to 1.06 times that (the logits vanish further on)."""
     K, n_layers = size[0], size[1] + more
     shape = nc.simplex_sum_logits([2, 2]) if K == 4 else np.outer([1, 0, -1.0], [1, 0, -1.0])
 
@@ -389,7 +389,7 @@ def deep_ce_etf_loses_above_a_decay(size, n=1, uneven=1.0, more=0, tol=2e-3):
         point = nc.best_scale(shape, (n,) * K, lams)
         return bool(certified(point, lams) < nc.etf_bound(K, n, lams))
 
-    around = (0.5 * CROSSINGS[size], 1.06 * CROSSINGS[size])
+    around = (0.8 * CROSSINGS[size], 1.06 * CROSSINGS[size])
     return compare(switch(wins, bracket=around, tol=tol), "==", theory("crossing", CROSSINGS[size]))
 
 

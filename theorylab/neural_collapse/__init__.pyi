@@ -38,6 +38,7 @@ from .label_smoothing import smoothing_terms as smoothing_terms
 from .long_tail import RegularisedMinimizer as RegularisedMinimizer
 from .long_tail import SparseEtf as SparseEtf
 from .long_tail import SparseStatus as SparseStatus
+from .long_tail import correlation_factor as correlation_factor
 from .long_tail import cosine_remainder as cosine_remainder
 from .long_tail import disjoint_pairs as disjoint_pairs
 from .long_tail import etf_aligned_minimizer as etf_aligned_minimizer

@@ -115,9 +115,9 @@ def regularisation_undoes_minority_collapse(
     classes of $\frac1{30}$ of the log-mean-exp of 30 times the cosines of the class means: as
     $\gamma\to\infty$ the cosines of all features tend to $-\frac1{K-1}$ whatever the class sizes,
     as $R+\frac1{K-1}\le(L_{\mathrm{etf}}-\min L)/\gamma$, $L_{\mathrm{etf}}$ the least loss in the
-    directions of a frame, below $\log K$ (cosines judged where the right side is $10^{-5}$ and
-    $10^{-6}$, the bound at .03)."""
-    sizes, excess = (majority,) * n_major + (minority,) * n_minor, (3e-2, 1e-5, 1e-6)
+    directions of a frame, below $\log K$ (cosines judged where the right side is $10^{-6}$, the bound
+    at .03)."""
+    sizes, excess = (majority,) * n_major + (minority,) * n_minor, (3e-2, 1e-6)
     K = len(sizes)
     cosines, values = regularised(sizes, K - short, decay, excess, factor, seed)
     remainder = nc.cosine_remainder(excess[1:], K, sharpness=30.0)[:, None]

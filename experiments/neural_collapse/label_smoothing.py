@@ -133,20 +133,21 @@ def maxsup_convex_same_single_sample_optimum(n_classes, alpha, seed):
     def rises(gap, name):
         return bool(loss(np.r_[gap, np.zeros(n_classes - 1)][:, None], name)[1][0, 0] > 0)
 
+    kinds = ("maxsup", "ls")
     gap = theory("gap", np.log((n_classes - n_classes * alpha + alpha) / alpha))
     ends = [
         switch(lambda g, name=name: rises(g, name), bracket=(-20.0, 37.0), tol=1e-9)
-        for name in ("maxsup", "ls")
+        for name in kinds
     ]
     a, b = np.random.default_rng(seed).normal(scale=3, size=(2, n_classes, 20))
-    middle, sides = loss((a + b) / 2, "maxsup")[0], [loss(v, "maxsup")[0] for v in (a, b)]
+    middle, *sides = ([loss(v, name)[0] for name in kinds] for v in ((a + b) / 2, a, b))
     return {
         "max suppression": compare(ends[0], "==", gap),
         "label smoothing": compare(ends[1], "==", gap),
         "convex": compare(
             within(middle, 1e-14 * np.abs(middle), "rounding"),
             "<=",
-            theory("chord", sum(sides) / 2),
+            theory("chord", np.mean(sides, axis=0)),
         ),
     }
 

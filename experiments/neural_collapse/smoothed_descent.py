@@ -133,8 +133,7 @@ def descents(d, n_classes, step, steps, repetitions, seed):
 @full(d=[2, 5, 0], n_classes=3, steps=[500, 10], step=1.0, repetitions=100)
 @space(d=Int(0, 5), n_classes=Int(2, 5), steps=Int(5, 100), step=Real(0.2, 1.0))
 @breaks("the step exceeds 1/L", step=60.0)
-@breaks("features taken as half as long", scale=0.5)
-def lsr_bound_vs_truth(d, n_classes, steps, step, seed, repetitions=60, scale=1.0):
+def lsr_bound_vs_truth(d, n_classes, steps, step, seed, repetitions=60):
     r"""for $\eta\le\frac1L$ (step: $\eta L$) and $w_0=0$, without smoothing and with
     $\theta=\frac1{1+\delta}$: $\frac1T\sum_t\mathbb E\|\nabla F(w_t)\|^2\le
     \frac2{\eta T}\mathbb E(F(w_0)-F(w_T))+\nu$, $\nu$ the mean squared deviation of the gradients
@@ -144,7 +143,7 @@ def lsr_bound_vs_truth(d, n_classes, steps, step, seed, repetitions=60, scale=1.
     run = descents(d, n_classes, step, steps, repetitions, seed)
     gradients, noise, last, first, largest, length = run
     delta = theory("delta", (n_classes - 1) / (2 * n_classes))
-    sigma2, center = theory("sigma", 2 * length * scale**2), noise.mean(axis=0)
+    sigma2, center = theory("sigma", 2 * length), noise.mean(axis=0)
     return {
         "descent": compare(
             mean(gradients + last - (noise - center)),

@@ -358,3 +358,17 @@ def test_radius_close_to_a_jump_is_no_bound():
     far, at = (nc.von_neumann_radius([2, 2], lams * c, 1e-9) for c in (1.001, 1 + 1e-15))
     assert far < 1e-2
     assert at > 2  # the distance of the two minimizers is 1
+
+
+def test_radius_covers_a_turn_of_the_last_survivor_towards_a_class_that_has_died():
+    counts, angle = np.array([100, 99]), 0.1
+    tau = nc.jump_threshold(2) * (100 / 99) / (np.array([100, 99]) / 99) ** 2
+    lams = np.full(3, (tau[0] * 100**2 / 199**3) ** (1 / 3))
+    p, sigma = nc.collapse_ratio(tau, 2) * np.sqrt(counts), np.sqrt(counts)
+    assert p[1] == 0 < p[0]
+    # The logits p u v' turn with both vectors; singular values, and so the penalty, stay.
+    turned = np.array([np.cos(angle), np.sin(angle)])
+    Z, best = p[0] * np.outer(turned, turned), np.diag(p)
+    excess = (np.sum((Z - np.diag(sigma)) ** 2) - np.sum((best - np.diag(sigma)) ** 2)) / (2 * 199)
+    radius = nc.von_neumann_radius(counts, lams, excess)
+    assert 0.5 * radius < np.linalg.norm(Z - best) <= radius

@@ -64,13 +64,12 @@ def minimised(counts, dimension, lams, seed):
 
 
 def class_ratio(counts, place, dimension, lams, seed):
-    """Fit of a class, its error, and whether the end is proved global."""
+    """Fit of a class, and a bound of its distance to that at the minimum."""
     factors, objective, bound = minimised(counts, dimension, lams, seed)
     first = sum(counts[:place])
     logits = np.linalg.multi_dot(factors)[place, first : first + counts[place]]
-    # Around a survivor the scalar problem has curvature at least 1 / (2 N).
-    error = 2 * np.sqrt(sum(counts) * (objective - bound) / counts[place])
-    return logits.mean(), error, objective <= bound * (1 + 1e-9)
+    radius = nc.von_neumann_radius(counts, lams, max(objective - bound, 0.0))
+    return logits.mean(), radius / np.sqrt(counts[place])
 
 
 @squared.abstract("a", "c", instance=True)
@@ -80,7 +79,7 @@ def class_ratio(counts, place, dimension, lams, seed):
     n_layers=[1, 3, 2],
     tol=5e-3,
     place=2,
-    levels=(0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.03),
+    levels=(0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 1.04),
 )
 @full(counts=(9, 4, 1), n_layers=2, place=[0, 1], tol=5e-3)
 @space(
@@ -97,7 +96,7 @@ def mse_deep_lengths_and_jump_threshold(
     n_layers,
     place,
     seed,
-    levels=(0.3, 0.97, 1.03),
+    levels=(0.3, 0.97, 1.04),
     uneven=1.0,
     wider=0,
     formula=nc.collapse_ratio,
@@ -114,22 +113,23 @@ def mse_deep_lengths_and_jump_threshold(
         return decays(tau, n[place], N, n_layers, uneven)
 
     def dies(tau):
-        ratio, _, proved = class_ratio(sizes, place, d, at(tau), seed)
-        return bool(ratio < 1e-3) if proved else None
+        ratio, error = class_ratio(sizes, place, d, at(tau), seed)
+        least = 0.1 if n_layers > 1 else 1e-3  # of a survivor; with one layer it tends to 0
+        return bool(ratio < least) if abs(ratio - least) > error else None
 
     tau = np.array(levels) * critical
-    ratio, error, _ = np.transpose([class_ratio(sizes, place, d, at(t), seed) for t in tau])
+    ratio, error = np.transpose([class_ratio(sizes, place, d, at(t), seed) for t in tau])
     ends = np.array([minimised(sizes, d, at(t), seed)[1:] for t in tau])
     q = np.nan_to_num(formula((tau[:, None] * (n[place] / n) ** n_layers).ravel(), n_layers))
     q = q.reshape(len(tau), len(n))
     fit = (n * (1 - q) ** 2).sum(axis=1) / (2 * N)
     price = np.exp([np.log(at(t)).mean() for t in tau])
     penalty = depth / 2 * price * ((np.sqrt(n) * q) ** (2 / depth)).sum(axis=1)
-    jump = switch(dies, bracket=(0.6 * critical, 1.25 * critical), tol=tol)
+    jump = switch(dies, bracket=(0.97 * critical, 1.04 * critical), tol=tol)
     return {
         "threshold": compare(jump, "==", theory("threshold", critical)),
         "fit": compare(
-            within(ratio, error, "root of the certified excess"), "==", theory("fit", q[:, place])
+            within(ratio, error, "growth of the certified excess"), "==", theory("fit", q[:, place])
         ),
         "value": compare(between(*ends.T), "==", theory("loss", fit) + theory("penalty", penalty)),
     }
@@ -149,6 +149,27 @@ def _(pen, runs):
         pen.points(*runs.measured("levels", "fit", where={"n_layers": M}), k=k)
 
 
+def powers(Z, radius, theta, right):
+    """(Z'Z)^theta or (ZZ')^theta of logits of full rank, and a bound of the distance in Frobenius
+    norm to that of any logits within the radius."""
+    left, s, back = np.linalg.svd(Z, full_matrices=False)
+    vectors, top, low = (back.T if right else left), s[0] + radius, (s[-1] - radius) ** 2
+    moved = 2 * top * radius  # of ZZ'; t^theta and -t^(theta - 1) are operator monotone
+    if right:
+        error = top**2 * (1 - theta) * low ** (theta - 2) * moved + moved * low ** (theta - 1)
+    else:
+        error = theta * low ** (theta - 1) * moved
+    return (vectors * s ** (2 * theta)) @ vectors.T, error if s[-1] > 2 * radius else np.inf
+
+
+def add(record, gram, unit, power, expected):
+    """Append a Gram matrix, its error (at the minimum layers are balanced: then it is unit times
+    the power), and what is expected of it."""
+    found = gram, np.linalg.norm(gram - unit * power[0]) + unit * power[1], expected
+    for values, value in zip(record, found, strict=True):
+        values.append(value)
+
+
 @squared.abstract("a", "c", instance=True)
 @cases(counts=(6, 4, 3), n_layers=2, level=0.1)
 @cases(counts=(5, 5, 5), n_layers=3, level=0.2)
@@ -162,39 +183,40 @@ def _(pen, runs):
 )
 @breaks("widths K - 1", wider=-1)
 def collapse_at_every_layer(counts, n_layers, level, seed, uneven=1.5, wider=0):
-    r"""with $p_k=\sqrt{n_k}q_k$ of the jump law, at the minimum and for every $m=0,\dots,M$ the
-    features $h^{(m)}=W_m\cdots W_1h$ are equal within classes and orthogonal between them, of
+    r"""where all $\tau_k$ are below the threshold, $p_k=\sqrt{n_k}q_k$ of the jump law: at the
+    minimum and for every $m=0,\dots,M$ the features $h^{(m)}=W_m\cdots W_1h$ are equal within classes and orthogonal between them, of
     squared length $\Lambda^{(m+1)/L}p_k^{2(m+1)/L}/(n_k\lambda_0\cdots\lambda_m)$; the rows of
     $W_M\cdots W_{m+1}$ are orthogonal too, of squared length
     $\Lambda^{(M-m)/L}p_k^{2(M-m)/L}/(\lambda_{m+1}\cdots\lambda_M)$, and parallel to the
-    $h^{(m)}_k$: their products are $p_k/\sqrt{n_k}$ (no $\tau_k$ at its threshold; level: the largest $\tau_k$ over it)."""
+    $h^{(m)}_k$: their products are $p_k/\sqrt{n_k}=q_k$ (level: largest $\tau_k$ over the
+    threshold)."""
     n = np.array(counts).astype(int)
     sizes, N, M, L = tuple(n.tolist()), n.sum(), n_layers, n_layers + 1
     lams = decays(level * nc.jump_threshold(M), n.min(), N, M, uneven)
     factors, objective, bound = minimised(sizes, len(sizes) + wider, lams, seed)
+    radius = nc.von_neumann_radius(sizes, lams, max(objective - bound, 0.0))
     labels, price = np.repeat(np.arange(len(n)), n), np.exp(np.log(lams).mean())
     p = np.sqrt(n) * nc.collapse_ratio(level * nc.jump_threshold(M) * (n.min() / n) ** M, M)
-    grams, rows, lengths, heights = [], [], [], []
     logits, fits = reduce(np.matmul, factors), np.diag(p / np.sqrt(n))[:, labels]
+    features, rows = ([], [], []), ([], [], [])
     for m in range(L):
-        H = reduce(np.matmul, factors[M - m :])
-        grams.append(H.T @ H)
-        squares = (price * p ** (2 / L)) ** (m + 1) / n / lams[M - m :].prod()
-        lengths.append(np.where(labels[:, None] == labels, squares[labels], 0))
+        H, unit = reduce(np.matmul, factors[M - m :]), price ** (m + 1) / lams[M - m :].prod()
+        squares = unit * p ** (2 * (m + 1) / L) / n
+        expected = np.where(labels[:, None] == labels, squares[labels], 0)
+        add(features, H.T @ H, unit, powers(logits, radius, (m + 1) / L, True), expected)
         if m < M:
-            W = reduce(np.matmul, factors[: M - m])
-            rows.append(W @ W.T)
-            heights.append(np.diag((price * p ** (2 / L)) ** (M - m) / lams[: M - m].prod()))
-    error = 20 * np.sqrt(max(objective - bound, 0) / lams.min()) * max(map(np.max, grams))
-    source = "root of the certified excess over the least decay"
+            W, unit = reduce(np.matmul, factors[: M - m]), price ** (M - m) / lams[: M - m].prod()
+            expected = np.diag(unit * p ** (2 * (M - m) / L))
+            add(rows, W @ W.T, unit, powers(logits, radius, (M - m) / L, False), expected)
+    source = "imbalance of the layers, certified excess"
+    ends = {"features": features, "rows": rows, "logits": ([logits], [radius], [fits])}
     return {
-        "features": compare(
-            within(np.array(grams), error, source), "==", theory("features", np.array(lengths))
-        ),
-        "rows": compare(
-            within(np.array(rows), error, source), "==", theory("rows", np.array(heights))
-        ),
-        "logits": compare(within(logits, error, source), "==", theory("logits", fits)),
+        name: compare(
+            within(found, np.reshape(errors, (-1, 1, 1)), source),
+            "==",
+            theory(name, np.array(expected)),
+        )
+        for name, (found, errors, expected) in ends.items()
     }
 
 
@@ -267,11 +289,11 @@ def _(pen, runs):
 @breaks("four classes, two layers", n_classes=4, n_layers=2)
 @note(contradicts="b", credit=FIRST)
 def deep_ce_blocks_beat_etf_at_every_scale(n_classes, n_layers):
-    r"""orthogonal simplex logits in blocks of $\kappa_j\ge2$ classes, at gap $s>0$ between blocks
-    and $s+\frac s{\kappa_j-1}$ inside, have partition sums below that of the simplex ETF of gap $s$
-    by $(\kappa_j-1)e^{-s}(1-e^{-s/(\kappa_j-1)})$, and the smaller penalty,
-    $\sum_j(\kappa_j-1)(\kappa_j/(\kappa_j-1))^{2/L}<K-1$ (pairs, and a triple if $K$ is odd): no
-    ETF of positive scale is a global minimizer, for any decays and $n$, with or without bias."""
+    r"""orthogonal simplex logits in blocks of $\kappa_j=2$ classes (and one of 3 if $K$ is odd), at
+    gap $s>0$ between blocks and $s+\frac s{\kappa_j-1}$ inside, have partition sums below that of the
+    simplex ETF of gap $s$ by $(\kappa_j-1)e^{-s}(1-e^{-s/(\kappa_j-1)})$, and the smaller penalty,
+    $\sum_j(\kappa_j-1)(\kappa_j/(\kappa_j-1))^{2/L}<K-1$: no ETF of positive scale is a global
+    minimizer, for any decays and $n$, with or without bias."""
     x, y = sp.symbols("x y")  # exp(-s), exp(-s / (kappa - 1))
     K, found, expected = n_classes, [], []
     for kappa in (2, 3):
@@ -354,11 +376,11 @@ CROSSINGS = {
 @space(size=Choice(list(CROSSINGS)), n=Int(1, 5), uneven=Real(0.5, 2.0))
 @breaks("one more layer", more=1)
 @note(contradicts="b")
-def deep_ce_etf_loses_above_a_decay(size, n=1, uneven=1.0, more=0, tol=2e-3):
+def deep_ce_etf_loses_above_a_decay(size, n=1, uneven=1.0, more=0, tol=1e-2):
     r"""without bias, sizes $(K,M)$: the best multiple of another shape (the cross-polytope for
     $K=4$, one pair of opposite classes and a third at zero for $K=3$) falls below all simplex ETFs
     where $\lambda n^{1/L}$ passes .01176 for $(4,2)$, and .17348, .13198, .10862, .08164, .06594 for
-    $K=3$, $M=2,3,4,6,8$."""
+    $K=3$, $M=2,3,4,6,8$, and is below them up to 1.06 times that (the logits vanish further on)."""
     K, n_layers = size[0], size[1] + more
     shape = nc.simplex_sum_logits([2, 2]) if K == 4 else np.outer([1, 0, -1.0], [1, 0, -1.0])
 
@@ -367,7 +389,7 @@ def deep_ce_etf_loses_above_a_decay(size, n=1, uneven=1.0, more=0, tol=2e-3):
         point = nc.best_scale(shape, (n,) * K, lams)
         return bool(certified(point, lams) < nc.etf_bound(K, n, lams))
 
-    around = (0.5 * CROSSINGS[size], 1.06 * CROSSINGS[size])
+    around = (0.8 * CROSSINGS[size], 1.06 * CROSSINGS[size])
     return compare(switch(wins, bracket=around, tol=tol), "==", theory("crossing", CROSSINGS[size]))
 
 

@@ -115,9 +115,9 @@ def regularisation_undoes_minority_collapse(
     classes of $\frac1{30}$ of the log-mean-exp of 30 times the cosines of the class means: as
     $\gamma\to\infty$ the cosines of all features tend to $-\frac1{K-1}$ whatever the class sizes,
     as $R+\frac1{K-1}\le(L_{\mathrm{etf}}-\min L)/\gamma$, $L_{\mathrm{etf}}$ the least loss in the
-    directions of a frame, below $\log K$ (cosines judged where the right side is $10^{-5}$ and
-    $10^{-6}$, the bound at .03)."""
-    sizes, excess = (majority,) * n_major + (minority,) * n_minor, (3e-2, 1e-5, 1e-6)
+    directions of a frame, below $\log K$ (cosines judged where the right side is $10^{-6}$, the bound
+    at .03)."""
+    sizes, excess = (majority,) * n_major + (minority,) * n_minor, (3e-2, 1e-6)
     K = len(sizes)
     cosines, values = regularised(sizes, K - short, decay, excess, factor, seed)
     remainder = nc.cosine_remainder(excess[1:], K, sharpness=30.0)[:, None]
@@ -321,8 +321,9 @@ def parity_correlation(C):
 
 
 @vne.abstract("c", "e", instance=True)
+@cases(dimension=2, spread=1.0, mix=0.3)
 @cases(dimension=4, spread=1.0, mix=[0.3, 0.02])
-@full(dimension=[3, 6], spread=[0.5, 1.0], mix=[0.05, 0.3, 1.0, 0.02])
+@full(dimension=[2, 3, 6], spread=[0.5, 1.0], mix=[0.05, 0.3, 1.0, 0.02])
 @space(dimension=Int(2, 6), spread=Real(0.1, 1.5), mix=Real(0.01, 1.0, log=True))
 @breaks("signs, not Gaussian", dimension=3, mix=0.0, correlation=parity_correlation)
 def entropy_deficit_is_correlation_plus_imbalance(
@@ -331,27 +332,29 @@ def entropy_deficit_is_correlation_plus_imbalance(
     r"""zero-mean Gaussian features with $\det C>0$, eigenvalues $\lambda$, diagonal $c$: the total
     correlation is $\frac d2KL(\frac1d\|\lambda)-\frac d2KL(\frac1d\|c)$, and $S(C)\le H(c)$,
     Shannon's entropy of the diagonal; so $S=\log d$ iff the coordinates are independent of equal
-    variance, and a deficit $\epsilon=\log d-S$ with $r=d\sqrt{\epsilon/2}<1$ leaves at most
-    $\frac{d\epsilon}2\frac{-\log(1-r)-r}{(1-r)\log(1-r)+r}$ (mix: share of a random $C$ beside $\frac1dI$)."""
+    variance, and a deficit $\epsilon=\log d-S$ leaves at most
+    $\frac{d\epsilon}2\frac{-\log(1-r)-r}{(1-r)\log(1-r)+r}$, $r=1-d\lambda_{\min}\le
+    d\sqrt{\epsilon/2}$ (mix: share of a random $C$ beside $\frac1dI$)."""
     rng, d = np.random.default_rng(seed), dimension
     A = rng.standard_normal((d, 2 * d)) * np.exp(spread * rng.standard_normal((d, 1)))
     C = (1 - mix) * np.eye(d) / d + mix * A @ A.T / np.sum(A**2)
     values, c = np.linalg.eigvalsh(C), np.diag(C)
     spectrum, imbalance = (-0.5 * np.log(d * v).sum() for v in (values, c))
     entropy, diagonal = (-(v * np.log(v)).sum() for v in (values, c))
-    deficit = max(np.log(d) - entropy, 0.0)
-    # Beyond r = 1 the bound says nothing: it is then very large. The quotient is 1 + r / 3 + ...
-    r = min(d * np.sqrt(deficit / 2), 1 - 1e-12)
-    log = np.log1p(-r)
-    quotient = (-log - r) / ((1 - r) * log + r) if r > 1e-4 else 1 + r
-    error = 1e-13 * d / values.min()
-    measured = within(correlation(C), error, "rounding, by the condition of C")
+    deficit, r = max(np.log(d) - entropy, 0.0), max(1 - d * values.min(), 0.0)
+    measured = within(correlation(C), 1e-13 * d / values.min(), "rounding, by the condition of C")
+    limit = d * deficit / 2 * nc.correlation_factor(r)
     return {
         "correlation": compare(
             measured, "==", theory("spectrum", spectrum) - theory("imbalance", imbalance)
         ),
         "diagonal": compare(within(entropy, 1e-13, "rounding"), "<=", theory("diagonal", diagonal)),
-        "deficit": compare(measured, "<=", theory("limit", d * deficit / 2 * quotient)),
+        "deficit": compare(measured, "<=", theory("limit", limit)),
+        "least": compare(
+            within(r, 1e-6, "root of the rounding of S"),
+            "<=",
+            theory("Pinsker", d * np.sqrt(deficit / 2)),
+        ),
     }
 
 

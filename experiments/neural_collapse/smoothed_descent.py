@@ -133,18 +133,17 @@ def descents(d, n_classes, step, steps, repetitions, seed):
 @full(d=[2, 5, 0], n_classes=3, steps=[500, 10], step=1.0, repetitions=100)
 @space(d=Int(0, 5), n_classes=Int(2, 5), steps=Int(5, 100), step=Real(0.2, 1.0))
 @breaks("the step exceeds 1/L", step=60.0)
-@breaks("features taken as half as long", scale=0.5)
-def lsr_bound_vs_truth(d, n_classes, steps, step, seed, repetitions=60, scale=1.0):
+def lsr_bound_vs_truth(d, n_classes, steps, step, seed, repetitions=60):
     r"""for $\eta\le\frac1L$ (step: $\eta L$) and $w_0=0$, without smoothing and with
     $\theta=\frac1{1+\delta}$: $\frac1T\sum_t\mathbb E\|\nabla F(w_t)\|^2\le
     \frac2{\eta T}\mathbb E(F(w_0)-F(w_T))+\nu$, $\nu$ the mean squared deviation of the gradients
-    used from $\nabla F$; $\nu\le\sigma^2$ without smoothing and $\nu\le2\delta\sigma^2$ with it,
-    where $\sigma^2=2\mathbb E\|x\|^2$ and $\delta=\frac{K-1}{2K}$ are valid at every $w$ (which
-    bound is smaller says nothing about which floor is)."""
+    used from $\nabla F$; at every $w$ $\nu\le\sigma^2$ without smoothing and $\nu\le2\delta\sigma^2$
+    with it, where $\sigma^2=2\mathbb E\|x\|^2$, $\delta=\frac{K-1}{2K}$ (which bound is smaller says
+    nothing about which floor is)."""
     run = descents(d, n_classes, step, steps, repetitions, seed)
     gradients, noise, last, first, largest, length = run
     delta = theory("delta", (n_classes - 1) / (2 * n_classes))
-    sigma2, center = theory("sigma", 2 * length * scale**2), noise.mean(axis=0)
+    sigma2, center = theory("sigma", 2 * length), noise.mean(axis=0)
     return {
         "descent": compare(
             mean(gradients + last - (noise - center)),
@@ -158,7 +157,7 @@ def lsr_bound_vs_truth(d, n_classes, steps, step, seed, repetitions=60, scale=1.
 
 
 @simulation
-def chains(step, theta, bias, switch_off, multiplicative, seed, steps=400, count=1500):
+def chains(step, theta, bias, switch_off, multiplicative, seed, steps=240, count=1500):
     """Means of w and w^2 over the last half of independent chains (lambda = sigma = 1)."""
     rng = np.random.default_rng(seed)
     w, total = np.zeros(count), np.zeros((2, count))
@@ -172,13 +171,11 @@ def chains(step, theta, bias, switch_off, multiplicative, seed, steps=400, count
 
 
 def moment_floor(step, theta, bias):
-    """Mean square of the chain, its two moments iterated until they stay (lambda = sigma = 1)."""
-    first, second, keep = 0.0, 0.0, 1 - step * (1 - theta)
-    for _ in range(int(60 / (1 - abs(keep))) + 60):
-        push = -step * theta * bias
-        second = keep**2 * second + 2 * keep * push * first + push**2 + (step * (1 - theta)) ** 2
-        first = keep * first + push
-    return second
+    """Mean square of the chain after 2^20 steps (lambda = sigma = 1): a step maps (1, E w, E w^2)
+    linearly."""
+    keep, push, noise = 1 - step * (1 - theta), -step * theta * bias, (step * (1 - theta)) ** 2
+    once = [[1, 0, 0], [push, keep, 0], [push**2 + noise, 2 * keep * push, keep**2]]
+    return np.linalg.matrix_power(once, 2**20)[2, 0]
 
 
 @parabola.ours("an exactly solvable model of both assertions", serves="ab")
@@ -194,7 +191,7 @@ def smoothing_wins_above_a_step_size(theta, bias, step, seed, multiplicative=0.0
     $\beta(2-x)(2-(1-\theta)x)=2x$, $\beta=\theta b^2/((1-\theta)\sigma)^2$, which vanishes with $b$
     ($\lambda=\sigma=1$)."""
 
-    # What is left of the start, and of smoothing, is below exp(-100 (1 - theta)).
+    # What is left of the start, and of smoothing, is below exp(-60 (1 - theta)).
     ends = [
         chains(step, share, bias, off, multiplicative, (seed, off))
         for share, off in ((theta, False), (0.0, False), (theta, True))
@@ -259,7 +256,7 @@ def coupled(d, n_classes, relaxation, separable, seed):
     return [np.linalg.norm(end - ends[0]) for end in ends[1:]]
 
 
-@linear.ours("a coupling of our own; labels must not be separable", serves="b")
+@linear.ours("a coupling of our own; the rate is a finding", serves="b")
 @cases(d=2, n_classes=3)
 @full(d=[1, 2, 3], n_classes=[2, 3], relaxation=20)
 @space(d=Int(1, 3), n_classes=Int(2, 4))
@@ -267,16 +264,14 @@ def coupled(d, n_classes, relaxation, separable, seed):
 @breaks("separable labels", separable=True)
 def two_stage_removes_bias(d, n_classes, seed, relaxation=12, switched=True, separable=False):
     r"""for labels of a softmax teacher (not separable), equal samples in equal order: descent that
-    drops smoothing half-way ends on the path of plain descent, at a share 0 of the distance at which
-    always smoothed descent stays (up to $e^{-r/2}$ after $r$ relaxation times $1/(\eta\lambda_{\min})$
-    a stage, $\lambda_{\min}$ the least curvature at the minimum)."""
+    drops smoothing half-way returns to the path of plain descent, at $e^{-cr}$ times the distance at
+    which always smoothed descent stays, $c\ge\frac12$, after $r$ relaxation times
+    $1/(\eta\lambda_{\min})$ a stage ($\lambda_{\min}$: least curvature at the minimum; along a noisy
+    path it is another one)."""
     two_stage, always = coupled(d, n_classes, relaxation, separable, seed)
     share = (two_stage if switched else always) / always
-    return compare(
-        within(share, np.exp(-relaxation / 2), "contraction since the switch, half the exponent"),
-        "==",
-        theory("share", 0.0),
-    )
+    rate = within(-np.log(share) / relaxation, 1e-11 / share / relaxation, "rounding of the share")
+    return compare(rate, ">=", theory("rate", 0.5))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,11 @@ CALLS = {
     dl.search_deep_linear: lambda: {**model(), "lam_b": 0.1, "target": 0.2},
     dl.deep_linear_objective: point,
     dl.certified_objective: point,
+    dl.von_neumann_radius: lambda: {
+        "counts": np.array([2, 1]),
+        "lams": np.array([0.1, 0.05, 0.02]),
+        "excess": 1e-6,
+    },
     dl.von_neumann_bound: lambda: {
         "counts": np.array([2, 1]),
         "dimension": 2,

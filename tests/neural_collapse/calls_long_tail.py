@@ -27,6 +27,7 @@ CALLS = {
         | {"strength": 0.1, "rng": np.random.default_rng(0), "sharpness": 5.0, "restarts": 1}
     ),
     m.etf_aligned_minimizer: model,
+    m.correlation_factor: lambda: {"deviation": 0.4},
     m.cosine_remainder: lambda: {"excess": np.array([0.1, 0.01]), "n_classes": 4, "sharpness": 5.0},
     m.random_supports: lambda: {
         "n_classes": 3,

@@ -327,3 +327,48 @@ def test_the_bias_free_search_returns_the_simplex_for_three_classes():
     assert bias_free.objective == pytest.approx(nc.etf_bound(3, 1, lams), rel=1e-9)
     free = nc.search_deep_linear(np.ones(3, int), 3, lams, loss="ce", bias=True, n_starts=20)
     assert free.objective == pytest.approx(0.0983814, abs=5e-8)
+
+
+@pytest.mark.parametrize(("M", "level"), [(1, 0.3), (2, 0.1), (2, 0.97), (3, 0.6), (2, 1.5)])
+def test_radius_of_the_logits_covers_every_move_and_is_attained(M, level):
+    rng, L = np.random.default_rng(M), M + 1
+    counts = np.array([7, 4, 2, 2])
+    lam = (level * nc.jump_threshold(M) * 2.0**M / 15 ** (M + 1)) ** (1 / L)
+    Y = np.repeat(np.eye(4), counts, axis=1)
+    fits = np.diag(nc.collapse_ratio(level * nc.jump_threshold(M) * (2 / counts) ** M, M))
+
+    def value(Z):
+        s = np.linalg.svd(Z, compute_uv=False)
+        return np.sum((Z - Y) ** 2) / 30 + L / 2 * lam * np.sum(s ** (2 / L))
+
+    best, shares = fits @ Y, []
+    moves = [np.diag(rng.standard_normal(4) * size) @ Y for size in (1e-4, 0.1, 1.0)]
+    moves += [rng.standard_normal(Y.shape) * 0.1, np.diag([0, 0, 0, -fits[3, 3]]) @ Y]
+    moves += [1e-4 * np.diag(row) @ Y for row in np.eye(4)]
+    turn = np.linalg.qr(np.eye(4) + 0.03 * rng.standard_normal((4, 4)))[0]
+    for move in [*moves, (turn * np.sign(np.diag(turn)) - np.eye(4)) @ best]:
+        excess, distance = value(best + move) - value(best), np.linalg.norm(move)
+        shares.append(distance / nc.von_neumann_radius(counts, np.full(L, lam), excess + 1e-16))
+    assert max(shares) <= 1
+    assert max(shares) > 0.6
+
+
+def test_radius_close_to_a_jump_is_no_bound():
+    lams = np.full(3, (2 * nc.jump_threshold(2) * 2 / 4**3) ** (1 / 3))
+    far, at = (nc.von_neumann_radius([2, 2], lams * c, 1e-9) for c in (1.001, 1 + 1e-15))
+    assert far < 1e-2
+    assert at > 2  # the distance of the two minimizers is 1
+
+
+def test_radius_covers_a_turn_of_the_last_survivor_towards_a_class_that_has_died():
+    counts, angle = np.array([100, 99]), 0.1
+    tau = nc.jump_threshold(2) * (100 / 99) / (np.array([100, 99]) / 99) ** 2
+    lams = np.full(3, (tau[0] * 100**2 / 199**3) ** (1 / 3))
+    p, sigma = nc.collapse_ratio(tau, 2) * np.sqrt(counts), np.sqrt(counts)
+    assert p[1] == 0 < p[0]
+    # The logits p u v' turn with both vectors; singular values, and so the penalty, stay.
+    turned = np.array([np.cos(angle), np.sin(angle)])
+    Z, best = p[0] * np.outer(turned, turned), np.diag(p)
+    excess = (np.sum((Z - np.diag(sigma)) ** 2) - np.sum((best - np.diag(sigma)) ** 2)) / (2 * 199)
+    radius = nc.von_neumann_radius(counts, lams, excess)
+    assert 0.5 * radius < np.linalg.norm(Z - best) <= radius

@@ -3,12 +3,14 @@ closed forms."""
 
 from itertools import combinations
 
+import mpmath
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime, minimize
 
 from theorylab.neural_collapse import (
     SparseStatus,
+    correlation_factor,
     cosine_remainder,
     disjoint_pairs,
     etf_aligned_minimizer,
@@ -228,3 +230,20 @@ def test_cosine_remainder_of_a_small_excess(K):
     for b in (1.0, 30.0):
         expected = np.sqrt(K * v / (K - 1)) + np.sqrt(2 * K * (K - 2) * v / b)
         assert cosine_remainder([v], K, sharpness=b)[0] == pytest.approx(expected, rel=1e-2)
+
+
+def test_correlation_factor_against_extended_precision_and_two_point_spectra():
+    with mpmath.workdps(40):
+        for r in (1e-9, 9e-4, 1.1e-3, 0.3, 0.999):
+            log = mpmath.log(1 - mpmath.mpf(r))
+            assert correlation_factor(r) == pytest.approx(
+                float((-log - r) / ((1 - mpmath.mpf(r)) * log + r)), rel=1e-11
+            )
+    # One eigenvalue at (1 - r) / d, the others equal: close to equality for many of them.
+    for r in (0.1, 0.6):
+        for d, close in ((2, 1.2), (2000, 1.001)):
+            values = np.full(d, (1 + r / (d - 1)) / d)
+            values[0] = (1 - r) / d
+            deficit = np.log(d) + np.sum(values * np.log(values))
+            correlation = -np.log(d * values).sum() / 2
+            assert correlation < d / 2 * correlation_factor(r) * deficit < close * correlation

@@ -17,6 +17,7 @@ from .deep_linear import simplex_sum_price as simplex_sum_price
 from .deep_linear import spinodal as spinodal
 from .deep_linear import stationary_ratio as stationary_ratio
 from .deep_linear import von_neumann_bound as von_neumann_bound
+from .deep_linear import von_neumann_radius as von_neumann_radius
 from .distillation_heads import HeadGradients as HeadGradients
 from .distillation_heads import collapsed_head_cosines as collapsed_head_cosines
 from .distillation_heads import distillation_gradients as distillation_gradients
@@ -37,6 +38,7 @@ from .label_smoothing import smoothing_terms as smoothing_terms
 from .long_tail import RegularisedMinimizer as RegularisedMinimizer
 from .long_tail import SparseEtf as SparseEtf
 from .long_tail import SparseStatus as SparseStatus
+from .long_tail import correlation_factor as correlation_factor
 from .long_tail import cosine_remainder as cosine_remainder
 from .long_tail import disjoint_pairs as disjoint_pairs
 from .long_tail import etf_aligned_minimizer as etf_aligned_minimizer

@@ -595,9 +595,11 @@ def smoothed_linear_fit(
                 / N
             )
             step = np.linalg.solve(hessian + decay * np.eye(K * d), slope.ravel()).reshape(K, d)
-            size = 1.0
-            while size > 1e-9 and evaluate(V - size * step, tau)[0] > value - 1e-4 * size * np.sum(
-                slope * step
+            decrease, size = float(np.sum(slope * step)), 1.0
+            # Close to the minimum values differ by their rounding only.
+            rounding = 4 * np.finfo(float).eps * abs(value)
+            while size > 1e-9 and (
+                evaluate(V - size * step, tau)[0] > value - 1e-4 * size * decrease + rounding
             ):
                 size /= 2
             if size <= 1e-9:

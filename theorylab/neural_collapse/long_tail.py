@@ -48,6 +48,7 @@ __all__ = [
     "RegularisedMinimizer",
     "SparseEtf",
     "SparseStatus",
+    "correlation_factor",
     "cosine_remainder",
     "disjoint_pairs",
     "etf_aligned_minimizer",
@@ -347,6 +348,39 @@ def etf_aligned_minimizer(
     end = minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=_LBFGS).x
     W, F = end[: K * d].reshape(K, d), end[K * d :, None] * frame
     return RegularisedMinimizer(_loss(W, F, n, lam, lam)[0], -1 / (K - 1), W / unit, unit * F.T)
+
+
+def correlation_factor(deviation: float) -> float:
+    r"""Return :math:`\phi(r)=\frac{-\log(1-r)-r}{(1-r)\log(1-r)+r}`: zero-mean Gaussian features of
+    trace 1 in d dimensions have total correlation at most :math:`\frac d2\phi(r)(\log d-S)` if no
+    eigenvalue is below :math:`(1-r)/d` (derived).
+
+    With eigenvalues :math:`(1+x_i)/d`, :math:`\sum x_i=0`, the correlation is at most
+    :math:`\frac12\sum k(x_i)`, :math:`k(x)=x-\log(1+x)`, and the deficit is
+    :math:`\frac1d\sum h(x_i)`, :math:`h(x)=(1+x)\log(1+x)-x`. Both vanish at 0, and
+    :math:`k'/h'=(1-e^{-u})/u`, :math:`u=\log(1+x)`, decreases: so does k/h, which is
+    :math:`\phi(r)` at x = -r.
+
+    Parameters
+    ----------
+    deviation
+        r, from 0 to 1 (excluded).
+
+    Raises
+    ------
+    ValueError
+        On bad input.
+
+    Examples
+    --------
+    >>> correlation_factor(0.0)
+    1.0
+    """
+    r = as_real(deviation, "deviation", minimum=0.0, below=1.0)
+    if r < 1e-3:  # the series, whose next term is below 1e-12; the quotient loses all digits
+        return 1 + r / 3 + 2 * r**2 / 9 + 23 * r**3 / 135
+    log = math.log1p(-r)
+    return (-log - r) / ((1 - r) * log + r)
 
 
 def cosine_remainder(excess: ArrayLike, n_classes: int, *, sharpness: float) -> FloatArray:

@@ -176,7 +176,8 @@ def sign_rip_uniform_rate(n, k, p, seed, repetitions=12, adversarial=False):
 def least_measurements(n, r, alpha, repetitions, seed, p=0.3, spread=100.0, grid=1.2):
     """Ratio of the least m of a grid that recovers M to 1 % with r columns to that with n.
 
-    The samples are nested. Not recovered up to 40nr: with r columns NaN, with n 40nr.
+    The samples are nested. Not recovered up to 40nr: with r columns 40nr, with n infinity, so that
+    the ratio is never above the true one.
     """
     sizes = (n * r * grid ** np.arange(np.log(40) / np.log(grid))).astype(int)
     step, ratios = matched(min(alpha, 1e-2)), []
@@ -193,7 +194,7 @@ def least_measurements(n, r, alpha, repetitions, seed, p=0.3, spread=100.0, grid
                 run = follow(operator, y, truth, initial[:, :k], step, 1e-3, tol=0.01)
                 reached = run.status is SubgradientStatus.REACHED
                 low, high = (low, middle) if reached else (middle + 1, high)
-            least.append(sizes[low] if low < sizes.size else np.nan if k == r else 40 * n * r)
+            least.append(sizes[low] if low < sizes.size else 40 * n * r if k == r else np.inf)
         ratios.append(least[0] / least[1])
     return np.array(ratios)
 

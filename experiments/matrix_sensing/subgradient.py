@@ -285,7 +285,7 @@ def truth_not_global_optimum_still_recovered(
 
 @panel(
     truth_not_global_optimum_still_recovered,
-    r"Dense noise: squared error $\frac{\pi}{2}\nu^2D/m$ with $D$ of the true rank",
+    r"Dense noise: $\frac{\pi}{2}\nu^2D/m$ with $D$ of the true rank",
     x="measurements $m$",
     y="mean squared error",
     log="xy",
@@ -296,7 +296,6 @@ def _(pen, runs):
         law = [best_median_error(0.5, n=n, rank=r, n_measurements=v) ** 2 for v in m]
         pen.theory(m, law, k=j)
         pen.points(*runs.measured("sizes", "law", where={"n": n, "r": r}), f"$n={n}$, $r={r}$", k=j)
-    pen.broken(*runs.measured("sizes", "law", control="large start"), "large start")
 
 
 @simulation

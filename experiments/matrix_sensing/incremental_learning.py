@@ -96,8 +96,11 @@ def visits(n, eigenvalues, m, k, seed, operators, columns, alphas, stages):
 @breaks("start of rank one", columns=1)
 def gd_visits_best_rank_s_solutions(seed, n=4, second=1.3, m=1500, k=4, operators=1, columns=9):
     r"""$\min_t\|U_tU_t^\top-Z_s\|_F=\alpha^{e_s+o(1)}$ after $(T_s+o(1))\log\frac1\alpha$ steps,
-    $T_1<T_2<\dots$, for every $s<r\le k$, with $e_s$, $T_s$ from eigenvalues at $Z_1,\dots,Z_s$
-    (eigenvalues of $M$: 3, ``second``, 0.5; one pair of numbers for each operator)."""
+    $T_1<T_2<\dots$, for every $s<r\le k$: $e_s=\mu_sw_s$, $T_s=\sum_{q<s}\tau_q+w_s$,
+    $w_s=\frac{2c_{s1}}{\mu_s+2\nu_{s1}}$, $\tau_s=\frac{c_{s1}}{\nu_{s1}}$, $c_{0j}=1$,
+    $c_{s+1,j}=c_{s,j+1}-\tau_s\nu_{s,j+1}$, with $\mu_s$ the least Hessian eigenvalue at $Z_s$ and
+    $\nu_{sj}$ those of $-\mathcal A^*\mathcal A(Z_s-M)$ off its range, in order, each as a logarithm
+    a step (eigenvalues of $M$: 3, ``second``, 0.5; two numbers for each operator)."""
     eigenvalues, stages = (3.0, second, 0.5), slice(0, 2)
     drawn = (n, eigenvalues, m, k, seed, operators, columns, np.geomspace(1e-5, 1e-14, 14), stages)
     powers, e, times, T = visits(*drawn)
@@ -235,8 +238,8 @@ def settled(n, m, k, alpha, seed, columns):
 @space(n=Int(4, 6), m=Int(600, 900), k=Int(1, 2), alpha=Real(1e-6, 1e-2, log=True))
 @breaks("start of rank one", columns=1)
 def underparameterised_limit(n, m, k, seed, alpha=1e-4, columns=9):
-    r"""with $k<r$ columns the descent from every small generic start converges to $Z_k$ and not to
-    another critical point ($Z_k$ proved the only minimiser of rank $\le k$; eigenvalues 3, 1,
+    r"""with $k<r$ columns the descent from a small start converges to $Z_k$ and not to another
+    critical point ($Z_k$ proved the only minimiser of rank $\le k$; eigenvalues 3, 1,
     0.3)."""
     end, Z = settled(n, m, k, alpha, seed, columns)
     error = 1e-7 * np.linalg.norm(end)

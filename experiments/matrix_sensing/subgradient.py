@@ -160,7 +160,7 @@ def deviations(n, k, p, seed, repetitions, adversarial, spread=10.0):
 
 
 @signs.ours("exponent of the Sign-RIP theorem, recalled; for finitely many X", serves="e")
-@cases(n=6, k=2, p=0.3, repetitions=110)
+@cases(n=5, k=2, p=0.3, repetitions=110)
 @full(n=8, k=[1, 2], p=[0.6, 0.3], repetitions=150)
 @space(n=Int(4, 7), k=Int(1, 2), p=Real(0.0, 0.6))
 @breaks("outliers depend on the measurements", adversarial=True)
@@ -176,7 +176,8 @@ def sign_rip_uniform_rate(n, k, p, seed, repetitions=12, adversarial=False):
 def least_measurements(n, r, alpha, repetitions, seed, p=0.3, spread=100.0, grid=1.2):
     """Ratio of the least m of a grid that recovers M to 1 % with r columns to that with n.
 
-    The samples are nested. Not recovered up to 40nr: with r columns NaN, with n 40nr.
+    The samples are nested. Not recovered up to 40nr: with r columns 40nr, with n infinity, so that
+    the ratio is never above the true one.
     """
     sizes = (n * r * grid ** np.arange(np.log(40) / np.log(grid))).astype(int)
     step, ratios = matched(min(alpha, 1e-2)), []
@@ -193,7 +194,7 @@ def least_measurements(n, r, alpha, repetitions, seed, p=0.3, spread=100.0, grid
                 run = follow(operator, y, truth, initial[:, :k], step, 1e-3, tol=0.01)
                 reached = run.status is SubgradientStatus.REACHED
                 low, high = (low, middle) if reached else (middle + 1, high)
-            least.append(sizes[low] if low < sizes.size else np.nan if k == r else 40 * n * r)
+            least.append(sizes[low] if low < sizes.size else 40 * n * r if k == r else np.inf)
         ratios.append(least[0] / least[1])
     return np.array(ratios)
 
@@ -231,7 +232,7 @@ def least_errors(n, m, k, alphas, repetitions, seed, p, total, spread=100.0):
 @breaks("r' = r", k=1, total=4.0)
 def small_init_error_floor(n, m, k, seed, p=0.2, repetitions=14, total=2.0):
     r"""for $r=1<r'$ the least error on the path falls as $\alpha\to0$ at least like
-    $\alpha^{1/2}$, down to the last step; with $r'=r$ it does not depend on $\alpha$."""
+    $\alpha^{1/2}$, down to the last step (with $r'=r$ it does not)."""
     alphas = np.geomspace(10**-1.25, 10**-3, 12)
     least = least_errors(n, m, k, alphas, repetitions, seed, p, total)
     return compare(slope(1 / alphas, least), "<=", -theory("power", 0.5))
@@ -246,7 +247,8 @@ def dense_noise(n, r, sizes, few, alpha, repetitions, seed, nu, large):
     def ends(rank, m, rng, *initial):
         truth, operator, noise = problem(n, rank, m, 1.0, nu, rng)
         y = operator.forward(truth) + noise
-        runs = [follow(operator, y, truth, a * np.eye(n), matched(alpha), 0.02) for a in initial]
+        step = matched(alpha, first=0.5)
+        runs = [follow(operator, y, truth, a * np.eye(n), step, 0.01) for a in initial]
         return [(l1_loss(operator, y, run.U @ run.U.T), run.errors[-1]) for run in runs]
 
     for i, rng in enumerate(np.random.default_rng(seed).spawn(repetitions)):
@@ -262,7 +264,7 @@ def dense_noise(n, r, sizes, few, alpha, repetitions, seed, nu, large):
 @full(n=8, r=3, sizes=(1600,), repetitions=800)
 @full(n=6, r=3, sizes=(1000, 4000), repetitions=1200)
 @space(n=Int(6, 8), r=Int(1, 3), nu=Real(0.2, 0.6), few=Int(150, 200))
-@breaks("large start", large=True)
+@breaks("large start", large=True, repetitions=60)
 def truth_not_global_optimum_still_recovered(
     n, r, seed, sizes=(400,), few=150, repetitions=60, alpha=1e-2, nu=0.5, large=False
 ):
@@ -283,7 +285,7 @@ def truth_not_global_optimum_still_recovered(
 
 @panel(
     truth_not_global_optimum_still_recovered,
-    r"Dense noise: squared error $\frac{\pi}{2}\nu^2D/m$ with $D$ of the true rank",
+    r"Dense noise: $\frac{\pi}{2}\nu^2D/m$ with $D$ of the true rank",
     x="measurements $m$",
     y="mean squared error",
     log="xy",
@@ -294,7 +296,6 @@ def _(pen, runs):
         law = [best_median_error(0.5, n=n, rank=r, n_measurements=v) ** 2 for v in m]
         pen.theory(m, law, k=j)
         pen.points(*runs.measured("sizes", "law", where={"n": n, "r": r}), f"$n={n}$, $r={r}$", k=j)
-    pen.broken(*runs.measured("sizes", "law", control="large start"), "large start")
 
 
 @simulation
@@ -353,13 +354,13 @@ def outliers(n, k, m, p, sizes, repetitions, seed, knowing, alpha=1e-6):
 @space(n=Int(2, 5), k=Int(1, "n"), p=Real(0.0, 0.8))
 @breaks("outliers of the size of the residuals", sizes=(0.3, 3.0))
 @breaks("outliers chosen with knowledge of A", knowing=True)
-@breaks("m fixed", power=0)
+@breaks("m growing like 1 / (1 - p)", power=1)
 def outlier_size_is_irrelevant_and_density_costs_a_square(
     n, k, p, seed, sizes=(1e2, 1e6, 1e12), repetitions=32, knowing=False, power=2
 ):
     r"""for $r=1$ and outliers $\pm S$ with $S$ above all residuals on the path, the trajectory is
     bit for bit independent of $S$; with $m=10n(1-p)^{-2}$ measurements $M$ is recovered with
-    probability at least $0.6$, however close $p$ is to 1."""
+    probability at least $0.6$, also when most are hit."""
     m = int(10 * n / (1 - p) ** power)
     recovered, same = outliers(n, k, m, p, sizes, repetitions, seed, knowing)
     return {
@@ -378,19 +379,19 @@ def _(pen, runs):
     pen.theory([0.3, 0.9], [0.6, 0.6], "at least")
     for j, k in enumerate((2, 6)):
         pen.points(*runs.measured("p", where={"k": k}), f"$r'={k}$", k=j + 1)
-    pen.broken(*runs.measured("p", control="m fixed"), "$m$ fixed")
+    pen.broken(*runs.measured("p", control="m growing like 1 / (1 - p)"), r"$m\propto(1-p)^{-1}$")
 
 
 @simulation
-def population_schedules(low, size, spare, longest, last=20):
-    """Numbers T, and the largest of the last errors before T: at the best ratio from U_0 = size I,
-    and at the best ratio and small start; rank two, where U_0 = alpha I stays diagonal."""
+def population_schedules(low, size, spare, longest, count, last=20):
+    """Numbers T, and the largest of the ``last`` errors up to T, at the best of ``count`` ratios (and of
+    the sizes if they are several); rank two, where U_0 = alpha I stays diagonal."""
     truth = np.array([1.0, low] + [0.0] * spare)
-    ratios = 1 - np.geomspace(2 / longest, 0.3, 48)[:, None, None]
-    alphas = np.append(size, np.geomspace(1e-1, 1e-13, 29))
-    U, length = alphas[:, None] * np.ones((48, 1, truth.size)), 0.25 * np.ones_like(ratios)
+    ratios = 1 - np.geomspace(2 / longest, 0.3, count)[:, None, None]
+    U = np.reshape(size, (1, -1, 1)) * np.ones((count, 1, truth.size))
+    length = 0.25 * np.ones_like(ratios)
     T = np.unique(np.geomspace(longest / 16, longest, 13).astype(int))
-    worst = np.zeros((T.size, 48, alphas.size))
+    worst = np.zeros((T.size, *U.shape[:2]))
     for t in range(1, longest + 1):
         E = U**2 - truth
         U = U - length * E / np.maximum(np.abs(E).max(axis=-1, keepdims=True), 1e-300) * U
@@ -398,8 +399,7 @@ def population_schedules(low, size, spare, longest, last=20):
         i = int(np.searchsorted(T, t))
         if T[i] - last < t:
             worst[i] = np.maximum(worst[i], np.linalg.norm(U**2 - truth, axis=-1))
-    best = np.maximum(worst.min(axis=1), 1e-300)
-    return T, best[:, 0], best[:, 1:].min(axis=1)
+    return T, np.maximum(worst.min(axis=(1, 2)), 1e-300)
 
 
 @descent.ours("population form, derived and computed", serves="b")
@@ -409,18 +409,16 @@ def population_schedules(low, size, spare, longest, last=20):
 @breaks("r' = r", spare=0)
 def large_start_is_sublinear(longest, low=0.6, size=0.3, spare=1):
     r"""on the population loss $\|UU^\top-M\|_F$ with spare columns, eigenvalues 1 and ``low``,
-    $U_0=\alpha I$ and $\eta_0=1/4$, the error after $T$ steps, ``longest``$/16\le T\le$
-    ``longest``, at the best $\rho$ is at least $3T^{-3/2}$ from $\alpha=$ ``size``, and below
-    $e^{-0.45\sqrt T}$ if a small $\alpha$ is chosen too."""
-    T, large, small = population_schedules(low, size, spare, longest)
-    source = "rounding; the grid of ratios and sizes"
+    $U_0=\alpha I$ and $\eta_0=1/4$, the largest of the last 20 errors before $T$, ``longest``$/16\le
+    T\le$ ``longest``, is at least $2T^{-3/2}$ from $\alpha=$ ``size`` at the best of 400 ratios
+    $\rho$, and below $e^{-0.45\sqrt T}$ at the best of 48 ratios and 29 smaller $\alpha$."""
+    T, large = population_schedules(low, size, spare, longest, 400)
+    small = population_schedules(low, tuple(np.geomspace(1e-1, 1e-13, 29)), spare, longest, 48)[1]
+    floor = within(large * T**1.5, 1e-9 * large * T**1.5, "rounding")
+    rate = within(-np.log(small) / np.sqrt(T), 1e-9, "rounding")
     return {
-        "large start": compare(
-            within(large * T**1.5, 1e-9, source), ">=", theory("large start", 3.0)
-        ),
-        "small start": compare(
-            within(-np.log(small) / np.sqrt(T), 1e-9, source), ">=", theory("small start", 0.45)
-        ),
+        "large start": compare(floor, ">=", theory("large start", 2.0)),
+        "small start": compare(rate, ">=", theory("small start", 0.45)),
     }
 
 

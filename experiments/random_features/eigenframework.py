@@ -343,8 +343,8 @@ def resampled(data, n, k, n_draws, seed, ridge, atoms):
 
 
 @population.ours("the Gaussian ansatz on data that are not Gaussian")
-@cases(data="circle", n=100, k=(100,), n_draws=300)
-@full(data=["digits", "circle"], n=100, k=(25, 50, 100, 200, 400), n_draws=400)
+@cases(data="circle", n=100, k=(100,), n_draws=1000)
+@full(data=["digits", "circle"], n=100, k=(25, 50, 100, 200, 400), n_draws=1000)
 @space(n=Int(60, 140), k=Int(25, 200), ridge=Real(1.0, 4.0))
 @breaks("features at three angles", data="circle", atoms=3, n_draws=60)
 @breaks("hardly any ridge", data="circle", ridge=1e-5, n_draws=60)

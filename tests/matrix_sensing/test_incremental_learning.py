@@ -220,6 +220,11 @@ def test_population_visit_at_tiny_starts_against_mpmath(stage):
     )
 
 
+def test_the_remainder_of_a_visit_is_met_within_a_factor_of_three():
+    visit = population_visit([1.0, 0.1], init_scale=1e-4, stage=1)
+    assert visit.remainder / 3 < abs(visit.leading / visit.distance - 1) < visit.remainder
+
+
 def test_bad_problems_are_refused():
     M, operator = problem()
     general = gaussian_operator(4, 20, symmetric=False, rng=rng())

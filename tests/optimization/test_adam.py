@@ -19,6 +19,7 @@ from theorylab.optimization import (
     ADAM_STEP_SUPREMUM_SQUARED,
     adagrad,
     adam,
+    adam_step_ceiling_squared,
     adam_step_squared,
     adam_step_supremum,
     adam_step_supremum_squared,
@@ -27,6 +28,7 @@ from theorylab.optimization import (
     adamax,
     adamax_finite_p_norm,
     adamax_step,
+    adamax_step_ceiling,
     adamax_step_supremum,
     adamax_steps,
     adamax_worst_gradients,
@@ -97,6 +99,28 @@ def test_worst_histories_attain_the_suprema_exactly(beta1, beta2, t):
     )
     worst = adamax_worst_gradients(t, beta2=beta2)
     assert adamax_step(worst, beta1=beta1, beta2=beta2) == adamax_step_supremum(t, beta1, beta2)
+
+
+@pytest.mark.parametrize(("beta1", "beta2"), [*MOMENTUM, (Fraction(0), Fraction(1, 3))])
+@pytest.mark.parametrize("t", [1, 2, 5])
+def test_ceilings_are_the_sums_of_the_two_inequalities_and_the_worst_histories_meet_them(
+    beta1, beta2, t
+):
+    # Exact weights of g_t, g_{t-1}, ... in the two averages, from the definition.
+    powers = [[b**k for k in range(t)] for b in (beta1, beta2)]
+    c, d = ([p / sum(row) for p in row] for row in powers)
+    squared = adam_step_ceiling_squared(t, beta1=beta1, beta2=beta2)
+    assert squared == sum(x * x / y for x, y in zip(c, d, strict=True))
+    largest = adamax_step_ceiling(t, beta1=beta1, beta2=beta2)
+    assert largest == sum(x / y for x, y in zip(c, powers[1], strict=True))
+    assert adamax_step_ceiling(t, beta1=beta1, beta2=Fraction(1)) == 1
+    # Equality in Cauchy and Schwarz, and in every term: nothing smaller is a bound.
+    worst = [float(x / y) for x, y in zip(c, d, strict=True)][::-1]
+    steps = adam_steps(worst, beta1=float(beta1), beta2=float(beta2))
+    assert steps[-1] ** 2 == pytest.approx(float(squared), rel=1e-12)
+    worst = [float(1 / y) for y in powers[1]][::-1]
+    steps = adamax_steps(worst, beta1=float(beta1), beta2=float(beta2))
+    assert steps[-1] == pytest.approx(float(largest), rel=1e-12)
 
 
 @given(histories, fractions, fractions)

@@ -103,6 +103,41 @@ def test_monotone_second_moments_bound_the_regret(slopes, step_size, beta2, meth
     assert (run.regret <= run.monotone_bound * (1 + 1e-12) + 1e-12).all()
 
 
+@pytest.mark.parametrize("method", ["amsgrad", "adagrad"])
+def test_terms_of_the_monotone_bound_are_the_stated_sums(method):
+    steps, alpha, radius = 30, 0.7, 1.5
+    g = np.random.default_rng(2).normal(size=(steps, 2))
+    times = [1, 4, 30]
+    run = cyclic_losses(
+        g,
+        steps=steps,
+        method=method,
+        step_size=alpha,
+        beta2=0.8,
+        radius=radius,
+        x0=0.2,
+        times=times,
+    )
+    t = np.arange(1, steps + 1)
+    if method == "adagrad":
+        roots = np.sqrt(np.cumsum(g**2, axis=0) / t[:, None])
+    else:
+        v = np.array([0.2 * 0.8 ** np.arange(s)[::-1] @ g[:s] ** 2 for s in t])
+        roots = np.sqrt(np.maximum.accumulate(v))
+    each = (g**2 / (np.sqrt(t)[:, None] * roots)).sum(axis=1)
+    for i, T in enumerate(times):
+        diameter = (2 * radius) ** 2 * math.sqrt(T) / (2 * alpha) * roots[T - 1].sum()
+        assert run.diameter_term[i] == pytest.approx(diameter, rel=1e-12)
+        assert run.gradient_term[i] == pytest.approx(alpha / 2 * each[:T].sum(), rel=1e-12)
+    assert run.monotone_bound == pytest.approx(run.diameter_term + run.gradient_term, rel=1e-14)
+
+
+def test_one_step_from_the_worst_end_attains_the_monotone_bound():
+    # Both terms are 1: 2 sqrt(v) / alpha and alpha / (2 sqrt(v)), alpha = 2 sqrt(v) = 1.
+    run = cyclic_losses([-1.0], steps=1, method="amsgrad", step_size=1.0, beta2=0.75, x0=-1.0)
+    assert run.regret[0] == run.monotone_bound[0] == 2
+
+
 def test_monotone_bound_fails_for_adam():
     run = cyclic_losses([10.0, -1.0, -1.0], steps=30_000, step_size=0.5, beta2=1 / 101)
     assert run.regret[-1] > 50 * run.monotone_bound[-1]

@@ -104,9 +104,11 @@ def mse_imbalanced_general_orthogonal_frame(steps, d, level, seed, skew=1.5, bia
     spread = np.linalg.norm(run[3] - np.repeat(means, counts, axis=1)) / size
     p = theory("p", p)
     collapse = within(spread, np.sqrt(2 * e / lams[1]) / size, "averages cost less")
+    gram = np.sqrt(lams[1] / lams[0]) * means.T @ means
     return {
         "frame": compare(within(frame, error, CERTIFIED), "==", np.diag(p)),
         "logits": compare(within(run[2] @ means, error, CERTIFIED), "==", np.diag(p / np.sqrt(n))),
+        "features": compare(within(gram, 2 * error / n.min(), CERTIFIED), "==", np.diag(p / n)),
         "collapse": compare(collapse, "==", theory("scatter", 0.0)),
         "minimum": compare(between(run[0], run[1]), "==", theory("minimum", value)),
     }
@@ -244,7 +246,7 @@ def universal_minority_collapse_threshold(large, small, n_small, loss, bias, see
 
     def apart(level):
         # Their squared spread grows linearly from the threshold; what the search leaves is 1e-4.
-        W = search(counts, len(counts), decay(level, counts, 1.0), loss, bias, seed, 2)[2]
+        W = search(counts, len(counts), decay(level, counts, 1.0), loss, bias, seed, 1)[2]
         centre = W[2:].mean(axis=0) if n_small > 1 else 0.0
         return bool(np.linalg.norm(W[2:] - centre) > 1e-3)
 

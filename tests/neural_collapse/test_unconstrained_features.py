@@ -166,8 +166,10 @@ def test_verification_refuses_bounds_and_dual_points_that_are_just_wrong(loss, b
     counts = [4, 2, 1]
     s = nc.ufm_minimizer(counts, 3, 0.02, 0.05, loss=loss, bias=bias)
     c = nc.certify_ufm(s.features, s.classifier, counts, 0.02, 0.05, loss=loss, bias=s.bias)
-    assert c.verify() is nc.UfmVerdict.ACCEPTED and c.verify().accepted
-    assert s.certificate.verify() is nc.UfmVerdict.NO_PROOF and not s.certificate.verify().accepted
+    assert c.verify() is nc.UfmVerdict.ACCEPTED
+    assert c.verify().accepted
+    assert s.certificate.verify() is nc.UfmVerdict.NO_PROOF
+    assert not s.certificate.verify().accepted
     assert replace(c, upper=c.upper * (1 - 1e-13)).verify() is nc.UfmVerdict.UPPER
     assert replace(c, lower=c.lower * (1 + 1e-13)).verify() is nc.UfmVerdict.LOWER
 
@@ -178,9 +180,8 @@ def test_verification_refuses_bounds_and_dual_points_that_are_just_wrong(loss, b
     assert moved(c.proof.dual * fmpq(1000001, 1000000)) is nc.UfmVerdict.INFEASIBLE
     assert moved(c.proof.dual * fmpq(1, 2)) is nc.UfmVerdict.LOWER
     for i, k in ((0, 0), (0, 2)):  # the sums that a bias and cross-entropy ask for
-        bump = fmpq_mat(
-            3, 3, [fmpq(int((r, s) == (i, k)), -(10**9)) for r in range(3) for s in range(3)]
-        )
+        bump = fmpq_mat(3, 3)
+        bump[i, k] = fmpq(-1, 10**9)
         wanted = nc.UfmVerdict.INFEASIBLE if bias or loss == "ce" else nc.UfmVerdict.LOWER
         assert moved(c.proof.dual * fmpq(999999, 1000000) + bump) is wanted
 

@@ -60,8 +60,8 @@ def regression(seed, noise, period, rank=3):
 @breaks("truncated half as often", lambda case: {"actual": 2 * case["period"]})
 def rank_constrained_vs_posthoc(period, noise, seed, actual=None, rank=3):
     r"""truncation after training, $T_r\hat W=U_rU_r^\top\hat W$, loses at least
-    $\|\Pi_{AU_r}A(\hat W-T_r\hat W)\|_F^2$ against the best rank $r$; $p$ steps of size $1/\|A\|^2$ and
-    $T_r$ in turn end, where that is a fixed point, at $Q_p^{-1/2}T_r(Q_p^{1/2}\hat W)$,
+    $\|\Pi_{AU_r}A(\hat W-T_r\hat W)\|_F^2$ against the best rank $r$; from 0, $p$ steps of size $1/\|A\|^2$
+    and $T_r$ in turn end, where that is a fixed point, at $Q_p^{-1/2}T_r(Q_p^{1/2}\hat W)$,
     $Q_p=I-(I-H/\|A\|^2)^p$: for $p=1$ the best."""
     A, Y, least, step, ends, settled = regression(seed, noise, actual or period)
     once = regression(seed, noise, 1)[4]
@@ -196,38 +196,29 @@ def lorae_scaling_degeneracy(penalty, width, seed, grow=1.0, scales=(1.0, 2.0, 1
     be scaled away; with $D^\top D=EE^\top=I$ the minimum has $DME$ symmetric, on the leading left
     singular vectors of $X$, with eigenvalues $(1-\lambda/(2\sigma_i^2))_+$, $i\le k$."""
     X, values, found = searched_autoencoder(width, penalty, seed)
-    s = np.array(DATA)
-    gains = np.maximum(1 - penalty / (2 * s[:width] ** 2), 0)
-    value = np.sum((s[:width] * (1 - gains)) ** 2) + penalty * gains.sum() + np.sum(s[width:] ** 2)
     net, c = low_rank_autoencoder(X, width, penalty=penalty), np.array(scales)
     mixed = np.random.default_rng(seed).standard_normal((width, width))
-    terms = np.array(
-        [
-            autoencoder_objective(
-                X, a * net.encoder, mixed / a**2, a * net.decoder, penalty=penalty
-            )
-            for a in scales
-        ]
-    )
-    grown = (grow * net.encoder, net.latent / grow**2, grow * net.decoder)
-    attained = sum(autoencoder_objective(X, *grown, penalty=penalty))
-    least = theory("minimum", value)
+
+    def terms(latent, a):
+        point = (a * net.encoder, latent / a**2, a * net.decoder)
+        return autoencoder_objective(X, *point, penalty=penalty)
+
+    fit, cost = np.array([terms(mixed, a) for a in scales]).T
+    attained = sum(terms(net.latent, grow))
+    least, stated = theory("minimum", net.value), theory("gains", net.gains)
     # An excess e of the value moves sigma times a gain by at most its root.
-    e = 1e-12 * float(np.sum(s**2))
-    stated = theory("gains", gains)
+    e = 1e-12 * float(np.sum(np.square(DATA)))
     return {
         "gains": compare(
-            within(np.sort(found), np.sqrt(e) / s[-1], "root of the search's rounding"),
+            within(np.sort(found), np.sqrt(e) / DATA[-1], "root of the search's rounding"),
             "==",
             np.sort(stated),
         ),
         "attained": compare(within(attained, e, "rounding"), "==", least),
         "never below": compare(within(values.min(), e, "rounding"), ">=", least),
-        "fit": compare(
-            within(terms[:, 0] / terms[0, 0], 1e-11, "rounding"), "==", theory("fit", 1.0)
-        ),
+        "fit": compare(within(fit / fit[0], 1e-11, "rounding"), "==", theory("fit", 1.0)),
         "penalty": compare(
-            within(np.log(terms[1:, 1] / terms[0, 1]) / np.log(c[1:]), 1e-11, "rounding"),
+            within(np.log(cost[1:] / cost[0]) / np.log(c[1:]), 1e-11, "rounding"),
             "==",
             -theory("power", 2.0),
         ),
@@ -258,8 +249,8 @@ def shrinkage_never_hurts_noisy_reconstruction(share, seed, noise=0.4, rank=3, a
     r"""with orthonormal $D,E$ and $XX^\top=C+s^2I$, $C$ of rank $k$ with eigenvalues at least $s^2$,
     the expected error $\operatorname E\|DME(x+e)-x\|^2$ on clean data ($x$ of covariance $C$, noise
     $e$ of variance $s^2$ a coordinate) falls by $(\lambda s^2-\frac14\lambda^2)\sum_{i\le
-    k}\sigma_i^{-2}$: a penalty helps iff $\lambda<4s^2$, and $\lambda=2s^2$ gives the least error of any
-    linear map."""
+    k}\sigma_i^{-2}$ while $\lambda\le2\sigma_k^2$: a penalty helps iff $0<\lambda<4s^2$, and
+    $\lambda=2s^2$ gives the least error of any linear map."""
     s = noise if actual is None else actual
     penalty, n = 4 * share * noise**2, 6
     rng = np.random.default_rng(seed)

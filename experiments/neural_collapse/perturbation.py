@@ -130,12 +130,12 @@ OFFSETS = np.array([[-15.0, -28.0, -2.0], [-1.25, -1.1875, -0.625], [15.0, 12.0,
 @path.ours("derived: a counterexample for the metric with a pseudo-inverse", serves="b")
 @cases(lam_w=[0.5, 0.0078125])
 @full(lam_w=[0.5, 0.125, 0.03125, 0.0078125])
-@space(lam_w=Real(0.004, 0.5, log=True))
+@space(lam_w=Real(0.004, 0.5, log=True), lam_h=Real(0.0, 1.0))
 @breaks("deviations in the span of the means", flat=True)
 @breaks("two classes", n_classes=2)
-def pinv_variability_can_increase(lam_w, flat=False, n_classes=3, step=1e-4):
-    r"""$\operatorname{tr}(\Sigma_W\Sigma_B^+)$, unlike the ratio of the traces, can increase for
-    $K\ge3$, $d\ge K$, whatever $\lambda_H$: at two samples $m_k\pm a_k$ in each class with $(m_k)=$
+def pinv_variability_can_increase(lam_w, lam_h=0.3, flat=False, n_classes=3, step=1e-4):
+    r"""$\operatorname{tr}(\Sigma_W\Sigma_B^+)$, unlike the ratio of the traces, can increase,
+    whatever $\lambda_H$, for $K=d=3$: at two samples $m_k\pm a_k$ in each class with $(m_k)=$
     (1, 0, 0), (2, 1/4, 0), (-3, -1/4, 0) and $(a_k)=$ (-15, -5/4, 15), (-28, -19/16, 12), (-2, -5/8, 3) its
     derivative is $2n\operatorname{tr}B^+(2Q(I-P)-R)S>0$, $B=nM_cM_c^\top$, $P$ the projection on the
     span of $M_c$, $S=H_wH_w^\top$ ($Q$, $R$ as for the ratio)."""
@@ -144,12 +144,13 @@ def pinv_variability_can_increase(lam_w, flat=False, n_classes=3, step=1e-4):
         means = np.array([[1.0, -1.0], [0, 0], [0, 0]])
     start = np.stack([means + offsets, means - offsets], axis=2).reshape(3, -1)
     exact = nc.exact_variability_rate(start, n_classes, lam_w=lam_w)
-    # Forward differences with steps h and h / 2, extrapolated; the flow is slow at this size.
-    times = np.array([0.0, step / 2, step])
-    v = nc.central_path(start, n_classes, lam_w=lam_w, times=times, tol=1e-13).variability
-    whole, half = (v[2] - v[0]) / step, 2 * (v[1] - v[0]) / step
-    error = abs(whole - half) + 1e-11 * v[0] / step
-    derivative = within(2 * half - whole, error, "a step of half the size, rounding")
+    # Forward differences with steps h, h / 2 and h / 4; two extrapolations are off by 4 to 1.
+    times = np.array([0.0, step / 4, step / 2, step])
+    options = {"lam_w": lam_w, "lam_h": lam_h, "times": times, "tol": 1e-13}
+    v = nc.central_path(start, n_classes, **options).variability
+    fine, half, whole = (v[1:] - v[0]) / times[1:]
+    error = abs(2 * fine - 3 * half + whole) + 1e-11 * v[0] / step
+    derivative = within(2 * fine - half, error, "a step of twice the size, rounding")
     return {
         "increases": compare(exact, ">", Fraction(0)),
         "derivative": compare(derivative, "==", theory("derivative", float(exact))),
@@ -367,7 +368,7 @@ def _(pen, runs):
     beta = np.geomspace(0.03, 10, 60)
     for k, lam_h in enumerate((0.5, 0.05)):
         pen.theory(beta, (beta / (beta + lam_h)) ** 2, rf"bound, $\lambda_H={lam_h}$", k=k)
-        pen.points(*runs.measured("beta", "scatter", where={"lam_h": lam_h}), "minimiser", k=k)
+        pen.points(*runs.measured("beta", "scatter", where={"lam_h": lam_h}), "minimiser" * k, k=k)
 
 
 if __name__ == "__main__":

@@ -45,15 +45,15 @@ def decay(level, counts, skew=1.3):
 
 @simulation
 def search(counts, dimension, lams, loss, bias, seed, starts=3):
-    """Value and a proved lower bound of the minimum; classifier and features where a search ends."""
+    """Value and a proved lower bound of the minimum; classifier and features where a search ends;
+    the certificate, for cross-entropy."""
     options = {"loss": loss, "bias": bias, "n_starts": starts, "seed": seed}
     found = nc.search_deep_linear(counts, dimension, lams, **options)
     W, H, b = found.layers[0], found.features, found.bias if bias else None
     if loss == "mse":  # von Neumann's trace inequality, whatever the dimension
-        lower = nc.von_neumann_bound(counts, dimension, lams, bias=bias)
-    else:
-        lower = nc.certify_ufm(H, W, counts, *lams, loss=loss, bias=b).lower
-    return found.objective, lower, W, H
+        return found.objective, nc.von_neumann_bound(counts, dimension, lams, bias=bias), W, H
+    proof = nc.certify_ufm(H, W, counts, *lams, loss=loss, bias=b)
+    return proof.upper, proof.lower, W, H, proof
 
 
 def class_means(H, counts):
@@ -104,9 +104,11 @@ def mse_imbalanced_general_orthogonal_frame(steps, d, level, seed, skew=1.5, bia
     spread = np.linalg.norm(run[3] - np.repeat(means, counts, axis=1)) / size
     p = theory("p", p)
     collapse = within(spread, np.sqrt(2 * e / lams[1]) / size, "averages cost less")
+    gram = np.sqrt(lams[1] / lams[0]) * means.T @ means
     return {
         "frame": compare(within(frame, error, CERTIFIED), "==", np.diag(p)),
         "logits": compare(within(run[2] @ means, error, CERTIFIED), "==", np.diag(p / np.sqrt(n))),
+        "features": compare(within(gram, 2 * error / n.min(), CERTIFIED), "==", np.diag(p / n)),
         "collapse": compare(collapse, "==", theory("scatter", 0.0)),
         "minimum": compare(between(run[0], run[1]), "==", theory("minimum", value)),
     }
@@ -196,7 +198,7 @@ def ce_balanced_ufm_closed_form(n_classes, n, ratio, seed, bias=False, d=4, extr
     slope = np.sqrt(ratio) / K
     x = max(float(np.log(1 / slope - K + 1)), 0.0) if ratio < 1 else 0.0
     value = (K - 1) * slope * x + np.log1p((K - 1) * np.exp(-x))
-    upper, lower, W, H = search(counts, d, lams, "ce", bias, seed)
+    upper, lower, W, H, proof = search(counts, d, lams, "ce", bias, seed)
     logits = W @ class_means(H, counts)
     # Cross-entropy has curvature at least the least probability, less a tenth on the way.
     least = (np.exp(logits) / np.exp(logits).sum(axis=0)).min() / 1.1
@@ -204,7 +206,9 @@ def ce_balanced_ufm_closed_form(n_classes, n, ratio, seed, bias=False, d=4, extr
     gaps = (np.diag(logits) - logits)[~np.eye(K, dtype=bool)]
     return {
         "gap": compare(within(gaps, error, CERTIFIED), "==", theory("gap", x)),
-        "minimum": compare(between(upper, lower), "==", theory("minimum", value)),
+        "minimum": compare(
+            between(upper, lower, certificate=proof), "==", theory("minimum", value)
+        ),
     }
 
 
@@ -244,7 +248,7 @@ def universal_minority_collapse_threshold(large, small, n_small, loss, bias, see
 
     def apart(level):
         # Their squared spread grows linearly from the threshold; what the search leaves is 1e-4.
-        W = search(counts, len(counts), decay(level, counts, 1.0), loss, bias, seed, 2)[2]
+        W = search(counts, len(counts), decay(level, counts, 1.0), loss, bias, seed, 1)[2]
         centre = W[2:].mean(axis=0) if n_small > 1 else 0.0
         return bool(np.linalg.norm(W[2:] - centre) > 1e-3)
 

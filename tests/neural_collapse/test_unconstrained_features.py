@@ -1,8 +1,10 @@
 import warnings
+from dataclasses import replace
 
 import cvxpy as cp
 import numpy as np
 import pytest
+from flint import fmpq, fmpq_mat
 from scipy.optimize import minimize_scalar
 
 from theorylab import neural_collapse as nc
@@ -156,6 +158,32 @@ def test_certificate_is_a_lower_bound_at_points_that_are_not_optimal():
                 )
                 assert c.upper == pytest.approx(value, rel=1e-13)
                 assert c.upper >= value * (1 - 1e-14)
+
+
+@pytest.mark.parametrize("loss", ["mse", "ce"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_verification_refuses_bounds_and_dual_points_that_are_just_wrong(loss, bias):
+    counts = [4, 2, 1]
+    s = nc.ufm_minimizer(counts, 3, 0.02, 0.05, loss=loss, bias=bias)
+    c = nc.certify_ufm(s.features, s.classifier, counts, 0.02, 0.05, loss=loss, bias=s.bias)
+    assert c.verify() is nc.UfmVerdict.ACCEPTED
+    assert c.verify().accepted
+    assert s.certificate.verify() is nc.UfmVerdict.NO_PROOF
+    assert not s.certificate.verify().accepted
+    assert replace(c, upper=c.upper * (1 - 1e-13)).verify() is nc.UfmVerdict.UPPER
+    assert replace(c, lower=c.lower * (1 + 1e-13)).verify() is nc.UfmVerdict.LOWER
+
+    def moved(change):
+        return replace(c, proof=replace(c.proof, dual=change)).verify()
+
+    # At the minimum the spectral norm is active, so that a longer dual point is infeasible.
+    assert moved(c.proof.dual * fmpq(1000001, 1000000)) is nc.UfmVerdict.INFEASIBLE
+    assert moved(c.proof.dual * fmpq(1, 2)) is nc.UfmVerdict.LOWER
+    for i, k in ((0, 0), (0, 2)):  # the sums that a bias and cross-entropy ask for
+        bump = fmpq_mat(3, 3)
+        bump[i, k] = fmpq(-1, 10**9)
+        wanted = nc.UfmVerdict.INFEASIBLE if bias or loss == "ce" else nc.UfmVerdict.LOWER
+        assert moved(c.proof.dual * fmpq(999999, 1000000) + bump) is wanted
 
 
 def test_too_few_dimensions_open_the_convex_gap_but_not_von_neumanns():

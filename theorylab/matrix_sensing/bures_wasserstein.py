@@ -133,7 +133,7 @@ def random_covariance(eigenvalues: ArrayLike, *, rng: np.random.Generator) -> Fl
     Parameters
     ----------
     eigenvalues
-        Shape ``(n,)``.
+        Non-negative, shape ``(n,)``.
     rng
         Source of the rotation.
 
@@ -143,7 +143,7 @@ def random_covariance(eigenvalues: ArrayLike, *, rng: np.random.Generator) -> Fl
     >>> np.linalg.eigvalsh(S).round(12)
     array([1., 2.])
     """
-    values = as_array(eigenvalues, "eigenvalues", ndim=1)
+    values = as_array(eigenvalues, "eigenvalues", ndim=1, nonnegative=True)
     rng = as_instance(rng, "rng", np.random.Generator)
     U = np.linalg.qr(rng.standard_normal((values.size, values.size)))[0]
     S = (U * values) @ U.T

@@ -76,7 +76,9 @@ from .smoothed_descent import smoothed_sgd as smoothed_sgd
 from .smoothed_descent import smoothing_threshold as smoothing_threshold
 from .unconstrained_features import Certificate as Certificate
 from .unconstrained_features import UfmMinimizer as UfmMinimizer
+from .unconstrained_features import UfmProof as UfmProof
 from .unconstrained_features import UfmStatus as UfmStatus
+from .unconstrained_features import UfmVerdict as UfmVerdict
 from .unconstrained_features import certify_ufm as certify_ufm
 from .unconstrained_features import collapse_threshold as collapse_threshold
 from .unconstrained_features import cross_entropy_gap as cross_entropy_gap

@@ -17,7 +17,8 @@ ones, :math:`H_w` the deviations from them, :math:`S=H_wH_w^\top`,
 .. math:: \dot H_w=-(W^\top W+\lambda_H)H_w,\qquad \dot M_c=(nQ-\lambda_H)M_c:
 
 up to :math:`e^{-2\lambda_Ht}` the trace of :math:`\Sigma_W` falls and that of :math:`\Sigma_B`
-rises, so their ratio decreases whatever :math:`\lambda_H` (tirer2022-perturbation, Theorem 3.1).
+rises, so their ratio decreases whatever :math:`\lambda_H` (tirer2022-perturbation, Theorem 3.1; the
+numbers of its theorems and equations are recalled here and below).
 The metric :math:`\operatorname{tr}(\Sigma_W\Sigma_B^+)` need not: its rate has the sign of
 :math:`\operatorname{tr}\Sigma_B^+(2Q(I-P)-R)S`, P the projection on the span of :math:`M_c`, which
 can be positive for K >= 3.

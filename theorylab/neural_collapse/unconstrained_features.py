@@ -23,7 +23,7 @@ consulted."""
 
 import math
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 
@@ -45,6 +45,7 @@ from theorylab.neural_collapse._intervals import (
     ball_matrix,
     below,
     feasible_scale,
+    is_positive_definite,
     log_sum_exp,
     precision,
     rational,
@@ -64,7 +65,9 @@ from theorylab.neural_collapse._spectra import (
 __all__ = [
     "Certificate",
     "UfmMinimizer",
+    "UfmProof",
     "UfmStatus",
+    "UfmVerdict",
     "certify_ufm",
     "collapse_threshold",
     "cross_entropy_gap",
@@ -89,6 +92,85 @@ class UfmStatus(StrEnum):
     )
 
 
+class UfmVerdict(StrEnum):
+    """What :meth:`Certificate.verify` found."""
+
+    ACCEPTED = "both bounds were proved anew"
+    NO_PROOF = "the bounds come without the points that prove them"
+    UPPER = "the objective of the point is not proved to be at most the upper bound"
+    INFEASIBLE = "the dual point is not proved feasible"
+    LOWER = "the dual value is not proved to be at least the lower bound"
+
+    @property
+    def accepted(self) -> bool:
+        """Whether both bounds were proved."""
+        return self is UfmVerdict.ACCEPTED
+
+
+@dataclass(frozen=True, eq=False)
+class UfmProof:
+    """A point of the model and a rational point of its dual, which together prove two bounds.
+
+    Attributes
+    ----------
+    features, classifier, bias
+        The point, shapes (d, N), (K, d) and (K,); no bias in the model without.
+    counts
+        (K,) class sizes.
+    lam_w, lam_h
+        Weight decay of classifier and features.
+    loss
+        ``"mse"`` or ``"ce"``.
+    dual
+        (K, K), N times the dual variable, a column a class.
+    """
+
+    features: FloatArray
+    classifier: FloatArray
+    bias: FloatArray | None
+    counts: tuple[int, ...]
+    lam_w: float
+    lam_h: float
+    loss: str
+    dual: fmpq_mat
+
+    def upper(self) -> float:
+        """Return a bound of the point's objective from above."""
+        labels = np.repeat(np.arange(len(self.counts)), self.counts)
+        with precision():
+            H, W, b = self.features, self.classifier, self.bias
+            b = np.zeros(len(self.counts)) if b is None else b
+            value = _objective_ball(H, W, labels, b, self.loss) / labels.size
+            penalty = rational(self.lam_w) * square_sum(W) + rational(self.lam_h) * square_sum(H)
+            return above(value + penalty / 2)
+
+    def feasible(self) -> bool:
+        """Whether the dual point satisfies every constraint: the linear ones exactly, the spectral
+        norm by elimination in ball arithmetic."""
+        K, n, R = len(self.counts), self.counts, self.dual
+        rows = [sum((R[i, k] * n[k] for k in range(K)), fmpq(0)) for i in range(K)]
+        if self.bias is not None and any(rows):
+            return False
+        if self.loss == "ce" and (
+            any(sum((R[i, k] for i in range(K)), fmpq(0)) for k in range(K))
+            or any(R[i, k] + int(i == k) < 0 for i in range(K) for k in range(K))
+        ):
+            return False
+        limit = rational(self.lam_w) * rational(self.lam_h) * sum(n) ** 2
+        room = [
+            int(i == j) * limit - sum((R[i, k] * R[j, k] * n[k] for k in range(K)), fmpq(0))
+            for i in range(K)
+            for j in range(K)
+        ]
+        with precision():
+            return is_positive_definite(fmpq_mat(K, K, room))
+
+    def lower(self) -> float:
+        """Return a bound of the dual value from below."""
+        with precision():
+            return below(_dual_ball(self.dual, self.counts, self.loss))
+
+
 @dataclass(frozen=True)
 class Certificate:
     """Two-sided bound on a minimum.
@@ -99,10 +181,28 @@ class Certificate:
         Objective of a feasible point.
     lower
         Value that no point undercuts.
+    proof
+        The points that prove both, where they are kept (:func:`certify_ufm`).
     """
 
     upper: float
     lower: float
+    proof: UfmProof | None = field(default=None, repr=False, compare=False)
+
+    def verify(self) -> UfmVerdict:
+        """Prove both bounds anew from the points kept, whatever found them; bounds without such
+        points are not accepted, rigorous or not."""
+        if self.proof is None:
+            return UfmVerdict.NO_PROOF
+        if not self.proof.upper() <= self.upper:
+            return UfmVerdict.UPPER
+        # The losses are never negative.
+        if not self.lower <= 0:
+            if not self.proof.feasible():
+                return UfmVerdict.INFEASIBLE
+            if not self.proof.lower() >= self.lower:
+                return UfmVerdict.LOWER
+        return UfmVerdict.ACCEPTED
 
     @property
     def gap(self) -> float:
@@ -422,7 +522,7 @@ def certify_ufm(
     -------
     Certificate
         The lower bound holds for every dimension d; the gap closes at global minimizers with d at
-        least the rank of the unrestricted one.
+        least the rank of the unrestricted one. ``verify()`` proves both bounds anew.
 
     Raises
     ------
@@ -432,13 +532,11 @@ def certify_ufm(
     H, W, n, lam_w, lam_h, b = _checked(features, classifier, counts, lam_w, lam_h, loss, bias)
     labels = np.repeat(np.arange(n.size), n)
     averages = np.stack([np.bincount(labels, weights=row) for row in W @ H + b[:, None]]) / n
+    sizes, free = tuple(int(v) for v in n), bias is not None
     with precision():
-        upper = _objective_ball(H, W, labels, b, loss) / labels.size
-        upper += (rational(lam_w) * square_sum(W) + rational(lam_h) * square_sum(H)) / 2
-        lower = _dual_ball(
-            averages, [int(v) for v in n], rational(lam_w) * rational(lam_h), loss, bias is not None
-        )
-        return Certificate(above(upper), below(lower))
+        dual = _dual_point(averages, sizes, rational(lam_w) * rational(lam_h), loss, free)
+    proof = UfmProof(H, W, b if free else None, sizes, lam_w, lam_h, loss, dual)
+    return Certificate(proof.upper(), proof.lower(), proof)
 
 
 def _checked(
@@ -532,9 +630,11 @@ def _objective_ball(
     return total
 
 
-def _dual_ball(logits: FloatArray, n: list[int], squared_mu: fmpq, loss: str, bias: bool) -> arb:
-    """Enclose the dual value at an exactly feasible rational point near the gradient at
-    ``logits``."""
+def _dual_point(
+    logits: FloatArray, n: tuple[int, ...], squared_mu: fmpq, loss: str, bias: bool
+) -> fmpq_mat:
+    """Return a rational point near the gradient at ``logits`` that satisfies the dual constraints
+    exactly (but for the sign of a probability, which the correction for the bias may cost)."""
     K, total = len(n), sum(n)
     residual = rational_matrix(_residual(logits, loss))
     if loss == "ce":
@@ -556,8 +656,13 @@ def _dual_ball(logits: FloatArray, n: list[int], squared_mu: fmpq, loss: str, bi
         for i in range(K):
             excess = sum((residual[i, k] * n[k] for k in range(K)), fmpq(0))
             residual[i, widest] -= excess / n[widest]
-    residual *= feasible_scale(residual, n, squared_mu * total**2)
-    value = arb(0)
+    return residual * feasible_scale(residual, n, squared_mu * total**2)
+
+
+def _dual_ball(residual: fmpq_mat, n: tuple[int, ...], loss: str) -> arb:
+    """Enclose the dual value at a feasible point; zero, which bounds every loss, where a
+    probability is negative."""
+    K, value = len(n), arb(0)
     for k in range(K):
         for i in range(K):
             if loss == "mse":
@@ -565,9 +670,8 @@ def _dual_ball(logits: FloatArray, n: list[int], squared_mu: fmpq, loss: str, bi
             else:
                 q = residual[i, k] + int(i == k)
                 if q < 0:
-                    # The entropy of cross-entropy's dual is never negative: zero is a bound.
                     return arb(0)
                 value -= n[k] * arb(q) * arb(q).log() if q > 0 else 0
         if loss == "mse":
             value -= n[k] * arb(residual[k, k])
-    return value / total
+    return value / sum(n)

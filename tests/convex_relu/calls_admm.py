@@ -20,6 +20,9 @@ CALLS = {
         "tol": 1e-3,
         "max_iter": 300,
     },
+    admm.admm_iteration: lambda: {
+        "result": admm.train_admm(X, Y, 0.3, tol=1e-2),
+    },
     admm.train_output_layer: lambda: {"X": X, "y": Y, "beta": 0.3, "directions": U},
     admm.improvement_probability: lambda: {"X": X, "v": 0.1 * Y, "beta": 0.05, "law": "patterns"},
     admm.improving_patterns: lambda: {

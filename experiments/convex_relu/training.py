@@ -37,11 +37,11 @@ def no_cones(X, y, beta, patterns, network):
 
 
 def cells_removed(X, y, beta, patterns, network):
-    """The program without the patterns whose closed cone contains the largest neuron."""
-    u = network.weights[np.argmax(np.linalg.norm(network.weights, axis=1))]
-    z, small = X @ u, 1e-6 * np.linalg.norm(X, axis=1) * np.linalg.norm(u)
-    away = ((z > small) & ~patterns) | ((z < -small) & patterns)
-    return cr.train(X, y, beta, arrangements=patterns[away.any(axis=1)])
+    """The program without the patterns whose closed cone contains a neuron of the optimum."""
+    z = network.weights @ X.T
+    small = 1e-6 * np.outer(np.linalg.norm(network.weights, axis=1), np.linalg.norm(X, axis=1))
+    away = ((z > small)[:, None] & ~patterns) | ((z < -small)[:, None] & patterns)
+    return cr.train(X, y, beta, arrangements=patterns[away.any(axis=2).all(axis=0)])
 
 
 @simulation
@@ -74,7 +74,7 @@ def three_programs(n, d, rank, ratio, program, seed):
 @full(n=12, d=3, ratio=[0.01, 0.03, 0.1, 0.3, 0.6, 0.9])
 @full(n=12, d=3, rank=[1, 2])
 @space(n=Int(1, 14), d=Int(1, 3), rank=Int(1, "min(n, d)"), ratio=Real(0.01, 0.99))
-@breaks("cells around one neuron removed", program=cells_removed)
+@breaks("cells around the neurons removed", program=cells_removed)
 @breaks("cones dropped", program=no_cones)
 @note(credit="Pilanci and Ergen 2020, Theorem 1 (recalled); the count is Cover's, 1965")
 def pilanci_ergen_equivalence_with_certificate(n, d, seed, rank=None, ratio=0.1, program=all_cones):
@@ -111,7 +111,7 @@ def _(pen, runs):
     where = {"n": 12, "d": 3, "rank": None}
     pen.theory(*runs.predicted("ratio", "value", where=where), "finite program")
     pen.points(*runs.measured("ratio", "value", where=where), "trained network")
-    for k, name in enumerate(("cells around one neuron removed", "cones dropped")):
+    for k, name in enumerate(("cells around the neurons removed", "cones dropped")):
         control = next(c for c in runs.judgement.controls if c.name == name)
         value = control.run.parts["value"].predicted
         pen.broken([0.1], [value], label=name if k else "cells removed")

@@ -280,37 +280,47 @@ def directions(rng, count, sector):
 
 
 @simulation
-def first_layers(n, ratio, counts, sector, seed):
-    """Optimum with its bound, values over the first directions, certified and a-priori excess."""
+def first_layers(n, ratio, counts, sector, penalty, seed):
+    """Optimum with its bound, values over the first directions, their certified and their a-priori
+    excess, and the angles within which the neurons have a direction."""
     rng = np.random.default_rng(seed)
     X, y, beta = gaussian(rng, n, 2, ratio)
     best, U = cr.train(X, y, beta), directions(rng, counts[-1], sector)
-    found = [cr.train_output_layer(X, y, beta, U[:count]) for count in counts]
+    found = [cr.train_output_layer(X, y, penalty * beta, U[:count]) for count in counts]
     values = np.array([f.objective for f in found])
     certified = values - [f.certificate.dual_objective for f in found]
-    bounds = np.array([cr.random_first_layer_bound(best, count, 1e-6) for count in counts])
-    return (best.objective, best.dual_objective), values, certified, bounds
+    neurons = best.network.weights / np.linalg.norm(best.network.weights, axis=1)[:, None]
+    closest = np.arccos(np.clip([(neurons @ U[:k].T).max(axis=1).min() for k in counts], -1, 1))
+    bounds = np.array([cr.displaced_neurons_bound(best, t) for t in closest])
+    return (best.objective, best.dual_objective), values, certified, bounds, closest, len(neurons)
 
 
 @layer.ours("the certificate and the bound are derived", serves="dg")
-@cases(n=8, counts=(100, 300, 4000))
-@full(n=8, counts=(100, 300, 1000, 3000, 10_000))
-@space(n=Int(3, 8), ratio=Real(0.05, 0.8), counts=Choice([(100, 4000), (1000,), (300, 2000)]))
-@breaks("directions from a sector of 0.6 rad", sector=0.6)
-def scp_random_first_layer(n, counts, seed, ratio=0.3, sector=2 * np.pi):
+@cases(n=8, counts=(10, 100, 4000))
+@full(n=8, counts=(10, 30, 100, 300, 1000, 3000, 10_000))
+@space(n=Int(3, 8), ratio=Real(0.05, 0.8), counts=Choice([(10, 4000), (100,), (30, 2000)]))
+@breaks("directions from a sector of 0.2 rad", sector=0.2)
+@breaks("maximum over the sampled directions only", sphere=False)
+@breaks("the sampled program at 1.5 beta", penalty=1.5)
+def scp_random_first_layer(n, counts, seed, ratio=0.3, sector=2 * np.pi, sphere=True, penalty=1.0):
     r"""with residual $z$, $d(z)=z^\top y-\frac12\|z\|^2$ and $p^\star,z_\star$ the optimum over all
     networks and its residual, $0\le p(N)-p^\star\le p(N)-d(tz)$ for
-    $t=\min\{1,\beta/\max_{\|u\|\le1}|z^\top(Xu)_+|\}$; and $p(N)\to p^\star$: with probability
-    $1-10^{-6}$ at once for the $N$ judged, $p(N)-p^\star\le\sum_jc_j\max_{|\theta-\theta_j|\le t_N}
-    (\beta-|z_\star^\top(Xu_\theta)_+|)+\frac12(2\sin\frac{t_N}2\|X\|\sum_jc_j)^2$, where the $m$
-    optimal blocks have norms $c_j$ and angles $\theta_j$, and $m(1-t_N/\pi)^N=10^{-6}$."""
-    (upper, lower), values, certified, bounds = first_layers(n, ratio, counts, sector, seed)
+    $t=\min\{1,\beta/\max_{\|u\|\le1}|z^\top(Xu)_+|\}$; and $p(N)\to p^\star$:
+    $p(N)-p^\star\le\sum_jc_j\max_{|\theta-\theta_j|\le t_N}(\beta-|z_\star^\top(Xu_\theta)_+|)
+    +\frac12(2\sin\frac{t_N}2\|X\|\sum_jc_j)^2$, where the $m$ optimal blocks have norms $c_j$,
+    angles $\theta_j$ and a direction within $t_N$, and $t_N\le\pi(1-(10^{-6}/m)^{1/N})$ with
+    probability $1-10^{-6}$ ($N=counts$, $\beta=ratio\cdot\beta_{max}$)."""
+    (upper, lower), values, certified, bounds, closest, neurons = first_layers(
+        n, ratio, counts, sector, penalty, seed
+    )
     optimum = (upper + lower) / 2
     error = (upper - lower) / 2 + 1e-12 * values
     excess = within((values - optimum) / optimum, error / optimum, "certified gap, rounding")
+    likely = np.pi * (1 - (1e-6 / neurons) ** (1 / np.array(counts)))
     return {
-        "certified": compare(excess, "<=", theory("certified", certified / optimum)),
+        "certified": compare(excess, "<=", theory("certified", sphere * certified / optimum)),
         "limit": compare(excess, "<=", theory("bound", bounds / optimum)),
+        "angle": compare(within(closest, 1e-7, "rounding"), "<=", theory("angle", likely)),
         "above": compare(
             within(values, 1e-12 * values, "rounding"), ">=", theory("optimum", lower)
         ),
@@ -421,10 +431,10 @@ def _(pen, runs):
     log="xy",
 )
 def _(pen, runs):
-    for k, (part, label) in enumerate((("certified", "certificate"), ("limit", "bound at 1e-6"))):
+    for k, (part, label) in enumerate((("certified", "certificate"), ("limit", "bound"))):
         pen.theory(*runs.predicted("counts", part), label, k=k)
     pen.points(*runs.measured("counts"), "true", k=2)
-    name = "directions from a sector of 0.6 rad"
+    name = "directions from a sector of 0.2 rad"
     pen.broken(*runs.measured("counts", control=name), "from a sector")
 
 

@@ -43,7 +43,7 @@ def programs(n, ratio, seed):
         if chosen:
             result = cr.train(X, y, beta, arrangements=over, tol=1e-9)
             values[chosen], z = result.objective, y - result.network(X)
-        h = max(1.0, cr.dual_norm(X, z).value / beta)
+        h = max(1.0, cr.dual_norm(X, z, tol=1e-6).value / beta)
         certified[chosen] = z @ y * (1 - 1 / h) - z @ z / 2 * (1 - 1 / h**2)
     best = cr.train(X, y, beta, tol=1e-9)
     return X, values, certified, best

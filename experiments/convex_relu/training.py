@@ -57,7 +57,7 @@ def three_programs(n, d, rank, ratio, program, seed):
     best, patterns = cr.train(X, y, beta), cr.enumerate_arrangements(X)
     finite = program(X, y, beta, patterns, best.network)
     z = best.certificate.dual
-    norm, over_cones = cr.dual_norm(X, z), cr.dual_norm(X, z, arrangements=patterns).value
+    norm, over_cones = cr.dual_norm(X, z, tol=1e-6), cr.dual_norm(X, z, arrangements=patterns).value
     # The finite value is known up to its own gap, by which the other is enclosed more widely.
     slack = finite.objective - finite.dual_objective
     values = best.objective + slack, best.dual_objective - slack
@@ -71,8 +71,8 @@ def three_programs(n, d, rank, ratio, program, seed):
 @full(n=[1, 2], d=2)
 @full(n=[4, 8, 16, 32], d=[2, 3])
 @full(n=[4, 8, 16], d=4)
-@full(n=12, d=3, ratio=[0.01, 0.03, 0.1, 0.3, 0.6, 0.9])
 @full(n=12, d=3, rank=[1, 2])
+@full(n=12, d=3, ratio=[0.01, 0.03, 0.3, 0.6, 0.9, 0.1])
 @space(n=Int(1, 14), d=Int(1, 3), rank=Int(1, "min(n, d)"), ratio=Real(0.01, 0.99))
 @breaks("cells around the neurons removed", program=cells_removed)
 @breaks("cones dropped", program=no_cones)
@@ -125,10 +125,10 @@ def _(pen, runs):
     log="xy",
 )
 def _(pen, runs):
-    n = np.arange(4, 33)
+    n = np.arange(1, 33)
     for k, d in enumerate((2, 3, 4)):
         where = {"d": d, "ratio": None, "rank": None}
-        pen.theory(n, [cr.cover_count(int(m), d) for m in n], rf"cells, $d={d}$", k=k)
+        pen.theory(n, [cr.cover_count(int(m), min(int(m), d)) for m in n], rf"cells, $d={d}$", k=k)
         pen.points(*runs.measured("n", "cells", where=where), k=k)
         pen.points(*runs.measured("n", "width", where=where), label=rf"neurons, $d={d}$", k=k)
 

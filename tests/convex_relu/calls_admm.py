@@ -33,6 +33,7 @@ CALLS = {
     },
     admm.improvement_tail_bound: lambda: {"n": 4, "n_samples": 20, "psi": 0.3},
     admm.sufficient_samples: lambda: {"n": 4, "psi": 0.1, "xi": 0.1},
+    admm.displaced_neurons_bound: lambda: {"optimum": train(X, Y, 0.3), "angle": 0.1},
     admm.random_first_layer_bound: lambda: {
         "optimum": train(X, Y, 0.3),
         "n_directions": 100,

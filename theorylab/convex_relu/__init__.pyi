@@ -3,6 +3,7 @@ from .admm import ADMMResult as ADMMResult
 from .admm import ADMMStatus as ADMMStatus
 from .admm import FixedFirstLayer as FixedFirstLayer
 from .admm import admm_iteration as admm_iteration
+from .admm import displaced_neurons_bound as displaced_neurons_bound
 from .admm import improvement_probability as improvement_probability
 from .admm import improvement_tail_bound as improvement_tail_bound
 from .admm import improving_patterns as improving_patterns

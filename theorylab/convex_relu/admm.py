@@ -64,6 +64,7 @@ __all__ = [
     "ADMMStatus",
     "FixedFirstLayer",
     "admm_iteration",
+    "displaced_neurons_bound",
     "improvement_probability",
     "improvement_tail_bound",
     "improving_patterns",
@@ -572,14 +573,8 @@ def random_first_layer_bound(optimum: TrainingResult, n_directions: int, xi: flo
     r"""Bound the suboptimality of N uniform directions in the plane, with probability at least ``1
     - xi``.
 
-    Replace each of the m optimal neurons by the nearest sampled direction. All of them lie within
-    the angle t of one, :math:`m(1-t/\pi)^N=\xi`, except with probability ``xi``; the objective then
-    grows by at most
-
-    .. math:: \sum_jc_j\max_{|\theta-\theta_j|\le
-    t}\big(\beta-|z^\top(Xu_\theta)_+|\big)+\tfrac12\big(2\sin\tfrac t2\,\|X\|\sum_jc_j\big)^2,
-
-    with :math:`c_j` the norms of the optimal blocks and z the optimal residual.
+    All of the m optimal neurons lie within the angle t of a sampled direction, :math:`m(1-t/\pi)^N
+    =\xi`, except with probability ``xi``; then ``displaced_neurons_bound`` holds.
 
     Parameters
     ----------
@@ -606,6 +601,44 @@ def random_first_layer_bound(optimum: TrainingResult, n_directions: int, xi: flo
     Derived here: bai2022-efficient bounds the probability of improvement, which says nothing about
     the value."""
     as_instance(optimum, "optimum", TrainingResult)
+    n_directions = as_count(n_directions, "n_directions")
+    xi = as_real(xi, "xi", above=0.0, below=1.0)
+    neurons = max(optimum.network.n_neurons, 1)
+    angle = math.pi * (1.0 - (xi / neurons) ** (1.0 / n_directions))
+    return displaced_neurons_bound(optimum, angle)
+
+
+def displaced_neurons_bound(optimum: TrainingResult, angle: float) -> float:
+    r"""Bound the suboptimality of the best network over directions in the plane of which one lies
+    within the angle t of every optimal neuron.
+
+    Replace each optimal neuron by that direction. The objective grows by at most
+
+    .. math:: \sum_jc_j\max_{|\theta-\theta_j|\le
+    t}\big(\beta-|z^\top(Xu_\theta)_+|\big)+\tfrac12\big(2\sin\tfrac t2\,\|X\|\sum_jc_j\big)^2,
+
+    with :math:`c_j` the norms of the optimal blocks and z the optimal residual.
+
+    Parameters
+    ----------
+    optimum
+        Result of ``train`` with squared loss on data of shape (n, 2), without bias or skip
+        connection.
+    angle
+        The angle t, in [0, pi].
+
+    Returns
+    -------
+    float
+        Bound of the value over the directions, minus the optimum.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import train
+    >>> displaced_neurons_bound(train([[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0], 0.1), 0.0) < 1e-9
+    True
+    """
+    as_instance(optimum, "optimum", TrainingResult)
     problem = optimum.certificate
     if (
         problem.X.shape[1] != 2
@@ -618,12 +651,10 @@ def random_first_layer_bound(optimum: TrainingResult, n_directions: int, xi: flo
             "optimum: expected squared loss, data of shape (n, 2), one output, no "
             "bias and no skip connection"
         )
-    n_directions = as_count(n_directions, "n_directions")
-    xi = as_real(xi, "xi", above=0.0, below=1.0)
+    t = as_real(angle, "angle", minimum=0.0, maximum=math.pi)
     weights = optimum.network.weights
     if len(weights) == 0:
         return 0.0
-    t = math.pi * (1.0 - (xi / len(weights)) ** (1.0 / n_directions))
     sizes = np.linalg.norm(weights, axis=1) * np.abs(optimum.network.output_weights)
     residual = problem.y - optimum.network(problem.X)
     kinks = np.arctan2(problem.X[:, 1], problem.X[:, 0])

@@ -1,341 +1,457 @@
-"""ADMM contracts at a predictable rate; random first layers come with a certificate."""
+"""ADMM falls to the optimum from anywhere; a random first layer comes with a certificate."""
 
 import warnings
-from functools import cache
+from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 
 from theorylab import convex_relu as cr
 from theorylab.verify import (
-    Evidence,
+    Choice,
     Int,
     Real,
-    Runs,
-    all_of,
-    at_least,
-    at_most,
-    claim,
-    equal,
-    exhaustive,
-    gap,
-    inconclusive,
-    sample_mean,
+    between,
+    breaks,
+    cases,
+    compare,
+    family,
+    full,
+    note,
+    panel,
+    paper,
+    simulation,
+    slope,
+    space,
+    theory,
+    within,
 )
 from theorylab.verify.cli import run_script
-from theorylab.verify.plotting import BROKEN, COLOURS
 
-DECAY = 6.0
-"""Length of the judged stretch: the residual falls by exp(DECAY)."""
-REMAINDER = 0.02
-"""Bound on the relative effect of the curvature of the norms on that stretch."""
-OFFSET = {"textcoords": "offset points"}
-SECTOR = "directions from a sector of 0.6 rad"
+KEY = "bai2022-efficient"
+admm = paper(
+    KEY,
+    r"ADMM with penalty $\rho>0$ on $\min\frac12\|Au-y\|^2+\beta\sum_b\|v_b\|$, $u=v$, $Gu=s\ge0$ "
+    r"(the convex ReLU program over $P$ activation patterns of $X\in\mathbb R^{n\times d}$):",
+)
+layer = paper(
+    KEY,
+    r"Over $N$ independent uniform directions $u_i$ in the plane let $p(N)$ be the least "
+    r"$\frac12\|\sum_i(Xu_i)_+\alpha_i-y\|^2+\beta\|\alpha\|_1$:",
+)
 
 
-def run(X, y, beta, penalty, cones, max_iter):
+def gaussian(rng, n, d, ratio):
+    """Gaussian data, and beta as a fraction of the least one at which the network is zero."""
+    X, y = rng.normal(size=(n, d)), rng.normal(size=n)
+    return X, y, ratio * cr.zero_threshold(X, y)
+
+
+def written_out(X, y, beta, factor, patterns="all"):
+    """ADMM's iteration at a multiple of the default penalty, and a result that it starts from."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return cr.train_admm(X, y, beta, cones=cones, penalty=penalty, tol=1e-15, max_iter=max_iter)
+        only = {"arrangements": patterns, "max_iter": 1}
+        rho = factor * cr.train_admm(X, y, beta, **only).penalty
+        result = cr.train_admm(X, y, beta, penalty=rho, **only)
+    return cr.admm_iteration(result), result
 
 
-def stretch(result, beta):
-    """First and last iteration of the judged stretch, or None where the iterates settle on a piece too late for one."""
-    residuals = result.residuals
-    # |q_k - q*| is at most the sum of the later residuals; the soft threshold's second derivative is at most 3 rho / beta.
-    distances = np.cumsum(residuals[::-1])[::-1]
-    curvature = 3 * result.penalty / beta * np.cumsum(distances[::-1])[::-1]
-    settled = (curvature <= REMAINDER * np.exp(-DECAY)) & (
-        np.arange(len(residuals)) >= result.identified
-    )
-    if not settled.any():
-        return None
-    first = int(np.argmax(settled))
-    end = np.flatnonzero(residuals <= residuals[first] * np.exp(-DECAY))
-    return (first, int(end[0])) if end.size and residuals[end[0]] >= 1e-12 else None
-
-
-@cache
-def settling_instance(n, d, beta, factor, cones, seed):
-    """The first Gaussian instance whose iterates settle on one piece early enough to see a rate."""
+# ---------------------------------------------------------------------------------- convergence
+@simulation
+def descent(n, d, ratio, factor, size, sampled, step, seed):
+    """Steps of the Lyapunov function with their errors, and where the iteration ends."""
     rng = np.random.default_rng(seed)
-    for _ in range(200):
-        X, y = rng.normal(size=(n, d)), rng.normal(size=n)
-        result = run(X, y, beta, factor * run(X, y, beta, None, cones, 1).penalty, cones, 8000)
-        found = stretch(result, beta)
-        if found is not None:
-            return X, y, result, found
-    return None
+    X, y, beta = gaussian(rng, n, d, ratio)
+    patterns = cr.sample_arrangements(X, sampled, rng=rng) if sampled else "all"
+    T, _ = written_out(X, y, beta, factor, patterns)
+    best = cr.train(T.X, T.y, T.beta, arrangements=T.patterns)
+    state = T.fixed_point(best.network)
+    off, star = np.linalg.norm(T.apply(state) - state), T.proximal(state)
+    optimum = np.stack([star, state - star])
+    start = size * rng.normal(size=state.shape)
+    now = np.stack([T.proximal(start), start - T.proximal(start)])
+    rows, earlier = [], now[0]
+    for _ in range(40_000):
+        targets, multipliers = T(*now)
+        after = np.stack([targets, now[1] + step * (multipliers - now[1])])
+        moved, far = now - after, now + after - 2 * optimum
+        # One step of the computed optimum moves it by `off`, which the inequality sees linearly.
+        error = 8 * (off + 1e-16 * np.linalg.norm(far)) * np.linalg.norm(far)
+        fall = np.sum((multipliers - now[1]) ** 2) + np.sum(moved[0] ** 2)
+        rows.append((np.sum(moved * far), error, fall))
+        now = after
+        earlier = now[0] if fall > 1e-18 else earlier
+        if fall < 1e-22 or fall > 1e12:
+            break
+    rows = np.array([row for row in rows if row[1] <= 0.01 * row[2]])
+
+    def certified(v):
+        root, sign = np.sqrt(np.linalg.norm(v, axis=1)), np.repeat([1.0, -1.0], len(T.patterns))
+        used = root > 0
+        network = cr.Network(v[used] / root[used, None], (sign * root)[used])
+        return cr.certify(T.X, T.y, T.beta, network, arrangements=T.patterns)
+
+    end, before = certified(now[0][:, :d]), certified(earlier[:, :d])
+    # What is left is less than what the last factor of 100 changed; the optimum has its own gap.
+    slack = best.objective - best.dual_objective + abs(end.objective - before.objective)
+    return rows.T, (end.objective + slack, end.dual_objective - slack), best.objective
 
 
-@claim(
-    r"ADMM with fixed penalty $\rho>0$ on $\frac12\|Au-y\|^2+\beta\sum_b\|v_b\|$, $u=v$, $Gu=s\ge0$ (the convex ReLU program "
-    r"with squared loss, all patterns) tends to its optimum, the global optimum of ReLU training. Once the active blocks and "
-    r"slacks stay the same, $\|q^{k+1}-q^k\|$ decays at the rate $\max\{|\mu|:\mu\in\mathrm{spec}\,T'(q^\star),\mu\ne1\}<1$, "
-    r"where $q=(u+\lambda,Gu+\nu)$ and $T$ is the iteration, up to the transient of $T'(q^\star)^k$.",
-    sources=["bai2022-efficient, theorem on ADMM convergence in Section 3"],
-    origin="derived",
-    kind="rate",
-    cases={
-        "quick": [{"factor": 0.5}, {"factor": 2.0}],
-        "full": [{"factor": f} for f in (0.3, 0.7, 1.5)] + [{"n": 6, "d": 3}, {"factor": 3.0}],
-    },
-    space={"beta": Real(0.4, 1.0), "factor": Real(0.5, 2.0)},
-    breaks={
-        "clip of the slacks dropped": {"cones": False},
-        "active set not settled": {"early": True},
-    },
-    shifts={"rate off by 1 %": {"power": 1.01}},
+@admm.ours("derived; that ADMM converges from anywhere is the abstract's", serves="de")
+@cases(n=4, size=[0.0, 100.0])
+@cases(n=6, size=1.0, sampled=5)
+@full(n=[4, 6], factor=[0.3, 3.0], size=[0.0, 1.0, 100.0])
+@full(n=6, d=3, size=1.0, sampled=[0, 8])
+@space(
+    n=Int(3, 5),
+    d=Int(1, 2),
+    ratio=Real(0.05, 0.9),
+    factor=Real(0.3, 3.0, log=True),
+    size=Real(0.0, 100.0),
+    sampled=Int(0, 8),
 )
-def admm_linear_convergence(
-    seed, n=8, d=2, beta=0.5, factor=1.0, cones=True, early=False, power=1.0
-) -> Evidence:
-    found = settling_instance(n, d, beta, factor, cones, seed)
-    if found is None:
-        return inconclusive("no instance whose active set settles in time")
-    X, y, result, (first, last) = found
-    limit = run(X, y, beta, result.penalty, cones, last)
-    rho = limit.asymptotic_rate
-    if early:
-        first, last = 1, first // 2
-    after, before = (
-        run(X, y, beta, result.penalty, cones, count).state for count in (first + 1, first)
+@breaks("multiplier step 2.5", step=2.5)
+@note(credit="the argument is that of Boyd et al. 2011, appendix A")
+def admm_lyapunov_from_every_start(
+    n, seed, d=2, ratio=0.3, factor=1.0, size=1.0, sampled=0, step=1.0
+):
+    r"""with $w=(v,s)$, $\theta=(\lambda,\nu)$, $Bu=(u,Gu)$ and $w^\star,\theta^\star$ an optimum and
+    its multipliers, $V_k=\|w^k-w^\star\|^2+\|\theta^k-\theta^\star\|^2$ falls by at least
+    $\|Bu^{k+1}-w^{k+1}\|^2+\|w^{k+1}-w^k\|^2$ in each step from every Gaussian start of standard
+    deviation $size$, and the objective tends to the optimum of the program (all patterns, or those
+    of $sampled>0$ random directions; $\beta=ratio\cdot\beta_{max}$, $\rho=factor\cdot\rho_0$)."""
+    (falls, error, bound), ends, optimum = descent(n, d, ratio, factor, size, sampled, step, seed)
+    source = "one step from the computed optimum, rounding"
+    return {
+        "step": compare(within(falls, error, source), ">=", theory("decrease", bound)),
+        "optimum": compare(between(*ends), "==", theory("optimum", optimum)),
+    }
+
+
+@simulation
+def local_runs(n, d, ratio, factor, size, seed):
+    """Runs of T near a fixed point off its kinks, their lengths, and its derivative there."""
+    rng = np.random.default_rng(seed)
+    for _ in range(50):
+        X, y, beta = gaussian(rng, n, d, ratio)
+        T, result = written_out(X, y, beta, factor)
+        q = T.fixed_point(cr.train(T.X, T.y, T.beta).network)
+        lengths = np.linalg.norm(q[:, :d], axis=1)
+        margin = min(np.abs(lengths - T.threshold).min(), np.abs(q[:, d:]).min())
+        if margin > 1e-4:
+            break
+    for _ in range(300):  # the computed optimum, to rounding
+        q = T.apply(q)
+    fixed = q
+    unit = rng.normal(size=q.shape)
+    unit /= np.linalg.norm(unit)
+
+    def path(start, fall, least=0):
+        """Iterates until the residual has shrunk by a factor, and the norms of the residuals."""
+        states, norms = [start], []
+        while len(norms) < max(least, 2) or (norms[-1] > fall * norms[0] and len(norms) < 8000):
+            states.append(T.apply(states[-1]))
+            norms.append(np.linalg.norm(states[-1] - states[-2]))
+        return states, np.array(norms)
+
+    distance = size * margin
+    whole = path(q + distance * unit, np.exp(-5))[1][:1500]
+    half = path(q + distance / 2 * unit, 1.0, len(whole))[1]
+    logs = np.log([whole / distance, half[: len(whole)] / (distance / 2)])
+    # Distances to the limit, started anew at a tenth of the margin from it where e^6 smaller.
+    total, record, direction = 0.0, [(0, 0.0)], unit
+    for _ in range(15):
+        states = path(q + 0.1 * margin * direction, 1e-8)[0]
+        lengths = np.linalg.norm(np.array(states) - states[-1], axis=(1, 2))
+        last = int(np.argmax(lengths < np.exp(-6) * lengths[0]))
+        q, direction = states[-1], (states[last] - states[-1]) / lengths[last]
+        total += np.log(lengths[last] / lengths[0])
+        record.append((record[-1][0] + last, total))
+    limit = replace(result, state=fixed)
+    return logs, unit.ravel(), limit.jacobian, limit.asymptotic_rate, np.array(record).T
+
+
+@admm.abstract("d", "e", instance=True)
+@cases(n=4, factor=[0.5, 2.0])
+@full(n=6, factor=[0.3, 0.7, 1.5, 3.0])
+@full(n=4, d=3, factor=1.0)
+@space(n=Int(3, 5), d=Int(1, 2), ratio=Real(0.1, 0.9), factor=Real(0.5, 2.0))
+@breaks("a start beyond the kinks", size=1e4)
+def admm_linear_convergence(n, seed, d=2, ratio=0.3, factor=1.0, size=0.2):
+    r"""let $T$ be the iteration in $q=(u+\lambda,Gu+\nu)$ and $q^\star$ a fixed point off its kinks
+    $\|q_b\|=\beta/\rho$, $q_{bk}=0$. From starts closer to it than a fifth of the distance of the
+    nearest kink $\|q^{k+1}-q^k\|$ follows $\|T'(q^\star)^k(T'(q^\star)-1)(q^0-q^\star)\|$, and
+    $q^k$ tends to its limit at the rate $\max\{|\mu|:\mu\in\mathrm{spec}\,T'(q^\star),\mu\ne1\}<1$
+    ($\beta=ratio\cdot\beta_{max}$, $\rho=factor\cdot\rho_0$)."""
+    (logs, half), start, jacobian, rate, (steps, decay) = local_runs(
+        n, d, ratio, factor, size, seed
     )
-    difference = (after - before).ravel()
-    linear = []
-    for _ in range(last - first + 1):
-        linear.append(np.linalg.norm(difference))
-        difference = limit.jacobian @ difference
-    steps = last - first
-    transient = np.log(linear[-1] / linear[0]) - steps * np.log(rho)
-    slope = (np.log(result.residuals[last] / result.residuals[first]) - transient) / steps
-    return all_of(
-        gap(result.objective, cr.train(X, y, beta).dual_objective, tol=1e-8),
-        at_most(np.diff(result.residuals), np.full(len(result.residuals) - 1, 1e-13)),
-        equal(
-            slope,
-            power * np.log(rho),
-            error=REMAINDER / steps,
-            source="curvature of the norms along the stretch",
+    jacobian = theory("jacobian", jacobian)
+    powers = [jacobian @ start - start]
+    for _ in logs[1:]:
+        powers.append(jacobian @ powers[-1])
+    shown = np.unique(np.geomspace(1, len(logs), 12).astype(int)) - 1
+    error = 3 * np.abs(logs - half)[shown] + 1e-9
+    source = "three times the change at half the distance, 1e-9 of rounding"
+    predicted = np.log(np.linalg.norm(powers, axis=1))[shown]
+    return {
+        "follows": compare(within(logs[shown], error, source), "==", predicted),
+        "rate": compare(
+            slope(steps, np.exp(decay), scale="linear"), "==", -theory("rate", -np.log(rate))
         ),
-    ).with_data(
-        residuals=result.residuals[: last + 60],
-        first=first,
-        linear=np.array(linear),
-        rho=rho,
-        factor=factor,
+    }
+
+
+# ---------------------------------------------------------------------------------- cost
+class Counted(float):
+    """A float that counts the multiplications and divisions in which it takes part."""
+
+    total = 0
+
+
+def _counting(name, counts):
+    def operation(self, other):
+        if isinstance(other, np.ndarray):
+            return NotImplemented
+        Counted.total += counts
+        return Counted(getattr(float, name)(self, float(other)))
+
+    return operation
+
+
+for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv"):
+    _counts = "mul" in _name or "div" in _name
+    setattr(Counted, f"__{_name}__", _counting(f"__{_name}__", _counts))
+Counted.sqrt = lambda self: Counted(float(self) ** 0.5)
+counted = np.vectorize(Counted, otypes=[object])
+
+
+def stored(inverse):
+    return inverse
+
+
+def refactorised(inverse):
+    """Gauss and Jordan's inversion of the system in counted numbers."""
+    size = len(inverse)
+    work = np.hstack([counted(np.linalg.inv(inverse.astype(float))), counted(np.eye(size))])
+    for k in range(size):
+        work[k, k:] = work[k, k:] / work[k, k]
+        for i in set(range(size)) - {k}:
+            work[i, k:] = work[i, k:] - work[i, k] * work[k, k:]
+    return work[:, size:]
+
+
+@simulation
+def multiplications(n, d, patterns, solver, seed):
+    """Multiplications and divisions of one iteration, run in counted numbers."""
+    rng = np.random.default_rng(seed)
+    X, y, beta = gaussian(rng, n, d, 0.3)
+    some = cr.enumerate_arrangements(X)[:patterns]
+    T, result = written_out(X, y, beta, 1.0, some)
+    T = replace(
+        T,
+        inverse=counted(T.inverse),
+        offset=counted(T.offset),
+        rows=counted(T.rows),
+        threshold=counted(T.threshold),
     )
+    Counted.total = 0
+    T = replace(T, inverse=solver(T.inverse))
+    T(counted(result.state), counted(0.5 * result.state))
+    return Counted.total, len(some)
 
 
-@admm_linear_convergence.panel
-def _(ax, runs: Runs) -> None:
-    shown = sorted((r.data for r in runs if r.instance.get("d", 2) == 2), key=lambda d: d["factor"])
-    for data, colour in zip(shown, COLOURS[1:], strict=False):
-        residuals, first, rate = data["residuals"], data["first"], -np.log(data["rho"])
-        k = np.arange(max(0, first - int(4 / rate)), len(residuals), max(1, int(0.4 / rate)))
-        label = rf"$\rho={data['factor']}\rho_0$: {data['rho']:.3f} per iteration"
-        ax.plot(
-            (k - first) * rate,
-            residuals[k] / residuals[first],
-            "o",
-            ms=3,
-            color=colour,
-            label=label,
-        )
-        steps = np.arange(len(data["linear"]))
-        ax.plot(steps * rate, data["linear"] / data["linear"][0], color=colour, lw=1)
-    ax.plot([0, DECAY], np.exp([0, -DECAY]), color=COLOURS[0])
-    ax.annotate("spectral rate", (3.2, np.exp(-3.2)), xytext=(8, 4), color=COLOURS[0], **OFFSET)
-    ax.legend(loc="lower left")
-    title = "ADMM ends at the spectral rate of its derivative"
-    ax.set(
-        yscale="log",
-        xlabel=r"iterations after settling $\times\ \log(1/\mathrm{rate})$",
-        ylabel="relative residual",
-        title=title,
-    )
+@admm.abstract("f", instance=True)
+@cases(n=3, d=2, patterns=[1, 2, 4])
+@full(n=8, d=2, patterns=[1, 2, 4, 8, 12, 16])
+@full(n=8, d=3, patterns=[4, 8])
+@space(n=Int(1, 6), d=Int(1, 3), patterns=Int(1, 4))
+@breaks("factorised in every iteration", solver=refactorised)
+def admm_iteration_is_quadratic(n, d, patterns, seed, solver=stored):
+    r"""with $N=2Pd$ variables and a stored inverse of $I+G^\top G+A^\top A/\rho$ an iteration takes
+    $N^2+2nN+(2+\frac1d)N$ multiplications and divisions ($P$ is $patterns$, or all there are)."""
+    found, P = multiplications(n, d, patterns, solver, seed)
+    N = 2 * P * d
+    rest = 2 * n * N + 2 * N + 2 * P
+    return compare(found, "==", theory("least squares", N**2) + theory("rest", rest))
 
 
+# ---------------------------------------------------------------------------------- first layers
 def directions(rng, count, sector):
     angle = rng.uniform(0, sector, size=count)
     return np.column_stack([np.cos(angle), np.sin(angle)])
 
 
-@claim(
-    r"For $N$ independent uniform directions $u_i$ in the plane let $p(N)$ be the least $\frac12\|\sum_i(Xu_i)_+\alpha_i-y\|^2"
-    r"+\beta\|\alpha\|_1$, with residual $z$, and $p^\star$ the optimum over all networks, with residual $z_\star$ and blocks of "
-    r"norms $c_1,\dots,c_m$ at angles $\theta_j$. Then $p(N)$ does not increase in $N$, and $0\le p(N)-p^\star\le p(N)-d(tz)$ "
-    r"for every $t\ge0$ with $t\max_{\|u\|\le1}|z^\top(Xu)_+|\le\beta$, where $d(z)=z^\top y-\frac12\|z\|^2$. With probability "
-    r"at least $1-\xi$, $p(N)-p^\star\le\sum_jc_j\max_{|\theta-\theta_j|\le t}(\beta-|z_\star^\top(Xu_\theta)_+|)+\frac12(2\sin"
-    r"\frac t2\,\|X\|\sum_jc_j)^2$ where $m(1-t/\pi)^N=\xi$.",
-    sources=["bai2022-efficient, sampled convex program in Section 2"],
-    origin="derived",
-    kind="inequality",
-    cases={
-        "quick": [{"counts": (10, 100, 4000)}],
-        "full": [{"counts": (10, 30, 100, 300, 1000, 3000, 10000)}],
-    },
-    space={"beta": Real(0.3, 1.0), "n": Int(4, 10)},
-    breaks={SECTOR: {"sector": 0.6}},
-)
-def scp_random_first_layer(
-    seed, n=8, beta=0.5, counts=(10, 100, 4000), sector=2 * np.pi
-) -> Evidence:
+@simulation
+def first_layers(n, ratio, counts, sector, penalty, seed):
+    """Optimum with its bound, values over the first directions, their certified and their a-priori
+    excess, and the angles within which the neurons have a direction."""
     rng = np.random.default_rng(seed)
-    X, y = rng.normal(size=(n, 2)), rng.normal(size=n)
-    best = cr.train(X, y, beta)
-    U = directions(rng, counts[-1], sector)
-    found = [cr.train_output_layer(X, y, beta, U[:count]) for count in counts]
+    X, y, beta = gaussian(rng, n, 2, ratio)
+    best, U = cr.train(X, y, beta), directions(rng, counts[-1], sector)
+    found = [cr.train_output_layer(X, y, penalty * beta, U[:count]) for count in counts]
     values = np.array([f.objective for f in found])
-    # The optimum itself is known up to its certified gap.
-    excess = values - best.dual_objective
-    allowed = np.array([f.objective - f.certificate.dual_objective for f in found])
-    bounds = (
-        np.array([cr.random_first_layer_bound(best, count, 1e-6) for count in counts])
-        + best.objective
-        - best.dual_objective
-    )
-    return all_of(
-        at_least(values, best.dual_objective),
-        at_most(values - best.objective, allowed + 1e-14),
-        at_most(np.append(np.diff(values), 0.0), 1e-13),
-        at_most(excess, bounds),
-    ).with_data(
-        counts=counts, excess=excess / values, certified=allowed / values, bounds=bounds / values
-    )
+    certified = values - [f.certificate.dual_objective for f in found]
+    neurons = best.network.weights / np.linalg.norm(best.network.weights, axis=1)[:, None]
+    closest = np.arccos(np.clip([(neurons @ U[:k].T).max(axis=1).min() for k in counts], -1, 1))
+    bounds = np.array([cr.displaced_neurons_bound(best, t) for t in closest])
+    return (best.objective, best.dual_objective), values, certified, bounds, closest, len(neurons)
 
 
-@scp_random_first_layer.panel
-def _(ax, runs: Runs) -> None:
-    data, broken = runs[0].data, runs.controls[SECTOR].data
-    counts = np.array(data["counts"])
-    ax.plot(counts, data["bounds"], color=COLOURS[0])
-    ax.plot(
-        counts, data["certified"], "s", mfc="none", color=COLOURS[1], label="certified afterwards"
+@layer.ours("the certificate and the bound are derived", serves="dg")
+@cases(n=8, counts=(10, 100, 4000))
+@full(n=8, counts=(10, 30, 100, 300, 1000, 3000, 10_000))
+@space(n=Int(3, 8), ratio=Real(0.05, 0.8), counts=Choice([(10, 4000), (100,), (30, 2000)]))
+@breaks("directions from a sector of 0.2 rad", sector=0.2)
+@breaks("maximum over the sampled directions only", sphere=False)
+@breaks("the sampled program at 1.5 beta", penalty=1.5)
+def scp_random_first_layer(n, counts, seed, ratio=0.3, sector=2 * np.pi, sphere=True, penalty=1.0):
+    r"""with residual $z$, $d(z)=z^\top y-\frac12\|z\|^2$ and $p^\star,z_\star$ the optimum over all
+    networks and its residual, $0\le p(N)-p^\star\le p(N)-d(tz)$ for
+    $t=\min\{1,\beta/\max_{\|u\|\le1}|z^\top(Xu)_+|\}$; and $p(N)\to p^\star$:
+    $p(N)-p^\star\le\sum_jc_j\max_{|\theta-\theta_j|\le t_N}(\beta-|z_\star^\top(Xu_\theta)_+|)
+    +\frac12(2\sin\frac{t_N}2\|X\|\sum_jc_j)^2$, where the $m$ optimal blocks have norms $c_j$,
+    angles $\theta_j$ and a direction within $t_N$, and $t_N\le\pi(1-(10^{-6}/m)^{1/N})$ with
+    probability $1-10^{-6}$ ($N=counts$, $\beta=ratio\cdot\beta_{max}$)."""
+    (upper, lower), values, certified, bounds, closest, neurons = first_layers(
+        n, ratio, counts, sector, penalty, seed
     )
-    ax.plot(counts, data["excess"], "o", color=COLOURS[2], label="true")
-    ax.plot(counts, broken["excess"], "o", color=BROKEN)
-    ax.annotate(
-        "bound at risk $10^{-6}$",
-        (counts[2], data["bounds"][2]),
-        xytext=(6, 4),
-        color=COLOURS[0],
-        **OFFSET,
-    )
-    ax.annotate(
-        "from a sector",
-        (counts[-1], broken["excess"][-1]),
-        xytext=(0, 6),
-        ha="right",
-        color=BROKEN,
-        **OFFSET,
-    )
-    ax.legend(loc="lower left")
-    title = "A random first layer is certified after the fact"
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="random directions $N$",
-        ylabel="relative suboptimality",
-        title=title,
-    )
-
-
-@cache
-def improvement(n, beta, count, repeats, seed, sector):
-    """Probability that one more direction helps N; active ones among N + 1 others; every direction of a few left out in turn."""
-    rng = np.random.default_rng(seed)
-    X, y = rng.normal(size=(n, 2)), rng.normal(size=n)
-    V, active = np.empty(repeats), np.empty(repeats)
-    for r in range(repeats):
-        V[r] = cr.improvement_probability(
-            X, cr.train_output_layer(X, y, beta, directions(rng, count, sector)).dual, beta
-        )
-        active[r] = cr.train_output_layer(X, y, beta, directions(rng, count + 1, sector)).n_active
-    left_out = []
-    for r in range(10):
-        U = directions(rng, count + 1, sector)
-        used = cr.train_output_layer(X, y, beta, U).coefficients != 0
-        for i, u in enumerate(U):
-            dual = cr.train_output_layer(X, y, beta, np.delete(U, i, axis=0)).dual
-            left_out.append(((r, i), bool((abs(dual @ np.maximum(X @ u, 0)) > beta) == used[i])))
-    return V, active, left_out
-
-
-@claim(
-    r"Of $N+1$ directions, one strictly lowers the value of training over the others iff it is active in training over all, so "
-    r"that the probability $V_N$ that one more independent uniform direction strictly lowers the value over $N$ of them has "
-    r"$\mathbb EV_N=\mathbb E[s_{N+1}]/(N+1)\le n/(N+1)$, with $s_{N+1}$ the number of active directions among $N+1$: the bound "
-    r"is loose by exactly $n/\mathbb Es_{N+1}$.",
-    sources=["bai2022-efficient, sampled convex program in Section 2"],
-    origin="derived",
-    kind="identity",
-    cases={
-        "quick": [{"count": 12, "repeats": 200}],
-        "full": [{"count": count, "repeats": 1500} for count in (8, 16, 32, 64, 128, 20)],
-    },
-    breaks={SECTOR: {"sector": 0.6}},
-    coarse="exact for every left-out direction; only its mean over programs has a sampling error, of some standard errors",
-)
-def scp_improvement_identity(
-    seed, n=8, beta=0.3, count=12, repeats=200, sector=2 * np.pi
-) -> Evidence:
-    V, active, left_out = improvement(n, beta, count, repeats, seed, sector)
-    # The mean of the active count is estimated from programs of its own.
-    bias = 5.0 * active.std(ddof=1) / active.mean() / np.sqrt(repeats)
-    return all_of(
-        exhaustive(left_out),
-        sample_mean(
-            (count + 1) * V / active.mean(),
-            1.0,
-            bias=bias,
-            source="five standard errors of the mean active count",
+    optimum = (upper + lower) / 2
+    error = (upper - lower) / 2 + 1e-12 * values
+    excess = within((values - optimum) / optimum, error / optimum, "certified gap, rounding")
+    likely = np.pi * (1 - (1e-6 / neurons) ** (1 / np.array(counts)))
+    return {
+        "certified": compare(excess, "<=", theory("certified", sphere * certified / optimum)),
+        "limit": compare(excess, "<=", theory("bound", bounds / optimum)),
+        "angle": compare(within(closest, 1e-7, "rounding"), "<=", theory("angle", likely)),
+        "above": compare(
+            within(values, 1e-12 * values, "rounding"), ">=", theory("optimum", lower)
         ),
-        sample_mean(V, n / (count + 1), relation="upper"),
-    ).with_data(
-        count=count,
-        V=V.mean(),
-        error=5 * V.std(ddof=1) / np.sqrt(repeats),
-        active=active.mean(),
-        n=n,
-    )
+    }
 
 
-@scp_improvement_identity.panel
-def _(ax, runs: Runs) -> None:
-    data = sorted((r.data for r in runs), key=lambda d: d["count"])
-    counts, n = np.array([d["count"] for d in data]), data[0]["n"]
-    ax.plot(counts, n / (counts + 1), color=COLOURS[0])
-    ax.annotate(
-        "$n/(N+1)$",
-        (counts[-1], n / (counts[-1] + 1)),
-        xytext=(-45, 24),
-        color=COLOURS[0],
-        **OFFSET,
-    )
-    ax.plot(counts, [d["active"] / (d["count"] + 1) for d in data], color=COLOURS[2])
-    ax.errorbar(
-        counts, [d["V"] for d in data], [d["error"] for d in data], fmt="o", color=COLOURS[2]
-    )
-    ax.annotate(
-        r"$\mathbb{E}s_{N+1}/(N+1)$",
-        (counts[0], data[0]["V"]),
-        xytext=(0, -26),
-        color=COLOURS[2],
-        **OFFSET,
-    )
-    broken = runs.controls[SECTOR].data
-    ax.plot(broken["count"], broken["V"], "o", color=BROKEN)
-    ax.annotate(
-        "from a sector", (broken["count"], broken["V"]), xytext=(-60, -12), color=BROKEN, **OFFSET
-    )
-    title = "One more direction helps as often as one is active"
-    ax.set(
-        xscale="log",
-        yscale="log",
-        xlabel="random directions $N$",
-        ylabel="$\\mathbb{E}V_N$",
-        title=title,
-    )
+@simulation
+def left_out(n, ratio, population, count, copies, seed):
+    """How often one more of some directions helps, and how many are active, over all choices."""
+    rng = np.random.default_rng(seed)
+    X, y, beta = gaussian(rng, n, 2, ratio)
+    U = np.repeat(directions(rng, population // copies, 2 * np.pi), copies, axis=0)
+    everyone = set(range(len(U)))
+    helps, dual, active = {}, {}, []
+    for chosen in combinations(everyone, count):
+        dual[chosen] = cr.train_output_layer(X, y, beta, U[list(chosen)]).dual
+        for i in everyone - set(chosen):
+            excess = abs(dual[chosen] @ np.maximum(X @ U[i], 0)) / beta - 1
+            helps[chosen, i] = bool(excess > 1e-9)
+    outcomes = {}
+    for chosen in combinations(everyone, count + 1):
+        used = cr.train_output_layer(X, y, beta, U[list(chosen)]).coefficients != 0
+        for i, use in zip(chosen, used, strict=True):
+            outcomes[chosen, i] = helps[tuple(sorted(set(chosen) - {i})), i] == bool(use)
+        active.append(used.sum())
+    return np.mean(list(helps.values())), np.mean(active), outcomes
+
+
+@layer.ours("derived by exchangeability", serves="cg")
+@cases(n=4, population=8, count=[2, 4])
+@full(n=8, population=10, count=[1, 2, 3, 4, 5, 6])
+@space(n=Int(2, 6), ratio=Real(0.02, 0.8), population=Int(5, 7), count=Int(1, 4))
+@breaks("every direction twice", copies=2)
+def scp_improvement_identity(n, population, count, seed, ratio=0.1, copies=1):
+    r"""draw $N+1=count+1$ directions without replacement from any $M$ ($population$, here uniform;
+    so for independent ones of any law without atoms). One of them strictly lowers the value over
+    the others iff it is active in the solution over all, and so the probability $V_N$, given $N$,
+    that one more strictly lowers $p(N)$ has $\mathbb EV_N=\mathbb E[s_{N+1}]/(N+1)$, $s_{N+1}$ the
+    number of active ones among $N+1$."""
+    found, active, outcomes = left_out(n, ratio, population, count, copies, seed)
+    return {
+        "mean": compare(
+            within(found, 1e-12, "a count over all choices"),
+            "==",
+            theory("active", active) / (count + 1),
+        ),
+        "left out": compare(family(outcomes), "==", len(outcomes)),
+    }
+
+
+@panel(
+    admm_lyapunov_from_every_start,
+    "From a start of size 100 every step lowers the distance to the optimum",
+    x="iteration $k$",
+    y="decrease of $V_k$",
+    log="xy",
+)
+def _(pen, runs):
+    for k, factor in enumerate((0.3, 3.0)):
+        where = {"n": 6, "factor": factor, "size": 100.0}
+        (run,) = [r for r in runs.judgement.runs if where.items() <= r.instance.items()]
+        part = run.parts["step"]
+        shown = np.unique(np.geomspace(1, part.centre.size, 25).astype(int)) - 1
+        label = rf"$\rho={factor:g}\rho_0$"
+        pen.points(shown + 1, part.centre[shown], label=label, k=k)
+        pen.theory(shown + 1, part.predicted[shown], "bound", k=k)
+
+
+@panel(
+    admm_linear_convergence,
+    r"Near $q^\star$ the residual follows the powers of the derivative",
+    x="judged iteration, twelve of each run",
+    y=r"$\log(\|q^{k+1}-q^k\|/\|q^0-q^\star\|)$",
+)
+def _(pen, runs):
+    for k, factor in enumerate((0.3, 0.7, 1.5, 3.0)):
+        (run,) = [r for r in runs.judgement.runs if r.instance["factor"] == factor]
+        part = run.parts["follows"]
+        pen.theory(np.arange(part.centre.size), part.predicted, k=k)
+        label = rf"$\rho={factor:g}\rho_0$"
+        pen.points(np.arange(part.centre.size), part.centre, part.error, label, k=k)
+    part = runs.judgement.controls[0].run.parts["follows"]
+    pen.broken(np.arange(part.centre.size), part.centre, label="beyond the kinks")
+
+
+@panel(
+    admm_iteration_is_quadratic,
+    "With a stored inverse an iteration is quadratic in the variables",
+    x="patterns $P$, $n=8$",
+    y="multiplications",
+    log="xy",
+)
+def _(pen, runs):
+    P = np.arange(1, 17)
+    for k, d in enumerate((2, 3)):
+        N = 2 * P * d
+        pen.theory(P, N**2 + 16 * N + (2 + 1 / d) * N, rf"$d={d}$", k=k)
+        pen.points(*runs.measured("patterns", where={"d": d}), k=k)
+    name = "factorised in every iteration"
+    pen.broken(*runs.measured("patterns", control=name), name)
+
+
+@panel(
+    scp_random_first_layer,
+    "A random first layer is certified after the fact",
+    x="random directions $N$",
+    y="relative excess over the optimum",
+    log="xy",
+)
+def _(pen, runs):
+    for k, (part, label) in enumerate((("certified", "certificate"), ("limit", "bound"))):
+        pen.theory(*runs.predicted("counts", part), label, k=k)
+    pen.points(*runs.measured("counts"), "true", k=2)
+    name = "directions from a sector of 0.2 rad"
+    pen.broken(*runs.measured("counts", control=name), "from a sector")
+
+
+@panel(
+    scp_improvement_identity,
+    "One more direction helps as often as one is active",
+    x="directions $N$ of 10, $n=8$",
+    y=r"$\mathbb{E}V_N$",
+)
+def _(pen, runs):
+    pen.theory(*runs.predicted("count"), r"$\mathbb{E}s_{N+1}/(N+1)$")
+    pen.points(*runs.measured("count"))
+    pen.broken(*runs.measured("count", control="every direction twice"), "every direction twice")
 
 
 if __name__ == "__main__":

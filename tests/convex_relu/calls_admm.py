@@ -20,6 +20,9 @@ CALLS = {
         "tol": 1e-3,
         "max_iter": 300,
     },
+    admm.admm_iteration: lambda: {
+        "result": admm.train_admm(X, Y, 0.3, tol=1e-2),
+    },
     admm.train_output_layer: lambda: {"X": X, "y": Y, "beta": 0.3, "directions": U},
     admm.improvement_probability: lambda: {"X": X, "v": 0.1 * Y, "beta": 0.05, "law": "patterns"},
     admm.improving_patterns: lambda: {
@@ -30,6 +33,7 @@ CALLS = {
     },
     admm.improvement_tail_bound: lambda: {"n": 4, "n_samples": 20, "psi": 0.3},
     admm.sufficient_samples: lambda: {"n": 4, "psi": 0.1, "xi": 0.1},
+    admm.displaced_neurons_bound: lambda: {"optimum": train(X, Y, 0.3), "angle": 0.1},
     admm.random_first_layer_bound: lambda: {
         "optimum": train(X, Y, 0.3),
         "n_directions": 100,

@@ -9,6 +9,7 @@ from sklearn.linear_model import lars_path
 
 from theorylab.convex_relu.admm import (
     ADMMStatus,
+    admm_iteration,
     improvement_probability,
     improvement_tail_bound,
     improving_patterns,
@@ -18,6 +19,7 @@ from theorylab.convex_relu.admm import (
     train_output_layer,
 )
 from theorylab.convex_relu.arrangements import enumerate_arrangements, sample_arrangements
+from theorylab.convex_relu.certificates import Network
 from theorylab.convex_relu.training import train
 
 
@@ -284,3 +286,34 @@ def test_bad_input_is_named():
         random_first_layer_bound(train(X, np.sign(y), 0.5, loss="hinge"), 10, 0.1)
     with pytest.raises(ValueError, match=r"X: expected shape \(any, 2\)"):
         improvement_probability(np.ones((3, 3)), np.ones(3), 0.1)
+
+
+@pytest.mark.parametrize("cones", [True, False])
+def test_the_iteration_written_out_is_that_of_the_solver(cones):
+    X, y = data(2, 4, 2)
+    with pytest.warns(RuntimeWarning, match="max_iter"):
+        found = [
+            train_admm(100 * X, y, 30.0, penalty=0.7, cones=cones, max_iter=k, tol=1e-15)
+            for k in (1, 25)
+        ]
+    step = admm_iteration(found[0])
+    state = np.zeros_like(found[0].state)
+    for _ in range(25):
+        state = step.apply(state)
+    np.testing.assert_allclose(state, found[1].state, atol=1e-11)
+
+
+@pytest.mark.parametrize(("n", "d", "sampled"), [(5, 2, 0), (4, 3, 0), (6, 2, 4)])
+def test_the_fixed_point_of_an_optimal_network_stays(n, d, sampled):
+    X, y = data(4, n, d)
+    rng = np.random.default_rng(0)
+    patterns = sample_arrangements(X, sampled, rng=rng) if sampled else "all"
+    with pytest.warns(RuntimeWarning, match="max_iter"):
+        step = admm_iteration(train_admm(X, y, 0.3, arrangements=patterns, max_iter=1))
+    best = train(step.X, step.y, step.beta, arrangements=step.patterns, tol=1e-10)
+    state = step.fixed_point(best.network)
+    np.testing.assert_allclose(step.apply(state), state, atol=1e-8)
+    # Neurons 1 % too large are none of an optimum.
+    larger = (1.01 * best.network.weights, best.network.output_weights)
+    moved = step.fixed_point(Network(*larger))
+    assert np.abs(step.apply(moved) - moved).max() > 1e-4

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from theorylab.convex_relu import cover_count, enumerate_arrangements, sample_arrangements
+from theorylab.convex_relu import (
+    cell_probabilities,
+    cover_count,
+    enumerate_arrangements,
+    sample_arrangements,
+    sampled_set_law,
+)
 
 
 def as_set(patterns):
@@ -138,3 +144,30 @@ def test_samples_reach_every_cell_of_positive_angle():
     assert as_set(sample_arrangements(X, 20000, rng=np.random.default_rng(0))) == as_set(
         enumerate_arrangements(X)
     )
+
+
+@pytest.mark.parametrize("sector", [2 * np.pi, 1.3])
+def test_cell_probabilities_are_what_a_fine_grid_of_directions_says(sector):
+    angles = (np.arange(20_000) + 0.5) * sector / 20_000
+    U = np.column_stack([np.cos(angles), np.sin(angles)])
+    for X in (
+        np.random.default_rng(0).normal(size=(5, 2)),
+        np.array([[1.0, 0.3], [-2.0, -0.6], [0.0, 0.0], [0.2, 1.0], [0.0, -3.0], [0.5, 0.15]]),
+    ):
+        patterns, found = cell_probabilities(X, sector=sector)
+        assert as_set(patterns) == as_set(enumerate_arrangements(X))
+        seen = U @ X.T >= 0
+        shares = [(seen == p).all(axis=1).mean() for p in patterns]
+        np.testing.assert_allclose(found, shares, atol=2e-4)
+        assert found.sum() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_law_of_the_sampled_set_is_that_of_all_sequences():
+    q = np.array([0.5, 0.2, 0.3])
+    for n in (1, 2, 4):
+        expected = np.zeros(8)
+        for draws in product(range(3), repeat=n):
+            expected[sum(1 << i for i in set(draws))] += np.prod(q[list(draws)])
+        np.testing.assert_allclose(sampled_set_law(q, n), expected, atol=1e-15)
+    with pytest.raises(ValueError, match="of sum 1"):
+        sampled_set_law([0.5, 0.2], 3)

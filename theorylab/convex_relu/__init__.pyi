@@ -1,6 +1,9 @@
+from .admm import ADMMIteration as ADMMIteration
 from .admm import ADMMResult as ADMMResult
 from .admm import ADMMStatus as ADMMStatus
 from .admm import FixedFirstLayer as FixedFirstLayer
+from .admm import admm_iteration as admm_iteration
+from .admm import displaced_neurons_bound as displaced_neurons_bound
 from .admm import improvement_probability as improvement_probability
 from .admm import improvement_tail_bound as improvement_tail_bound
 from .admm import improving_patterns as improving_patterns
@@ -8,9 +11,11 @@ from .admm import random_first_layer_bound as random_first_layer_bound
 from .admm import sufficient_samples as sufficient_samples
 from .admm import train_admm as train_admm
 from .admm import train_output_layer as train_output_layer
+from .arrangements import cell_probabilities as cell_probabilities
 from .arrangements import cover_count as cover_count
 from .arrangements import enumerate_arrangements as enumerate_arrangements
 from .arrangements import sample_arrangements as sample_arrangements
+from .arrangements import sampled_set_law as sampled_set_law
 from .certificates import Certificate as Certificate
 from .certificates import DualNorm as DualNorm
 from .certificates import Network as Network

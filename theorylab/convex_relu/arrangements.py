@@ -28,10 +28,16 @@ import numpy as np
 from flint import fmpq, fmpq_mat
 from numpy.typing import ArrayLike, NDArray
 
-from theorylab._validation import FloatArray, as_array, as_count
+from theorylab._validation import FloatArray, as_array, as_count, as_real
 from theorylab.numerics.compiled import compiled
 
-__all__ = ["cover_count", "enumerate_arrangements", "sample_arrangements"]
+__all__ = [
+    "cell_probabilities",
+    "cover_count",
+    "enumerate_arrangements",
+    "sample_arrangements",
+    "sampled_set_law",
+]
 
 BoolArray = NDArray[np.bool_]
 
@@ -575,3 +581,87 @@ def _integer_determinant(matrix: list[list[int]]) -> int:
                 a[i][j] = (a[i][j] * a[k][k] - a[i][k] * a[k][j]) // previous
         previous = a[k][k]
     return sign * a[n - 1][n - 1]
+
+
+# Random directions in the plane.
+
+
+def cell_probabilities(
+    X: ArrayLike, *, sector: float = 2.0 * np.pi
+) -> tuple[BoolArray, FloatArray]:
+    """Return the activation patterns of data in the plane, and how likely each one is.
+
+    Parameters
+    ----------
+    X
+        Data, shape (n, 2).
+    sector
+        The direction is uniform over the angles from 0 to ``sector``, in (0, 2 pi].
+
+    Returns
+    -------
+    patterns : ndarray of bool, shape (P, n)
+        Those of ``enumerate_arrangements``, whether or not they meet the sector, by the angle of
+        their cells.
+    probabilities : ndarray, shape (P,)
+        Angle of each cell in the sector, over ``sector``.
+
+    Examples
+    --------
+    >>> cell_probabilities([[1.0, 0.0], [0.0, 1.0]])[1].tolist()
+    [0.25, 0.25, 0.25, 0.25]
+    """
+    X = as_array(X, "X", shape=(None, 2))
+    sector = as_real(sector, "sector", above=0.0, maximum=2.0 * np.pi)
+    # The cell of the angle 0 is put together from both ends; zero rows are always active.
+    used = X[np.any(X != 0.0, axis=1)]
+    kinks = np.arctan2(used[:, 0], -used[:, 1])
+    ends = np.unique(np.concatenate([kinks % (2.0 * np.pi), (kinks + np.pi) % (2.0 * np.pi)]))
+    # Proportional rows differ by rounding: a cell of that width is none.
+    ends = np.concatenate([[0.0], ends[(ends > 1e-13) & (ends < 2.0 * np.pi - 1e-13)]])
+    ends = np.append(ends[np.append(True, np.diff(ends) > 1e-13)], 2.0 * np.pi)
+    middle = 0.5 * (ends[1:] + ends[:-1])
+    patterns = np.column_stack([np.cos(middle), np.sin(middle)]) @ X.T >= 0
+    inside = np.diff(np.minimum(ends, sector)) / sector
+    if len(patterns) > 1 and (patterns[0] == patterns[-1]).all():
+        patterns = patterns[:-1]
+        inside = np.append(inside[0] + inside[-1], inside[1:-1])
+    return np.ascontiguousarray(patterns), inside
+
+
+def sampled_set_law(probabilities: ArrayLike, n_samples: int) -> FloatArray:
+    r"""Return the law of the set of values seen in independent draws.
+
+    Parameters
+    ----------
+    probabilities
+        Probability of each of P <= 20 values, shape (P,), of sum 1.
+    n_samples
+        Number N of draws.
+
+    Returns
+    -------
+    ndarray, shape (2^P,)
+        Probability that exactly the set S is seen, at the index :math:`\sum_{i\in S}2^i`:
+        :math:`\sum_{T\subseteq S}(-1)^{|S\setminus T|}(\sum_{i\in T}q_i)^N`, to some rounding
+        errors of one.
+
+    Examples
+    --------
+    >>> sampled_set_law([0.5, 0.5], 2).tolist()
+    [0.0, 0.25, 0.25, 0.5]
+    """
+    q = as_array(probabilities, "probabilities", ndim=1, nonnegative=True)
+    n_samples = as_count(n_samples, "n_samples")
+    if q.size > 20 or abs(float(q.sum()) - 1.0) > 1e-9:
+        raise ValueError(
+            f"probabilities: expected at most 20 of sum 1, got {q.size} of sum {float(q.sum())}"
+        )
+    mass = np.zeros(1)
+    for value in q:
+        mass = np.concatenate([mass, mass + value])
+    law = mass**n_samples
+    for i in range(q.size):
+        pairs = law.reshape(-1, 2, 2**i)
+        pairs[:, 1] -= pairs[:, 0]
+    return law

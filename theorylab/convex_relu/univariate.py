@@ -1112,7 +1112,7 @@ def descend_particles(
     return predictions
 
 
-@njit(cache=True)
+@compiled
 def _descend(
     x: FloatArray,
     y: FloatArray,

@@ -154,11 +154,10 @@ def powers(Z, radius, theta, right):
     norm to that of any logits within the radius."""
     left, s, back = np.linalg.svd(Z, full_matrices=False)
     vectors, top, low = (back.T if right else left), s[0] + radius, (s[-1] - radius) ** 2
-    moved = 2 * top * radius  # of ZZ'; t^theta and -t^(theta - 1) are operator monotone
-    if right:
-        error = top**2 * (1 - theta) * low ** (theta - 2) * moved + moved * low ** (theta - 1)
-    else:
-        error = theta * low ** (theta - 1) * moved
+    moved = 2 * top * radius  # of ZZ'; t^theta is operator monotone
+    error = theta * low ** (theta - 1) * moved
+    if right:  # the polar factor moves by the radius over the least singular value (Li and Sun)
+        error += 2 * top ** (2 * theta) * radius / np.sqrt(low)
     return (vectors * s ** (2 * theta)) @ vectors.T, error if s[-1] > 2 * radius else np.inf
 
 

@@ -1078,7 +1078,7 @@ def admm_iteration(result: ADMMResult) -> ADMMIteration:
     d = X.shape[1]
     for b, G in enumerate(rows):
         system[b * d : (b + 1) * d, b * d : (b + 1) * d] += G.T @ G
-    inverse = np.linalg.inv(system)
+    inverse = np.asarray(np.linalg.inv(system), dtype=np.float64)
     beta = result.beta / result.unit / result.scale
     return ADMMIteration(
         *(X, y, beta, result.patterns, result.penalty, result.cones),

@@ -372,7 +372,7 @@ def optimal_set_distance(
     farthest = 0.0
     for weights in corners / scale:
         blocks, square = np.zeros_like(second.directions), 0.0
-        for k in np.flatnonzero(weights):
+        for k in range(len(weights)):
             part = weights[k] * first.directions[k]
             if np.isfinite(apart[k]).any():
                 blocks[int(np.argmin(apart[k]))] += part

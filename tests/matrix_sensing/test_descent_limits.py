@@ -523,3 +523,16 @@ def test_error_bounds_on_many_starts():
                 M, search_rank=k, step_size=eta, steps=T, initial=state
             ).errors[-1]
             assert bounds.lower - 1e-14 * (T + 10) <= error <= bounds.upper + 1e-14 * (T + 10)
+
+
+def test_the_width_after_rebalancing_solves_the_stated_inequality():
+    top, low, e, eta = 1.0, 0.6, 0.02, 0.1
+    beta = np.sqrt(low)
+    lower, upper = rebalanced_slowest_bounds([top, low], error=e, scale=beta, step_size=eta)
+    rho = beta - np.sqrt(lower)
+    f, g = beta + rho, (top + e) / beta + rho
+    kappa = (f * (e / beta + rho) + e) / low
+    mu = min(beta - rho, (low - e) / beta - rho) ** 2 * (1 - kappa**2)
+    speed = (1 - eta / 2 * (f**2 + g**2)) * np.sqrt(mu) - eta * f * g * e / np.sqrt(mu)
+    assert rho == pytest.approx(e / speed, rel=1e-8)
+    assert upper == pytest.approx(min((beta + rho) ** 2, (low / (beta - rho)) ** 2), rel=1e-8)

@@ -113,7 +113,8 @@ def sampled_patterns_improvement_bound(n, draws, seed, ratio=0.1, sector=2 * np.
 @breaks("h over the sampled patterns only", sphere=False)
 def sampled_program_exactness_probability(n, draws, seed, ratio=0.4, sector=2 * np.pi, sphere=True):
     r"""let the optimum over all patterns be unique, with neurons $j\in A$, $O_j$ the set of
-    patterns whose closed cone contains neuron $j$ (two for one on a line $x_k^\top u=0$) and $q_i$ the
+    patterns whose closed cone contains neuron $j$ (two for one on a line $x_k^\top
+    u=0$) and $q_i$ the
     angle of cell $i$ over $2\pi$. Then $\Pr[p_N=p^\star]=\sum_{S\subseteq A}(-1)^{|S|}
     (1-\sum_{i\in\bigcup_{j\in S}O_j}q_i)^N$, and always $p_N-p^\star\le z^\top y(1-\frac1h)
     -\frac12\|z\|^2(1-\frac1{h^2})$ with the residual $z$ and

@@ -23,7 +23,8 @@ from theorylab.verify.cli import run_script
 relu = paper(
     "bai2022-efficient",
     r"Let $X\in\mathbb R^{n\times d}$ have rank $r$ with rows in general position in its row "
-    r"space, $y\in\mathbb R^n$, $\beta>0$, and $D_1,\dots,D_P$ the distinct $\mathrm{diag}(1[Xu\ge0])$ of "
+    r"space, $y\in\mathbb R^n$, $\beta>0$, and $D_1,\dots,D_P$ the distinct "
+    r"$\mathrm{diag}(1[Xu\ge0])$ of "
     r"full-dimensional cells, $K_i=\{u:(2D_i-I)Xu\ge0\}$:",
 )
 

@@ -115,8 +115,8 @@ def descent(n, d, ratio, factor, size, sampled, step, seed):
 def admm_lyapunov_from_every_start(
     n, seed, d=2, ratio=0.3, factor=1.0, size=1.0, sampled=0, step=1.0
 ):
-    r"""with $w=(v,s)$, $\theta=(\lambda,\nu)$, $Bu=(u,Gu)$ and $w^\star,\theta^\star$ an optimum and
-    its multipliers, $V_k=\|w^k-w^\star\|^2+\|\theta^k-\theta^\star\|^2$ falls by at least
+    r"""with $w=(v,s)$, $\theta=(\lambda,\nu)$, $Bu=(u,Gu)$ and $w^\star,\theta^\star$ an optimum
+    and its multipliers, $V_k=\|w^k-w^\star\|^2+\|\theta^k-\theta^\star\|^2$ falls by at least
     $\|Bu^{k+1}-w^{k+1}\|^2+\|w^{k+1}-w^k\|^2$ in each step from every Gaussian start of standard
     deviation $size$, and the objective tends to the optimum of the program (all patterns, or those
     of $sampled>0$ random directions; $\beta=ratio\cdot\beta_{max}$, $\rho=factor\cdot\rho_0$)."""

@@ -22,9 +22,10 @@ from theorylab.verify.cli import run_script
 
 sampled = paper(
     "bai2022-efficient",
-    r"Draw $N$ patterns $D_i=\mathrm{diag}(1[Xu_i\ge0])$, $X\in\mathbb R^{n\times2}$, of independent "
-    r"uniform directions and minimise $\frac12\|\sum_iD_iX(v_i-w_i)-y\|^2+\beta\sum_i(\|v_i\|+\|w_i\|)$ "
-    r"over $(2D_i-I)Xv_i\ge0$, $(2D_i-I)Xw_i\ge0$ (value $p_N$, minimum over all patterns $p^\star$):",
+    r"Draw $N$ patterns $D_i=\mathrm{diag}(1[Xu_i\ge0])$, $X\in\mathbb R^{n\times2}$, of "
+    r"independent uniform directions and minimise "
+    r"$\frac12\|\sum_iD_iX(v_i-w_i)-y\|^2+\beta\sum_i(\|v_i\|+\|w_i\|)$ over "
+    r"$(2D_i-I)Xv_i\ge0$, $(2D_i-I)Xw_i\ge0$ (value $p_N$, over all patterns $p^\star$):",
 )
 SECTOR = "directions from a sector of 0.2 rad"
 
@@ -111,12 +112,14 @@ def sampled_patterns_improvement_bound(n, draws, seed, ratio=0.1, sector=2 * np.
 @breaks(SECTOR, sector=0.2)
 @breaks("h over the sampled patterns only", sphere=False)
 def sampled_program_exactness_probability(n, draws, seed, ratio=0.4, sector=2 * np.pi, sphere=True):
-    r"""let the optimum over all patterns be unique, with neurons $j\in A$, $O_j$ the set of patterns
-    whose closed cone contains neuron $j$ (two for one on a line $x_k^\top u=0$) and $q_i$ the
+    r"""let the optimum over all patterns be unique, with neurons $j\in A$, $O_j$ the set of
+    patterns whose closed cone contains neuron $j$ (two for one on a line $x_k^\top
+    u=0$) and $q_i$ the
     angle of cell $i$ over $2\pi$. Then $\Pr[p_N=p^\star]=\sum_{S\subseteq A}(-1)^{|S|}
     (1-\sum_{i\in\bigcup_{j\in S}O_j}q_i)^N$, and always $p_N-p^\star\le z^\top y(1-\frac1h)
     -\frac12\|z\|^2(1-\frac1{h^2})$ with the residual $z$ and
-    $h=\max\{1,\max_{\|u\|\le1}|z^\top(Xu)_+|/\beta\}$ ($N=draws$, $\beta=ratio\cdot\beta_{max}$)."""
+    $h=\max\{1,\max_{\|u\|\le1}|z^\top(Xu)_+|/\beta\}$
+    ($N=draws$, $\beta=ratio\cdot\beta_{max}$)."""
     X, values, certified, best = programs(n, ratio, seed)
     N = np.atleast_1d(draws)
     q = cr.cell_probabilities(X)[1]

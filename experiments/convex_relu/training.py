@@ -22,8 +22,9 @@ from theorylab.verify.cli import run_script
 
 relu = paper(
     "bai2022-efficient",
-    r"Let $X\in\mathbb R^{n\times d}$ have rank $r$ with rows in general position in its row space, "
-    r"$y\in\mathbb R^n$, $\beta>0$, and $D_1,\dots,D_P$ the distinct $\mathrm{diag}(1[Xu\ge0])$ of "
+    r"Let $X\in\mathbb R^{n\times d}$ have rank $r$ with rows in general position in its row "
+    r"space, $y\in\mathbb R^n$, $\beta>0$, and $D_1,\dots,D_P$ the distinct "
+    r"$\mathrm{diag}(1[Xu\ge0])$ of "
     r"full-dimensional cells, $K_i=\{u:(2D_i-I)Xu\ge0\}$:",
 )
 
@@ -81,9 +82,9 @@ def pilanci_ergen_equivalence_with_certificate(n, d, seed, rank=None, ratio=0.1,
     r"""$\min\frac12\|\sum_{j\le m}(Xu_j)_+\alpha_j-y\|^2+\frac\beta2\sum_j(\|u_j\|^2+\alpha_j^2)$
     is, as soon as $m\ge m^\star$ for some $m^\star\le n$,
     $\min\frac12\|\sum_iD_iX(v_i-w_i)-y\|^2+\beta\sum_i(\|v_i\|+\|w_i\|)$ over $v_i,w_i\in K_i$, and
-    $\max_z\frac12\|y\|^2-\frac12\|z-y\|^2$ over $\max_{\|u\|\le1}|z^\top(Xu)_+|\le\beta$, whose left
-    side is $\max_{i,\pm}\|\Pi_{K_i}(\pm X^\top D_iz)\|$; and $P=2\sum_{k<r}\binom{n-1}k$ (exponential
-    in $r$; $\beta=ratio\cdot\beta_{max}$)."""
+    $\max_z\frac12\|y\|^2-\frac12\|z-y\|^2$ over $\max_{\|u\|\le1}|z^\top(Xu)_+|\le\beta$, whose
+    left side is $\max_{i,\pm}\|\Pi_{K_i}(\pm X^\top D_iz)\|$; and $P=2\sum_{k<r}\binom{n-1}k$
+    (exponential in $r$; $\beta=ratio\cdot\beta_{max}$)."""
     rank = min(n, d) if rank is None else rank
     best, values, finite, norms, over_cones, cells = three_programs(
         n, d, rank, ratio, program, seed

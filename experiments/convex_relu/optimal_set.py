@@ -30,7 +30,8 @@ from theorylab.verify.cli import run_script
 KEY = "mishkin2023-optimal"
 optimum = paper(
     KEY,
-    r"For $F=\frac12\|\sum_ja_j(Xu_j)_+-y\|^2+\frac\beta2\sum_j(\|u_j\|^2+a_j^2)$, $\beta>0$, minimised "
+    r"For $F=\frac12\|\sum_ja_j(Xu_j)_+-y\|^2+\frac\beta2\sum_j(\|u_j\|^2+a_j^2)$, $\beta>0$, "
+    r"minimised "
     r"over all widths, let $\hat y$ be the outputs of an optimum, $v=y-\hat y$, $p_j=|a_j|u_j$, "
     r"$s_j=\mathrm{sign}\,a_j$, and $E$ the unit $u_k$ with signs $s_k$ for which "
     r"$s_kv^\top(Xu_k)_+=\beta$:",
@@ -50,8 +51,8 @@ def problem(data, size, ratio, seed):
 # ---------------------------------------------------------------------------------- the polytope
 @simulation
 def optima(data, size, ratio, width, every, seed):
-    """The optimal set, and up to three optima that descent finds, from random wide networks and from
-    a disturbed optimum."""
+    """The optimal set, and up to three optima that descent finds, from random wide networks and
+    from a disturbed optimum."""
     X, y, beta, rng = problem(data, size, ratio, seed)
     optimal, found = cr.find_optimal_set(X, y, beta, tol=1e-9), []
     known = optimal.training.network
@@ -96,8 +97,9 @@ def outside(X, optimal, network):
 @breaks("local minima of two neurons, not global", width=2, every=True)
 def optimal_set_polytope(data, size, ratio, seed, width=100, hull=False, every=False):
     r"""$\hat y$, $v$ are unique, $E$ is finite, and the optima of the convex reformulation, that is
-    the optimal networks with parallel neurons of one sign merged, are the polytope of neurons in $E$
-    with weights $c\ge0$, $\sum_kc_ks_k(Xu_k)_+=\hat y$; all have $\sum_kc_k=v^\top\hat y/\beta$."""
+    the optimal networks with parallel neurons of one sign merged, are the polytope of neurons in
+    $E$ with weights $c\ge0$, $\sum_kc_ks_k(Xu_k)_+=\hat y$; all have $\sum_kc_k=v^\top\hat
+    y/\beta$."""
     X, y, beta, optimal, found = optima(data, size, ratio, width, every, seed)
     corners = np.eye(optimal.n_directions) * optimal.total if hull else cr.vertices(optimal)
     points = np.random.default_rng(seed).dirichlet(np.ones(len(corners)), size=4) @ corners
@@ -207,7 +209,7 @@ def _(pen, runs):
         )
 
 
-# ---------------------------------------------------------------------------------- minimal networks
+# --------------------------------------------------------------------------------- minimal networks
 def drop_smallest(X, network):
     """Prune by magnitude, to as many neurons as there are independent outputs."""
     rank = np.linalg.matrix_rank(np.maximum(X @ network.weights.T, 0), tol=1e-9)
@@ -266,10 +268,11 @@ def optimal_pruning(
     start="optimal",
     directions=False,
 ):
-    r"""an optimal network is minimal (no proper subset of its neurons, with any weights, is optimal)
-    iff the $(Xu_j)_+$ of its $m$ neurons are linearly independent, $r$ of them in all. Moving the
-    weights of any optimal network along null vectors of $[(Xu_j)_+]$ until one vanishes keeps its
-    value and ends at a minimal network of at most $r\le n$ neurons after at most $m-r$ steps."""
+    r"""an optimal network is minimal (no proper subset of its neurons, with any weights, is
+    optimal) iff the $(Xu_j)_+$ of its $m$ neurons are linearly independent, $r$ of them in all.
+    Moving the weights of any optimal network along null vectors of $[(Xu_j)_+]$ until one vanishes
+    keeps its value and ends at a minimal network of at most $r\le n$ neurons after at most $m-r$
+    steps."""
     X, y, beta, optimal, network = prunable(data, size, ratio, copies, start, seed)
     m, value = network.n_neurons, cr.network_objective(X, y, beta, network)
     rank = int(np.linalg.matrix_rank(np.maximum(X @ network.weights.T, 0), tol=1e-9))
@@ -314,8 +317,8 @@ def is_minimal_optimum(sides, support):
 @note(contradicts="d", no_space="a single instance, exact for every penalty by scaling")
 def minimal_is_not_minimum(sides, supports):
     r"""a minimal network need not have the fewest neurons. On the octagon with $y=1$, for every
-    $\beta<1/\sin\frac\pi8$, the optimum has active directions midway between the corners; one optimal
-    network has four neurons and another five, both with linearly independent $(Xu_j)_+$. So
+    $\beta<1/\sin\frac\pi8$, the optimum has active directions midway between the corners; one
+    optimal network has four neurons and another five, both with linearly independent $(Xu_j)_+$. So
     'minimal' cannot mean that no optimal network has strictly fewer neurons."""
     minimal = {s: is_minimal_optimum(sides, s) for s in supports}
     sizes = sorted(len(s) for s in supports)
@@ -434,10 +437,10 @@ def differences(n, d, ratio, along, seed):
 def sensitivity(n, d, ratio, along, seed, regular_only=True):
     r"""let the neurons of a minimal optimal network lie on the faces $B_jp_j=0$, with independent
     $(Xu_j)_+$, faces that do not change near the data (strict complementarity) and $Z^\top MZ$
-    regular, $Z$ spanning the faces, $M=A^\top A+\beta\,\mathrm{blkdiag}\frac{I-\hat p_j\hat p_j^\top}
-    {\|p_j\|}$, $A=[s_jD_jX]$, $\hat p_j=p_j/\|p_j\|$. Then
-    $\frac{dp}{d\beta}=-Z(Z^\top MZ)^{-1}Z^\top\hat p$, likewise for $y$ and $X$, and $\frac d{d\beta}$
-    of the optimal value is $\sum_j\|p_j\|$."""
+    regular, $Z$ spanning the faces, $M=A^\top A+\beta\,\mathrm{blkdiag}\frac{I-\hat p_j\hat
+    p_j^\top} {\|p_j\|}$, $A=[s_jD_jX]$, $\hat p_j=p_j/\|p_j\|$. Then
+    $\frac{dp}{d\beta}=-Z(Z^\top MZ)^{-1}Z^\top\hat p$, likewise for $y$ and $X$, and $\frac
+    d{d\beta}$ of the optimal value is $\sum_j\|p_j\|$."""
     formula, near, far, h, size, regular = differences(n, d, ratio, along, seed)
     source = "step halving of the central difference, and rounding 1e-11 over the step"
     parts = {}

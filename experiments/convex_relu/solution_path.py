@@ -1,4 +1,4 @@
-"""The regularisation path: continuous outputs, certified at every penalty, and where weights jump."""
+"""The regularisation path: continuous outputs, certified at every penalty, jumping weights."""
 
 from itertools import pairwise
 
@@ -28,13 +28,16 @@ from theorylab.verify.cli import run_script
 KEY = "mishkin2023-optimal"
 path = paper(
     KEY,
-    r"Let $f(\beta)$, $v=y-f$, $P$ be outputs, residual and penalty $\frac12\sum_j(\|u_j\|^2+a_j^2)$ "
+    r"Let $f(\beta)$, $v=y-f$, $P$ be outputs, residual and penalty "
+    r"$\frac12\sum_j(\|u_j\|^2+a_j^2)$ "
     r"of an optimum of $\frac12\|\sum_ja_j(Xu_j)_+-y\|^2+\beta P$ over all widths, $\beta>0$:",
 )
 weights = paper(
     KEY,
-    r"Let $W(\beta)$ be the set of optima of the convex program for $\frac12\|\sum_ja_j(Xu_j)_+-y\|^2"
-    r"+\frac\beta2\sum_j(\|u_j\|^2+a_j^2)$, as vectors of blocks $|a_j|u_j$, those of one sign merged "
+    r"Let $W(\beta)$ be the set of optima of the convex program for "
+    r"$\frac12\|\sum_ja_j(Xu_j)_+-y\|^2"
+    r"+\frac\beta2\sum_j(\|u_j\|^2+a_j^2)$, as vectors of blocks $|a_j|u_j$, those of one sign "
+    r"merged "
     r"where they share a closed cell:",
 )
 # Two rows that one neuron fits one at a time: the longer one first, the more useful one later.
@@ -236,10 +239,10 @@ def distances(data, size, ratio, side, jump, steps, seed):
 )
 @breaks("a selection that changes between two vertices of the octagon", jump=True)
 def weight_path_closed_graph(data, size, ratio, seed, side=1, jump=False, steps=STEPS):
-    r"""$W(\beta)$ is a polytope and has closed graph on $\beta>0$: the largest distance of a point of
-    $W(\beta+h)$ from $W(\beta)$ tends to 0 with $h$, in proportion to $|h|$ where the faces of the
-    active directions do not change. So any selection is continuous where the optimum is unique; where
-    it is not, discontinuous selections exist though the outputs are Lipschitz."""
+    r"""$W(\beta)$ is a polytope and has closed graph on $\beta>0$: the largest distance of a point
+    of $W(\beta+h)$ from $W(\beta)$ tends to 0 with $h$, in proportion to $|h|$ where the faces of
+    the active directions do not change. So any selection is continuous where the optimum is unique;
+    where it is not, discontinuous selections exist though the outputs are Lipschitz."""
     apart = distances(data, size, ratio, side, jump, steps, seed)
     measured = slope(1 / np.array(steps), apart, floor=1e-10)
     return compare(measured, "==", theory("exponent", -1.0))

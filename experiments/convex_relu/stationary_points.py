@@ -26,8 +26,10 @@ from theorylab.verify.cli import run_script
 KEY = "mishkin2023-optimal"
 descent = paper(
     KEY,
-    r"For $F=\frac12\|\sum_{j\le m}a_j(Xu_j)_+-y\|^2+\frac\beta2\sum_j(\|u_j\|^2+a_j^2)$, $\beta>0$, "
-    r"let $v=y-\sum_ja_j(Xu_j)_+$, $s_j=\mathrm{sign}\,a_j$, $p_j=|a_j|u_j$, and $x_k^\top u_j=0$ be "
+    r"For $F=\frac12\|\sum_{j\le m}a_j(Xu_j)_+-y\|^2+\frac\beta2\sum_j(\|u_j\|^2+a_j^2)$, "
+    r"$\beta>0$, "
+    r"let $v=y-\sum_ja_j(Xu_j)_+$, $s_j=\mathrm{sign}\,a_j$, $p_j=|a_j|u_j$, and $x_k^\top "
+    r"u_j=0$ be "
     r"the ties of neuron $j$:",
 )
 single = paper(KEY)
@@ -119,9 +121,9 @@ def local_minima_are_subsampled_optima(
     n, d, width, beta, seed, n_starts=4, max_steps=3000, polish=True
 ):
     r"""at a local minimum the non-zero neurons are globally optimal for the convex program over the
-    pairs (pattern, sign) of its own neurons, ties counted as active; without zero neurons a balanced
-    network is a local minimum iff it is optimal for the program over all closed cells that contain
-    its neurons. (Judged at the ends of descent from random starts.)"""
+    pairs (pattern, sign) of its own neurons, ties counted as active; without zero neurons a
+    balanced network is a local minimum iff it is optimal for the program over all closed cells that
+    contain its neurons. (Judged at the ends of descent from random starts.)"""
     X, y, found = ends(n, d, width, beta, n_starts, max_steps, polish, seed)
     own, every = (
         within(
@@ -147,9 +149,9 @@ def local_minima_are_subsampled_optima(
 def zero_neuron_minima_are_global(n, d, width, beta, seed, n_starts=4, sphere=True, spare=True):
     r"""at a local minimum with penalty $P=\sum_j\|p_j\|$ let $h=\max_{\|u\|\le1}|v^\top(Xu)_+|$,
     attained at $\hat u$, $c=\min(1,\beta/h)$, and $F^\star$ the minimum over all widths:
-    $\frac{(h-\beta)_+^2}{2\|(X\hat u)_+\|^2}\le F-F^\star\le(1-c)\beta P+\frac{(1-c)^2}2\|v\|^2$. So
-    it is global iff $h\le\beta$, which holds if it has a zero neuron: grown to $p=r\hat u$ that one
-    lowers $F$ by $r(h-\beta)-\frac{r^2}2\|(X\hat u)_+\|^2$."""
+    $\frac{(h-\beta)_+^2}{2\|(X\hat u)_+\|^2}\le F-F^\star\le(1-c)\beta P+\frac{(1-c)^2}2\|v\|^2$.
+    So it is global iff $h\le\beta$, which holds if it has a zero neuron: grown to $p=r\hat u$ that
+    one lowers $F$ by $r(h-\beta)-\frac{r^2}2\|(X\hat u)_+\|^2$."""
     X, y, found = ends(n, d, width, beta, n_starts, 1, True, seed)
     values = np.array([cr.network_objective(X, y, beta, w) for w in found])
     training = cr.train(X, y, beta, tol=1e-9)
@@ -205,9 +207,9 @@ def single_neuron_cost(k, s, y, beta):
 def clarke_point_outside_every_program(slope, beta):
     r"""For $F=\frac12\|a(Xu)_+-y\|^2+\frac\beta2(\|u\|^2+a^2)$ with $x_1=(1,0)$, $x_2=(-s,1)$,
     $y=(2s\beta,1+\beta)$, $s,\beta>0$, the network $u=(0,1)$, $a=1$, tied to $x_1$, is Clarke
-    stationary: with $v=y-(Xu)_+$, $\beta u-v_2x_2=\frac12v_1x_1$ and $\beta a=v^\top(Xu)_+$. But both
-    closed cells that contain $u$ hold better single neurons, so it is optimal for no convex program
-    with a pattern of its own."""
+    stationary: with $v=y-(Xu)_+$, $\beta u-v_2x_2=\frac12v_1x_1$ and $\beta a=v^\top(Xu)_+$. But
+    both closed cells that contain $u$ hold better single neurons, so it is optimal for no convex
+    program with a pattern of its own."""
     s, b = (Fraction(x).limit_denominator(1000) for x in (slope, beta))
     y = (2 * s * b, 1 + b)
     here, v = single_neuron_cost(Fraction(0), s, y, b), (y[0], y[1] - 1)

@@ -876,10 +876,10 @@ def fit_factored(
     total = places[-1][0].stop
     U, s, Vt = np.linalg.svd(np.linalg.pinv(X) @ Y, full_matrices=False)
     rank = min(hidden, s.size, 8)
-    starts: list[FloatArray] = [rng.normal(size=total) for _ in range(n_random)]
+    starts: list[FloatArray] = [rng.normal(size=(total,)) for _ in range(n_random)]
     for kept in product((0.0, 1.0), repeat=rank):
         root = (s[:rank] * kept) ** (1 / depth)
-        start: FloatArray = 1e-3 * rng.normal(size=total)
+        start: FloatArray = 1e-3 * rng.normal(size=(total,))
         for layer, (place, shape) in enumerate(places):
             block = np.zeros(shape)
             if layer == 0:
@@ -900,7 +900,7 @@ def fit_factored(
     # The first step of L-BFGS has length 1: it must not leave the valley of its start.
     options = {"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-11}
     units = [0.02 * float(np.linalg.norm(w)) for w in starts]
-    ends = [
+    ends: list[Any] = [
         minimize(objective, w / u, args=(u,), jac=True, method="L-BFGS-B", options=options)
         for w, u in zip(starts, units, strict=True)
     ]

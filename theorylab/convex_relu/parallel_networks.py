@@ -898,7 +898,7 @@ def fit_factored(
         return beta * value, beta * unit * gradient
 
     # The first step of L-BFGS has length 1: it must not leave the valley of its start.
-    options = {"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-11}
+    options: Any = {"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-11}
     units = [0.02 * float(np.linalg.norm(w)) for w in starts]
     ends: list[Any] = [
         minimize(objective, w / u, args=(u,), jac=True, method="L-BFGS-B", options=options)

@@ -51,7 +51,8 @@ def linear_search(singular_values, depth, seed, penalty):
 
 @simulation
 def linear_bounds(singular_values, depth, seed, architecture, penalty):
-    """Penalty of the best layers and of the best parallel branches, and what a dual point bounds."""
+    """Penalty of the best layers and of the best parallel branches, and what a dual point
+    bounds."""
     X, Y = linear_data(singular_values, seed)
     best = cr.linear_minimum_norm(X, Y, depth, architecture=architecture, penalty=penalty)
     found = cr.certify_linear(X, best.branches, best.dual_point, penalty=penalty)
@@ -68,7 +69,8 @@ def linear_bounds(singular_values, depth, seed, architecture, penalty):
 @space(rank=Int(1, 2), singular_values=Real(0.3, 2, size="rank", capacity=2), depth=Int(2, 4))
 @breaks("powers of the norms in place of squares", penalty="power")
 def deep_linear_gap(singular_values, depth, seed, rank=None, penalty="squared"):
-    r"""$\min\frac12\sum_{l\le L}\|W_l\|_F^2$ subject to $XW_1\cdots W_L=Y$, with widths at least the
+    r"""$\min\frac12\sum_{l\le L}\|W_l\|_F^2$ subject to $XW_1\cdots W_L=Y$, with widths at least
+    the
     rank of $X^+Y$, is $\frac L2\sum_i\sigma_i^{2/L}$; its dual at fixed scale of the layers is
     $\frac L2(\sum_i\sigma_i)^{2/L}$. So there is no gap for $L=2$, and for $L\ge3$ only if $X^+Y$
     has rank at most 1."""
@@ -236,7 +238,8 @@ def cone_program(n, d, seed):
 def parallel_three_layer_relu_is_a_convex_program(n, seed, d=2, penalty="power", activation="relu"):
     r"""With parallel branches, $f(X)=\sum_j((XW_{1j})_+W_{2j})_+w_{3j}$, the least
     $\frac12\sum_{j,l}\|W_{lj}\|_F^3$ is $\frac32$ of the least $\sum\|v_{S,o,i,s}\|$ over signs
-    $o,s$, patterns $S\subseteq[n]$ and patterns $D_i$ of $X$, subject to $(2D_i-I)Xv_{S,o,i,s}\ge0$,
+    $o,s$, patterns $S\subseteq[n]$ and patterns $D_i$ of $X$, subject to
+    $(2D_i-I)Xv_{S,o,i,s}\ge0$,
     $(2S-I)\sum_{i,s}sD_iXv_{S,o,i,s}\ge0$ and $\sum oS\,sD_iXv_{S,o,i,s}=y$, a cone program. It is
     attained by a network read off the solution, and equals its dual value
     $\frac32\max\lambda^\top y$ over $|\lambda^\top f_j(X)|\le1$ for every branch $f_j$ with layers
@@ -283,9 +286,11 @@ def vanishing(beta, depth):
 @space(sigma=Real(0.1, 2.5, size=2), beta=Real(0.05, 1), depth=Int(2, 4))
 @breaks("inputs not orthonormal", stretch=1.5)
 def weight_decay_low_rank(sigma, beta, depth, seed, stretch=1.0):
-    r"""If $X^\top X=I$, $\frac12\|XW_1\cdots W_L-Y\|_F^2+\frac\beta2\sum_l\|W_l\|_F^2$ is least where
+    r"""If $X^\top X=I$, $\frac12\|XW_1\cdots W_L-Y\|_F^2+\frac\beta2\sum_l\|W_l\|_F^2$ is least
+    where
     each singular value $\sigma$ of $X^\top Y$ is fitted by the minimizer of $\frac12(s-\sigma)^2
-    +\frac{\beta L}2s^{2/L}$ over $s\ge0$: soft thresholding at $\beta$ for $L=2$; for $L\ge3$ a jump
+    +\frac{\beta L}2s^{2/L}$ over $s\ge0$: soft thresholding at $\beta$ for $L=2$; for $L\ge3$ a
+    jump
     from 0 to $s_*=(\beta(L-2))^{L/(2L-2)}$ at $\sigma_*=s_*\frac{L-1}{L-2}$."""
     value, found = shrunk(sigma, beta, depth, stretch, seed)
     s = np.sort(sigma)[::-1]

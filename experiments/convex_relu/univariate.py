@@ -59,7 +59,8 @@ def inputs(start, steps):
 # ---------------------------------------------------------------------------------- knots
 @simulation
 def knot_counts(x, y, beta, temperature):
-    """Knots inside every gap, and in its closure; at a temperature, places where the slope changes."""
+    """Knots inside every gap, and in its closure; at a temperature, places where the slope
+    changes."""
     if not temperature:
         fit = cr.fit_penalized_biases(x, y, beta)
         return cr.certificate_knots(x, fit.residual, beta).per_gap(x)
@@ -234,7 +235,8 @@ def cooled(x, y, beta, radius, knots, inverse):
 def second_derivative_concentrates(
     beta, left=-1.0, right=2.0, level=1.0, x=None, y=None, radius=0.1, knots=True
 ):
-    r"""If the zero-temperature certificate $|h|\le\beta$ is attained only between the angles of data
+    r"""If the zero-temperature certificate $|h|\le\beta$ is attained only between the angles of
+    data
     points (as for the inputs left, right and outputs 0, level), the integral of $|f_\tau''|$ over
     the data range outside of a fixed neighbourhood of its knots vanishes like $\tau^{3/2}$ as
     $\tau\to0$."""
@@ -442,7 +444,8 @@ def group_program(x, Y, norm, skip):
 @breaks("no skip connection", skip=False, tilt=20.0)
 def vector_valued_connect_the_dots(steps, D, seed, tilt=0.0, n=None, norm=2, skip=True):
     r"""For $D$ outputs, $f(t)=\sum_kv_k(w_kt+b_k)_++st+c$ through $(x_i,y_i)$, $v_k,s,c,y_i\in
-    \mathbb R^D$, the least $\sum_k\|v_k\|_2|w_k|$ is $\sum_i\|s_{i+1}-s_i\|_2$ with $s_i$ the slopes
+    \mathbb R^D$, the least $\sum_k\|v_k\|_2|w_k|$ is $\sum_i\|s_{i+1}-s_i\|_2$ with $s_i$ the
+    slopes
     of the linear interpolant, attained by connecting the dots: at most $n-2$ units shared by all
     outputs, whatever $D$."""
     x = inputs(0.0, steps)
@@ -478,7 +481,8 @@ def linear_bottleneck_is_nuclear_norm(p, q, beta, seed, relu=False):
     r"""For $B\in\mathbb R^{p\times q}$ with singular values $\sigma_i$ (judged on Gaussian $B$) and
     factors of width $\min(p,q)$, weight decay on two layers without an activation between
     them is the nuclear norm of their product: at the minimum of $\frac12\|WV-B\|_F^2
-    +\frac\beta2(\|W\|_F^2+\|V\|_F^2)$ the decay is $\frac12(\|W\|_F^2+\|V\|_F^2)=\|WV\|_*$, and $WV$
+    +\frac\beta2(\|W\|_F^2+\|V\|_F^2)$ the decay is $\frac12(\|W\|_F^2+\|V\|_F^2)=\|WV\|_*$, and
+    $WV$
     has the singular values $(\sigma_i-\beta)_+$, so that its rank is low."""
     B = np.random.default_rng(seed).normal(size=(p, q))
     upper, lower, product, squares = bottleneck(B, beta, relu, seed)
@@ -532,7 +536,8 @@ SIZES = (4, 16, 64, 256)
 def maurey_dimension_free_rate(dimension, seed, n_units=12, n_draws=400, uniform=False):
     r"""If $f=\sum_kc_k\phi_k$, $B=\sum_k|c_k|$ and $N$ units are drawn independently with
     probabilities $|c_k|/B$, each with coefficient $\pm B/N$, then
-    $\mathbb E\|f-f_N\|^2=\frac1N(B\sum_k|c_k|\,\|\phi_k\|^2-\|f\|^2)$: a rate $N^{-1/2}$ free of the
+    $\mathbb E\|f-f_N\|^2=\frac1N(B\sum_k|c_k|\,\|\phi_k\|^2-\|f\|^2)$: a rate $N^{-1/2}$ free of
+    the
     input dimension (judged for random ReLU units on 40 random points, relative to $\|f\|^2$)."""
     errors, spread = thinned(dimension, n_units, SIZES, n_draws, uniform, seed)
     terms = theory("units", spread) - theory("function", 1.0)
@@ -585,7 +590,8 @@ def linear_methods_need_exponentially_many_features(d, R, share, seed, adapted=F
     r"""The $K=((2R+1)^d-1)/2$ functions $\sqrt2\cos(\pi k\cdot x)$, $0\ne k\in\mathbb Z^d$ modulo
     sign, $|k|_\infty\le R$, are orthonormal on $[-1,1]^d$ (judged on a grid of $2R+2$ points a
     side). The mean of their squared distances from a space of $N$ functions is at least $1-N/K$,
-    with equality for subspaces of their span: for error $R^{-2}/\sqrt2$ on all $R^{-2}\sqrt2\cos(\pi
+    with equality for subspaces of their span: for error $R^{-2}/\sqrt2$ on all
+    $R^{-2}\sqrt2\cos(\pi
     k\cdot x)$ a linear method needs $K/2$ features, exponentially many in $d$."""
     n = max(1, round(share * ((2 * R + 1) ** d - 1) / 2))
     (relu, count), (own, _) = (

@@ -876,10 +876,10 @@ def fit_factored(
     total = places[-1][0].stop
     U, s, Vt = np.linalg.svd(np.linalg.pinv(X) @ Y, full_matrices=False)
     rank = min(hidden, s.size, 8)
-    starts = [rng.normal(size=total) for _ in range(n_random)]
+    starts: list[FloatArray] = [rng.normal(size=(total,)) for _ in range(n_random)]
     for kept in product((0.0, 1.0), repeat=rank):
         root = (s[:rank] * kept) ** (1 / depth)
-        start = 1e-3 * rng.normal(size=total)
+        start: FloatArray = 1e-3 * rng.normal(size=(total,))
         for layer, (place, shape) in enumerate(places):
             block = np.zeros(shape)
             if layer == 0:
@@ -898,9 +898,9 @@ def fit_factored(
         return beta * value, beta * unit * gradient
 
     # The first step of L-BFGS has length 1: it must not leave the valley of its start.
-    options = {"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-11}
+    options: Any = {"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-11}
     units = [0.02 * float(np.linalg.norm(w)) for w in starts]
-    ends = [
+    ends: list[Any] = [
         minimize(objective, w / u, args=(u,), jac=True, method="L-BFGS-B", options=options)
         for w, u in zip(starts, units, strict=True)
     ]
@@ -1004,6 +1004,13 @@ def branch_dual_norm(X: ArrayLike, dual_point: ArrayLike) -> float:
     return size * _ConeProgram(X).norm(dual_point / np.abs(dual_point).max())
 
 
+def _cvxpy() -> Any:
+    """Import cvxpy when it is used; its names are made at run time, unknown to type checkers."""
+    import cvxpy
+
+    return cvxpy
+
+
 class _ConeProgram:
     """Cone programs over the patterns of both hidden layers, for inputs of spectral norm 1.
 
@@ -1031,8 +1038,7 @@ class _ConeProgram:
 
     def _variables(self) -> tuple[Any, Any, Any, list[Any]]:
         """Return the weights, the norms of the blocks, their signed outputs, and the cones."""
-        import cvxpy as cp
-
+        cp = _cvxpy()
         blocks, units, d = self._shape
         weights = cp.Variable((blocks, units * d))
         rows = cp.reshape(weights, (blocks * units, d), order="C")
@@ -1045,8 +1051,7 @@ class _ConeProgram:
 
     def fit(self, y: FloatArray) -> tuple[float, FloatArray, FloatArray]:
         """Return the least norm, weights (blocks, units, d) that fit y, and the multiplier."""
-        import cvxpy as cp
-
+        cp = _cvxpy()
         weights, norms, outputs, cones = self._variables()
         fits = cp.sum(outputs, axis=0) == y
         cp.Problem(cp.Minimize(cp.sum(norms)), [*cones, fits]).solve(solver="CLARABEL")
@@ -1059,8 +1064,7 @@ class _ConeProgram:
 
     def norm(self, multiplier: FloatArray) -> float:
         """Return the largest value of the multiplier on a block of norm 1."""
-        import cvxpy as cp
-
+        cp = _cvxpy()
         _, norms, outputs, cones = self._variables()
         values = outputs @ multiplier
         cp.Problem(cp.Maximize(cp.sum(values)), [*cones, norms <= 1]).solve(solver="CLARABEL")

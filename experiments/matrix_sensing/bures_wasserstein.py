@@ -304,7 +304,7 @@ def smoothed_flow_rate(k, share, seed, ratio=2 / 3, size=1.0, lost=0):
     from starts in general position to the minimum $\sum_{i>k}(\sqrt{\lambda_i}-\sqrt\tau)^2$, whose
     Hessian eigenvalues are $2(\lambda_i-\lambda_j)/(\lambda_i+\sqrt{\lambda_j\tau})$ ($i\le k<j$; the rate of the
     tilt of $u_i$ towards $u_j$), $2(\lambda_i+\lambda_j-2\tau)/(\lambda_i+\lambda_j)$ ($i\le j\le k$), and 0 along
-    rotations; the excess falls at twice the least positive one."""
+    rotations; the least positive one is the slowest rate."""
     lam = spectrum(k, ratio)
     tau, S, top, rest = share * lam[k - 1], np.diag(lam), lam[:k], lam[k:, None]
     mu = smoothed_rate(S, k, smoothing=tau)
@@ -396,7 +396,7 @@ def deep_balanced_linear_convergence(
 ):
     r"""gradient flow on $f(W_1\cdots W_N)$, hidden widths $k$, from balanced factors of rank $k$ in
     general position tends to the truncation, the tilt of $u_k$ towards $u_{k+1}$ as $e^{-\mu_Nt}$,
-    $\mu_N=2\lambda_k^{1-1/N}(1-\lambda_{k+1}/\lambda_k)$ (the excess loss as its square). Descent on the factors
+    $\mu_N=2\lambda_k^{1-1/N}(1-\lambda_{k+1}/\lambda_k)$. Descent on the factors
     with a small step $\eta$ multiplies the tilt by $1-\eta\mu$, $\mu$ the least eigenvalue of
     $2(I-\lambda_{k+1}H^{-1})K$ at its limit, $H=(W^\top\Sigma_0W)^{1/2}$, $K=(W_2\cdots
     W_N)^\top W_2\cdots W_N$."""

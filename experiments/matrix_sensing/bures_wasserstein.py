@@ -46,7 +46,8 @@ bures = paper(
 spread = paper(
     "brechet2023-critical",
     r"$f(W)=B^2(WW^\top,\Sigma_0)$, $W\in\mathbb R^{5\times k}$, $\Sigma_0$ with eigenvalues "
-    r"$\lambda_1>\dots>\lambda_5>0$ on $u_i$ (judged at $k+1,\dots,2$, then $2q\,.7^j$; the ratio is "
+    r"$\lambda_1>\dots>\lambda_5>0$ on $u_i$ (judged at $k+1,\dots,2$, then "
+    r"$2q\,.7^j$; the ratio is "
     r"$q=\lambda_{k+1}/\lambda_k$, the share $\tau/\lambda_k$):",
 )
 
@@ -70,9 +71,9 @@ def frobenius_gradient(W, S):
 @space(n=Int(1, 7), k=Int(1, 9), low=Real(0.01, 1.0, log=True), size=Real(0.01, 100, log=True))
 @breaks("the covariance is WW' + 0.1 I", excess=0.1)
 def bures_nuclear_norm_form(n, k, seed, low=0.5, size=1.0, excess=0.0):
-    r"""$f(W)=\|W\|_F^2+\operatorname{tr}\Sigma_0-2\|\Sigma_0^{1/2}W\|_*$; where $\Sigma_0^{1/2}W$ has
-    full rank and polar factor $Q$, the gradient is $2W-2\Sigma_0^{1/2}Q$ (eigenvalues evenly spaced
-    from low to 3, entries of $W$ Gaussian of the size)."""
+    r"""$f(W)=\|W\|_F^2+\operatorname{tr}\Sigma_0-2\|\Sigma_0^{1/2}W\|_*$; where $\Sigma_0^{1/2}W$
+    has full rank and polar factor $Q$, the gradient is $2W-2\Sigma_0^{1/2}Q$ (eigenvalues evenly
+    spaced from low to 3, entries of $W$ Gaussian of the size)."""
     rng = np.random.default_rng(seed)
     S, W = random_covariance(np.linspace(low, 3, n), rng=rng), size * rng.standard_normal((n, k))
     values, vectors = np.linalg.eigh(S)
@@ -121,10 +122,11 @@ def critical_ends(eigenvalues, k, starts, seed):
 @space(n=Int(2, 5), gaps=Real(0.2, 2.0, size="n", capacity=5), k=Int(1, "n"))
 @breaks("a repeated eigenvalue", gaps=(0.5, 0.5, 1.0, 0.0, 2.0))
 def critical_points_are_spectral_selections(n, gaps, k, seed, starts=4):
-    r"""for $\lambda_n,\lambda_{n-1}-\lambda_n,\dots$ (the gaps) positive, the critical points of rank
-    $k$ are $WW^\top=\sum_{i\in J}\lambda_iu_iu_i^\top$, $|J|=k$, of value $\sum_{i\notin J}\lambda_i$
-    and Hessian eigenvalues $2(1-\lambda_j/\lambda_i)$ ($i\in J\not\ni j$), 2 ($k(k+1)/2$ times) and 0:
-    the truncation $J=\{1..k\}$ is the minimum, the others are strict saddles."""
+    r"""for $\lambda_n,\lambda_{n-1}-\lambda_n,\dots$ (the gaps) positive, the critical points of
+    rank $k$ are $WW^\top=\sum_{i\in J}\lambda_iu_iu_i^\top$, $|J|=k$, of value $\sum_{i\notin
+    J}\lambda_i$ and Hessian eigenvalues $2(1-\lambda_j/\lambda_i)$ ($i\in J\not\ni j$), 2
+    ($k(k+1)/2$ times) and 0: the truncation $J=\{1..k\}$ is the minimum, the others are strict
+    saddles."""
     lam = np.cumsum(gaps)[::-1]
     chosen = list(combinations(range(n), k))
     points = [np.eye(n)[:, J] * np.sqrt(lam[list(J)]) for J in chosen]
@@ -163,8 +165,8 @@ def hessian_blow_up_rate(
 ):
     r"""as the least singular value $\sigma$ of $\Sigma_0^{1/2}W$ tends to 0 with the other ones and
     the singular vectors fixed, $\sigma\lambda_{\min}(\nabla^2f(W))\to-2\lambda_{\max}(P\Sigma_0P)$,
-    $P$ the projection off the range of $\Sigma_0^{1/2}W$ (eigenvalues evenly spaced from low to 5, the
-    other singular values equal)."""
+    $P$ the projection off the range of $\Sigma_0^{1/2}W$ (eigenvalues evenly spaced from low to 5,
+    the other singular values equal)."""
     rng = np.random.default_rng(seed)
     S = random_covariance(np.linspace(low, 5, n), rng=rng)
     U, V = (np.linalg.qr(rng.standard_normal((m, m)))[0] for m in (n, k))
@@ -300,11 +302,12 @@ def last_loss(record, unit):
 @space(k=Int(1, 4), ratio=Real(0.2, 0.85), share=Real(0.02, 0.85), size=Real(0.3, 3.0))
 @breaks("start off the leading eigenvector", lost=1)
 def smoothed_flow_rate(k, share, seed, ratio=2 / 3, size=1.0, lost=0):
-    r"""for $0<\tau<\lambda_k$ gradient flow on $f_\tau(W)=B^2(WW^\top+\tau I,\Sigma_0)$ tends
-    from starts in general position to the minimum $\sum_{i>k}(\sqrt{\lambda_i}-\sqrt\tau)^2$, whose
-    Hessian eigenvalues are $2(\lambda_i-\lambda_j)/(\lambda_i+\sqrt{\lambda_j\tau})$ ($i\le k<j$; the rate of the
-    tilt of $u_i$ towards $u_j$), $2(\lambda_i+\lambda_j-2\tau)/(\lambda_i+\lambda_j)$ ($i\le j\le k$), and 0 along
-    rotations; the excess falls at twice the least positive one."""
+    r"""for $0<\tau<\lambda_k$ gradient flow on $f_\tau(W)=B^2(WW^\top+\tau I,\Sigma_0)$ tends from
+    starts in general position to the minimum $\sum_{i>k}(\sqrt{\lambda_i}-\sqrt\tau)^2$, whose
+    Hessian eigenvalues are $2(\lambda_i-\lambda_j)/(\lambda_i+\sqrt{\lambda_j\tau})$ ($i\le k<j$;
+    the rate of the tilt of $u_i$ towards $u_j$),
+    $2(\lambda_i+\lambda_j-2\tau)/(\lambda_i+\lambda_j)$ ($i\le j\le k$), and 0 along rotations; the
+    least positive one is the slowest rate."""
     lam = spectrum(k, ratio)
     tau, S, top, rest = share * lam[k - 1], np.diag(lam), lam[:k], lam[k:, None]
     mu = smoothed_rate(S, k, smoothing=tau)
@@ -344,10 +347,10 @@ def _(pen, runs):
 @space(k=Int(1, 4), ratio=Real(0.3, 0.85), step=Real(0.05, "1 / (2 - ratio)"))
 @breaks("the loss is smoothed", smoothing=0.5)
 def gd_local_rate(k, step, seed, ratio=2 / 3, smoothing=0.0):
-    r"""near the truncation descent with a step
-    $\eta\le1/(2-q)$ contracts the tilt of $u_k$ towards $u_{k+1}$ by $1-2\eta(1-q)$; with $\eta=\frac12$
-    the tilt of each $u_i$ towards each $u_{k+j}$ shrinks by $\lambda_{k+j}/\lambda_i$ from any start
-    (tilts: the entries of $(U_\perp^\top W)(U_k^\top W)^{-1}$, $U_k=(u_1,\dots,u_k)$)."""
+    r"""near the truncation descent with a step $\eta\le1/(2-q)$ contracts the tilt of $u_k$ towards
+    $u_{k+1}$ by $1-2\eta(1-q)$; with $\eta=\frac12$ the tilt of each $u_i$ towards each $u_{k+j}$
+    shrinks by $\lambda_{k+j}/\lambda_i$ from any start (tilts: the entries of $(U_\perp^\top
+    W)(U_k^\top W)^{-1}$, $U_k=(u_1,\dots,u_k)$)."""
     rng, lam = np.random.default_rng(seed), spectrum(k, ratio)
     S, W = np.diag(lam), rng.standard_normal((5, k))
     steps = int(-22 / np.log1p(-2 * step * (1 - ratio))) + 12
@@ -396,7 +399,7 @@ def deep_balanced_linear_convergence(
 ):
     r"""gradient flow on $f(W_1\cdots W_N)$, hidden widths $k$, from balanced factors of rank $k$ in
     general position tends to the truncation, the tilt of $u_k$ towards $u_{k+1}$ as $e^{-\mu_Nt}$,
-    $\mu_N=2\lambda_k^{1-1/N}(1-\lambda_{k+1}/\lambda_k)$ (the excess loss as its square). Descent on the factors
+    $\mu_N=2\lambda_k^{1-1/N}(1-\lambda_{k+1}/\lambda_k)$. Descent on the factors
     with a small step $\eta$ multiplies the tilt by $1-\eta\mu$, $\mu$ the least eigenvalue of
     $2(I-\lambda_{k+1}H^{-1})K$ at its limit, $H=(W^\top\Sigma_0W)^{1/2}$, $K=(W_2\cdots
     W_N)^\top W_2\cdots W_N$."""
@@ -465,9 +468,9 @@ def finite_step_descent_on_the_unsmoothed_loss(
     n, k, step, seed, low=0.5, size=1.0, loss=bures_loss, gradient=bures_gradient, lost=0
 ):
     r"""for $\Sigma_0^{1/2}W$ of full rank and any step $0<\eta<1$, $f(W-\eta\nabla f(W))\le
-    f(W)-\eta(1-\eta)\|\nabla f(W)\|_F^2$, though the Hessian is unbounded; a step $\eta/2$ leaves the
-    least singular value of $\Sigma_0^{1/2}W$ at $1-\eta$ times it plus $\eta\lambda_n$ or more (both
-    attained); descent from starts in general position ends at the truncation ($k<n$;
+    f(W)-\eta(1-\eta)\|\nabla f(W)\|_F^2$, though the Hessian is unbounded; a step $\eta/2$ leaves
+    the least singular value of $\Sigma_0^{1/2}W$ at $1-\eta$ times it plus $\eta\lambda_n$ or more
+    (both attained); descent from starts in general position ends at the truncation ($k<n$;
     eigenvalues evenly spaced from low to 3)."""
     (drop, rounding), (before, after) = descent_steps(n, k, step, low, size, seed, loss, gradient)
     lam = np.linspace(low, 3, n)[::-1]

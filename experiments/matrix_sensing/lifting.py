@@ -41,7 +41,8 @@ lift = paper(
     r"$S_x=\sum_iA_ixx^\top A_i$:",
 )
 FAMILY = (
-    r"$f(x)=\sum_{ij}\omega_{ij}^2(x_ix_j-z_iz_j)^2$, $n=3$, with weights 1 but $\epsilon\in(0,1)$ on "
+    r"$f(x)=\sum_{ij}\omega_{ij}^2(x_ix_j-z_iz_j)^2$, $n=3$, with weights 1 but "
+    r"$\epsilon\in(0,1)$ on "
     r"the pair (1,3), $z=(1,0,1)$, $\delta=(1-\epsilon^2)/(1+\epsilon^2)$, "
     r"$\hat x=\sqrt\delta(1,0,-1)$, $h_l$ the lift of order $l$:"
 )
@@ -77,8 +78,8 @@ def tensor(v, order):
 @breaks("x not stationary", stretch=2)
 def lifted_gradient_hessian_kronecker(order, n, m, seed, symmetric=True, stretch=1):
     r"""at every $x$, $\nabla h_l(x^{\otimes l})=4((K_xx)^{\otimes l}-(K_zx)^{\otimes l})$ and
-    $\nabla^2h_l(x^{\otimes l})=4(K_x^{\otimes l}-K_z^{\otimes l})+8S_x^{\otimes l}$; so an $x$ that is
-    stationary for $f$ gives an $x^{\otimes l}$ that is stationary for $h_l$."""
+    $\nabla^2h_l(x^{\otimes l})=4(K_x^{\otimes l}-K_z^{\otimes l})+8S_x^{\otimes l}$; so an $x$ that
+    is stationary for $f$ gives an $x^{\otimes l}$ that is stationary for $h_l$."""
     # All numbers are integers below 2^53; five values of a quartic give its derivatives exactly.
     rng = np.random.default_rng(seed)
     A, z, x = rng.integers(-2, 3, (m, n, n)), rng.integers(1, 4, n), rng.integers(1, 4, n)
@@ -113,9 +114,9 @@ def lifted_gradient_hessian_kronecker(order, n, m, seed, symmetric=True, stretch
 @space(order=Int(1, 4))
 @breaks("weight 0.9 on the diagonal", diagonal=Fraction(9, 10))
 def pmc_lifting_threshold_equation(order, diagonal=Fraction(1)):
-    r"""$\hat x^{\otimes l}$ is a strict saddle of $h_l$ below and a minimum to second order above the
-    root $\delta_l$ of $2^l(1-\delta^{2l})=2(\delta(1+\delta))^l$: $\frac12$, .71202, .79856, .84521,
-    .87435, ..."""
+    r"""$\hat x^{\otimes l}$ is a strict saddle of $h_l$ below and a minimum to second order above
+    the root $\delta_l$ of $2^l(1-\delta^{2l})=2(\delta(1+\delta))^l$: $\frac12$, .71202, .79856,
+    .84521, .87435, ..."""
 
     # Every decision of the bisection is a sign in rational arithmetic.
     def saddle(delta):
@@ -144,8 +145,8 @@ def _(pen, runs):
 @space(eps=Real(0.12, 0.57))
 @breaks("delta below 1/2", eps=0.7)
 def spurious_minimum_becomes_saddle(eps):
-    r"""for $\epsilon^2<\frac13$ (that is $\delta>\frac12$) $\hat x$ is a strict local minimum of $f$, yet
-    $\hat x^{\otimes l}$ is a strict saddle of $h_l$ from the order
+    r"""for $\epsilon^2<\frac13$ (that is $\delta>\frac12$) $\hat x$ is a strict local minimum of
+    $f$, yet $\hat x^{\otimes l}$ is a strict saddle of $h_l$ from the order
     $L=\min\{l:2^l(1-\delta^{2l})>2(\delta(1+\delta))^l\}$ on, not before."""
     delta = Fraction(perturbed_completion(eps).delta)
     order, negative = 1, []
@@ -199,12 +200,12 @@ def perturbed(eps, noise, seed):
 @space(eps=Real(0.32, 0.54), noise=Real(0.0, 0.01), delta=Real(0.55, 0.999))
 @breaks("u the spurious point itself", along="spurious")
 def sufficient_lifting_order(eps, noise, seed, delta=0.98, along="truth", far=1000):
-    r"""if $x$ is stationary and some $u$ has $q=u^\top K_zu>0$ and
-    $\rho=\max(|u^\top K_xu|,u^\top S_xu)/q<1$, the curvature of $h_l$ at $x^{\otimes l}$ along
-    $u^{\otimes l}$ is at most $4(3\rho^l-1)q^l$, negative for every $l>\log3/\log(1/\rho)$ (judged near
-    the completion family: $n=3$, weight $\epsilon$ on a pair). In that family, at isometry constant
-    $\delta$, $\rho=\delta(1+\delta)/2$: the bound on the order is $\sim\frac23\log3/(1-\delta)$, the
-    exact least order $\sim2\log v/(1-\delta)$, $v^4=2v+1$."""
+    r"""if $x$ is stationary and some $u$ has $q=u^\top K_zu>0$ and $\rho=\max(|u^\top K_xu|,u^\top
+    S_xu)/q<1$, the curvature of $h_l$ at $x^{\otimes l}$ along $u^{\otimes l}$ is at most
+    $4(3\rho^l-1)q^l$, negative for every $l>\log3/\log(1/\rho)$ (judged near the completion family:
+    $n=3$, weight $\epsilon$ on a pair). In that family, at isometry constant $\delta$,
+    $\rho=\delta(1+\delta)/2$: the bound on the order is $\sim\frac23\log3/(1-\delta)$, the exact
+    least order $\sim2\log v/(1-\delta)$, $v^4=2v+1$."""
     A, x = perturbed(eps, noise, seed)
     z = np.array([1.0, 0.0, 1.0])
     u, rho = z if along == "truth" else x, escape_ratio(A, z, x, z)
@@ -252,8 +253,8 @@ def _(pen, runs):
 
 @simulation
 def descents(delta, order, starts, seed, noise, steps):
-    """Losses and distances from the truth at the end of descent from near the spurious point, and how
-    far the last third of it went."""
+    """Losses and distances from the truth where descent from near the spurious point ends, and
+    how far the last third of it went."""
     problem = perturbed_completion(float(np.sqrt((1 - delta) / (1 + delta))))
     A, z = problem.matrices, problem.truth
     Q = np.array([reduce(np.kron, chosen) for chosen in product(A, repeat=order)])
@@ -277,9 +278,9 @@ def descents(delta, order, starts, seed, noise, steps):
 @space(delta=Real(0.55, 0.68))
 @breaks("no lifting", order=1)
 def descent_escapes_the_lifted_saddle(delta, seed, starts=4, order=2):
-    r"""for $\frac12<\delta<\delta_2=.712$, gradient descent on $f$ from near $\hat x$ returns to the
-    loss $f(\hat x)=4(1-\delta)$, while descent on $h_2$ from $\hat x^{\otimes2}$ plus noise of size
-    $10^{-4}$ ends at $\pm z^{\otimes2}$, the truth."""
+    r"""for $\frac12<\delta<\delta_2=.712$, gradient descent on $f$ from near $\hat x$ returns to
+    the loss $f(\hat x)=4(1-\delta)$, while descent on $h_2$ from $\hat x^{\otimes2}$ plus noise of
+    size $10^{-4}$ ends at $\pm z^{\otimes2}$, the truth."""
     steps = int(4.8e3 / abs(completion_spectrum(delta, 2)[0][0]))  # over the growth on the saddle
     _, off, moved = descents(delta, order, starts, seed, 1e-4, steps)
     stuck, _, rest = descents(delta, 1, starts, seed, 1e-4, 1000)

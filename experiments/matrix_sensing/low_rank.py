@@ -59,9 +59,9 @@ def regression(seed, noise, period, rank=3):
 @space(period=Int(1, 30), noise=Real(0.3, 2.0))
 @breaks("truncated half as often", lambda case: {"actual": 2 * case["period"]})
 def rank_constrained_vs_posthoc(period, noise, seed, actual=None, rank=3):
-    r"""truncation after training, $T_r\hat W=U_rU_r^\top\hat W$, loses at least
-    $\|\Pi_{AU_r}A(\hat W-T_r\hat W)\|_F^2$ against the best rank $r$; from 0, $p$ steps of size $1/\|A\|^2$
-    and $T_r$ in turn end, where that is a fixed point, at $Q_p^{-1/2}T_r(Q_p^{1/2}\hat W)$,
+    r"""truncation after training, $T_r\hat W=U_rU_r^\top\hat W$, loses at least $\|\Pi_{AU_r}A(\hat
+    W-T_r\hat W)\|_F^2$ against the best rank $r$; from 0, $p$ steps of size $1/\|A\|^2$ and $T_r$
+    in turn end, where that is a fixed point, at $Q_p^{-1/2}T_r(Q_p^{1/2}\hat W)$,
     $Q_p=I-(I-H/\|A\|^2)^p$: for $p=1$ the best."""
     A, Y, least, step, ends, settled = regression(seed, noise, actual or period)
     once = regression(seed, noise, 1)[4]
@@ -126,9 +126,10 @@ def nuclear_subgradient_and_truncation(
     step, seed, rank=3, share=0.6, gap=1.0, cut=None, weight=0.5, penalty=0.5
 ):
     r"""sub-gradient steps of size $\eta$ lead the singular values $\sigma_i>\lambda$ of $A^\top Y$,
-    $i\le r$ (here $\lambda$ plus multiples of the gap), to $\sigma_i-\lambda$, as at the minimum; the
-    others, the share of $\lambda$ or less, do not reach their 0, but fall below
-    $\eta(\lambda+\sigma_{r+1})$: truncation at $2\eta\lambda<\sigma_r-\lambda$ finds the rank $r$."""
+    $i\le r$ (here $\lambda$ plus multiples of the gap), to $\sigma_i-\lambda$, as at the minimum;
+    the others, the share of $\lambda$ or less, do not reach their 0, but fall below
+    $\eta(\lambda+\sigma_{r+1})$: truncation at $2\eta\lambda<\sigma_r-\lambda$ finds the rank
+    $r$."""
     live, top = penalty + gap * np.arange(rank, 0, -1.0), share * penalty
     record = nuclear_record(live, top, weight, step, seed)
     late = record[len(record) // 2 :]
@@ -158,7 +159,8 @@ def _(pen, runs):
 
 autoencoder = paper(
     "mazumder2023-learning",
-    r"Linear autoencoder $\|X-DMEX\|_F^2+\lambda\|M\|_*$, $M\in\mathbb R^{k\times k}$, $X$ with singular "
+    r"Linear autoencoder $\|X-DMEX\|_F^2+\lambda\|M\|_*$, $M\in\mathbb R^{k\times "
+    r"k}$, $X$ with singular "
     r"values $\sigma_i$:",
 )
 DATA = (2.0, 1.5, 1.0, 0.6)
@@ -192,9 +194,9 @@ def searched_autoencoder(width, penalty, seed):
 @space(penalty=Real(0.05, 3.0), width=Int(1, 4))
 @breaks("encoder and decoder free to grow", grow=3.0)
 def lorae_scaling_degeneracy(penalty, width, seed, grow=1.0, scales=(1.0, 2.0, 10.0, 30.0)):
-    r"""$(cD,c^{-2}M,cE)$ leaves the first term and multiplies the penalty by $c^{-2}$, so that it can
-    be scaled away; with $D^\top D=EE^\top=I$ the minimum has $DME$ symmetric, on the leading left
-    singular vectors of $X$, with eigenvalues $(1-\lambda/(2\sigma_i^2))_+$, $i\le k$."""
+    r"""$(cD,c^{-2}M,cE)$ leaves the first term and multiplies the penalty by $c^{-2}$, so that it
+    can be scaled away; with $D^\top D=EE^\top=I$ the minimum has $DME$ symmetric, on the leading
+    left singular vectors of $X$, with eigenvalues $(1-\lambda/(2\sigma_i^2))_+$, $i\le k$."""
     X, values, found = searched_autoencoder(width, penalty, seed)
     net, c = low_rank_autoencoder(X, width, penalty=penalty), np.array(scales)
     mixed = np.random.default_rng(seed).standard_normal((width, width))
@@ -246,11 +248,11 @@ def _(pen, runs):
 @breaks("no noise", actual=0.0)
 @breaks("penalty beyond 4 s^2", share=1.2)
 def shrinkage_never_hurts_noisy_reconstruction(share, seed, noise=0.4, rank=3, actual=None):
-    r"""with orthonormal $D,E$ and $XX^\top=C+s^2I$, $C$ of rank $k$ with eigenvalues at least $s^2$,
-    the expected error $\operatorname E\|DME(x+e)-x\|^2$ on clean data ($x$ of covariance $C$, noise
-    $e$ of variance $s^2$ a coordinate) falls by $(\lambda s^2-\frac14\lambda^2)\sum_{i\le
-    k}\sigma_i^{-2}$ while $\lambda\le2\sigma_k^2$: a penalty helps iff $0<\lambda<4s^2$, and
-    $\lambda=2s^2$ gives the least error of any linear map."""
+    r"""with orthonormal $D,E$ and $XX^\top=C+s^2I$, $C$ of rank $k$ with eigenvalues at least
+    $s^2$, the expected error $\operatorname E\|DME(x+e)-x\|^2$ on clean data ($x$ of covariance
+    $C$, noise $e$ of variance $s^2$ a coordinate) falls by $(\lambda
+    s^2-\frac14\lambda^2)\sum_{i\le k}\sigma_i^{-2}$ while $\lambda\le2\sigma_k^2$: a penalty helps
+    iff $0<\lambda<4s^2$, and $\lambda=2s^2$ gives the least error of any linear map."""
     s = noise if actual is None else actual
     penalty, n = 4 * share * noise**2, 6
     rng = np.random.default_rng(seed)

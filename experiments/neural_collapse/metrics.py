@@ -89,7 +89,8 @@ def digits_features_reach_the_closed_form(
     means, centre = (
         np.stack([v[:, labels == k].mean(axis=1) for k in range(n_classes)], 1) for v in (H, logits)
     )
-    # The loss is curved by 1 (squared loss) or the least probability over N, less a tenth on the way.
+    # The loss is curved by 1 (squared loss) or the least probability, over N, less a tenth on the
+    # way.
     p = np.exp(logits - logits.max(axis=0))
     least = 1.0 if loss == "mse" else (p / p.sum(axis=0)).min() / 1.1
     error = np.sqrt(2 * n_samples * excess / least / counts.min())

@@ -26,8 +26,10 @@ from theorylab.verify.cli import run_script
 
 path = paper(
     "tirer2022-perturbation",
-    r"$K$ balanced classes of $n$ samples, one-hot labels $Y$, features $H\in\mathbb R^{d\times Kn}$ "
-    r"with $\dot H=-W^\top(WH-Y)-\lambda_HH$, $W=YH^\top(HH^\top+n\lambda_WI)^{-1}$, $\lambda_W>0$:",
+    r"$K$ balanced classes of $n$ samples, one-hot labels $Y$, features $H\in\mathbb "
+    r"R^{d\times Kn}$ "
+    r"with $\dot H=-W^\top(WH-Y)-\lambda_HH$, $W=YH^\top(HH^\top+n\lambda_WI)^{-1}$, "
+    r"$\lambda_W>0$:",
 )
 near = paper(
     "tirer2022-perturbation",
@@ -85,9 +87,9 @@ def path_record(lam_w, lam_h, separation, n_classes, dimension, n, seed, frozen)
 def central_path_nc1_monotone(
     lam_w, lam_h, seed, separation=1.0, n_classes=3, dimension=6, n=5, frozen=0
 ):
-    r"""where neither vanishes, $\operatorname{tr}\Sigma_W/\operatorname{tr}\Sigma_B$ strictly falls:
-    $\frac d{dt}\log\operatorname{tr}\Sigma_W=-2\lambda_H-2\|WH_w\|^2/\|H_w\|^2$ and
-    $\frac d{dt}\log\operatorname{tr}\Sigma_B=-2\lambda_H+2n\langle Q,M_cM_c^\top\rangle/\|M_c\|^2$, $H_w$
+    r"""where neither vanishes, $\operatorname{tr}\Sigma_W/\operatorname{tr}\Sigma_B$ strictly
+    falls: $\frac d{dt}\log\operatorname{tr}\Sigma_W=-2\lambda_H-2\|WH_w\|^2/\|H_w\|^2$ and $\frac
+    d{dt}\log\operatorname{tr}\Sigma_B=-2\lambda_H+2n\langle Q,M_cM_c^\top\rangle/\|M_c\|^2$, $H_w$
     the deviations from the class means, $M_c$ the centred class means,
     $Q=R(H_wH_w^\top+n\lambda_WI)R$, $R=(HH^\top+n\lambda_WI)^{-1}$."""
     options = (lam_w, lam_h, separation, n_classes, dimension, n, seed, frozen)
@@ -135,10 +137,10 @@ OFFSETS = np.array([[-15.0, -28.0, -2.0], [-1.25, -1.1875, -0.625], [15.0, 12.0,
 @breaks("two classes", n_classes=2)
 def pinv_variability_can_increase(lam_w, lam_h=0.3, flat=False, n_classes=3, step=1e-4):
     r"""$\operatorname{tr}(\Sigma_W\Sigma_B^+)$, unlike the ratio of the traces, can increase,
-    whatever $\lambda_H$, for $K=d=3$: at two samples $m_k\pm a_k$ in each class with $(m_k)=$
-    (1, 0, 0), (2, 1/4, 0), (-3, -1/4, 0) and $(a_k)=$ (-15, -5/4, 15), (-28, -19/16, 12), (-2, -5/8, 3) its
-    derivative is $2n\operatorname{tr}B^+(2Q(I-P)-R)S>0$, $B=nM_cM_c^\top$, $P$ the projection on the
-    span of $M_c$, $S=H_wH_w^\top$ ($Q$, $R$ as for the ratio)."""
+    whatever $\lambda_H$, for $K=d=3$: at two samples $m_k\pm a_k$ in each class with $(m_k)=$ (1,
+    0, 0), (2, 1/4, 0), (-3, -1/4, 0) and $(a_k)=$ (-15, -5/4, 15), (-28, -19/16, 12), (-2, -5/8, 3)
+    its derivative is $2n\operatorname{tr}B^+(2Q(I-P)-R)S>0$, $B=nM_cM_c^\top$, $P$ the projection
+    on the span of $M_c$, $S=H_wH_w^\top$ ($Q$, $R$ as for the ratio)."""
     means, offsets = MEANS[:, :n_classes], OFFSETS[:, :n_classes] * [[1], [1], [0 if flat else 1]]
     if n_classes == 2:
         means = np.array([[1.0, -1.0], [0, 0], [0, 0]])
@@ -200,8 +202,8 @@ def response(beta, lam_w, lam_h, length, moved, n_classes, n, dimension, seed):
 def near_collapse_linear_response(
     beta, lam_w, lam_h, length, seed, n_classes=3, n=5, dimension=5, moved=0.0
 ):
-    r"""$d\ge K$, $H_0$ collapsed to an orthogonal frame plus $\varepsilon\Delta$, $\Delta$ with zero
-    class means: on the branch of the collapsed minimiser the deviations are
+    r"""$d\ge K$, $H_0$ collapsed to an orthogonal frame plus $\varepsilon\Delta$, $\Delta$ with
+    zero class means: on the branch of the collapsed minimiser the deviations are
     $\varepsilon\beta(W^\top W+\beta+\lambda_H)^{-1}\Delta+O(\varepsilon^3)$, $W$ the classifier at
     $\varepsilon=0$: shrunk by $\beta/(w^2+\beta+\lambda_H)$ along its rows, of length $w$, and by
     $\beta/(\beta+\lambda_H)$ elsewhere."""
@@ -248,9 +250,10 @@ def hyperparameter_effect_on_collapse(
 ):
     r"""$d>K$, $\lambda_W\lambda_H<1$, $H_0$ an orthogonal frame plus a small perturbation with zero
     class means: where the frame is the minimiser without attachment, the deviations shrink by
-    $\beta/(\beta+\sqrt{\lambda_H/\lambda_W})$ along the classifier and by $\beta/(\beta+\lambda_H)$ elsewhere. So
-    there is more collapse for larger $\lambda_H$ and smaller $\beta$ and less, along the
-    classifier, for larger $\lambda_W$; for a fixed frame of any length the signs are the same."""
+    $\beta/(\beta+\sqrt{\lambda_H/\lambda_W})$ along the classifier and by $\beta/(\beta+\lambda_H)$
+    elsewhere. So there is more collapse for larger $\lambda_H$ and smaller $\beta$ and less, along
+    the classifier, for larger $\lambda_W$; for a fixed frame of any length the signs are the
+    same."""
     values = {"beta": beta, "lam_w": lam_w, "lam_h": lam_h}
     length = nc.collapsed_response(**values).length
     shape = (eps, n_classes, n, dimension, seed)

@@ -87,8 +87,8 @@ def mse_imbalanced_general_orthogonal_frame(steps, d, level, seed, skew=1.5, bia
     r"""at every global minimiser the features of a class coincide in $h_k\parallel w_k$, vectors of
     different classes are orthogonal and, with $p_k=(\sqrt{n_k}-\sqrt c)_+$,
     $\|w_k\|^2=p_k\sqrt{\lambda_H/\lambda_W}$, $w_k\cdot h_k=p_k/\sqrt{n_k}$; the minimum is
-    $\sum_k[\frac{(\sqrt{n_k}-p_k)^2}{2N}+\sqrt{\lambda_W\lambda_H}p_k]$. If $d<K$ (and all sizes differ) $p_k=0$
-    but for the $d$ largest classes. (Sizes: sums of the first whole steps.)"""
+    $\sum_k[\frac{(\sqrt{n_k}-p_k)^2}{2N}+\sqrt{\lambda_W\lambda_H}p_k]$. If $d<K$ (and all sizes
+    differ) $p_k=0$ but for the $d$ largest classes. (Sizes: sums of the first whole steps.)"""
     counts = tuple(np.cumsum(np.floor(steps)).astype(int).tolist())
     n, N, lams = np.array(counts), sum(counts), decay(level, counts, skew)
     p = np.maximum(np.sqrt(n) - np.sqrt(level), 0) * (np.arange(n.size) >= n.size - d)
@@ -190,8 +190,8 @@ def _(pen, runs):
 @breaks("one class has more samples", extra=3)
 def ce_balanced_ufm_closed_form(n_classes, n, ratio, seed, bias=False, d=4, extra=0):
     r"""$n$ samples in every class, $d\ge K-1$: the global minimiser is a simplex frame, with one
-    logit gap $x=\log(1/\sqrt{n\lambda_W\lambda_H}-K+1)$ between the own and each other class if $c<n$
-    and 0 otherwise ($c$ is the ratio times $n$); the minimum is
+    logit gap $x=\log(1/\sqrt{n\lambda_W\lambda_H}-K+1)$ between the own and each other class if
+    $c<n$ and 0 otherwise ($c$ is the ratio times $n$); the minimum is
     $(K-1)\sqrt{n\lambda_W\lambda_H}\,x+\log(1+(K-1)e^{-x})$."""
     K, counts = n_classes, (n,) * (n_classes - 1) + (n + extra,)
     lams = decay(ratio * n, counts, 0.7)
@@ -242,8 +242,8 @@ def _(pen, runs):
 @breaks("a single minority class", n_small=1)
 @breaks("minority classes of unequal size", extra=2)
 def universal_minority_collapse_threshold(large, small, n_small, loss, bias, seed, extra=0):
-    r"""two majority classes of size $n_A$ and $K_B\ge2$ minority classes of size $n_B<n_A$, $d\ge K$:
-    at the global minimum the minority classifiers coincide iff $n_B\le c$."""
+    r"""two majority classes of size $n_A$ and $K_B\ge2$ minority classes of size $n_B<n_A$, $d\ge
+    K$: at the global minimum the minority classifiers coincide iff $n_B\le c$."""
     counts = (large, large) + (small,) * (n_small - 1) + (small + extra,)
 
     def apart(level):
@@ -276,10 +276,10 @@ def _(pen, runs):
 @space(sizes=Real(1, 11, size=4), level=Real(0.05, 4), d=Int(3, 5))
 @breaks("no bias", bias=False)
 def mse_bias_balanced_etf_imbalanced_svd(sizes, level, seed, d=4, bias=True):
-    r"""$d\ge K-1$: with $\bar Y=Y(I-\frac1N\mathbf1\mathbf1^\top)=\sum_i\sigma_iu_iv_i^\top$ the minimum has
-    $WW^\top=\sqrt{\lambda_H/\lambda_W}\sum_i(\sigma_i-\sqrt c)_+u_iu_i^\top$ and $WH$ the singular values
-    $(\sigma_i-\sqrt c)_+$; a simplex frame, $u_i\perp\mathbf1$, $\sigma_i=\sqrt n$, if all $n_k=n$. (Whole
-    parts of the sizes.)"""
+    r"""$d\ge K-1$: with $\bar Y=Y(I-\frac1N\mathbf1\mathbf1^\top)=\sum_i\sigma_iu_iv_i^\top$ the
+    minimum has $WW^\top=\sqrt{\lambda_H/\lambda_W}\sum_i(\sigma_i-\sqrt c)_+u_iu_i^\top$ and $WH$
+    the singular values $(\sigma_i-\sqrt c)_+$; a simplex frame, $u_i\perp\mathbf1$, $\sigma_i=\sqrt
+    n$, if all $n_k=n$. (Whole parts of the sizes.)"""
     counts = tuple(int(n) for n in np.floor(sizes))
     K, N, lams = len(counts), sum(counts), decay(level, counts)
     d = max(d, K - 1)

@@ -152,7 +152,7 @@ def collapse(n, d, dropped, beta, ball, norm, seed):
     beta=Real(1e-4, 1e-3, log=True),
     ball=Choice(["linf", "l2"]),
 )
-@breaks("corridors in the other norm", norm="l2")
+@breaks("corridors in the other norm", norm="l2", seed=0)
 def robust_collapse_threshold(n, d, dropped, ball, seed, beta=1e-3, norm=None):
     r"""Without biases pattern $D$ has a stable neuron iff $\epsilon\le\mu(D)=\max_{\|v\|_q\le1}
     \min_k(2D-I)_{kk}x_k^\top v$. Over the patterns that are left (the widest dropped), $\mu$ the

@@ -152,7 +152,7 @@ def collapse(n, d, dropped, beta, ball, norm, seed):
     beta=Real(1e-4, 1e-3, log=True),
     ball=Choice(["linf", "l2"]),
 )
-@breaks("corridors in the other norm", norm="l2")
+@breaks("corridors in the other norm", norm="l2", seed=0)
 def robust_collapse_threshold(n, d, dropped, ball, seed, beta=1e-3, norm=None):
     r"""Without biases pattern $D$ has a stable neuron iff $\epsilon\le\mu(D)=\max_{\|v\|_q\le1}
     \min_k(2D-I)_{kk}x_k^\top v$. Over the patterns that are left (the widest dropped), $\mu$ the
@@ -354,8 +354,8 @@ def _(pen, runs):
 @cases(n=[2, 1, 3])
 @full(n=[1, 2, 4, 3])
 @space(n=Int(1, 3), ratio=Real(0.02, 1.2))
-@breaks("cones dropped (gated)", train="gates")
-@breaks("never drawn from the cells of one neuron", away=True)
+@breaks("cones dropped (gated)", train="gates", seed=0)
+@breaks("never drawn from the cells of one neuron", away=True, seed=0)
 def sampled_program_value(
     n, seed, ratio=0.1, times=(0.5, 1.0, 2.0, 4.0, 8.0), train="arrangements", away=False
 ):

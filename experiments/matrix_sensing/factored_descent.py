@@ -85,7 +85,8 @@ def tail(M, left, right, eta, first=1e-3, last=1e-11, longest=LONGEST):
 
 @simulation
 def sharp(n, r, k, low, alpha, step, seed, used, negative, beta=None):
-    r"""Return ``c`` = 2 eta T times the error, and the factor by which its limit may differ from it.
+    r"""Return ``c`` = 2 eta T times the error, and the factor by which its limit may differ from
+    it.
 
     From entry into the region of `error_bounds`, spurious singular values follow
     s <- s(1 - eta s^2) up to their ratio there: c grows to its limit by at most 1 / (2 eta T s_T^2)
@@ -300,9 +301,9 @@ def asymmetric_factors_solve_the_symmetric_problem_linearly(
     n, r, k, seed, low=0.6, alpha=0.3, balanced=False
 ):
     r"""for $r<\min(k,n)$ and a Gaussian $G_0$ a third as large as $F_0=X_0$, the descent on
-    $FG^\top$ reaches $M$ at a geometric rate, $1-\eta\min\{\lambda_i(FF^\top)+\lambda_j(GG^\top)>0\}$
-    at the limit of Gaussian factors, where the symmetric one keeps $2\eta T\|X_TX_T^\top-M\|_F\to
-    \sqrt{\min(k,n)-r}$."""
+    $FG^\top$ reaches $M$ at a geometric rate,
+    $1-\eta\min\{\lambda_i(FF^\top)+\lambda_j(GG^\top)>0\}$ at the limit of Gaussian factors, where
+    the symmetric one keeps $2\eta T\|X_TX_T^\top-M\|_F\to \sqrt{\min(k,n)-r}$."""
     F, G, eta = starts(n, k, alpha, 1 / 3, seed)
     M = truth(n, r, low)
     t, errors, _ = tail(M, F, F if balanced else G, eta)

@@ -28,8 +28,10 @@ from theorylab.verify import (
 
 sensing = paper(
     "jin2023-understanding",
-    r"$f(U)=\frac14\|\mathcal A(UU^\top-M)\|^2$, $m$ Gaussian measurements, $M\succeq0$ of rank $r$ "
-    r"with distinct eigenvalues, $Z_s$ the minimiser of rank $\le s$; descent from $U_0=\alpha\bar U$, "
+    r"$f(U)=\frac14\|\mathcal A(UU^\top-M)\|^2$, $m$ Gaussian measurements, "
+    r"$M\succeq0$ of rank $r$ "
+    r"with distinct eigenvalues, $Z_s$ the minimiser of rank $\le s$; descent from "
+    r"$U_0=\alpha\bar U$, "
     r"$\bar U$ an $n\times k$ Gaussian:",
 )
 population = paper(
@@ -99,8 +101,8 @@ def gd_visits_best_rank_s_solutions(seed, n=4, second=1.3, m=1500, k=4, operator
     $T_1<T_2<\dots$, for every $s<r\le k$: $e_s=\mu_sw_s$, $T_s=\sum_{q<s}\tau_q+w_s$,
     $w_s=\frac{2c_{s1}}{\mu_s+2\nu_{s1}}$, $\tau_s=\frac{c_{s1}}{\nu_{s1}}$, $c_{0j}=1$,
     $c_{s+1,j}=c_{s,j+1}-\tau_s\nu_{s,j+1}$, with $\mu_s$ the least Hessian eigenvalue at $Z_s$ and
-    $\nu_{sj}$ those of $-\mathcal A^*\mathcal A(Z_s-M)$ off its range, in order, each as a logarithm
-    a step (eigenvalues of $M$: 3, ``second``, 0.5; two numbers for each operator)."""
+    $\nu_{sj}$ those of $-\mathcal A^*\mathcal A(Z_s-M)$ off its range, in order, each as a
+    logarithm a step (eigenvalues of $M$: 3, ``second``, 0.5; two numbers for each operator)."""
     eigenvalues, stages = (3.0, second, 0.5), slice(0, 2)
     drawn = (n, eigenvalues, m, k, seed, operators, columns, np.geomspace(1e-5, 1e-14, 14), stages)
     powers, e, times, T = visits(*drawn)

@@ -35,7 +35,8 @@ from theorylab.verify import (
 
 signs = paper(
     "ma2022-global",
-    r"$A$ has independent $N(0,1)$ entries, $s$ is independent of $A$, 0 with probability $1-p$ and "
+    r"$A$ has independent $N(0,1)$ entries, $s$ is independent of $A$, 0 with "
+    r"probability $1-p$ and "
     r"of any law $P$ with probability $p$:",
 )
 descent = paper(
@@ -166,8 +167,8 @@ def deviations(n, k, p, seed, repetitions, adversarial, spread=10.0):
 @breaks("outliers depend on the measurements", adversarial=True)
 def sign_rip_uniform_rate(n, k, p, seed, repetitions=12, adversarial=False):
     r"""for fixed $X$ of unit norm and rank $\le2k$ (mean over 10 drawn ones), the deviation over
-    all such $Y$, $\sup_Y\varphi^{-1}|\langle\frac1m\sum_i\mathrm{sign}(\langle A_i,X\rangle-s_i)A_i-\varphi X,Y
-    \rangle|$ decays like $m^{-1/2}$."""
+    all such $Y$, $\sup_Y\varphi^{-1}|\langle\frac1m\sum_i\mathrm{sign}(\langle
+    A_i,X\rangle-s_i)A_i-\varphi X,Y \rangle|$ decays like $m^{-1/2}$."""
     M, found = deviations(n, k, p, seed, repetitions, adversarial)
     return compare(slope(M, found), "==", -theory("exponent", 0.5))
 
@@ -240,8 +241,8 @@ def small_init_error_floor(n, m, k, seed, p=0.2, repetitions=14, total=2.0):
 
 @simulation
 def dense_noise(n, r, sizes, few, alpha, repetitions, seed, nu, large):
-    """Squared errors (repetitions, sizes); from ``few`` measurements of rank one, loss and distance of the end
-    of a run from 0.7 I over those of the path."""
+    """Squared errors (repetitions, sizes); from ``few`` measurements of rank one, loss and distance
+    of the end of a run from 0.7 I over those of the path."""
     squares, better = np.empty((repetitions, len(sizes))), []
 
     def ends(rank, m, rng, *initial):
@@ -384,8 +385,8 @@ def _(pen, runs):
 
 @simulation
 def population_schedules(low, size, spare, longest, count, last=20):
-    """Numbers T, and the largest of the ``last`` errors up to T, at the best of ``count`` ratios (and of
-    the sizes if they are several); rank two, where U_0 = alpha I stays diagonal."""
+    """Numbers T, and the largest of the ``last`` errors up to T, at the best of ``count`` ratios
+    (and of the sizes if they are several); rank two, where U_0 = alpha I stays diagonal."""
     truth = np.array([1.0, low] + [0.0] * spare)
     ratios = 1 - np.geomspace(2 / longest, 0.3, count)[:, None, None]
     U = np.reshape(size, (1, -1, 1)) * np.ones((count, 1, truth.size))
@@ -409,9 +410,10 @@ def population_schedules(low, size, spare, longest, count, last=20):
 @breaks("r' = r", spare=0)
 def large_start_is_sublinear(longest, low=0.6, size=0.3, spare=1):
     r"""on the population loss $\|UU^\top-M\|_F$ with spare columns, eigenvalues 1 and ``low``,
-    $U_0=\alpha I$ and $\eta_0=1/4$, the largest of the last 20 errors before $T$, ``longest``$/16\le
-    T\le$ ``longest``, is at least $2T^{-3/2}$ from $\alpha=$ ``size`` at the best of 400 ratios
-    $\rho$, and below $e^{-0.45\sqrt T}$ at the best of 48 ratios and 29 smaller $\alpha$."""
+    $U_0=\alpha I$ and $\eta_0=1/4$, the largest of the last 20 errors before $T$,
+    ``longest``$/16\le T\le$ ``longest``, is at least $2T^{-3/2}$ from $\alpha=$ ``size`` at the
+    best of 400 ratios $\rho$, and below $e^{-0.45\sqrt T}$ at the best of 48 ratios and 29 smaller
+    $\alpha$."""
     T, large = population_schedules(low, size, spare, longest, 400)
     small = population_schedules(low, tuple(np.geomspace(1e-1, 1e-13, 29)), spare, longest, 48)[1]
     floor = within(large * T**1.5, 1e-9 * large * T**1.5, "rounding")

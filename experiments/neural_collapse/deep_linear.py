@@ -183,9 +183,10 @@ def add(record, gram, unit, power, expected):
 @breaks("widths K - 1", wider=-1)
 def collapse_at_every_layer(counts, n_layers, level, seed, uneven=1.5, wider=0):
     r"""where all $\tau_k$ are below the threshold, $p_k=\sqrt{n_k}q_k$ of the jump law: at the
-    minimum and for every $m=0,\dots,M$ the features $h^{(m)}=W_m\cdots W_1h$ are equal within classes and orthogonal between them, of
-    squared length $\Lambda^{(m+1)/L}p_k^{2(m+1)/L}/(n_k\lambda_0\cdots\lambda_m)$; the rows of
-    $W_M\cdots W_{m+1}$ are orthogonal too, of squared length
+    minimum and for every $m=0,\dots,M$ the features $h^{(m)}=W_m\cdots W_1h$ are equal within
+    classes and orthogonal between them, of squared length
+    $\Lambda^{(m+1)/L}p_k^{2(m+1)/L}/(n_k\lambda_0\cdots\lambda_m)$; the rows of $W_M\cdots W_{m+1}$
+    are orthogonal too, of squared length
     $\Lambda^{(M-m)/L}p_k^{2(M-m)/L}/(\lambda_{m+1}\cdots\lambda_M)$, and parallel to the
     $h^{(m)}_k$: their products are $p_k/\sqrt{n_k}=q_k$ (level: largest $\tau_k$ over the
     threshold)."""
@@ -289,10 +290,10 @@ def _(pen, runs):
 @note(contradicts="b", credit=FIRST)
 def deep_ce_blocks_beat_etf_at_every_scale(n_classes, n_layers):
     r"""orthogonal simplex logits in blocks of $\kappa_j=2$ classes (and one of 3 if $K$ is odd), at
-    gap $s>0$ between blocks and $s+\frac s{\kappa_j-1}$ inside, have partition sums below that of the
-    simplex ETF of gap $s$ by $(\kappa_j-1)e^{-s}(1-e^{-s/(\kappa_j-1)})$, and the smaller penalty,
-    $\sum_j(\kappa_j-1)(\kappa_j/(\kappa_j-1))^{2/L}<K-1$: no ETF of positive scale is a global
-    minimizer, for any decays and $n$, with or without bias."""
+    gap $s>0$ between blocks and $s+\frac s{\kappa_j-1}$ inside, have partition sums below that of
+    the simplex ETF of gap $s$ by $(\kappa_j-1)e^{-s}(1-e^{-s/(\kappa_j-1)})$, and the smaller
+    penalty, $\sum_j(\kappa_j-1)(\kappa_j/(\kappa_j-1))^{2/L}<K-1$: no ETF of positive scale is a
+    global minimizer, for any decays and $n$, with or without bias."""
     x, y = sp.symbols("x y")  # exp(-s), exp(-s / (kappa - 1))
     K, found, expected = n_classes, [], []
     for kappa in (2, 3):
@@ -378,8 +379,9 @@ CROSSINGS = {
 def deep_ce_etf_loses_above_a_decay(size, n=1, uneven=1.0, more=0, tol=1e-2):
     r"""without bias, sizes $(K,M)$: the best multiple of another shape (the cross-polytope for
     $K=4$, one pair of opposite classes and a third at zero for $K=3$) falls below all simplex ETFs
-    where $\lambda n^{1/L}$ passes .01176 for $(4,2)$, and .17348, .13198, .10862, .08164, .06594 for
-    $K=3$, $M=2,3,4,6,8$, and is below them up to 1.06 times that (the logits vanish further on)."""
+    where $\lambda n^{1/L}$ passes .01176 for $(4,2)$, and .17348, .13198, .10862, .08164, .06594
+    for $K=3$, $M=2,3,4,6,8$, and is below them up to 1.06 times that (the logits vanish further
+    on)."""
     K, n_layers = size[0], size[1] + more
     shape = nc.simplex_sum_logits([2, 2]) if K == 4 else np.outer([1, 0, -1.0], [1, 0, -1.0])
 

@@ -24,9 +24,12 @@ from theorylab.verify.cli import run_script
 EPS = float(np.finfo(float).eps)
 heads = paper(
     "yang2024-dual",
-    r"Classifier a simplex frame of $K$ rows, features $m_k+h_G$, $m_k\parallel w_k$, $h_G\perp w_k$ "
-    r"(offset: $\|h_G\|$), label's logit $z$ (own), $-\frac z{K-1}$ for the others; $u,v$: sigmoids "
-    r"of student minus teacher at the label and elsewhere (ahead: $v-u$ over its largest size of that "
+    r"Classifier a simplex frame of $K$ rows, features $m_k+h_G$, $m_k\parallel w_k$, "
+    r"$h_G\perp w_k$ "
+    r"(offset: $\|h_G\|$), label's logit $z$ (own), $-\frac z{K-1}$ for the others; "
+    r"$u,v$: sigmoids "
+    r"of student minus teacher at the label and elsewhere (ahead: $v-u$ over its "
+    r"largest size of that "
     r"sign). Gradients of cross-entropy and of the binary divergence from the teacher:",
 )
 
@@ -91,8 +94,8 @@ def classifier_cosine(n_classes, own, ahead, level, offset):
 )
 @breaks("classifier rows with a common part", common=0.5)
 def dhkd_conflict_direction(n_classes, n, d, own, ahead, level, offset, seed, common=0.0):
-    r"""if $v>u$ (the teacher separates the label more, after the sigmoid), those in the features are
-    parallel, while those in the classifier have cosine
+    r"""if $v>u$ (the teacher separates the label more, after the sigmoid), those in the features
+    are parallel, while those in the classifier have cosine
     $(v-u)\|m\|/\sqrt{(v-u)^2\|m\|^2+(u+(K-1)v)^2\|h_G\|^2}$: a mean of the features turns them
     apart (level: where the teacher's sigmoids lie between 0 and 1)."""
     ends = teacher_logits(own, n_classes, ahead, level)

@@ -72,8 +72,8 @@ def ls_decomposition_identity(n_classes, above, uniform=True):
 @breaks("a tie at the top", tie=True)
 def maxsup_acts_on_the_top_logit(n_classes, alpha, rank, seed, tie=False):
     r"""where $z$ has a unique maximum $m$, the terms that both add to $\ell_{CE}$ have gradients
-    $\alpha(e_g-\frac1K\mathbf1)$ and $\alpha(e_m-\frac1K\mathbf1)$: equal iff the label leads, while
-    on an error descent changes the lead $z_m-z_g$ of the wrong class at rates $+\alpha$ and
+    $\alpha(e_g-\frac1K\mathbf1)$ and $\alpha(e_m-\frac1K\mathbf1)$: equal iff the label leads,
+    while on an error descent changes the lead $z_m-z_g$ of the wrong class at rates $+\alpha$ and
     $-\alpha$; $\ell_{MS}-\ell_{LS}=\alpha(z_m-z_g)$ (rank: classes ahead of the label)."""
     rng = np.random.default_rng(seed)
     z = rng.permutation(np.cumsum(rng.uniform(0.3, 1.0, n_classes)))
@@ -179,7 +179,8 @@ def suppressed(counts, dimension, lam, alpha, seed):
         for p, loss in ((found, "maxsup"), (other, "ls"))
     ]
     excess = max(max(end.upper for end in ends) - ends[1].lower, 0.0)
-    # Up to a radius of .3 the probabilities at the minimizer are a fourth of those nearby, at least.
+    # Up to a radius of .3 the probabilities at the minimizer are a fourth of those nearby, at
+    # least.
     radius = 2 * nc.logit_radius(found.logits, other.logits, excess)
     logits = found.logits - found.logits.mean(axis=0)
     return logits, radius if radius < 0.6 else np.inf, ends[0].upper, ends[1].lower

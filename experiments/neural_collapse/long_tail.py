@@ -115,8 +115,8 @@ def regularisation_undoes_minority_collapse(
     classes of $\frac1{30}$ of the log-mean-exp of 30 times the cosines of the class means: as
     $\gamma\to\infty$ the cosines of all features tend to $-\frac1{K-1}$ whatever the class sizes,
     as $R+\frac1{K-1}\le(L_{\mathrm{etf}}-\min L)/\gamma$, $L_{\mathrm{etf}}$ the least loss in the
-    directions of a frame, below $\log K$ (cosines judged where the right side is $10^{-6}$, the bound
-    at .03)."""
+    directions of a frame, below $\log K$ (cosines judged where the right side is $10^{-6}$, the
+    bound at .03)."""
     sizes, excess = (majority,) * n_major + (minority,) * n_minor, (3e-2, 1e-6)
     K = len(sizes)
     cosines, values = regularised(sizes, K - short, decay, excess, factor, seed)
@@ -271,8 +271,8 @@ def fixed_classifier_prunes_off_its_row_space(n_classes, dimension, decay, seed,
 @breaks("trace 1/2 instead of 1", trace=0.5, rank=1)
 @breaks("an entropy to the base 2", base=2.0)
 def vne_rank_bound(dimension, rank, spread, seed, trace=1.0, base=np.e):
-    r"""with eigenvalues $\lambda_i$ and $S=-\sum\lambda_i\log\lambda_i$: $e^S\le\mathrm{rank}$, with
-    equality where the non-zero $\lambda_i$ are equal, and
+    r"""with eigenvalues $\lambda_i$ and $S=-\sum\lambda_i\log\lambda_i$: $e^S\le\mathrm{rank}$,
+    with equality where the non-zero $\lambda_i$ are equal, and
     $\sum_i|\lambda_i-\frac1d|\le\sqrt{2(\log d-S)}$, so that $S=\log d$ iff the features are
     isotropic (spread: of the logarithms of the scales)."""
     rng = np.random.default_rng(seed)

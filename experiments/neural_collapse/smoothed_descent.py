@@ -56,8 +56,8 @@ def gradient_linear_in_label_variance_identity(
     thetas=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     gradients=nc.label_gradients,
 ):
-    r"""with $\sigma^2,\delta\sigma^2,c$ the moments of the deviations from $\nabla F$ (no smoothing)
-    at hard and uniform labels, gradients deviate from it in mean square by
+    r"""with $\sigma^2,\delta\sigma^2,c$ the moments of the deviations from $\nabla F$ (no
+    smoothing) at hard and uniform labels, gradients deviate from it in mean square by
     $(1-\theta)^2\sigma^2+\theta^2\delta\sigma^2+2\theta(1-\theta)c
     \le(1-\theta)\sigma^2+\theta\delta\sigma^2$: less than $\sigma^2$ whenever $\delta<1$, that is,
     where labels are noisier than the smoothing label (noise: share of wrong labels)."""
@@ -137,9 +137,9 @@ def lsr_bound_vs_truth(d, n_classes, steps, step, seed, repetitions=60):
     r"""for $\eta\le\frac1L$ (step: $\eta L$) and $w_0=0$, without smoothing and with
     $\theta=\frac1{1+\delta}$: $\frac1T\sum_t\mathbb E\|\nabla F(w_t)\|^2\le
     \frac2{\eta T}\mathbb E(F(w_0)-F(w_T))+\nu$, $\nu$ the mean squared deviation of the gradients
-    used from $\nabla F$; at every $w$ $\nu\le\sigma^2$ without smoothing and $\nu\le2\delta\sigma^2$
-    with it, where $\sigma^2=2\mathbb E\|x\|^2$, $\delta=\frac{K-1}{2K}$ (which bound is smaller says
-    nothing about which floor is)."""
+    used from $\nabla F$; at every $w$ $\nu\le\sigma^2$ without smoothing and
+    $\nu\le2\delta\sigma^2$ with it, where $\sigma^2=2\mathbb E\|x\|^2$, $\delta=\frac{K-1}{2K}$
+    (which bound is smaller says nothing about which floor is)."""
     run = descents(d, n_classes, step, steps, repetitions, seed)
     gradients, noise, last, first, largest, length = run
     delta = theory("delta", (n_classes - 1) / (2 * n_classes))
@@ -184,8 +184,8 @@ def moment_floor(step, theta, bias):
 @space(theta=Real(0.2, 0.8), bias=Real(0.05, 1.0), step=Real(0.3, 1.2))
 @breaks("noise that grows with w", multiplicative=0.5)
 def smoothing_wins_above_a_step_size(theta, bias, step, seed, multiplicative=0.0):
-    r"""the stationary mean square is $\frac{\eta\sigma^2}{\lambda(2-\eta\lambda)}$ for plain descent,
-    $(\frac{\theta b}{(1-\theta)\lambda})^2+\frac{\eta(1-\theta)\sigma^2}
+    r"""the stationary mean square is $\frac{\eta\sigma^2}{\lambda(2-\eta\lambda)}$ for plain
+    descent, $(\frac{\theta b}{(1-\theta)\lambda})^2+\frac{\eta(1-\theta)\sigma^2}
     {\lambda(2-\eta(1-\theta)\lambda)}$ for smoothed, and the plain one again after smoothing is
     switched off; smoothing has the lower floor iff $\eta\lambda$ exceeds the root $x\in(0,2)$ of
     $\beta(2-x)(2-(1-\theta)x)=2x$, $\beta=\theta b^2/((1-\theta)\sigma)^2$, which vanishes with $b$
@@ -264,10 +264,10 @@ def coupled(d, n_classes, relaxation, separable, seed):
 @breaks("separable labels", separable=True)
 def two_stage_removes_bias(d, n_classes, seed, relaxation=12, switched=True, separable=False):
     r"""for labels of a softmax teacher (not separable), equal samples in equal order: descent that
-    drops smoothing half-way returns to the path of plain descent, at $e^{-cr}$ times the distance at
-    which always smoothed descent stays, $c\ge\frac12$, after $r$ relaxation times
-    $1/(\eta\lambda_{\min})$ a stage ($\lambda_{\min}$: least curvature at the minimum; along a noisy
-    path it is another one)."""
+    drops smoothing half-way returns to the path of plain descent, at $e^{-cr}$ times the distance
+    at which always smoothed descent stays, $c\ge\frac12$, after $r$ relaxation times
+    $1/(\eta\lambda_{\min})$ a stage ($\lambda_{\min}$: least curvature at the minimum; along a
+    noisy path it is another one)."""
     two_stage, always = coupled(d, n_classes, relaxation, separable, seed)
     share = (two_stage if switched else always) / always
     rate = within(-np.log(share) / relaxation, 1e-11 / share / relaxation, "rounding of the share")

@@ -29,7 +29,8 @@ DEFAULTS = {"beta1": 0.9, "beta2": 0.999}
 KEY, SEEN = "kingma2014-adam", "arXiv 1412.6980, text"
 step = paper(
     KEY,
-    r"With $\Delta_t=\alpha\hat m_t/\sqrt{\hat v_t}$, where $\hat m_t,\hat v_t$ are the bias-corrected "
+    r"With $\Delta_t=\alpha\hat m_t/\sqrt{\hat v_t}$, where $\hat m_t,\hat v_t$ are "
+    r"the bias-corrected "
     r"averages of the gradients $g$ and of $g^2$ with coefficients $\beta_1,\beta_2\in(0,1)$, and "
     r"$\epsilon=0$:",
 )
@@ -51,7 +52,8 @@ def rational(x):
 # ---------------------------------------------------------------------------------- steps
 @simulation
 def rescaled_runs(exponents, eps, seed):
-    """Iterates of Adam on a noisy quadratic, with gradients multiplied by 2^0 and by 2^exponents."""
+    """Iterates of Adam on a noisy quadratic, with gradients multiplied by 2^0 and by
+    2^exponents."""
     rng = np.random.default_rng(seed)
     noise, x0, curvature = rng.normal(size=(201, 5)), rng.normal(size=5), np.geomspace(0.1, 10, 5)
     return tuple(
@@ -363,9 +365,10 @@ def adam_fails_with_momentum_long_period(
     beta1, beta2, period=None, method="adam", patience=10, alpha=2.0, x0=-1.0
 ):
     r"""For $0\le\beta_1<\sqrt{\beta_2}<1$ there is a period $P$ such that with slopes
-    $P,-1,\dots,-1$ repeated (sum 1, best point $-1$) Adam from $x_1=$ x0 has $R_T/T\to2/P$: one at which $m/\sqrt v$
-    has a negative sum over a stationary period. The mean over $(T,3T]$ exceeds $2/P$ by that of the
-    stationary excursions from 1 at step $\alpha_t$. ($P=101$ for $\beta=(0.9,0.99)$ is published.)"""
+    $P,-1,\dots,-1$ repeated (sum 1, best point $-1$) Adam from $x_1=$ x0 has $R_T/T\to2/P$: one at
+    which $m/\sqrt v$ has a negative sum over a stationary period. The mean over $(T,3T]$ exceeds
+    $2/P$ by that of the stationary excursions from 1 at step $\alpha_t$. ($P=101$ for
+    $\beta=(0.9,0.99)$ is published.)"""
     p = period or 2 * opt.failing_period(beta1=beta1, beta2=beta2)
     slopes = (float(p), *[-1.0] * (p - 1))
     cycle = opt.cycle_drift(np.array(slopes), beta1=beta1, beta2=beta2)
@@ -410,8 +413,8 @@ def last_iterates(rare, common, probability, chains, x0, seed):
 @space(x0=Real(-1, 1), chains=Int(24, 32))
 @breaks("slopes of equal size and the same mean", rare=10.0, probability=0.51)
 def adam_fails_on_random_losses(chains, x0, seed, rare=1010.0, probability=0.01):
-    r"""With independent slopes, $1010$ with probability $0.01$ and $-10$ otherwise (mean $0.2$, best
-    point $-1$), $(\beta_1,\beta_2)=(0.9,0.99)$ and $\alpha=2$, Adam from $x_1=$ x0 has
+    r"""With independent slopes, $1010$ with probability $0.01$ and $-10$ otherwise (mean $0.2$,
+    best point $-1$), $(\beta_1,\beta_2)=(0.9,0.99)$ and $\alpha=2$, Adam from $x_1=$ x0 has
     $\mathbb E\,x_T\ge\frac12$ at $T=10^5$."""
     last = last_iterates(rare, -10.0, probability, chains, x0, seed)
     return compare(mean(last), ">=", theory("bound", 0.5))
@@ -441,7 +444,8 @@ def amsgrad_regret_bound_no_momentum(
 ):
     r"""AMSGrad with $\beta_1=0$ on a box of side $D$ has for all convex losses with gradients $g_t$
     $R_T\le\frac{D^2\sqrt T}{2\alpha}\sum_i\sqrt{\hat v_{T,i}}
-    +\frac\alpha2\sum_{t\le T}\sum_i\frac{g_{t,i}^2}{\sqrt{t\hat v_{t,i}}}$, with equality at $T=1$."""
+    +\frac\alpha2\sum_{t\le T}\sum_i\frac{g_{t,i}^2}{\sqrt{t\hat v_{t,i}}}$, with equality at
+    $T=1$."""
     chirp = np.sign(np.sin(6 * np.sqrt(np.arange(1.0, length + 1))))[:, None]
     given = chirp if slopes is None else slopes
     found, diameter, gradient = box_run(given, beta2, step_size, x0, method)

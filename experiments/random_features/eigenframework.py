@@ -28,17 +28,21 @@ FEWER = {"n_draws": 150}  # enough for a control that must be decisively false
 KEY = "simon2024-more"
 gaussian = paper(
     KEY,
-    r"Kernel eigenvalues $\lambda_i$, random features $\sum_i\sqrt{\lambda_i}\zeta_i(w)\phi_i(x)$ with "
+    r"Kernel eigenvalues $\lambda_i$, random features "
+    r"$\sum_i\sqrt{\lambda_i}\zeta_i(w)\phi_i(x)$ with "
     r"independent Gaussian $\phi_i,\zeta_i$, $k$ features, $n$ samples, target $\sum_iv_i\phi_i$, "
     r"noise variance $\sigma^2$, ridge $\delta$; $n=z+\delta/\kappa$, $k=z+k\kappa/\gamma$, "
-    r"$z=\sum_i\frac{\lambda_i}{\lambda_i+\gamma}$, $q=\sum_i(\frac{\lambda_i}{\lambda_i+\gamma})^2$, "
+    r"$z=\sum_i\frac{\lambda_i}{\lambda_i+\gamma}$, "
+    r"$q=\sum_i(\frac{\lambda_i}{\lambda_i+\gamma})^2$, "
     r"$\mathcal E_{te}=\big(1-\frac{q(k-2z)+z^2}{n(k-q)}\big)^{-1}\big[\sum_i(\frac{\gamma}"
-    r"{\lambda_i+\gamma}-\frac{\kappa\lambda_i}{(\lambda_i+\gamma)^2}\frac k{k-q})v_i^2+\sigma^2\big]$:",
+    r"{\lambda_i+\gamma}-\frac{\kappa\lambda_i}{(\lambda_i+\gamma)^2}\frac "
+    r"k{k-q})v_i^2+\sigma^2\big]$:",
 )
 power = paper(
     KEY,
     r"The same deterministic equivalent for kernel regression with $\lambda_i=i^{-\alpha}$, "
-    r"$v_i^2=i^{-\beta}$ for all $i$, and $\sigma^2=\sigma_{rel}^2$ times the noiseless ridgeless risk:",
+    r"$v_i^2=i^{-\beta}$ for all $i$, and $\sigma^2=\sigma_{rel}^2$ times the "
+    r"noiseless ridgeless risk:",
 )
 population = paper(
     KEY,
@@ -113,8 +117,8 @@ def rf_eigenframework_test_mse(
     copies=1,
     formula=rf.random_feature_risk,
 ):
-    r"""the mean test risk, noise included, is $\mathcal E_{te}$ up to a relative $O(1/n)$ (twice the
-    computed $1/n$ term is allowed)."""
+    r"""the mean test risk, noise included, is $\mathcal E_{te}$ up to a relative $O(1/n)$ (twice
+    the computed $1/n$ term is allowed)."""
     sizes = np.atleast_1d(k)
     runs = risks(n, sizes, ridge, n_draws, modes, seed, samples, copies)[0]
     term = np.abs(predicted(n, sizes, ridge, modes, rf.finite_size_term)[0])
@@ -242,7 +246,8 @@ PAIRS = ((2.5, 2.0), (1.5, 2.0), (2.0, 3.0))
 
 @simulation
 def fitting_ratios(alpha, beta, noise, n):
-    """Ratio of training to test risk at the best ridge, and where interpolation stops to be best."""
+    """Ratio of training to test risk at the best ridge, and where interpolation stops to be
+    best."""
     return (
         np.array(
             [rf.power_law_fitting_ratio(alpha, beta, relative_noise=s, n_samples=n) for s in noise]
@@ -259,10 +264,11 @@ def fitting_ratios(alpha, beta, noise, n):
 @space(alpha=Real(1.3, 4.0), beta=Real(1.1, "2 * alpha"), noise=Real(0.05, 3.0, size=1))
 @breaks("target smoother than 2 alpha + 1", alpha=2.0, beta=6.0)
 def overfitting_obligatory_fitting_ratio(alpha, beta, noise, n=1000):
-    r"""for $\alpha>1$ and $1<\beta\le2\alpha$, as $n\to\infty$ the ratio of training to test risk at
-    the best ridge tends to the root $r$ of $\alpha-\beta-(\alpha-1)\beta\sqrt r
+    r"""for $\alpha>1$ and $1<\beta\le2\alpha$, as $n\to\infty$ the ratio of training to test risk
+    at the best ridge tends to the root $r$ of $\alpha-\beta-(\alpha-1)\beta\sqrt r
     +\alpha(\alpha-1)\sigma_{rel}^2(1-\sqrt r)^\beta=0$ in $[0,1)$, or to 0 if the left side is not
-    positive at 0: interpolation is best iff $\sigma_{rel}^2\le(\beta-\alpha)/(\alpha(\alpha-1))$."""
+    positive at 0: interpolation is best iff
+    $\sigma_{rel}^2\le(\beta-\alpha)/(\alpha(\alpha-1))$."""
     (coarse, early), (ratio, late) = (
         fitting_ratios(alpha, beta, tuple(noise), m) for m in (n // 2, n)
     )
@@ -350,7 +356,8 @@ def resampled(data, n, k, n_draws, seed, ridge, atoms):
 @breaks("hardly any ridge", data="circle", ridge=1e-5, n_draws=60)
 def rf_eigenframework_real_features(n, k, seed, data="circle", n_draws=30, ridge=1.0, atoms=0):
     r"""a ReLU bump shifted by a random angle, $x$ uniform on the circle, or random ReLU features of
-    centred handwritten digits, $\sum_i\lambda_i=1$: the predicted test risk is within 5 % of the mean."""
+    centred handwritten digits, $\sum_i\lambda_i=1$: the predicted test risk is within 5 % of the
+    mean."""
     sizes = np.atleast_1d(k)
     runs, *modes = resampled(data, n, sizes, n_draws, seed, ridge, atoms)
     curve = rf.learning_curve(*modes, n_samples=n, ridge=ridge, n_features=sizes).test_risk

@@ -119,12 +119,12 @@ def gd_visits_best_rank_s_solutions(seed, n=4, second=1.3, m=1500, k=4, operator
     y="power of $1/\\alpha$",
 )
 def _(pen, runs):
-    part = runs.runs[0].parts["distance"]
+    part = runs.judgement.runs[0].parts["distance"]
     at = np.arange(part.centre.size) / 2
     for s in (0, 1):
         pen.theory(at[s::2], part.predicted[s::2], k=s)
         pen.points(at[s::2], part.centre[s::2], part.error[s::2], f"$Z_{s + 1}$", k=s)
-    bad = runs.controls[0].run.parts["distance"]
+    bad = runs.judgement.controls[0].run.parts["distance"]
     pen.broken(at[1::2], bad.centre[1::2], bad.error[1::2], "$Z_2$, start of rank one")
 
 
@@ -135,7 +135,7 @@ def _(pen, runs):
     y=r"steps per $\log(1/\alpha)$",
 )
 def _(pen, runs):
-    part = runs.runs[0].parts["time"]
+    part = runs.judgement.runs[0].parts["time"]
     at = np.arange(part.centre.size) / 2
     for s in (0, 1):
         pen.theory(at[s::2], part.predicted[s::2], k=s)

@@ -121,11 +121,11 @@ def digits_features_reach_the_closed_form(
 )
 def _(pen, runs):
     pen.theory([-1, 4], [-1, 4])
-    for k, run in enumerate(runs.runs):
+    for k, run in enumerate(runs.judgement.runs):
         part = run.parts["logits"]
         names = (run.instance["loss"], "with a bias" if run.instance["bias"] else "no bias")
         pen.points(part.predicted, part.shown, part.error, ", ".join(names), k=k)
-    part = runs.controls[0].run.parts["logits"]
+    part = runs.judgement.controls[0].run.parts["logits"]
     pen.broken(part.predicted, part.shown, label="one hidden unit")
 
 

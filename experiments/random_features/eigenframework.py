@@ -100,7 +100,7 @@ def kernel_risk(n_features, **size):
 
 @gaussian.ours("the formula of the authors' code, under the Gaussian ansatz", serves="a")
 @cases(n=60, k=(60, 120), ridge=2.0, n_draws=700)
-@full(n=100, k=(10, 20, 40, 70, 150, 250, 400), ridge=[0.03, 0.1, 1.0], n_draws=1200, modes=200)
+@full(n=100, k=(40, 70, 150, 250, 400), ridge=[0.1, 0.3, 1.0], n_draws=1200, modes=200)
 @space(n=Int(20, 40), k=Int(15, 80), ridge=Real(0.3, 2.0, log=True))
 @breaks("each feature drawn ten times", copies=10, **FEWER)
 @breaks("each sample drawn four times", samples="four times", **FEWER)
@@ -134,8 +134,8 @@ def rf_eigenframework_test_mse(
     log="xy",
 )
 def _(pen, runs):
-    k = np.unique(np.geomspace(9, 420, 60).astype(int))
-    for i, ridge in enumerate((0.03, 0.1, 1.0)):
+    k = np.unique(np.geomspace(36, 420, 60).astype(int))
+    for i, ridge in enumerate((0.1, 0.3, 1.0)):
         pen.theory(k, predicted(100, k, ridge, 200)[0], rf"$\delta={ridge:g}$", k=i)
         pen.points(*runs.measured("k", where={"ridge": ridge}), k=i)
     for name in ("each feature drawn ten times", "each sample drawn four times"):
@@ -144,7 +144,7 @@ def _(pen, runs):
 
 @gaussian.ours("the formula of the authors' code, under the Gaussian ansatz")
 @cases(n=60, k=(60, 120), ridge=2.0, n_draws=700)
-@full(n=100, k=(10, 20, 40, 150, 250, 400), ridge=[0.1, 0.3, 1.0], n_draws=1200, modes=200)
+@full(n=100, k=(40, 70, 150, 250, 400), ridge=[0.1, 0.3, 1.0], n_draws=1200, modes=200)
 @space(n=Int(20, 40), k=Int(15, 80), ridge=Real(0.3, 2.0, log=True))
 @breaks("each sample drawn four times", samples="four times", **FEWER)
 @breaks("each feature drawn ten times", copies=10, **FEWER)
@@ -170,7 +170,7 @@ def rf_train_test_ratio(n, k, ridge, seed, n_draws=100, modes=60, samples="indep
     log="xy",
 )
 def _(pen, runs):
-    k = np.unique(np.geomspace(9, 420, 60).astype(int))
+    k = np.unique(np.geomspace(36, 420, 60).astype(int))
     for i, ridge in enumerate((0.1, 0.3, 1.0)):
         pen.theory(k, predicted(100, k, ridge, 200)[1], rf"$\delta={ridge:g}$", k=i)
         pen.points(*runs.measured("k", where={"ridge": ridge}), k=i)
@@ -350,7 +350,7 @@ def resampled(data, n, k, n_draws, seed, ridge, atoms):
 
 @population.ours("the Gaussian ansatz on data that are not Gaussian")
 @cases(data="circle", n=100, k=(100,), n_draws=1000)
-@full(data=["digits", "circle"], n=100, k=(25, 50, 100, 200, 400), n_draws=1000)
+@full(data=["digits", "circle"], n=100, k=(50, 100, 200, 400), n_draws=1000)
 @space(n=Int(60, 140), k=Int(25, 200), ridge=Real(1.0, 4.0))
 @breaks("features at three angles", data="circle", atoms=3, n_draws=60)
 @breaks("hardly any ridge", data="circle", ridge=1e-5, n_draws=60)
@@ -373,7 +373,7 @@ def rf_eigenframework_real_features(n, k, seed, data="circle", n_draws=30, ridge
     log="x",
 )
 def _(pen, runs):
-    k = np.unique(np.geomspace(24, 420, 50).astype(int))
+    k = np.unique(np.geomspace(46, 420, 50).astype(int))
     for i, data in enumerate(("digits", "circle")):
         modes = (digits() if data == "digits" else circle(0))[0]
         spectrum = (modes.eigenvalues, modes.coefficients)

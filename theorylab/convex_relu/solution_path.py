@@ -356,9 +356,9 @@ def optimal_set_distance(
     >>> round(optimal_set_distance(X, one, two), 6)
     0.141421
     """
-    X = as_array(X, "X", ndim=2)
     as_instance(first, "first", OptimalSet)
     as_instance(second, "second", OptimalSet)
+    X = as_array(X, "X", shape=(None, first.directions.shape[1]))
     corners = vertices(first, max_subsets=max_subsets)
     scale = max(second.total, 1e-300)
     ours, theirs = (locate(X, s.directions, s.signs) for s in (first, second))

@@ -469,12 +469,12 @@ def zero_threshold(
     """
     X, y, _, loss = as_problem(X, y, 1.0, loss)
     patterns = as_patterns(arrangements, X.shape[0])
-    data = augment(X, as_flag(bias, "bias"))
+    data, exhaustive = augment(X, as_flag(bias, "bias")), as_flag(exhaustive, "exhaustive")
     columns = (-loss.gradient(np.zeros_like(y), y)).reshape(len(y), -1).T
     if patterns is not None:
         return max(norm_over_cones(data, v, patterns).value for v in columns)
     reduction = reduce_rows(data)
-    if not as_flag(exhaustive, "exhaustive"):
+    if not exhaustive:
         return max(climb(reduction.data, v)[0] for v in columns)
     return max(norm_over_sphere(reduction, v, 1e-10, None).value for v in columns)
 

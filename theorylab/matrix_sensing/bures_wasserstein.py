@@ -30,6 +30,7 @@ from theorylab._validation import (
     as_real,
     as_symmetric,
     precision_of,
+    refuses_overflow,
 )
 from theorylab.numerics.flows import integrate
 from theorylab.numerics.scaling import binary_exponent
@@ -538,6 +539,7 @@ def balanced_factors(
     return [(left * sigma ** (1 / N)) @ right.T for left, right in pairwise(bases)]
 
 
+@refuses_overflow("factors", "target")
 def deep_flow(
     factors: Sequence[ArrayLike],
     target: ArrayLike,

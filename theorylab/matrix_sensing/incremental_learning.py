@@ -469,6 +469,7 @@ def population_visit(eigenvalues: ArrayLike, *, init_scale: float, stage: int) -
     )
 
 
+@refuses_overflow("truth", "factor")
 def global_margin(truth: ArrayLike, operator: MeasurementOperator, factor: ArrayLike) -> float:
     r"""Return a number whose positive sign proves a critical point the only best solution of its
     rank.

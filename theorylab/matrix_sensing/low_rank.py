@@ -117,6 +117,7 @@ class NuclearDescent:
     singular_values: FloatArray
 
 
+@refuses_overflow("design", "response", "initial", "penalty", "step_size")
 def nuclear_descent(
     design: ArrayLike,
     response: ArrayLike,

@@ -675,6 +675,8 @@ def von_neumann_radius(counts: ArrayLike, lams: ArrayLike, excess: float) -> flo
     # Objective of the scalar problem in the fit x = p / sigma, over n_k / N.
     prices = depth * np.exp(np.log(decay).mean()) * total * n ** (1 / depth - 1)
     tau = (prices / depth) ** depth
+    if not np.isfinite(tau).all():
+        raise OverflowError
     fits = collapse_ratio(tau, depth - 1)
     q, x = fits[:, None], np.linspace(0, 1, 2001)
 

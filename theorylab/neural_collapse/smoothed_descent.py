@@ -215,6 +215,7 @@ def smoothed_sgd(
     return StochasticRun(V, gradients, noise, values[0], values[1])
 
 
+@refuses_overflow("curvature", "noise", "step_size", "theta", "bias")
 def quadratic_floor(
     curvature: float, noise: float, step_size: float, *, theta: float = 0.0, bias: float = 0.0
 ) -> float:
@@ -246,6 +247,7 @@ def quadratic_floor(
     return (t * b / ((1 - t) * lam)) ** 2 + spread
 
 
+@refuses_overflow("curvature", "noise", "theta", "bias")
 def smoothing_threshold(curvature: float, noise: float, theta: float, bias: float) -> float:
     r"""Return the step size above which smoothing has the lower :func:`quadratic_floor`.
 

@@ -147,7 +147,7 @@ def test_results_are_read_only_short_and_compared_by_identity(solve):
         ({"a": np.full(9, 1.0)}, "a: expected weights that sum to one"),
         ({"b": np.r_[-0.5, 1.5, np.zeros(5)]}, "b: expected non-negative numbers, got -0.5"),
         ({"C": np.full((9, 7), np.nan)}, "C: expected finite numbers, got nan"),
-        ({"C": np.zeros((7, 9))}, r"C: expected shape \(9, 7\), got \(7, 9\)"),
+        ({"C": np.zeros((7, 9))}, r"C: expected shape \(9, 7\), got .* \(7, 9\)"),
         ({"C": np.where(np.eye(9, 7) > 0, 1e308, -1e308)}, "C: expected costs whose differences"),
     ],
 )

@@ -410,7 +410,7 @@ def test_draws_reach_the_edges_and_find_what_is_false_or_blind():
     assert {"n": 1, "x": 0.0} in found.instances
     assert {"n": 9, "x": 1.0} in found.instances
     assert any("false at the end" in text for text in found.false + found.inconclusive)
-    assert found.blind == ["blind"]
+    assert found.blind == ("blind",)
 
 
 # ---------------------------------------------------------------------------------- declarations

@@ -1,4 +1,4 @@
-"""Confidence intervals for means of independent samples, entry by entry.
+"""Confidence intervals for means of independent samples, entry by entry, and for slopes.
 
 Each function takes samples along the first axis and the error probability of both sides together,
 and returns the lower and upper ends.
@@ -10,7 +10,7 @@ import numpy as np
 
 from theorylab._validation import FloatArray
 
-__all__ = ["bounded_mean", "clopper_pearson", "student"]
+__all__ = ["bounded_mean", "clopper_pearson", "local_slopes", "student"]
 
 Ends = tuple[FloatArray, FloatArray]
 
@@ -73,3 +73,30 @@ def bounded_mean(samples: FloatArray, support: tuple[float, float], level: float
         np.maximum(start + width * lo, average - radius),
         np.minimum(start + width * hi, average + radius),
     )
+
+
+def local_slopes(t: FloatArray, y: FloatArray, level: float) -> tuple[float, float]:
+    """Enclose the limit of the local slopes of a record by their hull, extended as they drift.
+
+    Rows of ``y``, shape (repetitions, n), are independent repetitions: with more than one, the hull
+    is a Student interval of the mean slope.
+
+    Examples
+    --------
+    >>> t = np.linspace(1.0, 2.0, 9)
+    >>> [round(end, 6) for end in local_slopes(t, 3 * t[None], 1e-6)]
+    [3.0, 3.0]
+    """
+    middle = int(np.argmin(np.abs(t - (t[0] + t[-1]) / 2)))
+    early, late = (
+        float((y[:, j] - y[:, i]).mean() / (t[j] - t[i])) for i, j in ((0, middle), (middle, -1))
+    )
+    # A remainder (geometric, or 1/t) that halves over the range ends 2.0 to 2.1 drifts from the
+    # limit; the mean of one that falls to a quarter is 1.5 to 1.6 drifts away.
+    if len(y) == 1:
+        slopes = np.diff(y[0]) / np.diff(t)
+        lo, hi, reach = float(slopes.min()), float(slopes.max()), 2.2 * (late - early)
+    else:
+        ends = student((y[:, -1] - y[:, 0]) / (t[-1] - t[0]), level)
+        lo, hi, reach = float(ends[0]), float(ends[1]), 1.6 * (late - early)
+    return lo + min(reach, 0.0), hi + max(reach, 0.0)

@@ -9,7 +9,19 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["differ", "is_ball", "is_exact", "library", "sign_of_difference", "times", "to_float"]
+from theorylab._validation import FloatArray
+
+__all__ = [
+    "as_floats",
+    "differ",
+    "exact_values",
+    "is_ball",
+    "is_exact",
+    "library",
+    "sign_of_difference",
+    "times",
+    "to_float",
+]
 
 
 def library(value: Any) -> str:
@@ -105,3 +117,38 @@ def to_float(value: Any) -> float:
         return float(flint.arb(value).mid())
     number = complex(np.nan if value.free_symbols else value)
     return np.nan if number.imag else number.real
+
+
+def exact_values(value: Any) -> tuple[Any, ...] | None:
+    """Return exact number(s) as a flat tuple, None where one is not exact.
+
+    Examples
+    --------
+    >>> exact_values((1, Fraction(1, 2))), exact_values([1, 0.5])
+    ((1, Fraction(1, 2)), None)
+    """
+    if isinstance(value, np.ndarray):
+        value = value.ravel().tolist()
+    values = tuple(value) if isinstance(value, tuple | list) else (value,)
+    if not (values and all(map(is_exact, values))):
+        return None
+    return tuple(int(v) if isinstance(v, np.integer) else v for v in values)
+
+
+def as_floats(value: Any, name: str) -> FloatArray:
+    """Return exact numbers, floats, arrays or tuples of these as floats.
+
+    Examples
+    --------
+    >>> as_floats((Fraction(1, 2), 2.0), "value")
+    array([0.5, 2. ])
+    """
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and not np.ma.is_masked(value):
+        return value.astype(np.float64)
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        return as_floats(value.ravel().tolist(), name).reshape(value.shape)
+    if isinstance(value, tuple | list):
+        return np.array([as_floats(v, name) for v in value], dtype=np.float64)
+    if not (isinstance(value, float | np.floating) or is_exact(value)):
+        raise ValueError(f"{name}: expected numbers, got {type(value).__name__} {value!r}")
+    return np.array(to_float(value))

@@ -18,24 +18,14 @@ import numpy as np
 from theorylab._validation import as_text
 from theorylab.verify.spaces import Domain, Instance, as_space, written
 
-__all__ = [
-    "Claim",
-    "Origin",
-    "Preset",
-    "also",
-    "breaks",
-    "cases",
-    "full",
-    "note",
-    "paper",
-    "rescues",
-    "space",
-]
+__all__ = ["Claim", "Origin", "Preset", "also", "breaks", "cases", "full", "note", "paper"]
+__all__ += ["rescues", "space"]
 
 T = TypeVar("T")
 Preset = Literal["quick", "full"]
 Check = Callable[..., Any]
-Change = Mapping[str, Any] | Callable[[Instance], Mapping[str, Any]]
+Changing = Callable[[Instance], Mapping[str, Any]]
+Change = Mapping[str, Any] | Changing
 
 
 class Origin(StrEnum):
@@ -46,6 +36,7 @@ class Origin(StrEnum):
     OURS = "ours"
 
 
+DECLARED = ("cases", "full", "space", "breaks", "rescues", "notes", "also")
 NOTES = ["no_space", "no_break", "coarse", "vacuous", "refuted_by", "contradicts", "open", "credit"]
 
 
@@ -131,52 +122,49 @@ class paper:
 
     def published(self, where: str, *, seen: str, serves: str = "") -> Callable[[Check], Claim]:
         """Declare the paper's own statement, whose text was seen (``seen`` says in what)."""
-        as_text(seen, "seen")
-        return self._declare(Origin.PUBLISHED, where, serves, seen)
+        return self._declare(Origin.PUBLISHED, where, serves, as_text(seen, "seen"))
 
     def abstract(self, *letters: str, instance: bool = False) -> Callable[[Check], Claim]:
         """Declare what the abstract asserts, or (``instance``) a precise instance of it."""
         where = "a precise instance of the abstract" if instance else "the abstract"
         if not letters:
             raise ValueError("letters: expected the letters of the assertions, got none")
-        return self._declare(Origin.ABSTRACT, where, "".join(letters), "")
+        return self._declare(Origin.ABSTRACT, where, "".join(letters))
 
     def ours(self, why: str, *, serves: str = "") -> Callable[[Check], Claim]:
         """Declare a statement of ours: derived, sharpened, corrected or recalled, and ``why``."""
-        return self._declare(Origin.OURS, why, serves, "")
+        return self._declare(Origin.OURS, why, serves)
 
     def _declare(
-        self, origin: Origin, where: str, serves: str, seen: str
+        self, origin: Origin, where: str, serves: str, seen: str = ""
     ) -> Callable[[Check], Claim]:
         source = Source(self.key, tuple(serves), as_text(where, "where"), seen)
         return lambda check: _claim(check, origin, source, self.setting)
 
 
 def _claim(check: Check, origin: Origin, source: Source, setting: str) -> Claim:
-    declared = vars(check)
-    quick = tuple(declared.get("_cases", ())) or ({},)
-    notes: dict[str, str] = dict(declared.get("_notes", ()))
-    breaks, rescues = dict(declared.get("_breaks", ())), dict(declared.get("_rescues", ()))
-    spaces = declared.get("_space", ())
+    given = {name: list(vars(check).get(f"_{name}", ())) for name in DECLARED}
+    notes, breaks, rescues = (dict(given[name]) for name in ("notes", "breaks", "rescues"))
+    quick = tuple(given["cases"]) or ({},)
     name = f"{check.__name__}: expected"
-    statement = " ".join(f"{setting} {inspect.getdoc(check) or ''}".split())
     if not (check.__doc__ or "").strip():
         raise ValueError(f"{name} the statement as docstring, got none")
-    if "refuted_by" in notes and (spaces or breaks or not rescues):
+    if "refuted_by" in notes and (given["space"] or breaks or not rescues):
         raise ValueError(f"{name} rescues, and neither space nor breaks, for a refuted statement")
     if "refuted_by" not in notes and rescues:
         raise ValueError(f"{name} refuted_by= where something is rescued")
     if not {"refuted_by", "open"} & set(notes):
-        for given, reason, what in ((spaces, "no_space", "space"), (breaks, "no_break", "breaks")):
-            if bool(given) == (reason in notes):
+        for what in ("space", "breaks"):
+            reason = f"no_{what.removesuffix('s')}"
+            if bool(given[what]) == (reason in notes):
                 raise ValueError(f"{name} either @{what} or @note({reason}=), got both or neither")
     claim = Claim(
         check=check,
-        statement=statement,
+        statement=" ".join(f"{setting} {inspect.getdoc(check)}".split()),
         origin=origin,
-        sources=(source, *declared.get("_also", ())),
-        cases={"quick": quick, "full": tuple(declared.get("_full", ())) or quick},
-        space=spaces[0] if spaces else None,
+        sources=(source, *given["also"]),
+        cases={"quick": quick, "full": tuple(given["full"]) or quick},
+        space=given["space"][0] if given["space"] else None,
         breaks=breaks,
         rescues=rescues,
         notes=notes,
@@ -203,8 +191,8 @@ def _put(attribute: str, values: list[Any]) -> Callable[[T], T]:
 
 
 def _grid(axes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    many = {k: v if isinstance(v, list) else [v] for k, v in axes.items()}
-    return [dict(zip(many, values, strict=True)) for values in product(*many.values())]
+    many = [v if isinstance(v, list) else [v] for v in axes.values()]
+    return [dict(zip(axes, values, strict=True)) for values in product(*many)]
 
 
 def cases(**axes: Any) -> Callable[[T], T]:
@@ -222,16 +210,12 @@ def space(**domains: Domain) -> Callable[[T], T]:
     return _put("_space", [as_space(domains)])
 
 
-def breaks(
-    name: str, change: Callable[[Instance], Mapping[str, Any]] | None = None, /, **fixed: Any
-) -> Callable[[T], T]:
+def breaks(name: str, change: Changing | None = None, /, **fixed: Any) -> Callable[[T], T]:
     """Break one hypothesis by changed keywords of the last case: the check must turn false."""
     return _put("_breaks", [(as_text(name, "name"), change or fixed)])
 
 
-def rescues(
-    name: str, change: Callable[[Instance], Mapping[str, Any]] | None = None, /, **fixed: Any
-) -> Callable[[T], T]:
+def rescues(name: str, change: Changing | None = None, /, **fixed: Any) -> Callable[[T], T]:
     """Give an instance in which a refuted statement does hold."""
     return _put("_rescues", [(as_text(name, "name"), change or fixed)])
 

@@ -17,23 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray, as_text, one_of
-from theorylab.numerics.exact_numbers import (
-    differ,
-    is_ball,
-    is_exact,
-    sign_of_difference,
-    times,
-    to_float,
-)
+from theorylab.numerics import exact_numbers as exact
 from theorylab.verify.enclosures import Enclosure, Grade
 
 __all__ = ["Part", "compare", "marks", "moved", "outside_checks", "theory"]
 
-EXACT = {
-    **{"==": operator.eq, "<=": operator.le, "<": operator.lt},
-    **{">=": operator.ge, ">": operator.gt},
-}
 SIDE = {"==": 0, "<=": 1, "<": 1, ">=": -1, ">": -1}
+EXACT = dict(
+    zip(SIDE, (operator.eq, operator.le, operator.lt, operator.ge, operator.gt), strict=True)
+)
 ROUNDING = 1e-12
 """Relative rounding that a comparison allows."""
 POWER = 0.1
@@ -58,7 +50,7 @@ def theory(name: str, value: Any) -> Any:
     0.5
     """
     as_text(name, "name")
-    _floats(value, "value")
+    exact.as_floats(value, "value")
     caller = sys._getframe(1).f_globals.get("__name__", "")
     inside = caller.startswith("theorylab.") and not caller.startswith("theorylab.verify")
     if _SIMULATING or inside:
@@ -96,7 +88,7 @@ def outside_checks(name: str) -> Iterator[None]:
 
 
 def _move(value: Any, factor: Fraction) -> Any:
-    """Return a value times a factor; one that is 0 throughout moves by a tenth."""
+    """Return a value exact.times a factor; one that is 0 throughout moves by a tenth."""
     step = Fraction(1 if factor > 1 else -1, 10)
     if isinstance(value, np.ndarray) and value.dtype != object:
         return value * float(factor) if value.any() else value + float(step)
@@ -105,32 +97,22 @@ def _move(value: Any, factor: Fraction) -> Any:
     if isinstance(value, tuple | list):
         zero = not any(isinstance(v, tuple | list | np.ndarray) or v != 0 for v in value)
         return type(value)(_move(v, factor) if zero or np.any(v != 0) else v for v in value)
-    if is_exact(value):
-        return times(value, factor) if value != 0 else times(1, step)
+    if exact.is_exact(value):
+        return exact.times(value, factor) if value != 0 else exact.times(1, step)
     return float(value) * float(factor) or float(step)
 
 
 # ---------------------------------------------------------------------------------- comparison
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One comparison.
+    """One comparison, entry by entry.
 
-    Attributes
-    ----------
-    relation, source, grade
-        The sign; where the error comes from ("exact" without one); how the enclosure was obtained.
-    centre, error, predicted, shown
-        Both sides as floats of one shape (NaN where an exact side is no number), and what a figure
-        shows for the measured one.
-    holds, why
-        True, False, or None where there is no verdict, and then why.
-    margin
-        Relative distance of the worst entry from being false; negative if it is.
-    rejects
-        For each entry, whether it is decisively false: beyond the error by a tenth of it and 1e-6
-        of the size of the prediction.
-    sides
-        The predicted values where both sides are exact.
+    ``centre``, ``error`` and ``predicted`` are both sides as floats of one shape (NaN where an
+    exact side is no number), ``sides`` the predicted numbers where both are exact, ``shown`` what a
+    figure shows for the measured one. ``holds`` is None where there is no verdict, and then ``why``
+    says so. ``margin`` is the relative distance of the worst entry from being false, negative if it
+    is; an entry ``rejects`` the prediction if it is false beyond its error by a tenth of that and
+    1e-6 of the size of the prediction.
     """
 
     relation: str
@@ -186,21 +168,25 @@ def compare(
     """
     one_of(relation, "relation", list(SIDE))
     if not isinstance(measured, Enclosure):
-        exact = _exact_values(measured)
-        if exact is None:
+        numbers = exact.exact_values(measured)
+        if numbers is None:
             raise ValueError(
                 "measured: expected an enclosure (within, mean, slope, switch, between, family) "
                 f"or an exact number, got {type(measured).__name__} {measured!r}"
             )
-        sides = _exact_values(predicted)
-        if sides is not None and not (relation == "==" and any(map(is_ball, exact + sides))):
-            return _compare_exact(exact, relation, sides, _exact_values(rival) or ())
-        measured = _enclose(exact)
+        sides = exact.exact_values(predicted)
+        if sides is not None and not (
+            relation == "==" and any(map(exact.is_ball, numbers + sides))
+        ):
+            return _compare_exact(numbers, relation, sides, exact.exact_values(rival) or ())
+        measured = _enclose(numbers)
     return _compare_enclosure(measured, relation, predicted, rival)
 
 
 def _compare_enclosure(measured: Enclosure, relation: str, predicted: Any, rival: Any) -> Part:
-    c, e, p = np.broadcast_arrays(measured.centre, measured.error, _floats(predicted, "predicted"))
+    c, e, p = np.broadcast_arrays(
+        measured.centre, measured.error, exact.as_floats(predicted, "predicted")
+    )
     shown = np.broadcast_to(c if measured.shown is None else measured.shown, c.shape)
     base = (relation, measured.source, measured.grade, c, e, p, shown)
     why = measured.why
@@ -229,7 +215,7 @@ def _compare_enclosure(measured: Enclosure, relation: str, predicted: Any, rival
         missed = float(np.max((off + e) / size))
         holds, why = None, f"a violation by {missed:.2g} of the bound would be overlooked"
     elif holds and rival is not None:
-        others = np.atleast_1d(_floats(rival, "rival"))[:, None]
+        others = np.atleast_1d(exact.as_floats(rival, "rival"))[:, None]
         if (np.abs(c.ravel() - others) <= e.ravel()).any():
             holds, why = None, f"the enclosure also contains the rival {rival}"
     return Part(*base, holds, margin, rejects, why=why)
@@ -244,16 +230,16 @@ def _compare_exact(
     measured, sides = (v * n if len(v) == 1 else v for v in (measured, sides))
     states: list[bool | None] = []
     for a, b in zip(measured, sides, strict=True):
-        sign = sign_of_difference(a, b)
-        unequal = sign is None and relation == "==" and differ(a, b)
+        sign = exact.sign_of_difference(a, b)
+        unequal = sign is None and relation == "==" and exact.differ(a, b)
         states.append(EXACT[relation](sign, 0) if sign is not None else False if unequal else None)
     shape = (n,) if n > 1 else ()
     rejects = np.array([s is False for s in states]).reshape(shape)
     holds = False if rejects.any() else None if None in states else True
     why = "" if holds is not None else "the sign of the difference could not be decided"
-    if holds and any(sign_of_difference(a, r) == 0 for a in measured for r in rivals):
+    if holds and any(exact.sign_of_difference(a, r) == 0 for a in measured for r in rivals):
         holds, why = None, f"the value is a rival {rivals}"
-    c, p = (np.array([to_float(v) for v in s]).reshape(shape) for s in (measured, sides))
+    c, p = (np.array([exact.to_float(v) for v in s]).reshape(shape) for s in (measured, sides))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         gap = np.abs(c - p) / np.maximum(np.abs(c), np.abs(p))
     gap = np.clip(np.nan_to_num(gap, nan=0.0, posinf=1.0), np.finfo(float).tiny, 1.0)
@@ -264,35 +250,12 @@ def _compare_exact(
     return Part(*base, holds, margin if holds is not None else np.nan, rejects, sides, why)
 
 
-def _exact_values(value: Any) -> tuple[Any, ...] | None:
-    """Return exact number(s) as a flat tuple, None where a value is not exact."""
-    if isinstance(value, np.ndarray):
-        value = value.ravel().tolist()
-    values = tuple(value) if isinstance(value, tuple | list) else (value,)
-    exact = values and all(is_exact(v) for v in values)
-    return tuple(int(v) if isinstance(v, np.integer) else v for v in values) if exact else None
-
-
 def _enclose(values: tuple[Any, ...]) -> Enclosure:
     """Return exact numbers as an enclosure in floats, balls with their radius."""
     shape = (len(values),) if len(values) > 1 else ()
-    centre = np.array([to_float(v) for v in values]).reshape(shape)
-    radius = np.array([float(v.rad()) if is_ball(v) else 0.0 for v in values]).reshape(shape)
+    centre = np.array([exact.to_float(v) for v in values]).reshape(shape)
+    radius = np.array([float(v.rad()) if exact.is_ball(v) else 0.0 for v in values]).reshape(shape)
     error = radius * (1 + 1e-9) + 2 * np.spacing(np.abs(centre))
-    balls = all(map(is_ball, values))
+    balls = all(map(exact.is_ball, values))
     grade = Grade.CERTIFIED if balls else Grade.NUMERICAL
     return Enclosure(centre, error, "interval arithmetic" if balls else "rounding", grade)
-
-
-def _floats(value: Any, name: str) -> FloatArray:
-    """Return exact numbers, floats, arrays or tuples of these as floats."""
-    if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and not np.ma.is_masked(value):
-        return value.astype(np.float64)
-    if isinstance(value, np.ndarray) and value.dtype == object:
-        flat = [_floats(v, name) for v in value.ravel()]
-        return np.array(flat, dtype=np.float64).reshape(value.shape)
-    if isinstance(value, tuple | list):
-        return np.array([_floats(v, name) for v in value], dtype=np.float64)
-    if not (isinstance(value, float | np.floating) or is_exact(value)):
-        raise ValueError(f"{name}: expected numbers, got {type(value).__name__} {value!r}")
-    return np.array(to_float(value))

@@ -15,16 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theorylab._validation import (
-    FloatArray,
-    as_array,
-    as_flag,
-    as_function,
-    as_real,
-    as_text,
-    one_of,
-)
-from theorylab.numerics.confidence import bounded_mean, clopper_pearson, student
+from theorylab import _validation as validation
+from theorylab._validation import FloatArray, as_array, as_flag, as_real, as_text, one_of
+from theorylab.numerics.confidence import bounded_mean, clopper_pearson, local_slopes, student
 
 __all__ = ["LEVEL", "Enclosure", "Grade", "between", "family", "mean", "slope", "switch", "within"]
 
@@ -88,11 +81,9 @@ def within(value: ArrayLike, error: ArrayLike, source: str) -> Enclosure:
     ----------
     value
         The computed value, an array of any shape; NaN and infinities give no verdict.
-    error
-        Bound of its absolute error, >= 0, of a shape that broadcasts with it. It comes from neither
-        the prediction nor the things compared.
-    source
-        Where the bound comes from.
+    error, source
+        Bound of its absolute error, >= 0, of a shape that broadcasts with it, and where that comes
+        from: neither from the prediction nor from the things compared.
 
     Examples
     --------
@@ -127,10 +118,9 @@ def mean(
     ----------
     samples
         Shape (n_samples, ...), independent along the first axis; at least ten.
-    bias
-        Bound of the difference between the mean of a sample and the measured value, >= 0.
-    source
-        Where the bias comes from; needed where it is not zero.
+    bias, source
+        Bound of the difference between the mean of a sample and the measured value, >= 0, and where
+        it comes from (needed where it is not zero).
     support
         Ends of an interval that is known to hold every sample.
 
@@ -181,11 +171,9 @@ def slope(
 
     Parameters
     ----------
-    x
-        Shape (n,), increasing (positive on the log scale). The record covers a factor of 4 in x
-        (log) or in y (linear) with six points in the half, else there is no verdict.
-    y
-        Shape (n,) or (repetitions, n), positive.
+    x, y
+        Shapes (n,), increasing, and (n,) or (repetitions, n), positive. The record covers a factor
+        of 4 in x (log) or in y (linear) with six points in the half, else there is no verdict.
     scale
         ``"log"`` for a power law, ``"linear"`` for geometric decay.
     floor
@@ -219,24 +207,10 @@ def slope(
     if covered < math.log(4) * (1 - 1e-9) or keep.sum() < 6:
         why = "the record covers no factor of 4 with six points in its last half"
         return _none(why, text, grade)
-    t, logs = t[keep], logs[:, keep]
-    middle = int(np.argmin(np.abs(t - (t[0] + t[-1]) / 2)))
-    early, late = (
-        float((logs[:, j] - logs[:, i]).mean() / (t[j] - t[i]))
-        for i, j in ((0, middle), (middle, -1))
-    )
-    # A remainder (geometric, or 1/t) that halves over the range ends 2.0 to 2.1 drifts from the
-    # limit; the mean of one that falls to a quarter is 1.5 to 1.6 drifts away.
-    if len(rows) == 1:
-        slopes = np.diff(logs[0]) / np.diff(t)
-        lo, hi, reach = float(slopes.min()), float(slopes.max()), 2.2 * (late - early)
-    else:
-        ends = student((logs[:, -1] - logs[:, 0]) / (t[-1] - t[0]), LEVEL)
-        lo, hi, reach = float(ends[0]), float(ends[1]), 1.6 * (late - early)
-    lo, hi = lo + min(reach, 0.0), hi + max(reach, 0.0)
+    lo, hi = local_slopes(t[keep], logs[:, keep], LEVEL)
+    error = max((hi - lo) / 2, 0.005 * abs(lo + hi) / 2)
     # Differences of logarithms carry the rounding of y.
-    rounding = 4 * EPS * float(np.abs(logs).max() + 1) / float(np.diff(t).min())
-    error = max((hi - lo) / 2, 0.005 * abs(lo + hi) / 2) + rounding
+    error += 4 * EPS * float(np.abs(logs[:, keep]).max() + 1) / float(np.diff(t[keep]).min())
     return Enclosure(np.array((lo + hi) / 2), np.array(error), text, grade)
 
 
@@ -250,18 +224,16 @@ def switch(
     occurs
         The property as a function of the parameter; None where it cannot be decided. It is taken
         to switch once: of several places the bisection finds one.
-    bracket
-        Interval in which the switch is looked for; a property that does not switch there, like one
-        that cannot be decided on the way, gives no verdict.
-    tol
-        Width of the last bracket, relative to its larger end.
+    bracket, tol
+        Interval in which the switch is looked for, and the width of the last one relative to its
+        larger end. A property that does not switch there, or is undecided, gives no verdict.
 
     Examples
     --------
     >>> float(switch(lambda x: x * x > 2, bracket=(0.0, 2.0), tol=1e-6).centre.round(4))
     1.4142
     """
-    as_function(occurs, "occurs")
+    validation.as_function(occurs, "occurs")
     lo, hi = as_array(bracket, "bracket", shape=(2,)).tolist()
     relative = as_real(tol, "tol", above=0.0)
     if not lo < hi:
@@ -299,19 +271,13 @@ def between(
 
     Parameters
     ----------
-    attained, bound
+    attained, bound, sense
         The value at a feasible point, and a bound that no feasible point passes: from below for a
-        minimum, from above for a maximum.
-    sense
-        ``"min"`` or ``"max"``.
+        ``"min"``, from above for a ``"max"``. One that passes the attained value beyond rounding is
+        a ValueError: one of the two is wrong.
     certificate
         An object whose ``verify().accepted`` tells that the bound was proved apart from the solver;
         the grade is certified only then.
-
-    Raises
-    ------
-    ValueError
-        If the bound passes the attained value beyond rounding: one of the two is wrong.
 
     Examples
     --------

@@ -7,42 +7,35 @@ part must have been seen to fail.
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from theorylab._validation import FloatArray, as_count, as_flag, as_instance, one_of
-from theorylab.verify.claims import Change, Claim, Preset
-from theorylab.verify.comparison import Part, marks, moved
+from theorylab.verify.claims import Claim, Preset
+from theorylab.verify.comparison import SIDE, Part, marks, moved
 from theorylab.verify.enclosures import Grade
 from theorylab.verify.simulations import forget
 from theorylab.verify.spaces import Instance, edges
 
-__all__ = [
-    "Control",
-    "Draws",
-    "Judgement",
-    "Run",
-    "Verdict",
-    "draws",
-    "evaluate",
-    "judge",
-    "judge_all",
-]
+__all__ = ["Control", "Draws", "Judgement", "Run", "Verdict", "draws", "evaluate", "judge"]
+__all__ += ["judge_all"]
 
-UP, DOWN = Fraction(11, 10), Fraction(10, 11)
+MOVES = ((Fraction(11, 10), 0.1), (Fraction(10, 11), 1 / 11))
+"""Factors of the probe, with the relative changes that they make."""
 NEED = 0.1
 """Relative change of a prediction that an equality must reject."""
-
 WARN = 0.08
 """Resolution of a statistical part beyond which fresh seeds are likely to fail."""
-
 IDLE, VACUOUS = 2.0, 1000.0
 """Factors by which a bound could be cut: beyond the first only a control shows that it can fail."""
+
+Parts = Mapping[str, Part]
+Table = Mapping[str, Mapping[str, float]]
 
 
 class Verdict(StrEnum):
@@ -63,21 +56,26 @@ class Run:
     """
 
     instance: Instance
-    parts: Mapping[str, Part]
-    resolution: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    parts: Parts
+    resolution: Table = field(default_factory=dict)
 
     @property
     def margin(self) -> float:
         """The least margin among the parts; -inf where one has no verdict."""
         return min(-math.inf if p.holds is None else p.margin for p in self.parts.values())
 
+    def resolves(self, key: str) -> float | None:
+        """The least resolution of a part by the marks that feed it; None if none does."""
+        return min((feeds[key] for feeds in self.resolution.values() if key in feeds), default=None)
+
 
 @dataclass(frozen=True, eq=False)
 class Control:
-    """An instance in which a hypothesis is broken, or in which a refuted statement is rescued."""
+    """An instance in which a hypothesis is broken, or in which a refuted statement is rescued
+    (its ``kind``: "break" or "rescue")."""
 
     name: str
-    kind: Literal["break", "rescue"]
+    kind: str
     run: Run | None
     problem: str = ""
 
@@ -137,14 +135,14 @@ def evaluate(check: Callable[..., Any], instance: Instance, seed: int) -> dict[s
 
 
 def _probe(
-    claim: Claim, case: Instance, seed: int, base: Mapping[str, Part], names: Iterable[str]
+    claim: Claim, case: Instance, seed: int, base: Parts, names: Iterable[str]
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     """Move each mark; return for each the parts that it feeds with what they resolve."""
     table: dict[str, dict[str, float]] = {}
     broken = []
     for name in names:
-        sides: list[Mapping[str, Part]] = []
-        for factor in (UP, DOWN):
+        sides: list[Parts] = []
+        for factor, _ in MOVES:
             try:
                 with moved(name, factor):
                     sides.append(evaluate(claim, case, seed))
@@ -154,11 +152,9 @@ def _probe(
         table[name] = {}
         for key, part in base.items():
             reruns = [side.get(key) for side in sides]
-            moves = [_moves(part, rerun) for rerun in reruns if rerun is not None]
-            if moves and max(float(m.max(initial=0.0)) for m in moves) > 0:
-                table[name][key] = (
-                    _resolution(part, reruns) if part.relation == "==" else _room(part)
-                )
+            if any(r is not None and _moves(part, r).max(initial=0.0) > 0 for r in reruns):
+                equal = part.relation == "=="
+                table[name][key] = _resolution(part, reruns) if equal else _room(part)
     return table, broken
 
 
@@ -178,7 +174,7 @@ def _moves(base: Part, rerun: Part) -> FloatArray:
 def _resolution(base: Part, reruns: Sequence[Part | None]) -> float:
     """Return the least relative move of a mark that every entry of an equality rejects."""
     worst = 0.0
-    for rerun, step in zip(reruns, (0.1, 1 / 11), strict=True):
+    for rerun, (_, step) in zip(reruns, MOVES, strict=True):
         if rerun is None or rerun.holds is None or base.predicted.shape != rerun.predicted.shape:
             return math.inf
         moves = _moves(base, rerun).ravel()
@@ -202,9 +198,8 @@ def _room(part: Part) -> float:
     """Return the least factor by which a bound could be cut before the part turned false."""
     if part.sides and not np.isfinite(part.predicted).all():
         return math.inf
-    sign = 1.0 if part.relation in ("<=", "<") else -1.0
-    near, far = sign * part.centre - part.error, sign * part.predicted
-    near, far = np.ravel(near), np.ravel(far)
+    sign = SIDE[part.relation]
+    near, far = np.ravel(sign * part.centre - part.error), np.ravel(sign * part.predicted)
     with np.errstate(divide="ignore", invalid="ignore"):
         same = np.where(far > 0, far / near, near / far)  # below 0 a larger size is a sharper bound
     crossing = np.sign(near) != np.sign(far)
@@ -252,18 +247,18 @@ def judge(
             problems.append(f"case {number} raised {type(error).__name__}: {error}")
             continue
         found = _false_parts(claim, parts)
-        problems += [f"case {number} {text}" for text in found]
-        table: dict[str, dict[str, float]] = {}
+        run = Run(case, parts)
         if probing and not found:
             table, broken = _probe(claim, case, seed, parts, names)
-            problems += [f"case {number} {text}" for text in _gate(claim, parts, table, broken)]
-        runs.append(Run(case, parts, table))
+            run = Run(case, parts, table)
+            found = _gate(claim, run, broken)
+        problems += [f"case {number} {text}" for text in found]
+        runs.append(run)
     base = runs[-1].parts if runs else {}
     controls = tuple(_controls(claim, claim.cases[preset][-1], base, seed))
     problems += [f"control '{c.name}' {c.problem}" for c in controls if c.problem]
     if probing and not problems:
-        problems += _vacuous(claim, runs)
-        problems += _idle(runs, controls)
+        problems += [*_vacuous(claim, runs), *_idle(runs, controls)]
     if not keep_memory:
         forget()
     warnings = tuple(_warnings(runs)) if probing else ()
@@ -291,30 +286,28 @@ def _named(key: str) -> str:
     return f"part '{key}' " if key else ""
 
 
-def _false_parts(claim: Claim, parts: Mapping[str, Part]) -> list[str]:
+def _false_parts(claim: Claim, parts: Parts) -> list[str]:
     """Say which parts do not support the declared verdict."""
     if "open" in claim.notes:
         return []
     if claim.refuted:
-        false = [p for p in parts.values() if p.holds is False]
-        if any(p.grade.rank <= Grade.ENUMERATED.rank for p in false):
-            return []
-        if false:
-            return ["is refuted by weak evidence only: certified or enumerated is needed"]
-        return ["is not false, though the claim is declared refuted"]
-    found = []
-    for key, p in parts.items():
-        if p.holds is None:
-            found.append(f"{_named(key)}is inconclusive: {p.why}")
-        elif not p.holds:
-            found.append(f"{_named(key)}is false: {_worst(p)}")
-    return found
+        grades = [p.grade for p in parts.values() if p.holds is False]
+        if not grades:
+            return ["is not false, though the claim is declared refuted"]
+        weak = min(g.rank for g in grades) > Grade.ENUMERATED.rank
+        return ["is refuted by weak evidence only: certified or enumerated is needed"] * weak
+    return [
+        f"{_named(key)}is "
+        + (f"inconclusive: {p.why}" if p.holds is None else f"false: {_worst(p)}")
+        for key, p in parts.items()
+        if not p.holds
+    ]
 
 
 def _worst(p: Part) -> str:
     """Show the entry that is false by most."""
+    sign = SIDE[p.relation]
     with np.errstate(invalid="ignore"):
-        sign = {"==": 0, "<": 1, "<=": 1, ">": -1, ">=": -1}[p.relation]
         off = sign * (p.centre - p.predicted) if sign else np.abs(p.centre - p.predicted)
         excess = np.nan_to_num(off - p.error, nan=-np.inf)
     at = np.unravel_index(int(np.argmax(excess)), excess.shape) if excess.size else ()
@@ -322,51 +315,40 @@ def _worst(p: Part) -> str:
     return f"{c:.8g} +- {e:.2g} {p.relation} {q:.8g}"
 
 
-def _gate(
-    claim: Claim,
-    parts: Mapping[str, Part],
-    table: Mapping[str, Mapping[str, float]],
-    broken: Sequence[str],
-) -> list[str]:
+def _gate(claim: Claim, run: Run, broken: Sequence[str]) -> list[str]:
     """Say which equalities and marks the probe found to resolve nothing."""
     need = math.inf if "coarse" in claim.notes else NEED
     found = []
-    equal = {k for k, p in parts.items() if p.relation == "=="}
-    for name, feeds in table.items():
-        mine = [feeds[k] for k in feeds if k in equal]
-        if mine and min(mine) > need:
-            found.append(f"accepts '{name}' moved by a tenth (rejects it at {min(mine):.2g})")
+    equal = {k: p for k, p in run.parts.items() if p.relation == "=="}
+    for name, feeds in run.resolution.items():
+        mine = min((feeds[k] for k in feeds if k in equal), default=0.0)
+        if mine > need:
+            found.append(f"accepts '{name}' moved by a tenth (rejects it at {mine:.2g})")
         if not feeds:
             found.append(f"has a mark '{name}' that feeds no part")
-    for key in equal:
-        p = parts[key]
-        own = [feeds[key] for feeds in table.values() if key in feeds]
-        if own and min(own) > need:
-            found.append(f"{_named(key)}rejects no mark moved by a tenth ({min(own):.2g})")
-        if not own and not p.sides and p.grade is not Grade.ENUMERATED:
+    for key, p in equal.items():
+        own = run.resolves(key)
+        if own is not None and own > need:
+            found.append(f"{_named(key)}rejects no mark moved by a tenth ({own:.2g})")
+        if own is None and not p.sides and p.grade is not Grade.ENUMERATED:
             found.append(f"{_named(key)}is an equality that no mark feeds")
     return [*found, *broken] if found else []
 
 
-def _controls(
-    claim: Claim, case: Instance, base: Mapping[str, Part], seed: int
-) -> Iterable[Control]:
-    kinds: tuple[tuple[Literal["break", "rescue"], Mapping[str, Change]], ...] = (
-        ("break", claim.breaks),
-        ("rescue", claim.rescues),
-    )
-    for kind, group in kinds:
-        for name, change in group.items():
-            try:
-                instance = {**case, **(change(case) if callable(change) else change)}
-                parts = evaluate(claim, instance, seed)
-            except Exception as error:
-                yield Control(name, kind, None, f"raised {type(error).__name__}: {error}")
-                continue
-            yield Control(name, kind, Run(instance, parts), _shortcoming(kind, parts, base))
+def _controls(claim: Claim, case: Instance, base: Parts, seed: int) -> Iterator[Control]:
+    changes = [("break", *item) for item in claim.breaks.items()]
+    changes += [("rescue", *item) for item in claim.rescues.items()]
+    for kind, name, change in changes:
+        try:
+            instance = {**case, **(change(case) if callable(change) else change)}
+            parts = evaluate(claim, instance, seed)
+        except Exception as error:
+            yield Control(name, kind, None, f"raised {type(error).__name__}: {error}")
+            continue
+        yield Control(name, kind, Run(instance, parts), _shortcoming(kind, parts, base))
 
 
-def _shortcoming(kind: str, parts: Mapping[str, Part], base: Mapping[str, Part]) -> str:
+def _shortcoming(kind: str, parts: Parts, base: Parts) -> str:
     """Say why a control does not do what a control must, or return an empty string."""
     form = [[(k, p.relation, p.source) for k, p in side.items()] for side in (parts, base)]
     if base and form[0] != form[1]:
@@ -379,90 +361,54 @@ def _shortcoming(kind: str, parts: Mapping[str, Part], base: Mapping[str, Part])
     return f"is not decisively false{': ' + undecided[0] if undecided else ''}"
 
 
-def _vacuous(claim: Claim, runs: Sequence[Run]) -> list[str]:
+def _vacuous(claim: Claim, runs: Sequence[Run]) -> Iterator[str]:
     """Say which marks feed only bounds that could be cut a thousandfold in every case."""
-    if "vacuous" in claim.notes:
-        return []
-    names = dict.fromkeys(name for run in runs for name in run.resolution)
-    found = []
-    for name in names:
-        fed = [(run, k) for run in runs for k in run.resolution.get(name, ())]
-        if any(run.parts[k].relation == "==" for run, k in fed):
-            continue
-        least = min((run.resolution[name][k] for run, k in fed), default=0.0)
-        if least > VACUOUS:
-            found.append(f"the bound '{name}' could be cut by {least:.3g}")
-    return found
+    for name in dict.fromkeys(name for run in runs for name in run.resolution):
+        fed = [
+            (run.parts[k], room) for run in runs for k, room in run.resolution.get(name, {}).items()
+        ]
+        least = min((room for _, room in fed), default=0.0)
+        bounds = all(p.relation != "==" for p, _ in fed)
+        if bounds and least > VACUOUS and "vacuous" not in claim.notes:
+            yield f"the bound '{name}' could be cut by {least:.3g}"
 
 
-def _idle(runs: Sequence[Run], controls: Sequence[Control]) -> list[str]:
-    """Say which parts nothing has made fail."""
-    failed = {
-        k for c in controls if c.run for k, p in c.run.parts.items() if p.decisively_false
-    } | {
-        k
-        for run in runs
-        for k, p in run.parts.items()
-        if (
-            min((feeds.get(k, math.inf) for feeds in run.resolution.values()), default=math.inf) < 1
-            if p.relation == "=="
-            else _room(p) < IDLE
-        )
-    }
-    names = dict.fromkeys(k for run in runs for k in run.parts)
-    return [
-        f"{_named(k) or 'the part '}is idle: nothing made it fail" for k in names if k not in failed
-    ]
+def _idle(runs: Sequence[Run], controls: Sequence[Control]) -> Iterator[str]:
+    """Say which parts nothing has made fail: a moved mark, a bound without room, a control."""
+    broken = [c.run.parts for c in controls if c.run]
+    failed = {k for parts in broken for k, p in parts.items() if p.decisively_false}
+    for run in runs:
+        for k, p in run.parts.items():
+            least = (run.resolves(k), 1.0) if p.relation == "==" else (_room(p), IDLE)
+            if least[0] is not None and least[0] < least[1]:
+                failed.add(k)
+    for k in dict.fromkeys(k for run in runs for k in run.parts):
+        if k not in failed:
+            yield f"{_named(k) or 'the part '}is idle: nothing made it fail"
 
 
-def _warnings(runs: Sequence[Run]) -> Iterable[str]:
+def _warnings(runs: Sequence[Run]) -> Iterator[str]:
     for number, run in enumerate(runs, start=1):
         for key, p in run.parts.items():
-            own = [feeds[key] for feeds in run.resolution.values() if key in feeds]
-            loose = p.relation == "==" and p.grade is Grade.STATISTICAL and own
-            if loose and min(own) > WARN:
-                yield f"case {number} {_named(key)}resolves {min(own):.2g}: fresh seeds may fail"
+            least = run.resolves(key) or 0.0
+            if p.relation == "==" and p.grade is Grade.STATISTICAL and least > WARN:
+                yield f"case {number} {_named(key)}resolves {least:.2g}: fresh seeds may fail"
 
 
 # ---------------------------------------------------------------------------------- draws
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Instances drawn from a claim's space, with their parts, and what they show."""
+    """Instances drawn from a claim's space, with their parts, and what they show.
+
+    ``false`` and ``inconclusive`` say where and why; ``blind`` names bounds whose margin is the
+    same on all draws: the space does not touch them.
+    """
 
     instances: tuple[Instance, ...]
-    parts: tuple[Mapping[str, Part], ...]
-
-    @property
-    def false(self) -> list[str]:
-        """The instances in which a part is false."""
-        pairs = zip(self.instances, self.parts, strict=True)
-        return [
-            f"{instance}: {_named(k)}{_worst(p)}"
-            for instance, parts in pairs
-            for k, p in parts.items()
-            if p.holds is False
-        ]
-
-    @property
-    def inconclusive(self) -> list[str]:
-        """The instances without a verdict, with the reason."""
-        pairs = zip(self.instances, self.parts, strict=True)
-        return [
-            f"{instance}: {why[0]}"
-            for instance, parts in pairs
-            if (why := [f"{_named(k)}{p.why}" for k, p in parts.items() if p.holds is None])
-        ]
-
-    @property
-    def blind(self) -> list[str]:
-        """Bounds whose margin is the same on all draws: the space does not touch them."""
-        found = []
-        for key in self.parts[0] if self.parts else ():
-            drawn = [parts[key] for parts in self.parts if key in parts]
-            bounds = [p for p in drawn if p.relation != "==" and p.holds is not None]
-            if len(bounds) > 1 and len({round(p.margin, 9) for p in bounds}) == 1:
-                found.append(key)
-        return found
+    parts: tuple[Parts, ...]
+    false: tuple[str, ...]
+    inconclusive: tuple[str, ...]
+    blind: tuple[str, ...]
 
 
 def draws(claim: Claim, *, count: int = 12, seed: int = 0) -> Draws:
@@ -471,6 +417,17 @@ def draws(claim: Claim, *, count: int = 12, seed: int = 0) -> Draws:
         raise ValueError("claim: expected one with a space, got none")
     as_count(seed, "seed", minimum=0)
     instances = edges(claim.space or {}, as_count(count, "count"), seed)
-    parts = tuple(evaluate(claim, instance, seed + i) for i, instance in enumerate(instances))
+    drawn = [evaluate(claim, instance, seed + i) for i, instance in enumerate(instances)]
     forget()
-    return Draws(tuple(instances), parts)
+    false, inconclusive = [], []
+    margins: dict[str, set[float]] = {}
+    for instance, parts in zip(instances, drawn, strict=True):
+        undecided = [f"{_named(k)}{p.why}" for k, p in parts.items() if p.holds is None]
+        inconclusive += [f"{instance}: {why}" for why in undecided[:1]]
+        for k, p in parts.items():
+            if p.holds is False:
+                false.append(f"{instance}: {_named(k)}{_worst(p)}")
+            if p.holds is not None and p.relation != "==":
+                margins.setdefault(k, set()).add(round(p.margin, 9))
+    blind = tuple(k for k, found in margins.items() if len(found) == 1 and count > 1)
+    return Draws(tuple(instances), tuple(drawn), tuple(false), tuple(inconclusive), blind)

@@ -38,19 +38,11 @@ class SearchStatus(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Falsification:
-    """The end of a search.
+    """The end of a search: the (shrunk) counterexample or the instance with the least margin.
 
-    Attributes
-    ----------
-    status
-        How the search ended.
-    instance, seed
-        The (shrunk) counterexample, or the instance with the least margin, and its seed; None if
-        all were inconclusive.
-    part
-        The part with the least margin there.
-    evaluations, inconclusive
-        How many instances were judged, and how many of them decided nothing.
+    ``instance``, its ``seed`` and the ``part`` with the least margin there are None if every
+    instance was inconclusive; ``evaluations`` counts the judged instances, ``inconclusive`` those
+    of them that decided nothing.
     """
 
     status: SearchStatus
@@ -71,7 +63,7 @@ class _Stop(Exception):
 
 
 class _Search:
-    """The state of one search: the least margin so far, counts, and the clock."""
+    """The state of one search: the point with the least margin so far, counts, and the clock."""
 
     def __init__(self, check: Callable[..., Any], space: Mapping[str, Domain], budget: float):
         self.target = check.check if isinstance(check, Claim) else check
@@ -80,67 +72,59 @@ class _Search:
         self.draws = taken.get("n_draws")
         self.budget, self.deadline = budget, time.monotonic() + budget
         self.evaluations = self.undecided = 0
-        self.best: tuple[dict[str, Any], Part] | None = None
+        self.best: tuple[FloatArray, Part] | None = None
 
-    def judge(self, instance: Mapping[str, Any]) -> Part | None:
-        """Return the part with the least margin; None if none decides."""
+    def judge(self, u: FloatArray) -> Part | None:
+        """Return the part with the least margin, a confirmed one if false; None if none decides."""
         self.evaluations += 1
         if self.evaluations % 64 == 0:
             forget()
+        instance = instance_at(self.space, u)
         parts = _parts(self.target, instance)
         decided = [p for p in parts.values() if p.holds is not None]
         false = [p for p in decided if not p.holds]
-        if not false and len(decided) < len(parts):
-            self.undecided += 1
+        if not decided or not (false or len(decided) == len(parts)):
             return None
-        return min(false or decided, key=lambda p: p.margin)
+        worst = min(false or decided, key=lambda p: p.margin)
+        if false and worst.grade is Grade.STATISTICAL and not self._confirmed(instance):
+            return None
+        return worst
+
+    def _confirmed(self, instance: dict[str, Any]) -> bool:
+        """Judge a statistical candidate again on fresh seeds, with more draws if it takes them."""
+        more = dict(instance)
+        if self.draws is not None:
+            more["n_draws"] = MORE_SAMPLES * int(instance.get("n_draws", self.draws.default))
+        if "seed" not in self.space:
+            return any(p.holds is False for p in _parts(self.target, more).values())
+        fresh = np.random.SeedSequence([instance["seed"], 1]).generate_state(FRESH_SEEDS)
+        again = (_parts(self.target, {**more, "seed": int(seed)}) for seed in fresh)
+        return all(any(p.holds is False for p in parts.values()) for parts in again)
 
     def margin(self, u: FloatArray) -> float:
         """Objective of the minimisers; an inconclusive instance is no better than a certain one."""
         if time.monotonic() > self.deadline:
             raise _Stop
-        instance = instance_at(self.space, np.clip(u, 0.0, 1.0))
-        part = self.judge(instance)
+        point = np.clip(u, 0.0, 1.0)
+        part = self.judge(point)
         if part is None:
+            self.undecided += 1
             return 1.0
         if self.best is None or part.margin < self.best[1].margin:
-            if not part.holds and not self.confirmed(instance, part):
-                self.undecided += 1
-                return 0.0
-            self.best = (instance, part)
-            if not part.holds:
-                raise _Stop
+            self.best = (point, part)
+        if not part.holds:
+            raise _Stop
         return part.margin
 
-    def confirmed(self, instance: Mapping[str, Any], part: Part) -> bool:
-        """Judge a statistical candidate again on fresh seeds, with more draws if it takes them."""
-        if part.grade is not Grade.STATISTICAL:
-            return True
-        more = dict(instance)
-        if self.draws is not None:
-            more["n_draws"] = MORE_SAMPLES * int(instance.get("n_draws", self.draws.default))
-        fresh = np.random.SeedSequence([int(instance.get("seed", 0)), 1])
-        seeds = fresh.generate_state(FRESH_SEEDS) if "seed" in self.space else [0]
-        for seed in seeds:
-            again = {**more, **({"seed": int(seed)} if "seed" in self.space else {})}
-            if not any(p.holds is False for p in _parts(self.target, again).values()):
-                return False
-        return True
-
-    def shrink(self, instance: dict[str, Any]) -> dict[str, Any]:
+    def shrink(self, u: FloatArray, part: Part) -> tuple[FloatArray, Part]:
         """Take simpler values as long as the claim stays false, for at most the budget again."""
         deadline = time.monotonic() + self.budget
-        found = True
-        while found:
-            found = False
-            for candidate in simpler(self.space, instance):
-                if time.monotonic() > deadline:
-                    return instance
-                part = self.judge(candidate)
-                if part is not None and not part.holds and self.confirmed(candidate, part):
-                    instance, found = candidate, True
-                    break
-        return instance
+        candidates = simpler(self.space, u)
+        while time.monotonic() < deadline and (candidate := next(candidates, None)) is not None:
+            again = self.judge(candidate)
+            if again is not None and not again.holds:
+                u, part, candidates = candidate, again, simpler(self.space, candidate)
+        return u, part
 
 
 def _parts(target: Callable[..., Any], instance: Mapping[str, Any]) -> Mapping[str, Part]:
@@ -203,18 +187,15 @@ def falsify(
         # Corners first: extremal instances sit there more often than a random start finds them.
         for corner in (0.0, 1.0):
             search.margin(np.full(d, corner))
-        if d <= EVOLUTION_DIMENSION:
-            while True:
-                differential_evolution(
-                    search.margin, box, rng=rng, popsize=12, maxiter=60, tol=1e-10
-                )
+        while d <= EVOLUTION_DIMENSION:
+            differential_evolution(search.margin, box, rng=rng, popsize=12, maxiter=60, tol=1e-10)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Sobol points in other numbers than powers of two
             sobol = qmc.Sobol(d, rng=rng)
             while True:
-                start = sobol.random()[0]
+                start, few = sobol.random()[0], 40 * d
                 minimize(
-                    search.margin, start, method="L-BFGS-B", bounds=box, options={"maxfun": 40 * d}
+                    search.margin, start, method="L-BFGS-B", bounds=box, options={"maxfun": few}
                 )
     except _Stop:
         pass
@@ -224,18 +205,14 @@ def falsify(
             raise error.__cause__ from None
         raise
     if search.best is None:
-        status = SearchStatus.UNDECIDED
-        return Falsification(status, None, None, None, search.evaluations, search.undecided)
-    instance, part = search.best
-    if part.holds:
-        few = search.evaluations < FEW
-        status = SearchStatus.TOO_FEW if few else SearchStatus.NONE_FOUND
-    else:
+        ended = (search.evaluations, search.undecided)
+        return Falsification(SearchStatus.UNDECIDED, None, None, None, *ended)
+    u, part = search.best
+    status = SearchStatus.TOO_FEW if search.evaluations < FEW else SearchStatus.NONE_FOUND
+    if not part.holds:
         status = SearchStatus.COUNTEREXAMPLE
-        instance = search.shrink(instance)
-        part = search.judge(instance) or part
+        u, part = search.shrink(u, part)
     forget()
-    at = dict(instance)
-    seed_found = at.pop("seed", None)
-    counts = (search.evaluations, search.undecided)
-    return Falsification(status, at, seed_found, part, *counts)
+    at = instance_at(search.space, u)
+    found = at.pop("seed", None)
+    return Falsification(status, at, found, part, search.evaluations, search.undecided)

@@ -26,7 +26,6 @@ __all__ = [
     "Int",
     "Real",
     "as_space",
-    "contains",
     "dimension",
     "edges",
     "instance_at",
@@ -50,26 +49,15 @@ class Int:
     coordinates: int = field(default=1, init=False)
 
     def _at(self, u: FloatArray, earlier: Instance) -> int:
-        low, high = self._ends(earlier)
-        return min(low + int(float(u[0]) * (high - low + 1)), high)
+        count = self._count(earlier)
+        return math.ceil(_resolve(self.low, earlier)) + min(int(float(u[0]) * count), count - 1)
 
-    def _has(self, value: Any, earlier: Instance) -> bool:
-        low, high = self._ends(earlier)
-        return isinstance(value, int | np.integer) and low <= int(value) <= high
-
-    def _simpler(self, value: Any, earlier: Instance) -> Iterator[int]:
-        low, _ = self._ends(earlier)
-        step = int(value) - low
-        while step > 0:
-            yield int(value) - step
-            step //= 2
-
-    def _ends(self, earlier: Instance) -> tuple[int, int]:
+    def _count(self, earlier: Instance) -> int:
         low = math.ceil(_resolve(self.low, earlier))
         high = math.floor(_resolve(self.high, earlier))
         if low > high:
             raise ValueError(f"high: expected at least low = {low}, got {high}")
-        return low, high
+        return high - low + 1
 
 
 @dataclass(frozen=True)
@@ -121,28 +109,6 @@ class Real:
             raise ValueError(f"capacity: expected at least {count}, got {self.coordinates}")
         return values[:count].reshape(shape)
 
-    def _has(self, value: Any, earlier: Instance) -> bool:
-        low, high = self._ends(earlier)
-        array = np.asarray(value)
-        shape = self._shape(earlier)
-        fits = array.shape == (() if shape is None else shape)
-        return bool(fits and array.dtype.kind in "if" and ((array >= low) & (array <= high)).all())
-
-    def _simpler(self, value: Any, earlier: Instance) -> Iterator[Any]:
-        if self._shape(earlier) is None:
-            for digits in range(6):
-                yield round(float(value), digits)
-            return
-        array = np.asarray(value, dtype=np.float64)
-        if array.size:
-            yield np.full_like(array, array.flat[0])
-        for digits in range(6):
-            yield np.round(array, digits)
-        for index in range(array.size):
-            changed = array.copy()
-            changed.flat[index] = 0.0
-            yield changed
-
     def _ends(self, earlier: Instance) -> tuple[float, float]:
         low, high = _resolve(self.low, earlier), _resolve(self.high, earlier)
         if not low <= high:
@@ -169,27 +135,14 @@ class Choice:
         as_count(len(self.options), "options")
 
     def _at(self, u: FloatArray, earlier: Instance) -> Any:
-        return self.options[min(int(float(u[0]) * len(self.options)), len(self.options) - 1)]
+        count = self._count(earlier)
+        return self.options[min(int(float(u[0]) * count), count - 1)]
 
-    def _has(self, value: Any, earlier: Instance) -> bool:
-        return self._index(value) is not None
-
-    def _simpler(self, value: Any, earlier: Instance) -> Iterator[Any]:
-        yield from self.options[: self._index(value)]
-
-    def _index(self, value: Any) -> int | None:
-        found = [i for i, option in enumerate(self.options) if value is option]
-        found = found or [i for i, option in enumerate(self.options) if same(value, option)]
-        return found[0] if found else None
+    def _count(self, earlier: Instance) -> int:
+        return len(self.options)
 
 
 Domain = Int | Real | Choice
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two values are equal; arrays are if their shapes and all their entries are."""
-    arrays = isinstance(a, np.ndarray) or isinstance(b, np.ndarray)
-    return np.array_equal(a, b) if arrays else bool(a == b)
 
 
 def as_space(space: Mapping[str, Domain]) -> Mapping[str, Domain]:
@@ -219,26 +172,27 @@ def instance_at(space: Mapping[str, Domain], u: Sequence[float] | FloatArray) ->
     return instance
 
 
-def contains(space: Mapping[str, Domain], instance: Instance) -> bool:
-    """Whether the instance satisfies every hypothesis of the space."""
-    earlier: dict[str, Any] = {}
-    for name, domain in space.items():
-        try:
-            if name not in instance or not domain._has(instance[name], earlier):
-                return False
-        except ValueError:
-            # The bounds of this domain make no sense for the earlier values: no instance has them.
-            return False
-        earlier[name] = instance[name]
-    return True
-
-
-def simpler(space: Mapping[str, Domain], instance: Instance) -> Iterator[dict[str, Any]]:
-    """Yield the instances of the space in which one value is simpler, simplest first."""
-    for name, domain in space.items():
-        for value in domain._simpler(instance[name], instance):
-            changed = {**instance, name: value}
-            if not same(value, instance[name]) and contains(space, changed):
+def simpler(space: Mapping[str, Domain], u: FloatArray) -> Iterator[FloatArray]:
+    """Yield points of the cube in which one value is simpler: a smaller index, rounder reals."""
+    instance = instance_at(space, u)
+    start = 0
+    for domain in space.values():
+        mine = slice(start, start + domain.coordinates)
+        start = mine.stop
+        if isinstance(domain, Real):
+            tries = [np.round(u[mine], digits) for digits in range(5)]
+            inner = np.diag((u[mine] % 0.5 != 0).astype(bool))
+            tries += list(np.where(inner, 0.5, u[mine]))
+        else:
+            count = domain._count(instance)
+            index = min(int(u[start - 1] * count), count - 1)
+            tries = [
+                np.array((index - (index >> j) + 0.5) / count) for j in range(index.bit_length())
+            ]
+        for values in tries:
+            changed = u.copy()
+            changed[mine] = values
+            if (changed != u).any():
                 yield changed
 
 

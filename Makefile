@@ -8,23 +8,27 @@ export OPENBLAS_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: figures test test-all bench clean
+.PHONY: figures test test-all lint kernels bench clean
 
 figures: $(STAMP)  ## every figure, the evidence and paper_index.md
 	$(BIN)/theorylab run --full --jobs 2
 	$(BIN)/theorylab report
 
 test: $(STAMP)  ## lint, types, quick tests
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(MAKE) --jobs 2 lint kernels
 	$(BIN)/pytest -n 2 -m "not long"
 
 test-all: $(STAMP)  ## the long tests too
+	$(MAKE) --jobs 2 lint kernels
+	$(BIN)/pytest -n 2
+
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2
+
+kernels: $(STAMP)  ## compile them once, before the test workers start
+	$(BIN)/python tests/compile_kernels.py
 
 bench: $(BENCH_STAMP)  ## speed against named peers, one thread
 	$(BIN)/python benchmarks/run.py

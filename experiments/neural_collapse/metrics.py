@@ -117,7 +117,7 @@ def digits_features_reach_the_closed_form(
     digits_features_reach_the_closed_form,
     "Logits of a network on digits are those of free features",
     x="centred class logit of the unconstrained model",
-    y="of the network",
+    y="class logit of the network",
 )
 def _(pen, runs):
     pen.theory([-1, 4], [-1, 4])

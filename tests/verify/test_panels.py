@@ -107,3 +107,18 @@ def test_a_title_is_never_broken_inside_a_formula():
     )
     (ax,) = compose([judge(claim)], "title").axes
     assert all(line.count("$") % 2 == 0 for line in ax.get_title(loc="left").split("\n"))
+
+
+def test_pictures_stand_side_by_side_with_their_names():
+    image = np.random.default_rng(0).random((4, 6, 3))
+
+    def draw(pen, runs):
+        pen.picture(image, "before")
+        pen.picture(2 * image, "after")
+
+    ax = compose([judge(a_claim(1, draw))], "t").axes[0]
+    first, second = ax.get_images()
+    assert np.array_equal(first.get_array(), image)
+    assert second.get_array().max() == 1
+    assert first.get_extent()[1] < second.get_extent()[0]
+    assert {"before", "after"} <= {text.get_text() for text in ax.findobj(Text)}

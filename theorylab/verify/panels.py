@@ -1,6 +1,6 @@
 """How a claim is drawn: theory is a line, what was judged is points with their errors.
 
-A panel is a function of a :class:`Pen` and of the judgement; the pen has three verbs, and grey is a
+A panel is a function of a :class:`Pen` and of the judgement; the pen has four verbs, and grey is a
 broken hypothesis. A label stands at the end of its series, in the colour of the series: one colour
 a label. Labels that would touch are pushed apart. The panels of a script make one figure.
 """
@@ -151,6 +151,7 @@ class Pen:
     def __init__(self) -> None:
         self._series: list[_Series] = []
         self._ends: list[tuple[float, float, str, str]] = []
+        self._pictures: list[tuple[FloatArray, str]] = []
 
     def theory(self, x: ArrayLike, y: ArrayLike, label: str = "", k: int = 0) -> None:
         """Draw a prediction as a line."""
@@ -172,6 +173,10 @@ class Pen:
     ) -> None:
         """Draw what was judged under a broken hypothesis, in grey."""
         self._put(x, y, error, label, BROKEN, line=False)
+
+    def picture(self, image: ArrayLike, label: str = "") -> None:
+        """Show an image, shape (rows, columns, 3) with values in [0, 1], beside those before it."""
+        self._pictures.append((np.clip(np.asarray(image, float), 0, 1), label))
 
     def _put(self, x: Any, y: Any, error: Any, label: str, colour: str, *, line: bool) -> None:
         a, b = np.broadcast_arrays(np.asarray(x, float), np.asarray(y, float))
@@ -195,6 +200,15 @@ class Pen:
             if s.label and at.size:
                 last = at[np.argmax(s.x[at])]
                 self._ends.append((s.x[last], s.y[last], s.label, s.colour))
+        left = 0.0
+        for image, label in self._pictures:
+            width = image.shape[1] / image.shape[0]
+            ax.imshow(image, extent=(left, left + width, 0, 1), interpolation="nearest")
+            ax.text(left + width / 2, -0.03, label, ha="center", va="top", fontsize=8)
+            left += width + 0.04
+        if self._pictures:
+            ax.set(xlim=(0, left), ylim=(-0.15, 1), xticks=[], yticks=[])
+            ax.spines[:].set_visible(False)
         words = [text + " (log)" * on for text, on in zip((panel.x, panel.y), log, strict=True)]
         ax.set(xlabel=words[0], ylabel=words[1], title=_wrapped(panel.title, 46))
         for axis, on in ((ax.xaxis, log[0]), (ax.yaxis, log[1])):

@@ -1,0 +1,83 @@
+"""What every result of a solver is: a frozen dataclass that prints on a line and compares safely.
+
+Two results are equal only if they are the same object, for arrays have no truth value; arrays are
+read-only views, so that what was certified stays what it was; ``repr`` names numbers, shapes and
+the status, never the entries.
+"""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any, TypeVar, dataclass_transform
+
+import numpy as np
+
+__all__ = ["result"]
+
+T = TypeVar("T")
+
+WIDTH = 100
+"""Characters of a ``repr`` beyond which further fields are left out."""
+
+
+@dataclass_transform(frozen_default=True, eq_default=False)
+def result(cls: type[T]) -> type[T]:
+    """Make a class of annotated fields a result.
+
+    Examples
+    --------
+    >>> @result
+    ... class Fit:
+    ...     weights: np.ndarray
+    ...     gap: float
+    >>> fit = Fit(np.zeros((3, 2)), 1e-9)
+    >>> fit
+    <Fit: weights (3, 2), gap 1e-09>
+    >>> fit == Fit(np.zeros((3, 2)), 1e-9), fit.weights.flags.writeable
+    (False, False)
+    """
+    own = "__repr__" in vars(cls)
+    made: Any = dataclass(frozen=True, eq=False, repr=False)(cls)
+    made.__init__ = _freezing(made.__init__)
+    if not own:
+        made.__repr__ = _line
+    kept: type[T] = made
+    return kept
+
+
+def _freezing(init: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(init)
+    def frozen(self: Any, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        for field in fields(self):
+            object.__setattr__(self, field.name, _read_only(getattr(self, field.name)))
+
+    return frozen
+
+
+def _read_only(value: Any) -> Any:
+    if type(value) is np.ndarray and value.flags.writeable:
+        value = value.view()
+        value.flags.writeable = False
+    elif type(value) in (tuple, list):
+        return type(value)(map(_read_only, value))
+    return value
+
+
+def _line(self: Any) -> str:
+    words: list[str] = []
+    for field in fields(self):
+        value = getattr(self, field.name)
+        if isinstance(value, Enum):
+            words.append(value.name.lower().replace("_", " "))
+        elif isinstance(value, np.ndarray) and value.ndim:
+            words.append(f"{field.name} {value.shape}")
+        elif isinstance(value, bool | int | np.bool_ | np.integer):
+            words.append(f"{field.name} {value}")
+        elif isinstance(value, float | np.floating | np.ndarray):
+            words.append(f"{field.name} {float(value):.6g}")
+    text = ", ".join(words)
+    if len(text) > WIDTH:
+        text = text[:WIDTH].rsplit(",", 1)[0] + ", ..."
+    return f"<{type(self).__name__}{': ' * bool(text)}{text}>"

@@ -224,8 +224,10 @@ def _(pen, runs):
 def cone_program(n, d, seed):
     """Inputs, outputs of a random network, and the program's optimum on them."""
     rng = np.random.default_rng(seed)
-    X, W1, W2, w3 = (rng.normal(size=s) for s in ((n, d), (d, 8), (8, 8), 8))
-    y = np.maximum(np.maximum(X @ W1, 0) @ W2, 0) @ w3
+    y = np.zeros(n)
+    while not y.any():  # a dead network fits nothing
+        X, W1, W2, w3 = (rng.normal(size=s) for s in ((n, d), (d, 8), (8, 8), 8))
+        y = np.maximum(np.maximum(X @ W1, 0) @ W2, 0) @ w3
     return X, y, cr.parallel_relu_minimum_norm(X, y)
 
 

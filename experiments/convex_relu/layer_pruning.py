@@ -30,8 +30,8 @@ network = paper(
     KEY,
     r"A ReLU network with layers of entrywise $\ell_1$ norm at most 1 is pruned in parallel: "
     r"$\hat W_l$ has the least $\ell_1$ norm (to a thousandth, and at most 1) that gives layer "
-    r"$l$'s active outputs within $\epsilon_l$ (Frobenius) and keeps its inactive ones inactive, on "
-    r"the trained layer's inputs.",
+    r"$l$'s active outputs within $\epsilon_l$ (Frobenius) and keeps its inactive ones inactive, "
+    r"on the trained layer's inputs.",
 )
 layer = paper(
     KEY,

@@ -179,6 +179,15 @@ def test_mean_field_matches_particles_up_to_their_number():
     assert np.abs(fit.finite_size_shift() / 40).max() > 5 * error.min()
 
 
+def test_finite_size_shift_of_repeated_inputs_is_the_limit_of_close_ones():
+    y, shifts = np.array([0.5, -1.0, 0.2, -1.2]), []
+    for apart in (0.0, 1e-3):
+        fit = mean_field_fit([-1.5, -0.3, -0.3 + apart, 1.3], y, 0.4, 0.1)
+        shifts.append(fit.finite_size_shift())
+    np.testing.assert_allclose(*shifts, rtol=0.02, atol=1e-3)
+    assert shifts[0][1] == pytest.approx(shifts[0][2], rel=1e-9)
+
+
 def test_mean_field_curvature_is_the_second_derivative():
     fit = mean_field_fit(X, Y, 0.1, 0.02)
     t = np.linspace(-2, 2, 41) + 0.013

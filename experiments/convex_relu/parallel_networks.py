@@ -43,11 +43,12 @@ def linear_data(singular_values, seed, n_inputs=3):
 
 
 @simulation
-def linear_search(singular_values, depth, n_inputs, seed, penalty):
+def linear_search(singular_values, depth, n_inputs, seed, penalty, target):
     """Penalties of the exact fits at which local search ends."""
     X, Y = linear_data(singular_values, seed, n_inputs)
     widths = [len(singular_values)] * (depth - 1)
-    ends = cr.search_minimum_norm(X, Y, widths, penalty=penalty, n_starts=2, seed=seed).ends
+    options = {"penalty": penalty, "n_starts": 20, "target": target, "seed": seed}
+    ends = cr.search_minimum_norm(X, Y, widths, **options).ends
     return ends[np.isfinite(ends)] if np.isfinite(ends).any() else np.full(1, np.nan)
 
 
@@ -65,7 +66,7 @@ def linear_bounds(singular_values, depth, n_inputs, seed, architecture, penalty)
 @linear.abstract("a", instance=True)
 @cases(singular_values=[(1.5,), (2.0, 0.5)], depth=3)
 @cases(singular_values=(2.0, 0.5), depth=[2, 4])
-@full(singular_values=[(1.0, r) for r in (0.05, 0.3, 0.6, 1.0)], depth=[2, 3, 4])
+@full(singular_values=[(1.0, r) for r in (0.15, 0.3, 0.6, 1.0)], depth=[2, 3, 4])
 @full(singular_values=(1.5,), depth=5)
 @full(singular_values=(2.0, 1.0, 0.5), depth=3)
 @full(singular_values=(2.0, 0.5), depth=3, n_inputs=6)
@@ -83,7 +84,7 @@ def deep_linear_gap(singular_values, depth, seed, n_inputs=3, rank=None, penalty
     has rank at most 1."""
     s = np.array(singular_values)
     upper, lower, gauge = linear_bounds(s, depth, n_inputs, seed, "standard", penalty)
-    ends = linear_search(s, depth, n_inputs, seed, penalty)
+    ends = linear_search(s, depth, n_inputs, seed, penalty, upper * (1 + 1e-8))
     primal = theory("primal", depth / 2 * np.sum(s ** (2 / depth)))
     dual = theory("dual", depth / 2 * np.sum(s) ** (2 / depth))
     ceiling = depth / 2 * (gauge * 2 / depth) ** (2 / depth if penalty == "squared" else 1)

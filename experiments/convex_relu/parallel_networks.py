@@ -250,10 +250,15 @@ def _(pen, runs):
 
 
 @simulation
-def cone_program(n, d, seed):
-    """Inputs, outputs of a random network, and the program's optimum on them."""
+def cone_program(n, d, peak, seed):
+    """Inputs, outputs of a random network (or a peak on a fan of inputs, for which units of the
+    second layer are switched off), and the program's optimum on them."""
     rng = np.random.default_rng(seed)
     y = np.zeros(n)
+    if peak:
+        angle = np.linspace(-1.2, 1.2, n) + rng.uniform(-0.2, 0.2, size=n)
+        X = rng.uniform(0.5, 2, size=(n, 1)) * np.column_stack([np.cos(angle), np.sin(angle)])
+        y[n // 2] = 1
     while not y.any():  # a dead network fits nothing
         X, W1, W2, w3 = (rng.normal(size=s) for s in ((n, d), (d, 8), (8, 8), 8))
         y = np.maximum(np.maximum(X @ W1, 0) @ W2, 0) @ w3
@@ -275,12 +280,16 @@ def branch_search(X, multiplier, seed):
 
 
 @relu.abstract("b", "c", instance=True)
-@cases(n=[2, 3, 4])
+@cases(n=[2, 3])
+@cases(n=4, peak=1)
 @full(n=[2, 3, 4], d=[2, 3])
-@space(n=Int(1, 4), d=Int(1, 2))
+@full(n=[3, 4], peak=1)
+@space(n=Int(1, 4), d=Int(1, 2), peak=Int(0, "d - 1"))
 @breaks("squares in place of cubes", penalty="squared")
 @breaks("no activation", activation="linear")
-def parallel_three_layer_relu_is_a_convex_program(n, seed, d=2, penalty="power", activation="relu"):
+def parallel_three_layer_relu_is_a_convex_program(
+    n, seed, d=2, peak=0, penalty="power", activation="relu"
+):
     r"""With parallel branches, $f(X)=\sum_j((XW_{1j})_+W_{2j})_+w_{3j}$, the least
     $\frac12\sum_{j,l}\|W_{lj}\|_F^3$ is $\frac32$ of the least $\sum\|v_{S,o,i,s}\|$ over signs
     $o,s$, patterns $S\subseteq[n]$ and patterns $D_i$ of $X$, subject to
@@ -289,13 +298,12 @@ def parallel_three_layer_relu_is_a_convex_program(n, seed, d=2, penalty="power",
     attained by a network read off the solution, and equals its dual value
     $\frac32\max\lambda^\top y$ over $|\lambda^\top f_j(X)|\le1$ for every branch $f_j$ with layers
     of norm at most 1."""
-    X, y, best = cone_program(n, d, seed)
+    X, y, best = cone_program(n, d, peak, seed)
     fits = cr.network_output(X, best.branches, activation=activation)[:, 0]
     upper = cr.network_cost(best.branches, penalty=penalty) * (1 + 2e-6)
-    norm = cr.branch_dual_norm(X, best.dual_point[:, 0])
-    gauge = best.dual_point[:, 0] @ y / norm
-    # The norm comes from the same cones: ascent over branches knows nothing of them.
-    reached = within(branch_search(X, best.dual_point[:, 0] / norm, seed), 2e-6, "cone solver")
+    gauge = best.dual_point[:, 0] @ y
+    # The dual point is scaled by the same cones: ascent over branches knows nothing of them.
+    reached = within(branch_search(X, best.dual_point[:, 0], seed), 2e-6, "cone solver")
     lower = 1.5 * gauge ** (1 if penalty == "power" else 2 / 3) * (1 - 2e-6)
     solver, size = "accuracy of the cone solver", np.abs(y).max()
     return {

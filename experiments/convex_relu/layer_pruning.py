@@ -29,9 +29,9 @@ KEY = "aghasi2018-fast"
 network = paper(
     KEY,
     r"A ReLU network with layers of entrywise $\ell_1$ norm at most 1 is pruned in parallel: "
-    r"$\hat W_l$ has the least $\ell_1$ norm (to a thousandth) that gives layer $l$'s active "
-    r"outputs within $\epsilon_l$ (Frobenius) and keeps its inactive ones inactive, on the "
-    r"trained layer's inputs.",
+    r"$\hat W_l$ has the least $\ell_1$ norm (to a thousandth, and at most 1) that gives layer "
+    r"$l$'s active outputs within $\epsilon_l$ (Frobenius) and keeps its inactive ones inactive, "
+    r"on the trained layer's inputs.",
 )
 layer = paper(
     KEY,
@@ -40,8 +40,8 @@ layer = paper(
 )
 neuron = paper(
     KEY,
-    r"A neuron $w$ with $s$ non-zero weights of $N$ is recovered from $P$ samples $x_p$ if the "
-    r"layer program at $\epsilon=0$ returns it.",
+    r"A neuron $w$ with $s$ non-zero weights of $N$ is recovered from $P$ samples $x_p$ if "
+    r"it is the only solution of the layer program at $\epsilon=0$.",
 )
 
 
@@ -71,7 +71,13 @@ def pruned_network(widths, relative, size, seed):
 @cases(widths=(1, 1, 1), relative=[0.02, 0.3])
 @full(widths=(12, 14, 10, 8), relative=[0.05, 0.3])
 @full(widths=(1, 1, 1), relative=[0.02, 0.05, 0.1, 0.2, 0.3, 0.5])
-@space(depth=Int(1, 3), width=Int(1, 6), widths=Choice([None]), relative=Real(0.05, 0.6, log=True))
+@space(
+    depth=Int(1, 3),
+    width=Int(1, 6),
+    widths=Choice([None]),
+    relative=Real(0.05, 0.6, log=True),
+    size=Real(0.1, 1.0),
+)
 @breaks(r"$\ell_1$ norm 100", size=100.0)
 def nettrim_error_propagation(relative, seed, widths=None, depth=0, width=0, size=1.0):
     r"""Then the output errs by at most $\sum_l\epsilon_l\prod_{k>l}\|\hat
@@ -209,10 +215,11 @@ def nettrim_equals_basis_pursuit(n_inputs, sparsity, n_samples, trials, seed, or
 
 
 @simulation
-def recovered(n_inputs, sparsity, n_samples, trials, mean, seed):
+def recovered(n_inputs, sparsity, n_samples, trials, mean, spread, seed):
     """Which neurons are recovered."""
     rng = np.random.default_rng([seed, n_samples])
     X, w = sparse_neurons(n_inputs, sparsity, n_samples, trials, mean, rng)
+    X *= np.where(w == 0, spread, 1)[:, None]
     parts = range(0, trials, 250)  # one program each: its time grows faster than its size
     return np.concatenate(
         [same(cr.recover_neurons(X[i : i + 250], w[i : i + 250]), w[i : i + 250]) for i in parts]
@@ -231,11 +238,13 @@ def recovery_law(n_inputs, sparsity, n_samples):
 @full(n_inputs=20, sparsity=2, n_samples=[15, 17, 22], trials=3000)
 @space(n_inputs=Int(1, 8), sparsity=Int(1, "n_inputs"), n_samples=Int(1, 24), trials=Choice([400]))
 @breaks("inputs of mean -1", mean_input=-1.0)
-def nettrim_recovery_law(n_inputs, sparsity, n_samples, trials, seed, mean_input=0.0):
-    r"""For independent centred Gaussian samples it is with probability $\sum_m\binom Pm2^{-P}p(m)$,
-    where basis pursuit recovers it from $m$ Gaussian measurements with $p(m)=1-2(v_{m+1}+v_{m+3}+
-    \dots)$, $v$ the intrinsic volumes of the descent cone of the $\ell_1$ norm."""
-    found = recovered(n_inputs, sparsity, n_samples, trials, mean_input, seed)
+@breaks("inputs where w is zero four times as large", spread=4.0)
+def nettrim_recovery_law(n_inputs, sparsity, n_samples, trials, seed, mean_input=0.0, spread=1.0):
+    r"""For independent standard Gaussian samples it is with probability
+    $\sum_m\binom Pm2^{-P}p(m)$, where basis pursuit recovers it from $m$ standard Gaussian
+    measurements with $p(m)=1-2(v_{m+1}+v_{m+3}+\dots)$, $v$ the intrinsic volumes of the descent
+    cone of the $\ell_1$ norm."""
+    found = recovered(n_inputs, sparsity, n_samples, trials, mean_input, spread, seed)
     law = recovery_law(n_inputs, sparsity, n_samples)
     return compare(mean(found), "==", theory("probability", law))
 
@@ -262,7 +271,7 @@ def _(pen, runs):
 @space(n_inputs=Int(1, 60), sparsity=Int(1, "n_inputs"))
 @breaks("a fifth of the samples active", active=0.2)
 def sample_complexity_slog(n_inputs, sparsity, active=0.5):
-    r"""For centred Gaussian samples the least $P$ with probability at least one half is between
+    r"""For standard Gaussian samples the least $P$ with probability at least one half is between
     $2\delta-2$ and $2\delta$, $\delta=\min_t\{s(1+t^2)+(N-s)\mathbb E(|g|-t)_+^2\}$, and of order
     $s\log(N/s)$: between $2s(1+\frac{19}{20}\log\frac Ns)-2$ and $s(4\log\frac Ns+\frac52)$."""
     least = within(

@@ -152,7 +152,7 @@ def collapse(n, d, dropped, beta, ball, norm, seed):
     beta=Real(1e-4, 1e-3, log=True),
     ball=Choice(["linf", "l2"]),
 )
-@breaks("corridors in the other norm", norm="l2", seed=0)
+@breaks("corridors in the other norm", norm="l2", n=6, d=3)
 def robust_collapse_threshold(n, d, dropped, ball, seed, beta=1e-3, norm=None):
     r"""Without biases pattern $D$ has a stable neuron iff $\epsilon\le\mu(D)=\max_{\|v\|_q\le1}
     \min_k(2D-I)_{kk}x_k^\top v$. Over the patterns that are left (the widest dropped), $\mu$ the
@@ -245,10 +245,10 @@ def separate(n, seed, share):
 
 
 def deprived(weights, cells):
-    """The law that gives the last pattern the probability of some others."""
+    """The law given that a pattern is none of some."""
     kept = weights.copy()
     kept[cells] = 0
-    return np.append(kept[:-1], kept[-1] + 1 - kept.sum())
+    return kept / kept.sum()
 
 
 def sets_of(count):
@@ -354,8 +354,8 @@ def _(pen, runs):
 @cases(n=[2, 1, 3])
 @full(n=[1, 2, 4, 3])
 @space(n=Int(1, 3), ratio=Real(0.02, 1.2))
-@breaks("cones dropped (gated)", train="gates", seed=0)
-@breaks("never drawn from the cells of one neuron", away=True, seed=0)
+@breaks("cones dropped (gated)", train="gates", n=4, ratio=0.02)
+@breaks("never drawn from the cells of one neuron", away=True)
 def sampled_program_value(
     n, seed, ratio=0.1, times=(0.5, 1.0, 2.0, 4.0, 8.0), train="arrangements", away=False
 ):

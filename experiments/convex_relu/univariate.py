@@ -162,32 +162,49 @@ X4, Y4 = np.array([-1.5, -0.3, 0.4, 1.3]), (0.5, -1.0, 0.2, -1.2)
 
 
 @simulation
-def equilibria(y, beta, temperature, n_units, n_sweeps, seed):
+def equilibria(x, y, beta, temperature, n_units, n_sweeps, seed):
     """Mean predictions of thirty runs of noisy descent."""
     seeds = np.random.default_rng(seed).integers(2**31, size=30)
     options = {"n_particles": n_units, "n_sweeps": n_sweeps, "burn_in": n_sweeps // 2}
-    runs = [cr.sample_particles(X4, y, beta, temperature, **options, seed=int(s)) for s in seeds]
+    runs = [cr.sample_particles(x, y, beta, temperature, **options, seed=int(s)) for s in seeds]
     return np.array(runs)
 
 
 @warm.ours("derived from the Gibbs form of the abstract", serves="c")
 @cases(y=Y4, beta=0.4, temperature=0.1, n_units=120, n_sweeps=500)
 @full(y=Y4, beta=0.4, temperature=[0.05, 0.1, 0.2], n_units=200, n_sweeps=2000)
-@space(y=Real(-1.2, 1.2, size=4), beta=Real(0.4, 1.0), temperature=Real(0.1, 0.5))
+@space(
+    start=Real(-1.5, -1.0),
+    steps=Real(0.6, 1.2, size=3),
+    y=Real(-1.2, 1.2, size=4),
+    beta=Real(0.4, 1.0),
+    temperature=Real(0.1, 0.5),
+)
 @breaks("noise of twice the variance", noise=2.0)
-def finite_temperature_dual(y, beta, temperature, seed, n_units=20, n_sweeps=800, noise=1.0):
+def finite_temperature_dual(
+    y,
+    beta,
+    temperature,
+    seed,
+    start=-1.5,
+    steps=(1.2, 0.7, 0.9),
+    n_units=20,
+    n_sweeps=800,
+    noise=1.0,
+):
     r"""It predicts $f(x_i)=y_i-z_i$ with $z$ the maximizer over $|h|<\beta$ of
     $z^\top y-\frac12\|z\|^2-\tau\log\int_0^{2\pi}\frac{d\varphi}{\beta-h^2/\beta}$,
     $h(\varphi)=\sum_iz_i(x_i\cos\varphi+\sin\varphi)_+$; noisy gradient descent on $N$ units has at
     equilibrium this mean prediction up to $O(1/N)$ (twice the leading term is allowed)."""
-    fit = cr.mean_field_fit(X4, y, beta, temperature)
-    runs = equilibria(np.array(y), beta, noise * temperature, n_units, n_sweeps, seed)
+    x = inputs(start, steps)
+    fit = cr.mean_field_fit(x, y, beta, temperature)
+    runs = equilibria(x, np.array(y), beta, noise * temperature, n_units, n_sweeps, seed)
     prediction = theory("prediction", np.array(y) - fit.residual)
     size = np.linalg.norm(y) + 1e-300
     allowed = 2 * np.abs(fit.finite_size_shift()) / n_units
     return {
         "descent": compare(mean(runs, bias=allowed, source="1/N term"), "==", prediction),
-        "Gibbs law": compare(within(fit(X4), 1e-8 * size, "quadrature"), "==", prediction),
+        "Gibbs law": compare(within(fit(x), 1e-8 * size, "quadrature"), "==", prediction),
     }
 
 
@@ -230,7 +247,13 @@ def cooled(x, y, beta, radius, knots, inverse):
 @full(**FIVE)
 @full(**FOUR)
 @full(left=-1.0, right=2.0, level=1.0, beta=[0.6, 1.0])
-@space(left=Real(-2.0, -1.0), right=Real(1.4, 4.0), level=Real(1.0, 3.0), beta=Real(0.3, 1.0))
+@space(
+    left=Real(-2.0, -1.0),
+    right=Real(1.4, 4.0),
+    level=Real(1.0, 3.0),
+    beta=Real(0.3, 1.0),
+    radius=Real(0.05, 0.2),
+)
 @breaks("away from the data only", knots=False)
 def second_derivative_concentrates(
     beta, left=-1.0, right=2.0, level=1.0, x=None, y=None, radius=0.1, knots=True
@@ -324,18 +347,18 @@ def least_decay(hidden, output):
     d=Int(1, 4),
     hidden=Real(0.2, 2, size=("m", "d"), capacity=24),
     output=Real(-2, -0.1, size="m", capacity=6),
+    leak=Real(-1, 1),
 )
 @breaks("tanh", activation=np.tanh)
-def weight_decay_is_path_norm(
-    hidden, output, seed, m=None, d=None, activation=lambda t: np.maximum(t, 0)
-):
-    r"""For a positively homogeneous activation the least $\frac12\sum_k(v_k^2+\|w_k\|^2)$ over
-    rescalings of the units that keep the function is $\sum_k|v_k|\,\|w_k\|_2$, attained exactly
-    when $|v_k|=\|w_k\|_2$ for all $k$."""
+def weight_decay_is_path_norm(hidden, output, seed, m=None, d=None, leak=0.0, activation=None):
+    r"""For a positively homogeneous activation ($t_+-leak\cdot(-t)_+$) the least
+    $\frac12\sum_k(v_k^2+\|w_k\|^2)$ over rescalings of the units that keep the function is
+    $\sum_k|v_k|\,\|w_k\|_2$, attained exactly when $|v_k|=\|w_k\|_2$ for all $k$."""
     hidden = hidden * np.random.default_rng(seed).choice([-1, 1], size=hidden.shape)
     upper, lower, scales = least_decay(hidden, output)
     inner, outer = hidden * np.exp(scales)[:, None], output * np.exp(-scales)
     points = np.random.default_rng(seed).normal(size=(20, hidden.shape[1]))
+    activation = activation or (lambda t: np.where(t > 0, t, leak * t))
     before, after = (activation(points @ w.T) @ v for w, v in ((hidden, output), (inner, outer)))
     ratio = np.abs(outer) / np.linalg.norm(inner, axis=1)
     return {

@@ -6,9 +6,11 @@ from itertools import pairwise
 import cvxpy as cp
 import numpy as np
 import pytest
+from flint import fmpq, fmpq_mat
 from scipy.optimize import minimize
 
 from theorylab.convex_relu.parallel_networks import (
+    _is_positive_definite,
     branch_dual_norm,
     certify_linear,
     certify_rank_one_relu,
@@ -302,6 +304,13 @@ def test_factored_descent_with_relu_is_the_optimum_of_one_input_and_bias():
     rows = np.column_stack([x, np.ones(5)])
     fit = fit_factored(rows, y[:, None], beta, 2, width=8, relu=True, n_random=6)
     assert exact * (1 - 1e-9) <= fit.objective <= exact * (1 + 1e-6)
+
+
+def test_a_shift_just_below_the_spectral_norm_is_refused():
+    gram = fmpq_mat([[2, 1], [1, 2]])
+    assert _is_positive_definite(fmpq(301, 100), gram)
+    assert not _is_positive_definite(fmpq(299, 100), gram)
+    assert not _is_positive_definite(fmpq(3), gram)
 
 
 def test_parallel_relu_program_by_hand():

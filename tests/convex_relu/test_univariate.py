@@ -11,6 +11,7 @@ from scipy.optimize import linprog, minimize
 
 from theorylab.convex_relu.training import train
 from theorylab.convex_relu.univariate import (
+    Knots,
     Status,
     balance,
     certificate_knots,
@@ -177,6 +178,47 @@ def test_mean_field_matches_particles_up_to_their_number():
         np.abs(runs.mean(axis=0) - infinite - fit.finite_size_shift() / 40), 5 * error + 1e-3
     )
     assert np.abs(fit.finite_size_shift() / 40).max() > 5 * error.min()
+
+
+def test_finite_size_shift_of_one_input_by_adaptive_quadrature():
+    x, y, beta, temperature, step = 0.7, -1.3, 0.5, 0.3, 0.02
+    fit = mean_field_fit([x], [y], beta, temperature)
+    bend = -np.arctan(x)
+    ends = (bend, bend + np.pi, bend + 2 * np.pi)
+
+    def log_partition(tilt):
+        def barrier(t):
+            h = temperature * tilt * max(x * np.cos(t) + np.sin(t), 0)
+            return 1 / (beta - h**2 / beta)
+
+        return np.log(sum(quad(barrier, *e, epsabs=1e-13, epsrel=1e-13)[0] for e in pairwise(ends)))
+
+    tilt = fit.residual[0] / temperature
+    at = [log_partition(tilt + k * step) for k in range(-3, 4)]
+    second = np.dot(at, [2, -27, 270, -490, 270, -27, 2]) / (180 * step**2)
+    third = np.dot(at, [1, -8, 13, 0, -13, 8, -1]) / (8 * step**3)
+    # The rate function has the second derivative 1 / second and the third -third / second^3.
+    inverse = 1 / (1 / second + 1 / temperature)
+    shift = -0.5 * inverse * third / second**3 * (second - inverse)
+    np.testing.assert_allclose(fit.finite_size_shift(), shift, rtol=1e-3)
+
+
+def test_knots_on_data_count_in_both_gaps_that_they_end():
+    knots = Knots(
+        np.array([1.0, 0.5]), np.array([True, False]), np.array([1.0, -1.0]), np.array([1, -1])
+    )
+    opened, closed = knots.per_gap([0.0, 1.0, 2.0])
+    assert opened.tolist() == [1, 0]
+    assert closed.tolist() == [2, 1]
+
+
+def test_finite_size_shift_of_repeated_inputs_is_the_limit_of_close_ones():
+    y, shifts = np.array([0.5, -1.0, 0.2, -1.2]), []
+    for apart in (0.0, 1e-3):
+        fit = mean_field_fit([-1.5, -0.3, -0.3 + apart, 1.3], y, 0.4, 0.1)
+        shifts.append(fit.finite_size_shift())
+    np.testing.assert_allclose(*shifts, rtol=0.02, atol=1e-3)
+    assert shifts[0][1] == pytest.approx(shifts[0][2], rel=1e-9)
 
 
 def test_mean_field_curvature_is_the_second_derivative():

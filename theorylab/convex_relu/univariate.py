@@ -278,24 +278,19 @@ class MeanFieldFit:
 
         Laplace's method on the law of the prediction, ``exp(-N (I(f) + ||f - y||^2 / (2 tau)))``
         with the saddle-point prefactor ``det(I'')^(1/2)``, where I is the rate function of the mean
-        of N units: the shift is ``1/2 S^-1 I''' : (I''^-1 - S^-1)`` with ``S = I'' + 1/tau``."""
-        n, step = self.residual.size, 1e-4
-        covariance = _dual_terms(self.x, self.residual, self.beta)[2] * self.temperature**2
-        precision = np.linalg.inv(covariance)
-        inverse = np.linalg.inv(precision + np.eye(n) / self.temperature)
-        third = np.empty((n, n, n))
-        for j in range(n):
-            # Along f the tilt z / tau moves by I'' e_j.
-            move = step * self.temperature * precision[j] / np.abs(precision[j]).max()
-            ends = [
-                np.linalg.inv(
-                    _dual_terms(self.x, self.residual + s * move, self.beta)[2]
-                    * self.temperature**2
-                )
-                for s in (1, -1)
-            ]
-            third[j] = (ends[0] - ends[1]) / (2 * step) * np.abs(precision[j]).max()
-        shift: FloatArray = 0.5 * inverse @ np.einsum("jkl,kl->j", third, covariance - inverse)
+        of N units: the shift is ``1/2 S^-1 I''' : (I''^-1 - S^-1)`` with ``S = I'' + 1/tau``. With
+        the second and third cumulants C and K of a unit's outputs and ``M = (1 + C/tau)^-1`` that
+        is ``-1/(2 tau) M (K : M)``, which repeated inputs leave finite."""
+        tau, step = self.temperature, 1e-4
+        directions = np.eye(self.residual.size)
+
+        def cumulant(move: FloatArray) -> FloatArray:
+            # The tilt is z / tau: a step of tau in z is one of 1 in the tilt.
+            return tau**2 * _dual_terms(self.x, self.residual + step * tau * move, self.beta)[2]
+
+        inverse = np.linalg.inv(directions + cumulant(0 * directions[0]) / tau)
+        thirds = [(cumulant(e) - cumulant(-e)) / (2 * step) for e in directions]
+        shift: FloatArray = -inverse @ np.array([np.sum(K * inverse) for K in thirds]) / (2 * tau)
         return shift
 
 

@@ -57,16 +57,14 @@ def optima(data, size, d, ratio, width, every, seed):
     X, y, beta, rng = problem(data, size, d, ratio, seed)
     optimal, found = cr.find_optimal_set(X, y, beta, tol=1e-9), []
     known = optimal.training.network
-    for k in range(200):
+    for k in range(100):
         first, output = rng.normal(size=(width, d)), rng.normal(size=width)
-        if k % 2 and not every:  # a known optimum, moved by half of its size, among small neurons
-            moved = known.weights + 0.5 * np.abs(known.weights) * rng.normal(
-                size=known.weights.shape
-            )
-            first, output = (
-                np.vstack([moved, first / 9]),
-                np.append(known.output_weights, output / 9),
-            )
+        if k % 2 and not every:  # a known optimum, moved less and less, among small neurons
+            shake = 0.5 * 0.95**k
+            noise = rng.normal(size=known.weights.shape)
+            moved = known.weights + shake * np.abs(known.weights) * noise
+            first = np.vstack([moved, shake / 4 * first])
+            output = np.append(known.output_weights, shake / 4 * output)
         start = first, output
         point = cr.local_minimum(X, y, beta, start)
         optimum_found = point.objective <= optimal.training.objective * (1 + 1e-12)

@@ -38,34 +38,33 @@ optimum = paper(
 )
 
 
-def problem(data, size, ratio, seed):
-    """A polygon in a random position with target one, or Gaussian data in the plane."""
+def problem(data, size, d, ratio, seed):
+    """A polygon in a random position and plane with target one, or Gaussian data."""
     rng = np.random.default_rng(seed)
-    X, y = rng.normal(size=(size, 2)), rng.normal(size=size)
+    X, y = rng.normal(size=(size, d)), rng.normal(size=size)
     if data == "polygon":
         angles = 2 * np.pi * np.arange(size) / size + rng.uniform(0, 2 * np.pi)
-        X, y = np.column_stack([np.cos(angles), np.sin(angles)]), np.ones(size)
+        plane = np.linalg.qr(rng.normal(size=(d, 2)))[0]
+        X, y = np.column_stack([np.cos(angles), np.sin(angles)]) @ plane.T, np.ones(size)
     return X, y, ratio * cr.zero_threshold(X, y), rng
 
 
 # ---------------------------------------------------------------------------------- the polytope
 @simulation
-def optima(data, size, ratio, width, every, seed):
+def optima(data, size, d, ratio, width, every, seed):
     """The optimal set, and up to three optima that descent finds, from random wide networks and
     from a disturbed optimum."""
-    X, y, beta, rng = problem(data, size, ratio, seed)
+    X, y, beta, rng = problem(data, size, d, ratio, seed)
     optimal, found = cr.find_optimal_set(X, y, beta, tol=1e-9), []
     known = optimal.training.network
-    for k in range(60):
-        first, output = rng.normal(size=(width, 2)), rng.normal(size=width)
-        if k % 2 and not every:  # a known optimum, moved by half of its size, among small neurons
-            moved = known.weights + 0.5 * np.abs(known.weights) * rng.normal(
-                size=known.weights.shape
-            )
-            first, output = (
-                np.vstack([moved, first / 9]),
-                np.append(known.output_weights, output / 9),
-            )
+    for k in range(100):
+        first, output = rng.normal(size=(width, d)), rng.normal(size=width)
+        if k % 2 and not every:  # a known optimum, moved less and less, among small neurons
+            shake = 0.5 * 0.95**k
+            noise = rng.normal(size=known.weights.shape)
+            moved = known.weights + shake * np.abs(known.weights) * noise
+            first = np.vstack([moved, shake / 4 * first])
+            output = np.append(known.output_weights, shake / 4 * output)
         start = first, output
         point = cr.local_minimum(X, y, beta, start)
         optimum_found = point.objective <= optimal.training.objective * (1 + 1e-12)
@@ -89,18 +88,26 @@ def outside(X, optimal, network):
 
 @optimum.abstract("a", instance=True)
 @cases(data="gaussian", size=10, ratio=[0.3, 0.01])
+@cases(data="gaussian", size=8, d=3, ratio=0.1)
 @cases(data="polygon", size=[10, 8], ratio=0.19)
 @full(data="gaussian", size=[6, 12, 15], ratio=[0.3, 0.01])
+@full(data="gaussian", size=10, d=[1, 3], ratio=[0.3, 0.05])
+@full(data="polygon", size=8, d=3, ratio=0.3)
 @full(data="polygon", size=[5, 7, 10, 8], ratio=[0.05, 0.6])
-@space(data=Choice(["polygon", "gaussian"]), size=Int(3, 10), ratio=Real(0.02, 0.9, log=True))
+@space(
+    data=Choice(["polygon", "gaussian"]),
+    size=Int(3, 10),
+    d=Int(2, 3),
+    ratio=Real(0.02, 0.9, log=True),
+)
 @breaks("weights of the same sum, other outputs", hull=True)
 @breaks("local minima of two neurons, not global", width=2, every=True)
-def optimal_set_polytope(data, size, ratio, seed, width=100, hull=False, every=False):
+def optimal_set_polytope(data, size, ratio, seed, d=2, width=100, hull=False, every=False):
     r"""$\hat y$, $v$ are unique, $E$ is finite, and the optima of the convex reformulation, that is
-    the optimal networks with parallel neurons of one sign merged, are the polytope of neurons in
-    $E$ with weights $c\ge0$, $\sum_kc_ks_k(Xu_k)_+=\hat y$; all have $\sum_kc_k=v^\top\hat
-    y/\beta$."""
-    X, y, beta, optimal, found = optima(data, size, ratio, width, every, seed)
+    the optimal networks with parallel neurons of one sign merged (one on a boundary may be split
+    between its closed cells), are the polytope of neurons in $E$ with weights $c\ge0$,
+    $\sum_kc_ks_k(Xu_k)_+=\hat y$; all have $\sum_kc_k=v^\top\hat y/\beta$."""
+    X, y, beta, optimal, found = optima(data, size, d, ratio, width, every, seed)
     corners = np.eye(optimal.n_directions) * optimal.total if hull else cr.vertices(optimal)
     points = np.random.default_rng(seed).dirichlet(np.ones(len(corners)), size=4) @ corners
     dual = optimal.training.certificate.dual
@@ -123,10 +130,10 @@ def optimal_set_polytope(data, size, ratio, seed, width=100, hull=False, every=F
 
 
 @simulation
-def split_networks(data, size, ratio, copies, spread, seed):
+def split_networks(data, size, d, ratio, copies, spread, seed):
     """Points of the polytope split into copies: balanced; with moved ratios of the layers; with
     moved directions too; and random networks."""
-    X, y, beta, rng = problem(data, size, ratio, seed)
+    X, y, beta, rng = problem(data, size, d, ratio, seed)
     optimal = cr.find_optimal_set(X, y, beta, tol=1e-9)
     corners, found = cr.vertices(optimal), []
     for kind in range(4):
@@ -150,24 +157,26 @@ def split_networks(data, size, ratio, copies, spread, seed):
 @cases(data="gaussian", size=10, ratio=[0.3, 0.01])
 @cases(data="polygon", size=8, ratio=0.3)
 @full(data="gaussian", size=[6, 15], ratio=[0.3, 0.01])
+@full(data="gaussian", size=10, d=3, ratio=0.1)
 @full(data="polygon", size=[7, 8], ratio=[0.05, 0.3])
 @space(
     data=Choice(["polygon", "gaussian"]),
     size=Int(3, 10),
+    d=Int(2, 3),
     ratio=Real(0.02, 0.9, log=True),
     copies=Int(1, 4),
     spread=Real(0.01, 1.0, log=True),
 )
 @breaks("a local minimum of one neuron in place of the optimum", local=True)
 def optimal_networks_are_split_polytope_points(
-    data, size, ratio, seed, copies=2, spread=0.3, local=False
+    data, size, ratio, seed, d=2, copies=2, spread=0.3, local=False
 ):
     r"""every network with outputs $f$ has $F-\min F=\frac12\|f-\hat y\|^2+\sum_j(\beta\|p_j\|
     -s_jv^\top(Xp_j)_+)+\frac\beta2\sum_j(\|u_j\|-|a_j|)^2$, and no term is negative, for
     $|v^\top(Xu)_+|\le\beta\|u\|$. So it is optimal iff it is balanced, all its neurons point in
     directions of $E$, and their weights $\|p_j\|$, summed over each direction, are a point of the
     optimal polytope: the optimal networks are the splittings of its points."""
-    X, y, beta, optimal, found = split_networks(data, size, ratio, copies, spread, seed)
+    X, y, beta, optimal, found = split_networks(data, size, d, ratio, copies, spread, seed)
     v, least = optimal.dual, optimal.training.objective
     if local:
         point = cr.local_minimum(X, y, beta, (X[:1], np.sign(y[:1])))
@@ -231,15 +240,15 @@ def minimal_supports(atoms, fit):
 
 
 @simulation
-def prunable(data, size, ratio, copies, start, seed):
+def prunable(data, size, d, ratio, copies, start, seed):
     """A random optimal network (or any other) some of whose neurons are split in two."""
-    X, y, beta, rng = problem(data, size, ratio, seed)
+    X, y, beta, rng = problem(data, size, d, ratio, seed)
     optimal = cr.find_optimal_set(X, y, beta, tol=1e-9)
     corners = cr.vertices(optimal)
     network = optimal.network(rng.dirichlet(np.ones(len(corners))) @ corners)
     weights, output = network.weights, network.output_weights
     if start == "random":
-        weights, output = rng.normal(size=(size, 2)), rng.normal(size=size)
+        weights, output = rng.normal(size=(size, d)), rng.normal(size=size)
     half = np.where(np.arange(len(output)) < copies, np.sqrt(0.5), 1.0)
     weights, output = weights * half[:, None], output * half
     split = cr.Network(np.vstack([weights, weights[:copies]]), np.append(output, output[:copies]))
@@ -252,6 +261,7 @@ def prunable(data, size, ratio, copies, start, seed):
 @space(
     data=Choice(["polygon", "gaussian"]),
     size=Int(3, 8),
+    d=Int(2, 3),
     ratio=Real(0.02, 0.8, log=True),
     copies=Int(0, 4),
 )
@@ -263,6 +273,7 @@ def optimal_pruning(
     size,
     ratio,
     seed,
+    d=2,
     copies=4,
     prune=cr.optimal_pruning,
     start="optimal",
@@ -273,7 +284,7 @@ def optimal_pruning(
     Moving the weights of any optimal network along null vectors of $[(Xu_j)_+]$ until one vanishes
     keeps its value and ends at a minimal network of at most $r\le n$ neurons after at most $m-r$
     steps."""
-    X, y, beta, optimal, network = prunable(data, size, ratio, copies, start, seed)
+    X, y, beta, optimal, network = prunable(data, size, d, ratio, copies, start, seed)
     m, value = network.n_neurons, cr.network_objective(X, y, beta, network)
     rank = int(np.linalg.matrix_rank(np.maximum(X @ network.weights.T, 0), tol=1e-9))
     pruned = prune(X, network)
@@ -294,53 +305,100 @@ def optimal_pruning(
     }
 
 
-# Atoms of the octagon: active directions lie midway between corners; of the four corners that one
-# sees, the inner two count 1 + sqrt 2 times. Those of the hexagon see three: 1, 2, 1.
-HEIGHTS = {8: (1, 1 + sp.sqrt(2), 1 + sp.sqrt(2), 1), 6: (1, 2, 1)}
-FIELD = sp.QQ.algebraic_field(sp.sqrt(2))
+# ---------------------------------------------------------------------------------- few and many
+# Minimal networks of the polygon, few neurons and many: direction k sees the corners from k on.
+SUPPORTS = {
+    6: ((0, 2, 4), (1, 3, 5)),
+    8: ((0, 2, 4, 6), (0, 1, 3, 4, 6)),
+    12: ((0, 4, 8), (0, 1, 3, 5, 6, 8, 10)),
+    20: ((0, 4, 8, 12, 16), (0, 1, 2, 3, 4, 6, 8, 9, 11, 15, 17)),
+}
 
 
-def is_minimal_optimum(sides, support):
-    """Whether the neurons are independent and fit all-one outputs with positive weights: exact."""
-    seen = (*HEIGHTS[sides], *[0] * (sides - len(HEIGHTS[sides])))
-    rows = [[*(seen[(i - k) % sides] for k in support), 1] for i in range(sides)]
-    entries = [[FIELD.from_sympy(sp.sympify(x)) for x in row] for row in rows]
-    reduced, pivots = DomainMatrix(entries, (sides, len(support) + 1), FIELD).rref()
-    weights = [FIELD.to_sympy(reduced[k, len(support)].element) for k in range(len(support))]
-    return pivots == tuple(range(len(support))) and all(bool(w > 0) for w in weights)
+def heights(sides):
+    r"""Outputs at the corners that the neuron in their middle sees, over that at the middle one or
+    two, in the field of $2\cos(2\pi/sides)$: Chebyshev polynomials."""
+    double = 2 * sp.cos(2 * sp.pi / sides)
+    field = sp.QQ if double.is_rational else sp.QQ.algebraic_field(double)
+    g, one, odd = field.from_sympy(double), field.one, sides // 2 % 2
+    half = [one, g / (one + one) if odd else g - one]
+    while len(half) < (sides // 2 + 1) // 2:
+        half.append(g * half[-1] - half[-2])
+    return half[:0:-1] + half[:1] * (1 if odd else 2) + half[1:], field
+
+
+def positive_weights(sides, support):
+    """Weights with which the neurons fit all-one outputs, exactly: None unless the neurons are
+    independent and all weights positive."""
+    seen, field = heights(sides)
+    seen = [*seen, *[field.zero] * (sides - len(seen))]
+    rows = [[*(seen[(i - k) % sides] for k in support), field.one] for i in range(sides)]
+    reduced, pivots = DomainMatrix(rows, (sides, len(support) + 1), field).rref()
+    weights = [field.to_sympy(reduced[k, len(support)].element) for k in range(len(support))]
+    minimal = pivots == tuple(range(len(support))) and all(bool(w > 0) for w in weights)
+    return np.array(weights, float) if minimal else None
 
 
 @optimum.ours("counterexample to the poster's definition; the paper's was not seen", serves="d")
-@cases(sides=8, supports=((0, 2, 4, 6), (0, 1, 3, 4, 6)))
-@breaks("hexagon", sides=6, supports=((0, 2, 4), (1, 3, 5)))
+@cases(sides=8, spread=[0.0, 1.0])
+@full(sides=[12, 20, 8], spread=[0.0, 1.0])
+@space(sides=Choice([8, 12, 20]), spread=Real(0.0, 1.0), ratio=Real(0.1, 10.0, log=True))
+@breaks("hexagon", sides=6)
 @breaks("five other neurons", supports=((0, 2, 4, 6), (0, 1, 2, 3, 4)))
-@note(contradicts="d", no_space="a single instance, exact for every penalty by scaling")
-def minimal_is_not_minimum(sides, supports):
-    r"""a minimal network need not have the fewest neurons. On the octagon with $y=1$, for every
-    $\beta<1/\sin\frac\pi8$, the optimum has active directions midway between the corners; one
-    optimal network has four neurons and another five, both with linearly independent $(Xu_j)_+$. So
-    'minimal' cannot mean that no optimal network has strictly fewer neurons."""
-    minimal = {s: is_minimal_optimum(sides, s) for s in supports}
-    sizes = sorted(len(s) for s in supports)
+@note(contradicts="d")
+def minimal_is_not_minimum(sides, seed, spread=0.0, ratio=1.0, supports=None):
+    r"""a minimal network need not have the fewest neurons. On rows $\lambda_ix_i$, $x_i$ the
+    corners of a regular $N$-gon, with $y_i=c\lambda_i+\beta\sin(\frac\pi N)/\lambda_i$
+    ($c,\lambda_i>0$; $y=1$ for $\lambda_i=1$, $c=1-\beta\sin\frac\pi N$) one optimal network
+    has 4, 3, 5 neurons and another 5, 7, 11 for $N=8,12,20$, both with linearly independent
+    $(Xu_j)_+$. So 'minimal' cannot mean that no optimal network has strictly fewer neurons.
+    ($c=ratio\cdot\beta\sin\frac\pi N$, $\log\lambda_i$ Gaussian times $spread$.)"""
+    rng, gaps, minimal = np.random.default_rng(seed), [], {}
+    step, beta, turn = 2 * np.pi / sides, 1 / np.sin(np.pi / sides), rng.uniform(0, 2 * np.pi)
+    scale = np.exp(spread * rng.normal(size=sides))
+
+    def units(k):
+        return np.column_stack([np.cos(step * k + turn), np.sin(step * k + turn)])
+
+    X, y = scale[:, None] * units(np.arange(sides)), ratio * scale + 1 / scale
+    for support in supports or SUPPORTS[sides]:
+        exact = positive_weights(sides, support)
+        minimal[support] = exact is not None
+        # The unit neuron's output at its middle corners, and none of its weights where not minimal.
+        middle = np.cos(step / 2) if sides // 2 % 2 == 0 else 1.0
+        root = np.sqrt(ratio / middle * (np.ones(len(support)) if exact is None else exact))
+        directions = units(np.array(support) + (sides // 2 - 1) / 2)
+        network = cr.Network(root[:, None] * directions, root)
+        gaps.append(cr.certify(X, y, beta, network, dual=1 / scale).gap)
+    sizes = sorted(len(s) for s in minimal)
     return {
         "neurons": compare(sizes[0], "<", theory("neurons of another minimal network", sizes[1])),
-        "minimal optima": compare(family(minimal), "==", len(supports)),
+        "minimal": compare(family(minimal), "==", len(minimal)),
+        "optimal": compare(
+            within(gaps, 1e-9, "rounding of the weights"), "==", theory("gap", np.zeros(2))
+        ),
     }
 
 
 # ---------------------------------------------------------------------------------- uniqueness
 @simulation
-def unpaired(n, d, ratio, seed):
-    """Dimension, pairs and directions of the optimal set of Gaussian data, and of data near by; NaN
-    if the hypotheses do not hold at ten draws."""
+def unpaired(n, d, ratio, lone, seed):
+    """Dimension, pairs and directions of the optimal set of Gaussian data (or of targets for which
+    there is one pair), and of data near by; NaN if the hypotheses do not hold at ten draws."""
     rng = np.random.default_rng(seed)
     for _ in range(10):
         X, y = rng.normal(size=(n, d)), rng.normal(size=n)
         beta = ratio * cr.zero_threshold(X, y)
+        if lone:
+            v = y - X @ np.linalg.lstsq(X, y, rcond=None)[0]
+            norm = cr.dual_norm(X, v, tol=1e-12)
+            side = X @ norm.direction
+            beta, sign = norm.attained, np.sign(v @ np.maximum(side, 0))
+            y = v + sign * (0.7 * np.maximum(side, 0) + 0.4 * np.maximum(-side, 0))
         optimal = cr.find_optimal_set(X, y, beta, tol=1e-9)
         orthogonal = np.linalg.norm(X.T @ optimal.dual) <= 1e-6 * beta
         positive = optimal.weight_ranges[:, 1].min() > 1e-6 * optimal.total
-        if ratio > 0.1 or (orthogonal and positive):
+        if ratio > 0.1 or lone or (orthogonal and positive):
             break
     else:
         return np.full((3, 2), np.nan)
@@ -359,13 +417,15 @@ def unpaired(n, d, ratio, seed):
 @full(n=list(range(9, 17)), d=2, ratio=0.01)
 @space(n=Int(9, 16), d=Int(1, 2), ratio=Real(0.003, 0.02, log=True))
 @breaks("large beta, where X'v is not zero", ratio=0.9)
-def small_penalty_optima_are_not_unique(n, d, ratio, seed):
-    r"""if $X^\top v=0$, $E$ contains $(-u,s)$ with every $(u,s)$. With $q$ such pairs, the vectors
-    $|Xu_k|$ and the columns of $X$ together independent, and some optimal network with all weights
-    positive, the optimal set has dimension $q-\mathrm{rank}X$. It holds at all data near by, so on
-    an open set. (Judged on Gaussian data, $\beta=$ ratio $\beta_{\max}$, at $(X,y)$ and at a point
-    $10^{-6}$ away.)"""
-    dimension, pairs, directions = unpaired(n, d, ratio, seed)
+@breaks("one pair, which does not span the plane", lone=True)
+def small_penalty_optima_are_not_unique(n, d, ratio, seed, lone=False):
+    r"""if $X^\top v=0$, $E$ contains $(-u,s)$ with every $(u,s)$. With $q$ such pairs, which span
+    the row space, the vectors $|Xu_k|$ and the columns of $X$ together independent, and some
+    optimal network with all weights positive, the optimal set has dimension $q-\mathrm{rank}X$. If
+    also $v_i\ne0$ at all ties $x_i^\top u_k=0$, this holds at all data near by, so on an open set.
+    (Judged on Gaussian data, $\beta=$ ratio $\beta_{\max}$, at $(X,y)$ and at a point $10^{-6}$
+    away.)"""
+    dimension, pairs, directions = unpaired(n, d, ratio, lone, seed)
     rank = "rank at 1e-9"
     return {
         "dimension": compare(
@@ -402,34 +462,39 @@ def by_face(X, network):
 @simulation
 def differences(n, d, ratio, along, seed):
     """The formula's derivative, and central differences of neurons, outputs and value at two steps;
-    whether the faces stay."""
+    whether the faces stay, of six draws the first where they do."""
     rng = np.random.default_rng(seed)
-    X, y = rng.normal(size=(n, d)), rng.normal(size=n)
-    d_X, d_y = rng.normal(size=X.shape) * (along == "X"), rng.normal(size=n) * (along == "y")
-    d_beta, top = float(along == "beta"), cr.zero_threshold(X, y)
-    beta = ratio * top
-    # At beta_max the network vanishes: the formula is that of the branch below.
-    at = min(beta, top * (1 - 1e-6))
-    formula = cr.sensitivity(X, y, at, d_X=d_X, d_y=d_y, d_beta=d_beta)
-    root = np.sqrt(np.linalg.norm(formula.points, axis=1))
-    order = by_face(X, cr.Network(formula.points / root[:, None], formula.signs * root))
-    h, solved, stay = 1e-4 * beta, [], True
-    for t in (2 * h, h, -h, -2 * h):
-        data, target = X + t * d_X, y + t * d_y
-        result = cr.train(data, target, beta + t * d_beta, tol=1e-9)
-        network = cr.optimal_pruning(data, result.network).network
-        found = by_face(data, network)
-        stay = stay and set(found) == set(order)
-        neurons = [found.get(key, np.zeros(d)) for key in order]
-        solved.append((np.array(neurons), network(data), np.array(result.objective)))
-    near = [(b - c) / (2 * h) for b, c in zip(solved[1], solved[2], strict=True)]
-    far = [(a - e) / (4 * h) for a, e in zip(solved[0], solved[3], strict=True)]
-    regular = formula.status is cr.SensitivityStatus.REGULAR and stay and len(order) > 0
+    for _ in range(6):
+        X, y = rng.normal(size=(n, d)), rng.normal(size=n)
+        d_X, d_y = rng.normal(size=X.shape) * (along == "X"), rng.normal(size=n) * (along == "y")
+        d_beta, top = float(along == "beta"), cr.zero_threshold(X, y)
+        beta = ratio * top
+        # At beta_max the network vanishes: the formula is that of the branch below.
+        at = min(beta, top * (1 - 1e-6))
+        formula = cr.sensitivity(X, y, at, d_X=d_X, d_y=d_y, d_beta=d_beta)
+        root = np.sqrt(np.linalg.norm(formula.points, axis=1))
+        order = by_face(X, cr.Network(formula.points / root[:, None], formula.signs * root))
+        h, solved, stay = 1e-4 * beta, [], True
+        for t in (2 * h, h, -h, -2 * h):
+            data, target = X + t * d_X, y + t * d_y
+            result = cr.train(data, target, beta + t * d_beta, tol=1e-9)
+            network = cr.optimal_pruning(data, result.network).network
+            found = by_face(data, network)
+            stay = stay and set(found) == set(order)
+            neurons = [found.get(key, np.zeros(d)) for key in order]
+            solved.append((np.array(neurons), network(data), np.array(result.objective)))
+        near = [(b - c) / (2 * h) for b, c in zip(solved[1], solved[2], strict=True)]
+        far = [(a - e) / (4 * h) for a, e in zip(solved[0], solved[3], strict=True)]
+        regular = formula.status is cr.SensitivityStatus.REGULAR and stay and len(order) > 0
+        if regular:
+            break
     return formula, tuple(near), tuple(far), h, float(np.linalg.norm(y)), regular
 
 
 @optimum.abstract("f", instance=True)
+@cases(n=10, d=[2, 3], ratio=0.1, along=["X", "y"])
 @cases(n=8, d=3, ratio=0.3, along=["X", "y", "beta"])
+@full(n=10, d=[2, 3], ratio=0.1, along=["X", "y"])
 @full(n=8, d=3, ratio=[0.2, 0.4, 0.6], along=["X", "y"])
 @full(n=8, d=3, ratio=np.linspace(0.03, 0.97, 30).round(3).tolist(), along="beta")
 @space(n=Int(3, 10), d=Int(2, 3), ratio=Real(0.1, 0.95), along=Choice(["beta", "y", "X"]))

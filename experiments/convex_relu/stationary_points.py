@@ -111,19 +111,41 @@ def least_nearby(X, y, beta, network, seed):
     return min(values)
 
 
+@simulation
+def retrained(n, d, beta, n_starts, seed):
+    """Optima over random patterns, then over all closed cells of their own neurons until nothing
+    changes; none of them found by descent."""
+    X, y, rng = gaussian(n, d, seed)
+    patterns, found = cr.enumerate_arrangements(X), []
+    for k in range(n_starts):
+        some = patterns[rng.permutation(len(patterns))[: 1 + k % 4]]
+        for _ in range(8):
+            network = cr.train(X, y, beta, arrangements=some, tol=1e-9).network
+            if network.n_neurons == 0:
+                break
+            found.append(network)
+            closed = cr.certify_subsampled(X, y, beta, network)
+            if closed.gap < 1e-10:
+                break
+            some = np.unique(closed.patterns, axis=0)
+    return tuple(found)
+
+
 @descent.abstract("c", instance=True)
 @cases(n=8, d=3, width=4, beta=0.3, n_starts=6)
 @full(n=12, d=2, width=6, beta=0.3, n_starts=25, max_steps=20_000)
 @full(n=8, d=3, width=4, beta=0.3, n_starts=40, max_steps=20_000)
 @space(n=Int(2, 9), d=Int(1, 3), width=Int(1, 5), beta=Real(0.05, 1.0))
 @breaks("descent stopped early", polish=False, max_steps=100)
+@breaks("one cell a neuron in place of all that contain it", closed="own", n_starts=16)
 def local_minima_are_subsampled_optima(
-    n, d, width, beta, seed, n_starts=4, max_steps=3000, polish=True
+    n, d, width, beta, seed, n_starts=4, max_steps=3000, polish=True, closed="all"
 ):
     r"""at a local minimum the non-zero neurons are globally optimal for the convex program over the
     pairs (pattern, sign) of its own neurons, ties counted as active; without zero neurons a
     balanced network is a local minimum iff it is optimal for the program over all closed cells that
-    contain its neurons. (Judged at the ends of descent from random starts.)"""
+    contain its neurons. (Judged at the ends of descent from random starts; the last also at optima
+    over random patterns, retrained over all closed cells that contain their neurons.)"""
     X, y, found = ends(n, d, width, beta, n_starts, max_steps, polish, seed)
     own, every = (
         within(
@@ -131,11 +153,19 @@ def local_minima_are_subsampled_optima(
         )
         for c in ("own", "all")
     )
-    nearby = [least_nearby(X, y, beta, w, seed) for w in found]
+    nearby, decided = [least_nearby(X, y, beta, w, seed) for w in found], {}
+    for k, w in enumerate(retrained(n, d, beta, n_starts, seed)):
+        optimal = cr.certify_subsampled(X, y, beta, w, cells=closed).gap < 1e-10
+        if optimal:
+            decided[k] = least_nearby(X, y, beta, w, seed) >= 1 - 1e-12
+        else:  # a negative derivative between 0 and the error of training decides nothing
+            fall = -cr.least_directional_derivative(X, y, beta, w) / beta
+            decided[k] = True if fall > 1e-6 else None
     return {
         "own cells": compare(own, "==", theory("gap", np.zeros(len(found)))),
         "all cells": compare(every, "==", theory("gap over all cells", np.zeros(len(found)))),
         "local minimum": compare(within(nearby, 1e-12, "rounding"), ">=", theory("value", 1.0)),
+        "iff": compare(family(decided or {0: None}), "==", max(len(decided), 1)),
     }
 
 
@@ -156,19 +186,29 @@ def zero_neuron_minima_are_global(n, d, width, beta, seed, n_starts=4, sphere=Tr
     values = np.array([cr.network_objective(X, y, beta, w) for w in found])
     training = cr.train(X, y, beta, tol=1e-9)
     best = training.objective if spare else values.min()
-    gain, bound = np.zeros((2, n_starts))
+    gain, bound, fall, grown = np.zeros((4, n_starts))
     for k, w in enumerate(found):
         v = y - w(X)
         norm = cr.dual_norm(X, v)
+        atom = np.maximum(X @ norm.direction, 0)
+        r = max(norm.attained - beta, beta / 9) / (atom @ atom)
+        fall[k] = r * (norm.attained - beta) - r**2 / 2 * (atom @ atom)
+        more = np.vstack([w.weights, np.sqrt(r) * norm.direction])
+        signed = np.append(w.output_weights, np.sign(v @ atom) * np.sqrt(r))
+        grown[k] = cr.network_objective(X, y, beta, (more, signed))
         h = norm.value if sphere else beta
         if h > beta * (1 + 1e-8):  # else equal up to rounding
-            atom = np.maximum(X @ norm.direction, 0)
             gain[k] = (norm.attained - beta) ** 2 / (2 * atom @ atom)
             bound[k] = (1 - beta / h) * beta * w.penalty + (1 - beta / h) ** 2 / 2 * (v @ v)
     measured = within(values / best - 1, 4e-9, "gap of the training")
     return {
         "above": compare(measured, "<=", theory("bound", bound / best)),
         "below": compare(measured, ">=", theory("gain", gain / best)),
+        "fall": compare(
+            within((values - grown) / best, 1e-13 * (values + grown) / best, "rounding"),
+            "==",
+            theory("fall", fall / best),
+        ),
     }
 
 

@@ -49,8 +49,12 @@ def cells_removed(X, y, beta, patterns, network):
 def three_programs(n, d, rank, ratio, program, seed):
     """The trained network, the value of the finite program, both dual norms, the cells."""
     rng = np.random.default_rng(seed)
-    if rank < min(n, d):  # exactly of that rank: integers
-        X = rng.integers(-99, 100, size=(n, rank)) @ rng.integers(-9, 10, size=(rank, d)) / 64
+    if rank < min(n, d):  # exactly of that rank, no two rows parallel: large integers
+        rows, basis = (
+            rng.choice([-1, 1], size=shape) * rng.integers(1, top, size=shape)
+            for shape, top in (((n, rank), 10**6), ((rank, d), 100))
+        )
+        X = rows @ basis / 2.0**20
     else:
         X = rng.normal(size=(n, d))
     y = rng.normal(size=n)

@@ -20,7 +20,8 @@ not consulted.
 
 Several optimal networks are common, without any symmetry: if :math:`X^\top v=0`, as for Gaussian
 data and small :math:`\beta`, the active directions come in pairs :math:`\pm u_k` of one sign, and
-:math:`q` pairs leave a polytope of dimension :math:`q-\mathrm{rank}X`.
+:math:`q` pairs that span the space of the rows leave a polytope of dimension
+:math:`q-\mathrm{rank}X`.
 
 As long as the faces on which the neurons lie do not change, the optimality conditions are smooth,
 and their implicit derivative gives the derivative of the optimum in :math:`X`, :math:`y` and

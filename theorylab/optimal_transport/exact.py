@@ -171,7 +171,9 @@ def line_plan(
     plan = sparse.csr_array((mass[kept], (row[i[kept]], column[j[kept]])), shape=(a.size, b.size))
     value, dual = float(mass @ cost), float(a @ f + b @ g)
     error = float(abs(plan.sum(axis=1) - a).sum() + abs(plan.sum(axis=0) - b).sum())
-    return make_plan(plan, f, g, value, dual, value, value, 1, TransportStatus.OPTIMAL, error)
+    terms = value + float(a @ abs(f) + b @ abs(g))
+    ended = (1, TransportStatus.OPTIMAL, error)
+    return make_plan(plan, f, g, value, dual, value, value, *ended, rounding=terms)
 
 
 def gaussian_transport(

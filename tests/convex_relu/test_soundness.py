@@ -213,7 +213,7 @@ def test_small_penalties_are_certified_in_their_own_units(beta):
 
 
 @pytest.mark.parametrize(("n", "d"), [(40, 2), pytest.param(30, 5, marks=pytest.mark.long)])
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_gaussian_data_at_a_tiny_penalty(n, d, seed):
     rng = np.random.default_rng(seed)
     X, y = rng.standard_normal((n, d)), rng.standard_normal(n)

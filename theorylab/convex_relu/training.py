@@ -898,8 +898,25 @@ class _Problem:
     def refine(
         self, state: _State, y: FloatArray, v: FloatArray, *, tol: float = 1e-11
     ) -> tuple[_State, FloatArray, float]:
-        """Solve the optimality conditions on the present faces for the neurons and z = v / beta
-        together; return what has the smallest residuals, and these."""
+        """Solve the optimality conditions for the neurons and z = v / beta together; return what
+        has the smallest residuals, and these. Rows held at zero are released where z, which has
+        more digits than the descent saw, shows that their side descends."""
+        X = self.reduction.data
+        state, v, error = self.refine_on_faces(state, y, v, tol)
+        for _ in range(8):
+            released = _released(X, v / self.beta, state)
+            if error > 1e-9 or released is None:
+                break
+            moved = self.refine_on_faces(released, y, v, tol)
+            if moved[2] > max(tol, 4.0 * error):
+                break
+            state, v, error = moved
+        return state, v, error
+
+    def refine_on_faces(
+        self, state: _State, y: FloatArray, v: FloatArray, tol: float
+    ) -> tuple[_State, FloatArray, float]:
+        """Refine without changing the faces."""
         X, beta = self.reduction.data, self.beta
         n = len(y)
         z, best = v / beta, np.inf
@@ -1034,6 +1051,27 @@ def _face_basis(tight: FloatArray) -> FloatArray:
     _, s, vt = np.linalg.svd(rows)
     result: FloatArray = vt[int(np.sum(s > 1e-11)) :].T
     return result
+
+
+def _released(X: FloatArray, z: FloatArray, state: _State) -> _State | None:
+    """Release, for every neuron, the row held at zero whose side descends most steeply at the dual
+    point z, in units of the penalty; None if there is none."""
+    result = state.copy()
+    for j in np.flatnonzero(state.tight.any(axis=1)):
+        rows = np.flatnonzero(state.tight[j])
+        unit = state.p[j] / np.linalg.norm(state.p[j])
+        held = X[rows]
+        pull = unit - state.sigma[j] * (z * (state.active[j] & ~state.tight[j])) @ X
+        multipliers, _, rank, _ = np.linalg.lstsq(held.T, pull, rcond=1e-11)
+        if j < state.linear or rank < len(rows):
+            continue
+        lengths = np.linalg.norm(held, axis=1)
+        slopes = np.stack([multipliers, state.sigma[j] * z[rows] - multipliers]) * lengths
+        side, which = np.unravel_index(np.argmax(slopes), slopes.shape)
+        if slopes[side, which] > 1e-9:
+            result.tight[j, rows[which]] = False
+            result.active[j, rows[which]] = side == 1
+    return None if (result.tight == state.tight).all() else result
 
 
 def _equilibrated_solve(system: FloatArray, right: FloatArray) -> FloatArray:

@@ -28,8 +28,7 @@ counts the active directions among N + 1."""
 
 import math
 import warnings
-from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import cached_property
 
 import numpy as np
@@ -57,6 +56,7 @@ from theorylab.convex_relu.certificates import (
 from theorylab.convex_relu.training import TrainingResult
 from theorylab.numerics.bounds import power_of_two, relative_gap
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.results import result
 
 __all__ = [
     "ADMMIteration",
@@ -80,7 +80,7 @@ ComplexArray = NDArray[np.complex128]
 _MAX_JACOBIAN = 4000
 
 
-class ADMMStatus(Enum):
+class ADMMStatus(StrEnum):
     """Why the iteration ended."""
 
     SOLVED = "optimal: the relative duality gap and the violation of the cones are at most tol"
@@ -92,7 +92,7 @@ class ADMMStatus(Enum):
     )
 
 
-@dataclass(frozen=True)
+@result
 class ADMMResult:
     """Where ADMM ended, and how it got there.
 
@@ -306,7 +306,7 @@ def train_admm(
     )
 
 
-@dataclass(frozen=True)
+@result
 class FixedFirstLayer:
     """The best network with a given first layer.
 
@@ -960,7 +960,7 @@ def _largest(start: float, stop: float, centre: float, radius: float) -> float:
 # ADMM written out.
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class ADMMIteration:
     r"""One iteration of ADMM as published: every matrix written out, for any number type.
 

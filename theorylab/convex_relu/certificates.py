@@ -21,7 +21,7 @@ problem is decided in its row space and the remainder is added to the bound."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 from flint import arb, arb_mat, ctx, fmpq, fmpq_mat
@@ -36,6 +36,7 @@ from theorylab.convex_relu._relaxation import root_bound
 from theorylab.convex_relu.losses import Loss, as_loss
 from theorylab.numerics.bounds import relative_gap
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.results import result
 
 __all__ = [
     "Certificate",
@@ -55,7 +56,7 @@ _LOOSER = (1.0, 0.3, 0.1, 0.03)
 _PRECISION = 160
 
 
-@dataclass(frozen=True)
+@result
 class Network:
     """A two-layer ReLU network ``f(x) = relu(weights @ x + biases) @ output_weights + x @ linear +
     offset``.
@@ -129,7 +130,7 @@ class Network:
         )
 
 
-class Rejection(Enum):
+class Rejection(StrEnum):
     """What is wrong with a certificate."""
 
     NONE = "accepted"
@@ -140,7 +141,7 @@ class Rejection(Enum):
     PATTERNS = "a neuron lies in none of the cones of the given patterns"
 
 
-@dataclass(frozen=True)
+@result
 class Verification:
     """Outcome of a verification; true if the certificate was accepted.
 
@@ -175,7 +176,7 @@ class Verification:
         return relative_gap(self.objective, self.dual_objective)
 
 
-@dataclass(frozen=True)
+@result
 class DualNorm:
     """The dual norm ``max_{|u| <= 1} |v @ relu(X u)|``.
 
@@ -200,7 +201,7 @@ class DualNorm:
     exact: bool
 
 
-@dataclass(frozen=True)
+@result
 class Certificate:
     """A network, a dual point, and the problem for which they prove each other's quality.
 

@@ -16,7 +16,7 @@ support; Newton steps on it, by preconditioned conjugate gradients, give the acc
 
 import warnings
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +27,7 @@ from theorylab.convex_relu.certificates import as_patterns, as_problem, scale_du
 from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.numerics.bounds import power_of_two, relative_gap
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.results import result
 
 __all__ = ["GatedResult", "GatedStatus", "train_gated"]
 
@@ -35,7 +36,7 @@ BoolArray = NDArray[np.bool_]
 _EPS = float(np.finfo(np.float64).eps)
 
 
-class GatedStatus(Enum):
+class GatedStatus(StrEnum):
     """Why training ended."""
 
     CERTIFIED = "globally optimal: the relative duality gap is at most tol"
@@ -45,7 +46,7 @@ class GatedStatus(Enum):
     )
 
 
-@dataclass(frozen=True)
+@result
 class GatedResult:
     """A gated network at the optimum of its convex program.
 

@@ -17,8 +17,7 @@ twice the statistical dimension of the descent cone of the l1 norm. Net-Trim: ag
 paper's text was not consulted, and the sharpened forms are derived here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import cached_property
 from typing import Any
 from warnings import warn
@@ -33,6 +32,7 @@ from scipy.stats import binom, norm
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
 from theorylab.numerics.bounds import power_of_two, relative_gap
+from theorylab.numerics.results import result
 
 __all__ = [
     "PrunedLayer",
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 
-class PruningStatus(Enum):
+class PruningStatus(StrEnum):
     """How the pruning of a layer ended."""
 
     SOLVED = "solved: relative duality gap and constraint violation are within tol"
@@ -63,7 +63,7 @@ class PruningStatus(Enum):
     )
 
 
-@dataclass(frozen=True)
+@result
 class PrunedLayer:
     """Sparse weights that reproduce the outputs of a layer.
 
@@ -109,7 +109,7 @@ class PrunedLayer:
         return float(np.mean(self.weights != 0))
 
 
-@dataclass(frozen=True)
+@result
 class PrunedNetwork:
     """A network all of whose layers were pruned in parallel, each against its own trained inputs
     and outputs.

@@ -28,8 +28,7 @@ and their implicit derivative gives the derivative of the optimum in :math:`X`, 
 :math:`\beta`."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from functools import cached_property
 from itertools import combinations, islice
 from math import comb
@@ -66,6 +65,7 @@ from theorylab.convex_relu.certificates import (
 )
 from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.convex_relu.training import Session, TrainingResult, TrainingStatus, train
+from theorylab.numerics.results import result
 
 __all__ = [
     "OptimalSet",
@@ -86,7 +86,7 @@ BoolArray = NDArray[np.bool_]
 _CHUNK = 4096
 
 
-class OptimalSetStatus(Enum):
+class OptimalSetStatus(StrEnum):
     """What is known about the optimal networks."""
 
     UNIQUE = (
@@ -101,7 +101,7 @@ class OptimalSetStatus(Enum):
     )
 
 
-@dataclass(frozen=True)
+@result
 class OptimalSet:
     """The polytope of optimal networks.
 
@@ -427,7 +427,7 @@ def is_minimal(
     return _null_vector(neurons.atoms) is None
 
 
-@dataclass(frozen=True)
+@result
 class PrunedOptimum:
     """A pruned network and the way to it.
 
@@ -502,7 +502,7 @@ def optimal_pruning(
     )
 
 
-class SensitivityStatus(Enum):
+class SensitivityStatus(StrEnum):
     """Whether the derivative is determined."""
 
     REGULAR = "the optimality conditions on the current faces determine the derivative"
@@ -513,7 +513,7 @@ class SensitivityStatus(Enum):
     )
 
 
-@dataclass(frozen=True)
+@result
 class Sensitivity:
     """Derivative of an optimum in one direction of the data.
 

@@ -18,7 +18,6 @@ Y``, while one branch costs its Schatten-2/L quasi-norm. Theorems: wang2021-para
 below is derived here, the paper's text was not consulted."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise, product
 from math import inf, nextafter
 from typing import Any
@@ -32,6 +31,7 @@ from scipy.optimize import minimize
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real, one_of
 from theorylab.convex_relu.arrangements import enumerate_arrangements
 from theorylab.numerics.bounds import Bounds, relative_gap
+from theorylab.numerics.results import result
 
 __all__ = [
     "FactoredFit",
@@ -64,7 +64,7 @@ _FIRST_STIFFNESS = 300.0
 _LAST_STIFFNESS = 1e8
 
 
-@dataclass(frozen=True)
+@result
 class MinimumNorm:
     """Exact fit of least weight penalty, with the dual point that bounds it from below.
 
@@ -92,7 +92,7 @@ class MinimumNorm:
         return relative_gap(self.primal, self.dual)
 
 
-@dataclass(frozen=True)
+@result
 class NormSearch:
     """Best exact fit found by local search.
 
@@ -112,7 +112,7 @@ class NormSearch:
     ends: FloatArray
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class FactoredFit:
     """Best end of descent on the layers of one network with weight decay.
 
@@ -134,7 +134,7 @@ class FactoredFit:
     ends: FloatArray
 
 
-@dataclass(frozen=True)
+@result
 class ShrinkageJump:
     """Where weight decay sends a singular value to zero, and how far it jumps.
 

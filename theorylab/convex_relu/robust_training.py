@@ -29,8 +29,7 @@ network is left. """
 import math
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from itertools import combinations, product
 from typing import Any
 
@@ -50,6 +49,7 @@ from theorylab._validation import (
 from theorylab.convex_relu.arrangements import cover_count, enumerate_arrangements
 from theorylab.convex_relu.certificates import Network, as_patterns, augment
 from theorylab.numerics.bounds import power_of_two, relative_gap
+from theorylab.numerics.results import result
 
 __all__ = [
     "Attack",
@@ -73,7 +73,7 @@ _BALLS = ("linf", "l2")
 _MAX_CANDIDATES = 2_000_000
 
 
-class RobustStatus(Enum):
+class RobustStatus(StrEnum):
     """How well the robust program was solved."""
 
     SOLVED = "optimal: the relative duality gap is at most tol"
@@ -83,7 +83,7 @@ class RobustStatus(Enum):
     )
 
 
-@dataclass(frozen=True)
+@result
 class Attack:
     """The worst perturbation of every input.
 
@@ -107,7 +107,7 @@ class Attack:
         return float(self.losses.sum())
 
 
-@dataclass(frozen=True)
+@result
 class RobustResult:
     """Solution of the robust convex program.
 

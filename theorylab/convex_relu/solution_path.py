@@ -28,8 +28,7 @@ there the path is exactly linear. Paths and their continuity are the subject of 
 whose text was not consulted; the bounds are derived."""
 
 import warnings
-from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from heapq import heappop, heappush
 from itertools import pairwise
 
@@ -56,6 +55,7 @@ from theorylab.convex_relu.optimal_set import (
 )
 from theorylab.convex_relu.training import Session, TrainingStatus, zero_threshold
 from theorylab.numerics.bounds import relative_gap
+from theorylab.numerics.results import result
 
 __all__ = [
     "PathPoint",
@@ -69,7 +69,7 @@ __all__ = [
 _TRAIN_TOL = 1e-9
 
 
-class PathStatus(Enum):
+class PathStatus(StrEnum):
     """Why the refinement of the path ended."""
 
     CERTIFIED = "every penalty in the range has a network with certified relative gap at most tol"
@@ -77,7 +77,7 @@ class PathStatus(Enum):
     ENDPOINTS = "a solved penalty has a gap of its own near tol; tol is too small"
 
 
-@dataclass(frozen=True)
+@result
 class PathPoint:
     """An optimum at one penalty.
 
@@ -113,7 +113,7 @@ class PathPoint:
         return self.certificate.dual_objective
 
 
-@dataclass(frozen=True)
+@result
 class SolutionPath:
     """A path of networks with a certified gap at every penalty from ``beta_min`` on.
 

@@ -23,8 +23,7 @@ neuron is global, since the zero neuron asks for the dual constraint on the whol
 (mishkin2023-optimal) states stationary points as optima of sub-sampled programs; its text was not
 consulted."""
 
-from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -42,6 +41,7 @@ from theorylab.convex_relu.certificates import (
 )
 from theorylab.numerics.bounds import relative_gap
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.results import result
 
 __all__ = [
     "Descent",
@@ -61,7 +61,7 @@ __all__ = [
 _VANISHED = 1e-11
 
 
-class DescentStatus(Enum):
+class DescentStatus(StrEnum):
     """Why descent ended."""
 
     CONVERGED = "the objective fell by less than tol, relatively, over the last thousand steps"
@@ -69,7 +69,7 @@ class DescentStatus(Enum):
     DIVERGED = "the objective is not finite; lower the step size"
 
 
-@dataclass(frozen=True)
+@result
 class Descent:
     """The end of gradient descent.
 
@@ -170,7 +170,7 @@ def gradient_descent(
     )
 
 
-@dataclass(frozen=True)
+@result
 class StationaryPoint:
     """A local minimum of the non-convex problem.
 
@@ -272,7 +272,7 @@ def local_minimum(
     )
 
 
-@dataclass(frozen=True)
+@result
 class SubsampledCertificate:
     """A network, and what it lacks to the optimum of a sub-sampled convex program.
 
@@ -474,7 +474,7 @@ def least_directional_derivative(
     return -float(np.sqrt(squares))
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class TieMultipliers:
     """Multipliers of the cone constraints of a sub-sampled program, ties counted as active.
 

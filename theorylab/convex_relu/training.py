@@ -26,7 +26,7 @@ least norm, whose dual is :math:`\max_zz^\top y` subject to :math:`\max_{\|u\|\l
 
 import warnings
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import StrEnum
 from functools import cached_property
 
 import numpy as np
@@ -59,6 +59,7 @@ from theorylab.convex_relu.certificates import (
 )
 from theorylab.convex_relu.losses import Hinge, Interpolation, Loss, Squared
 from theorylab.numerics.bounds import power_of_two
+from theorylab.numerics.results import result
 
 __all__ = ["Round", "TrainingResult", "TrainingStatus", "train", "zero_threshold"]
 
@@ -67,7 +68,7 @@ BoolArray = NDArray[np.bool_]
 _MAX_NEW = 10
 
 
-class TrainingStatus(Enum):
+class TrainingStatus(StrEnum):
     """Why training ended."""
 
     CERTIFIED = "globally optimal: the certified relative duality gap is at most tol"
@@ -114,7 +115,7 @@ class Round:
     exact: bool
 
 
-@dataclass(frozen=True)
+@result
 class TrainingResult:
     """A trained network and the proof of its quality.
 
@@ -900,10 +901,11 @@ class _Problem:
     ) -> tuple[_State, FloatArray, float]:
         """Solve the optimality conditions for the neurons and z = v / beta together; return what
         has the smallest residuals, and these. Rows held at zero are released where z, which has
-        more digits than the descent saw, shows that their side descends."""
+        more digits than the descent saw, shows that their side descends (given patterns end there).
+        """
         X = self.reduction.data
         state, v, error = self.refine_on_faces(state, y, v, tol)
-        for _ in range(8):
+        for _ in range(8 if self.cones is None else 0):
             released = _released(X, v / self.beta, state)
             if error > 1e-9 or released is None:
                 break

@@ -21,7 +21,7 @@ constraint by a barrier,
 slope (parhi2023-deep). Derivations are ours; the papers' texts were not consulted."""
 
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 from functools import cache, cached_property
 from itertools import pairwise
 from warnings import warn
@@ -33,6 +33,7 @@ from scipy.optimize import nnls
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real
 from theorylab.numerics.bounds import relative_gap
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.results import result
 
 __all__ = [
     "BalancedWeights",
@@ -55,14 +56,14 @@ __all__ = [
 ]
 
 
-class Status(Enum):
+class Status(StrEnum):
     """How a solver ended."""
 
     SOLVED = "solved to the requested tolerance"
     MAX_ITER = "stopped after max_iter iterations above the requested tolerance; raise max_iter"
 
 
-@dataclass(frozen=True)
+@result
 class SplineNetwork:
     """Network ``sum_k v_k relu(w_k t + b_k) + slope t + intercept``.
 
@@ -103,7 +104,7 @@ class SplineNetwork:
         return 0.5 * float(np.sum(self.weights**2) + np.sum(self.output_weights**2))
 
 
-@dataclass(frozen=True)
+@result
 class PenalizedBiasFit:
     """Global minimum of squared loss with weight decay on weights, biases and output weights.
 
@@ -134,7 +135,7 @@ class PenalizedBiasFit:
         return relative_gap(self.objective, self.dual_objective, rounding=self.rounding)
 
 
-@dataclass(frozen=True)
+@result
 class Knots:
     """Inputs at which the certificate touches its bound; every optimal network bends at a subset of
     them.
@@ -180,7 +181,7 @@ class Knots:
         return opened, opened + touched[:-1] + touched[1:]
 
 
-@dataclass(frozen=True)
+@result
 class MeanFieldFit:
     """Minimizer of the free energy of infinitely many units at a positive temperature.
 
@@ -294,7 +295,7 @@ class MeanFieldFit:
         return shift
 
 
-@dataclass(frozen=True)
+@result
 class BalancedWeights:
     """Units rescaled so that both layers of each have the same norm.
 

@@ -16,7 +16,6 @@ text was not consulted, and what follows is derived here.)"""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -33,6 +32,7 @@ from theorylab._validation import (
     refuses_overflow,
 )
 from theorylab.numerics.flows import integrate
+from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
 __all__ = [
@@ -60,7 +60,7 @@ __all__ = [
 _EPS = float(np.finfo(np.float64).eps)
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class SpectralSelection:
     r"""A critical point of the Bures-Wasserstein loss on matrices of rank $k$.
 
@@ -94,7 +94,7 @@ class SpectralSelection:
         return int((self.curvatures < 0).sum())
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class SmoothedMinimum:
     r"""The minimum of $f_\tau$.
 
@@ -111,7 +111,7 @@ class SmoothedMinimum:
     value: float
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class GeneratorDescent:
     r"""Iterates of `bures_gradient_descent`.
 

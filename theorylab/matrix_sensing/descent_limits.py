@@ -17,8 +17,7 @@ xiong2023-over:
 """
 
 import warnings
-from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,6 +38,7 @@ from theorylab.matrix_sensing.factored_descent import (
     gradient_descent,
 )
 from theorylab.matrix_sensing.operators import MeasurementOperator, pack_symmetric, unpack_symmetric
+from theorylab.numerics.results import result
 
 __all__ = [
     "EntryStatus",
@@ -107,7 +107,7 @@ def spurious_bounds(
     return bounds[0], bounds[1]
 
 
-class EntryStatus(Enum):
+class EntryStatus(StrEnum):
     """Whether a state satisfies the hypotheses of `error_bounds`."""
 
     ENTERED = (
@@ -119,7 +119,7 @@ class EntryStatus(Enum):
     )
 
 
-@dataclass(frozen=True)
+@result
 class ErrorBounds:
     r"""Two-sided bounds of $\|XX^\top-M\|_F$ after further steps, see `error_bounds`.
 
@@ -256,7 +256,7 @@ def error_bounds(truth: ArrayLike, X: ArrayLike, *, step_size: float, steps: int
     )
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class ErrorLaw:
     r"""Two-sided bounds of $\|X_TX_T^\top-M\|_F$ at several times, see `error_law`.
 
@@ -431,7 +431,7 @@ def sensing_limit(truth: ArrayLike, operator: MeasurementOperator) -> FloatArray
     return limit
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class LimitModes:
     r"""The linearised asymmetric descent at a limit $FG^\top=M$, see `limit_modes`.
 
@@ -595,7 +595,7 @@ def limit_modes(F: ArrayLike, G: ArrayLike, *, rank: int, step_size: float) -> L
     return LimitModes(values, slowest, left, right, step_size)
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class LateRate:
     r"""The measured rate of a converging asymmetric descent, and the modes of its limit, see
     `late_rate`.

@@ -11,8 +11,7 @@ descent, and one set by the imbalance $F^\top F-G^\top G$ for the asymmetric one
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from theorylab.matrix_sensing.operators import (
     unpack_symmetric,
 )
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.results import result
 
 IntArray = NDArray[np.int64]
 
@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 
-class DescentStatus(Enum):
+class DescentStatus(StrEnum):
     """How a descent ended."""
 
     FINISHED = "took all the steps asked for"
@@ -62,7 +62,7 @@ class DescentStatus(Enum):
     DIVERGED = "the iterates overflowed; lower step_size or the size of the start"
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class SymmetricDescent:
     r"""A run of `gradient_descent`.
 
@@ -91,7 +91,7 @@ class SymmetricDescent:
         return int(self.iterations[-1])
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class AsymmetricDescent:
     r"""A run of `asymmetric_gradient_descent`.
 

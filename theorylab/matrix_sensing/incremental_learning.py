@@ -15,7 +15,6 @@ $e_1=2(1-g_2/g_1)\mu/(\mu+2\nu)$. Steps of size $\eta$ replace $\nu$ by $\log(1+
 by $-\log(1-\eta\mu)$."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from theorylab._validation import (
 )
 from theorylab.matrix_sensing.operators import MeasurementOperator, pack_symmetric, unpack_symmetric
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
 IntArray = NDArray[np.int64]
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class BestRankSolutions:
     r"""The best solutions of rank $1,\dots,S$, see `best_rank_solutions`.
 
@@ -172,7 +172,7 @@ def best_rank_solutions(
     return BestRankSolutions(tuple(factors), table[:, 0], table[:, 1], table[:, 2], table[:, 3])
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class IncrementalLaw:
     r"""Powers of $\alpha$ of the visits, see `incremental_law`.
 
@@ -276,7 +276,7 @@ def incremental_law(
     return IncrementalLaw(exponents, times, spare, curvature, escape, start)
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class Staircase:
     r"""A descent seen from the targets $Z_s$, see `staircase`.
 
@@ -363,7 +363,7 @@ def staircase(
     return Staircase(closest, visits, U, schedule, distances, states)
 
 
-@dataclass(frozen=True)
+@result
 class PopulationVisit:
     r"""The visit of $Z_s=\mathrm{diag}(\lambda_1,\dots,\lambda_s,0,\dots)$ by the population flow,
     see `population_visit`.

@@ -18,7 +18,6 @@ $a=\delta b$. Every eigenvalue of the lifted Hessian is one term of a Kronecker 
 and one is negative iff $2^l(1-\delta^{2l})>2(\delta(1+\delta))^l$. (ma2023-over: the lift and
 stationarity; the rest is derived here.)"""
 
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
 from math import factorial
@@ -36,6 +35,7 @@ from theorylab._validation import (
     as_symmetric,
     refuses_overflow,
 )
+from theorylab.numerics.results import result
 
 __all__ = [
     "LiftedHessian",
@@ -60,7 +60,7 @@ _DENSE = (
 _KRYLOV = 60  # vectors kept by it: eigenvalues that are products of small ones cluster at 0
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class SensingProblem:
     r"""A rank-one sensing problem with a known spurious critical point.
 
@@ -82,7 +82,7 @@ class SensingProblem:
     delta: float
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class LiftedHessian:
     r"""The Hessian $4(K_x^{\otimes l}-K_z^{\otimes l})+8S_x^{\otimes l}$ of $h_l$ at $x^{\otimes
     l}$, kept as its factors.

@@ -16,8 +16,7 @@ leading left singular vectors of $X$ and $M$ diagonal with $m_i=(1-\lambda/(2\si
 (Derived here; the texts of xu2020-trained and mazumder2023-learning were not consulted.)"""
 
 import warnings
-from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -30,6 +29,7 @@ from theorylab._validation import (
     as_symmetric,
     refuses_overflow,
 )
+from theorylab.numerics.results import result
 
 __all__ = [
     "LowRankAutoencoder",
@@ -48,14 +48,14 @@ __all__ = [
 _EPS = float(np.finfo(np.float64).eps)
 
 
-class PruningStatus(Enum):
+class PruningStatus(StrEnum):
     """How a run of training with truncation ended."""
 
     CONVERGED = "a round changed the truncated weights by less than tol"
     NOT_CONVERGED = "took all the rounds before the truncated weights settled; raise rounds"
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class PruningRun:
     r"""A run of `trained_rank_pruning`.
 
@@ -77,7 +77,7 @@ class PruningRun:
     status: PruningStatus
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class LowRankAutoencoder:
     r"""The minimum of a linear autoencoder with a nuclear penalty and orthonormal encoder and
     decoder.
@@ -101,7 +101,7 @@ class LowRankAutoencoder:
         return np.diag(self.latent).copy()
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class NuclearDescent:
     r"""A run of `nuclear_descent`.
 

@@ -36,6 +36,7 @@ from theorylab._validation import (
 )
 from theorylab.matrix_sensing._sign_cover import families, largest_bound
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.results import result
 
 __all__ = [
     "MeasurementOperator",
@@ -50,7 +51,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MeasurementOperator:
     r"""The map $M\mapsto(\langle A_i,M\rangle)_{i\le m}$ and its adjoint.
 
@@ -76,6 +77,11 @@ class MeasurementOperator:
     n_rows: int
     n_columns: int
     symmetric: bool
+
+    def __repr__(self) -> str:
+        of = "symmetric matrices" if self.symmetric else "matrices"
+        size = f"{self.n_rows}x{self.n_columns}"
+        return f"<MeasurementOperator: {len(self.stacked)} measurements of {size} {of}>"
 
     def __post_init__(self) -> None:
         n_rows, n_columns = as_count(self.n_rows, "n_rows"), as_count(self.n_columns, "n_columns")
@@ -411,7 +417,7 @@ def pauli_operator(n_qubits: int, m: int, *, rng: np.random.Generator) -> Measur
     return MeasurementOperator(_pack_rows(matrices) * np.sqrt(width / m / n), n, n, True)
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class RestrictedDeviation:
     r"""Two-sided bounds of a supremum over matrices of rank at most $r$.
 

@@ -14,7 +14,7 @@ variance $\|X\|_F^2$. """
 
 import warnings
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,7 @@ from theorylab._validation import FloatArray, as_array, as_count, as_instance, a
 from theorylab.matrix_sensing.factored_descent import spectral_factor
 from theorylab.matrix_sensing.operators import MeasurementOperator, pack_symmetric, unpack_symmetric
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.results import result
 
 IntArray = NDArray[np.int64]
 
@@ -80,7 +81,7 @@ class AdaptiveSteps:
         as_real(self.factor, "factor", above=0.0)
 
 
-class SubgradientStatus(Enum):
+class SubgradientStatus(StrEnum):
     """How a run ended."""
 
     FINISHED = "took all the steps asked for"
@@ -97,7 +98,7 @@ class SubgradientStatus(Enum):
     DIVERGED = "the iterates overflowed; lower the steps"
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class SubgradientRun:
     r"""A run of `subgradient_method`.
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from theorylab._validation import FloatArray, as_array
 from theorylab.neural_collapse.metrics import simplex_etf
+from theorylab.numerics.results import result
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Groups:
     of_class: NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@result
 class Spectrum:
     """Singular values (r,), left vectors (K, r) and right vectors (r, K) of ``A
     diag(sqrt(counts))``, not ordered."""

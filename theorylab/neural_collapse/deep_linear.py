@@ -34,7 +34,6 @@ collapse is not optimal in general for cross-entropy was shown first by Garrod a
 2410.23169."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property, reduce
 from itertools import pairwise
@@ -70,6 +69,7 @@ from theorylab.neural_collapse._intervals import (
 from theorylab.neural_collapse._losses import loss_and_slope
 from theorylab.neural_collapse._spectra import Spectrum, as_counts, balanced_factors, label_spectrum
 from theorylab.neural_collapse.unconstrained_features import Certificate, certify_ufm, ufm_minimizer
+from theorylab.numerics.results import result
 
 __all__ = [
     "DeepLinearMinimizer",
@@ -115,7 +115,7 @@ class DeepLinearStatus(StrEnum):
     )
 
 
-@dataclass(frozen=True)
+@result
 class DeepLinearMinimizer:
     r"""A point of the deep linear model, collapsed: all samples of a class share one feature.
 
@@ -187,7 +187,7 @@ class DeepLinearMinimizer:
         )
 
 
-@dataclass(frozen=True)
+@result
 class DeepLinearSearch:
     """The best end of a multi-start search over all parameters, the features of every sample
     included.

@@ -6,19 +6,18 @@ through the mean of the features, and on features through the sum of the classif
 
 Statements derived here; of yang2024-dual only the abstract was consulted."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, softmax
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
 from theorylab.neural_collapse._losses import as_labels
+from theorylab.numerics.results import result
 
 __all__ = ["HeadGradients", "collapsed_head_cosines", "distillation_gradients"]
 
 
-@dataclass(frozen=True)
+@result
 class HeadGradients:
     """Gradients of cross-entropy and of the binary divergence in features (d, N) and classifier (K,
     d), summed over samples."""

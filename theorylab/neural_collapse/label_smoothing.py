@@ -17,7 +17,6 @@ vanish otherwise.
 Statements re-derived here; of zhou2025-maxsup only the abstract was consulted."""
 
 import math
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -52,6 +51,7 @@ from theorylab.neural_collapse._losses import as_labels
 from theorylab.neural_collapse._spectra import as_counts
 from theorylab.neural_collapse.metrics import simplex_etf
 from theorylab.neural_collapse.unconstrained_features import Certificate
+from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
 __all__ = [
@@ -74,7 +74,7 @@ __all__ = [
 _LOSSES = ("ls", "maxsup")
 
 
-@dataclass(frozen=True)
+@result
 class SmoothingTerms:
     """The parts of ``z_g - mean(z)``, each (N,): ``regularization`` >= 0, ``error`` <= 0, zero iff
     the label is a maximum."""
@@ -83,7 +83,7 @@ class SmoothingTerms:
     error: FloatArray
 
 
-@dataclass(frozen=True)
+@result
 class SmoothedLoss:
     """``values`` (N,) of every sample and their ``gradient`` (K, N) in the logits."""
 
@@ -268,7 +268,7 @@ class SolutionStatus(StrEnum):
     SEARCHED = "the best end of several local searches; only a certificate proves it optimal"
 
 
-@dataclass(frozen=True)
+@result
 class SmoothedUfm:
     """A point of the unconstrained-features model with smoothed cross-entropy.
 
@@ -506,7 +506,7 @@ def logit_radius(logits: ArrayLike, minimizer_logits: ArrayLike, excess: float) 
     return float(np.sqrt(2 * Z.shape[1] * as_real(excess, "excess", minimum=0.0) / np.exp(least)))
 
 
-@dataclass(frozen=True)
+@result
 class SmoothedFit:
     """A linear softmax model: ``classifier`` (K, d), ``objective``, ``suboptimality`` bounding its
     excess over the minimum."""

@@ -23,7 +23,6 @@ Sources: liu2023-inducing, xiao2024-fedloge, kim2023-effective; statements deriv
 texts were not consulted."""
 
 import math
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -43,6 +42,7 @@ from theorylab._validation import (
 from theorylab.neural_collapse._losses import loss_and_slope
 from theorylab.neural_collapse._spectra import as_counts
 from theorylab.neural_collapse.metrics import simplex_etf
+from theorylab.numerics.results import result
 
 __all__ = [
     "RegularisedMinimizer",
@@ -64,7 +64,7 @@ __all__ = [
 _LBFGS: Any = {"maxiter": 5000, "maxfun": 10000, "maxcor": 30, "ftol": 1e-15, "gtol": 1e-9}
 
 
-@dataclass(frozen=True)
+@result
 class RegularisedMinimizer:
     """Free features under cross-entropy with a regulariser of the class means; features of a class
     coincide.
@@ -107,7 +107,7 @@ class SparseStatus(StrEnum):
     UNDECIDED = "no frame was found, and no two supports are disjoint"
 
 
-@dataclass(frozen=True)
+@result
 class SparseEtf:
     """The best simplex frame found for fixed supports.
 

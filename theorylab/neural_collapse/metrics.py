@@ -22,7 +22,6 @@ The definitions are those of Papyan, Han and Donoho (2020), extended to unequal 
 :func:`train_features` makes real features to measure: a two-layer network trained past zero error
 with the penalties of the unconstrained-features model."""
 
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -32,6 +31,7 @@ from scipy.optimize import OptimizeResult, minimize
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real, one_of
 from theorylab.neural_collapse._losses import loss_and_slope
+from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
 __all__ = [
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@result
 class CollapseMetrics:
     r"""How far features and classifier are from collapse; every number is 0 for the ideal, except
     ``agreement``, which is 1.
@@ -92,7 +92,7 @@ class CollapseMetrics:
     agreement: float
 
 
-@dataclass(frozen=True)
+@result
 class FeatureTraining:
     """Record of a training run, and where it ended.
 

@@ -27,7 +27,6 @@ Near collapse a perturbation :math:`\varepsilon\Delta` of :math:`H_0` with zero 
 by :math:`\varepsilon\beta(W^\top W+\beta+\lambda_H)^{-1}\Delta+O(\varepsilon^3)`: W depends on
 second moments, which move by :math:`\varepsilon^2`."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
 
@@ -44,6 +43,7 @@ from theorylab._validation import (
     refuses_overflow,
 )
 from theorylab.numerics.flows import integrate
+from theorylab.numerics.results import result
 
 __all__ = [
     "CentralPath",
@@ -61,7 +61,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@result
 class CentralPath:
     """Features along the flow.
 
@@ -112,7 +112,7 @@ class CentralPath:
         return np.array(values)
 
 
-@dataclass(frozen=True)
+@result
 class TraceRates:
     """Logarithmic rates on the central path, the common term ``-2 lam_h`` left out.
 
@@ -133,7 +133,7 @@ class TraceRates:
         return self.within - self.between
 
 
-@dataclass(frozen=True)
+@result
 class CollapsedResponse:
     r"""The collapsed minimizer for an orthogonal frame :math:`H_0`, and how it answers small
     perturbations.
@@ -168,7 +168,7 @@ class NearStatus(StrEnum):
     STOPPED = "the gradient is above rounding; start closer to a minimizer"
 
 
-@dataclass(frozen=True)
+@result
 class NearMinimizer:
     """A minimizer near given features.
 

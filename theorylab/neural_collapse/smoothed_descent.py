@@ -15,8 +15,6 @@ tends to 0 with b.
 
 Statements derived here; of xu2020-towards only the abstract was consulted."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
@@ -24,6 +22,7 @@ from scipy.special import softmax
 from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
 from theorylab.neural_collapse._losses import as_labels
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.results import result
 
 __all__ = [
     "GradientNoise",
@@ -68,7 +67,7 @@ def label_gradients(features: ArrayLike, classifier: ArrayLike, targets: ArrayLi
     return gradients
 
 
-@dataclass(frozen=True)
+@result
 class GradientNoise:
     r"""Mean squared deviations from the plain gradient :math:`\nabla F`, uniform over the samples.
 
@@ -132,7 +131,7 @@ def gradient_noise(features: ArrayLike, labels: ArrayLike, classifier: ArrayLike
     return GradientNoise(*(float(np.sum(u * v) / y.size) for u, v in ((a, a), (b, b), (a, b))))
 
 
-@dataclass(frozen=True)
+@result
 class StochasticRun:
     """Record of stochastic gradient descent.
 

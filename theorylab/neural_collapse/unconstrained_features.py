@@ -23,7 +23,7 @@ consulted."""
 
 import math
 import warnings
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from functools import cached_property
 
@@ -61,6 +61,7 @@ from theorylab.neural_collapse._spectra import (
     groups_of,
     label_spectrum,
 )
+from theorylab.numerics.results import result
 
 __all__ = [
     "Certificate",
@@ -107,7 +108,7 @@ class UfmVerdict(StrEnum):
         return self is UfmVerdict.ACCEPTED
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class UfmProof:
     """A point of the model and a rational point of its dual, which together prove two bounds.
 
@@ -171,7 +172,7 @@ class UfmProof:
             return below(_dual_ball(self.dual, self.counts, self.loss))
 
 
-@dataclass(frozen=True)
+@result
 class Certificate:
     """Two-sided bound on a minimum.
 
@@ -212,7 +213,7 @@ class Certificate:
         return (self.upper - self.lower) / abs(self.upper) if self.upper else math.inf
 
 
-@dataclass(frozen=True)
+@result
 class UfmMinimizer:
     """A global minimizer of the unconstrained-features model; others differ by a rotation of the
     feature space.

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from theorylab._validation import FloatArray, as_array, as_real
+from theorylab.numerics.results import result
 
 __all__ = [
     "Problem",
@@ -40,7 +41,7 @@ class TransportStatus(StrEnum):
     )
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@result
 class TransportPlan:
     """A plan with the potentials that bound its distance from the optimum.
 

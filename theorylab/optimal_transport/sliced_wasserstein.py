@@ -21,13 +21,13 @@ it worse than none.
 
 Theorem: nguyen2023-sliced (the two control variates for fitted Gaussians)."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, one_of
+from theorylab.numerics.results import result
 
 __all__ = [
     "GaussianControls",
@@ -52,7 +52,7 @@ class GaussianControls(NamedTuple):
     upper: FloatArray
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@result
 class SlicedDistance:
     """An estimate of the sliced distance.
 

@@ -18,7 +18,6 @@ methods is in :mod:`theorylab.optimization.adaptive_regret`."""
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Rational
 from typing import Any, overload
@@ -36,6 +35,7 @@ from theorylab._validation import (
     as_real,
     one_of,
 )
+from theorylab.numerics.results import result
 
 __all__ = [
     "ADAMAX_STEP_SUPREMUM",
@@ -100,7 +100,7 @@ _adam_limit, _adamax_limit = (
 # ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@result
 class AdaptiveRun:
     """A run of an adaptive method.
 

@@ -21,7 +21,7 @@ which sharpens reddi2018-convergence, Theorem 4, in the case without momentum.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fractions import Fraction
 from typing import Any
 
@@ -41,6 +41,7 @@ from theorylab._validation import (
     one_of,
 )
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 from theorylab.optimization.adam import BETA2, _coefficient, _history, _rationals, _unit_rational
 
@@ -108,7 +109,7 @@ def linear_regret(
     return float(_in_units(regret, sum(units)))
 
 
-@dataclass(frozen=True, kw_only=True)
+@result
 class OnlineRun:
     """What a method did on linear losses, at the recorded times.
 
@@ -330,7 +331,7 @@ def random_losses(
 # ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@result
 class CycleDrift:
     r"""The stationary period of Adam on repeating slopes, without bias correction.
 
@@ -491,7 +492,7 @@ def failing_period(*, beta1: float, beta2: float, maximum: int = 100_000) -> int
 # ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@result
 class RegretCertificate:
     """Enclosures of the regret of an exact run and of the bound stated for it, as python-flint
     balls.

@@ -23,8 +23,7 @@ E_{te}` tends to :func:`optimal_fitting_ratio`."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -40,6 +39,7 @@ from theorylab._validation import (
     refuses_overflow,
 )
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.results import result
 from theorylab.random_features.fixed_points import (
     broadcast_sizes,
     extrapolate,
@@ -76,7 +76,7 @@ ModeLaw = Callable[[np.random.Generator, tuple[int, int, int]], FloatArray]
 feature."""
 
 
-@dataclass(frozen=True)
+@result
 class RidgeRisk:
     """Predicted risks at one size, with the two effective ridges: deterministic equivalents, which
     differ from the means over samples by a relative O(1/n).
@@ -97,7 +97,7 @@ class RidgeRisk:
     gamma: float
 
 
-@dataclass(frozen=True)
+@result
 class LearningCurve:
     """The quantities of :class:`RidgeRisk` as arrays, one entry per size."""
 
@@ -107,7 +107,7 @@ class LearningCurve:
     gamma: FloatArray
 
 
-@dataclass(frozen=True)
+@result
 class FiniteSizeTerm:
     r"""First correction in 1/n: mean risk = predicted risk + term + :math:`O(n^{-2})`, for Gaussian
     modes."""
@@ -116,7 +116,7 @@ class FiniteSizeTerm:
     train_risk: float
 
 
-@dataclass(frozen=True)
+@result
 class SimulatedRisk:
     """Risks of independent training runs, shape (n_draws,); the test risk includes the noise
     variance."""
@@ -125,7 +125,7 @@ class SimulatedRisk:
     train_risk: FloatArray
 
 
-@dataclass(frozen=True)
+@result
 class Spectrum:
     """Eigenvalues, decreasing, and target coefficients of a kernel on a population."""
 
@@ -133,7 +133,7 @@ class Spectrum:
     coefficients: FloatArray
 
 
-class OptimalRidgeStatus(Enum):
+class OptimalRidgeStatus(StrEnum):
     """How the minimisation over the ridge ended."""
 
     INTERIOR = "a positive ridge is optimal"
@@ -143,7 +143,7 @@ class OptimalRidgeStatus(Enum):
     )
 
 
-@dataclass(frozen=True)
+@result
 class OptimalRidge:
     """Ridge of least predicted test risk, with a lower bound over all ridges.
 

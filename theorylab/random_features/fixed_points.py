@@ -22,18 +22,18 @@ method on :math:`\log((z+s)/m)` converges quadratically from any step below 1; a
 steps before."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theorylab._validation import FloatArray, as_array
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.results import result
 
 __all__ = ["EffectiveRidge", "effective_ridge"]
 
 
-@dataclass(frozen=True)
+@result
 class EffectiveRidge:
     r"""Root of the two equations for every requested size; arrays of one common shape.
 

@@ -1,0 +1,56 @@
+"""Every result of a public function prints on a line, compares safely, and cannot be changed."""
+
+import dataclasses
+import importlib.util
+import warnings
+from enum import Enum, StrEnum
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SPEC = importlib.util.spec_from_file_location("fuzz", Path(__file__).with_name("test_fuzz.py"))
+FUZZ = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(FUZZ)
+CALLS = {
+    f: make
+    for f, make in FUZZ.CALLS.items()
+    if f.__module__.split(".")[1] not in ("verify", "corpus")
+}
+
+
+def walk(value, depth=0):
+    """Yield the dataclasses of the package and the statuses in what a function returned."""
+    if depth > 4:
+        return
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        yield value
+        for field in dataclasses.fields(value):
+            yield from walk(getattr(value, field.name), depth + 1)
+    elif isinstance(value, tuple | list):
+        for v in value[:3]:
+            yield from walk(v, depth + 1)
+    elif isinstance(value, Enum):
+        yield value
+
+
+@pytest.mark.parametrize("function", CALLS, ids=lambda f: f"{f.__module__}.{f.__name__}")
+def test_results_print_on_a_line_compare_safely_and_are_read_only(function):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        returned = function(**CALLS[function]())
+    for found in walk(returned):
+        if isinstance(found, Enum):
+            assert isinstance(found, StrEnum), type(found)
+            continue
+        assert len(repr(found)) <= 160, repr(found)
+        assert "\n" not in repr(found)
+        assert found == found  # noqa: PLR0124
+        hash(found)
+        with pytest.raises((dataclasses.FrozenInstanceError, AttributeError)):
+            setattr(found, dataclasses.fields(found)[0].name, None)
+        for field in dataclasses.fields(found):
+            array = getattr(found, field.name)
+            problem = type(found).__name__ == "MeasurementOperator"  # its kernels take it as it is
+            if isinstance(array, np.ndarray) and not problem:
+                assert not array.flags.writeable, (type(found).__name__, field.name)

@@ -156,7 +156,9 @@ def newton_ascent(
         kept = as_count(kept, "kept", maximum=C.size)
     plan = _plan(x, y, C, eps)
     g, error = _gradient(plan, a, b)
-    errors, decrements, sizes = [error], [], []
+    errors = [error]
+    decrements: list[float] = []
+    sizes: list[float] = []
     for _ in range(as_count(steps, "steps", minimum=0)):
         try:
             d = eps * np.linalg.solve(_curvature(plan, kept), g)

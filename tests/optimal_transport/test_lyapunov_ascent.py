@@ -42,6 +42,8 @@ def test_scaling_is_the_plain_iteration(n, m, eps):
     ends = np.exp((record.x[:, None] + record.y - C) / eps - 1)
     assert_allclose(ends, record.plan, rtol=1e-12)
     assert record.decrements.size == record.sizes.size == 0
+    one = scaling_ascent(x, y, a, b, C, eps, steps=1)
+    assert_allclose(lyapunov(one.x, y, a, b, C, eps).gradient[:n], 0, atol=1e-13)
 
 
 def test_scaling_never_lowers_the_potential():

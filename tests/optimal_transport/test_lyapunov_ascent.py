@@ -76,9 +76,10 @@ def test_a_full_step_is_the_pseudo_inverse_step(n, m, seed):
         assert_allclose(record.decrements[0], (plan * s**2).sum(), rtol=1e-8, atol=1e-14)
 
 
-def test_a_cut_step_solves_the_cut_system():
+@pytest.mark.parametrize("kept", [9, 19])
+def test_a_cut_step_solves_the_cut_system(kept):
     x, y, a, b, C = instance(5, 4, 3)
-    eps, kept = 0.3, 9
+    eps = 0.3
     P = np.exp((x[:, None] + y - C) / eps - 1)
     cut = np.where(np.sort(P.ravel())[-kept] <= P, P, 0)
     assert (cut > 0).sum() == kept
@@ -92,7 +93,7 @@ def test_a_cut_step_solves_the_cut_system():
     moved = np.r_[record.x - x, record.y - y]
     assert_allclose(moved, d * (moved @ d) / (d @ d), rtol=1e-8, atol=1e-12)
     other = newton_ascent(x, y, a, b, C, eps, steps=1)
-    assert abs(other.decrements[0] / record.decrements[0] - 1) > 1e-3
+    assert abs(other.decrements[0] / record.decrements[0] - 1) > 1e-6
     whole = newton_ascent(x, y, a, b, C, eps, steps=1, kept=20)
     assert_allclose(whole.x, other.x, rtol=1e-12)
 

@@ -98,7 +98,7 @@ def scaling_ascent(
     >>> import numpy as np
     >>> from theorylab.optimal_transport import scaling_ascent
     >>> C = np.array([[0.0, 1.0], [2.0, 0.0]])
-    >>> record = scaling_ascent([0, 0], [0, 0], [0.5, 0.5], [0.3, 0.7], C, 0.5, steps=30)
+    >>> record = scaling_ascent([0, 0], [0, 0], [0.5, 0.5], [0.3, 0.7], C, 1.0, steps=99)
     >>> bool(record.errors[-1] < 1e-12)
     True
     """

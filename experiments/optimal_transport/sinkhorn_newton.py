@@ -361,9 +361,10 @@ def newton_phase_iterations(n, m, eta, seed, uniform=True, kept=2, cut=None):
     second singular value of $\operatorname{diag}(a)^{-1/2}P\operatorname{diag}(b)^{-1/2}$ squared;
     a Newton step with $H$ cut to the $k\max(n,m)$ largest entries of $P$, to $\hat H$, by the
     spectral radius of $I-\hat H^{-1}H$ off $(1,-1)$; a full step $d$ leaves the marginal error
-    $\lambda^2(1+O(\eta\|d\|_\infty))$, $\lambda^2=\eta\langle\nabla f,d\rangle$. For random costs in $[0,1]$
-    and uniform or random weights: from 30 iterations of scaling on Newton with $5\max(n,m)$ entries
-    takes at most a fifth of the steps to $10^{-10}$ that $\sigma_2^2$ an iteration would."""
+    $\lambda^2(1+O(\eta\|d\|_\infty))$, $\lambda^2=\eta\langle\nabla f,d\rangle$. For random costs
+    in $[0,1]$ and uniform or random weights: from 30 iterations of scaling on Newton with
+    $5\max(n,m)$ entries takes at most a fifth of the steps to $10^{-10}$ that $\sigma_2^2$ an
+    iteration would."""
     found = phases(n, m, eta, uniform, kept, cut, seed)
     factors, scaled, newton, (left, decrement, size), errors = found
     scaling = theory("sigma_2^2", factors.scaling)

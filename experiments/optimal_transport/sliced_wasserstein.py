@@ -115,8 +115,8 @@ def cv_closed_forms_and_sandwich(
     r"""with $\sigma_i^2=\theta^\top\Sigma_i\theta$ and $C_{low}=(\theta^\top(m_1-m_2))^2$, along
     every $\theta$ $$C_{low}\le C_{low}+(\sigma_1-\sigma_2)^2\le W\le
     C_{up}=C_{low}+\sigma_1^2+\sigma_2^2,$$ the second being $W_2^2$ of the fitted Gaussians, and of
-    any cloud and its dilation about any point; for $\theta$ uniform on the sphere $\operatorname EC_{low}=\|m_1-m_2\|^2/d$ and $\operatorname
-    EC_{up}=\operatorname EC_{low}+\operatorname{tr}(\Sigma_1+\Sigma_2)/d$."""
+    any cloud and its dilation about any point; for $\theta$ uniform on the sphere
+    $\operatorname EC_{low}=\|m_1-m_2\|^2/d$ and $\operatorname EC_{up}=\operatorname EC_{low}+\operatorname{tr}(\Sigma_1+\Sigma_2)/d$."""
     X, Y, found, size, outer = along(n, m, d, shape, shift, stretch, distance, sampler, seed)
     (W, surrogate), (attained, alike) = found
     measured, means = within(W, 1e-12 * size, "rounding"), np.array(control_means(X, Y))

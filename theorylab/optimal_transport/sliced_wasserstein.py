@@ -113,8 +113,8 @@ def sliced_distance(
         do).
     coefficient
         Of the control variate; by default fitted on the same directions (0 where the control does
-        not vary), which costs a bias of order 1 / n_projections. With one from elsewhere (1 is natural for ``"lower"``) the estimate
-        is unbiased.
+        not vary), which costs a bias of order 1 / n_projections. With one from elsewhere (1 is
+        natural for ``"lower"``) the estimate is unbiased.
     seed
         Seeds the directions.
 

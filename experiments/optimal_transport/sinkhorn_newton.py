@@ -83,7 +83,7 @@ def ascent(n, m, eta, spread, relax, seed):
 @cases(n=6, m=4, spread=[0.0, 2.0])
 @full(n=12, m=9, spread=[0.0, 1.0, 2.0, 4.0], eta=50.0)
 @space(n=Int(2, 7), m=Int(2, 7), eta=Real(0.1, 200.0, log=True), spread=Real(0.0, 4.0))
-@breaks("half-steps taken twice as far", relax=2.0)
+@breaks("half-steps taken half as far", relax=0.5)
 def lyapunov_hessian(n, m, seed, spread=2.0, eta=3.0, relax=1.0):
     r"""the gradient is $(a-P1,b-P^\top1)$ and the Hessian
     $-\eta\begin{pmatrix}\mathrm{diag}(P1)&P\\P^\top&\mathrm{diag}(P^\top1)\end{pmatrix}\preceq0$:
@@ -142,7 +142,7 @@ def _(pen, runs):
         pen.points(part.predicted[large], (part.shown / part.predicted)[large], k=1)
     pen.theory([1e-7, 100], [1, 1], "equal")
     part = runs.judgement.controls[0].run.parts["gain"]
-    pen.broken(part.predicted, part.shown / part.predicted, label="twice as far")
+    pen.broken(part.predicted, part.shown / part.predicted, label="half as far")
 
 
 def entropic(C, eta, tol):

@@ -174,6 +174,16 @@ def test_the_bound_on_the_plan(n, seed, times):
     assert result.transport_cost - best.value <= gap * bound / 2 + 1e-12
 
 
+def test_below_its_threshold_the_bound_says_nothing_of_the_cost():
+    # Two assignments nearly tied, all others dear: the excess is far above the gap, whose
+    # exponential hardly exceeds one.
+    C = np.array([[0.0, 1e-4, 9.0], [0.0, 0.0, 9.0], [9.0, 9.0, 0.0]])
+    gap, w = vertex_gap(C), np.full(3, 1 / 3)
+    result = newton_plan(w, w, C, 5.0, tol=1e-12)
+    assert plan_distance_bound(3, gap, 5.0) == 2
+    assert result.transport_cost > gap * np.exp(1 + np.log(3) - gap / 5.0)
+
+
 def test_the_bound_is_void_above_its_threshold():
     assert plan_distance_bound(5, 0.0, 1.0) == 2
     threshold = 1 / (1 + np.log(5))

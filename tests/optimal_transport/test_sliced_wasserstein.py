@@ -154,6 +154,34 @@ def test_a_fitted_coefficient_can_hurt_with_few_directions():
     assert mse("upper") < mse(None)
 
 
+def test_a_control_that_does_not_vary_is_not_used():
+    square = np.vstack([np.eye(2), -np.eye(2)])  # isotropic, but no Gaussian
+    turned = 2.2 * square @ np.array([[1, 1], [-1, 1]]) / np.sqrt(2)
+    line = np.random.default_rng(0).normal(size=(9, 1))
+    for X, Y in ((square, turned), (line, line[:5] ** 2)):
+        for seed in range(20):
+            plain = sliced_distance(X, Y, n_projections=10, seed=seed)
+            other = sliced_distance(X, Y, n_projections=10, control_variate="upper", seed=seed)
+            assert other.coefficient == 0
+            assert other.squared == plain.squared
+            assert other.standard_error == plain.standard_error
+
+
+def test_means_that_hardly_differ_can_be_all_that_varies():
+    # The direction of a small move counts, not its size: along the axis in which the shapes differ
+    # the lower control explains nearly everything, across it nearly nothing.
+    rng = np.random.default_rng(1)
+    X, Y = rng.normal(size=(80, 5)) * [1, 1, 1, 1, 4], rng.normal(size=(70, 5))
+    X, Y = X - X.mean(axis=0), Y - Y.mean(axis=0)
+    for axis, explained in ((0, False), (4, True)):
+        for move in (1e-6, 1e-2):
+            result = sliced_distance(
+                X, Y + move * np.eye(5)[axis], n_projections=2000, control_variate="lower", seed=0
+            )
+            assert (result.variance_ratio < 0.1) == explained
+            assert (result.variance_ratio > 0.8) != explained
+
+
 def test_translation_scale_and_order():
     X, Y = clouds(20, 30, 3, 7)
     one = sliced_distance(X, Y, n_projections=30, control_variate="upper", seed=0)

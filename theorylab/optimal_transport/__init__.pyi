@@ -5,6 +5,11 @@ from .exact import exact_plan as exact_plan
 from .exact import gaussian_transport as gaussian_transport
 from .exact import line_plan as line_plan
 from .exact import slackness as slackness
+from .lyapunov_ascent import Ascent as Ascent
+from .lyapunov_ascent import AscentFactors as AscentFactors
+from .lyapunov_ascent import ascent_factors as ascent_factors
+from .lyapunov_ascent import newton_ascent as newton_ascent
+from .lyapunov_ascent import scaling_ascent as scaling_ascent
 from .sinkhorn import sinkhorn_plan as sinkhorn_plan
 from .sinkhorn_newton import Lyapunov as Lyapunov
 from .sinkhorn_newton import lyapunov as lyapunov

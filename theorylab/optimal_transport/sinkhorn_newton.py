@@ -5,7 +5,7 @@ Lyapunov potential
 
 .. math:: L(x,y)=a^\top x+b^\top y-\frac1\eta\sum_{ij}P_{ij},\qquad
    P_{ij}=e^{\eta(x_i+y_j-C_{ij})-1},\qquad
-   \nabla^2L=-\eta\begin{pmatrix}\mathrm{diag}(P1)&P\P^\top&\mathrm{diag}(P^\top1)\end{pmatrix},
+   \nabla^2L=-\eta\begin{pmatrix}\mathrm{diag}(P1)&P\\P^\top&\mathrm{diag}(P^\top1)\end{pmatrix},
 
 with gradient :math:`(a-P1,b-P^\top1)` and kernel spanned by (1, -1). P tends to an optimal plan of
 the unregularised problem, so the Hessian has about n entries that matter. For uniform weights on n
@@ -246,8 +246,8 @@ def vertex_gap(C: ArrayLike) -> float:
 
 def plan_distance_bound(n: int, gap: float, eps: float) -> float:
     r"""Return :math:`\min(2,2e^{-\Delta/\epsilon+1+\log n})`, which bounds the l1 distance of the
-    entropic plan of uniform weights from the optimal assignment; half of it times the gap bounds
-    the excess of its transport cost.
+    entropic plan of uniform weights from the optimal assignment; where it is below 2, half of it
+    times the gap bounds the excess of its transport cost.
 
     Parameters
     ----------

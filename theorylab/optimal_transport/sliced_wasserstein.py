@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 _CONTROLS = ("lower", "upper")
+_FLAT = 1e-13  # of a control: what it varies by rounding alone, as in dimension one
 _BLOCK = 2**18  # projected numbers held at a time: they stay in the cache
 
 
@@ -111,9 +112,9 @@ def sliced_distance(
         None, ``"lower"`` (good where the means differ most) or ``"upper"`` (good where the shapes
         do).
     coefficient
-        Of the control variate; by default fitted on the same directions, which costs a bias of
-        order 1 / n_projections. With one from elsewhere (1 is natural for ``"lower"``) the estimate
-        is unbiased.
+        Of the control variate; by default fitted on the same directions (0 where the control does
+        not vary), which costs a bias of order 1 / n_projections. With one from elsewhere (1 is
+        natural for ``"lower"``) the estimate is unbiased.
     seed
         Seeds the directions.
 
@@ -141,7 +142,8 @@ def sliced_distance(
         mean = control_means(X, Y)[_CONTROLS.index(control_variate)]
         centred = control - control.mean()
         power = float(centred @ centred)
-        fitted = float(centred @ W) / power if power > 0 else 0.0
+        varies = np.abs(centred).max() > _FLAT * np.abs(control).max()
+        fitted = float(centred @ W) / power if varies and power > 0 else 0.0
         gamma = fitted if coefficient is None else coefficient
         terms = W - gamma * (control - mean)
     plain, spread = (float(np.var(v, ddof=1)) if v.size > 1 else np.inf for v in (W, terms))

@@ -23,6 +23,7 @@ Theorem: chen2025-displacement (a penalty inside neural transport; smoothed l0).
 
 import warnings
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,15 +56,15 @@ class ElasticMap:
     Attributes
     ----------
     plan
-        The optimal plan; its potentials are exact.
+        The optimal plan, certified by its potentials.
     images
         (n, d): where each source goes, the mean of its targets if they are several.
     transport_cost
         Mean of half the squared displacement.
     sparsity
         Mean penalty of the displacements, without the weight.
-    targets
-        (m, d), Y.
+    sources, targets
+        X and Y.
     penalty
         That of the cost.
     """
@@ -72,8 +73,25 @@ class ElasticMap:
     images: FloatArray
     transport_cost: float
     sparsity: float
+    sources: FloatArray
     targets: FloatArray
     penalty: Penalty
+
+    @cached_property
+    def potentials(self) -> tuple[FloatArray, FloatArray]:
+        """Optimal potentials; for as many targets as sources those in the middle of all, so that a
+        source prefers its own target to every other that no optimal plan gives it."""
+        n = len(self.sources)
+        if self.plan.plan.nnz != n or len(self.targets) != n:
+            return self.plan.potentials
+        column = self.plan.plan.indices
+        C = cost_matrix(self.sources, self.targets[column], self.penalty)
+        D = C - C.diagonal()[:, None]
+        for k in range(n):  # Floyd and Warshall: g_j - g_i <= D_ij, the least reassignment
+            np.minimum(D, D[:, k, None] + D[k], out=D)
+        g = np.empty(n)
+        g[column] = (D.mean(axis=0) - D.mean(axis=1)) / 2
+        return C.diagonal() - g[column], g
 
     @property
     def value(self) -> float:
@@ -81,10 +99,10 @@ class ElasticMap:
         return self.plan.value
 
     def at(self, points: ArrayLike) -> tuple[FloatArray, FloatArray]:
-        """Return the potential and the image of any points: the least elastic cost less the other
-        potential over the targets, and the target that attains it."""
+        """Return the potential and the image of any points: the least elastic cost less the
+        targets' potentials, and the target that attains it."""
         points = as_array(points, "points", shape=(None, self.targets.shape[1]))
-        reduced = cost_matrix(points, self.targets, self.penalty) - self.plan.potentials[1]
+        reduced = cost_matrix(points, self.targets, self.penalty) - self.potentials[1]
         return reduced.min(axis=1), self.targets[reduced.argmin(axis=1)]
 
     def __repr__(self) -> str:
@@ -129,6 +147,7 @@ def elastic_map(X: ArrayLike, Y: ArrayLike, penalty: Penalty) -> ElasticMap:
         images,
         float(cells.data @ np.einsum("ij,ij->i", moved, moved)) / 2,
         float(cells.data @ penalty.value(moved)),
+        X,
         Y,
         penalty,
     )

@@ -1,0 +1,314 @@
+"""Sparse displacements: the penalised minimax problem, its trade-off, thresholded maps."""
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.optimize import linprog
+
+from theorylab.optimal_transport import (
+    L1,
+    KOverlap,
+    SmoothedL0,
+    convex_potential,
+    cost_matrix,
+    elastic_map,
+    monge_gap,
+    pareto_curve,
+    proximal_map,
+)
+from theorylab.verify import (
+    Choice,
+    Int,
+    Real,
+    between,
+    breaks,
+    cases,
+    compare,
+    full,
+    panel,
+    paper,
+    simulation,
+    space,
+    theory,
+    within,
+)
+from theorylab.verify.cli import run_script
+
+KEY = "chen2025-displacement"
+minimax = paper(
+    KEY,
+    r"For $n$ points $x_i$, $m$ points $y_j$ of equal weights and $s=\|\cdot\|_1$, let $V(f)$ be "
+    r"$E\frac12\|x\|^2+E\frac12\|y\|^2-Ef(x)-E\sup_z[\langle y,z\rangle-f(z)-\lambda s(z-y)]$:",
+)
+tradeoff = paper(
+    KEY,
+    r"Plans $P_\lambda$ that minimise $C(P)+\lambda S(P)$ exactly, $C$ the mean of "
+    r"$\frac12\|x-y\|^2$ and $S$ that of a penalty $s(x-y)$ which does not depend on $\lambda$:",
+)
+threshold = paper(
+    KEY, r"$h(z)=\frac12\|z\|^2+\lambda\|z\|_1$, $g(y)=\frac12y^\top By$, $B\succeq0$:"
+)
+OPTIONS = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+
+
+def inner_supremum(y, slopes, offsets, lam):
+    """The supremum over all z of <y, z> - f(z) - lam |z - y|_1 for a maximum f of affine pieces."""
+    d = y.size
+    rows = np.block(
+        [
+            [slopes, -np.ones((len(slopes), 1)), np.zeros((len(slopes), d))],
+            [np.eye(d), np.zeros((d, 1)), -np.eye(d)],
+            [-np.eye(d), np.zeros((d, 1)), -np.eye(d)],
+        ]
+    )
+    answer = linprog(
+        np.concatenate([-y, [1.0], np.full(d, lam)]),
+        A_ub=rows,
+        b_ub=np.concatenate([-offsets, y, -y]),
+        bounds=(None, None),
+        options=OPTIONS,
+    )
+    return -answer.fun
+
+
+@simulation
+def supremum(X, Y, lam, convex):
+    """V at the best potential that a linear program finds, among all or the convex ones, and a
+    bound of V over them: what a coupling costs, of which each target pays once if f is convex."""
+    (n, d), m = X.shape, len(Y)
+    moved = X[:, None, :] - Y
+    C = cost_matrix(X, Y, L1(0.0 if convex else lam))
+    # phi_i + psi_j <= C_ij + <q_j, x_i - y_j>, |q_j| <= lam, or q = 0 where f is free
+    rows = np.zeros((n, m, n + m + m * d))
+    i, j = np.ogrid[:n, :m]
+    rows[i, j, i] = rows[i, j, n + j] = 1.0
+    rows[i[..., None], j[..., None], n + m + j[..., None] * d + np.arange(d)] = -moved
+    answer = linprog(
+        -np.concatenate([np.full(n, 1 / n), np.full(m, 1 / m), np.zeros(m * d)]),
+        A_ub=rows.reshape(n * m, -1),
+        b_ub=C.ravel(),
+        bounds=[(None, None)] * (n + m) + [(-lam * convex, lam * convex)] * (m * d),
+        options=OPTIONS,
+    )
+    psi, q = answer.x[n : n + m], answer.x[n + m :].reshape(m, d)
+    P = -answer.ineqlin.marginals.reshape(n, m)
+    if not convex:  # f is |x|^2 / 2 less the transform of psi, finite everywhere
+        attained = (C - psi).min(axis=1).mean() + psi.mean()
+        return float(attained), float(np.vdot(P, C))
+    slopes, offsets = Y - q, np.einsum("jk,jk->j", q - Y / 2, Y) + psi
+    f = (X @ slopes.T + offsets).max(axis=1)
+    inner = [inner_supremum(y, slopes, offsets, lam) for y in Y]
+    attained = np.mean(np.sum(X**2, 1)) / 2 + np.mean(np.sum(Y**2, 1)) / 2 - f.mean()
+    mean = np.einsum("ij,ijk->jk", P, moved)
+    return float(attained - np.mean(inner)), float(np.vdot(P, C) + lam * np.abs(mean).sum())
+
+
+def value(X, Y, lam, convex):
+    """The largest V, between what is attained and what is proved."""
+    attained, bound = supremum(X, Y, lam, convex)
+    return between(attained * (1 - 1e-10), bound * (1 + 1e-10), "max")
+
+
+@minimax.ours("derived: minimax through the c-transform, and over convex f", serves="a")
+@cases(lam=[0.0, 0.5, 3.0])
+@full(lam=[0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 3.0], n=14, m=14)
+@space(lam=Real(0.0, 4.0), n=Int(1, 8), m=Int(1, 8), d=Int(1, 3), shift=Real(0.0, 2.0))
+@breaks("convex potentials only", convex=True)
+@breaks("another penalty weight in V", scale=2.0)
+def penalised_minimax_is_elastic_ot(lam, seed, n=8, m=8, d=2, shift=0.0, convex=False, scale=1.0):
+    r"""$\sup_fV(f)$ over all $f$ is the transport cost for
+    $c_\lambda(x,y)=\frac12\|x-y\|^2+\lambda s(x-y)$; over convex $f$ it is
+    $\min_P\sum P_{ij}\frac12\|x_i-y_j\|^2+\lambda E_y\,s(E_P[x|y]-y)$, where only the mean
+    displacement of each target pays: at most as much, and the same at $\lambda=0$."""
+    rng = np.random.default_rng(seed)
+    X, Y = rng.standard_normal((n, d)), rng.standard_normal((m, d)) + shift
+    elastic = elastic_map(X, Y, L1(lam)).value
+    barycentric = convex_potential(X, Y, L1(lam)).plan.value
+    return {
+        "all": compare(value(X, Y, scale * lam, convex), "==", theory("elastic", elastic)),
+        "convex": compare(value(X, Y, scale * lam, True), "==", theory("mean", barycentric)),
+    }
+
+
+@panel(
+    penalised_minimax_is_elastic_ot,
+    "The penalised minimax value: elastic transport, or less where potentials are convex",
+    x=r"$\lambda$",
+    y="value",
+)
+def _(pen, runs):
+    for k, (part, name) in enumerate([("all", "all potentials"), ("convex", "convex ones")]):
+        pen.theory(*runs.predicted("lam", part), k=k)
+        pen.points(*runs.measured("lam", part), name, k=k)
+
+
+@minimax.ours("derived: two points a side, the smallest case of a price", serves="a")
+@cases(lam=[0.3, 2.0])
+@full(lam=[0.0, 0.3, 0.6, 0.9, 1.2, 1.5, 2.0, 2.5])
+@space(lam=Real(0.0, 3.0), near=Real(0.1, 1.0), far=Real("near + 0.2", 3.0), angle=Real(0.0, 1.5))
+@breaks("targets farther out than the sources", far=0.4)
+def convex_potentials_can_cost(lam, near=0.8, far=2.0, angle=0.3):
+    r"""with $x=\pm Re$, $y=\pm ue$, $R>u>0$, $\|e\|_2=1$, convexity of $f$ costs
+    $(\lambda\|e\|_1-u)_+(R-u)$ of $\frac12(R-u)^2+\lambda\|e\|_1(R-u)$: nothing up to
+    $\lambda\|e\|_1=u$, and more than nothing beyond."""
+    e = np.array([np.cos(angle), np.sin(angle)])
+    X, Y = np.outer([-far, far], e), np.outer([-near, near], e)
+    free, convex = (value(X, Y, lam, shape) for shape in (False, True))
+    price = within((free.centre - convex.centre), free.error + convex.error, "both enclosures")
+    level, moved = lam * np.abs(e).sum(), far - near
+    return {
+        "price": compare(price, "==", theory("price", max(level - near, 0.0) * moved)),
+        "all": compare(free, "==", theory("all", moved**2 / 2 + level * moved)),
+    }
+
+
+@panel(
+    convex_potentials_can_cost,
+    r"Convexity is free until $\lambda\|e\|_1=u$",
+    x=r"$\lambda$",
+    y="price of convexity",
+)
+def _(pen, runs):
+    lam, e = np.linspace(0, 2.6, 80), np.cos(0.3) + np.sin(0.3)
+    pen.theory(lam, np.maximum(lam * e - 0.8, 0) * 1.2)
+    pen.points(*runs.measured("lam"), "linear programs")
+
+
+PENALTIES = {
+    "l1": L1(0.0),
+    "smoothed l0": SmoothedL0(0.0, 0.2),
+    "l0": SmoothedL0(0.0, 0.0),
+    "k-overlap": KOverlap(0.0, 1),
+}
+
+
+@simulation
+def curve(name, n, d, lowest, ratio, spacing, widening, seed):
+    """Weights, cost and sparsity of points with coordinates on a grid."""
+    rng = np.random.default_rng(seed)
+    X, Y = (np.round(rng.standard_normal((n, d)) / spacing) * spacing for _ in range(2))
+    weights = lowest * ratio ** np.arange(8)
+    found = []
+    for w in weights:
+        penalty = PENALTIES[name]
+        if widening:
+            penalty = replace(penalty, width=penalty.width * (w / lowest) ** widening)
+        found.append(pareto_curve(X, Y, penalty, weights=[w])[1:])
+    return weights, *np.array(found)[..., 0].T
+
+
+@tradeoff.ours("derived: exchange of two minimisers, both ways", serves="ab")
+@cases(name=["k-overlap", "l1", "l0", "smoothed l0"])
+@full(name=["k-overlap", "l1", "l0", "smoothed l0"], n=60, d=4)
+@space(
+    name=Choice(tuple(PENALTIES)),
+    n=Int(2, 40),
+    d=Int(1, 4),
+    lowest=Real(0.01, 0.3, log=True),
+    ratio=Real(1.1, 3.0),
+    spacing=Real(0.1, 0.6),
+)
+@breaks("a penalty that widens with its weight", widening=0.5)
+def pareto_monotonicity(name, seed, n=30, d=3, lowest=0.1, ratio=1.6, spacing=0.4, widening=0.0):
+    r"""for $\lambda<\lambda'$, $\lambda(S-S')\le C'-C\le\lambda'(S-S')$; hence $C$ never falls and
+    $S$ never rises with $\lambda$, for any penalty."""
+    weights, C, S = curve(name, n, d, lowest, ratio, spacing, widening, seed)
+    low, high = np.triu_indices(len(weights), 1)
+    dearer, sparser = np.round([C[high] - C[low], S[low] - S[high]], 12)  # no ties by rounding
+    dearer = within(dearer, 2e-12 * (1 + weights[high]), "rounding of sums")
+    sparser = theory("sparsity", sparser)
+    return {
+        "at least": compare(dearer, ">=", weights[low] * sparser),
+        "at most": compare(dearer, "<=", weights[high] * sparser),
+    }
+
+
+@panel(
+    pareto_monotonicity,
+    "Optimal plans trade cost for sparsity at a rate between their weights",
+    x="places between the two weights on the grid",
+    y=r"$(C'-C)\,/\,\lambda(S-S')$",
+    log="y",
+)
+def _(pen, runs):
+    for k, run in enumerate(runs.judgement.runs):
+        part = run.parts["at least"]
+        low, high = np.triu_indices(8, 1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = part.centre / part.predicted
+        pen.points(high - low + 0.12 * k, ratio, None, run.instance["name"], k=k)
+    pen.theory([1, 7.5], [1, 1], "least", k=6)
+    pen.theory(np.arange(1, 8), 1.6 ** np.arange(1, 8), "most", k=6)
+
+
+@simulation
+def thresholded(n, d, lam, coupling, curve, seed):
+    """Sources, images and curvature of a random cloud, and of a ring on which the second
+    coordinate stays."""
+    rng = np.random.default_rng(seed)
+    X, root = 3 * lam * rng.standard_normal((n, d)), rng.standard_normal((d, d))
+    B = root @ root.T / d + coupling * np.ones((d, d))
+    # On the ring: grad g = B T(x) is above lam in the first coordinate, within it in the second.
+    angle = 2 * np.pi * np.arange(200) / 200
+    corner = np.array([[1.0, coupling], [coupling, curve]])
+    centre = np.array([1.1 + 0.1, 0.0]) * lam
+    ring = centre + 0.02 * lam * np.column_stack([np.cos(angle), np.sin(angle)])
+    maps = [(X, B), (ring, corner)]
+    return [(P, proximal_map(P, M, L1(lam)), M) for P, M in maps]
+
+
+@threshold.ours("derived: duality of the argmin, the gap by a polar decomposition", serves="a")
+@cases(coupling=[0.5, 0.8])
+@full(coupling=[0.0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8], n=300)
+@space(
+    coupling=Real(0.0, 0.8),
+    curve=Real(0.7, 2.0),
+    lam=Real(0.1, 10.0, log=True),
+    d=Int(2, 4),
+    n=Int(2, 60),
+)
+@breaks("judged for the quadratic cost", own="sqeuclidean")
+@breaks("another threshold", actual=1.3)
+def soft_threshold_map_optimal(coupling, seed, curve=2.0, lam=1.0, d=2, n=60, own=None, actual=1.0):
+    r"""$T(x)=\arg\min_yh(x-y)+g(y)$ moves by the soft thresholding of $\nabla g(T(x))$ at
+    $\lambda$, and its Monge gap for $h$ is 0. That for the squared cost need not be: on a circle
+    of radius $r$ where the second of two coordinates stays, $B=(1,b;b,\cdot)$, it is
+    $r^2(\|J\|_*-\mathrm{tr}J)$ with $J=(\frac12,-\frac b2;0,1)$, not 0 unless $b=0$."""
+    (X, T, B), (ring, image, _) = thresholded(n, d, lam * actual, coupling, curve, seed)
+    scale = np.mean(np.sum((X - X.mean(0)) ** 2, 1)) + lam**2
+    moved, r2 = X - T, np.mean(np.sum((ring - ring.mean(0)) ** 2, 1))
+    error = 1e-13 * np.abs(X).max() * (1 + np.linalg.norm(B, 2))
+    square = monge_gap(ring, image).value / r2
+    # The best rotation of the circle is within pi / 200 of one that permutes the sample.
+    spread = np.mean(np.sum((image - image.mean(0)) ** 2, 1))
+    remainder = 2 * np.sqrt(spread / r2) * (1 - np.cos(np.pi / len(ring))) + 1e-10
+    J = np.array([[0.5, -coupling / 2], [0.0, 1.0]])
+    gap = np.linalg.svd(J, compute_uv=False).sum() - np.trace(J)
+    cost = own or L1(lam)
+    found = [monge_gap(X, T, cost=cost).value / scale, monge_gap(ring, image, cost=cost).value / r2]
+    threshold = L1(theory("lambda", lam))
+    return {
+        "own": compare(within(found, 1e-10, "rounding"), "==", theory("own", 0.0)),
+        "moved": compare(within(moved, error, "last step"), "==", threshold.shrink(T @ B)),
+        "stays": compare(int((ring == image)[:, 1].sum()), "==", theory("count", len(ring))),
+        "square": compare(
+            within(square, remainder, "angles of the sample"), "==", theory("square", gap)
+        ),
+    }
+
+
+@panel(
+    soft_threshold_map_optimal,
+    "Optimal for the elastic cost, and not for the squared one",
+    x="coupling $b$",
+    y=r"Monge gap / $r^2$",
+)
+def _(pen, runs):
+    b = np.linspace(0, 0.82, 60)
+    pen.theory(b, np.sqrt(2.25 + b**2 / 4) - 1.5)
+    pen.points(*runs.measured("coupling", "square"), "squared cost")
+    pen.points(*runs.measured("coupling", "own", 1), "its own cost", k=2)
+
+
+if __name__ == "__main__":
+    run_script(__file__)

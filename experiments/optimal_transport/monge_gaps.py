@@ -242,6 +242,9 @@ def _(pen, runs):
     for k, (rotation, name) in enumerate([(0.0, "optimal map"), (1.5, "rotated")]):
         pen.points(*runs.measured("eps", "least", where={"rotation": rotation}), name, k=k)
         pen.points(*runs.measured("eps", "cost", where={"rotation": rotation}), "cost alone", k=k)
+    pen.broken(
+        *runs.measured("eps", "least", control="entropy relative to the product"), "relative"
+    )
     for level in (1.0, 2.0):
         pen.theory([0.02, 200], [level, level], f"{level:g}", k=6)
 

@@ -250,7 +250,7 @@ def test_the_divergence_is_debiased():
         P = ot.sinkhorn(w, w, C, 0.5, stopThr=1e-12, numItermax=20_000)
         return np.vdot(P, C) + 0.5 * np.sum(P * np.log(P))
 
-    T = moved.images
+    T, Y = moved.images, X + np.array([3.0, 0.0])
     assert_allclose(moved.divergence, soft(T, Y) - (soft(T, T) + soft(Y, Y)) / 2, rtol=1e-5)
 
 

@@ -228,6 +228,7 @@ class FittedMap:
         )
 
 
+@refuses_overflow("X", "Y", "weight", "eps", "start")
 def fit_monge_map(
     X: ArrayLike,
     Y: ArrayLike,

@@ -243,9 +243,10 @@ def _(pen, runs):
 
 
 @simulation
-def moved_coordinates(n, d, width, weight, spacing, seed):
+def moved_coordinates(n, d, width, weight, planned, spacing, seed):
     """Transport cost plus weight times the moved coordinates, of optimal plans for the count, for
-    the smoothed one, and for the best of many weights of l1; what smoothing leaves out."""
+    the smoothed one (with a weight of its own), and for the best of many weights of l1; what
+    smoothing leaves out."""
     rng = np.random.default_rng(seed)
     X, Y = (np.round(rng.standard_normal((n, d)) / spacing) * spacing for _ in range(2))
 
@@ -255,7 +256,7 @@ def moved_coordinates(n, d, width, weight, spacing, seed):
         left_out = np.exp(-((moved / width) ** 2) / 2)[moved != 0].sum() / n
         return found.transport_cost + weight * np.count_nonzero(moved) / n, weight * left_out
 
-    counted, smoothed = total(SmoothedL0(weight, 0.0))[0], total(SmoothedL0(weight, width))
+    counted, smoothed = total(SmoothedL0(weight, 0.0))[0], total(SmoothedL0(planned, width))
     return counted, smoothed, min(total(L1(w))[0] for w in np.geomspace(1e-3, 1e3, 25))
 
 
@@ -269,14 +270,13 @@ def moved_coordinates(n, d, width, weight, spacing, seed):
     d=Int(1, 4),
     spacing=Real(0.3, 0.6),
 )
-@breaks("judged at another weight than its own", own=20.0)
-def smoothed_l0_outperforms_l1(weight, seed, width=0.2, n=30, d=3, spacing=0.4, own=None):
+@breaks("planned for a smaller weight", part=0.01)
+def smoothed_l0_outperforms_l1(weight, seed, width=0.2, n=30, d=3, spacing=0.4, part=1.0):
     r"""let $N$ be the mean number of moved coordinates. Of smoothed $\ell_0$, $C+\lambda N$ exceeds
     its least value by at most $\lambda E\sum_{z_i\ne0}e^{-z_i^2/2\sigma^2}$, which vanishes with
     $\sigma$; $\ell_1$ with the best of its weights is not below that least value."""
-    counted, (total, left_out), l1 = moved_coordinates(n, d, width, weight, spacing, seed)
-    if own is not None:
-        total = moved_coordinates(n, d, width, own, spacing, seed)[1][0]
+    run = moved_coordinates(n, d, width, weight, part * weight, spacing, seed)
+    counted, (total, left_out), l1 = run
     least = theory("least", counted)
     return {
         "smoothed": compare(

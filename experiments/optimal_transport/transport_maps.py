@@ -288,7 +288,7 @@ def smoothed_l0_outperforms_l1(weight, seed, width=0.2, n=30, d=3, spacing=0.4, 
 
 @panel(
     smoothed_l0_outperforms_l1,
-    r"Smoothed $\ell_0$ finds the best trade of cost for coordinates, $\ell_1$ does not",
+    r"Smoothed $\ell_0$ is near the best trade of cost for coordinates, $\ell_1$ farther",
     x=r"$\lambda$",
     y=r"$C+\lambda N$, over the least",
     log="x",

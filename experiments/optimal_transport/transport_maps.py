@@ -281,8 +281,8 @@ def moved_coordinates(n, d, width, weight, planned, spacing, seed):
 
 
 @tradeoff.ours("derived: smoothed and exact count differ by what is near 0", serves="b")
-@cases(weight=[0.5, 2.0], width=[0.2])
-@full(weight=[0.1, 0.2, 0.5, 1.0, 2.0, 5.0], width=[0.1, 0.2], n=60, d=4)
+@cases(weight=[1.0, 2.0], width=[0.4, 0.1], n=60)
+@full(weight=[0.1, 0.2, 0.5, 1.0, 2.0, 5.0], width=[0.4, 0.2, 0.1], n=60, d=4)
 @space(
     weight=Real(0.1, 5.0, log=True),
     width=Real(0.1, 0.4),
@@ -317,11 +317,11 @@ def smoothed_l0_near_best_tradeoff(weight, seed, width=0.2, n=30, d=3, spacing=0
 )
 def _(pen, runs):
     least = runs.predicted("weight", "l1", where={"width": 0.1})[1]
-    for k, width in enumerate((0.1, 0.2)):
+    for k, width in enumerate((0.1, 0.2, 0.4)):
         x, y, error = runs.measured("weight", "excess", 0, where={"width": width})
         pen.points(x, 1 + y / least, error / least, rf"smoothed $\ell_0$, $\sigma={width}$", k=k)
     x, y, error = runs.measured("weight", "l1", where={"width": 0.1})
-    pen.points(x, y / least, error / least, r"$\ell_1$, best of 25 weights", k=2)
+    pen.points(x, y / least, error / least, r"$\ell_1$, best of 25 weights", k=3)
     pen.theory([0.1, 5], [1, 1], k=6)
 
 

@@ -134,6 +134,16 @@ def test_gaussian_zeros_and_signs():
     assert gaussian_monge_gap([[1.0, 5.0], [0.0, 1.0]], np.diag([1.0, 0.0])) == 0
 
 
+def test_a_singular_map_of_a_gaussian():
+    # Its image lies on a line, where transport pairs quantiles: 2 (sd sd' - covariance).
+    S, v = np.array([[2.0, 0.5], [0.5, 1.0]]), np.array([0.6, -0.8])
+    A = np.outer([0.6, 0.8], v)
+    kept, along = 2 * np.trace(A @ S), np.array([0.6, 0.8])
+    best = 2 * np.sqrt((along @ S @ along) * (v @ S @ v))
+    assert_allclose(gaussian_monge_gap(A, S), best - kept)
+    assert best - kept > 0.1
+
+
 def test_samples_approach_the_gaussian_from_below():
     rng = np.random.default_rng(1)
     turn = np.array([[np.cos(0.8), -np.sin(0.8)], [np.sin(0.8), np.cos(0.8)]])
@@ -165,6 +175,13 @@ def test_the_entropic_bounds_are_attained():
     far = 100 * np.arange(5.0)[:, None]
     assert_allclose(monge_gap(far, far, eps=0.3).value, 0.3 * np.log(5))
     assert monge_gap(same[:1], same[:1], eps=0.3).value == 0
+
+
+def test_where_all_couplings_cost_the_same_the_cost_alone_adds_nothing():
+    X, _ = mapped(20, 2, 3)
+    flat, bent = (monge_gap(X, TX, eps=0.5) for TX in (np.ones((20, 2)), X))
+    assert_allclose(flat.plan.transport_cost, 0, atol=1e-7)
+    assert bent.plan.transport_cost > 0.1
 
 
 # ---------------------------------------------------------------------------------- invariances

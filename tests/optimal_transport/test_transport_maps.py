@@ -117,6 +117,21 @@ def test_the_curve_ends_at_both_optima():
     assert C[1] > C[0]
 
 
+def test_a_wide_smoothing_can_do_worse_than_l1():
+    X, Y = (0.4 * cloud for cloud in clouds(60, 60, 3, 0, spacing=0.4))
+
+    def total(penalty):
+        found = elastic_map(X, Y, penalty)
+        moved = np.abs(X - found.images) > 0.2
+        return found.transport_cost + moved.sum() / 60
+
+    least, narrow, wide = (total(SmoothedL0(1.0, width)) for width in (0.0, 0.05, 0.4))
+    l1 = min(total(L1(w)) for w in np.geomspace(1e-3, 1e3, 25))
+    assert_allclose(narrow, least, rtol=1e-12)
+    assert least < l1 - 0.01
+    assert wide > l1 + 0.01
+
+
 # --------------------------------------------------------------------------- convex potentials
 @pytest.mark.parametrize(("n", "m", "lam"), [(6, 6, 2.0), (5, 8, 0.7), (6, 3, 0.7), (1, 4, 1.0)])
 def test_convex_potentials_against_another_program(n, m, lam):

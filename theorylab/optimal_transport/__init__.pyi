@@ -1,5 +1,11 @@
 from ._problem import TransportPlan as TransportPlan
 from ._problem import TransportStatus as TransportStatus
+from .elastic_costs import L1 as L1
+from .elastic_costs import ConvexPenalty as ConvexPenalty
+from .elastic_costs import KOverlap as KOverlap
+from .elastic_costs import Penalty as Penalty
+from .elastic_costs import SmoothedL0 as SmoothedL0
+from .elastic_costs import cost_matrix as cost_matrix
 from .exact import Slackness as Slackness
 from .exact import exact_plan as exact_plan
 from .exact import gaussian_transport as gaussian_transport
@@ -10,6 +16,12 @@ from .lyapunov_ascent import AscentFactors as AscentFactors
 from .lyapunov_ascent import ascent_factors as ascent_factors
 from .lyapunov_ascent import newton_ascent as newton_ascent
 from .lyapunov_ascent import scaling_ascent as scaling_ascent
+from .monge_gaps import FittedMap as FittedMap
+from .monge_gaps import MongeGap as MongeGap
+from .monge_gaps import cycle_excess as cycle_excess
+from .monge_gaps import fit_monge_map as fit_monge_map
+from .monge_gaps import gaussian_monge_gap as gaussian_monge_gap
+from .monge_gaps import monge_gap as monge_gap
 from .sinkhorn import sinkhorn_plan as sinkhorn_plan
 from .sinkhorn_newton import Lyapunov as Lyapunov
 from .sinkhorn_newton import lyapunov as lyapunov
@@ -29,3 +41,10 @@ from .sparse_semidual import quadratic_plan as quadratic_plan
 from .sparse_semidual import sparse_plan as sparse_plan
 from .sparse_semidual import support_norm as support_norm
 from .sparse_semidual import top_k_plan as top_k_plan
+from .transport_maps import ConvexPotential as ConvexPotential
+from .transport_maps import ElasticMap as ElasticMap
+from .transport_maps import Pareto as Pareto
+from .transport_maps import convex_potential as convex_potential
+from .transport_maps import elastic_map as elastic_map
+from .transport_maps import pareto_curve as pareto_curve
+from .transport_maps import proximal_map as proximal_map

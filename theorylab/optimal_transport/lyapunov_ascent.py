@@ -22,13 +22,13 @@ These are for study, dense; the solver is :func:`~theorylab.optimal_transport.ne
 Theorem: tang2024-accelerating (the method); the factors are derived here, the first is known."""
 
 import warnings
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab.numerics.results import result
 from theorylab.optimal_transport._problem import as_weights
 from theorylab.optimal_transport.sinkhorn import soft_minimum
 
@@ -37,7 +37,7 @@ __all__ = ["Ascent", "AscentFactors", "ascent_factors", "newton_ascent", "scalin
 _TURN = 0.9  # of the slope along a step, negative at its end: more than a full step may leave
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@result
 class Ascent:
     """A record of an ascent.
 

@@ -22,7 +22,6 @@ positive definite :math:`\Sigma` zero iff A is symmetric positive semidefinite.
 Theorem: uscidda2023-monge (the gap, its zeros, its entropic version as a regularizer)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -37,6 +36,7 @@ from theorylab._validation import (
     as_symmetric,
     refuses_overflow,
 )
+from theorylab.numerics.results import result
 from theorylab.optimal_transport._problem import TransportPlan
 from theorylab.optimal_transport.elastic_costs import Cost, Penalty, cost_matrix
 from theorylab.optimal_transport.exact import exact_plan
@@ -54,7 +54,7 @@ __all__ = [
 _UNIT = np.finfo(np.float64).eps
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@result
 class MongeGap:
     """The gap of a map on a sample.
 
@@ -187,7 +187,7 @@ def gaussian_monge_gap(A: ArrayLike, covariance: ArrayLike) -> float:
     return gap if gap > 16 * len(S) * _UNIT * float(np.linalg.norm(M)) else 0.0
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@result
 class FittedMap:
     """A map fitted to two clouds.
 

@@ -22,7 +22,7 @@ norm.
 Theorem: chen2025-displacement (a penalty inside neural transport; smoothed l0)."""
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from scipy import sparse
 from scipy.optimize import linprog
 
 from theorylab._validation import FloatArray, as_array, as_instance, as_symmetric
+from theorylab.numerics.results import result
 from theorylab.optimal_transport._problem import TransportPlan, TransportStatus, make_plan
 from theorylab.optimal_transport.elastic_costs import L1, ConvexPenalty, Penalty, cost_matrix
 from theorylab.optimal_transport.exact import exact_plan
@@ -49,7 +50,7 @@ __all__ = [
 _STEPS = 20_000
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@result
 class ElasticMap:
     """An optimal plan for an elastic cost, with potentials that extend to all points.
 
@@ -191,7 +192,7 @@ def pareto_curve(X: ArrayLike, Y: ArrayLike, penalty: Penalty, *, weights: Array
     return Pareto(weights, cost, sparsity)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@result
 class ConvexPotential:
     r"""The best convex potential of the l1-penalised minimax problem.
 

@@ -131,7 +131,9 @@ def _(pen, runs):
     pen.points(*runs.measured("n", "samples"), "samples")
     pen.theory(n, 1 / (12 * n**2), r"$\frac{1}{12n^2}$", k=1)
     pen.points(*runs.measured("n", "least"), "after descent", k=1)
-    pen.broken(*runs.measured("n", "samples", control="one sample in each n-th of [0, 1]"))
+    pen.broken(
+        *runs.measured("n", "samples", control="one sample in each n-th of [0, 1]"), "stratified"
+    )
 
 
 def coupled(a, b, sign):
@@ -194,6 +196,7 @@ def descents(n, step, steps, shift, stretch, merge, seed):
     """Start and energies of a run inside [0, 1], and of one on the whole line."""
     rng = np.random.default_rng(seed)
     starts = rng.random(n), shift + stretch * rng.standard_normal(n)
+    starts[0][0] = 0.0  # so that one particle alone does not start at its place
     starts = [(1 - merge) * w + merge * w.mean() for w in starts]
     runs = [particle_descent(w, step_size=step, steps=steps) for w in starts]
     return [(w, run.energies) for w, run in zip(starts, runs, strict=True)]
@@ -293,9 +296,10 @@ def circle_step_network_is_energy_distance(n, m, seed, share=0.5, reach=1, sign=
     "The loss of step networks on the circle is the distance of their angles",
     x="distance of the angles",
     y="squared loss",
+    log="xy",
 )
 def _(pen, runs):
-    pen.theory([0, 0.4], [0, 0.4])
+    pen.theory([1e-3, 0.5], [1e-3, 0.5])
     parts = [run.parts["loss"] for run in runs.judgement.runs]
     pen.points(*(np.concatenate([getattr(p, s) for p in parts]) for s in ("predicted", "shown")))
     part = runs.judgement.controls[0].run.parts["loss"]

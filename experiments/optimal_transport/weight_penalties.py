@@ -94,14 +94,14 @@ def sorted_weights_ot_identity(n, noise, shuffled, seed, formula=sorted_penalty)
     sorted_weights_ot_identity,
     "The distribution is held, the weights may change places",
     x="change of the weights",
-    y="squared distance",
+    y="of the weights (lines), of their distributions",
     log="xy",
 )
 def _(pen, runs):
     for k, share in enumerate((1.0, 0.5, 0.0)):
         where = {"shuffled": share}
-        pen.theory(*runs.predicted("noise", "penalty", where=where), k=k)
-        pen.points(*runs.measured("noise", "sorted", where=where), f"{share:.0%} shuffled", k=k)
+        pen.theory(*runs.predicted("noise", "penalty", where=where), f"{share:.0%} shuffled", k=k)
+        pen.points(*runs.measured("noise", "sorted", where=where), k=k)
 
 
 @simulation

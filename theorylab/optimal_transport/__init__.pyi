@@ -1,5 +1,9 @@
 from ._problem import TransportPlan as TransportPlan
 from ._problem import TransportStatus as TransportStatus
+from .cloud_divergence import Witness as Witness
+from .cloud_divergence import best_witness as best_witness
+from .cloud_divergence import gaussian_divergence as gaussian_divergence
+from .cloud_divergence import variational_divergence as variational_divergence
 from .exact import Slackness as Slackness
 from .exact import exact_plan as exact_plan
 from .exact import gaussian_transport as gaussian_transport
@@ -17,6 +21,7 @@ from .proximal_flows import Potential as Potential
 from .proximal_flows import equilibrium as equilibrium
 from .proximal_flows import flat_potential as flat_potential
 from .proximal_flows import free_energy as free_energy
+from .proximal_flows import free_energy_gradient as free_energy_gradient
 from .proximal_flows import gaussian_jko_step as gaussian_jko_step
 from .proximal_flows import jko_step as jko_step
 from .proximal_flows import quartic_potential as quartic_potential
@@ -39,10 +44,6 @@ from .sparse_semidual import quadratic_plan as quadratic_plan
 from .sparse_semidual import sparse_plan as sparse_plan
 from .sparse_semidual import support_norm as support_norm
 from .sparse_semidual import top_k_plan as top_k_plan
-from .variational_divergence import Witness as Witness
-from .variational_divergence import best_witness as best_witness
-from .variational_divergence import gaussian_divergence as gaussian_divergence
-from .variational_divergence import variational_divergence as variational_divergence
 from .weight_penalties import layer_stack as layer_stack
 from .weight_penalties import path_conditioning as path_conditioning
 from .weight_penalties import sorted_penalty as sorted_penalty

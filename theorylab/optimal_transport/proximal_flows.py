@@ -34,6 +34,7 @@ __all__ = [
     "equilibrium",
     "flat_potential",
     "free_energy",
+    "free_energy_gradient",
     "gaussian_jko_step",
     "jko_step",
     "quartic_potential",
@@ -117,8 +118,30 @@ def free_energy(x: ArrayLike, potential: Potential) -> float:
     0.5
     """
     x = _distinct(x)
-    values = as_instance(potential, "potential", Potential).value(x)
+    values = _at(as_instance(potential, "potential", Potential).value, x)
     return float((values.sum() - np.log(x.size * np.diff(x)).sum()) / x.size)
+
+
+@refuses_overflow("x")
+def free_energy_gradient(x: ArrayLike, potential: Potential) -> FloatArray:
+    r"""Return the gradient of :func:`free_energy` at the sorted particles, n times the partial
+    derivatives. With the root mean square :math:`\rho` of it plus :math:`(x-P_k)/\tau`, x is within
+    :math:`\tau\rho` of the step from :math:`P_k`.
+
+    Parameters
+    ----------
+    x
+        (n,) distinct particles.
+    potential
+        V.
+
+    Examples
+    --------
+    >>> from theorylab.optimal_transport import free_energy_gradient, quartic_potential
+    >>> free_energy_gradient([-0.5, 0.5], quartic_potential(3.0)).tolist()
+    [-0.5, 0.5]
+    """
+    return _gradient(_distinct(x), as_instance(potential, "potential", Potential))
 
 
 @refuses_overflow("x", "step_size")
@@ -146,6 +169,7 @@ def jko_step(x: ArrayLike, potential: Potential, *, step_size: float) -> FloatAr
     return _minimise(start, start, pull, as_instance(potential, "potential", Potential))
 
 
+@refuses_overflow("potential")
 def equilibrium(potential: Potential, n: int) -> FloatArray:
     """Return the n sorted particles of least free energy: near the quantiles of exp(-V).
 
@@ -204,24 +228,39 @@ def _distinct(x: ArrayLike) -> FloatArray:
     return x
 
 
+def _at(function: Callable[[FloatArray], FloatArray], x: FloatArray) -> FloatArray:
+    return as_array(function(x), "potential", shape=x.shape).copy()
+
+
+def _gradient(x: FloatArray, potential: Potential) -> FloatArray:
+    inverse = 1 / np.diff(x)
+    gradient = _at(potential.slope, x)
+    gradient[:-1] += inverse
+    gradient[1:] -= inverse
+    return gradient
+
+
 def _minimise(x: FloatArray, anchor: FloatArray, pull: float, potential: Potential) -> FloatArray:
     """Minimise n times the free energy plus pull |x - anchor|^2 / 2 by damped Newton steps."""
 
     def objective(y: FloatArray) -> float:
-        smooth = potential.value(y).sum() + pull / 2 * np.sum((y - anchor) ** 2)
+        smooth = _at(potential.value, y).sum() + pull / 2 * np.sum((y - anchor) ** 2)
         return float(smooth - np.log(np.diff(y)).sum())
 
     value, bands, decrement = objective(x), np.zeros((2, x.size)), np.inf
     for _ in range(_ROUNDS):
         inverse = 1 / np.diff(x)
-        gradient = potential.slope(x) + pull * (x - anchor)
-        gradient[:-1] += inverse
-        gradient[1:] -= inverse
-        bands[1] = potential.curvature(x) + pull
+        gradient = _gradient(x, potential) + pull * (x - anchor)
+        bands[1] = _at(potential.curvature, x) + pull
         bands[1, :-1] += inverse**2
         bands[1, 1:] += inverse**2
         bands[0, 1:] = -(inverse**2)
-        step = solveh_banded(bands, -gradient)
+        try:
+            step = solveh_banded(bands, -gradient)
+        except np.linalg.LinAlgError:
+            raise ValueError(
+                "potential: expected a convex function, got one whose step has no unique minimum"
+            ) from None
         before, decrement = decrement, float(-gradient @ step)
         if decrement <= 1e-28 * x.size or (decrement < 1e-12 and decrement >= before):
             return x

@@ -60,7 +60,7 @@ def gaussian_divergence(mean: ArrayLike, covariance: ArrayLike) -> float:
     return float((mean @ mean + (values - 1 - np.log(values)).sum()) / 2)
 
 
-@refuses_overflow("X", "curvature", "slope", "offset")
+@refuses_overflow("X", "curvature", "slope", "offset", infinite=True)
 def variational_divergence(
     X: ArrayLike, curvature: ArrayLike, slope: ArrayLike, offset: float
 ) -> float:
@@ -88,7 +88,10 @@ def variational_divergence(
     if values[0] <= 0:
         return -np.inf
     exponent = c + ((b @ vectors) ** 2 / values - np.log(values)).sum() / 2
-    return float(1 + np.mean(c + X @ b + np.einsum("ij,jk,ik->i", X, A, X) / 2) - np.exp(exponent))
+    value = 1 + np.mean(c + X @ b + np.einsum("ij,jk,ik->i", X, A, X) / 2) - np.exp(exponent)
+    if not np.isfinite(value):
+        raise OverflowError
+    return float(value)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,7 +123,7 @@ class Witness:
         )
 
 
-@refuses_overflow("X")
+@refuses_overflow("X", infinite=True)
 def best_witness(X: ArrayLike, *, quadratic: bool = True) -> Witness:
     r"""Maximise the variational divergence of a cloud from N(0, I) over quadratics by damped Newton
     steps, with a bound.

@@ -146,6 +146,9 @@ def test_scales_and_what_is_refused():
         assert_allclose(
             best_witness(unit * X).value, gaussian_divergence(*moments(unit * X)), rtol=1e-8
         )
+        assert best_witness(unit * X).n_iterations < 30
+    with pytest.raises(ValueError, match="X: expected magnitudes"):
+        best_witness(1e9 * X)
     for flat in (X[:2], np.ones((5, 2)), X @ [[1.0, 1.0], [1.0, 1.0]]):
         with pytest.raises(ValueError, match="X: expected points whose covariance"):
             best_witness(flat)

@@ -155,7 +155,8 @@ def best_witness(X: ArrayLike, *, quadratic: bool = True) -> Witness:
                 f"X: expected points whose covariance is positive definite, got {n} points in "
                 f"dimension {d} of least deviation {spread[-1] / np.sqrt(n)}"
             )
-    centre, T, identity, rounds, decrement = np.zeros(d), np.eye(d), np.eye(d), 0, np.inf
+    centre, identity, rounds, decrement = np.zeros(d), np.eye(d), 0, np.inf
+    T = identity * (np.sqrt(np.mean(X**2)) if quadratic else 1.0)  # results in any unit
     while rounds < _ROUNDS:
         Z = np.linalg.solve(T, (X - centre).T)
         m = Z.mean(axis=1)
@@ -176,6 +177,8 @@ def best_witness(X: ArrayLike, *, quadratic: bool = True) -> Witness:
     A, b = identity - precision, precision @ centre
     A = (A + A.T) / 2
     c = -float(centre @ b) / 2 - float(np.linalg.slogdet(T)[1])
-    value = variational_divergence(X, A, b, c)
+    value = variational_divergence(X, A, b, c) if np.isfinite(precision).all() else -np.inf
+    if value == -np.inf:  # the curvature is 1 up to rounding, or beyond float64
+        raise OverflowError
     slack = -decrement - np.log1p(-decrement) if decrement < 1 else np.inf
     return Witness(A, b, c, value, float(value + slack / 2), rounds)

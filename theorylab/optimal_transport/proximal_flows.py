@@ -255,6 +255,8 @@ def _minimise(x: FloatArray, anchor: FloatArray, pull: float, potential: Potenti
         bands[1, :-1] += inverse**2
         bands[1, 1:] += inverse**2
         bands[0, 1:] = -(inverse**2)
+        if not np.isfinite(bands).all():
+            raise OverflowError
         try:
             step = solveh_banded(bands, -gradient)
         except np.linalg.LinAlgError:

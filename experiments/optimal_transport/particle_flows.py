@@ -101,7 +101,7 @@ def settled(n, seed):
 @space(n=Int(1, 50))
 @breaks("particles beyond [0, 1]", reach=2)
 @breaks("one sample in each n-th of [0, 1]", sampler=stratified)
-def n_particle_gap(n, seed, n_draws=6500, reach=1, sampler=independent):
+def n_particle_gap(n, seed, n_draws=5600, reach=1, sampler=independent):
     r"""$F(\mu)=W_2^2(\mu,\nu)$ for $\mu$ on $[0,1]$; the least $F$ of $n$ particles is
     $\frac1{12n^2}$; $n$ independent samples of $\nu$ have the mean $\frac1{6n}$. So $\sqrt F$ of
     root mean square $\epsilon$ takes $\frac1{6\epsilon^2}$ samples, $\sqrt F=\epsilon$ at best

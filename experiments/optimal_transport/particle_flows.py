@@ -210,11 +210,11 @@ def descents(n, step, steps, shift, stretch, merge, seed):
 @space(n=Int(1, 40), step=Real(0.01, 0.5), shift=Real(-20, 20), stretch=Real(0.1, 10))
 @breaks("particles that coincide", merge=1.0)
 @breaks("step beyond 1/2", step=1.5)
-@note(credit="the constant is that of Drori and Teboulle (2014) for smooth convex functions")
+@note(credit="Drori and Teboulle 2014, smooth convex functions (recalled): the constant")
 def particle_gd_rate(n, step, seed, steps=200, shift=0.0, stretch=3.0, merge=0.0):
     r"""steps $w_i\leftarrow w_i-\eta n\,\partial_iF$ with $0<\eta\le\frac12$ from distinct
     particles anywhere satisfy $F(w_k)-\frac1{12n^2}\le\frac{W_2^2(w_0,w^\star)}{4\eta k+1}$ for
-    all $k$, which a single particle attains; from particles in $[0,1]$,
+    all $k$, which for each $k$ a single particle attains; from distinct particles in $[0,1]$,
     $F(w_k)=\frac1{12n^2}+(1-2\eta)^{2k}W_2^2(w_0,w^\star)$."""
     (inside, near), (start, far) = descents(n, step, steps, shift, stretch, merge, seed)
     best, k = (np.arange(n) + 0.5) / n, np.arange(steps + 1)
@@ -254,18 +254,15 @@ def _(pen, runs):
 @simulation
 def networks(n, m, share, reach, sign, seed):
     """Angles and weights of the target, angles of two networks of n neurons and of the one between,
-    and the losses of the three."""
+    the losses of the three, weights for the neurons of the first, and its loss with them."""
     rng = np.random.default_rng(seed)
     a, b = np.pi * reach * rng.random((2, n))
     b = coupled(a[:, None], b[:, None], sign)[:, 0]
     target, weights = np.pi * reach * rng.random(m), rng.dirichlet(np.ones(m))
     angles = (1 - share) * a + share * b, a, b
-    return (
-        target,
-        weights,
-        angles,
-        [step_network_loss(w, target, target_weights=weights) for w in angles],
-    )
+    losses = [step_network_loss(w, target, target_weights=weights) for w in angles]
+    uneven = rng.dirichlet(np.ones(n))
+    return target, weights, angles, losses, uneven, step_network_loss(a, target, uneven, weights)
 
 
 @circle.ours(
@@ -278,14 +275,17 @@ def networks(n, m, share, reach, sign, seed):
 @breaks("neurons paired in reverse", sign=-1)
 def circle_step_network_is_energy_distance(n, m, seed, share=0.5, reach=1, sign=1):
     r"""$\mathbb E_x(f_\mu-f_\nu)^2=\frac1\pi\int_0^\pi(F_\mu-F_\nu)^2d\theta$, with the
-    distribution functions of the angles: the squared loss is the energy distance on a line, and
-    convex between networks whose $n$ equal neurons are sorted."""
-    target, weights, angles, losses = networks(n, m, share, reach, sign, seed)
+    distribution functions of the angles: the squared loss is $1/\pi$ of the energy distance on a
+    line, and convex between networks whose $n$ equal neurons are sorted."""
+    target, weights, angles, losses, uneven, loss = networks(n, m, share, reach, sign, seed)
     distances = [cramer_distance(w, target, b=weights) / np.pi for w in angles]
+    distances.append(cramer_distance(angles[1], target, uneven, weights) / np.pi)
     chord = (1 - share) * losses[1] + share * losses[2]
     return {
         "loss": compare(
-            within(losses, 1e-12, "rounding of arcs"), "==", theory("distance", np.array(distances))
+            within([*losses, loss], 1e-12, "rounding of arcs"),
+            "==",
+            theory("distance", np.array(distances)),
         ),
         "chord": compare(within(losses[0], 1e-12, "rounding"), "<=", theory("chord", chord)),
     }

@@ -54,18 +54,17 @@ def transported(n, noise, shuffled, seed):
 
 
 @simulation
-def lattice(length, seed):
-    """For each vector of {0, ..., 3}: least and plain squared distance from a random one, whether
-    no pair of their entries is ordered oppositely, and whether they are permutations."""
-    start = np.random.default_rng(seed).integers(0, 4, length)
-    orders = np.array(list(permutations(range(length))))
-    found = []
-    for w in product(range(4), repeat=length):
-        least = int(((np.array(w)[orders] - start) ** 2).sum(axis=1).min())
-        pairs = np.subtract.outer(w, w) * np.subtract.outer(start, start)
-        same = sorted(w) == sorted(start.tolist())
-        found.append((least, int(((w - start) ** 2).sum()), bool((pairs >= 0).all()), same))
-    return found
+def lattice(length):
+    """For each two vectors of {0, ..., 3}: least and plain squared distance, whether no pair of
+    their entries is ordered oppositely, and whether they are permutations of each other."""
+    every = np.array(list(product(range(4), repeat=length)))
+    plain = ((every[:, None] - every) ** 2).sum(axis=2)
+    orders = (every[:, order] for order in permutations(range(length)))
+    least = np.min([((w[:, None] - every) ** 2).sum(axis=2) for w in orders], axis=0)
+    signs = np.sign(every[:, :, None] - every[:, None]).reshape(len(every), -1)
+    opposite = (signs[:, None] * signs < 0).any(axis=2)
+    ordered = np.sort(every)
+    return least, plain, ~opposite, (ordered[:, None] == ordered).all(axis=2)
 
 
 @weights.abstract("a", instance=True)
@@ -75,14 +74,13 @@ def lattice(length, seed):
 @breaks("one vector sorted", formula=half_sorted)
 def sorted_weights_ot_identity(n, noise, shuffled, seed, formula=sorted_penalty):
     r"""$W_2^2=\frac1n\sum_i(w_{(i)}-w^0_{(i)})^2\le\frac1n\|w-w^0\|^2$, with equality iff one
-    permutation sorts both, and 0 iff $w$ is a permutation of $w^0$ (both judged on all of
-    $\{0,1,2,3\}^4$)."""
+    permutation sorts both, and 0 iff $w$ is a permutation of $w^0$ (both judged for all
+    $w,w^0\in\{0,1,2,3\}^4$)."""
     w, start, cost, dual = transported(n, noise, shuffled, seed)
     least = between(cost, dual)
-    outcomes = {
-        i: (apart == plain) == common and (apart == 0) == same
-        for i, (apart, plain, common, same) in enumerate(lattice(4, seed))
-    }
+    apart, plain, common, same = lattice(4)
+    right = ((apart == plain) == common) & ((apart == 0) == same)
+    outcomes = {i: bool(row.all()) for i, row in enumerate(right)}
     return {
         "sorted": compare(least, "==", theory("sorted", formula(w, start))),
         "penalty": compare(least, "<=", theory("penalty", np.mean((w - start) ** 2))),
@@ -113,7 +111,7 @@ def conditioning(depth, width, delta, slope, rank_one, seed):
         u, v = np.linalg.qr(rng.standard_normal((width, 2)))[0].T
         stack[0] = np.linalg.norm(stack[0]) * np.outer(u, v)
     aligned = layer_stack(depth, width, spread=delta, aligned=True, seed=seed)
-    ends = np.eye(width)[0] - np.eye(width)[-1]
+    ends = np.ones(width) - 2 * np.eye(width)[-1]
     return [path_conditioning(W, z, slope=slope) for W, z in ((stack, x), (aligned, ends))]
 
 
@@ -126,9 +124,10 @@ def conditioning(depth, width, delta, slope, rank_one, seed):
 def singular_values_keep_jacobian_conditioned(
     depth, slope, seed, width=5, delta=0.2, actual=None, rank_one=False
 ):
-    r"""at every input the Jacobian of $k$ consecutive layers, and its transpose, which carries
-    errors back, has full rank and $\sigma_{\min}/\sigma_{\max}\ge(\frac{(1-\delta)s}{1+\delta})^k$;
-    equal diagonal layers attain it."""
+    r"""at every input (with any slope in $[s,1]$ at 0) the Jacobian of $k$ consecutive layers, and
+    its transpose, which carries errors back, has full rank and
+    $\sigma_{\min}/\sigma_{\max}\ge(\frac{(1-\delta)s}{1+\delta})^k$; equal diagonal layers attain
+    it."""
     activation = slope if actual is None else actual
     random, aligned = conditioning(depth, width, delta, activation, rank_one, seed)
     quotient = theory("quotient", (1 - delta) * slope / (1 + delta))

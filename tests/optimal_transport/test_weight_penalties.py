@@ -103,6 +103,17 @@ def test_the_bound(seed, depth, width, spread, slope):
     assert attained[-1] < (1.1 * (1 - spread) * slope / (1 + spread)) ** depth
 
 
+def test_paths_of_any_length_stay_in_range():
+    # An identity on negative inputs shrinks everything alike, far below the least double.
+    same = np.stack([np.eye(3)] * 400)
+    assert_allclose(path_conditioning(same, -np.ones(3), slope=0.01), 1.0, rtol=1e-12)
+    # Entries of one sign let the products grow beyond the largest.
+    grown = path_conditioning(np.ones((400, 30, 30)) + np.eye(30), np.ones(30), slope=0.5)
+    assert_allclose(grown[:8], 31.0 ** -np.arange(1, 9), rtol=1e-3)
+    assert (grown >= 0).all()
+    assert grown[-1] < 1e-14
+
+
 def test_relu_and_rank_one_layers_lose_directions():
     layers = layer_stack(3, 4, spread=0.1, seed=0)
     x = np.array([1.0, -2.0, 0.5, 0.3])

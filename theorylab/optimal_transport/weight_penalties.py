@@ -142,6 +142,9 @@ def path_conditioning(layers: ArrayLike, x: ArrayLike, *, slope: float) -> Float
     for k in range(len(W)):
         if k:
             products = np.stack([blocks[k + i] @ products[i] for i in range(len(W) - k)])
+        # Quotients do not depend on the scale: no product leaves float64, however long the path.
+        size = np.abs(products).max(axis=(1, 2), keepdims=True)
+        products = products / np.maximum(size, np.finfo(float).tiny)
         sigma = np.linalg.svd(products, compute_uv=False)
         top = np.maximum(sigma[:, 0], np.finfo(float).tiny)
         least[k] = (sigma[:, -1] / top).min()

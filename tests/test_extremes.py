@@ -41,6 +41,7 @@ SAYS_SO: dict[str, set[str]] = {
     "stationary_ratio": {""},
     "subgradient_method": {".errors", ".losses"},
     "train_features": {f".metrics[{i}].{name}" for i in range(9) for name in METRICS},
+    "variational_divergence": {""},
 }
 # A stiff flow spends its budget for every factor.
 SLOW = {"deep_flow", "central_path", "optimal_ridge", "search_smoothed_ufm", "smoothed_sgd"}

@@ -14,7 +14,6 @@ the Gaussian flow, :math:`e^{-t}m` and :math:`I+e^{-2t}(\Sigma-I)`.
 Source: fan2021-variational (the quadratic class is derived)."""
 
 import warnings
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,6 +26,7 @@ from theorylab._validation import (
     as_symmetric,
     refuses_overflow,
 )
+from theorylab.numerics.results import result
 
 __all__ = ["Witness", "best_witness", "gaussian_divergence", "variational_divergence"]
 
@@ -94,7 +94,7 @@ def variational_divergence(
     return float(value)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@result
 class Witness:
     """A function h that nearly attains the supremum over its class.
 

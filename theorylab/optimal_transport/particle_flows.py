@@ -20,12 +20,11 @@ A network of step neurons :math:`x\mapsto\mathbf 1\{\cos(\theta-\varphi)>0\}` on
 
 Source: daneshmand2023-efficient (the instance is ours)."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
+from theorylab.numerics.results import result
 from theorylab.optimal_transport._problem import as_weights
 
 __all__ = [
@@ -40,7 +39,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@result
 class ParticleDescent:
     """A run of particle gradient descent.
 

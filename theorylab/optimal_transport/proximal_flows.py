@@ -14,7 +14,6 @@ Source: fan2021-variational (the scheme); the contraction is known theory."""
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -28,6 +27,7 @@ from theorylab._validation import (
     as_real,
     refuses_overflow,
 )
+from theorylab.numerics.results import result
 
 __all__ = [
     "Potential",
@@ -43,7 +43,7 @@ __all__ = [
 _ROUNDS = 500
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class Potential:
     """A convex function V on the line with its first two derivatives, as functions of arrays."""
 

@@ -282,7 +282,8 @@ def _newton(
             gain, left = float(slope @ step), float(new_slope @ step)
             new_error = float(abs(new_slope).sum())
             # Differences of values drown in rounding near the end; slopes do not.
-            if left >= 0 or new_error < error / 2 or trial - value >= gain / 20:
+            level = trial >= value - 1e-12 * (1 + float(abs(f + step).max()))
+            if left >= 0 or (level and new_error < error / 2) or trial - value >= gain / 20:
                 break
             damping *= 4
         else:
@@ -377,19 +378,28 @@ class _Curvature:
     matrix: FloatArray | sparse.csc_array
 
     def solve(self, slope: FloatArray, damping: float) -> FloatArray:
-        if isinstance(self.matrix, np.ndarray):
-            shifted = self.matrix.copy()
-            shifted.flat[:: slope.size + 1] += damping
-            factor, _ = dpotrf(shifted.T, lower=1, overwrite_a=1, clean=0)
-            step: FloatArray = dpotrs(factor, slope, lower=1)[0]
-        else:
-            step = splu(
-                self.matrix + damping * sparse.eye_array(slope.size, format="csc"),
-                "MMD_AT_PLUS_A",
-                diag_pivot_thresh=0.0,
-                options={"SymmetricMode": True},
-            ).solve(slope)
-        return step
+        """Return a regularised Newton step; what rounding leaves singular is damped more."""
+        diagonal = self.matrix.diagonal()
+        floor = np.finfo(np.float64).eps * float(diagonal.max())
+        while True:
+            if isinstance(self.matrix, np.ndarray):
+                shifted = self.matrix.copy()
+                shifted.flat[:: slope.size + 1] += damping
+                factor, singular = dpotrf(shifted.T, lower=1, overwrite_a=1, clean=0)
+                if not singular:
+                    step: FloatArray = dpotrs(factor, slope, lower=1)[0]
+                    return step
+            else:
+                try:
+                    return splu(
+                        self.matrix + damping * sparse.eye_array(slope.size, format="csc"),
+                        "MMD_AT_PLUS_A",
+                        diag_pivot_thresh=0.0,
+                        options={"SymmetricMode": True},
+                    ).solve(slope)
+                except RuntimeError:
+                    pass
+            damping = max(16 * damping, floor)
 
 
 def _feasible(

@@ -130,7 +130,7 @@ def planted(n, m, k, gamma, tied, entries, seed):
     """Bounds of the semi-dual's maximum and the least objective over plans with that many entries a
     column, for costs that make a drawn potential optimal and for others; entries of the plan."""
     rng = np.random.default_rng(seed)
-    f, C, b = rng.uniform(size=n), rng.uniform(size=(n, m)), weights(rng, m)
+    f, C, b = rng.uniform(0, 0.3, size=n), rng.uniform(size=(n, m)), weights(rng, m)
     a = ot.top_k_plan(f, b, C, gamma, k=k)[0].sum(axis=1)
     if tied:
         a, b, C = np.full(n, 1 / n), np.full(m, 1 / m), np.zeros((n, m))
@@ -147,7 +147,7 @@ def planted(n, m, k, gamma, tied, entries, seed):
 @full(n=[3, 4], m=[1, 2, 3], k=[1, 2, 3])
 @space(n=Int(2, 4), m=Int(1, 3), k=Int(1, "min(n, 3)"), gamma=Real(0.1, 10.0, log=True))
 @breaks("scores that tie", n=3, m=2, k=2, tied=True)
-@breaks("one more entry in the primal", lambda case: {"entries": case["k"] + 1})
+@breaks("three entries against two", n=3, m=2, k=2, tied=True, entries=3, gamma=10.0)
 def duality_gap_and_cardinality(n, m, k, seed, gamma=1.0, tied=False, entries=None):
     r"""$D_k\le P_k$ for any costs (over $D_k$). If at a maximiser $f$ the $k$-th and $(k+1)$-th
     scores $f_i-C_{ij}$ differ in every column (here $f$, $C$ are drawn and $a$ is the row sums of

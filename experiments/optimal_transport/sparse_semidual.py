@@ -98,8 +98,9 @@ def semidual_interpolates(n, seed, m=4, gamma=3.0, first=0, growth=0.0):
 def _(pen, runs):
     for i, run in enumerate(runs.judgement.runs):
         part = run.parts["fall"]
-        k = np.arange(2, part.shown.size + 2)
-        pen.points(k, part.shown, part.error, f"$n={run.instance['n']}$", k=i)
+        seen = part.shown > 10 * part.error
+        k = np.arange(2, part.shown.size + 2)[seen]
+        pen.points(k, part.shown[seen], part.error[seen], f"$n={run.instance['n']}$", k=i)
 
 
 def least_sparse(a, b, C, gamma, k):

@@ -262,3 +262,22 @@ def test_near_linear_and_larger_problems():
             assert result.status is TransportStatus.CONVERGED
             assert result.gap <= 1e-9
             assert result.marginal_error <= 1e-10
+
+
+def test_flat_pieces_of_the_semidual():
+    """Row masses that are column masses make it linear between kinks; no step may circle there."""
+    rng = np.random.default_rng(24)
+    f, C, b = rng.uniform(size=4), rng.uniform(size=(4, 2)), rng.dirichlet(np.full(2, 5.0))
+    a = top_k_plan(f, b, C, 1.0, k=1)[0].sum(axis=1)
+    for costs in (C, rng.uniform(size=(4, 2))):
+        result = sparse_plan(a, b, costs, 1.0, k=1)
+        assert result.status is TransportStatus.CONVERGED
+        assert_allclose(result.value, exact_plan(a, b, costs).value + b @ b / 2, rtol=1e-8)
+
+
+def test_a_singular_curvature_is_damped():
+    rng = np.random.default_rng(16)
+    a, b = rng.dirichlet(np.full(5, 5.0)), rng.dirichlet(np.full(4, 5.0))
+    C = rng.uniform(size=(5, 4))
+    result = sparse_plan(a, b, C, 3.0, k=1)
+    assert_allclose(result.value, exact_plan(a, b, C).value + 1.5 * b @ b, rtol=1e-8)

@@ -415,12 +415,14 @@ class _Splitting:
 
 def _rounded(Y: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
     """Scale rows and columns down to their marginals and fill in a product."""
-    plan = Y * np.minimum(1.0, a / np.maximum(Y.sum(axis=1), _TINY))[:, None]
+    plan: FloatArray = Y * np.minimum(1.0, a / np.maximum(Y.sum(axis=1), _TINY))[:, None]
     plan *= np.minimum(1.0, b / np.maximum(plan.sum(axis=0), _TINY))
     missing = np.maximum(a - plan.sum(axis=1), 0.0)
     lacking = np.maximum(b - plan.sum(axis=0), 0.0)
     total = float(missing.sum())
-    return plan + np.outer(missing, lacking) / total if total > 0 else plan
+    if total > 0:
+        plan += np.outer(missing, lacking) / total
+    return plan
 
 
 def _shrinkage(norm: float, level: float) -> float:
@@ -430,7 +432,8 @@ def _shrinkage(norm: float, level: float) -> float:
 def _diameters(R: FloatArray) -> FloatArray:
     """Return for each matrix of a stack the largest distance of two rows."""
     distances: FloatArray = np.linalg.norm(R[:, :, None] - R[:, None], axis=3)
-    return distances.max(axis=(1, 2))
+    largest: FloatArray = distances.max(axis=(1, 2))
+    return largest
 
 
 def _least_cycle_mean(A: FloatArray) -> float:

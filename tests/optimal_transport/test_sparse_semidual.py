@@ -281,3 +281,25 @@ def test_a_singular_curvature_is_damped():
     C = rng.uniform(size=(5, 4))
     result = sparse_plan(a, b, C, 3.0, k=1)
     assert_allclose(result.value, exact_plan(a, b, C).value + 1.5 * b @ b, rtol=1e-8)
+
+
+def test_tied_integer_costs_converge():
+    """Errors within the stage's tolerance once left the potential as it was, to the end."""
+    C = np.array(
+        [[0, 2, 0, 1, 2], [0, 0, 1, 0, 1], [0, 0, 2, 1, 1], [0, 2, 0, 2, 0], [0, 2, 2, 0, 0]]
+    )
+    w = np.full(5, 0.2)
+    for gamma in (1e-3, 1e-2, 1e-1):
+        result = sparse_plan(w, w, C, gamma, k=2)
+        assert result.status is TransportStatus.CONVERGED
+        assert_allclose(result.value, relaxed(w, w, C, gamma, 2), atol=1e-8)
+
+
+def test_a_large_square_ends_by_the_gap():
+    a, b = np.full(4, 0.25), np.full(3, 1 / 3)
+    C = np.random.default_rng(11).uniform(size=(4, 3))
+    for gamma in (1e2, 1e3):
+        result = sparse_plan(a, b, C, gamma, k=1)
+        assert result.status is TransportStatus.CONVERGED
+        assert result.n_iterations <= 200
+        assert_allclose(result.value, exact_plan(a, b, C).value + gamma / 6, rtol=1e-9)

@@ -238,9 +238,12 @@ def _solve(
     delta = 0.1 * max(problem.spread, gamma * b.mean()) / b.mean()
     # Rounding of the scores, in marginal error; entries and errors below it are not mended.
     noise = max(_EXACT, np.finfo(np.float64).eps * problem.spread * (n + m) / gamma)
-    steps, inner, status = 0, 1e-2, TransportStatus.STOPPED
+    steps, inner, gap, status = 0, 1e-2, np.inf, TransportStatus.STOPPED
     while status is TransportStatus.STOPPED and steps < max_iter:
-        f, taken, error = _newton(shifted, f, a, delta, inner, max_iter - steps)
+        budget = min(max_iter - steps, _HARD if gap <= tol else max_iter)
+        f, taken, error = _newton(shifted, f, a, delta, inner, budget)
+        # With the gap closed, rounding may hold the error above the noise (large gamma).
+        settled = error <= noise or (inner < error <= tol)
         steps += max(taken, 1)
         rows, cols, mass = _feasible(*shifted.entries(noise), a, b, noise)
         dual = float(f @ a) - plain.project(f, 0.0)
@@ -249,10 +252,12 @@ def _solve(
         plan = sparse.csr_array((mass, (rows, cols)), shape=(n, m))
         gap = (value - dual) / max(problem.size(plan, cost, value), _TINY)
         exact = plain.k < n or delta == 0  # strictly convex problems end without the proximal term
-        if gap <= tol and error <= noise and exact:
+        if gap <= tol and settled and exact:
             status = TransportStatus.CONVERGED
         elif delta <= 1e-12 * gamma:
             status = TransportStatus.ROUNDING
+        if taken == 0:  # an error within the tolerance leaves f as it is: ask for more
+            inner = min(inner, error / 4)
         inner = max(noise / 10, min(inner, 0.1 * gap)) if gap > tol else noise / 10
         if taken < _HARD:
             delta /= _FALL

@@ -12,7 +12,6 @@ from theorylab.verify import (
     cases,
     compare,
     full,
-    note,
     panel,
     paper,
     simulation,
@@ -222,16 +221,15 @@ def segment(size, gap, tilt, weight):
     return along, *solved(C, lam)[1:]
 
 
-@classes.ours("derived: at the end of the window two plans are optimal", serves="c")
-@note(contradicts="c")
+@classes.ours("derived: a counterexample to the stated form; hypotheses unseen", serves="c")
 @cases(size=[1, 3])
 @full(size=[1, 2, 5])
 @space(size=Int(1, 5), gap=Real(0.1, 10.0, log=True), tilt=Real(-0.9, 0.9))
 @breaks("weight smaller by a tenth", weight=0.9)
 @breaks("weight greater by a tenth", weight=1.1)
 def two_optima_at_the_edge(size, gap=1.0, tilt=0.2, weight=1.0):
-    r"""$F$ can have more than one minimiser, whatever uniqueness asks for (their hypotheses
-    unseen): for two classes of $p$ points, costs 0 inside and $g(1\pm t)$ from the one to the other
+    r"""uniqueness needs a hypothesis (theirs unseen), as it fails at one weight, the end of the
+    window: for two classes of $p$ points, costs 0 inside and $g(1\pm t)$ from the one to the other
     and back, and $\lambda=g/(2\sqrt{2p})$, every plan from $\frac1n11^\top$ to the block plan has
     $F=gp$, which is the minimum."""
     along, value, bound = segment(size, gap, tilt, weight)
@@ -268,7 +266,7 @@ def conic(n, m, fused, seed, signs):
     u, v, P = cp.Variable(n), cp.Variable(n), cp.Variable((n, m), nonneg=not signs)
     pair = step * cp.norm(u - v) + (cp.sum_squares(u - x) + cp.sum_squares(v - y)) / 2
     rules = [P.sum(axis=1) == r, P.sum(axis=0) == c]
-    tight = {"tol_gap_abs": 1e-13, "tol_gap_rel": 1e-13, "tol_feas": 1e-13}
+    tight = {"tol_gap_abs": 1e-9, "tol_gap_rel": 1e-9, "tol_feas": 1e-9}
     for program in (
         cp.Problem(cp.Minimize(pair)),
         cp.Problem(cp.Minimize(cp.sum_squares(P - X)), rules),
@@ -295,11 +293,11 @@ def sum_of_norms_closed_form_operators(fused, seed, n=4, m=5, factor=1.0, signs=
     source = "root of the gap of the conic program"
     return {
         "prox": compare(
-            within(pair, 1e-5, source),
+            within(pair, 1e-4, source),
             "==",
             theory("mean", (x + y) / 2) + np.array([[1], [-1]]) * theory("difference", half),
         ),
-        "projection": compare(within(P, 1e-5, source), "==", theory("projection", formula)),
+        "projection": compare(within(P, 1e-4, source), "==", theory("projection", formula)),
     }
 
 

@@ -251,6 +251,21 @@ def test_largest_jump_of_the_gradient():
     assert_allclose(np.linalg.norm(below - above), np.sqrt(2) * 0.25, rtol=1e-6)
 
 
+def test_jump_where_many_scores_tie():
+    """All n scores tie: the limits are the flat plans on any k rows, min(k, n - k) apart."""
+    n, C = 5, np.zeros((5, 1))
+    for k in (1, 2, 3, 4):
+        near = [
+            top_k_plan(1e-9 * np.isin(range(n), first), [2.0], C, 0.5, k=k)[0]
+            for first in itertools.combinations(range(n), k)
+        ]
+        largest = max(np.linalg.norm(p - q) for p in near for q in near)
+        bound = conjugate_jump_bound(2.0, k=k, swaps=min(k, n - k))
+        assert_allclose(largest, bound, rtol=1e-8)
+    with pytest.raises(ValueError, match=r"^swaps:.*at most"):
+        conjugate_jump_bound(1.0, k=2, swaps=3)
+
+
 def test_near_linear_and_larger_problems():
     rng = np.random.default_rng(9)
     X, Y = rng.normal(size=(2, 150, 10))

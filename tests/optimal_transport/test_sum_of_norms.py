@@ -220,6 +220,37 @@ def test_window_by_explicit_subgradients(K, p, seed):
     assert below is None or (not below.optimal and not below.unique and below.slack > 0)
 
 
+@pytest.mark.parametrize("K", [1, 2, 3])
+def test_the_lower_end_is_attained_by_pairs(K):
+    """For two points a class the window's lower end is the threshold itself."""
+    C, labels = clusters(K, 2, K)
+    lower = recovery_window(C, labels=labels).lower
+    w, block = np.full(2 * K, 0.5 / K), (labels[:, None] == labels) / (4 * K)
+    for factor, recovered in ((0.99, False), (1.01, True)):
+        off = abs(class_plan(w, w, C, factor * lower).plan - block).max()
+        assert (off < 1e-6) == recovered
+    # Two rows with R = +-t: the cost 4 t x of moving x meets the norms 4 sqrt(2) lambda |x|.
+    pair = recovery_window([[0.3, -0.3], [-0.3, 0.3]], labels=[0, 0])
+    assert_allclose(pair.lower, 0.3 / np.sqrt(2))
+
+
+def test_complementarity_is_strict_in_both():
+    """Equal to an end of the window the block plan is optimal and not shown to be the only one."""
+    C, labels = np.array([[0.0, 1.0], [3.0, 0.0]]), [0, 1]
+    upper = recovery_window(C, labels=labels).upper
+    inside, beyond = (recovery_certificate(C, t * upper, labels=labels) for t in (0.9, 1.1))
+    assert inside.unique
+    assert not beyond.unique
+    assert not beyond.optimal
+    C = [[0.3, -0.3], [-0.3, 0.3]]
+    lower = recovery_window(C, labels=[0, 0]).lower
+    inside, below = (recovery_certificate(C, t * lower, labels=[0, 0]) for t in (1.1, 0.9))
+    assert inside.unique
+    assert below.slack == np.inf
+    assert not below.unique
+    assert not below.optimal
+
+
 def test_least_cycle_by_enumeration():
     rng = np.random.default_rng(3)
     M = rng.uniform(size=(4, 4)) + 2 * (1 - np.eye(4))

@@ -203,9 +203,10 @@ def support_norm(p: ArrayLike, *, k: int) -> float:
     return _support_norms(np.zeros(p.size, np.int64), p, as_count(k, "k"), 1)
 
 
-def conjugate_jump_bound(mass: float, *, k: int) -> float:
-    r"""Return :math:`\sqrt2b/k`, the largest jump of the gradient of :math:`\Omega_b^*` where two
-    scores tie for the k-th place: one entry, at most b/k, moves (derived).
+def conjugate_jump_bound(mass: float, *, k: int, swaps: int = 1) -> float:
+    r"""Return :math:`\sqrt{2r}\,b/k`, the largest jump of the gradient of :math:`\Omega_b^*` where
+    the last r of the k largest scores tie with the r next: entries of at most b/k change places
+    (derived).
 
     Parameters
     ----------
@@ -213,6 +214,8 @@ def conjugate_jump_bound(mass: float, *, k: int) -> float:
         b, the mass of the column.
     k
         Nonzeros of a column, fewer than the rows.
+    swaps
+        r, at most k: 1 where just two scores tie, min(k, n - k) where all n do.
 
     Examples
     --------
@@ -220,7 +223,10 @@ def conjugate_jump_bound(mass: float, *, k: int) -> float:
     >>> round(conjugate_jump_bound(1.0, k=2), 12)
     0.707106781187
     """
-    return float(np.sqrt(2) * as_real(mass, "mass", above=0.0) / as_count(k, "k"))
+    k, swaps = as_count(k, "k"), as_count(swaps, "swaps")
+    if swaps > k:
+        raise ValueError(f"swaps: expected at most k = {k}, got {swaps}")
+    return float(np.sqrt(2 * swaps) * as_real(mass, "mass", above=0.0) / k)
 
 
 def _solve(

@@ -249,7 +249,7 @@ def _solve(
         budget = min(max_iter - steps, _HARD if gap <= tol else max_iter)
         f, taken, error = _newton(shifted, f, a, delta, inner, budget)
         # With the gap closed, rounding may hold the error above the noise (large gamma).
-        settled = error <= noise or (inner < error <= tol)
+        settled = error <= noise or (inner < error <= min(tol, 100 * noise))
         steps += max(taken, 1)
         rows, cols, mass = _feasible(*shifted.entries(noise), a, b, noise)
         dual = float(f @ a) - plain.project(f, 0.0)

@@ -251,6 +251,21 @@ def test_largest_jump_of_the_gradient():
     assert_allclose(np.linalg.norm(below - above), np.sqrt(2) * 0.25, rtol=1e-6)
 
 
+def test_jump_where_many_scores_tie():
+    """All n scores tie: the limits are the flat plans on any k rows, min(k, n - k) apart."""
+    n, C = 5, np.zeros((5, 1))
+    for k in (1, 2, 3, 4):
+        near = [
+            top_k_plan(1e-9 * np.isin(range(n), first), [2.0], C, 0.5, k=k)[0]
+            for first in itertools.combinations(range(n), k)
+        ]
+        largest = max(np.linalg.norm(p - q) for p in near for q in near)
+        bound = conjugate_jump_bound(2.0, k=k, swaps=min(k, n - k))
+        assert_allclose(largest, bound, rtol=1e-8)
+    with pytest.raises(ValueError, match=r"^swaps:.*at most"):
+        conjugate_jump_bound(1.0, k=2, swaps=3)
+
+
 def test_near_linear_and_larger_problems():
     rng = np.random.default_rng(9)
     X, Y = rng.normal(size=(2, 150, 10))
@@ -262,3 +277,44 @@ def test_near_linear_and_larger_problems():
             assert result.status is TransportStatus.CONVERGED
             assert result.gap <= 1e-9
             assert result.marginal_error <= 1e-10
+
+
+def test_flat_pieces_of_the_semidual():
+    """Row masses that are column masses make it linear between kinks; no step may circle there."""
+    rng = np.random.default_rng(24)
+    f, C, b = rng.uniform(size=4), rng.uniform(size=(4, 2)), rng.dirichlet(np.full(2, 5.0))
+    a = top_k_plan(f, b, C, 1.0, k=1)[0].sum(axis=1)
+    for costs in (C, rng.uniform(size=(4, 2))):
+        result = sparse_plan(a, b, costs, 1.0, k=1)
+        assert result.status is TransportStatus.CONVERGED
+        assert_allclose(result.value, exact_plan(a, b, costs).value + b @ b / 2, rtol=1e-8)
+
+
+def test_a_singular_curvature_is_damped():
+    rng = np.random.default_rng(16)
+    a, b = rng.dirichlet(np.full(5, 5.0)), rng.dirichlet(np.full(4, 5.0))
+    C = rng.uniform(size=(5, 4))
+    result = sparse_plan(a, b, C, 3.0, k=1)
+    assert_allclose(result.value, exact_plan(a, b, C).value + 1.5 * b @ b, rtol=1e-8)
+
+
+def test_tied_integer_costs_converge():
+    """Errors within the stage's tolerance once left the potential as it was, to the end."""
+    C = np.array(
+        [[0, 2, 0, 1, 2], [0, 0, 1, 0, 1], [0, 0, 2, 1, 1], [0, 2, 0, 2, 0], [0, 2, 2, 0, 0]]
+    )
+    w = np.full(5, 0.2)
+    for gamma in (1e-3, 1e-2, 1e-1):
+        result = sparse_plan(w, w, C, gamma, k=2)
+        assert result.status is TransportStatus.CONVERGED
+        assert_allclose(result.value, relaxed(w, w, C, gamma, 2), atol=1e-8)
+
+
+def test_a_large_square_ends_by_the_gap():
+    a, b = np.full(4, 0.25), np.full(3, 1 / 3)
+    C = np.random.default_rng(11).uniform(size=(4, 3))
+    for gamma in (1e2, 1e3):
+        result = sparse_plan(a, b, C, gamma, k=1)
+        assert result.status is TransportStatus.CONVERGED
+        assert result.n_iterations <= 200
+        assert_allclose(result.value, exact_plan(a, b, C).value + gamma / 6, rtol=1e-9)

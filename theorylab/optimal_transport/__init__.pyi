@@ -61,6 +61,14 @@ from .sparse_semidual import quadratic_plan as quadratic_plan
 from .sparse_semidual import sparse_plan as sparse_plan
 from .sparse_semidual import support_norm as support_norm
 from .sparse_semidual import top_k_plan as top_k_plan
+from .sum_of_norms import RecoveryCertificate as RecoveryCertificate
+from .sum_of_norms import RecoveryWindow as RecoveryWindow
+from .sum_of_norms import class_penalty as class_penalty
+from .sum_of_norms import class_plan as class_plan
+from .sum_of_norms import marginal_projection as marginal_projection
+from .sum_of_norms import pair_prox as pair_prox
+from .sum_of_norms import recovery_certificate as recovery_certificate
+from .sum_of_norms import recovery_window as recovery_window
 from .transport_maps import ConvexPotential as ConvexPotential
 from .transport_maps import ElasticMap as ElasticMap
 from .transport_maps import Pareto as Pareto

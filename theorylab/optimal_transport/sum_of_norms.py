@@ -1,0 +1,457 @@
+r"""Class-structured plans: transport with a sum of norms of differences of rows and of columns.
+
+For weights a, b the plan minimises
+
+.. math:: \langle C,X\rangle+\lambda\,n\sum_{i<k}\|a_kX_{i\cdot}-a_iX_{k\cdot}\|_2
+   +\lambda\,m\sum_{j<l}\|b_lX_{\cdot j}-b_jX_{\cdot l}\|_2
+
+over :math:`X\ge0` with these marginals, n and m the numbers of points with mass: for equal weights
+the norms are those of plain differences, and the plan times n solves the problem with unit sums and
+the same :math:`\lambda`. Rows of a class fuse without being told which they are.
+
+Let there be K classes of p points on either side, :math:`C_{ij}=M_{aa}+r_i+c_j+R_{ij}` inside class
+a with R doubly centred, :math:`\rho_a,\kappa_a` the largest distances between two rows and two
+columns of R there. Outside let :math:`N_{ab}=\min(C_{ij}-r_i-c_j)`, M be the block means of C and
+:math:`\mu^\star(A)` the least cycle mean of :math:`A_{ab}-M_{aa}`. The plan that is constant on the
+blocks is optimal if (derived)
+
+.. math:: \max_a\frac{\rho_a\kappa_a}{p(\rho_a+\kappa_a)}\le\lambda\le
+   \frac{\mu^\star(N)}{K\sqrt{2p}},
+
+and not beyond :math:`\mu^\star(M)/(K\sqrt{2p})`: the residual is split between the differences of
+rows and of columns in proportion to :math:`\kappa_a,\rho_a`. Strictly inside it is the only
+solution. For K = 1 only the lower end is left: beyond it all points fuse.
+
+The solver alternates proximal maps of the norms (closed form), projection on :math:`X\ge0` and on
+the marginals (closed form up to a system of n + m unknowns), and stops by the duality gap: the
+dual variables S, T of the norms move the costs, and the transport value for the moved costs bounds
+the optimum from below.
+
+Theorem: rahbar2019-recovery (recovery under geometric conditions); the window is derived here."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+
+from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab.optimal_transport._problem import (
+    TransportPlan,
+    TransportStatus,
+    as_problem,
+)
+from theorylab.optimal_transport.exact import exact_plan
+
+__all__ = [
+    "RecoveryCertificate",
+    "RecoveryWindow",
+    "class_penalty",
+    "class_plan",
+    "marginal_projection",
+    "pair_prox",
+    "recovery_certificate",
+    "recovery_window",
+]
+
+_RELAXED = 1.6
+_CHECK = 50  # iterations between two bounds of the optimum
+_TINY = np.finfo(np.float64).tiny
+
+
+@dataclass(frozen=True)
+class RecoveryWindow:
+    """Weights at which the block plan is optimal: from ``lower`` to ``upper`` surely, beyond
+    ``necessary`` never. Empty where lower > upper."""
+
+    lower: float
+    upper: float
+    necessary: float
+
+
+@dataclass(frozen=True)
+class RecoveryCertificate:
+    """Subgradients that make the block plan optimal.
+
+    Attributes
+    ----------
+    pair_norm
+        Largest norm of the subgradient of a pair inside a class, in units of the weight: the plan
+        is optimal if it is at most 1 and ``slack`` is not negative.
+    slack
+        Least slack of an entry outside the blocks, in units of C.
+    """
+
+    pair_norm: float
+    slack: float
+
+    @property
+    def optimal(self) -> bool:
+        """Whether the block plan is optimal."""
+        return self.pair_norm <= 1 and self.slack >= 0
+
+    @property
+    def unique(self) -> bool:
+        """Whether it is the only solution: the complementarity is strict."""
+        return self.pair_norm < 1 and self.slack > 0
+
+
+def class_plan(
+    a: ArrayLike,
+    b: ArrayLike,
+    C: ArrayLike,
+    lam: float,
+    *,
+    labels: ArrayLike | None = None,
+    tol: float = 1e-8,
+    max_iter: int = 20000,
+) -> TransportPlan:
+    r"""Return the plan that minimises the cost plus a sum of norms of differences (module
+    docstring).
+
+    Points without mass do not count. ``potentials`` are those of the transport problem with the
+    costs that the norms' dual variables move.
+
+    Parameters
+    ----------
+    a, b
+        (n,) and (m,) weights that sum to one.
+    C
+        (n, m) costs.
+    lam
+        Weight of the norms, positive, in units of C.
+    labels
+        (n,) whole numbers, the classes of the rows if they are known: rows are then paired inside
+        a class only. By default all are, and the classes are found.
+    tol
+        Relative duality gap at which to stop.
+    max_iter
+        Iterations.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.optimal_transport import class_plan
+    >>> x = np.array([0.0, 0.1, 3.0, 3.1])
+    >>> w = np.full(4, 0.25)
+    >>> class_plan(w, w, abs(x[:, None] - x), 0.2).plan.round(6).tolist()[0]
+    [0.125, 0.125, 0.0, 0.0]
+    """
+    problem = as_problem(a, b, C)
+    lam = problem.scaled(lam, "lam")
+    tol = as_real(tol, "tol", above=0.0)
+    max_iter = as_count(max_iter, "max_iter")
+    classes = None if labels is None else _as_labels(labels, problem.shape[0])[problem.rows]
+    a, b, C = problem.a, problem.b, problem.C
+    rows, columns = _Pairs(a, lam, classes), _Pairs(b, lam, None)
+    splitting = _Splitting(a, b, C, rows, columns)
+    best, gap, status, steps = np.inf, np.inf, TransportStatus.STOPPED, 0
+    lower = -np.inf
+    while status is TransportStatus.STOPPED and steps < max_iter:
+        taken = min(_CHECK, max_iter - steps)
+        splitting.run(taken, adapt=steps < max_iter // 2)
+        steps += taken
+        candidate = _rounded(splitting.Y, a, b)
+        cost = float((C * candidate).sum())
+        value = cost + rows.value(candidate) + columns.value(candidate.T)
+        if value < best:
+            best, plan, best_cost = value, candidate, cost
+        moved = exact_plan(a, b, splitting.moved_costs())
+        if moved.dual_value > lower:
+            lower, (f, g) = moved.dual_value, moved.potentials
+        gap = (best - lower) / max(problem.size(plan, best_cost, best), _TINY)
+        if gap <= tol:
+            status = TransportStatus.CONVERGED
+    error = float(abs(plan.sum(axis=1) - a).sum() + abs(plan.sum(axis=0) - b).sum())
+    return problem.finish(plan, f, g, best, lower, best_cost, steps, status, marginal_error=error)
+
+
+def class_penalty(plan: ArrayLike, *, labels: ArrayLike | None = None) -> float:
+    r"""Return the sum of norms of a plan (module docstring), for its own marginals.
+
+    Parameters
+    ----------
+    plan
+        (n, m) non-negative, of sum one.
+    labels
+        As in :func:`class_plan`.
+
+    Examples
+    --------
+    >>> from theorylab.optimal_transport import class_penalty
+    >>> round(class_penalty([[0.5, 0.0], [0.0, 0.5]]), 12)
+    1.414213562373
+    """
+    plan = as_array(plan, "plan", ndim=2, nonnegative=True)
+    if abs(plan.sum() - 1) > 1e-9:
+        raise ValueError(f"plan: expected entries that sum to one, got the sum {plan.sum()}")
+    classes = None if labels is None else _as_labels(labels, len(plan))
+    kept, used = plan.sum(axis=1) > 0, plan.sum(axis=0) > 0
+    inner = plan[np.ix_(kept, used)]
+    classes = None if classes is None else classes[kept]
+    a, b = inner.sum(axis=1), inner.sum(axis=0)
+    return _Pairs(a, 1.0, classes).value(inner) + _Pairs(b, 1.0, None).value(inner.T)
+
+
+def pair_prox(x: ArrayLike, y: ArrayLike, step: float) -> tuple[FloatArray, FloatArray]:
+    r"""Return the minimiser (u, v) of :math:`\tau\|u-v\|+\frac12\|u-x\|^2+\frac12\|v-y\|^2`: the
+    mean stays, the difference is multiplied by :math:`(1-2\tau/\|x-y\|)_+`.
+
+    Parameters
+    ----------
+    x, y
+        (n,) vectors.
+    step
+        tau, not negative.
+
+    Examples
+    --------
+    >>> from theorylab.optimal_transport import pair_prox
+    >>> [v.tolist() for v in pair_prox([4.0], [0.0], 1.0)]
+    [[3.0], [1.0]]
+    """
+    x = as_array(x, "x", ndim=1)
+    y = as_array(y, "y", shape=x.shape)
+    mean, half = x / 2 + y / 2, x / 2 - y / 2
+    half = half * _shrinkage(float(np.linalg.norm(half)), as_real(step, "step", minimum=0.0))
+    return mean + half, mean - half
+
+
+def marginal_projection(X: ArrayLike, rows: ArrayLike, columns: ArrayLike) -> FloatArray:
+    r"""Return the Euclidean projection of a matrix on those with these row and column sums, of any
+    sign: :math:`X+\frac1m(r-X1)1^\top+\frac1n1(c-X^\top1)^\top-\frac{1^\top(r-X1)}{nm}11^\top`.
+
+    Parameters
+    ----------
+    X
+        (n, m).
+    rows, columns
+        (n,) and (m,) sums, of equal total.
+
+    Examples
+    --------
+    >>> from theorylab.optimal_transport import marginal_projection
+    >>> marginal_projection([[0.0, 0.0], [0.0, 0.0]], [1.0, 3.0], [2.0, 2.0]).tolist()
+    [[0.5, 0.5], [1.5, 1.5]]
+    """
+    X = as_array(X, "X", ndim=2)
+    r = as_array(rows, "rows", shape=(len(X),))
+    c = as_array(columns, "columns", shape=(X.shape[1],))
+    size = max(float(abs(r).sum() + abs(c).sum()), _TINY)
+    if abs(r.sum() - c.sum()) > 1e-9 * size:
+        raise ValueError(f"columns: expected the total {r.sum()} of rows, got {c.sum()}")
+    n, m = X.shape
+    off, wide = r - X.sum(axis=1), c - X.sum(axis=0)
+    projected: FloatArray = X + off[:, None] / m + wide / n - off.sum() / (n * m)
+    return projected
+
+
+def recovery_window(C: ArrayLike, *, labels: ArrayLike) -> RecoveryWindow:
+    r"""Return the weights at which :func:`class_plan` of equal weights recovers the classes
+    (module docstring).
+
+    Parameters
+    ----------
+    C
+        (n, n) costs.
+    labels
+        (n,) whole numbers, the classes of the rows and of the columns, equally large.
+
+    Examples
+    --------
+    >>> from theorylab.optimal_transport import recovery_window
+    >>> recovery_window([[0.0, 1.0], [3.0, 0.0]], labels=[0, 1])
+    RecoveryWindow(lower=0.0, upper=0.7071067811865475, necessary=0.7071067811865475)
+    """
+    blocks = _Blocks(C, labels)
+    scale = blocks.count * np.sqrt(2 * blocks.size)
+    upper, necessary = (_least_cycle_mean(A) / scale for A in (blocks.least, blocks.means))
+    return RecoveryWindow(float(blocks.spread.max()), float(upper), float(necessary))
+
+
+def recovery_certificate(C: ArrayLike, lam: float, *, labels: ArrayLike) -> RecoveryCertificate:
+    r"""Return how far the block plan is from not being the only solution, for equal weights.
+
+    Parameters
+    ----------
+    C
+        (n, n) costs.
+    lam
+        Weight of the norms, positive, in units of C.
+    labels
+        (n,) whole numbers, the classes of the rows and of the columns, equally large.
+
+    Examples
+    --------
+    >>> from theorylab.optimal_transport import recovery_certificate
+    >>> recovery_certificate([[0.0, 1.0], [3.0, 0.0]], 0.1, labels=[0, 1]).unique
+    True
+    """
+    blocks = _Blocks(C, labels)
+    lam = as_real(lam, "lam", above=0.0)
+    # Potentials of the classes that leave each pair of them as much slack as possible.
+    K, most = blocks.count, _least_cycle_mean(blocks.least)
+    slack = float(most - lam * K * np.sqrt(2 * blocks.size))
+    return RecoveryCertificate(float(blocks.spread.max()) / lam, slack)
+
+
+class _Blocks:
+    """Costs by class: block means, least entries without the effects of rows and columns, and the
+    lower end of the window in each class."""
+
+    def __init__(self, C: ArrayLike, labels: ArrayLike):
+        cost = as_array(C, "C", ndim=2)
+        cost = as_array(cost, "C", shape=(len(cost), len(cost)))
+        classes = _as_labels(labels, len(cost))
+        names, sizes = np.unique(classes, return_counts=True)
+        if (sizes != sizes[0]).any():
+            raise ValueError(f"labels: expected classes of equal size, got {sizes.tolist()}")
+        self.count, self.size = len(names), int(sizes[0])
+        order = np.argsort(classes, kind="stable")
+        K, p = self.count, self.size
+        blocks = cost[np.ix_(order, order)].reshape(K, p, K, p).swapaxes(1, 2)
+        self.means = blocks.mean(axis=(2, 3))
+        inside = blocks[np.arange(K), np.arange(K)]
+        level = self.means.diagonal()[:, None]
+        r, c = inside.mean(axis=2) - level, inside.mean(axis=1) - level
+        R = inside - level[..., None] - r[:, :, None] - c[:, None]
+        rows, columns = _diameters(R), _diameters(R.swapaxes(1, 2))
+        self.spread = rows * columns / (p * np.maximum(rows + columns, _TINY))
+        self.least = (blocks - r[:, None, :, None] - c[None, :, None]).min(axis=(2, 3))
+        np.fill_diagonal(self.least, self.means.diagonal())
+
+
+class _Pairs:
+    """The norms of differences of rows, weighted by the masses of the pair."""
+
+    def __init__(self, masses: FloatArray, lam: float, labels: NDArray[Any] | None):
+        n = masses.size
+        i, k = np.triu_indices(n, 1)
+        if labels is not None:
+            same = labels[i] == labels[k]
+            i, k = i[same], k[same]
+        self.level = lam * n
+        self.weights = masses[i] * masses[k]
+        pairs = np.arange(i.size)
+        signs = np.concatenate([1 / masses[i], -1 / masses[k]])
+        self.differences = sparse.csr_array(
+            (signs, (np.tile(pairs, 2), np.concatenate([i, k]))), shape=(i.size, n)
+        )
+        self.adjoint = (self.differences.T * self.weights).tocsr()
+        same = np.ones((n, n)) if labels is None else (labels[:, None] == labels).astype(float)
+        self.together = same
+        self.stiffness: FloatArray = same @ masses / masses
+        self.Z: FloatArray = np.zeros((0, 0))
+
+    def value(self, X: FloatArray) -> float:
+        norms = np.linalg.norm(self.differences @ X, axis=1)
+        return self.level * float(self.weights @ norms)
+
+    def start(self, X: FloatArray) -> None:
+        self.Z = self.differences @ X
+        self.U: FloatArray = np.zeros(self.Z.shape)
+
+    def step(self, X: FloatArray, rho: float) -> tuple[float, float]:
+        """Move differences and dual variables; return squared residuals."""
+        exact = self.differences @ X
+        total = _RELAXED * exact + (1 - _RELAXED) * self.Z + self.U
+        norms = np.linalg.norm(total, axis=1)
+        Z = total * np.array([_shrinkage(v, self.level / rho) for v in norms])[:, None]
+        change = float(self.weights @ ((Z - self.Z) ** 2).sum(axis=1))
+        self.U, self.Z = total - Z, Z
+        return float(self.weights @ ((exact - Z) ** 2).sum(axis=1)), change
+
+
+class _Splitting:
+    """Alternating directions on the plan, its differences and its non-negative copy, with weights
+    that make the Hessian of the plan's step diagonal (the rest is a proximal term)."""
+
+    def __init__(self, a: FloatArray, b: FloatArray, C: FloatArray, rows: _Pairs, columns: _Pairs):
+        self.a, self.b, self.C, self.rows, self.columns = a, b, C, rows, columns
+        n, m = C.shape
+        self.d: FloatArray = rows.stiffness[:, None] + columns.stiffness
+        W = 1 / (2 * self.d)
+        system = np.block([[np.diag(W.sum(axis=1)), W], [W.T, np.diag(W.sum(axis=0))]])
+        self.inverse = np.linalg.pinv(system, hermitian=True)
+        self.W, self.rho = W, float(max(n, m))
+        self.X: FloatArray = np.outer(a, b)
+        self.Y, self.U = self.X.copy(), np.zeros(C.shape)
+        rows.start(self.X)
+        columns.start(self.X.T)
+
+    def run(self, count: int, *, adapt: bool) -> None:
+        n = self.a.size
+        rows, columns = self.rows, self.columns
+        for _ in range(count):
+            right = self.d * (self.Y - self.U) - self.C / self.rho
+            right += rows.adjoint @ (rows.Z - rows.U) + rows.together @ self.X
+            right += (columns.adjoint @ (columns.Z - columns.U) + columns.together @ self.X.T).T
+            inner = self.W * right
+            lacking = np.concatenate([self.a - inner.sum(axis=1), self.b - inner.sum(axis=0)])
+            u = self.inverse @ lacking
+            self.X = inner + self.W * (u[:n, None] + u[n:])
+            total = _RELAXED * self.X + (1 - _RELAXED) * self.Y + self.U
+            Y = np.maximum(total, 0.0)
+            primal, dual = np.sum(self.d * (self.X - Y) ** 2), np.sum(self.d * (Y - self.Y) ** 2)
+            self.Y, self.U = Y, total - Y
+            for pairs, X in ((rows, self.X), (columns, self.X.T)):
+                missed, change = pairs.step(X, self.rho)
+                primal, dual = primal + missed, dual + change
+        if adapt and not 1e-2 < primal / max(dual, _TINY) < 1e2:
+            factor = 2.0 if primal > dual else 0.5
+            self.rho *= factor
+            for part in (self, rows, columns):
+                part.U = part.U / factor
+
+    def moved_costs(self) -> FloatArray:
+        """Return the costs plus what the dual variables of the norms, of norm at most the weight,
+        add to them."""
+        moved: FloatArray = self.C + self.rho * (
+            self.rows.adjoint @ self.rows.U + (self.columns.adjoint @ self.columns.U).T
+        )
+        return moved
+
+
+def _rounded(Y: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
+    """Scale rows and columns down to their marginals and fill in a product."""
+    plan: FloatArray = Y * np.minimum(1.0, a / np.maximum(Y.sum(axis=1), _TINY))[:, None]
+    plan *= np.minimum(1.0, b / np.maximum(plan.sum(axis=0), _TINY))
+    missing = np.maximum(a - plan.sum(axis=1), 0.0)
+    lacking = np.maximum(b - plan.sum(axis=0), 0.0)
+    total = float(missing.sum())
+    if total > 0:
+        plan += np.outer(missing, lacking) / total
+    return plan
+
+
+def _shrinkage(norm: float, level: float) -> float:
+    return max(1 - level / norm, 0.0) if norm > 0 else 0.0
+
+
+def _diameters(R: FloatArray) -> FloatArray:
+    """Return for each matrix of a stack the largest distance of two rows."""
+    distances: FloatArray = np.linalg.norm(R[:, :, None] - R[:, None], axis=3)
+    largest: FloatArray = distances.max(axis=(1, 2))
+    return largest
+
+
+def _least_cycle_mean(A: FloatArray) -> float:
+    """Return the least mean of A_ab - A_aa over the cycles of distinct a (Karp), inf for none."""
+    excess = A - A.diagonal()[:, None]
+    n = len(excess)
+    if n == 1:
+        return np.inf
+    np.fill_diagonal(excess, np.inf)
+    walks = np.zeros((n + 1, n))
+    for k in range(n):
+        walks[k + 1] = (walks[k][:, None] + excess).min(axis=0)
+    means = (walks[n] - walks[:n]) / np.arange(n, 0, -1)[:, None]
+    return float(means.max(axis=0).min())
+
+
+def _as_labels(labels: ArrayLike, n: int) -> NDArray[Any]:
+    found = as_array(labels, "labels", shape=(n,))
+    if (found != np.round(found)).any():
+        raise ValueError("labels: expected whole numbers, got fractions")
+    return found

@@ -29,7 +29,6 @@ the optimum from below.
 
 Theorem: rahbar2019-recovery (recovery under geometric conditions); the window is derived here."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,6 +36,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab.numerics.results import result
 from theorylab.optimal_transport._problem import (
     TransportPlan,
     TransportStatus,
@@ -60,7 +60,7 @@ _CHECK = 50  # iterations between two bounds of the optimum
 _TINY = np.finfo(np.float64).tiny
 
 
-@dataclass(frozen=True)
+@result
 class RecoveryWindow:
     """Weights at which the block plan is optimal: from ``lower`` to ``upper`` surely, beyond
     ``necessary`` never. Empty where lower > upper."""
@@ -70,7 +70,7 @@ class RecoveryWindow:
     necessary: float
 
 
-@dataclass(frozen=True)
+@result
 class RecoveryCertificate:
     """Subgradients that make the block plan optimal.
 

@@ -355,8 +355,8 @@ def _(pen, runs):
 samples = paper(
     KEY,
     r"Gaussians of covariances near $I$, $n$ samples of their entropic coupling for a symmetric "
-    r"$A$, $\|A\|=1$, whose graph is a cycle of four; $z$ as in the limits, the l1 problem with the "
-    r"empirical covariances and $\lambda=4\sqrt{\log n/n}$",
+    r"$A$, $\|A\|=1$, whose graph is a cycle of four; $z$ as in the limits; the l1 problem with "
+    r"the empirical covariances and $\lambda=4\sqrt{\log n/n}$",
 )
 
 

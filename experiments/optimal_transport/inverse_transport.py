@@ -472,6 +472,34 @@ def _(pen, runs):
         pen.points(part.predicted, part.shown, part.error, rf"$\epsilon={eps:g}$", k=k)
 
 
+@simulation
+def distances(weight, eps, power, repeats, seed):
+    """Sample sizes, and the distance from A of fits with lambda = 20 / n^power, a row a
+    repetition."""
+    A, cov_x, cov_y = cycle(weight, seed)
+    S = gaussian_coupling(A, cov_x, cov_y, eps)
+    J, rng = np.block([[cov_x, S], [S.T, cov_y]]), np.random.default_rng(seed + 2)
+    sizes, found = np.geomspace(1e4, 1e10, 11).round(), np.zeros((repeats, 11))
+    for at in np.ndindex(found.shape):
+        n = sizes[at[1]]
+        C = wishart.rvs(n, J / n, random_state=rng)
+        options = {"eps": eps, "tol": 1e-10}
+        fit = gaussian_inverse_cost(C[:4, 4:], C[:4, :4], C[4:, 4:], 20 * n**-power, **options)
+        found[at] = np.linalg.norm(fit.matrix - A)
+    return sizes, found
+
+
+@samples.ours("recalled: the published rate, of constants not seen", serves="a")
+@cases(eps=1.0, repeats=12)
+@full(eps=[3.0, 1.5, 1.0], repeats=20)
+@space(eps=Real(1.0, 3.0), weight=Real(0.3, 0.4))
+@breaks("penalty of order $n^{-1/4}$", power=0.25)
+def estimation_rate(eps, seed, weight=0.4, repeats=5, power=0.5):
+    r"""but with $\lambda=20n^{-1/2}$: if $\|z_{I^c}\|_\infty<1$, the distance of the minimiser from
+    $A$ falls like $n^{-1/2}$."""
+    return compare(slope(*distances(weight, eps, power, repeats, seed)), "==", -theory("rate", 0.5))
+
+
 @samples.ours("derived: the converse, with the same certificate", serves="a")
 @cases(eps=0.1, repeats=200)
 @full(eps=[0.03, 0.05, 0.15, 0.1], repeats=400)

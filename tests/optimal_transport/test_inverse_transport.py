@@ -23,6 +23,7 @@ from theorylab.optimal_transport import (
     irrepresentability,
     sinkhorn_plan,
 )
+from theorylab.optimal_transport._inverse import Clouds
 
 
 def covariance(d, rng):
@@ -254,6 +255,17 @@ def test_an_early_end_of_clouds_is_bounded_too():
     assert early.lower <= done.value < early.value
     assert early.gap > 1e-4
     assert "2x2" in repr(early)
+
+
+def test_a_plan_off_its_marginals_is_completed_before_it_bounds():
+    _, X, Y, plan = cloud(6, 5, 2, 2, 14)
+    a, b = plan.sum(axis=1), plan.sum(axis=0)
+    clouds = Clouds(plan, a, b, X - a @ X, Y - b @ Y)
+    point = clouds.at(np.array([[0.5, 0.2], [0.0, -0.3]]))
+    short = point._replace(plan=0.8 * point.plan)
+    filled = 0.8 * point.plan + 0.2 * np.outer(a, b)
+    divergence = np.sum(filled * np.log(filled / np.outer(a, b)))
+    assert_allclose(clouds.bound(short, 1e3), -divergence, rtol=1e-9)
 
 
 def test_assignments_and_large_penalties():

@@ -247,6 +247,20 @@ class _quiet:
         return False
 
 
+def test_residual_of_an_early_end_by_hand():
+    zero_is_worst = []
+    for seed in range(12):
+        A, x, y = gaussian(3, 3, seed)
+        T = gaussian_coupling(A, x, y, 0.3)
+        with pytest.warns(RuntimeWarning, match="raise max_iter"):
+            fit = gaussian_inverse_cost(T, x, y, 0.05, eps=0.3, max_iter=1)
+        off = (fit.moments - T) / 0.05
+        entries = np.where(fit.matrix == 0, abs(off) - 1, abs(off + np.sign(fit.matrix)))
+        assert_allclose(fit.kkt_residual, entries.max(), rtol=1e-9)
+        zero_is_worst.append(fit.matrix.ravel()[entries.argmax()] == 0)
+    assert any(zero_is_worst)
+
+
 def test_an_early_end_of_clouds_is_bounded_too():
     _, X, Y, plan = cloud(8, 9, 2, 2, 6)
     done = inverse_cost(plan, X, Y, 0.01, eps=0.7)

@@ -15,6 +15,15 @@ from .exact import exact_plan as exact_plan
 from .exact import gaussian_transport as gaussian_transport
 from .exact import line_plan as line_plan
 from .exact import slackness as slackness
+from .inverse_transport import InverseCost as InverseCost
+from .inverse_transport import InverseStatus as InverseStatus
+from .inverse_transport import gain_hessian as gain_hessian
+from .inverse_transport import gaussian_coupling as gaussian_coupling
+from .inverse_transport import gaussian_gain as gaussian_gain
+from .inverse_transport import gaussian_hessian as gaussian_hessian
+from .inverse_transport import gaussian_inverse_cost as gaussian_inverse_cost
+from .inverse_transport import inverse_cost as inverse_cost
+from .inverse_transport import irrepresentability as irrepresentability
 from .lyapunov_ascent import Ascent as Ascent
 from .lyapunov_ascent import AscentFactors as AscentFactors
 from .lyapunov_ascent import ascent_factors as ascent_factors

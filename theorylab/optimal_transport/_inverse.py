@@ -3,7 +3,6 @@ clouds or Gaussians, and proximal Newton steps with a bound of the distance from
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
@@ -12,6 +11,7 @@ from scipy.linalg import solve_triangular
 
 from theorylab._validation import FloatArray, as_count, as_real
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.results import result
 from theorylab.optimal_transport.sinkhorn import soft_minimum
 
 __all__ = ["Clouds", "Gaussians", "InverseCost", "InverseStatus", "minimise", "plan_hessian"]
@@ -32,7 +32,7 @@ class InverseStatus(StrEnum):
     STOPPED = "the iterations ended above the tolerance: raise max_iter"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@result
 class InverseCost:
     """A cost matrix with a bound of its distance from the minimum.
 

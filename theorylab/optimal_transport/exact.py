@@ -16,7 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.optimize import linear_sum_assignment, linprog
 
-from theorylab._validation import FloatArray, as_array, as_instance, as_real, as_symmetric
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_instance,
+    as_real,
+    as_symmetric,
+    refuses_overflow,
+)
 from theorylab.optimal_transport._problem import (
     TransportPlan,
     TransportStatus,
@@ -119,6 +126,7 @@ def slackness(result: TransportPlan, C: ArrayLike) -> Slackness:
     return Slackness(max(0.0, -float(slack.min())), float((result.plan * abs(slack)).sum()))
 
 
+@refuses_overflow("x", "y", "p")
 def line_plan(
     x: ArrayLike,
     y: ArrayLike,

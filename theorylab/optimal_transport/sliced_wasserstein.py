@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real, one_of
+from theorylab._validation import FloatArray, as_array, as_count, as_real, one_of, refuses_overflow
 from theorylab.numerics.results import result
 
 __all__ = [
@@ -89,6 +89,7 @@ class SlicedDistance:
         )
 
 
+@refuses_overflow("X", "Y", "coefficient")
 def sliced_distance(
     X: ArrayLike,
     Y: ArrayLike,
@@ -180,6 +181,7 @@ def random_directions(d: int, n: int, *, seed: int) -> FloatArray:
     return directions
 
 
+@refuses_overflow("X", "Y")
 def projected_distances(X: ArrayLike, Y: ArrayLike, directions: ArrayLike) -> FloatArray:
     """Return the squared 2-Wasserstein distance of the clouds along each direction.
 
@@ -220,6 +222,7 @@ def projected_distances(X: ArrayLike, Y: ArrayLike, directions: ArrayLike) -> Fl
     return values
 
 
+@refuses_overflow("X", "Y")
 def gaussian_controls(X: ArrayLike, Y: ArrayLike, directions: ArrayLike) -> GaussianControls:
     """Return the three surrogates of the projected squared distance (module docstring), which bound
     it from below, below and above along every direction.
@@ -249,6 +252,7 @@ def gaussian_controls(X: ArrayLike, Y: ArrayLike, directions: ArrayLike) -> Gaus
     )
 
 
+@refuses_overflow("X", "Y")
 def control_means(X: ArrayLike, Y: ArrayLike) -> tuple[float, float]:
     """Return the means of the lower and the upper control variate over uniform directions.
 

@@ -35,7 +35,7 @@ from scipy import sparse
 from scipy.linalg.lapack import dpotrf, dpotrs
 from scipy.sparse.linalg import splu
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
 from theorylab.numerics.compiled import compiled
 from theorylab.optimal_transport._problem import (
     Problem,
@@ -139,6 +139,7 @@ def sparse_plan(
     return _solve(as_problem(a, b, C), gamma, as_count(k, "k"), tol, max_iter)
 
 
+@refuses_overflow("f", "C", "gamma")
 def top_k_plan(
     f: ArrayLike, b: ArrayLike, C: ArrayLike, gamma: float, *, k: int
 ) -> tuple[FloatArray, FloatArray]:
@@ -179,6 +180,7 @@ def top_k_plan(
     return plan, columns.value
 
 
+@refuses_overflow("p")
 def support_norm(p: ArrayLike, *, k: int) -> float:
     r"""Return the squared k-support norm of a non-negative vector (module docstring).
 

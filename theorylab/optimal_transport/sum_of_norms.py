@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
 from theorylab.numerics.results import result
 from theorylab.optimal_transport._problem import (
     TransportPlan,
@@ -247,6 +247,7 @@ def marginal_projection(X: ArrayLike, rows: ArrayLike, columns: ArrayLike) -> Fl
     return projected
 
 
+@refuses_overflow("C")
 def recovery_window(C: ArrayLike, *, labels: ArrayLike) -> RecoveryWindow:
     r"""Return the weights at which :func:`class_plan` of equal weights recovers the classes
     (module docstring).
@@ -270,6 +271,7 @@ def recovery_window(C: ArrayLike, *, labels: ArrayLike) -> RecoveryWindow:
     return RecoveryWindow(float(blocks.spread.max()), float(upper), float(necessary))
 
 
+@refuses_overflow("C", "lam")
 def recovery_certificate(C: ArrayLike, lam: float, *, labels: ArrayLike) -> RecoveryCertificate:
     r"""Return how far the block plan is from not being the only solution, for equal weights.
 

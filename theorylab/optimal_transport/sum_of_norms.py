@@ -247,7 +247,7 @@ def marginal_projection(X: ArrayLike, rows: ArrayLike, columns: ArrayLike) -> Fl
     return projected
 
 
-@refuses_overflow("C")
+@refuses_overflow("C", infinite=True)
 def recovery_window(C: ArrayLike, *, labels: ArrayLike) -> RecoveryWindow:
     r"""Return the weights at which :func:`class_plan` of equal weights recovers the classes
     (module docstring).

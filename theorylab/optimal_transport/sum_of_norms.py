@@ -271,7 +271,7 @@ def recovery_window(C: ArrayLike, *, labels: ArrayLike) -> RecoveryWindow:
     return RecoveryWindow(float(blocks.spread.max()), float(upper), float(necessary))
 
 
-@refuses_overflow("C", "lam")
+@refuses_overflow("C", "lam", infinite=True)
 def recovery_certificate(C: ArrayLike, lam: float, *, labels: ArrayLike) -> RecoveryCertificate:
     r"""Return how far the block plan is from not being the only solution, for equal weights.
 

@@ -19,6 +19,17 @@ from .exact import exact_plan as exact_plan
 from .exact import gaussian_transport as gaussian_transport
 from .exact import line_plan as line_plan
 from .exact import slackness as slackness
+from .latent_couplings import CodePenalties as CodePenalties
+from .latent_couplings import aggregate_law as aggregate_law
+from .latent_couplings import code_penalties as code_penalties
+from .latent_couplings import discriminator_value as discriminator_value
+from .latent_couplings import encoder_of_plan as encoder_of_plan
+from .latent_couplings import gaussian_mmd as gaussian_mmd
+from .latent_couplings import jensen_shannon as jensen_shannon
+from .latent_couplings import penalised_plan as penalised_plan
+from .latent_couplings import penalised_value as penalised_value
+from .latent_couplings import push_forward as push_forward
+from .latent_couplings import unbiased_mmd as unbiased_mmd
 from .sinkhorn import sinkhorn_plan as sinkhorn_plan
 from .sinkhorn_newton import Lyapunov as Lyapunov
 from .sinkhorn_newton import lyapunov as lyapunov

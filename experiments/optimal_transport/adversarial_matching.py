@@ -64,7 +64,7 @@ def enumerated(n0, n1, diameter, seed):
 @full(n0=10, n1=12, diameter=[0, 1, 2, 4, 5, 6, 7, 8, 3])
 @space(n0=Int(1, 9), n1=Int(1, 9), diameter=Int(0, 8))
 @breaks("matched within eps", reach=0.5)
-@breaks("both classes given weight 1/2", balanced=True)
+@breaks("both classes given weight 1/2", balanced=True, n1=1, diameter=20)
 def adversarial_risk_is_ot(n0, n1, diameter, seed, reach=1.0, balanced=False):
     r"""the least risk of any classifier ($2\epsilon$ is the diameter) is the largest mass of a
     matching of class 0 with class 1 at distance at most $2\epsilon$, and

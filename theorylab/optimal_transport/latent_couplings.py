@@ -173,14 +173,14 @@ def penalised_value(
         plan = penalised_plan(a, b, cost, lam)
         return plan.value, plan.dual_value
     least = cost.min(axis=1, keepdims=True)
-    top = float((cost - least).max())
+    # At the maximum s = 2 lam TV, and beyond the largest spread nothing is gained.
+    top = min(float((cost - least).max()), 2 * lam)
     if top == 0:
         return float(a @ least[:, 0]), float(a @ least[:, 0])
 
     def loss(s: float) -> float:
-        return s * s / (4 * lam) - penalised_plan(a, b, cost, s).dual_value
+        return s * (s / (4 * lam)) - penalised_plan(a, b, cost, s).dual_value
 
-    # Beyond the largest spread nothing is gained.
     best = minimize_scalar(loss, bounds=(0.0, top), method="bounded", options={"xatol": 1e-9 * top})
     s, lower = min((float(best.x), -float(best.fun)), (top, -loss(top)), key=lambda v: -v[1])
     curve = []

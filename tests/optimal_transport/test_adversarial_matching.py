@@ -215,6 +215,14 @@ def test_matching_bound_of_a_bad_rule_is_the_mass_of_a_real_matching():
     assert_allclose(matching_bound(f, g, LineRule([], 0), 0.0), common, atol=1e-6)
 
 
+def test_what_is_unmatched_lies_in_several_intervals():
+    f, g = NormalMixture([0.5], [0.0], [1.0]), NormalMixture([0.3, 0.2], [-2.0, 2.5], [0.6, 0.8])
+    for eps in (0.0, 0.25):
+        bound = matching_bound(f, g, LineRule([], 0), eps)
+        assert_allclose(bound, discretised(f, g, eps), atol=1e-5)
+        assert 0.1 < bound < 0.4
+
+
 def test_two_normals_in_closed_form():
     # b = s^2 log(w0 / w1) / (2 (mu - eps)) for means -mu, mu and deviations s; the end is at mu.
     w, mu, s = 0.6, 1.2, 0.8

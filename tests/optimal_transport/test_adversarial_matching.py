@@ -265,6 +265,17 @@ def test_flow_keeps_the_condition_and_ends():
     assert first.end <= 1.9
 
 
+def test_flow_ends_where_boundaries_meet_and_starts_at_minima():
+    f, g = NormalMixture([0.4, 0.2], [-2.0, 2.0], [1.0, 1.0]), NormalMixture([0.4], [0.0], [0.5])
+    start, eps = optimal_rule(f, g, 0.0), np.linspace(0, 3, 61)
+    flow = boundary_flow(f, g, start, eps)
+    alive = eps < flow.end
+    assert 5 < alive.sum() < 61
+    assert (np.diff(flow.boundaries[alive], axis=1)[:, 0] > 2 * eps[alive]).all()
+    with pytest.raises(ValueError, match="rule: expected boundaries that are minima"):
+        boundary_flow(f, g, LineRule(start.boundaries, 1 - start.first), [0.1])
+
+
 def test_curvature_is_that_of_the_risk():
     f, g = classes(3)
     rule = LineRule([-0.7, 1.4], 0)

@@ -276,6 +276,23 @@ def test_flow_ends_where_boundaries_meet_and_starts_at_minima():
         boundary_flow(f, g, LineRule(start.boundaries, 1 - start.first), [0.1])
 
 
+def test_flow_ends_where_boundaries_are_twice_the_budget_apart():
+    # Three equal normals at -l, 0, l, class 1 between: -b = l / 2 - log(3) / (l - 2 eps) on both
+    # sides, the region of class 1 is as wide as 2 eps where (l - 2 eps)^2 = 2 log 3, and empty only
+    # where l (l - 2 eps) = 2 log 3.
+    side, ratio = 4.0, np.log(3)
+    f, g = NormalMixture([0.3, 0.3], [-side, side], [1, 1]), NormalMixture([0.1], [0.0], [1.0])
+    start, eps = optimal_rule(f, g, 0.0), np.linspace(0, 1.7, 171)
+    meet, empty = (side - np.array([np.sqrt(2 * ratio), 2 * ratio / side])) / 2
+    assert meet < 1.3 < 1.7 < empty
+    flow = boundary_flow(f, g, start, eps)
+    half = side / 2 - ratio / (side - 2 * eps)
+    alive = eps < meet
+    assert_allclose(flow.boundaries[alive], half[alive, None] * [-1, 1], rtol=1e-6)
+    assert np.isnan(flow.boundaries[~alive]).all()
+    assert flow.end == eps[~alive][0]
+
+
 def test_curvature_is_that_of_the_risk():
     f, g = classes(3)
     rule = LineRule([-0.7, 1.4], 0)

@@ -171,7 +171,9 @@ def line_plan(
     plan = sparse.csr_array((mass[kept], (row[i[kept]], column[j[kept]])), shape=(a.size, b.size))
     value, dual = float(mass @ cost), float(a @ f + b @ g)
     error = float(abs(plan.sum(axis=1) - a).sum() + abs(plan.sum(axis=0) - b).sum())
-    return make_plan(plan, f, g, value, dual, value, value, 1, TransportStatus.OPTIMAL, error)
+    rounding = float(a @ abs(f) + b @ abs(g))
+    status = TransportStatus.OPTIMAL
+    return make_plan(plan, f, g, value, dual, value, value, 1, status, error, rounding=rounding)
 
 
 def gaussian_transport(
@@ -244,13 +246,17 @@ def _linear_program(
         incidence = sparse.csr_array(
             (np.ones(2 * rows.size), (np.r_[rows, n + columns], np.r_[count, count]))
         )
-        answer: Any = linprog(  # type: ignore[call-overload]
-            zoom * reduced[rows, columns],
-            A_eq=incidence,
-            b_eq=marginals,
-            method="highs",
-            options={"dual_feasibility_tolerance": 1e-10, "primal_feasibility_tolerance": 1e-10},
-        )
+        options = {"dual_feasibility_tolerance": 1e-10, "primal_feasibility_tolerance": 1e-10}
+        for presolve in (True, False):  # it may call weights near its tolerance infeasible
+            answer: Any = linprog(  # type: ignore[call-overload]
+                zoom * reduced[rows, columns],
+                A_eq=incidence,
+                b_eq=marginals,
+                method="highs",
+                options={**options, "presolve": presolve},
+            )
+            if answer.x is not None:
+                break
         if answer.x is None:
             raise RuntimeError(f"HiGHS: {answer.message}")
         dual = answer.eqlin.marginals / zoom

@@ -144,9 +144,11 @@ def test_line_with_equal_sizes_sorts():
     assert line_plan(x, x[::-1]).value == 0
 
 
-def test_line_refuses_a_concave_cost():
+def test_line_refuses_concave_and_infinite_costs():
     with pytest.raises(ValueError, match="p: expected"):
         line_plan([0.0], [1.0], p=0.5)
+    with pytest.raises(ValueError, match="x: expected costs"):
+        line_plan([0.0], [1e200])
 
 
 def test_gaussians_against_matrix_square_roots_and_the_map():

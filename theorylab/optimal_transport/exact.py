@@ -159,7 +159,10 @@ def line_plan(
     j = np.arange(i.size) - i
     mass = np.diff(np.minimum(ends[order], 1.0), prepend=0.0, append=1.0)
     mass[mass < 1e-15] = 0.0
-    cost = abs(x[row[i]] - y[column[j]]) ** p
+    with np.errstate(over="ignore"):
+        cost = abs(x[row[i]] - y[column[j]]) ** p
+    if not np.isfinite(cost).all():
+        raise ValueError(f"x: expected costs |x - y|^p that are finite, got {cost.max()}")
     # f_i + g_j = cost on the whole staircase, which is feasible because the costs are Monge.
     moved = np.diff(cost)
     f, g = np.empty(a.size), np.empty(b.size)

@@ -74,6 +74,21 @@ def test_costs_over_many_orders_of_magnitude():
     assert result.dual_value <= result.value <= ot.emd2(a, b, C)
 
 
+@pytest.mark.parametrize("exponent", [9, 10, 11, 12, 13, 15, 20, 30, 200])
+def test_weights_that_rounding_hides(exponent):
+    rng = np.random.default_rng(exponent)
+    for _ in range(12):
+        a, b, C = clouds(*rng.integers(2, 12, 2), rng)
+        for w in (a, b):
+            hidden = rng.permutation(w.size)[: rng.integers(0, w.size)]
+            w[hidden] = 10.0 ** -rng.uniform(exponent, exponent + 4, hidden.size)
+            w /= w.sum()
+        result = exact_plan(a, b, C)
+        assert_allclose(result.value, ot.emd2(a, b, C), rtol=1e-8)
+        assert result.gap <= 1e-8
+        assert result.marginal_error <= 1e-8
+
+
 def test_tied_costs():
     w = np.full(30, 1 / 30)
     C = np.random.default_rng(0).integers(0, 3, (30, 30)).astype(float)
@@ -129,9 +144,11 @@ def test_line_with_equal_sizes_sorts():
     assert line_plan(x, x[::-1]).value == 0
 
 
-def test_line_refuses_a_concave_cost():
+def test_line_refuses_concave_and_infinite_costs():
     with pytest.raises(ValueError, match="p: expected"):
         line_plan([0.0], [1.0], p=0.5)
+    with pytest.raises(ValueError, match="x: expected costs"):
+        line_plan([0.0], [1e200])
 
 
 def test_gaussians_against_matrix_square_roots_and_the_map():

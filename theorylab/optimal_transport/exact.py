@@ -22,7 +22,6 @@ from theorylab._validation import (
     as_instance,
     as_real,
     as_symmetric,
-    refuses_overflow,
 )
 from theorylab.optimal_transport._problem import (
     TransportPlan,
@@ -126,7 +125,6 @@ def slackness(result: TransportPlan, C: ArrayLike) -> Slackness:
     return Slackness(max(0.0, -float(slack.min())), float((result.plan * abs(slack)).sum()))
 
 
-@refuses_overflow("x", "y", "p")
 def line_plan(
     x: ArrayLike,
     y: ArrayLike,
@@ -167,7 +165,10 @@ def line_plan(
     j = np.arange(i.size) - i
     mass = np.diff(np.minimum(ends[order], 1.0), prepend=0.0, append=1.0)
     mass[mass < 1e-15] = 0.0
-    cost = abs(x[row[i]] - y[column[j]]) ** p
+    with np.errstate(over="ignore"):
+        cost = abs(x[row[i]] - y[column[j]]) ** p
+    if not np.isfinite(cost).all():
+        raise ValueError(f"x: expected costs |x - y|^p that are finite, got {cost.max()}")
     # f_i + g_j = cost on the whole staircase, which is feasible because the costs are Monge.
     moved = np.diff(cost)
     f, g = np.empty(a.size), np.empty(b.size)
@@ -254,13 +255,17 @@ def _linear_program(
         incidence = sparse.csr_array(
             (np.ones(2 * rows.size), (np.r_[rows, n + columns], np.r_[count, count]))
         )
-        answer: Any = linprog(  # type: ignore[call-overload]
-            zoom * reduced[rows, columns],
-            A_eq=incidence,
-            b_eq=marginals,
-            method="highs",
-            options={"dual_feasibility_tolerance": 1e-10, "primal_feasibility_tolerance": 1e-10},
-        )
+        options = {"dual_feasibility_tolerance": 1e-10, "primal_feasibility_tolerance": 1e-10}
+        for presolve in (True, False):  # it may call weights near its tolerance infeasible
+            answer: Any = linprog(  # type: ignore[call-overload]
+                zoom * reduced[rows, columns],
+                A_eq=incidence,
+                b_eq=marginals,
+                method="highs",
+                options={**options, "presolve": presolve},
+            )
+            if answer.x is not None:
+                break
         if answer.x is None:
             raise RuntimeError(f"HiGHS: {answer.message}")
         dual = answer.eqlin.marginals / zoom

@@ -1,13 +1,13 @@
 """Measures on the line with a density: what the boundaries of adversarial classifiers need."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab.numerics.results import result
 
 __all__ = ["LineLaw", "NormalMixture", "RadialNormal"]
 
@@ -35,7 +35,7 @@ class LineLaw(ABC):
         """Return the mass to the left, also for infinite x."""
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class NormalMixture(LineLaw):
     """Normal components: weights of any sum (that of the class), means, deviations, all (k,).
 
@@ -87,7 +87,7 @@ class NormalMixture(LineLaw):
         return np.asarray(self.weights), np.asarray(self.means), np.asarray(self.deviations)
 
 
-@dataclass(frozen=True, eq=False)
+@result
 class RadialNormal(LineLaw):
     """The norm of a centred normal vector with independent coordinates of one deviation.
 

@@ -22,7 +22,6 @@ differences over disjoint intervals.
 
 Theorem: trillos2020-adversarial (the identity, the conditions, the flow)."""
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -34,6 +33,7 @@ from scipy.optimize import brentq
 from scipy.spatial.distance import cdist
 
 from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real
+from theorylab.numerics.results import result
 from theorylab.optimal_transport._line_laws import LineLaw, NormalMixture, RadialNormal
 from theorylab.optimal_transport._problem import as_weights
 from theorylab.optimal_transport.exact import exact_plan
@@ -62,7 +62,7 @@ _COARSE = 4_001
 
 
 # ---------------------------------------------------------------------------------- points
-@dataclass(frozen=True, eq=False, repr=False)
+@result
 class RobustClassifier:
     """The nearest kept point, which has the least adversarial risk of all classifiers.
 
@@ -198,7 +198,7 @@ def _conflicts(
 
 
 # ---------------------------------------------------------------------------------- rules
-@dataclass(frozen=True, eq=False)
+@result
 class LineRule:
     """A classifier of the line: increasing boundaries, and the class left of the first; the classes
     alternate.
@@ -444,7 +444,7 @@ def optimal_rule(
 
 
 # ---------------------------------------------------------------------------------- flow
-@dataclass(frozen=True, eq=False, repr=False)
+@result
 class BoundaryFlow:
     """Boundaries that move with the budget.
 

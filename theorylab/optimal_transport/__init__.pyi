@@ -1,5 +1,12 @@
 from ._problem import TransportPlan as TransportPlan
 from ._problem import TransportStatus as TransportStatus
+from .colour_transfer import Mixing as Mixing
+from .colour_transfer import Palette as Palette
+from .colour_transfer import barycentric_map as barycentric_map
+from .colour_transfer import entropic_contrast as entropic_contrast
+from .colour_transfer import extract_palette as extract_palette
+from .colour_transfer import mixing as mixing
+from .colour_transfer import recolour as recolour
 from .exact import Slackness as Slackness
 from .exact import exact_plan as exact_plan
 from .exact import gaussian_transport as gaussian_transport

@@ -69,6 +69,8 @@ def test_palette_is_made_of_class_means(unit):
         assert_allclose(colour, pixels.mean(axis=0), rtol=1e-12)
         assert weight == len(pixels) / 99
     assert_allclose(palette.weights @ palette.colours, image.mean(axis=(0, 1)), rtol=1e-12)
+    nearest = cdist(image.reshape(-1, 3), palette.colours).argmin(axis=1)
+    assert np.mean(nearest == palette.labels.ravel()) > 0.97  # where Lloyd's algorithm ends
     same = extract_palette(image / unit, n_colours=6, seed=0)
     assert np.mean(same.labels == palette.labels) > 0.95
     left = ((image - recolour(palette, palette.colours)) ** 2).sum()

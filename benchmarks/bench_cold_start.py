@@ -24,6 +24,12 @@ rng = np.random.default_rng(0)
 U = rng.normal(size=(30, 2)) / 30**0.5
 operator = gaussian_operator(30, 400, rng=rng)
 """
+_CLOUDS = """
+rng = np.random.default_rng(0)
+X, Y = rng.normal(size=(300, 5)), rng.normal(0.5, 1.0, size=(300, 5))
+C = ((X[:, None] - Y) ** 2).sum(2)
+C, w = C / C.max(), np.full(300, 1 / 300)
+"""
 # Name: theme, imported names, preparation, call.
 TASKS = {
     "train n=50 d=3": ("convex_relu", "train, zero_threshold", _DATA.format(n=50, d=3), _TRAIN),
@@ -79,6 +85,42 @@ TASKS = {
         _SENSING,
         "subgradient_method(operator, operator.forward(U @ U.T), initial=U + 0.1, truth=U @ U.T, "
         "step=AdaptiveSteps(0.1), steps=200)",
+    ),
+    "exact_plan n=300": (
+        "optimal_transport",
+        "exact_plan",
+        _CLOUDS,
+        "exact_plan(w, w, C)",
+    ),
+    "sinkhorn_plan n=300": (
+        "optimal_transport",
+        "sinkhorn_plan",
+        _CLOUDS,
+        "sinkhorn_plan(w, w, C, 0.05)",
+    ),
+    "newton_plan n=300": (
+        "optimal_transport",
+        "newton_plan",
+        _CLOUDS,
+        "newton_plan(w, w, C, 1e-3)",
+    ),
+    "quadratic_plan n=300": (
+        "optimal_transport",
+        "quadratic_plan",
+        _CLOUDS,
+        "quadratic_plan(w, w, C, 0.1)",
+    ),
+    "sparse_plan n=300": (
+        "optimal_transport",
+        "sparse_plan",
+        _CLOUDS,
+        "sparse_plan(w, w, C, 0.1, k=2)",
+    ),
+    "sliced_distance n=300": (
+        "optimal_transport",
+        "sliced_distance",
+        _CLOUDS,
+        "sliced_distance(X, Y, n_projections=100, seed=0)",
     ),
     "cyclic_losses, 10,000 steps": (
         "optimization",

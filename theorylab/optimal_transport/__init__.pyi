@@ -18,6 +18,13 @@ from .cloud_divergence import Witness as Witness
 from .cloud_divergence import best_witness as best_witness
 from .cloud_divergence import gaussian_divergence as gaussian_divergence
 from .cloud_divergence import variational_divergence as variational_divergence
+from .colour_transfer import Mixing as Mixing
+from .colour_transfer import Palette as Palette
+from .colour_transfer import barycentric_map as barycentric_map
+from .colour_transfer import entropic_contrast as entropic_contrast
+from .colour_transfer import extract_palette as extract_palette
+from .colour_transfer import mixing as mixing
+from .colour_transfer import recolour as recolour
 from .elastic_costs import L1 as L1
 from .elastic_costs import ConvexPenalty as ConvexPenalty
 from .elastic_costs import KOverlap as KOverlap

@@ -161,7 +161,7 @@ def deviations(n, k, p, seed, repetitions, adversarial, spread=10.0):
 
 
 @signs.ours("exponent of the Sign-RIP theorem, recalled; for finitely many X", serves="e")
-@cases(n=5, k=2, p=0.3, repetitions=110)
+@cases(n=4, k=1, p=0.3, repetitions=300)
 @full(n=8, k=[1, 2], p=[0.6, 0.3], repetitions=150)
 @space(n=Int(4, 7), k=Int(1, 2), p=Real(0.0, 0.6))
 @breaks("outliers depend on the measurements", adversarial=True)
@@ -227,7 +227,7 @@ def least_errors(n, m, k, alphas, repetitions, seed, p, total, spread=100.0):
 
 
 @descent.abstract("a", "b", instance=True)
-@cases(n=4, m=160, k=4, p=0.3, repetitions=20)
+@cases(n=4, m=160, k=4, p=0.3, repetitions=48)
 @full(n=8, m=320, k=[2, 8], p=0.3, repetitions=24)
 @space(n=Int(3, 5), k=Int(2, "n"), m=Int("40 * n", "60 * n"), p=Real(0, 0.2))
 @breaks("r' = r", k=1, total=4.0)
@@ -315,12 +315,12 @@ def error_blocks(n, m, k, alpha, repetitions, seed, last, size, p=0.3, spread=10
 
 
 @descent.abstract("b", instance=True)
-@cases(n=5, m=200, k=[1, 5])
-@full(n=12, m=480, k=[1, 6, 12], alpha=1e-14, last=1e-8, repetitions=16)
-@space(n=Int(3, 6), k=Int(1, "n"), m=Int("40 * n", "60 * n"), alpha=Real(1e-12, 1e-8, log=True))
+@cases(n=5, m=400, k=[1, 5])
+@full(n=12, m=960, k=[1, 6, 12], alpha=1e-14, last=1e-8, repetitions=16)
+@space(n=Int(3, 6), k=Int(1, "n"), m=Int("80 * n", "100 * n"), alpha=Real(1e-12, 1e-8, log=True))
 @breaks("large start", size=0.5)
 def linear_rate_of_geometric_steps(
-    n, m, k, seed, alpha=1e-10, last=1e-6, repetitions=10, size=None
+    n, m, k, seed, alpha=1e-10, last=1e-8, repetitions=16, size=None
 ):
     r"""for $r=1$ and $\eta_0/(1-\rho)=1.5\log(1/\alpha)$, $\|U_tU_t^\top-M\|_F$ decays like
     $\rho^t$ once the signal is fitted, for every $r'\ge r$."""

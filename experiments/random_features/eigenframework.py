@@ -350,10 +350,10 @@ def resampled(data, n, k, n_draws, seed, ridge, atoms):
 
 @population.ours("the Gaussian ansatz on data that are not Gaussian")
 @cases(data="circle", n=100, k=(100,), n_draws=1000)
-@full(data=["digits", "circle"], n=100, k=(50, 100, 200, 400), n_draws=1000)
+@full(data=["digits", "circle"], n=100, k=(50, 100, 200, 400), n_draws=2000)
 @space(n=Int(60, 140), k=Int(25, 200), ridge=Real(1.0, 4.0))
 @breaks("features at three angles", data="circle", atoms=3, n_draws=60)
-@breaks("hardly any ridge", data="circle", ridge=1e-5, n_draws=60)
+@breaks("hardly any ridge", data="circle", ridge=1e-5, n_draws=600)
 def rf_eigenframework_real_features(n, k, seed, data="circle", n_draws=30, ridge=1.0, atoms=0):
     r"""a ReLU bump shifted by a random angle, $x$ uniform on the circle, or random ReLU features of
     centred handwritten digits, $\sum_i\lambda_i=1$: the predicted test risk is within 5 % of the

@@ -128,7 +128,7 @@ def broadcast_sizes(
                 f"{name}: expected a number or a one-dimensional array, got shape {array.shape}"
             )
     try:
-        n, k, delta = np.broadcast_arrays(n, k, delta)
+        n, k, delta = (v.copy() for v in np.broadcast_arrays(n, k, delta))
     except ValueError:
         shapes = f"{n.shape}, {k.shape} and {delta.shape}"
         raise ValueError(

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.cluster.vq import kmeans2
 
-from theorylab._validation import FloatArray, as_array, as_count, as_instance
+from theorylab._validation import FloatArray, as_array, as_count, as_instance, refuses_overflow
 from theorylab.numerics.results import result
 from theorylab.optimal_transport._problem import as_weights
 
@@ -155,6 +155,7 @@ class Mixing(NamedTuple):
     lost: float
 
 
+@refuses_overflow("Y")
 def mixing(plan: ArrayLike, Y: ArrayLike) -> Mixing:
     """Return mean and variance of the barycentric map, and the mean variance within a row of the
     plan (law of total variance).
@@ -180,6 +181,7 @@ def mixing(plan: ArrayLike, Y: ArrayLike) -> Mixing:
     return Mixing(mean, float(rows @ ((mapped - mean) ** 2).sum(axis=1)), float((P * apart).sum()))
 
 
+@refuses_overflow("X", "Y")
 def entropic_contrast(X: ArrayLike, Y: ArrayLike, a: ArrayLike, b: ArrayLike) -> float:
     r"""Return :math:`4\operatorname{tr}\Sigma_x\Sigma_y^2`, the limit of :math:`\epsilon^2` times
     the variance that the entropic plan for :math:`\|x-y\|^2` keeps of Y, as

@@ -41,7 +41,7 @@ __all__ = [
 
 _CONTROLS = ("lower", "upper")
 _FLAT = 1e-13  # of a control: what it varies by rounding alone, as in dimension one
-_BLOCK = 2**18  # projected numbers held at a time: they stay in the cache
+_BLOCK = 2**20  # projected numbers held at a time: products in one go, rows sorted in the cache
 
 
 class GaussianControls(NamedTuple):

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.cluster.vq import kmeans2
 
-from theorylab._validation import FloatArray, as_array, as_count, as_instance
+from theorylab._validation import FloatArray, as_array, as_count, as_instance, refuses_overflow
 from theorylab.numerics.results import result
 from theorylab.optimal_transport._problem import as_weights
 
@@ -59,6 +59,7 @@ class Palette:
     labels: NDArray[np.int64]
 
 
+@refuses_overflow("image")
 def extract_palette(image: ArrayLike, *, n_colours: int, seed: int) -> Palette:
     """Return the palette of a picture by k-means (Lloyd's algorithm, 20 rounds).
 
@@ -94,7 +95,8 @@ def extract_palette(image: ArrayLike, *, n_colours: int, seed: int) -> Palette:
         warnings.simplefilter("ignore", UserWarning)  # an empty class
         n_colours = min(n_colours, len(np.unique(pixels, axis=0)))
         unit = float(abs(pixels).max()) or 1.0
-        _, classes = kmeans2(pixels / unit, n_colours, _ROUNDS, minit="++", rng=rng)
+        centred = pixels / unit - (pixels / unit).mean(axis=0)
+        _, classes = kmeans2(centred, n_colours, _ROUNDS, minit="++", rng=rng)
     _, labels, counts = np.unique(classes, return_inverse=True, return_counts=True)
     sums = np.stack([np.bincount(labels, column) for column in pixels.T], axis=1)
     return Palette(sums / counts[:, None], counts / counts.sum(), labels.reshape(shape))
@@ -125,6 +127,7 @@ def recolour(palette: Palette, colours: ArrayLike) -> FloatArray:
     return painted
 
 
+@refuses_overflow("plan", "Y")
 def barycentric_map(plan: ArrayLike, Y: ArrayLike) -> FloatArray:
     """Return the mean of Y under each row of the plan.
 
@@ -155,6 +158,7 @@ class Mixing(NamedTuple):
     lost: float
 
 
+@refuses_overflow("plan", "Y")
 def mixing(plan: ArrayLike, Y: ArrayLike) -> Mixing:
     """Return mean and variance of the barycentric map, and the mean variance within a row of the
     plan (law of total variance).
@@ -180,6 +184,7 @@ def mixing(plan: ArrayLike, Y: ArrayLike) -> Mixing:
     return Mixing(mean, float(rows @ ((mapped - mean) ** 2).sum(axis=1)), float((P * apart).sum()))
 
 
+@refuses_overflow("X", "Y")
 def entropic_contrast(X: ArrayLike, Y: ArrayLike, a: ArrayLike, b: ArrayLike) -> float:
     r"""Return :math:`4\operatorname{tr}\Sigma_x\Sigma_y^2`, the limit of :math:`\epsilon^2` times
     the variance that the entropic plan for :math:`\|x-y\|^2` keeps of Y, as
@@ -210,6 +215,7 @@ def entropic_contrast(X: ArrayLike, Y: ArrayLike, a: ArrayLike, b: ArrayLike) ->
 
 def _matched(plan: ArrayLike, Y: ArrayLike) -> tuple[FloatArray, FloatArray]:
     P = as_array(plan, "plan", ndim=2, nonnegative=True)
+    P = P / (float(P.max()) or 1.0)
     if not P.sum(axis=1).all():
         raise ValueError(
             f"plan: expected mass in every row, got none in {int(np.argmin(P.sum(1)))}"

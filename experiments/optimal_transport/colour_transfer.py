@@ -153,7 +153,7 @@ def taken(source, n, m, k, gamma, entries, factor, seed):
     k=Int(1, "min(n, 4)"),
     gamma=Real(0.3, 10.0, log=True),
 )
-@breaks("as many entries as colours", lambda case: {"entries": 12, "gamma": 30.0})
+@breaks("as many entries as colours", entries=12)
 def classes_take_few_colours(source, k, seed, n=12, m=32, gamma=3.0, factor=8, entries=None):
     r"""the maximum $D_k$ of the semi-dual of $\min_P\langle C,P\rangle+\frac\gamma2\|P\|_F^2$
     under at most $k$ colours a class is $\langle C,P\rangle+\frac\gamma2\sum_j\|p_j\|_k^2$ (the

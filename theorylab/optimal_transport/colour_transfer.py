@@ -127,7 +127,7 @@ def recolour(palette: Palette, colours: ArrayLike) -> FloatArray:
     return painted
 
 
-@refuses_overflow("plan", "Y")
+@refuses_overflow("Y")
 def barycentric_map(plan: ArrayLike, Y: ArrayLike) -> FloatArray:
     """Return the mean of Y under each row of the plan.
 
@@ -158,7 +158,7 @@ class Mixing(NamedTuple):
     lost: float
 
 
-@refuses_overflow("plan", "Y")
+@refuses_overflow("Y")
 def mixing(plan: ArrayLike, Y: ArrayLike) -> Mixing:
     """Return mean and variance of the barycentric map, and the mean variance within a row of the
     plan (law of total variance).

@@ -51,6 +51,7 @@ PLANS = {
     "sparse": lambda b, a, C, weight: ot.sparse_plan(b, a, C, weight, k=2).plan.toarray(),
     "quadratic": lambda b, a, C, weight: ot.quadratic_plan(b, a, C, weight).plan.toarray(),
     "entropic": lambda b, a, C, weight: ot.sinkhorn_plan(b, a, C, weight, tol=1e-12).plan,
+    "product": lambda b, a, C, weight: np.outer(b, a),
     "nearest": lambda b, a, C, weight: np.equal(C, C.min(axis=0)) * a,
 }
 
@@ -66,14 +67,14 @@ def recoloured(source, n, m, factor, method, weight, seed):
     return image, mean, variance, ot.mixing(P.T, palette.colours).lost
 
 
-@colours.ours("derived: the law of total variance", serves="b")
-@cases(method=["exact", "sparse", "quadratic", "entropic"])
+@colours.ours("derived: the law of total variance")
+@cases(method=["exact", "sparse", "quadratic", "entropic", "product"])
 @full(method="exact", factor=6, m=64)
 @full(method=["sparse", "quadratic"], factor=6, m=64, weight=[0.3, 3.0])
 @full(method="entropic", factor=6, m=64, weight=[0.02, 0.1, 0.5])
 @space(
     source=Choice((0, 1)),
-    method=Choice(("exact", "sparse", "quadratic", "entropic")),
+    method=Choice(("exact", "sparse", "quadratic", "entropic", "product")),
     n=Int(2, 16),
     m=Int(8, 48),
     weight=Real(0.05, 3.0, log=True),
@@ -152,11 +153,13 @@ def taken(source, n, m, k, gamma, entries, factor, seed):
     k=Int(1, "min(n, 4)"),
     gamma=Real(0.3, 10.0, log=True),
 )
-@breaks("as many entries as colours", lambda case: {"entries": 12, "gamma": 30.0})
+@breaks("as many entries as colours", entries=12)
 def classes_take_few_colours(source, k, seed, n=12, m=32, gamma=3.0, factor=8, entries=None):
-    r"""$D_k$, the maximum of the semi-dual for at most $k$ colours a class, is attained by a plan
-    with at most $n-1$ entries beyond $k$ a class, summed over the classes; so all but $n-1$ of
-    them take at most $k$ colours (entries above $10^{-6}a_j$; the relative gap is 0)."""
+    r"""the maximum $D_k$ of the semi-dual of $\min_P\langle C,P\rangle+\frac\gamma2\|P\|_F^2$
+    under at most $k$ colours a class is $\langle C,P\rangle+\frac\gamma2\sum_j\|p_j\|_k^2$ (the
+    $k$-support norms of the columns, Euclidean up to $k$ entries) of a plan with at most $n-1$
+    entries beyond $k$ a class, summed over the classes; so all but $n-1$ of them take at most $k$
+    colours (entries above $10^{-6}a_j$; the relative gap is 0)."""
     lower, upper, missing, count = taken(source, n, m, k, gamma, entries, factor, seed)
     gap = within(
         upper / lower - 1, 1e-6 + 3 * missing / lower, "tolerance of the solver, marginal error"
@@ -202,9 +205,9 @@ def contrast(source, n, m, eps, power, factor, seed):
 @space(source=Choice((0, 1)), n=Int(2, 16), m=Int(8, 48), eps=Real(5e3, 3e4, log=True))
 @breaks("distance in place of its square", power=1.0)
 def entropy_greys_as_the_inverse_square(source, eps, seed, n=12, m=32, power=2.0, factor=8):
-    r"""the variance that the entropic plan keeps, times $\epsilon^2$, tends to
-    $4\operatorname{tr}\Sigma_x\Sigma_y^2$ as $\epsilon\to\infty$, with the covariances of the two
-    palettes."""
+    r"""for the least $\langle C,P\rangle+\epsilon\sum_{ij}P_{ij}\log P_{ij}$ the variance of the
+    recoloured picture, times $\epsilon^2$, tends to $4\operatorname{tr}\Sigma_x\Sigma_y^2$ as
+    $\epsilon\to\infty$, with the covariances of the weighted colours $x_j$ and $y_i$."""
     kept, limit, remainder = contrast(source, n, m, eps, power, factor, seed)
     error = (2 * np.sqrt(kept) + remainder) * remainder + 1e-5 * kept
     measured = within(kept, error, "proved remainder of order 1 / eps; rounding of the plan")

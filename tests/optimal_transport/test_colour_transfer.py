@@ -96,6 +96,30 @@ def test_empty_classes_are_left_out():
     assert sorted(palette.weights) == [1 / 16, 15 / 16]
 
 
+@pytest.mark.parametrize(("scale", "shift"), [(1e-200, 0.0), (1e200, 0.0), (1.0, 1e8)])
+@pytest.mark.parametrize("d", [3, 6])
+def test_classes_do_not_depend_on_the_origin_and_unit_of_colours(scale, shift, d):
+    image = np.random.default_rng(5).uniform(size=(9, 11, d))
+    labels = extract_palette(image, n_colours=6, seed=0).labels
+    moved = extract_palette(scale * image + shift, n_colours=6, seed=0)
+    assert np.mean(moved.labels == labels) > 0.95
+
+
+def test_seed_chooses_the_first_centres():
+    image = np.random.default_rng(6).uniform(size=(9, 11, 3))
+    first, again, other = (extract_palette(image, n_colours=6, seed=s).labels for s in (0, 0, 1))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+@pytest.mark.parametrize("mass", [1e-300, 1.7e308])
+def test_mass_of_the_plan_is_no_matter(mass):
+    P, Y = drawn(6)
+    P /= P.max()
+    assert_allclose(barycentric_map(mass * P, Y), barycentric_map(P, Y), rtol=1e-12)
+    assert_allclose(mixing(mass * P, Y)[1:], mixing(P, Y)[1:], rtol=1e-12)
+
+
 @pytest.mark.parametrize("d", [1, 2, 3])
 def test_contrast_is_the_limit_of_the_entropic_plan(d):
     rng = np.random.default_rng(d)
@@ -120,6 +144,12 @@ def test_wrong_input_is_named():
     P, Y = drawn(5)
     with pytest.raises(ValueError, match="plan: expected mass in every row, got none in 2"):
         mixing(np.where(np.arange(5)[:, None] == 2, 0.0, P), Y)
+    with pytest.raises(ValueError, match="plan"):
+        mixing(P - 0.5, Y)
+    with pytest.raises(ValueError, match="Y: expected magnitudes"):
+        mixing(P, 1e200 * Y)
+    with pytest.raises(ValueError, match="X, Y: expected magnitudes"):
+        entropic_contrast(1e80 * Y, 1e80 * Y, np.full(7, 1 / 7), np.full(7, 1 / 7))
     with pytest.raises(ValueError, match="Y"):
         barycentric_map(P, Y[:-1])
     with pytest.raises(ValueError, match="n_colours"):

@@ -59,6 +59,7 @@ class Palette:
     labels: NDArray[np.int64]
 
 
+@refuses_overflow("image")
 def extract_palette(image: ArrayLike, *, n_colours: int, seed: int) -> Palette:
     """Return the palette of a picture by k-means (Lloyd's algorithm, 20 rounds).
 
@@ -94,7 +95,8 @@ def extract_palette(image: ArrayLike, *, n_colours: int, seed: int) -> Palette:
         warnings.simplefilter("ignore", UserWarning)  # an empty class
         n_colours = min(n_colours, len(np.unique(pixels, axis=0)))
         unit = float(abs(pixels).max()) or 1.0
-        _, classes = kmeans2(pixels / unit, n_colours, _ROUNDS, minit="++", rng=rng)
+        centred = pixels / unit - (pixels / unit).mean(axis=0)
+        _, classes = kmeans2(centred, n_colours, _ROUNDS, minit="++", rng=rng)
     _, labels, counts = np.unique(classes, return_inverse=True, return_counts=True)
     sums = np.stack([np.bincount(labels, column) for column in pixels.T], axis=1)
     return Palette(sums / counts[:, None], counts / counts.sum(), labels.reshape(shape))
@@ -125,6 +127,7 @@ def recolour(palette: Palette, colours: ArrayLike) -> FloatArray:
     return painted
 
 
+@refuses_overflow("Y")
 def barycentric_map(plan: ArrayLike, Y: ArrayLike) -> FloatArray:
     """Return the mean of Y under each row of the plan.
 
@@ -212,6 +215,7 @@ def entropic_contrast(X: ArrayLike, Y: ArrayLike, a: ArrayLike, b: ArrayLike) ->
 
 def _matched(plan: ArrayLike, Y: ArrayLike) -> tuple[FloatArray, FloatArray]:
     P = as_array(plan, "plan", ndim=2, nonnegative=True)
+    P = P / (float(P.max()) or 1.0)
     if not P.sum(axis=1).all():
         raise ValueError(
             f"plan: expected mass in every row, got none in {int(np.argmin(P.sum(1)))}"

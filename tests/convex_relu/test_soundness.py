@@ -96,8 +96,9 @@ def check_training(seed):
         assert outcome.accepted, outcome.reason
         # Values below the rounding errors of the loss at zero are zero.
         zero = np.finfo(float).eps * c.loss.value(np.zeros_like(y), y)
-        floor = zero if np.isfinite(zero) else 0.0
-        assert outcome.objective - outcome.dual_objective <= 1.1e-8 * max(outcome.objective, floor)
+        floor = np.finfo(float).tiny + (zero if np.isfinite(zero) else 0.0)
+        difference = outcome.objective - outcome.dual_objective
+        assert difference <= max(1.1e-8 * outcome.objective, floor)
     if status is TrainingStatus.UNATTAINED:
         assert loss == "logistic"
         assert options["skip"]

@@ -127,8 +127,8 @@ def a_knot_off_the_data(right, beyond, beta, level, left=0.0):
     r"""For $x_1<-1/x_2<0<x_2$, $y=(0,y_2)$, $y_2>\beta/\sqrt{1+x_2^2}$, the only minimizer has one
     knot, $-1/x_2$, strictly between the inputs, and $f(x_2)=y_2-\beta/\sqrt{1+x_2^2}$."""
     x, y = np.array([-1 / right - beyond, right]), np.array([left, level])
-    # The residual, a difference from y, is known to eps |y|, which leaves a gap of some eps |y|^2.
-    # The objective is at least beta y_2 / (2 (1 + x_2^2)^(1/2)), of which eps |y|^2 is up to 1.4e-12.
+    # The residual, a difference from y, is known to eps |y|, which leaves a gap of some eps |y|^2,
+    # and that is up to 1.4e-12 of the objective, at least beta y_2 / (2 (1 + x_2^2)^(1/2)).
     fit = cr.fit_penalized_biases(x, y, beta, tol=1e-11)
     knots = cr.certificate_knots(x, fit.residual, beta, tol=1e-7)
     # The loss is strongly convex in the predictions: half the squared distance is below the gap.

@@ -127,7 +127,9 @@ def a_knot_off_the_data(right, beyond, beta, level, left=0.0):
     r"""For $x_1<-1/x_2<0<x_2$, $y=(0,y_2)$, $y_2>\beta/\sqrt{1+x_2^2}$, the only minimizer has one
     knot, $-1/x_2$, strictly between the inputs, and $f(x_2)=y_2-\beta/\sqrt{1+x_2^2}$."""
     x, y = np.array([-1 / right - beyond, right]), np.array([left, level])
-    fit = cr.fit_penalized_biases(x, y, beta, tol=1e-12)
+    # The residual, a difference from y, is known to eps |y|, which leaves a gap of some eps |y|^2,
+    # and that is up to 1.4e-12 of the objective, at least beta y_2 / (2 (1 + x_2^2)^(1/2)).
+    fit = cr.fit_penalized_biases(x, y, beta, tol=1e-11)
     knots = cr.certificate_knots(x, fit.residual, beta, tol=1e-7)
     # The loss is strongly convex in the predictions: half the squared distance is below the gap.
     error = np.sqrt(2 * max(fit.objective - fit.dual_objective, 0) + 2e-15 * y @ y)
@@ -383,24 +385,32 @@ def hats(x, outside=41):
 
 @simulation
 def spline_programs(x, y, output_bias):
-    """Least sums of |v_k w_k| with and without skip, and bounds from multipliers."""
+    """Least sums of |v_k w_k| with and without skip, and bounds from multipliers.
+
+    Outputs within r of y cost as much up to 4 r sum 1/(x_{i+1} - x_i): r is the residual of the
+    program, with the rounding of its terms (that of y among them)."""
     values, bounds = [], []
+    steps, span = np.diff(x), x[-1] - x[0] + 4
+    terms = np.abs(y).max() + x.size * np.abs(np.diff(y) / steps).max() * span
+    rounding, price = 8 * np.finfo(float).eps * terms, 4 * np.sum(1 / steps)
     for skip in (True, False):
         free = [x] * skip + [np.ones_like(x)] * output_bias
         columns = np.column_stack(free) if free else np.zeros((x.size, 0))
         units = hats(x)
+        system = np.hstack([units, -units, columns])
         program = linprog(
             np.repeat([1.0, 0.0], [2 * units.shape[1], columns.shape[1]]),
-            A_eq=np.hstack([units, -units, columns]),
+            A_eq=system,
             b_eq=y,
             bounds=[(0, None)] * (2 * units.shape[1]) + [(None, None)] * columns.shape[1],
         )
-        values.append(program.fun + 1e-9 * np.abs(program.fun))
+        missed = np.abs(system @ program.x - y).max() + rounding
+        values.append(program.fun + price * missed)
         # Between two data points what a multiplier pays for a unit is linear in the knot.
         multiplier = program.eqlin.marginals
         multiplier -= columns @ np.linalg.lstsq(columns, multiplier)[0]
         paid = np.abs(multiplier @ units).max()
-        bounds.append(multiplier @ y / max(paid, 1e-300) if paid > 1 else multiplier @ y)
+        bounds.append(multiplier @ y / max(paid, 1.0) - price * rounding)
     return np.array(values), np.array(bounds)
 
 

@@ -78,7 +78,8 @@ def climb(n, eigenvalues, m, k, seed, number, columns, alphas):
         rates = -np.diff(np.log(d[: end + 1])) / np.diff(t[: end + 1])
         at = min(np.searchsorted(t, visit), end - 1)
         early[s] = abs(rates[at] - rates[-1]) / max(min(rates[at], rates[-1]), 1e-6)
-    return law.exponents, law.times, closest, visits, early
+    # Later stages start from what the earlier ones leave.
+    return law.exponents, law.times, closest, visits, np.maximum.accumulate(early)
 
 
 def slopes(x, columns, scale="log", unit=1.0):

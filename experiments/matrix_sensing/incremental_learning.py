@@ -44,8 +44,8 @@ STEP = 0.025
 
 @simulation
 def climb(n, eigenvalues, m, k, seed, number, columns, alphas):
-    """Predicted exponents and times of the visits of Z_1, .., Z_r, and per alpha the closest
-    approaches and their steps."""
+    """Predicted exponents and times of the visits of Z_1, .., Z_r, per alpha the closest approaches
+    and their steps, and how early those are for the slowest mode."""
     rng = np.random.default_rng([seed, number])
     truth = np.diag(np.append(eigenvalues, np.zeros(n - len(eigenvalues))))
     operator, start = gaussian_operator(n, m, rng=rng), rng.standard_normal((n, k)) / np.sqrt(n)
@@ -66,7 +66,20 @@ def climb(n, eigenvalues, m, k, seed, number, columns, alphas):
         run = staircase(truth, operator, initial=alpha * start, **options)
         rows.append((run.closest, run.visits))
     closest, visits = np.transpose(rows, (1, 0, 2))
-    return law.exponents, law.times, closest, visits
+    # How far the approach to all but M is from its slowest mode: without the columns that leave,
+    # what its rate at the visit and the one in the end differ by, for the middle alpha.
+    middle, early = len(alphas) // 2, np.zeros(len(best.solutions))
+    for s, Z in enumerate(best.solutions[:-1]):
+        visit = int(visits[middle, s])
+        options = {"targets": Z[None], "step_size": STEP, "steps": 3 * visit}
+        run = staircase(truth, operator, initial=alphas[middle] * start[:, : s + 1], **options)
+        t, d = run.iterations, run.distances[:, 0]
+        end = np.flatnonzero(d > 1e-11)[-1]
+        rates = -np.diff(np.log(d[: end + 1])) / np.diff(t[: end + 1])
+        at = min(np.searchsorted(t, visit), end - 1)
+        early[s] = abs(rates[at] - rates[-1]) / max(min(rates[at], rates[-1]), 1e-6)
+    # Later stages start from what the earlier ones leave.
+    return law.exponents, law.times, closest, visits, np.maximum.accumulate(early)
 
 
 def slopes(x, columns, scale="log", unit=1.0):
@@ -82,12 +95,20 @@ def visits(n, eigenvalues, m, k, seed, operators, columns, alphas, stages):
     """Measured and predicted powers and times of the visits of the given stages, operator by
     operator."""
     rows = [climb(n, eigenvalues, m, k, seed, j, columns, tuple(alphas)) for j in range(operators)]
-    e, T = (np.concatenate([row[i][stages] for row in rows]) for i in (0, 1))
+    e, T, early = (np.concatenate([row[i][stages] for row in rows]) for i in (0, 1, 4))
     D, V = (np.concatenate([row[i].T[stages] for row in rows]) for i in (2, 3))
-    powers = slopes(1 / alphas, D)
-    times = slopes(np.log(1 / alphas), np.exp(V / 100), "linear", 100.0)
-    whole = 4 / np.log(alphas[0] / alphas[-1])  # a step more or less at each end of the half
-    times = within(times.centre, times.error + whole, "local slopes and their drift; whole steps")
+    # A power or a time moves by a smaller part of itself than the rate of the approach does.
+    powers, times = (
+        within(y.centre, y.error + early * np.abs(y.centre) + more, f"{y.source}{text}")
+        for y, more, text in (
+            (slopes(1 / alphas, D), 0.0, "; faster modes"),
+            (
+                slopes(np.log(1 / alphas), np.exp(V / 100), "linear", 100.0),
+                4 / np.log(alphas[0] / alphas[-1]),  # a step more or less at each end of the half
+                "; faster modes; whole steps",
+            ),
+        )
+    )
     return powers, e, times, T
 
 

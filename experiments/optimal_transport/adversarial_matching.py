@@ -118,8 +118,10 @@ def minimised(f, g, start, half, eps):
         def risk(x, k=k):
             return line_risk(f, g, LineRule([*b[:k], x, *b[k + 1 :]], start.first), eps)
 
-        grid = b[k] + half * np.linspace(-0.9, 0.9, 41)
-        i = int(np.clip(np.argmin([risk(x) for x in grid]), 1, 39))
+        # Towards a neighbour no further than it; outwards nothing stops a boundary.
+        outwards = [0.9 if b.size == 1 or k else 3.0, 0.9 if k < b.size - 1 else 3.0]
+        grid = b[k] + half * np.linspace(-outwards[0], outwards[1], 80)
+        i = int(np.clip(np.argmin([risk(x) for x in grid]), 1, 78))
         options = {"bounds": (grid[i - 1], grid[i + 1]), "method": "bounded"}
         run = minimize_scalar(risk, **options, options={"xatol": 1e-11})
         curvature = stationarity(f, g, LineRule([run.x], (start.first + k) % 2), eps).curvature[0]

@@ -269,18 +269,21 @@ def overfitting_obligatory_fitting_ratio(alpha, beta, noise, n=1000):
     +\alpha(\alpha-1)\sigma_{rel}^2(1-\sqrt r)^\beta=0$ in $[0,1)$, or to 0 if the left side is not
     positive at 0: interpolation is best iff
     $\sigma_{rel}^2\le(\beta-\alpha)/(\alpha(\alpha-1))$."""
-    (coarse, early), (ratio, late) = (
-        fitting_ratios(alpha, beta, tuple(noise), m) for m in (n // 2, n)
-    )
-    # The remainder falls like n^-1 or faster: what is left is at most what the last doubling moved.
-    source = "twice the change from n / 2 to n, at least 1e-6"
+    rows = [fitting_ratios(alpha, beta, tuple(noise), m) for m in (n // 4, n // 2, n)]
+    ratios, thresholds = zip(*rows, strict=True)
+
+    def limit(values):
+        # A remainder a / n + b / n^p, p = 2 alpha + 1 - beta, is a sum of (P + 1) / (P - 1) times
+        # the last doubling and 1 / (P - 1) times the one before it, P = 2^p >= 2: both may cancel.
+        early, late = np.abs(np.diff(values, axis=0))
+        error = 3 * late + early
+        return within(values[-1], error + 1e-6, "two powers of n, and 1e-6 for higher ones")
+
     target = [rf.optimal_fitting_ratio(alpha, beta, relative_noise=s) for s in noise]
-    measured = within(ratio, 2 * np.abs(ratio - coarse) + 1e-6, source)
-    parts = {"ratio": compare(measured, "==", theory("ratio", np.array(target)))}
+    parts = {"ratio": compare(limit(ratios), "==", theory("ratio", np.array(target)))}
     if beta > alpha:
-        found = within(late, 2 * abs(late - early) + 1e-6, source)
         stated = (beta - alpha) / (alpha * (alpha - 1))
-        parts["threshold"] = compare(found, "==", theory("threshold", stated))
+        parts["threshold"] = compare(limit(thresholds), "==", theory("threshold", stated))
     return parts
 
 

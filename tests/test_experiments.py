@@ -10,9 +10,10 @@ from hypothesis import given, settings
 
 from theorylab.corpus import paper, papers
 from theorylab.verify import Origin, Verdict, draws, judge_all, strategy
-from theorylab.verify.comparison import marks, moved
+from theorylab.verify.comparison import marks
 from theorylab.verify.index import committed, paper_index
 from theorylab.verify.kernel import evaluate
+from theorylab.verify.records import ranges
 from theorylab.verify.runner import discover, load, stale
 from theorylab.verify.simulations import forget
 
@@ -72,7 +73,7 @@ def test_a_mark_that_is_halved_or_doubled_is_noticed(name):
         for mark in names:
             for factor in (Fraction(2), Fraction(1, 2)):
                 try:
-                    with moved(mark, factor):
+                    with marks(**{mark: factor}):
                         parts = evaluate(claim, case, 0)
                 except Exception:  # a mutant that does not run is noticed
                     continue
@@ -144,7 +145,7 @@ def test_committed_records_are_those_of_the_declared_claims(experiment):
     for claim in experiment.claims:
         record = records[claim.slug]
         assert record.verdict != "failed"
-        assert record.ranges == claim.ranges
+        assert record.ranges == ranges(claim)
         assert record.origin == claim.origin
         assert {c.name for c in record.controls} == {*claim.breaks, *claim.rescues}
         assert len(record.cases) == len(claim.cases["full"])

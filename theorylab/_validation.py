@@ -41,6 +41,7 @@ def as_array(
     nonnegative: bool = False,
     positive: bool = False,
     allow_empty: bool = False,
+    finite: bool = True,
 ) -> FloatArray:
     """Return ``value`` as a finite, writeable C-contiguous float64 array, without a copy where it
     already is one.
@@ -63,6 +64,8 @@ def as_array(
         Require every entry to be >= 0, or > 0.
     allow_empty
         Accept an array without entries.
+    finite
+        Refuse NaN and infinities.
 
     Raises
     ------
@@ -84,7 +87,7 @@ def as_array(
         raise ValueError(f"{name}: expected {ndim} axes, got {_describe_array(raw)}")
     if array.size == 0 and not allow_empty:
         raise ValueError(f"{name}: expected at least one entry, got {_describe_array(raw)}")
-    if not np.isfinite(array).all():
+    if finite and not np.isfinite(array).all():
         raise ValueError(
             f"{name}: expected finite numbers, got {array[~np.isfinite(array)].flat[0]} in "
             f"{_describe_array(raw)}"

@@ -6,7 +6,7 @@ import pytest
 import sympy as sp
 
 from theorylab.verify import Grade, compare, mean, simulation, theory, within
-from theorylab.verify.comparison import marks, moved
+from theorylab.verify.comparison import marks
 
 UP = Fraction(11, 10)
 
@@ -129,7 +129,7 @@ def test_sequences_of_exact_numbers_are_judged_one_by_one():
 )
 def test_a_mark_moves_by_a_tenth_when_told(value, expected):
     assert np.array_equal(theory("a", value), value)
-    with moved("a", UP):
+    with marks(a=UP):
         assert (
             np.allclose(np.array(theory("a", value) - expected, float), 0)
             if not isinstance(value, tuple | sp.Symbol)
@@ -139,7 +139,7 @@ def test_a_mark_moves_by_a_tenth_when_told(value, expected):
 
 
 def test_a_zero_moves_both_ways():
-    with moved("a", 1 / UP):
+    with marks(a=1 / UP):
         assert theory("a", 0.0) == -0.1
 
 

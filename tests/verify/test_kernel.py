@@ -29,6 +29,7 @@ from theorylab.verify import (
     theory,
     within,
 )
+from theorylab.verify.records import ranges, record_of
 
 source = paper("any-key", "Setting.")
 FREE = note(no_space="an example", no_break="an example")
@@ -336,7 +337,7 @@ def test_a_loose_statistical_part_is_warned_about():
 
     judgement = judge(noisy)
     assert judgement.verdict is Verdict.VERIFIED
-    assert "fresh seeds may fail" in judgement.warnings[0]
+    assert "fresh seeds may fail" in record_of("a/b", judgement, "quick").warnings[0]
 
 
 # ---------------------------------------------------------------------------------- refuted, open
@@ -390,7 +391,7 @@ def test_the_worst_part_gives_the_grade_and_the_least_margin_the_shown_case():
 
     judgement = judge(graded)
     assert judgement.grade == "numerical"
-    assert judgement.shown.instance == {"off": 0.005}
+    assert min(judgement.runs, key=lambda run: run.margin).instance == {"off": 0.005}
 
 
 # ---------------------------------------------------------------------------------- draws
@@ -427,7 +428,7 @@ def test_statement_slug_and_ranges_come_from_the_declaration():
 
     assert some_claim.slug == "some-claim"
     assert some_claim.statement == "For $x>0$, $k>r$ by a margin."
-    assert some_claim.ranges == "for r in {1, ..., 4}, k in {r + 1, ..., 12}"
+    assert ranges(some_claim) == "for r in {1, ..., 4}, k in {r + 1, ..., 12}"
     assert some_claim.sources[0].serves == ("a", "b")
     assert some_claim.cases["quick"] == (
         {"r": 1, "k": 3, "w": (1, 2)},

@@ -4,13 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from theorylab.verify import Choice, Int, Real, strategy
+from theorylab.verify.records import written
 from theorylab.verify.spaces import (
     as_space,
     dimension,
     edges,
     instance_at,
     simpler,
-    written,
 )
 
 SPACE = {

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from theorylab._validation import FloatArray
+from theorylab._validation import FloatArray, as_array
 
 __all__ = ["bounded_mean", "clopper_pearson", "local_slopes", "student"]
 
@@ -55,13 +55,20 @@ def bounded_mean(samples: FloatArray, support: tuple[float, float], level: float
     2009, Theorem 4) and of Clopper and Pearson's for the samples rounded at random to the ends of
     the support, which keeps their mean.
 
+    Raises
+    ------
+    ValueError
+        If a sample lies outside of the support.
+
     Examples
     --------
     >>> lo, hi = bounded_mean(np.full(1000, 0.25), (0.0, 1.0), 1e-6)
     >>> bool(lo < 0.25 < hi < 0.32)
     True
     """
-    start, end = support
+    start, end = as_array(support, "support", shape=(2,)).tolist()
+    if not (start < end and start <= samples.min() and samples.max() <= end):
+        raise ValueError(f"support: expected ends around all samples, got {support}")
     n, width = len(samples), end - start
     # The coins owe nothing to any other stream of numbers.
     coins = np.random.default_rng([31415, n]).random(samples.shape) < (samples - start) / width

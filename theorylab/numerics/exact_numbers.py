@@ -4,6 +4,7 @@ The sign of a difference is decided exactly, or not at all: a ball that contains
 expression whose sign SymPy cannot tell, has none.
 """
 
+import operator
 from fractions import Fraction
 from typing import Any
 
@@ -13,15 +14,26 @@ from theorylab._validation import FloatArray
 
 __all__ = [
     "as_floats",
+    "ball_floats",
     "differ",
     "exact_values",
     "is_ball",
     "is_exact",
     "library",
+    "relation_holds",
     "sign_of_difference",
     "times",
     "to_float",
 ]
+
+
+RELATIONS = {
+    "==": operator.eq,
+    "<=": operator.le,
+    "<": operator.lt,
+    ">=": operator.ge,
+    ">": operator.gt,
+}
 
 
 def library(value: Any) -> str:
@@ -89,6 +101,20 @@ def differ(a: Any, b: Any) -> bool:
     return sp.simplify(sp.sympify(a) - sp.sympify(b)).equals(0) is False
 
 
+def relation_holds(a: Any, relation: str, b: Any) -> bool | None:
+    """Decide an (in)equality of exact numbers; None where that cannot be done.
+
+    Examples
+    --------
+    >>> relation_holds(Fraction(1, 3), "<", Fraction(1, 2))
+    True
+    """
+    sign = sign_of_difference(a, b)
+    if sign is None:
+        return False if relation == "==" and differ(a, b) else None
+    return bool(RELATIONS[relation](sign, 0))
+
+
 def times(value: Any, factor: Fraction) -> Any:
     """Return an exact number times a fraction, or a float times its value."""
     if library(value) == "sympy":
@@ -117,6 +143,22 @@ def to_float(value: Any) -> float:
         return float(flint.arb(value).mid())
     number = complex(np.nan if value.free_symbols else value)
     return np.nan if number.imag else number.real
+
+
+def ball_floats(values: tuple[Any, ...]) -> tuple[FloatArray, FloatArray]:
+    """Return exact numbers as floats, without an axis if it is one, and bounds of their errors.
+
+    Examples
+    --------
+    >>> centre, error = ball_floats((Fraction(1, 3),))
+    >>> float(centre), float(error) < 1e-15
+    (0.3333333333333333, True)
+    """
+    shape = (len(values),) if len(values) > 1 else ()
+    centre = np.array([to_float(v) for v in values]).reshape(shape)
+    radius = np.array([float(v.rad()) if is_ball(v) else 0.0 for v in values]).reshape(shape)
+    with np.errstate(invalid="ignore"):
+        return centre, radius * (1 + 1e-9) + 2 * np.spacing(np.abs(centre))
 
 
 def exact_values(value: Any) -> tuple[Any, ...] | None:

@@ -1,9 +1,8 @@
 """Declarations: a claim is a check under stacked decorators.
 
 The function's docstring is the statement, its name the slug, its return value one part or a mapping
-of named parts. The decorators say whose statement it is (:class:`paper`), which instances are
-judged (:func:`cases`, :func:`full`), where its hypotheses hold (:func:`space`), what breaks it
-(:func:`breaks`), and what is excepted, with the reason (:func:`note`).
+of named parts. The decorators say whose statement it is, which instances are judged, where its
+hypotheses hold, what breaks it, and what is excepted, with the reason.
 """
 
 import inspect
@@ -13,10 +12,8 @@ from enum import StrEnum
 from itertools import product
 from typing import Any, Literal, TypeVar
 
-import numpy as np
-
 from theorylab._validation import as_text
-from theorylab.verify.spaces import Domain, Instance, as_space, written
+from theorylab.verify.spaces import Domain, Instance, as_space
 
 __all__ = ["Claim", "Origin", "Preset", "also", "breaks", "cases", "full", "note", "paper"]
 __all__ += ["rescues", "space"]
@@ -24,6 +21,7 @@ __all__ += ["rescues", "space"]
 T = TypeVar("T")
 Preset = Literal["quick", "full"]
 Check = Callable[..., Any]
+Declaring = Callable[[Check], "Claim"]
 Changing = Callable[[Instance], Mapping[str, Any]]
 Change = Mapping[str, Any] | Changing
 
@@ -79,22 +77,7 @@ class Claim:
         """Whether the claim is a published statement that is declared refuted."""
         return "refuted_by" in self.notes
 
-    @property
-    def ranges(self) -> str:
-        """The instances of the statement: the space, or else the judged cases."""
-        if self.space:
-            return "for " + ", ".join(written(name, d) for name, d in self.space.items())
-        shown = [", ".join(f"{k} = {_short(v)}" for k, v in c.items()) for c in self.cases["full"]]
-        return "judged at " + "; ".join(shown) if any(shown) else ""
 
-
-def _short(value: Any) -> str:
-    if isinstance(value, np.ndarray):
-        return str(value.tolist()) if value.size <= 8 else f"array {value.shape}"
-    return getattr(value, "__name__", None) or str(value)
-
-
-# ---------------------------------------------------------------------------------- whose it is
 class paper:
     r"""A paper and the setting of a script; its methods say whose statement a claim is.
 
@@ -120,64 +103,53 @@ class paper:
     def __init__(self, key: str, setting: str = "") -> None:
         self.key, self.setting = as_text(key, "key"), setting
 
-    def published(self, where: str, *, seen: str, serves: str = "") -> Callable[[Check], Claim]:
+    def published(self, where: str, *, seen: str, serves: str = "") -> Declaring:
         """Declare the paper's own statement, whose text was seen (``seen`` says in what)."""
         return self._declare(Origin.PUBLISHED, where, serves, as_text(seen, "seen"))
 
-    def abstract(self, *letters: str, instance: bool = False) -> Callable[[Check], Claim]:
+    def abstract(self, *letters: str, instance: bool = False) -> Declaring:
         """Declare what the abstract asserts, or (``instance``) a precise instance of it."""
-        where = "a precise instance of the abstract" if instance else "the abstract"
         if not letters:
             raise ValueError("letters: expected the letters of the assertions, got none")
+        where = "a precise instance of the abstract" if instance else "the abstract"
         return self._declare(Origin.ABSTRACT, where, "".join(letters))
 
-    def ours(self, why: str, *, serves: str = "") -> Callable[[Check], Claim]:
+    def ours(self, why: str, *, serves: str = "") -> Declaring:
         """Declare a statement of ours: derived, sharpened, corrected or recalled, and ``why``."""
         return self._declare(Origin.OURS, why, serves)
 
-    def _declare(
-        self, origin: Origin, where: str, serves: str, seen: str = ""
-    ) -> Callable[[Check], Claim]:
+    def _declare(self, origin: Origin, where: str, serves: str, seen: str = "") -> Declaring:
         source = Source(self.key, tuple(serves), as_text(where, "where"), seen)
         return lambda check: _claim(check, origin, source, self.setting)
 
 
 def _claim(check: Check, origin: Origin, source: Source, setting: str) -> Claim:
-    given = {name: list(vars(check).get(f"_{name}", ())) for name in DECLARED}
+    given = {name: tuple(vars(check).get(f"_{name}", ())) for name in DECLARED}
     notes, breaks, rescues = (dict(given[name]) for name in ("notes", "breaks", "rescues"))
-    quick = tuple(given["cases"]) or ({},)
+    quick = given["cases"] or ({},)
     name = f"{check.__name__}: expected"
     if not (check.__doc__ or "").strip():
         raise ValueError(f"{name} the statement as docstring, got none")
     if "refuted_by" in notes and (given["space"] or breaks or not rescues):
         raise ValueError(f"{name} rescues, and neither space nor breaks, for a refuted statement")
-    if "refuted_by" not in notes and rescues:
+    if rescues and "refuted_by" not in notes:
         raise ValueError(f"{name} refuted_by= where something is rescued")
     if not {"refuted_by", "open"} & set(notes):
         for what in ("space", "breaks"):
             reason = f"no_{what.removesuffix('s')}"
             if bool(given[what]) == (reason in notes):
                 raise ValueError(f"{name} either @{what} or @note({reason}=), got both or neither")
-    claim = Claim(
-        check=check,
-        statement=" ".join(f"{setting} {inspect.getdoc(check)}".split()),
-        origin=origin,
-        sources=(source, *given["also"]),
-        cases={"quick": quick, "full": tuple(given["full"]) or quick},
-        space=given["space"][0] if given["space"] else None,
-        breaks=breaks,
-        rescues=rescues,
-        notes=notes,
-    )
-    taken = inspect.signature(check).parameters
-    used = {k for group in claim.cases.values() for c in group for k in c} | set(claim.space or ())
-    used |= {k for c in (*breaks.values(), *rescues.values()) if not callable(c) for k in c}
-    if not used <= set(taken):
-        raise ValueError(f"{name} the parameters {sorted(used - set(taken))} in its signature")
-    return claim
+    hypotheses = given["space"][0] if given["space"] else None
+    changes = [c for c in (*breaks.values(), *rescues.values()) if not callable(c)]
+    used = {k for c in (*quick, *given["full"], *changes, hypotheses or {}) for k in c}
+    if missing := used - set(inspect.signature(check).parameters):
+        raise ValueError(f"{name} the parameters {sorted(missing)} in its signature")
+    judged: dict[Preset, tuple[Instance, ...]] = {"quick": quick, "full": given["full"] or quick}
+    statement = " ".join(f"{setting} {inspect.getdoc(check)}".split())
+    sources = (source, *given["also"])
+    return Claim(check, statement, origin, sources, judged, hypotheses, breaks, rescues, notes)
 
 
-# ---------------------------------------------------------------------------------- decorators
 def _put(attribute: str, values: list[Any]) -> Callable[[T], T]:
     """Put values before those of the decorators below: they read from top to bottom."""
 

@@ -1,11 +1,9 @@
 """What was predicted, and the one comparison of it with what was measured.
 
-:func:`theory` marks every predicted value by a name, so that the kernel can move it and see what a
-check would have rejected. :func:`compare` makes a :class:`Part`: each entry is true, false by more
-than its error, or neither.
+:func:`theory` marks every predicted value by a name, so that the kernel can move it. In a
+:class:`Part`, made by :func:`compare`, an entry is true, false by more than its error, or neither.
 """
 
-import operator
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,30 +17,24 @@ from numpy.typing import NDArray
 from theorylab._validation import FloatArray, as_text, one_of
 from theorylab.numerics import exact_numbers as exact
 from theorylab.verify.enclosures import Enclosure, Grade
+from theorylab.verify.simulations import running
 
-__all__ = ["Part", "compare", "marks", "moved", "outside_checks", "theory"]
+__all__ = ["Part", "compare", "marks", "theory"]
 
 SIDE = {"==": 0, "<=": 1, "<": 1, ">=": -1, ">": -1}
-EXACT = dict(
-    zip(SIDE, (operator.eq, operator.le, operator.lt, operator.ge, operator.gt), strict=True)
-)
-ROUNDING = 1e-12
-"""Relative rounding that a comparison allows."""
-POWER = 0.1
-"""Violation, relative to the bound, that an inequality must not overlook."""
+ROUNDING = 1e-12  # relative rounding that a comparison allows
+POWER = 0.1  # violation, relative to the bound, that an inequality must not overlook
 
 _SEEN: dict[str, None] = {}
 _MOVES: dict[str, Fraction] = {}
-_SIMULATING: list[str] = []
 
 
-# ---------------------------------------------------------------------------------- marks
 def theory(name: str, value: Any) -> Any:
     """Mark a predicted value, or a term of one, by a name; return it.
 
-    It stands in the check, never in a module or in a simulation, and marks exact numbers, floats,
-    arrays, or tuples of these; remainders, tolerances and brackets have no mark. The kernel reruns
-    the check with each mark times 1.1 and 1/1.1 (a 0 becomes +-0.1): what it feeds must turn false.
+    It stands in the check, never in a module or a simulation, and marks numbers, arrays, or tuples
+    of these; remainders, tolerances and brackets have no mark. The kernel reruns the check with
+    each mark times 1.1 and 1/1.1 (a 0 becomes +-0.1): what it feeds must turn false.
 
     Examples
     --------
@@ -53,42 +45,25 @@ def theory(name: str, value: Any) -> Any:
     exact.as_floats(value, "value")
     caller = sys._getframe(1).f_globals.get("__name__", "")
     inside = caller.startswith("theorylab.") and not caller.startswith("theorylab.verify")
-    if _SIMULATING or inside:
-        where = _SIMULATING[-1] if _SIMULATING else caller
+    if where := running() or (caller if inside else ""):
         raise RuntimeError(f"theory: expected the mark '{name}' in the check, got it in {where}")
     _SEEN[name] = None
     return _move(value, _MOVES[name]) if name in _MOVES else value
 
 
 @contextmanager
-def marks() -> Iterator[dict[str, None]]:
-    """Collect the names of the marks that are passed in the block."""
+def marks(**moves: Fraction) -> Iterator[dict[str, None]]:
+    """Collect the names of the marks that are passed in the block, and multiply those in moves."""
     _SEEN.clear()
-    yield _SEEN
-
-
-@contextmanager
-def moved(name: str, factor: Fraction) -> Iterator[None]:
-    """Multiply one mark by a factor in the block."""
-    _MOVES[name] = factor
+    _MOVES.update(moves)
     try:
-        yield
+        yield _SEEN
     finally:
         _MOVES.clear()
 
 
-@contextmanager
-def outside_checks(name: str) -> Iterator[None]:
-    """Refuse marks in the block: a simulation knows no prediction."""
-    _SIMULATING.append(name)
-    try:
-        yield
-    finally:
-        _SIMULATING.pop()
-
-
 def _move(value: Any, factor: Fraction) -> Any:
-    """Return a value exact.times a factor; one that is 0 throughout moves by a tenth."""
+    """Return a value times a factor; one that is 0 throughout moves by a tenth."""
     step = Fraction(1 if factor > 1 else -1, 10)
     if isinstance(value, np.ndarray) and value.dtype != object:
         return value * float(factor) if value.any() else value + float(step)
@@ -97,22 +72,19 @@ def _move(value: Any, factor: Fraction) -> Any:
     if isinstance(value, tuple | list):
         zero = not any(isinstance(v, tuple | list | np.ndarray) or v != 0 for v in value)
         return type(value)(_move(v, factor) if zero or np.any(v != 0) else v for v in value)
-    if exact.is_exact(value):
-        return exact.times(value, factor) if value != 0 else exact.times(1, step)
-    return float(value) * float(factor) or float(step)
+    unit = 1 if exact.is_exact(value) else 1.0
+    return exact.times(value, factor) if value != 0 else exact.times(unit, step)
 
 
-# ---------------------------------------------------------------------------------- comparison
 @dataclass(frozen=True, eq=False)
 class Part:
     """One comparison, entry by entry.
 
     ``centre``, ``error`` and ``predicted`` are both sides as floats of one shape (NaN where an
     exact side is no number), ``sides`` the predicted numbers where both are exact, ``shown`` what a
-    figure shows for the measured one. ``holds`` is None where there is no verdict, and then ``why``
-    says so. ``margin`` is the relative distance of the worst entry from being false, negative if it
-    is; an entry ``rejects`` the prediction if it is false beyond its error by a tenth of that and
-    1e-6 of the size of the prediction.
+    figure shows. Without a verdict ``holds`` is None, and ``why`` says why. ``margin`` is the least
+    relative distance of an entry from being false, negative if it is; an entry ``rejects`` the
+    prediction if it is false by 1.1 times its error and 1e-6 of the size of the prediction.
     """
 
     relation: str
@@ -146,19 +118,15 @@ def compare(
     An equality holds where the prediction lies in the enclosure. An inequality holds where the
     enclosure reaches its side of the bound, and has no verdict unless it also ends within a tenth
     of the size of the bound beyond it; a strict one needs the whole enclosure on its side. Exact
-    numbers are compared exactly.
+    numbers (int, Fraction, SymPy, python-flint) are compared exactly.
 
     Parameters
     ----------
-    measured
-        An enclosure, or exact number(s): int, Fraction, SymPy, python-flint.
-    relation
-        The sign.
-    predicted
-        Number(s) that broadcast with the measured side.
+    measured, relation, predicted
+        An enclosure or exact number(s), the sign, and number(s) that broadcast with them.
     rival
-        Unmarked number(s), the prediction of another hypothesis: a part that holds while its
-        enclosure contains one has no verdict.
+        Unmarked prediction of another hypothesis: a part that holds while its enclosure contains it
+        has no verdict.
 
     Examples
     --------
@@ -168,33 +136,30 @@ def compare(
     """
     one_of(relation, "relation", list(SIDE))
     if not isinstance(measured, Enclosure):
-        numbers = exact.exact_values(measured)
-        if numbers is None:
+        if (numbers := exact.exact_values(measured)) is None:
             raise ValueError(
                 "measured: expected an enclosure (within, mean, slope, switch, between, family) "
                 f"or an exact number, got {type(measured).__name__} {measured!r}"
             )
         sides = exact.exact_values(predicted)
-        if sides is not None and not (
-            relation == "==" and any(map(exact.is_ball, numbers + sides))
-        ):
+        balls = any(map(exact.is_ball, numbers + (sides or ())))
+        if sides is not None and not (relation == "==" and balls):
             return _compare_exact(numbers, relation, sides, exact.exact_values(rival) or ())
-        measured = _enclose(numbers)
+        centre, radius = exact.ball_floats(numbers)
+        proved = all(map(exact.is_ball, numbers))
+        kind = ("interval arithmetic", Grade.CERTIFIED) if proved else ("rounding", Grade.NUMERICAL)
+        measured = Enclosure(centre, radius, *kind)
     return _compare_enclosure(measured, relation, predicted, rival)
 
 
 def _compare_enclosure(measured: Enclosure, relation: str, predicted: Any, rival: Any) -> Part:
-    c, e, p = np.broadcast_arrays(
-        measured.centre, measured.error, exact.as_floats(predicted, "predicted")
-    )
+    p = exact.as_floats(predicted, "predicted")
+    c, e, p = np.broadcast_arrays(measured.centre, measured.error, p)
     shown = np.broadcast_to(c if measured.shown is None else measured.shown, c.shape)
     base = (relation, measured.source, measured.grade, c, e, p, shown)
-    why = measured.why
-    if not (why or (np.isfinite(c).all() and np.isfinite(e).all())):
-        why = "the measured value is not finite"
-    elif not (why or np.isfinite(p).all()):
-        why = "the prediction is not finite"
-    if why:
+    finite = {"measured value": np.isfinite(c + e).all(), "prediction": np.isfinite(p).all()}
+    odd = [f"the {what} is not finite" for what, good in finite.items() if not good]
+    if why := measured.why or "".join(odd[:1]):
         return Part(*base, None, np.nan, np.zeros(p.shape, bool), why=why)
     size = np.where(p != 0, np.abs(p), 1.0)
     rounding = ROUNDING * np.maximum(np.abs(c), np.abs(p))
@@ -228,18 +193,13 @@ def _compare_exact(
     if {len(measured), len(sides)} - {1, n}:
         raise ValueError(f"predicted: expected {len(measured)} numbers, got {len(sides)}")
     measured, sides = (v * n if len(v) == 1 else v for v in (measured, sides))
-    states: list[bool | None] = []
-    for a, b in zip(measured, sides, strict=True):
-        sign = exact.sign_of_difference(a, b)
-        unequal = sign is None and relation == "==" and exact.differ(a, b)
-        states.append(EXACT[relation](sign, 0) if sign is not None else False if unequal else None)
-    shape = (n,) if n > 1 else ()
-    rejects = np.array([s is False for s in states]).reshape(shape)
-    holds = False if rejects.any() else None if None in states else True
+    (c, _), (p, _) = exact.ball_floats(measured), exact.ball_floats(sides)
+    states = [exact.relation_holds(a, relation, b) for a, b in zip(measured, sides, strict=True)]
+    rejects = np.array([s is False for s in states]).reshape(c.shape)
+    holds = False if False in states else None if None in states else True
     why = "" if holds is not None else "the sign of the difference could not be decided"
-    if holds and any(exact.sign_of_difference(a, r) == 0 for a in measured for r in rivals):
+    if holds and any(exact.relation_holds(a, "==", r) for a in measured for r in rivals):
         holds, why = None, f"the value is a rival {rivals}"
-    c, p = (np.array([exact.to_float(v) for v in s]).reshape(shape) for s in (measured, sides))
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         gap = np.abs(c - p) / np.maximum(np.abs(c), np.abs(p))
     gap = np.clip(np.nan_to_num(gap, nan=0.0, posinf=1.0), np.finfo(float).tiny, 1.0)
@@ -248,14 +208,3 @@ def _compare_exact(
     grade = Grade.SYMBOLIC if free else Grade.CERTIFIED
     base = (relation, "exact", grade, c, np.zeros_like(c), p, c)
     return Part(*base, holds, margin if holds is not None else np.nan, rejects, sides, why)
-
-
-def _enclose(values: tuple[Any, ...]) -> Enclosure:
-    """Return exact numbers as an enclosure in floats, balls with their radius."""
-    shape = (len(values),) if len(values) > 1 else ()
-    centre = np.array([exact.to_float(v) for v in values]).reshape(shape)
-    radius = np.array([float(v.rad()) if exact.is_ball(v) else 0.0 for v in values]).reshape(shape)
-    error = radius * (1 + 1e-9) + 2 * np.spacing(np.abs(centre))
-    balls = all(map(exact.is_ball, values))
-    grade = Grade.CERTIFIED if balls else Grade.NUMERICAL
-    return Enclosure(centre, error, "interval arithmetic" if balls else "rounding", grade)

@@ -1,9 +1,8 @@
 """What was measured: an enclosure of every value compatible with what was computed.
 
-An enclosure is a centre, an error, the source of the error and a grade. The constructors say how an
-error is known: a proved bound (:func:`within`), a confidence interval (:func:`mean`), the drift of
-local slopes (:func:`slope`), a bisection (:func:`switch`), a feasible point and a bound
-(:func:`between`), a count (:func:`family`). Exact numbers need none; a bare float has none.
+The constructors say how its error is known: a proved bound (:func:`within`), a confidence interval
+(:func:`mean`), the drift of local slopes (:func:`slope`), a bisection (:func:`switch`), a feasible
+point and a bound (:func:`between`), a count (:func:`family`). Exact numbers need none.
 """
 
 import math
@@ -23,8 +22,7 @@ __all__ = ["LEVEL", "Enclosure", "Grade", "between", "family", "mean", "slope", 
 
 LEVEL = 1e-6
 """Error probability of a statistical enclosure, over all its entries together."""
-CROSSING = 1e-9
-"""Relative amount by which a bound may pass the attained value before that is an error of ours."""
+CROSSING = 1e-9  # a bound may pass the attained value by that, relatively, before it is our error
 EPS = float(np.finfo(float).eps)
 
 
@@ -45,10 +43,9 @@ class Grade(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Enclosure:
-    """The values within ``error`` of ``centre``, arrays of one shape.
+    """The values within ``error`` (known from ``source``) of ``centre``, arrays of one shape.
 
-    ``source`` says where the error comes from, ``shown`` what a figure shows if not the centre (a
-    sample mean), ``why`` why there is no verdict, if so.
+    A figure shows ``shown`` in place of the centre, if given; ``why`` says why there is no verdict.
     """
 
     centre: FloatArray
@@ -59,19 +56,17 @@ class Enclosure:
     why: str = ""
 
 
-def _numbers(value: ArrayLike, name: str) -> FloatArray:
-    """Return a float array that may hold NaN and infinities: a measurement can go wrong."""
-    try:
-        raw = np.asarray(value)
-    except ValueError:
-        raise ValueError(f"{name}: expected a rectangular array, got a ragged sequence") from None
-    if raw.dtype.kind not in "buif" or raw.size == 0 or np.ma.is_masked(value):
-        raise ValueError(f"{name}: expected real numbers, got {value!r}")
-    return raw.astype(np.float64)
-
-
 def _none(why: str, source: str, grade: Grade, shape: tuple[int, ...] = ()) -> Enclosure:
     return Enclosure(np.full(shape, np.nan), np.full(shape, np.inf), source, grade, why=why)
+
+
+def _paired(a: FloatArray, b: FloatArray, name: str) -> tuple[FloatArray, FloatArray]:
+    try:
+        shape = np.broadcast_shapes(a.shape, b.shape)
+        return np.broadcast_to(a, shape), np.broadcast_to(b, shape)
+    except ValueError:
+        shapes = f"{a.shape}, got {b.shape}"
+        raise ValueError(f"{name}: expected a shape that broadcasts with {shapes}") from None
 
 
 def within(value: ArrayLike, error: ArrayLike, source: str) -> Enclosure:
@@ -79,26 +74,18 @@ def within(value: ArrayLike, error: ArrayLike, source: str) -> Enclosure:
 
     Parameters
     ----------
-    value
-        The computed value, an array of any shape; NaN and infinities give no verdict.
-    error, source
-        Bound of its absolute error, >= 0, of a shape that broadcasts with it, and where that comes
-        from: neither from the prediction nor from the things compared.
+    value, error, source
+        The computed value of any shape (NaN gives no verdict), a bound of its absolute error that
+        broadcasts with it, and where that comes from: not from the things compared.
 
     Examples
     --------
     >>> within(2.0, 1e-9, "rounding").grade
     <Grade.NUMERICAL: 'numerical'>
     """
-    v, e = _numbers(value, "value"), _numbers(error, "error")
-    if (e < 0).any():
-        raise ValueError(f"error: expected non-negative numbers, got {e.min()}")
-    try:
-        v, e = np.broadcast_arrays(v, e)
-    except ValueError:
-        shapes = f"{v.shape}, got {e.shape}"
-        raise ValueError(f"error: expected a shape that broadcasts with {shapes}") from None
-    return Enclosure(v, e, as_text(source, "source"))
+    v = as_array(value, "value", finite=False)
+    e = as_array(error, "error", finite=False, nonnegative=True)
+    return Enclosure(*_paired(v, e, "error"), as_text(source, "source"))
 
 
 def mean(
@@ -110,19 +97,17 @@ def mean(
 ) -> Enclosure:
     """Enclose an expectation by independent samples, at level 1e-6 over all entries together.
 
-    Booleans are enclosed by Clopper and Pearson's interval; samples in a known ``support`` without
-    normality (:func:`theorylab.numerics.confidence.bounded_mean`); others by Student's interval,
-    whose level is that of normal samples and is approached by the mean of skewed ones.
+    The interval is Clopper and Pearson's for booleans, :func:`~theorylab.numerics.bounded_mean` for
+    samples in a known ``support``, else Student's, whose level is that of normal samples and is
+    approached by the mean of skewed ones.
 
     Parameters
     ----------
-    samples
-        Shape (n_samples, ...), independent along the first axis; at least ten.
+    samples, support
+        Shape (n_samples, ...), independent along the first axis, at least ten; the ends of an
+        interval that is known to hold them.
     bias, source
-        Bound of the difference between the mean of a sample and the measured value, >= 0, and where
-        it comes from (needed where it is not zero).
-    support
-        Ends of an interval that is known to hold every sample.
+        Bound of the difference between the expectation and the measured value, and its origin.
 
     Examples
     --------
@@ -130,11 +115,11 @@ def mean(
     array(0.5)
     """
     logical = np.asarray(samples).dtype == bool
-    v = _numbers(samples, "samples")
+    v = as_array(samples, "samples", finite=False)
     allowance = as_array(bias, "bias", nonnegative=True)
-    if allowance.any() or source:
-        as_text(source, "source")
-    text, grade = "sampling" + (f"; {source}" if source else ""), Grade.STATISTICAL
+    needs = allowance.any() or source
+    text = "sampling" + (f"; {as_text(source, 'source')}" if needs else "")
+    grade = Grade.STATISTICAL
     if v.ndim == 0 or len(v) < 10:
         return _none("fewer than ten samples", text, grade, v.shape[1:])
     average = np.asarray(v.mean(axis=0))
@@ -144,10 +129,7 @@ def mean(
     if logical:
         lo, hi = clopper_pearson(v.sum(axis=0), len(v), level)
     elif support is not None:
-        start, end = as_array(support, "support", shape=(2,)).tolist()
-        if not (start < end and start <= v.min() and v.max() <= end):
-            raise ValueError(f"support: expected ends around all samples, got {support}")
-        lo, hi = bounded_mean(v, (start, end), level)
+        lo, hi = bounded_mean(v, support, level)
     elif (v == v[0]).all(axis=0).any():
         return _none("all samples of an entry are equal", text, grade, average.shape)
     else:
@@ -162,20 +144,17 @@ def slope(
 ) -> Enclosure:
     r"""Enclose a rate by the local slopes of the last half of a record.
 
-    ``scale="log"`` measures the p of :math:`y\sim Cx^p`, ``"linear"`` of :math:`y\sim Ce^{px}`.
-    The half is fixed before any slope is seen: the upper half of the record on that scale, up to
-    the first value at or below ``floor``. The enclosure is the hull of its local slopes, extended
-    in the direction in which they drift (which covers the limit if the remainder halves over the
-    half), and at least 1 % wide. Rows of ``y`` are independent repetitions: the hull is then a
-    Student interval of the mean slope at level 1e-6.
+    ``scale="log"`` measures the p of :math:`y\sim Cx^p`, ``"linear"`` of :math:`y\sim Ce^{px}`, on
+    the upper half of the record up to the first value at or below ``floor``, a half that is fixed
+    before any slope is seen. The enclosure is the hull of its local slopes, extended in the
+    direction in which they drift (which covers the limit if the remainder halves over the half),
+    and at least 1 % wide; for rows of independent repetitions a Student interval of the mean slope.
 
     Parameters
     ----------
-    x, y
-        Shapes (n,), increasing, and (n,) or (repetitions, n), positive. The record covers a factor
-        of 4 in x (log) or in y (linear) with six points in the half, else there is no verdict.
-    scale
-        ``"log"`` for a power law, ``"linear"`` for geometric decay.
+    x, y, scale
+        Shapes (n,), increasing, and (n,) or (repetitions, n), positive. Without six points in the
+        half and a factor of 4 in x (``"log"``) or in y (``"linear"``) there is no verdict.
     floor
         Level of rounding or noise at or below which ``y`` says nothing.
 
@@ -190,7 +169,7 @@ def slope(
     noise = as_real(floor, "floor", minimum=0.0)
     if (np.diff(t) <= 0).any():
         raise ValueError("x: expected increasing values")
-    rows = np.atleast_2d(_numbers(y, "y"))
+    rows = np.atleast_2d(as_array(y, "y", finite=False))
     if rows.ndim != 2 or rows.shape[1] != t.size:
         raise ValueError(f"y: expected rows of length {t.size}, got shape {np.shape(y)}")
     grade = Grade.NUMERICAL if len(rows) == 1 else Grade.STATISTICAL
@@ -199,12 +178,9 @@ def slope(
         return _none("the record is not finite", text, grade)
     above = (rows > noise).all(axis=0)
     length = t.size if above.all() else int(np.argmin(above))
-    if length < 2:
-        return _none("the record starts at the floor", text, grade)
     t, logs = np.log(t[:length]) if log else t[:length], np.log(rows[:, :length])
-    covered = np.ptp(t) if log else np.ptp(logs.mean(axis=0))
-    keep = t >= (t[0] + t[-1]) / 2
-    if covered < math.log(4) * (1 - 1e-9) or keep.sum() < 6:
+    keep = t >= (t[:1] + t[-1:]) / 2
+    if keep.sum() < 6 or np.ptp(t if log else logs.mean(axis=0)) < math.log(4) * (1 - 1e-9):
         why = "the record covers no factor of 4 with six points in its last half"
         return _none(why, text, grade)
     lo, hi = local_slopes(t[keep], logs[:, keep], LEVEL)
@@ -222,11 +198,10 @@ def switch(
     Parameters
     ----------
     occurs
-        The property as a function of the parameter; None where it cannot be decided. It is taken
-        to switch once: of several places the bisection finds one.
+        The property as a function of the parameter, which switches once; None where undecided.
     bracket, tol
-        Interval in which the switch is looked for, and the width of the last one relative to its
-        larger end. A property that does not switch there, or is undecided, gives no verdict.
+        Interval in which the switch is looked for (where there is none, no verdict), and the width
+        of the last one relative to its larger end.
 
     Examples
     --------
@@ -235,7 +210,7 @@ def switch(
     """
     validation.as_function(occurs, "occurs")
     lo, hi = as_array(bracket, "bracket", shape=(2,)).tolist()
-    relative = as_real(tol, "tol", above=0.0)
+    relative = as_real(tol, "tol", minimum=1e-15)
     if not lo < hi:
         raise ValueError(f"bracket: expected two increasing ends, got {bracket}")
 
@@ -244,15 +219,12 @@ def switch(
         return None if found is None else as_flag(found, "occurs")
 
     below, beyond = state(lo), state(hi)
-    if below is None or beyond is None or below == beyond:
+    if None in (below, beyond) or below == beyond:
         why = f"the property does not switch in [{lo:g}, {hi:g}], or is undecided at an end"
         return _none(why, "bisection", Grade.NUMERICAL)
     while hi - lo > relative * max(abs(lo), abs(hi)):
         middle = (lo + hi) / 2
-        if middle in (lo, hi):
-            break
-        found = state(middle)
-        if found is None:
+        if (found := state(middle)) is None:
             return _none(f"undecided at {middle:.6g}", "bisection", Grade.NUMERICAL)
         lo, hi = (middle, hi) if found == below else (lo, middle)
     return Enclosure(np.array((lo + hi) / 2), np.array((hi - lo) / 2), "bisection")
@@ -267,17 +239,13 @@ def between(
 ) -> Enclosure:
     """Enclose an optimal value between the value at a feasible point and a proved bound.
 
-    Every maximum, minimum, supremum and optimal value is measured so.
-
     Parameters
     ----------
     attained, bound, sense
         The value at a feasible point, and a bound that no feasible point passes: from below for a
-        ``"min"``, from above for a ``"max"``. One that passes the attained value beyond rounding is
-        a ValueError: one of the two is wrong.
+        ``"min"``, from above for a ``"max"``; a ValueError if it passes the value beyond rounding.
     certificate
-        An object whose ``verify().accepted`` tells that the bound was proved apart from the solver;
-        the grade is certified only then.
+        Its ``verify().accepted`` tells whether the bound was proved, and the grade is certified.
 
     Examples
     --------
@@ -285,7 +253,8 @@ def between(
     0.125
     """
     one_of(sense, "sense", ("min", "max"))
-    a, b = np.broadcast_arrays(_numbers(attained, "attained"), _numbers(bound, "bound"))
+    a = as_array(attained, "attained", finite=False)
+    a, b = _paired(a, as_array(bound, "bound", finite=False), "bound")
     size = np.maximum(np.abs(a), np.abs(b))
     with np.errstate(invalid="ignore"):
         crossed = np.argwhere((b - a if sense == "min" else a - b) > CROSSING * size)
@@ -306,20 +275,18 @@ def family(outcomes: Mapping[Any, bool | None]) -> Enclosure:
     Parameters
     ----------
     outcomes
-        Member -> whether it has the property; None, where that could not be decided, gives no
-        verdict unless another member fails.
+        Member -> whether it has the property; None gives no verdict unless another member fails.
 
     Examples
     --------
     >>> float(family({"a": True, "b": True}).centre)
     2.0
     """
-    if not isinstance(outcomes, Mapping):
-        raise ValueError(f"outcomes: expected member -> bool, got {type(outcomes).__name__}")
-    states = {k: None if v is None else as_flag(v, "outcomes") for k, v in outcomes.items()}
-    unknown = [k for k, v in states.items() if v is None]
-    why = "" if states else "an empty family"
-    if unknown and all(v is not False for v in states.values()):
-        why = f"{unknown[0]} could not be decided"
+    members = validation.as_instance(outcomes, "outcomes", Mapping).items()
+    states = {k: None if v is None else as_flag(v, "outcomes") for k, v in members}
+    unknown = [f"{k} could not be decided" for k, v in states.items() if v is None]
+    why = "an empty family" if not states else ""
+    if unknown and False not in states.values():
+        why = unknown[0]
     good = np.array(float(sum(v is True for v in states.values())))
     return Enclosure(good, np.array(0.0), "enumeration", Grade.ENUMERATED, why=why)

@@ -1,8 +1,7 @@
 """The judge: it runs a claim, probes what its checks would have rejected, breaks its hypotheses.
 
-Nothing here is set by an author. Each mark is moved by a tenth up and down; an equality that does
-not turn false resolves nothing. Each control must turn a part false by more than its error. Each
-part must have been seen to fail.
+Each mark is moved by a tenth up and down; an equality that does not turn false resolves nothing.
+Each control must turn a part false by more than its error, and each part be seen to fail.
 """
 
 import inspect
@@ -17,25 +16,21 @@ import numpy as np
 
 from theorylab._validation import FloatArray, as_count, as_flag, as_instance, one_of
 from theorylab.verify.claims import Claim, Preset
-from theorylab.verify.comparison import SIDE, Part, marks, moved
+from theorylab.verify.comparison import SIDE, Part, marks
 from theorylab.verify.enclosures import Grade
 from theorylab.verify.simulations import forget
 from theorylab.verify.spaces import Instance, edges
 
-__all__ = ["Control", "Draws", "Judgement", "Run", "Verdict", "draws", "evaluate", "judge"]
-__all__ += ["judge_all"]
+__all__ = ["Control", "Draws", "Judgement", "Run", "Verdict"]
+__all__ += ["draws", "evaluate", "judge", "judge_all"]
 
-MOVES = ((Fraction(11, 10), 0.1), (Fraction(10, 11), 1 / 11))
-"""Factors of the probe, with the relative changes that they make."""
-NEED = 0.1
-"""Relative change of a prediction that an equality must reject."""
-WARN = 0.08
-"""Resolution of a statistical part beyond which fresh seeds are likely to fail."""
+# Factors of the probe with the relative changes that they make, and the change of a prediction that
+# an equality must reject.
+MOVES, NEED = ((Fraction(11, 10), 0.1), (Fraction(10, 11), 1 / 11)), 0.1
+# Factors by which a bound could be cut: beyond the first only a control shows that it can fail.
 IDLE, VACUOUS = 2.0, 1000.0
-"""Factors by which a bound could be cut: beyond the first only a control shows that it can fail."""
 
 Parts = Mapping[str, Part]
-Table = Mapping[str, Mapping[str, float]]
 
 
 class Verdict(StrEnum):
@@ -49,15 +44,12 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One judged instance: its parts, and for each mark the parts that it feeds.
-
-    ``resolution[mark][part]`` is the least relative move of the mark that an equality rejects, or
-    the factor by which a bound could be cut.
-    """
+    """One judged instance: its parts, and for each mark the parts that it feeds, with the least
+    relative move of it that an equality rejects, or the factor by which a bound could be cut."""
 
     instance: Instance
     parts: Parts
-    resolution: Table = field(default_factory=dict)
+    resolution: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def margin(self) -> float:
@@ -71,8 +63,7 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Control:
-    """An instance in which a hypothesis is broken, or in which a refuted statement is rescued
-    (its ``kind``: "break" or "rescue")."""
+    """An instance that breaks a hypothesis, or rescues a refuted statement (its ``kind``)."""
 
     name: str
     kind: str
@@ -94,7 +85,6 @@ class Judgement:
     runs: tuple[Run, ...]
     controls: tuple[Control, ...]
     problems: tuple[str, ...]
-    warnings: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -108,67 +98,54 @@ class Judgement:
     @property
     def grade(self) -> Grade | None:
         """The worst grade among the parts; of a refuted claim, among those that are false."""
-        parts = [p for run in self.runs for p in run.parts.values()]
-        if self.claim.refuted:
-            parts = [p for p in parts if p.holds is False]
-        return max((p.grade for p in parts), key=lambda g: g.rank, default=None)
-
-    @property
-    def shown(self) -> Run | None:
-        """The case that stands for the claim: the one with the least margin."""
-        return min(self.runs, key=lambda run: run.margin, default=None)
+        every, refuted = [run.parts.values() for run in self.runs], self.claim.refuted
+        grades = [p.grade for parts in every for p in parts if p.holds is False or not refuted]
+        return max(grades, key=lambda g: g.rank, default=None)
 
 
-# ---------------------------------------------------------------------------------- one instance
 def evaluate(check: Callable[..., Any], instance: Instance, seed: int) -> dict[str, Part]:
     """Run a check on an instance, passing the seed if it takes one; return its parts by name."""
     target: Any = check.check if isinstance(check, Claim) else check
-    takes = "seed" in inspect.signature(target).parameters and "seed" not in instance
-    result = target(**instance, **({"seed": seed} if takes else {}))
-    parts = {"": result} if isinstance(result, Part) else result
-    if not (
-        isinstance(parts, Mapping) and parts and all(isinstance(p, Part) for p in parts.values())
-    ):
+    given = {"seed": seed} if "seed" in inspect.signature(target).parameters else {}
+    result = target(**{**given, **instance})
+    parts = dict(result) if isinstance(result, Mapping) else {"": result}
+    if not parts or not all(isinstance(p, Part) for p in parts.values()):
         name = getattr(target, "__name__", "the check")
         raise TypeError(f"{name}: expected a part or named parts, got {type(result).__name__}")
-    return dict(parts)
+    return parts
 
 
-def _probe(
-    claim: Claim, case: Instance, seed: int, base: Parts, names: Iterable[str]
-) -> tuple[dict[str, dict[str, float]], list[str]]:
-    """Move each mark; return for each the parts that it feeds with what they resolve."""
+def _probe(claim: Claim, run: Run, seed: int, names: Iterable[str]) -> tuple[Run, list[str]]:
+    """Move each mark; add to the run which parts it feeds, and say which reruns raised."""
     table: dict[str, dict[str, float]] = {}
     broken = []
     for name in names:
         sides: list[Parts] = []
         for factor, _ in MOVES:
             try:
-                with moved(name, factor):
-                    sides.append(evaluate(claim, case, seed))
+                with marks(**{name: factor}):
+                    sides.append(evaluate(claim, run.instance, seed))
             except Exception as error:  # a rerun that raises rejects nothing
                 broken.append(f"'{name}' moved: {type(error).__name__}: {error}")
                 sides.append({})
         table[name] = {}
-        for key, part in base.items():
+        for key, part in run.parts.items():
             reruns = [side.get(key) for side in sides]
             if any(r is not None and _moves(part, r).max(initial=0.0) > 0 for r in reruns):
                 equal = part.relation == "=="
                 table[name][key] = _resolution(part, reruns) if equal else _room(part)
-    return table, broken
+    return replace(run, resolution=table), broken
 
 
 def _moves(base: Part, rerun: Part) -> FloatArray:
     """Return by how much each entry of the prediction moves."""
-    beyond = not np.isfinite(base.predicted).all()  # symbols, or numbers beyond the floats
-    if beyond and base.sides and len(base.sides) == len(rerun.sides):
+    if base.sides and len(base.sides) == len(rerun.sides):
         pairs = zip(base.sides, rerun.sides, strict=True)
         return np.array([a != b for a, b in pairs], dtype=float)
     if base.predicted.shape != rerun.predicted.shape:
         return np.ones(rerun.predicted.shape)
     with np.errstate(invalid="ignore"):
-        moves = np.abs(rerun.predicted - base.predicted)
-    return np.where(np.isfinite(moves), moves, np.inf)
+        return np.nan_to_num(np.abs(rerun.predicted - base.predicted), nan=np.inf, posinf=np.inf)
 
 
 def _resolution(base: Part, reruns: Sequence[Part | None]) -> float:
@@ -187,7 +164,7 @@ def _resolution(base: Part, reruns: Sequence[Part | None]) -> float:
         size = np.where(rerun.predicted != 0, np.abs(rerun.predicted), 1.0)
         need = np.abs(before) + 1.1 * rerun.error + 1e-6 * size
         with np.errstate(divide="ignore"):
-            least = (need / (np.abs(after - before) / step)).ravel()
+            least = np.ravel(need / (np.abs(after - before) / step))
         # The interpolation must not claim what the rerun itself did not reject.
         least = np.where(rejected, np.minimum(least, step), np.maximum(least, 1.001 * step))
         worst = max(worst, float(least[counted].max(initial=0.0)))
@@ -202,32 +179,26 @@ def _room(part: Part) -> float:
     near, far = np.ravel(sign * part.centre - part.error), np.ravel(sign * part.predicted)
     with np.errstate(divide="ignore", invalid="ignore"):
         same = np.where(far > 0, far / near, near / far)  # below 0 a larger size is a sharper bound
-    crossing = np.sign(near) != np.sign(far)
-    factors = np.where(crossing, np.inf, np.maximum(same, 1.0))
+    factors = np.where(np.sign(near) != np.sign(far), np.inf, np.maximum(same, 1.0))
     # A bound of 0 has no size: tenths of the unit stand for it, as in the probe.
     factors = np.where(far == 0, 1 + 10 * np.maximum(-near, 0), factors)
     factors = np.where(near == far, 1.0, factors)
     return float(np.nan_to_num(factors, nan=np.inf).min())
 
 
-# ---------------------------------------------------------------------------------- the verdict
 def judge(
     claim: Claim, *, preset: Preset = "quick", seed: int = 0, keep_memory: bool = False
 ) -> Judgement:
     """Judge a claim on its declared cases and controls.
 
-    A claim is verified if every part of every case holds, the probe and the controls find no fault,
-    and each part has been seen to fail. A refuted one also needs :func:`judge_all`, which looks at
+    It is verified if every part of every case holds, the probe and the controls find no fault, and
+    each part has been seen to fail. A refuted claim also needs :func:`judge_all`, which looks at
     its correction.
 
     Parameters
     ----------
-    claim
-        The claim.
-    preset
-        ``"quick"`` or ``"full"``.
-    seed
-        Passed to checks that take one.
+    claim, preset, seed
+        The claim, ``"quick"`` or ``"full"``, and what is passed to checks that take a seed.
     keep_memory
         Keep what the simulations remember, for the next claim of the script.
     """
@@ -241,16 +212,14 @@ def judge(
     for number, case in enumerate(claim.cases[preset], start=1):
         try:
             with marks() as seen:
-                parts = evaluate(claim, case, seed)
+                run = Run(case, evaluate(claim, case, seed))
                 names = list(seen)
         except Exception as error:
             problems.append(f"case {number} raised {type(error).__name__}: {error}")
             continue
-        found = _false_parts(claim, parts)
-        run = Run(case, parts)
+        found = _false_parts(claim, run.parts)
         if probing and not found:
-            table, broken = _probe(claim, case, seed, parts, names)
-            run = Run(case, parts, table)
+            run, broken = _probe(claim, run, seed, names)
             found = _gate(claim, run, broken)
         problems += [f"case {number} {text}" for text in found]
         runs.append(run)
@@ -261,8 +230,7 @@ def judge(
         problems += [*_vacuous(claim, runs), *_idle(runs, controls)]
     if not keep_memory:
         forget()
-    warnings = tuple(_warnings(runs)) if probing else ()
-    return Judgement(claim, seed, tuple(runs), controls, tuple(problems), warnings)
+    return Judgement(claim, seed, tuple(runs), controls, tuple(problems))
 
 
 def judge_all(
@@ -274,12 +242,11 @@ def judge_all(
     judgements = [judge(c, preset=preset, seed=seed, keep_memory=True) for c in claims]
     forget()
     verified = {j.claim.slug for j in judgements if j.verdict is Verdict.VERIFIED}
-    return [
-        replace(j, problems=(*j.problems, f"the correction '{correction}' is not verified"))
-        if (correction := j.claim.notes.get("refuted_by")) and correction not in verified
-        else j
-        for j in judgements
-    ]
+    for i, j in enumerate(judgements):
+        if (correction := j.claim.notes.get("refuted_by")) and correction not in verified:
+            problem = f"the correction '{correction}' is not verified"
+            judgements[i] = replace(j, problems=(*j.problems, problem))
+    return judgements
 
 
 def _named(key: str) -> str:
@@ -296,12 +263,9 @@ def _false_parts(claim: Claim, parts: Parts) -> list[str]:
             return ["is not false, though the claim is declared refuted"]
         weak = min(g.rank for g in grades) > Grade.ENUMERATED.rank
         return ["is refuted by weak evidence only: certified or enumerated is needed"] * weak
-    return [
-        f"{_named(key)}is "
-        + (f"inconclusive: {p.why}" if p.holds is None else f"false: {_worst(p)}")
-        for key, p in parts.items()
-        if not p.holds
-    ]
+    why = {k: f"inconclusive: {p.why}" for k, p in parts.items() if p.holds is None}
+    why |= {k: f"false: {_worst(p)}" for k, p in parts.items() if p.holds is False}
+    return [f"{_named(k)}is {text}" for k, text in why.items()]
 
 
 def _worst(p: Part) -> str:
@@ -309,9 +273,8 @@ def _worst(p: Part) -> str:
     sign = SIDE[p.relation]
     with np.errstate(invalid="ignore"):
         off = sign * (p.centre - p.predicted) if sign else np.abs(p.centre - p.predicted)
-        excess = np.nan_to_num(off - p.error, nan=-np.inf)
-    at = np.unravel_index(int(np.argmax(excess)), excess.shape) if excess.size else ()
-    c, e, q = (np.asarray(v)[at] for v in (p.centre, p.error, p.predicted))
+        at = int(np.argmax(np.nan_to_num(off - p.error, nan=-np.inf)))
+    c, e, q = (v.flat[at] for v in (p.centre, p.error, p.predicted))
     return f"{c:.8g} +- {e:.2g} {p.relation} {q:.8g}"
 
 
@@ -321,17 +284,17 @@ def _gate(claim: Claim, run: Run, broken: Sequence[str]) -> list[str]:
     found = []
     equal = {k: p for k, p in run.parts.items() if p.relation == "=="}
     for name, feeds in run.resolution.items():
-        mine = min((feeds[k] for k in feeds if k in equal), default=0.0)
-        if mine > need:
-            found.append(f"accepts '{name}' moved by a tenth (rejects it at {mine:.2g})")
+        least = min((feeds[k] for k in feeds if k in equal), default=0.0)
+        if least > need:
+            found.append(f"accepts '{name}' moved by a tenth (rejects it at {least:.2g})")
         if not feeds:
             found.append(f"has a mark '{name}' that feeds no part")
     for key, p in equal.items():
-        own = run.resolves(key)
-        if own is not None and own > need:
+        if (own := run.resolves(key)) is None:
+            if not p.sides and p.grade is not Grade.ENUMERATED:
+                found.append(f"{_named(key)}is an equality that no mark feeds")
+        elif own > need:
             found.append(f"{_named(key)}rejects no mark moved by a tenth ({own:.2g})")
-        if own is None and not p.sides and p.grade is not Grade.ENUMERATED:
-            found.append(f"{_named(key)}is an equality that no mark feeds")
     return [*found, *broken] if found else []
 
 
@@ -341,11 +304,10 @@ def _controls(claim: Claim, case: Instance, base: Parts, seed: int) -> Iterator[
     for kind, name, change in changes:
         try:
             instance = {**case, **(change(case) if callable(change) else change)}
-            parts = evaluate(claim, instance, seed)
+            run = Run(instance, evaluate(claim, instance, seed))
+            yield Control(name, kind, run, _shortcoming(kind, run.parts, base))
         except Exception as error:
             yield Control(name, kind, None, f"raised {type(error).__name__}: {error}")
-            continue
-        yield Control(name, kind, Run(instance, parts), _shortcoming(kind, parts, base))
 
 
 def _shortcoming(kind: str, parts: Parts, base: Parts) -> str:
@@ -357,19 +319,16 @@ def _shortcoming(kind: str, parts: Parts, base: Parts) -> str:
         return "" if all(p.holds for p in parts.values()) else "does not hold"
     if any(p.decisively_false for p in parts.values()):
         return ""
-    undecided = [p.why for p in parts.values() if p.holds is None]
-    return f"is not decisively false{': ' + undecided[0] if undecided else ''}"
+    why = next((f": {p.why}" for p in parts.values() if p.holds is None), "")
+    return "is not decisively false" + why
 
 
 def _vacuous(claim: Claim, runs: Sequence[Run]) -> Iterator[str]:
     """Say which marks feed only bounds that could be cut a thousandfold in every case."""
     for name in dict.fromkeys(name for run in runs for name in run.resolution):
-        fed = [
-            (run.parts[k], room) for run in runs for k, room in run.resolution.get(name, {}).items()
-        ]
-        least = min((room for _, room in fed), default=0.0)
-        bounds = all(p.relation != "==" for p, _ in fed)
-        if bounds and least > VACUOUS and "vacuous" not in claim.notes:
+        fed = [(r.parts[k], room) for r in runs for k, room in r.resolution.get(name, {}).items()]
+        least = min((0.0 if p.relation == "==" else room for p, room in fed), default=0.0)
+        if least > VACUOUS and "vacuous" not in claim.notes:
             yield f"the bound '{name}' could be cut by {least:.3g}"
 
 
@@ -377,35 +336,21 @@ def _idle(runs: Sequence[Run], controls: Sequence[Control]) -> Iterator[str]:
     """Say which parts nothing has made fail: a moved mark, a bound without room, a control."""
     broken = [c.run.parts for c in controls if c.run]
     failed = {k for parts in broken for k, p in parts.items() if p.decisively_false}
-    for run in runs:
-        for k, p in run.parts.items():
-            least = (run.resolves(k), 1.0) if p.relation == "==" else (_room(p), IDLE)
-            if least[0] is not None and least[0] < least[1]:
-                failed.add(k)
-    for k in dict.fromkeys(k for run in runs for k in run.parts):
-        if k not in failed:
-            yield f"{_named(k) or 'the part '}is idle: nothing made it fail"
+    every = [(run, k, p) for run in runs for k, p in run.parts.items()]
+    for run, k, p in every:
+        least = run.resolves(k) if p.relation == "==" else _room(p) - IDLE + 1
+        if least is not None and least < 1:
+            failed.add(k)
+    for k in dict.fromkeys(k for _, k, _ in every if k not in failed):
+        yield f"{_named(k) or 'the part '}is idle: nothing made it fail"
 
 
-def _warnings(runs: Sequence[Run]) -> Iterator[str]:
-    for number, run in enumerate(runs, start=1):
-        for key, p in run.parts.items():
-            least = run.resolves(key) or 0.0
-            if p.relation == "==" and p.grade is Grade.STATISTICAL and least > WARN:
-                yield f"case {number} {_named(key)}resolves {least:.2g}: fresh seeds may fail"
-
-
-# ---------------------------------------------------------------------------------- draws
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Instances drawn from a claim's space, with their parts, and what they show.
-
-    ``false`` and ``inconclusive`` say where and why; ``blind`` names bounds whose margin is the
-    same on all draws: the space does not touch them.
-    """
+    """Instances drawn from a claim's space, which of them are false or inconclusive, and why, and
+    the bounds that the space does not touch: their margin is the same on all draws."""
 
     instances: tuple[Instance, ...]
-    parts: tuple[Parts, ...]
     false: tuple[str, ...]
     inconclusive: tuple[str, ...]
     blind: tuple[str, ...]
@@ -417,17 +362,18 @@ def draws(claim: Claim, *, count: int = 12, seed: int = 0) -> Draws:
         raise ValueError("claim: expected one with a space, got none")
     as_count(seed, "seed", minimum=0)
     instances = edges(claim.space or {}, as_count(count, "count"), seed)
-    drawn = [evaluate(claim, instance, seed + i) for i, instance in enumerate(instances)]
-    forget()
-    false, inconclusive = [], []
+    false: list[str] = []
+    inconclusive: dict[int, str] = {}
     margins: dict[str, set[float]] = {}
-    for instance, parts in zip(instances, drawn, strict=True):
-        undecided = [f"{_named(k)}{p.why}" for k, p in parts.items() if p.holds is None]
-        inconclusive += [f"{instance}: {why}" for why in undecided[:1]]
-        for k, p in parts.items():
-            if p.holds is False:
-                false.append(f"{instance}: {_named(k)}{_worst(p)}")
-            if p.holds is not None and p.relation != "==":
+    for i, instance in enumerate(instances):
+        for k, p in evaluate(claim, instance, seed + i).items():
+            where = f"{instance}: {_named(k)}"
+            if p.holds is None:
+                inconclusive.setdefault(i, where + p.why)
+            elif p.relation != "==":
                 margins.setdefault(k, set()).add(round(p.margin, 9))
+            if p.holds is False:
+                false.append(where + _worst(p))
     blind = tuple(k for k, found in margins.items() if len(found) == 1 and count > 1)
-    return Draws(tuple(instances), tuple(drawn), tuple(false), tuple(inconclusive), blind)
+    forget()
+    return Draws(tuple(instances), tuple(false), tuple(inconclusive.values()), blind)

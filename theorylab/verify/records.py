@@ -6,7 +6,7 @@ where its digits agree to the error. Everything that shows a verdict reads recor
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -15,12 +15,17 @@ import numpy as np
 
 from theorylab.verify.claims import Claim, Origin, Source
 from theorylab.verify.comparison import Part
+from theorylab.verify.enclosures import Grade
 from theorylab.verify.kernel import Judgement, Run
+from theorylab.verify.spaces import Domain, Int, Real
 
-__all__ = ["ControlRecord", "PartRecord", "Record", "read_records", "record_of", "source_text"]
+__all__ = ["ControlRecord", "PartRecord", "Record", "ranges", "read_records", "record_of"]
+__all__ += ["source_text", "written"]
 
 DIGITS = 8
 """Significant digits at most."""
+WARN = 0.08
+"""Resolution of a statistical part beyond which fresh seeds are likely to fail."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +132,37 @@ def source_text(claim: Claim, source: Source) -> str:
     return f"{source.key}{letters}{where}{seen}"
 
 
+def ranges(claim: Claim) -> str:
+    """Return the instances of the statement: the space, or else the judged cases."""
+    if claim.space:
+        return "for " + ", ".join(written(name, d) for name, d in claim.space.items())
+    shown = [", ".join(f"{k} = {_short(v)}" for k, v in c.items()) for c in claim.cases["full"]]
+    return "judged at " + "; ".join(shown) if any(shown) else ""
+
+
+def written(name: str, domain: Domain) -> str:
+    """Say where the values of a name lie, as the space writes it."""
+    if isinstance(domain, Int):
+        return f"{name} in {{{domain.low}, ..., {domain.high}}}"
+    if isinstance(domain, Real):
+        power = "" if domain.size is None else f"^{domain.size}".replace("'", "")
+        return f"{name} in [{domain.low}, {domain.high}]{power}"
+    options = (getattr(option, "__name__", None) or str(option) for option in domain.options)
+    return f"{name} in {{{', '.join(options)}}}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return str(value.tolist()) if value.size <= 8 else f"array {value.shape}"
+    return getattr(value, "__name__", None) or str(value)
+
+
 def declared(name: str, claim: Claim) -> Record:
     """Return what a claim declares, before it is judged; ``name`` is "theme/module"."""
     return Record(
         claim=f"{name}:{claim.slug}",
         statement=claim.statement,
-        ranges=claim.ranges,
+        ranges=ranges(claim),
         sources=[source_text(claim, s) for s in claim.sources],
         serves={s.key: list(s.serves) for s in claim.sources},
         origin=str(claim.origin),
@@ -153,11 +183,19 @@ def record_of(name: str, judgement: Judgement, preset: str) -> Record:
         parts=parts,
         controls=controls,
         problems=list(judgement.problems),
-        warnings=list(judgement.warnings),
+        warnings=list(_warnings(judgement.runs)),
         cases=[{k: _plain(v) for k, v in run.instance.items()} for run in judgement.runs],
         preset=preset,
         seed=judgement.seed,
     )
+
+
+def _warnings(runs: Sequence[Run]) -> Iterator[str]:
+    for number, run in enumerate(runs, start=1):
+        for key, p in run.parts.items():
+            least, name = run.resolves(key) or 0.0, f"part '{key}' " if key else ""
+            if p.relation == "==" and p.grade is Grade.STATISTICAL and least > WARN:
+                yield f"case {number} {name}resolves {least:.2g}: fresh seeds may fail"
 
 
 DECLARED = ("claim", "statement", "ranges", "sources", "serves", "origin", "notes")

@@ -2,7 +2,6 @@
 
 import inspect
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,9 +20,7 @@ from theorylab.verify.spaces import Domain, Int, as_space, dimension, instance_a
 __all__ = ["Falsification", "SearchStatus", "falsify"]
 
 EVOLUTION_DIMENSION = 8
-FRESH_SEEDS = 5
-MORE_SAMPLES = 4
-FEW = 50
+FRESH_SEEDS, MORE_SAMPLES, FEW = 5, 4, 50
 SEEDS = Int(0, 2**16)
 
 
@@ -40,9 +37,7 @@ class SearchStatus(StrEnum):
 class Falsification:
     """The end of a search: the (shrunk) counterexample or the instance with the least margin.
 
-    ``instance``, its ``seed`` and the ``part`` with the least margin there are None if every
-    instance was inconclusive; ``evaluations`` counts the judged instances, ``inconclusive`` those
-    of them that decided nothing.
+    It is None, like its ``seed`` and worst ``part``, if all ``evaluations`` were ``inconclusive``.
     """
 
     status: SearchStatus
@@ -81,11 +76,10 @@ class _Search:
             forget()
         instance = instance_at(self.space, u)
         parts = _parts(self.target, instance)
-        decided = [p for p in parts.values() if p.holds is not None]
-        false = [p for p in decided if not p.holds]
-        if not decided or not (false or len(decided) == len(parts)):
+        false = [p for p in parts.values() if p.holds is False]
+        if not false and any(p.holds is None for p in parts.values()):
             return None
-        worst = min(false or decided, key=lambda p: p.margin)
+        worst = min(false or parts.values(), key=lambda p: p.margin)
         if false and worst.grade is Grade.STATISTICAL and not self._confirmed(instance):
             return None
         return worst
@@ -95,11 +89,12 @@ class _Search:
         more = dict(instance)
         if self.draws is not None:
             more["n_draws"] = MORE_SAMPLES * int(instance.get("n_draws", self.draws.default))
-        if "seed" not in self.space:
-            return any(p.holds is False for p in _parts(self.target, more).values())
-        fresh = np.random.SeedSequence([instance["seed"], 1]).generate_state(FRESH_SEEDS)
-        again = (_parts(self.target, {**more, "seed": int(seed)}) for seed in fresh)
-        return all(any(p.holds is False for p in parts.values()) for parts in again)
+        tries = [more]
+        if "seed" in self.space:
+            fresh = np.random.SeedSequence([instance["seed"], 1]).generate_state(FRESH_SEEDS)
+            tries = [{**more, "seed": int(seed)} for seed in fresh]
+        again = (_parts(self.target, one).values() for one in tries)
+        return all(any(p.holds is False for p in parts) for parts in again)
 
     def margin(self, u: FloatArray) -> float:
         """Objective of the minimisers; an inconclusive instance is no better than a certain one."""
@@ -134,8 +129,7 @@ def _parts(target: Callable[..., Any], instance: Mapping[str, Any]) -> Mapping[s
         result = target(**given)
         if not (isinstance(result, tuple) and len(result) == 2):
             return result
-        lhs, rhs = (np.asarray(side, dtype=float) for side in result)
-        return compare(within(lhs, np.zeros_like(lhs), "rounding"), "<=", rhs)
+        return compare(within(result[0], 0.0, "rounding"), "<=", np.asarray(result[1], float))
 
     return evaluate(read, instance, 0)
 
@@ -156,15 +150,11 @@ def falsify(
 
     Parameters
     ----------
-    check
+    check, space
         A claim, or any function of an instance that returns a part, named parts, or a pair
-        (lhs, rhs) for lhs <= rhs.
-    space
-        Keyword -> domain; a claim's own space by default.
-    budget
-        Seconds of search; shrinking takes at most as many again. A check is not interrupted.
-    seed
-        Of the search.
+        (lhs, rhs) for lhs <= rhs; and keyword -> domain, by default the claim's own.
+    budget, seed
+        Seconds of search, between two calls of the check, and as many for shrinking; its seed.
 
     Examples
     --------
@@ -177,7 +167,7 @@ def falsify(
 
     as_function(check, "check")
     hypotheses = space if space is not None else getattr(check, "space", None)
-    if not (isinstance(hypotheses, Mapping) and hypotheses):
+    if not hypotheses:
         raise ValueError("space: expected the space of the hypotheses, got none")
     search = _Search(check, as_space(hypotheses), as_real(budget, "budget", above=0.0))
     d = dimension(search.space)
@@ -189,30 +179,24 @@ def falsify(
             search.margin(np.full(d, corner))
         while d <= EVOLUTION_DIMENSION:
             differential_evolution(search.margin, box, rng=rng, popsize=12, maxiter=60, tol=1e-10)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Sobol points in other numbers than powers of two
-            sobol = qmc.Sobol(d, rng=rng)
-            while True:
-                start, few = sobol.random()[0], 40 * d
-                minimize(
-                    search.margin, start, method="L-BFGS-B", bounds=box, options={"maxfun": few}
-                )
+        sobol = qmc.Sobol(d, rng=rng)
+        few: Any = {"method": "L-BFGS-B", "bounds": box, "options": {"maxfun": 40 * d}}
+        while True:
+            minimize(search.margin, sobol.random()[0], **few)
     except _Stop:
         pass
     except RuntimeError as error:
         # SciPy takes what the check raises for an error in its own call.
-        if isinstance(error.__cause__, TypeError | ValueError):
-            raise error.__cause__ from None
-        raise
-    if search.best is None:
-        ended = (search.evaluations, search.undecided)
-        return Falsification(SearchStatus.UNDECIDED, None, None, None, *ended)
-    u, part = search.best
+        raise error.__cause__ or error from None
     status = SearchStatus.TOO_FEW if search.evaluations < FEW else SearchStatus.NONE_FOUND
-    if not part.holds:
-        status = SearchStatus.COUNTEREXAMPLE
-        u, part = search.shrink(u, part)
+    if search.best is None:
+        instance, part, status = {}, None, SearchStatus.UNDECIDED
+    else:
+        u, part = search.best
+        if not part.holds:
+            status = SearchStatus.COUNTEREXAMPLE
+            u, part = search.shrink(u, part)
+        instance = instance_at(search.space, u)
     forget()
-    at = instance_at(search.space, u)
-    found = at.pop("seed", None)
-    return Falsification(status, at, found, part, search.evaluations, search.undecided)
+    found, ended = instance.pop("seed", None), (search.evaluations, search.undecided)
+    return Falsification(status, instance or None, found, part, *ended)

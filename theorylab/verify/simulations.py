@@ -9,14 +9,13 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from theorylab.verify.comparison import outside_checks
-
-__all__ = ["forget", "simulation"]
+__all__ = ["forget", "running", "simulation"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _MEMORY: dict[tuple[str, str], Any] = {}
+_RUNNING: list[str] = []
 
 
 def simulation(run: Callable[P, T]) -> Callable[P, T]:
@@ -33,12 +32,20 @@ def simulation(run: Callable[P, T]) -> Callable[P, T]:
         bound.apply_defaults()
         key = (name, hashlib.sha256(pickle.dumps(list(bound.arguments.items()))).hexdigest())
         if key not in _MEMORY:
-            with outside_checks(run.__name__):
+            _RUNNING.append(run.__name__)
+            try:
                 _MEMORY[key] = _frozen(run(*args, **kwargs))
+            finally:
+                _RUNNING.pop()
         found: T = _MEMORY[key]
         return found
 
     return remembered
+
+
+def running() -> str:
+    """Return the name of the simulation that is running: it knows no prediction."""
+    return _RUNNING[-1] if _RUNNING else ""
 
 
 def forget() -> None:

@@ -1,12 +1,9 @@
 """Where the hypotheses of a claim hold: one map from the unit cube to instances.
 
-A space is an ordered mapping from keyword to domain. Each domain maps its own coordinates of the
-unit cube to a value, and its bounds may be text that names the keywords before it, so that
-dependent hypotheses need no rejection and readers see them as written:
+A space is an ordered mapping from keyword to domain. The bounds of a domain may be text that names
+the keywords before it, so that dependent hypotheses need no rejection and read as written:
 
     space = {"r": Int(1, 4), "k": Int("r + 1", 12), "w": Real(0.0, 1.0, size="k", capacity=12)}
-
-The same map serves draws, property tests (:func:`strategy`) and the counterexample search.
 """
 
 import math
@@ -15,24 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real
 
-__all__ = [
-    "Choice",
-    "Domain",
-    "Instance",
-    "Int",
-    "Real",
-    "as_space",
-    "dimension",
-    "edges",
-    "instance_at",
-    "simpler",
-    "strategy",
-    "written",
-]
+__all__ = ["Choice", "Domain", "Instance", "Int", "Real", "as_space", "dimension", "edges"]
+__all__ += ["instance_at", "simpler", "strategy"]
 
 Instance = Mapping[str, Any]
 Bound = float | str
@@ -66,14 +50,11 @@ class Real:
 
     Parameters
     ----------
-    low, high
-        Ends of the interval: numbers, or text in the names before.
-    log
-        Spread the values evenly in logarithm; needs ``low > 0``.
-    size
-        Shape of an array of such reals: integers, or text in the names before.
-    capacity
-        The largest number of entries, needed where ``size`` is text.
+    low, high, log
+        Ends of the interval: numbers, or text in the names before; spread evenly in logarithm?
+    size, capacity
+        Shape of an array of such reals: integers, or text in the names before, and then the largest
+        number of entries.
     """
 
     low: Bound
@@ -98,7 +79,11 @@ class Real:
         return 1 if self.size is None else math.prod(self._shape({}) or (1,))
 
     def _at(self, u: FloatArray, earlier: Instance) -> float | FloatArray:
-        low, high = self._ends(earlier)
+        low, high = _resolve(self.low, earlier), _resolve(self.high, earlier)
+        if not low <= high:
+            raise ValueError(f"high: expected at least low = {low}, got {high}")
+        if self.log and low <= 0:
+            raise ValueError(f"low: expected a positive number on a log domain, got {low}")
         spread = low ** (1 - u) * high**u if self.log else low * (1 - u) + high * u
         values = np.clip(spread, low, high)
         shape = self._shape(earlier)
@@ -108,14 +93,6 @@ class Real:
         if count > self.coordinates:
             raise ValueError(f"capacity: expected at least {count}, got {self.coordinates}")
         return values[:count].reshape(shape)
-
-    def _ends(self, earlier: Instance) -> tuple[float, float]:
-        low, high = _resolve(self.low, earlier), _resolve(self.high, earlier)
-        if not low <= high:
-            raise ValueError(f"high: expected at least low = {low}, got {high}")
-        if self.log and low <= 0:
-            raise ValueError(f"low: expected a positive number on a log domain, got {low}")
-        return low, high
 
     def _shape(self, earlier: Instance) -> tuple[int, ...] | None:
         if self.size is None:
@@ -148,8 +125,7 @@ Domain = Int | Real | Choice
 def as_space(space: Mapping[str, Domain]) -> Mapping[str, Domain]:
     """Return ``space`` if it maps names to domains, else raise a ValueError."""
     as_instance(space, "space", Mapping)
-    odd = {k: d for k, d in space.items() if not isinstance(d, Domain)}
-    if odd:
+    if odd := {k: d for k, d in space.items() if not isinstance(d, Domain)}:
         raise ValueError(f"space: expected a domain (Int, Real, Choice) for every name, got {odd}")
     return space
 
@@ -177,18 +153,15 @@ def simpler(space: Mapping[str, Domain], u: FloatArray) -> Iterator[FloatArray]:
     instance = instance_at(space, u)
     start = 0
     for domain in space.values():
-        mine = slice(start, start + domain.coordinates)
-        start = mine.stop
+        mine = slice(start, start := start + domain.coordinates)
+        v = u[mine]
         if isinstance(domain, Real):
-            tries = [np.round(u[mine], digits) for digits in range(5)]
-            inner = np.diag((u[mine] % 0.5 != 0).astype(bool))
-            tries += list(np.where(inner, 0.5, u[mine]))
+            rounder = np.where(np.diag(v % 0.5 != 0), 0.5, v)
+            tries = [*(np.round(v, digits) for digits in range(5)), *rounder]
         else:
             count = domain._count(instance)
-            index = min(int(u[start - 1] * count), count - 1)
-            tries = [
-                np.array((index - (index >> j) + 0.5) / count) for j in range(index.bit_length())
-            ]
+            index = min(int(v[0] * count), count - 1)
+            tries = [*(index - (index >> np.arange(index.bit_length())) + 0.5) / count]
         for values in tries:
             changed = u.copy()
             changed[mine] = values
@@ -218,22 +191,7 @@ def strategy(space: Mapping[str, Domain]) -> Any:
     from hypothesis.extra.numpy import arrays
 
     cube = arrays(np.float64, dimension(space), elements=st.floats(0.0, 1.0, width=32))
-
-    def at(u: NDArray[np.float64]) -> dict[str, Any]:
-        return instance_at(space, u)
-
-    return cube.map(at)
-
-
-def written(name: str, domain: Domain) -> str:
-    """Say where the values of a name lie, as the space writes it."""
-    if isinstance(domain, Int):
-        return f"{name} in {{{domain.low}, ..., {domain.high}}}"
-    if isinstance(domain, Real):
-        power = "" if domain.size is None else f"^{domain.size}".replace("'", "")
-        return f"{name} in [{domain.low}, {domain.high}]{power}"
-    options = (getattr(option, "__name__", None) or str(option) for option in domain.options)
-    return f"{name} in {{{', '.join(options)}}}"
+    return cube.map(lambda u: instance_at(space, u))
 
 
 def _resolve(bound: Bound, earlier: Instance) -> float:

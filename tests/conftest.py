@@ -3,6 +3,7 @@ import os
 # The suite runs one process a core; Hypothesis examples are the same on every run.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ["THEORYLAB_KERNELS"] = "compiled"
 
 from hypothesis import HealthCheck, settings
 

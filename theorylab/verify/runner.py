@@ -255,6 +255,7 @@ def _run_one(
 ) -> Outcome:
     name = name_of(script)
     started = time.perf_counter()
+    os.environ["THEORYLAB_KERNELS"] = "compiled"  # interpreted kernels differ in last digits
     try:
         if slugs:
             records, skipped = _judge_only(script, preset, seed, slugs, timeout), False

@@ -183,6 +183,7 @@ def _functions(served: Served, root: Path) -> Mapping[str, str]:
             if home == module.__name__ and inspect.isfunction(target):
                 queue.append(target)
             elif home.startswith("theorylab.") and not home.startswith("theorylab.verify"):
+                target = inspect.unwrap(target)
                 path = Path(inspect.getsourcefile(target) or "")
                 line = inspect.getsourcelines(target)[1]
                 place = os.path.relpath(path.resolve(), PACKAGE.resolve().parent)

@@ -41,7 +41,8 @@ APART = {function for table in TABLES for function in getattr(table, "APART", ()
 
 
 def public_functions() -> Iterator[Callable[..., Any]]:
-    for package in [p for p in THEMES if (Path(theorylab.__file__).parent / p).is_dir()]:
+    themes = [p for p in THEMES if (Path(theorylab.__file__).parent / p).is_dir()]
+    for package in themes:
         folder = importlib.import_module(f"theorylab.{package}")
         for info in pkgutil.iter_modules(folder.__path__):
             if not info.name.startswith("_"):
@@ -49,7 +50,7 @@ def public_functions() -> Iterator[Callable[..., Any]]:
                 yield from (
                     f for name in module.__all__ if inspect.isroutine(f := getattr(module, name))
                 )
-    for package in ("verify", "corpus"):
+    for package in (*themes, "verify", "corpus"):  # private modules may hold what a theme exports
         exported = importlib.import_module(f"theorylab.{package}")
         yield from (
             f for name in exported.__all__ if inspect.isroutine(f := getattr(exported, name))

@@ -237,6 +237,19 @@ def test_labels_on_larger_data(loss):
     assert result.certificate.verify()
 
 
+@pytest.mark.filterwarnings("ignore:relative gap")
+@pytest.mark.parametrize("exponent", [-5, -7, -8])
+def test_contradicting_labels_at_small_penalties(exponent):
+    """Each of two points has one label against it, which costs two; slopes 1 and 1/2 the rest."""
+    X, y = np.array([[1.0], [1.0], [1.0], [-2.0], [-2.0]]), np.array([1.0, 1.0, -1.0, -1.0, 1.0])
+    beta = 10.0**exponent * zero_threshold(X, y, loss="hinge")
+    solution = train(X, y, beta, loss="hinge")
+    assert solution.gap < 1e-3
+    assert solution.certificate.verify().accepted
+    # At -2 all outputs between -1 and 1 cost the same.
+    assert solution.objective == pytest.approx(4.0 + beta, rel=1e-12)
+
+
 def test_one_sample_has_a_closed_form():
     x, y, beta = np.array([[3.0, -4.0]]), np.array([2.0]), 1.5
     # min_c (5 c - 2)^2 / 2 + beta c: soft thresholding.

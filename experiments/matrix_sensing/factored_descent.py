@@ -110,7 +110,9 @@ def sharp(n, r, k, low, alpha, step, seed, used, negative, beta=None):
 
     From entry into the region of `error_bounds`, spurious singular values follow
     s <- s(1 - eta s^2) up to their ratio there: c grows to its limit by at most 1 / (2 eta T s_T^2)
-    for the smallest. Nothing in the factor knows the limit.
+    for the smallest. That is proved of this recursion alone; that the error of the matrix follows
+    it, with q values of equal weight, is what c tells (of one value the factor says all, so that
+    the limit is the upper end of the enclosure).
     """
     left = alpha * np.random.default_rng(seed).standard_normal((n, k))
     M, eta = truth(n, r, low), step / (1 + np.linalg.norm(left, 2) ** 2)

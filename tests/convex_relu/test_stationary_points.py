@@ -73,7 +73,7 @@ BRUTE = np.linspace(0.0, 1.0, 20001)
 @pytest.mark.parametrize("seed", range(8))
 def test_the_certified_bound_is_that_of_the_best_multiple_of_the_residual(seed):
     X, y, (first, output) = gaussian(7, 2, 3, seed)
-    # Penalties for which the cells or the fit decide; small networks have y'v / v'v above one.
+    # Penalties for which the cells or the fit decide.
     output = output * 10.0 ** (-seed % 3)
     for beta in (0.3, 30.0):
         found = certify_subsampled(X, y, beta, (first, output))
@@ -89,6 +89,13 @@ def test_the_certified_bound_holds_for_a_network_far_beyond_the_targets():
     found = certify_subsampled([[1.0]], [1.0], 0.5, (root, root[0]))
     assert found.objective == pytest.approx(3.5)
     assert found.dual_objective <= 0.375  # (p - 1)^2 / 2 + p / 2 at p = 1 / 2
+
+
+def test_the_certified_bound_takes_multiples_above_one():
+    # Half of the target is fitted; at this penalty zero is optimal, of value 1 / 2 like its bound.
+    root = np.sqrt([[0.5]])
+    found = certify_subsampled([[1.0]], [1.0], 30.0, (root, root[0]))
+    assert found.dual_objective == pytest.approx(0.5, rel=1e-12)
 
 
 def test_a_clarke_point_that_is_no_local_minimum():

@@ -288,6 +288,12 @@ def test_pruning_keeps_outputs_and_never_raises_the_penalty(seed, m, n):
     assert np.all(np.diff(pruned.penalties) <= 1e-12 * mass)
 
 
+def test_outputs_are_dependent_at_the_level_of_rounding_only():
+    for lean, minimal in ((1e-10, True), (1e-14, False)):
+        network = (np.array([[1.0, lean], [1.0, 0.0]]), np.ones(2))
+        assert is_minimal(np.eye(2), network) == minimal
+
+
 def test_pruned_polygon_keeps_its_penalty():
     X, y = polygon(10, angle=0.1)
     optimal = find_optimal_set(X, y, 0.3)

@@ -67,6 +67,37 @@ def test_the_certified_bound_is_below_the_program_of_any_network(seed):
         assert found.objective >= optimum * (1 - 1e-7)
 
 
+BRUTE = np.linspace(0.0, 1.0, 20001)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_certified_bound_is_that_of_the_best_multiple_of_the_residual(seed):
+    X, y, (first, output) = gaussian(7, 2, 3, seed)
+    # Penalties for which the cells or the fit decide.
+    output = output * 10.0 ** (-seed % 3)
+    for beta in (0.3, 30.0):
+        found = certify_subsampled(X, y, beta, (first, output))
+        v = y - np.maximum(X @ first.T, 0) @ output
+        longest = min(1 / found.dual_norm, np.sqrt((y @ y) / (v @ v)))
+        best = max(c * (y @ v) - 0.5 * c**2 * (v @ v) for c in BRUTE * longest)
+        assert best * (1 - 1e-12) <= found.dual_objective <= best + 1e-6 * (y @ y)
+
+
+def test_the_certified_bound_holds_for_a_network_far_beyond_the_targets():
+    # The residual points away from y: its negative multiples are not what the norm bounds.
+    root = np.sqrt([[3.0]])
+    found = certify_subsampled([[1.0]], [1.0], 0.5, (root, root[0]))
+    assert found.objective == pytest.approx(3.5)
+    assert found.dual_objective <= 0.375  # (p - 1)^2 / 2 + p / 2 at p = 1 / 2
+
+
+def test_the_certified_bound_takes_multiples_above_one():
+    # Half of the target is fitted; at this penalty zero is optimal, of value 1 / 2 like its bound.
+    root = np.sqrt([[0.5]])
+    found = certify_subsampled([[1.0]], [1.0], 30.0, (root, root[0]))
+    assert found.dual_objective == pytest.approx(0.5, rel=1e-12)
+
+
 def test_a_clarke_point_that_is_no_local_minimum():
     # One neuron along (0, 1), tied to x_1; each side of the tie offers force beta sqrt(1 + s^2).
     beta, s = 0.3, 0.75

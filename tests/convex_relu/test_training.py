@@ -21,6 +21,7 @@ from theorylab.convex_relu import (
     train,
     zero_threshold,
 )
+from theorylab.convex_relu.training import _released, _State
 
 LOSSES = {
     "squared": lambda f, y: 0.5 * cp.sum_squares(f - y),
@@ -235,6 +236,41 @@ def test_labels_on_larger_data(loss):
     result = train(X, y, zero_threshold(X, y, loss=loss) / 10, loss=loss)
     assert result.gap <= 1e-8
     assert result.certificate.verify()
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(
+    ("lean", "z", "side"),
+    [(1e-6, -1.0, False), (0.5, 2.0, True), (-0.5, -0.25, True), (-0.5, -0.7, None), (0, 0, None)],
+)
+def test_a_row_is_released_to_the_side_that_descends(sign, lean, z, side):
+    """A neuron along (0, 1) held at the row (1, 0); the row (-lean, 1) pulls it by lean.
+
+    With x_1 @ p = t the penalty less what z gains changes by lean t, and by (lean - z) t for t > 0.
+    """
+    X, held = np.array([[1.0, 0.0], [-lean, 1.0]]), np.array([[True, False]])
+    state = _State(np.array([[0.0, 3.0]]), np.array([sign]), np.array([[False, True]]), held, 0)
+    found = _released(X, sign * np.array([z, 1.0]), state)
+    assert (found is None) == (side is None)
+    if found is not None:
+        assert not found.tight.any()
+        assert found.active.tolist() == [[side, True]]
+    # A row that repeats the one held leaves its multiplier open.
+    again = _State(state.p, state.sigma, state.active[:, [0, 0, 1]], held[:, [0, 0, 1]], 0)
+    assert _released(X[[0, 0, 1]], sign * np.array([z, z, 1.0]), again) is None
+
+
+@pytest.mark.filterwarnings("ignore:relative gap")
+@pytest.mark.parametrize("exponent", [-5, -7, -8])
+def test_contradicting_labels_at_small_penalties(exponent):
+    """Each of two points has one label against it, which costs two; slopes 1 and 1/2 the rest."""
+    X, y = np.array([[1.0], [1.0], [1.0], [-2.0], [-2.0]]), np.array([1.0, 1.0, -1.0, -1.0, 1.0])
+    beta = 10.0**exponent * zero_threshold(X, y, loss="hinge")
+    solution = train(X, y, beta, loss="hinge")
+    assert solution.gap < 1e-3
+    assert solution.certificate.verify().accepted
+    # At -2 all outputs between -1 and 1 cost the same.
+    assert solution.objective == pytest.approx(4.0 + beta, rel=1e-12)
 
 
 def test_one_sample_has_a_closed_form():

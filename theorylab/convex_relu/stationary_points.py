@@ -356,8 +356,9 @@ def _certify(
             values, _ = ConeSearch(X, np.ascontiguousarray(found[sign == s]))(v, s, 0.0)
             norm = max(norm, float(values.max()))
     objective = 0.5 * float(v @ v) + beta * float(neurons.lengths.sum())
-    # The best multiple of v that is feasible for the pairs.
-    scale = min(float(y @ v) / max(float(v @ v), 1e-300), beta / norm if norm > 0.0 else np.inf)
+    # The best multiple of v, from zero on, that is feasible for the pairs.
+    best = max(float(y @ v), 0.0) / max(float(v @ v), 1e-300)
+    scale = min(best, beta / norm if norm > 0.0 else np.inf)
     dual = scale * v
     return SubsampledCertificate(
         found, sign, objective, float(y @ dual - 0.5 * dual @ dual), norm / beta

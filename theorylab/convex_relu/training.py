@@ -864,7 +864,7 @@ class _Problem:
         # Method of multipliers: the smoothed loss is moved until its minimiser is that of the loss.
         # It converges if every smooth problem is solved over all neurons, not only locally.
         last = tried = np.inf
-        stiffest = 1e3 * self.stiffness
+        stiffest = max(1e3 * self.stiffness, 0.1 * self.loss.curvature_bound)
         for k in range(60):
             if len(state.sigma) > 10 * len(y) + 50:
                 # Rounding errors are being fitted.

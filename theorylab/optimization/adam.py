@@ -178,6 +178,13 @@ def adam(
     ValueError
         Naming the argument; also when ``gradient`` returns another shape or values that are not
         finite.
+
+    Examples
+    --------
+    >>> from theorylab.optimization import adam
+    >>> run = adam(lambda x, t: 2 * x, [1.0], step_size=0.1, steps=200)
+    >>> abs(float(run.iterates[-1, 0])) < 0.01
+    True
     """
     return _run(
         "adam",
@@ -215,7 +222,15 @@ def amsgrad(
     moment.
 
     Parameters, result and errors are those of :func:`adam`; the paper corrects no bias and adds no
-    ``eps``."""
+    ``eps``.
+
+    Examples
+    --------
+    >>> from theorylab.optimization import amsgrad
+    >>> run = amsgrad(lambda x, t: 2 * x, [1.0], step_size=0.1, steps=50)
+    >>> bool((run.denominators[1:] >= run.denominators[:-1]).all())  # they never fall
+    True
+    """
     return _run(
         "amsgrad",
         gradient,
@@ -249,6 +264,13 @@ def adamax(
     may be 1.
 
     Parameters, result and errors are those of :func:`adam`.
+
+    Examples
+    --------
+    >>> from theorylab.optimization import adamax
+    >>> run = adamax(lambda x, t: 1.0 + 0 * x, [0.0], step_size=0.1, steps=3)
+    >>> run.iterates.ravel().round(6).tolist()  # equal gradients: steps of the step size
+    [0.0, -0.1, -0.2, -0.3]
     """
     return _run(
         "adamax",
@@ -278,6 +300,13 @@ def adagrad(
     """Run AdaGrad: steps divided by the root of the sum of all squared gradients.
 
     Parameters, result and errors are those of :func:`adam`.
+
+    Examples
+    --------
+    >>> from theorylab.optimization import adagrad
+    >>> run = adagrad(lambda x, t: 1.0 + 0 * x, [0.0], step_size=1.0, steps=4)
+    >>> run.iterates.ravel().round(4).tolist()  # steps 1 / sqrt(t)
+    [0.0, -1.0, -1.7071, -2.2845, -2.7845]
     """
     return _run("adagrad", gradient, x0, step_size, steps, eps=eps, lower=lower, upper=upper)
 
@@ -314,6 +343,12 @@ def adam_steps(
     ndarray
         Same shape; 0 where the denominator is 0: all gradients so far vanish, or ``beta2=0`` and
         the latest one does (kingma2014-adam, Section 2.1).
+
+    Examples
+    --------
+    >>> from theorylab.optimization import adam_steps
+    >>> adam_steps([18.0, 19.0], beta1=0.9, beta2=0.95).round(7).tolist()
+    [1.0, 1.0003644]
     """
     g = _history(gradients)
     b1, b2 = _coefficient(beta1, "beta1"), _coefficient(beta2, "beta2")
@@ -347,6 +382,12 @@ def adamax_steps(gradients: ArrayLike, *, beta1: float, beta2: float) -> FloatAr
     -------
     ndarray
         Same shape; 0 where all gradients so far vanish (kingma2014-adam, Section 7.1).
+
+    Examples
+    --------
+    >>> from theorylab.optimization import adamax_steps
+    >>> adamax_steps([20.0, 19.0], beta1=0.9, beta2=0.95).round(6).tolist()
+    [1.0, 1.024931]
     """
     g = _history(gradients)
     b1, b2 = _coefficient(beta1, "beta1"), as_real(beta2, "beta2", above=0.0, maximum=1.0)
@@ -374,6 +415,12 @@ def adamax_finite_p_norm(gradients: ArrayLike, *, beta2: float, p: float) -> flo
     p
         Positive; evaluated in logarithms, so large values do not overflow (kingma2014-adam, Section
         7.1).
+
+    Examples
+    --------
+    >>> from theorylab.optimization import adamax_finite_p_norm
+    >>> [round(adamax_finite_p_norm([2.0, 1.0], beta2=0.9, p=p), 3) for p in (2.0, 20.0, 200.0)]
+    [0.898, 1.788, 1.8]
     """
     g = np.abs(as_array(gradients, "gradients", ndim=1))
     if not g.any():
@@ -404,6 +451,13 @@ def adam_step_squared(
     Fraction
         0 where the denominator is 0: all gradients vanish, or ``beta2=0`` and the last one does
         (kingma2014-adam, Section 2.1).
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> from theorylab.optimization import adam_step_squared
+    >>> adam_step_squared([18, 19], beta1=Fraction(9, 10), beta2=Fraction(95, 100))
+    Fraction(6864, 6859)
     """
     g = _rationals(gradients, "gradients")
     b1, b2 = _unit_rational(beta1, "beta1", one=False), _unit_rational(beta2, "beta2", one=False)
@@ -430,6 +484,13 @@ def adamax_step(
     -------
     Fraction
         0 where the denominator is 0: all gradients vanish, or ``beta2=0`` and the last one does.
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> from theorylab.optimization import adamax_step
+    >>> adamax_step([20, 19], beta1=Fraction(9, 10), beta2=Fraction(95, 100))
+    Fraction(370, 361)
     """
     g = _rationals(gradients, "gradients")
     b1, b2 = _unit_rational(beta1, "beta1", one=False), _unit_rational(beta2, "beta2", one=True)
@@ -449,6 +510,13 @@ def adam_worst_gradients(t: int, *, beta1: Fraction, beta2: Fraction) -> list[in
         Length of the history.
     beta1, beta2
         Fractions in (0, 1).
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> from theorylab.optimization import adam_worst_gradients
+    >>> adam_worst_gradients(2, beta1=Fraction(9, 10), beta2=Fraction(95, 100))
+    [18, 19]
     """
     length = as_count(t, "t")
     ratio = _unit_rational(beta1, "beta1", zero=False, one=False) / _unit_rational(
@@ -469,6 +537,13 @@ def adamax_worst_gradients(t: int, *, beta2: Fraction) -> list[int]:
         Length of the history.
     beta2
         Fraction in (0, 1].
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> from theorylab.optimization import adamax_worst_gradients
+    >>> adamax_worst_gradients(2, beta2=Fraction(95, 100))
+    [20, 19]
     """
     length, b2 = as_count(t, "t"), _unit_rational(beta2, "beta2", zero=False, one=True)
     return [b2.denominator ** (length - s) * b2.numerator ** (s - 1) for s in range(1, length + 1)]
@@ -494,6 +569,13 @@ def adam_step_supremum_squared(t: int | None, beta1: Any, beta2: Any) -> Any:
     ------
     ValueError
         Also where the limit is infinite, or the supremum of floats is beyond float64.
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> from theorylab.optimization import adam_step_supremum_squared
+    >>> adam_step_supremum_squared(None, Fraction(9, 10), Fraction(999, 1000))
+    Fraction(370, 7)
     """
     b1, b2 = _unit_number(beta1, "beta1"), _unit_number(beta2, "beta2")
     if t is not None:
@@ -511,7 +593,14 @@ def adam_step_supremum_squared(t: int | None, beta1: Any, beta2: Any) -> Any:
 
 def adam_step_supremum(t: int | None, beta1: float, beta2: float) -> float:
     """Longest Adam step in units of the step size: the root of :func:`adam_step_supremum_squared`,
-    as a float, also where the square is beyond float64."""
+    as a float, also where the square is beyond float64.
+
+    Examples
+    --------
+    >>> from theorylab.optimization import adam_step_supremum
+    >>> round(adam_step_supremum(None, 0.9, 0.999), 5)  # 3.16 was stated
+    7.27029
+    """
     if t is None:
         return math.sqrt(adam_step_supremum_squared(t, beta1, beta2))
     length = as_count(t, "t")
@@ -540,6 +629,13 @@ def adamax_step_supremum(t: int | None, beta1: Any, beta2: Any) -> Any:
     ------
     ValueError
         Also where the limit is infinite, or the supremum of floats is beyond float64.
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> from theorylab.optimization import adamax_step_supremum
+    >>> adamax_step_supremum(None, Fraction(9, 10), Fraction(999, 1000))  # 1 was stated
+    Fraction(111, 110)
     """
     b1, b2 = _unit_number(beta1, "beta1"), _unit_number(beta2, "beta2", one=True)
     if t is not None:
@@ -608,7 +704,7 @@ def adamax_step_ceiling(t: int, *, beta1: Fraction, beta2: Fraction) -> Fraction
     Examples
     --------
     >>> adamax_step_ceiling(2, beta1=Fraction(9, 10), beta2=Fraction(19, 20))
-    Fraction(37, 36)
+    Fraction(370, 361)
     """
     count = as_count(t, "t")
     b1 = _unit_rational(beta1, "beta1", one=False)
@@ -633,6 +729,13 @@ def stated_step_bound_squared(beta1: Any, beta2: Any) -> Any:
     ----------
     beta1, beta2
         In (0, 1); two fractions give an exact fraction (kingma2014-adam, Section 2.1).
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> from theorylab.optimization import stated_step_bound_squared
+    >>> stated_step_bound_squared(Fraction(9, 10), Fraction(999, 1000))
+    Fraction(10, 1)
     """
     b1, b2 = _unit_number(beta1, "beta1"), _unit_number(beta2, "beta2")
     return max((1 - b1) ** 2 / (1 - b2), type(b1)(1))

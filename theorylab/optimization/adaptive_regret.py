@@ -96,6 +96,12 @@ def linear_regret(
         Shape (T, d).
     lower, upper
         Ends of the box, finite.
+
+    Examples
+    --------
+    >>> from theorylab.optimization import linear_regret
+    >>> linear_regret([[1.0], [1.0]], [[0.0], [-1.0]], lower=-1.0, upper=1.0)
+    1.0
     """
     g = as_array(gradients, "gradients", ndim=2)
     x = as_array(iterates, "iterates", shape=g.shape)
@@ -219,6 +225,13 @@ def cyclic_losses(
     ------
     ValueError
         Naming the argument.
+
+    Examples
+    --------
+    >>> from theorylab.optimization import cyclic_losses
+    >>> run = cyclic_losses([10.0, -1.0, -1.0], steps=3000, step_size=0.5, beta2=1 / 101)
+    >>> float(run.iterates[-1, 0]) > 0.9  # the sum of the slopes is positive: -1 is best
+    True
     """
     g = _history(slopes, "slopes")
     g = g.reshape(len(g), -1)
@@ -311,6 +324,16 @@ def random_losses(
     -------
     ndarray
         Shape (chains,).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.optimization import random_losses
+    >>> slopes = {"rare": 101.0, "common": -1.0, "probability": 0.02}  # of mean 1.04
+    >>> size = {"steps": 2000, "chains": 20, "rng": np.random.default_rng(0)}
+    >>> last = random_losses(**slopes, **size, step_size=0.5, beta2=0.5)
+    >>> float(last.mean()) > 0.5
+    True
     """
     slopes = as_real(rare, "rare"), as_real(common, "common")
     exponent = binary_exponent(*slopes)
@@ -441,6 +464,13 @@ def cycle_drift(slopes: ArrayLike, *, beta1: float, beta2: float) -> CycleDrift:
     -------
     CycleDrift
         Its ``drift`` decides where Adam ends.
+
+    Examples
+    --------
+    >>> from theorylab.optimization import cycle_drift
+    >>> found = cycle_drift([3.0, -1.0, -1.0], beta1=0.0, beta2=0.1)
+    >>> float(found.drift) < 0  # so Adam goes up, where the losses are largest
+    True
     """
     g = as_array(slopes, "slopes", ndim=1)
     if not g.any():
@@ -472,6 +502,12 @@ def failing_period(*, beta1: float, beta2: float, maximum: int = 100_000) -> int
     ------
     ValueError
         Also where no period up to ``maximum`` fails.
+
+    Examples
+    --------
+    >>> from theorylab.optimization import failing_period
+    >>> failing_period(beta1=0.9, beta2=0.999)
+    74
     """
     b2 = as_real(beta2, "beta2", above=0.0, below=1.0)
     b1 = as_real(beta1, "beta1", minimum=0.0, below=math.sqrt(b2))
@@ -568,6 +604,15 @@ def certified_regret(
     ValueError
         Naming the argument; for ``precision`` when the side of a kink on which an iterate lies was
         not decided.
+
+    Examples
+    --------
+    >>> from fractions import Fraction as F
+    >>> from theorylab.optimization import certified_regret
+    >>> rates = {"step_size": F(1, 2), "beta1": F(0), "beta2": F(1, 101), "x0": F(9, 10)}
+    >>> found = certified_regret([10, -1, -1], steps=300, **rates)
+    >>> bool(found.regret > found.stated_bound)
+    True
     """
     g = [int(c) for c in _rationals(slopes, "slopes")]
     if any(c != d for c, d in zip(g, slopes, strict=True)) or not min(g) < 0 < max(g):

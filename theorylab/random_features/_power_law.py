@@ -41,7 +41,14 @@ def interpolation_threshold(spectral_exponent: float, target_exponent: float) ->
     Notes
     -----
     simon2024-more, the theorem on the optimal fitting ratio (the paper's text was not consulted;
-    derived again in the tests)."""
+    derived again in the tests).
+
+    Examples
+    --------
+    >>> from theorylab.random_features import interpolation_threshold
+    >>> interpolation_threshold(1.5, 3.0)
+    2.0
+    """
     alpha, beta = _exponents(spectral_exponent, target_exponent)
     return (beta - alpha) / (alpha * (alpha - 1))
 
@@ -77,7 +84,16 @@ def optimal_fitting_ratio(
     Notes
     -----
     simon2024-more, the theorem on the optimal fitting ratio (the paper's text was not consulted;
-    derived again in the tests)."""
+    derived again in the tests).
+
+    Examples
+    --------
+    >>> from theorylab.random_features import interpolation_threshold, optimal_fitting_ratio
+    >>> edge = interpolation_threshold(1.5, 3.0)
+    >>> ratios = [optimal_fitting_ratio(1.5, 3.0, relative_noise=s) for s in (edge, 10.0, 1e6)]
+    >>> [round(r, 2) for r in ratios]  # the more noise, the less is fitted
+    [0.0, 0.12, 0.97]
+    """
     alpha, beta = _exponents(spectral_exponent, target_exponent)
     noise = as_real(relative_noise, "relative_noise", minimum=0.0)
 
@@ -125,6 +141,14 @@ def power_law_fitting_ratio(
     ------
     ValueError
         If an argument is outside its range.
+
+    Examples
+    --------
+    >>> from theorylab.random_features import optimal_fitting_ratio, power_law_fitting_ratio
+    >>> limit = optimal_fitting_ratio(1.5, 2.0, relative_noise=5.0)
+    >>> at = power_law_fitting_ratio(1.5, 2.0, n_samples=10_000, relative_noise=5.0)
+    >>> abs(at - limit) < 0.02
+    True
     """
     alpha, beta = _exponents(spectral_exponent, target_exponent)
     relative = as_real(relative_noise, "relative_noise", minimum=0.0)
@@ -185,6 +209,13 @@ def power_law_threshold(
     ------
     ValueError
         If an argument is outside its range.
+
+    Examples
+    --------
+    >>> from theorylab.random_features import interpolation_threshold, power_law_threshold
+    >>> at = power_law_threshold(1.5, 2.0, n_samples=10_000)
+    >>> abs(at / interpolation_threshold(1.5, 2.0) - 1) < 0.1
+    True
     """
     alpha, beta = _exponents(spectral_exponent, target_exponent)
     n = as_count(n_samples, "n_samples", minimum=2)

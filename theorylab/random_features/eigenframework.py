@@ -180,6 +180,16 @@ def random_feature_risk(
     Notes
     -----
     simon2024-more, Section 4 (the paper's text was not consulted).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.random_features import kernel_ridge_risk, random_feature_risk
+    >>> eigenvalues = np.arange(1, 1001) ** -1.5
+    >>> size = {"n_samples": 100, "ridge": 1e-3}
+    >>> few = random_feature_risk(eigenvalues, eigenvalues, n_features=200, **size)
+    >>> bool(few.test_risk > kernel_ridge_risk(eigenvalues, eigenvalues, **size).test_risk)
+    True
     """
     as_count(n_samples, "n_samples")
     as_count(n_features, "n_features")
@@ -215,6 +225,15 @@ def kernel_ridge_risk(
     ------
     ValueError
         If an argument has the wrong shape, sign or type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.random_features import kernel_ridge_risk
+    >>> eigenvalues = np.arange(1, 10_001) ** -1.5
+    >>> risk = kernel_ridge_risk(eigenvalues, eigenvalues**0.6, n_samples=300, ridge=1e-3)
+    >>> bool(0 < risk.train_risk < risk.test_risk < (eigenvalues**1.2).sum())
+    True
     """
     as_count(n_samples, "n_samples")
     as_real(ridge, "ridge", minimum=0.0)
@@ -250,6 +269,15 @@ def learning_curve(
     ------
     ValueError
         If an argument has the wrong shape, sign or type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.random_features import learning_curve
+    >>> eigenvalues = np.arange(1, 1001) ** -1.5
+    >>> curve = learning_curve(eigenvalues, eigenvalues, n_samples=[10, 100, 1000], ridge=1e-3)
+    >>> bool((np.diff(curve.test_risk) < 0).all())  # more is better
+    True
     """
     spectrum, power = _modes(eigenvalues, coefficients)
     noise = as_real(noise_variance, "noise_variance", minimum=0.0)
@@ -307,6 +335,16 @@ def finite_size_term(
     -----
     Derived here; in the isotropic ridgeless case it is the first term of the expansion of the exact
     :math:`\sigma^2(n-1)/(n-d-1)`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.random_features import finite_size_term, kernel_ridge_risk
+    >>> size = {"n_samples": 40, "ridge": 1.0}
+    >>> term = finite_size_term(np.ones(20), np.ones(20), **size)
+    >>> risk = kernel_ridge_risk(np.ones(20), np.ones(20), **size)
+    >>> round(float(40 * term.test_risk / risk.test_risk), 2)  # of relative order 1 / n
+    5.33
     """
     n = as_count(n_samples, "n_samples")
     k = math.inf if n_features is None else as_count(n_features, "n_features")
@@ -400,6 +438,16 @@ def optimal_ridge(
     ------
     ValueError
         If an argument has the wrong shape, sign or type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.random_features import kernel_ridge_risk, optimal_ridge
+    >>> spectrum = np.arange(1, 201) ** -1.5
+    >>> best = optimal_ridge(spectrum, spectrum, n_samples=50, noise_variance=0.1)
+    >>> at = kernel_ridge_risk(spectrum, spectrum, n_samples=50, ridge=best.ridge, noise_variance=0.1)
+    >>> bool(np.isclose(at.test_risk, best.test_risk))
+    True
     """
     n = float(as_count(n_samples, "n_samples"))
     k = math.inf if n_features is None else float(as_count(n_features, "n_features"))

@@ -101,6 +101,13 @@ def effective_ridge(
     Notes
     -----
     simon2024-more, Section 4 (the paper's text was not consulted; derived again in the tests).
+
+    Examples
+    --------
+    >>> from theorylab.random_features import effective_ridge
+    >>> found = effective_ridge([1.0] * 20, n_samples=10, ridge=0.0)
+    >>> round(float(found.kappa), 12)  # ten of twenty equal modes are learnt: half of each
+    1.0
     """
     spectrum = as_array(eigenvalues, "eigenvalues", ndim=1, nonnegative=True)
     n, k, delta = broadcast_sizes(n_samples, n_features, ridge)

@@ -86,8 +86,8 @@ def simulate_risk(
     --------
     >>> import numpy as np
     >>> from theorylab.random_features import kernel_ridge_risk, simulate_risk
-    >>> size = {"n_samples": 60, "ridge": 1.0}
-    >>> runs = simulate_risk(np.ones(30), np.ones(30), **size, n_draws=50, rng=np.random.default_rng(0))
+    >>> size, rng = {"n_samples": 60, "ridge": 1.0}, np.random.default_rng(0)
+    >>> runs = simulate_risk(np.ones(30), np.ones(30), **size, n_draws=50, rng=rng)
     >>> predicted = kernel_ridge_risk(np.ones(30), np.ones(30), **size).test_risk
     >>> bool(abs(runs.test_risk.mean() / predicted - 1) < 0.1)
     True
@@ -264,10 +264,9 @@ def resample_risk(
     --------
     >>> import numpy as np
     >>> from theorylab.random_features import resample_risk
-    >>> X = np.random.default_rng(0).normal(size=(200, 4))
-    >>> found = resample_risk(
-    ...     lambda rng: X, X[:, 0], n_samples=100, ridge=1e-6, n_draws=3, rng=np.random.default_rng(1)
-    ... )
+    >>> rng = np.random.default_rng(0)
+    >>> X, size = rng.normal(size=(200, 4)), {"n_samples": 100, "ridge": 1e-6, "n_draws": 3}
+    >>> found = resample_risk(lambda _: X, X[:, 0], **size, rng=rng)
     >>> bool(found.test_risk.max() < 1e-9)  # the target is linear in the features
     True
     """

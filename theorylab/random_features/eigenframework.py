@@ -444,8 +444,9 @@ def optimal_ridge(
     >>> import numpy as np
     >>> from theorylab.random_features import kernel_ridge_risk, optimal_ridge
     >>> spectrum = np.arange(1, 201) ** -1.5
-    >>> best = optimal_ridge(spectrum, spectrum, n_samples=50, noise_variance=0.1)
-    >>> at = kernel_ridge_risk(spectrum, spectrum, n_samples=50, ridge=best.ridge, noise_variance=0.1)
+    >>> size = {"n_samples": 50, "noise_variance": 0.1}
+    >>> best = optimal_ridge(spectrum, spectrum, **size)
+    >>> at = kernel_ridge_risk(spectrum, spectrum, ridge=best.ridge, **size)
     >>> bool(np.isclose(at.test_risk, best.test_risk))
     True
     """

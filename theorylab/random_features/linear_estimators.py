@@ -1,0 +1,483 @@
+r"""Linear estimators of least variance under a bound on their bias operator, and their risks.
+
+:math:`y=X\beta+\varepsilon`, :math:`X=U\,\mathrm{diag}(s)V^\top` of full column rank, noise
+covariance :math:`\sigma^2I`. Among linear estimators :math:`\hat\beta=Ly` whose bias operator has a
+Schatten norm :math:`\|LX-I\|\le C`, the variance :math:`\|L\|_F^2` is least at
+:math:`L=V\,\mathrm{diag}((1-b_i)/s_i)U^\top` with
+
+.. math:: b_i=\frac t{s_i^2+t}\ \text{(Frobenius: ridge)},\qquad b_i=\Big(1-\frac{s_i^2}t\Big)_+\
+   \text{(nuclear)},\qquad b_i=\frac t{1+t}\ \text{(spectral: shrunk least squares)},
+
+t such that the bound is attained; C = 0 is the Gauss-Markov theorem. Pinching in the basis V lowers
+both the variance and the norm, which leaves a problem in the b alone; for every matrix Z the number
+:math:`2\operatorname{tr}Z-\|ZX^\top\|_F^2-2C\|Z\|_*` with the dual norm is a lower bound.
+
+For an isotropic Gaussian design the mean over the spectrum has a Marchenko-Pastur limit, with the
+correction of order 1/p of real matrices (Bai and Silverstein).
+
+Source: segert2023-flat (derived again; text not seen)."""
+
+import math
+from collections.abc import Callable
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_function,
+    as_real,
+    one_of,
+    refuses_overflow,
+)
+from theorylab.numerics.bounds import power_of_two, relative_gap
+from theorylab.numerics.results import result
+
+__all__ = [
+    "BestShrinkage",
+    "MinimumVariance",
+    "MinimumVarianceStatus",
+    "SpectralMean",
+    "best_shrinkage",
+    "bias_factors",
+    "least_variance_factors",
+    "minimum_variance",
+    "shrinkage_estimator",
+    "shrinkage_limit",
+    "shrinkage_risk",
+    "spectral_mean",
+]
+
+_NORMS = ("frobenius", "nuclear", "spectral")
+_ORDER = {"frobenius": 2.0, "nuclear": 1.0, "spectral": math.inf}
+_DUAL = {"frobenius": "frobenius", "nuclear": "spectral", "spectral": "nuclear"}
+
+
+def bias_factors(singular_values: ArrayLike, strength: float, *, norm: str) -> FloatArray:
+    """Return the bias factors b of the family of estimators that belongs to a norm.
+
+    Parameters
+    ----------
+    singular_values
+        (p,) of the design, positive.
+    strength
+        t >= 0, in units of squared singular values (without unit for ``"spectral"``); every b
+        increases with it from 0 to 1, and it may be infinite.
+    norm
+        ``"frobenius"``, ``"nuclear"`` or ``"spectral"``.
+
+    Examples
+    --------
+    >>> from theorylab.random_features import bias_factors
+    >>> bias_factors([2.0, 1.0], 4.0, norm="nuclear").tolist()
+    [0.0, 0.75]
+    """
+    s = as_array(singular_values, "singular_values", ndim=1, positive=True)
+    t = as_real(strength, "strength", minimum=0.0, allow_inf=True)
+    return _factors(s, np.array(t), one_of(norm, "norm", _NORMS))
+
+
+def _factors(s: FloatArray, t: FloatArray, norm: str) -> FloatArray:
+    """Return b for every strength, shape (*t.shape, p)."""
+    with np.errstate(divide="ignore", over="ignore"):
+        if norm == "spectral":
+            b = np.broadcast_to((1 / (1 + 1 / t))[..., None], (*t.shape, s.size)).copy()
+        else:
+            q = (s / np.sqrt(t)[..., None]) ** 2
+            b = 1 / (1 + q) if norm == "frobenius" else np.maximum(1 - q, 0.0)
+    return np.asarray(b, dtype=float)
+
+
+@refuses_overflow("singular_values", "bias_bound")
+def least_variance_factors(
+    singular_values: ArrayLike, bias_bound: float, *, norm: str
+) -> FloatArray:
+    """Return the bias factors of least variance under a bound on the norm of the bias operator.
+
+    Parameters
+    ----------
+    singular_values
+        (p,) of the design, positive.
+    bias_bound
+        C >= 0; from the norm of the identity on the zero estimator is best and b = 1.
+    norm
+        ``"frobenius"``, ``"nuclear"`` or ``"spectral"``.
+
+    Examples
+    --------
+    >>> from theorylab.random_features import least_variance_factors
+    >>> least_variance_factors([2.0, 1.0], 0.5, norm="nuclear").round(12).tolist()
+    [0.0, 0.5]
+    """
+    s = as_array(singular_values, "singular_values", ndim=1, positive=True)
+    C = as_real(bias_bound, "bias_bound", minimum=0.0)
+    norm = one_of(norm, "norm", _NORMS)
+    p = s.size
+    if np.linalg.norm(np.ones(p), _ORDER[norm]) <= C:
+        return np.ones(p)
+    if C == 0.0:
+        return np.zeros(p)
+    if norm == "spectral":
+        return np.full(p, C)
+    s = s / power_of_two(s)
+    if norm == "nuclear":
+        # With the j weakest directions biased, j - sum of their s^2 over t is C.
+        square = np.sort(s**2)
+        j = np.arange(1, p + 1)
+        t = np.cumsum(square) / np.maximum(j - C, np.finfo(float).tiny)
+        inside = (j > C) & (t > square) & (np.append(square[1:], np.inf) >= t)
+        return _factors(s, np.array(t[int(np.argmax(inside))]), norm)
+    from scipy.optimize import brentq
+
+    low, high = C * s.min() ** 2 / math.sqrt(p), C * s.max() ** 2 / (math.sqrt(p) - C)
+
+    def excess(log: float) -> float:
+        return float(np.linalg.norm(_factors(s, np.array(math.exp(log)), norm)) - C)
+
+    ends = math.log(low) - 1e-9, math.log(high) + 1e-9
+    return _factors(s, np.array(math.exp(brentq(excess, *ends, xtol=1e-14))), norm)
+
+
+@refuses_overflow("X")
+def shrinkage_estimator(X: ArrayLike, factors: ArrayLike) -> FloatArray:
+    """Return the estimator L, shape (p, n), with bias factors in the singular basis of a design.
+
+    Parameters
+    ----------
+    X
+        (n, p) of full column rank.
+    factors
+        (p,) bias factors, in decreasing order of the singular values.
+
+    Examples
+    --------
+    >>> from theorylab.random_features import shrinkage_estimator
+    >>> (shrinkage_estimator([[2.0], [0.0]], [0.5]) + 0.0).tolist()
+    [[0.25, 0.0]]
+    """
+    X = _design(X)
+    b = as_array(factors, "factors", shape=(X.shape[1],))
+    U, s, Vt = np.linalg.svd(X, full_matrices=False)
+    L: FloatArray = (Vt.T * ((1 - b) / s)) @ U.T
+    return L
+
+
+@refuses_overflow("singular_values", "factors", "coefficients", "noise_variance")
+def shrinkage_risk(
+    singular_values: ArrayLike,
+    factors: ArrayLike,
+    coefficients: ArrayLike,
+    *,
+    noise_variance: float,
+) -> float:
+    r"""Return :math:`\mathbb E\|Ly-\beta\|^2=\sum_ib_i^2c_i^2+\sigma^2\sum_i(1-b_i)^2/s_i^2`.
+
+    Parameters
+    ----------
+    singular_values
+        (p,) positive.
+    factors
+        (p,) bias factors.
+    coefficients
+        (p,) of the signal in the right singular basis (their standard deviations under a prior).
+    noise_variance
+        Of a response.
+
+    Examples
+    --------
+    >>> from theorylab.random_features import shrinkage_risk
+    >>> shrinkage_risk([2.0, 1.0], [0.0, 0.5], [1.0, 2.0], noise_variance=1.0)
+    1.5
+    """
+    s = as_array(singular_values, "singular_values", ndim=1, positive=True)
+    b = as_array(factors, "factors", shape=s.shape)
+    c = as_array(coefficients, "coefficients", shape=s.shape)
+    noise = as_real(noise_variance, "noise_variance", minimum=0.0)
+    return float(np.sum((b * c) ** 2) + noise * np.sum(((1 - b) / s) ** 2))
+
+
+class BestShrinkage(NamedTuple):
+    """Strength of least risk found, its risk, and a lower bound over all strengths."""
+
+    strength: float
+    risk: float
+    lower_bound: float
+
+
+@refuses_overflow("singular_values", "coefficients", "noise_variance", infinite=True)
+def best_shrinkage(
+    singular_values: ArrayLike,
+    coefficients: ArrayLike,
+    *,
+    norm: str,
+    noise_variance: float,
+    tol: float = 1e-4,
+) -> BestShrinkage:
+    """Return the best strength of a family, with a bound that no strength passes.
+
+    The squared bias increases with the strength and the variance decreases, so that on an interval
+    the first at the lower end and the second at the upper end bound the risk from below; intervals
+    that may hold the optimum are divided.
+
+    Parameters
+    ----------
+    singular_values, coefficients, noise_variance
+        As in :func:`shrinkage_risk`.
+    norm
+        ``"frobenius"``, ``"nuclear"`` or ``"spectral"``.
+    tol
+        Relative gap between risk and bound, at least 1e-9.
+
+    Examples
+    --------
+    >>> from theorylab.random_features import best_shrinkage
+    >>> best = best_shrinkage([1.0], [1.0], norm="spectral", noise_variance=1.0)
+    >>> round(best.risk, 4)
+    0.5
+    """
+    s = as_array(singular_values, "singular_values", ndim=1, positive=True)
+    c = as_array(coefficients, "coefficients", shape=s.shape)
+    norm = one_of(norm, "norm", _NORMS)
+    noise = as_real(noise_variance, "noise_variance", minimum=0.0)
+    tol = as_real(tol, "tol", minimum=1e-9)
+    unit, size = power_of_two(s), power_of_two(c)
+    s, c, noise = s / unit, c / size, noise / unit / unit / size / size
+    ends = (s.min() ** 2, s.max() ** 2) if norm != "spectral" else (1.0, 1.0)
+    lows = np.concatenate([[0.0], np.geomspace(1e-6 * ends[0], 1e6 * ends[1], 400)])
+    highs = np.append(lows[1:], np.inf)
+    best, at, discarded = math.inf, 0.0, math.inf
+    for _ in range(60):
+        low, high = _factors(s, lows, norm), _factors(s, highs, norm)
+        bias = [np.sum((b * c) ** 2, axis=1) for b in (low, high)]
+        variance = [noise * np.sum(((1 - b) / s) ** 2, axis=1) for b in (low, high)]
+        risks = np.concatenate([bias[0] + variance[0], bias[1] + variance[1]])
+        if risks.min() < best:
+            best = float(risks.min())
+            at = float(np.concatenate([lows, highs])[np.argmin(risks)])
+        bound = bias[0] + variance[1]
+        lower = min(discarded, float(bound.min()), best)
+        if best - lower <= tol * best:
+            break
+        keep = bound < best * (1 - tol)
+        discarded = min(discarded, float(bound[~keep].min(initial=math.inf)))
+        lows, highs = lows[keep], highs[keep]
+        # The middle of the logarithm, or a step of 1e6 from an end that has none.
+        middle = np.sqrt(np.maximum(lows, highs * 1e-12)) * np.sqrt(
+            np.where(np.isinf(highs), lows * 1e12, highs)
+        )
+        lows, highs = np.append(lows, middle), np.append(middle, highs)
+    scale = 1.0 if norm == "spectral" else unit * unit
+    return BestShrinkage(at * scale, best * size * size, lower * size * size)
+
+
+class MinimumVarianceStatus(StrEnum):
+    """Why the search ended."""
+
+    SOLVED = "the relative gap of variance and bound is at most tol"
+    STOPPED = "stopped at max_iter with a larger gap; raise max_iter or loosen tol"
+
+
+@result
+class MinimumVariance:
+    """An estimator that satisfies the bound on its bias, and a bound on its variance.
+
+    Attributes
+    ----------
+    estimator
+        L, shape (p, n).
+    variance
+        Its squared Frobenius norm.
+    lower_bound
+        That no estimator within the bound on the bias passes.
+    iterations, status
+        How the search ended.
+    """
+
+    estimator: FloatArray
+    variance: float
+    lower_bound: float
+    iterations: int
+    status: MinimumVarianceStatus
+
+    @property
+    def gap(self) -> float:
+        """Relative difference of variance and bound."""
+        return relative_gap(self.variance, self.lower_bound, rounding=1e-12 * self.variance)
+
+
+@refuses_overflow("X", "bias_bound")
+def minimum_variance(
+    X: ArrayLike, bias_bound: float, *, norm: str, tol: float = 1e-9, max_iter: int = 20_000
+) -> MinimumVariance:
+    """Search all linear estimators for the one of least variance under a bound on the bias.
+
+    Accelerated proximal gradient on the dual, over all matrices, knowing no closed form. Noise of
+    another covariance is whitened first.
+
+    Parameters
+    ----------
+    X
+        (n, p) of full column rank.
+    bias_bound
+        C > 0 for the norm of LX - I.
+    norm
+        ``"frobenius"``, ``"nuclear"`` or ``"spectral"``.
+    tol
+        Relative gap aimed at.
+    max_iter
+        Number of gradient steps at most.
+
+    Examples
+    --------
+    >>> from theorylab.random_features import minimum_variance
+    >>> found = minimum_variance([[2.0, 0.0], [0.0, 1.0]], 0.5, norm="spectral")
+    >>> round(found.variance, 6)
+    0.3125
+    """
+    X = _design(X)
+    C = as_real(bias_bound, "bias_bound", above=0.0)
+    dual = _DUAL[one_of(norm, "norm", _NORMS)]
+    tol, limit = as_real(tol, "tol", above=0.0), as_count(max_iter, "max_iter")
+    unit = power_of_two(X)
+    X = X / unit
+    s = np.linalg.svd(X, compute_uv=False)
+    gram, eye = X.T @ X, np.eye(X.shape[1])
+    inverse = np.linalg.pinv(X).astype(np.float64, copy=False)
+    step = 1 / s[0] ** 2
+    momentum = (s[0] - s[-1]) / (s[0] + s[-1])
+    Z = ahead = np.zeros_like(gram)
+    L, best, lower = inverse, math.inf, -math.inf
+    status, done = MinimumVarianceStatus.STOPPED, 0
+    for done in range(1, limit + 1):
+        new = _prox(ahead - step * (ahead @ gram - eye), C * step, dual)
+        ahead, Z = new + momentum * (new - Z), new
+        if done % 25 and done < limit:
+            continue
+        B = eye - Z @ gram
+        values = np.linalg.svd(B, compute_uv=False)
+        shrink = min(1.0, C / max(float(np.linalg.norm(values, _ORDER[norm])), 1e-300))
+        candidate = inverse + shrink * (Z @ X.T - inverse)
+        variance = float(np.sum(candidate**2))
+        if variance < best:
+            best, L = variance, candidate
+        zeta = np.linalg.svd(Z, compute_uv=False)
+        value = 2 * np.trace(Z) - np.sum((Z @ X.T) ** 2)
+        lower = max(lower, float(value - 2 * C * np.linalg.norm(zeta, _ORDER[dual])))
+        if best - lower <= tol * best:
+            status = MinimumVarianceStatus.SOLVED
+            break
+    return MinimumVariance(
+        np.asarray(L / unit, dtype=float), best / unit / unit, lower / unit / unit, done, status
+    )
+
+
+def _prox(Z: FloatArray, radius: float, norm: str) -> FloatArray:
+    """Return the proximal point of ``radius`` times a Schatten norm."""
+    if norm == "frobenius":
+        size = float(np.linalg.norm(Z))
+        return Z * max(0.0, 1 - radius / size) if size > 0 else Z
+    U, s, Vt = np.linalg.svd(Z)
+    if norm == "nuclear":
+        kept = np.maximum(s - radius, 0.0)
+    elif s.sum() <= radius:
+        kept = np.zeros_like(s)
+    else:
+        # s less its projection on the simplex of this size: large values are cut to one level.
+        j = np.arange(1, s.size + 1)
+        levels = (np.cumsum(s) - radius) / j
+        kept = np.minimum(s, levels[np.flatnonzero(s > levels)[-1]])
+    point: FloatArray = (U * kept) @ Vt
+    return point
+
+
+class SpectralMean(NamedTuple):
+    """Limit of the mean over the spectrum, and p times the leading correction."""
+
+    limit: float
+    correction: float
+
+
+def spectral_mean(
+    function: Callable[[FloatArray], FloatArray], *, aspect: float, nodes: int = 4096
+) -> SpectralMean:
+    r"""Return limit and correction of :math:`\mathbb E\frac1p\sum_if(\lambda_i)` over the
+    eigenvalues of :math:`X^\top X/n`, X an n by p standard Gaussian design, q = p / n.
+
+    :math:`\int f\,d\mu_q+\frac1p\Big[\frac{f(a)+f(b)}4-\frac1{2\pi}\int_a^b\frac{f(x)\,dx}
+    {\sqrt{(x-a)(b-x)}}\Big]+o(1/p)` with the ends :math:`a,b=(1\mp\sqrt q)^2` of the support of the
+    Marchenko-Pastur law.
+
+    Parameters
+    ----------
+    function
+        f, on arrays; continuous on the support.
+    aspect
+        q in (0, 1).
+    nodes
+        Of the midpoint rule in the angle.
+
+    Examples
+    --------
+    >>> from theorylab.random_features import spectral_mean
+    >>> [round(v, 9) for v in spectral_mean(lambda x: 1 / x, aspect=0.5)]
+    [2.0, 2.0]
+    """
+    f = as_function(function, "function")
+    q = as_real(aspect, "aspect", above=0.0, below=1.0)
+    count = as_count(nodes, "nodes")
+    angle = np.pi * (np.arange(count) + 0.5) / count
+    x = 1 + q + 2 * math.sqrt(q) * np.cos(angle)
+    ends = (1 + np.array([-1.0, 1.0]) * math.sqrt(q)) ** 2
+    values = as_array(f(x), "function", shape=(count,))
+    edge = as_array(f(ends), "function", shape=(2,))
+    limit = float(np.mean(2 * np.sin(angle) ** 2 / x * values))
+    return SpectralMean(limit, float(edge.sum() / 4 - values.mean() / 2))
+
+
+@refuses_overflow("noise_variance")
+def shrinkage_limit(
+    strength: float, *, norm: str, aspect: float, noise_variance: float
+) -> SpectralMean:
+    r"""Return limit and correction of the risk of a family for an isotropic Gaussian design and
+    :math:`\|\beta\|=1`.
+
+    Parameters
+    ----------
+    strength
+        t of :func:`bias_factors`, for the singular values of :math:`X/\sqrt n`.
+    norm
+        ``"frobenius"``, ``"nuclear"`` or ``"spectral"``.
+    aspect
+        q = p / n in (0, 1).
+    noise_variance
+        Of a response.
+
+    Examples
+    --------
+    >>> from theorylab.random_features import shrinkage_limit
+    >>> least_squares = shrinkage_limit(0.0, norm="nuclear", aspect=0.5, noise_variance=1.0)
+    >>> round(least_squares.limit, 9)
+    1.0
+    """
+    t = as_real(strength, "strength", minimum=0.0, allow_inf=True)
+    norm = one_of(norm, "norm", _NORMS)
+    q = as_real(aspect, "aspect", above=0.0, below=1.0)
+    noise = as_real(noise_variance, "noise_variance", minimum=0.0)
+
+    def risk(x: FloatArray) -> FloatArray:
+        b = _factors(np.sqrt(x), np.array(t), norm)
+        return b**2 + noise * q * (1 - b) ** 2 / x
+
+    return spectral_mean(risk, aspect=q)
+
+
+def _design(X: ArrayLike) -> FloatArray:
+    X = as_array(X, "X", ndim=2)
+    s = np.linalg.svd(X / power_of_two(X), compute_uv=False)
+    if len(s) < X.shape[1] or not s[-1] > 1e-13 * s[0]:
+        raise ValueError(f"X: expected full column rank, got a matrix of shape {X.shape}")
+    return X

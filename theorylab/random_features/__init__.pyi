@@ -39,6 +39,7 @@ from .feature_ridge import distillation_loss as distillation_loss
 from .feature_ridge import emphasized_objective as emphasized_objective
 from .feature_ridge import evidence_objective as evidence_objective
 from .feature_ridge import head_gradient as head_gradient
+from .feature_ridge import matching_emphasis as matching_emphasis
 from .feature_ridge import tangent_features as tangent_features
 from .feature_ridge import tangent_pullback as tangent_pullback
 from .fixed_points import EffectiveRidge as EffectiveRidge

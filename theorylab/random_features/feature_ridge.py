@@ -21,7 +21,10 @@ with :math:`w=\kappa v`
 for minus twice the bound (harvey2025-learning; derived). The derivative in w of the last term over
 :math:`\kappa` falls with :math:`\kappa` and is at :math:`\kappa=1` at least that of the log
 determinant, by concavity: the best w rises with :math:`\kappa`, from a value that is at most the
-evidence's."""
+evidence's. The two derivatives agree at v, so that both objectives are stationary there, for
+
+.. math:: \kappa^\star=\frac{v\operatorname{tr}K}{s^2+v\operatorname{tr}K/D}\Big/
+   \operatorname{tr}\big(vK(s^2I+vK)^{-1}\big)."""
 
 import math
 
@@ -46,6 +49,7 @@ __all__ = [
     "emphasized_objective",
     "evidence_objective",
     "head_gradient",
+    "matching_emphasis",
     "tangent_features",
     "tangent_pullback",
 ]
@@ -357,6 +361,38 @@ def emphasized_objective(
     fit = kappa * np.sum(power / (noise + w[:, None] * values), axis=1)
     objective: FloatArray = fit + D * np.log1p(w * (values.sum() / noise / D))
     return objective
+
+
+@refuses_overflow("K", "prior_variance", "noise_variance")
+def matching_emphasis(
+    K: ArrayLike, prior_variance: float, *, n_features: int, noise_variance: float
+) -> float:
+    r"""Return :math:`\kappa^\star\ge1`, at which the emphasised objective is stationary in
+    :math:`\kappa v` where the evidence is.
+
+    Parameters
+    ----------
+    K, noise_variance
+        As in :func:`evidence_objective`; K is not zero.
+    prior_variance
+        v, a stationary point of the evidence.
+    n_features
+        D, at least the rank of K.
+
+    Examples
+    --------
+    >>> from theorylab.random_features import matching_emphasis
+    >>> matching_emphasis([[1.0]], 1.0, n_features=1, noise_variance=1.0)
+    1.0
+    """
+    v = as_real(prior_variance, "prior_variance", above=0.0)
+    K = as_symmetric(K, "K")
+    values, _, _, noise = _kernel(K, np.zeros(len(K)), [v], noise_variance)
+    if not values.any():
+        raise ValueError("K: expected a matrix that is not zero, got zeros")
+    D = as_count(n_features, "n_features")
+    scaled = values * (v / noise)
+    return float(scaled.sum() / (1 + scaled.sum() / D) / np.sum(scaled / (1 + scaled)))
 
 
 def _kernel(

@@ -141,8 +141,8 @@ def extrapolated(small, middle, large):
 
 @linear.ours("the limit by leaving out one bag (derived)", serves="bcd")
 @cases(m=12, k=3, d=4, weights=(0.3, 1.0), draws=2000)
-@full(m=16, k=2, d=6, weights=(0.03, 0.1, 0.3, 1.0, 3.0), draws=3000)
-@full(m=16, k=4, d=12, weights=(0.03, 0.1, 0.3, 1.0, 3.0), draws=3000)
+@full(m=16, k=2, d=6, weights=(0.03, 0.1, 0.3, 1.0, 3.0), draws=1600)
+@full(m=12, k=4, d=9, weights=(0.03, 0.1, 0.3, 1.0, 3.0), draws=1600)
 @space(k=Int(2, 4), d=Int(3, 5), m=Int("3 * d", "5 * d"), weights=Real(0.1, 2.0, size=2, log=True))
 @breaks("bags sorted along the signal", order="sorted", draws=600)
 @breaks("inputs of unequal variance", stretch=3.0, draws=600)
@@ -208,7 +208,7 @@ def released(n, d, sizes, weight, noise, privacy, draws, seed, order):
 
 @linear.ours("derived at fixed weights and without truncation", serves="e")
 @cases(twelfth=6, d=10, noise=0.5, privacy=3.0, draws=4000)
-@full(twelfth=10, d=20, noise=0.5, privacy=4.0, draws=4000, sizes=(1, 2, 3, 4, 6, 12))
+@full(twelfth=10, d=20, noise=0.5, privacy=4.0, draws=3000, sizes=(1, 2, 3, 4, 6, 12))
 @space(
     twelfth=Int(4, 7),
     d=Int(3, "4 * twelfth - 9"),

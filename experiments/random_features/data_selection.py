@@ -120,8 +120,8 @@ def two_atoms(M):
 
 @selected.ours("a precise instance; the quotient of two atoms is derived", serves="b")
 @cases(data=["heavy tails", "diabetes"], d=1, gamma=0.5)
-@full(data="heavy tails", d=[1, 3], gamma=[0.1, 0.2, 0.35, 0.5, 0.7], n=1000, M=30)
-@full(data="diabetes", d=1, gamma=[0.1, 0.2, 0.35, 0.5, 0.7], n=1000, M=100)
+@full(data="heavy tails", d=[1, 3], gamma=[0.4, 0.7], n=1000, M=30, draws=1000)
+@full(data="diabetes", d=1, gamma=[0.1, 0.2, 0.35, 0.5, 0.7], n=1000, M=100, draws=1000)
 @space(
     data=Choice(("heavy tails", "diabetes")),
     d=Int(1, 3),

@@ -90,7 +90,7 @@ def directions(k, d, count, seed):
     return rng.standard_normal((count, k, d)), rng.standard_normal((count, k))
 
 
-STEPS = (1, 2, 4, 8, 16, 32)
+STEPS = (1, 2, 4, 8)
 
 
 @simulation

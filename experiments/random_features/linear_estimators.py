@@ -74,8 +74,8 @@ def extended_gauss_markov(norm, n, p, share, seed, grade=0.3, spread=1.0):
     s = np.linalg.svd(X, compute_uv=False)
     factors = rf.least_variance_factors(s, bound, norm=norm)
     # The objective is strongly convex with modulus 2.
-    error = np.sqrt(max(variance - lower, 0.0)) + 1e-9 * np.sqrt(variance)
-    measured = within(estimator, error, "gap and strong convexity")
+    error = np.sqrt(max(variance - lower, 0.0) + 1e-12 * variance)
+    measured = within(estimator, error, "gap, its rounding, and strong convexity")
     return {
         "variance": compare(
             between(variance, lower), "==", theory("variance", np.sum(((1 - factors) / s) ** 2))

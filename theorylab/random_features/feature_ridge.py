@@ -100,7 +100,12 @@ def tangent_pullback(X: ArrayLike, W: ArrayLike, a: ArrayLike, G: ArrayLike) -> 
     """
     X, W, a = _network(X, W, a)
     m, d = W.shape
-    G = as_array(G, "G", shape=(len(X), m + m * d)) / math.sqrt(m)
+    return _pullback(X, W, a, as_array(G, "G", shape=(len(X), m + m * d)))
+
+
+def _pullback(X: FloatArray, W: FloatArray, a: FloatArray, G: FloatArray) -> FloatArray:
+    m, d = W.shape
+    G = G / math.sqrt(m)
     outer, inner = G[:, :m], G[:, m:].reshape(len(X), m, d)
     value, slope = _layer(X, W)
     along = np.einsum("nmd,nd->nm", inner, X)
@@ -208,6 +213,7 @@ def distillation_gradient(
     points, target = _support(support, labels)
     ridge = as_real(ridge, "ridge", above=0.0)
     inner, outer = tangent_features(points, W, a), tangent_features(X, W, a)
+    points, W, a = _network(points, W, a)
     y = as_array(y, "y", shape=(len(outer),))
     hessian = inner.T @ inner + ridge * np.eye(inner.shape[1])
     theta = _solve(hessian, inner.T @ target)
@@ -227,7 +233,7 @@ def distillation_gradient(
     G = -(np.outer(miss, q) + np.outer(along, theta))
     return DistillationGradient(
         float(np.mean(residual**2)) / 2,
-        tangent_pullback(points, W, a, G),
+        _pullback(points, W, a, G),
         along,
         theta,
         q,

@@ -54,6 +54,7 @@ __all__ = [
 
 _NORMS = ("frobenius", "nuclear", "spectral")
 _ORDER = {"frobenius": 2.0, "nuclear": 1.0, "spectral": math.inf}
+_INTERVALS = 100_000  # of a search, at most; what is left is in the gap
 _DUAL = {"frobenius": "frobenius", "nuclear": "spectral", "spectral": "nuclear"}
 
 
@@ -230,7 +231,8 @@ def best_shrinkage(
     norm
         ``"frobenius"``, ``"nuclear"`` or ``"spectral"``.
     tol
-        Relative gap between risk and bound, at least 1e-9.
+        Relative gap between risk and bound, at least 1e-9; a search ends with a larger one where
+        the risk is flat.
 
     Examples
     --------
@@ -245,14 +247,21 @@ def best_shrinkage(
     noise = as_real(noise_variance, "noise_variance", minimum=0.0)
     tol = as_real(tol, "tol", minimum=1e-9)
     unit, size = power_of_two(s), power_of_two(c)
-    s, c, noise = s / unit, c / size, noise / unit / unit / size / size
+    s, c = s / unit, c / size
+    # Signal and noise in units of the larger, by logarithms that no magnitude overflows.
+    powers = (
+        np.array([2 * math.log2(size), math.log2(noise) - 2 * math.log2(unit)])
+        if noise
+        else (np.array([2 * math.log2(size), -math.inf]))
+    )
+    power, noise = np.exp2(powers - powers.max())
     ends = (s.min() ** 2, s.max() ** 2) if norm != "spectral" else (1.0, 1.0)
     lows = np.concatenate([[0.0], np.geomspace(1e-6 * ends[0], 1e6 * ends[1], 400)])
     highs = np.append(lows[1:], np.inf)
     best, at, discarded = math.inf, 0.0, math.inf
     for _ in range(60):
         low, high = _factors(s, lows, norm), _factors(s, highs, norm)
-        bias = [np.sum((b * c) ** 2, axis=1) for b in (low, high)]
+        bias = [power * np.sum((b * c) ** 2, axis=1) for b in (low, high)]
         variance = [noise * np.sum(((1 - b) / s) ** 2, axis=1) for b in (low, high)]
         risks = np.concatenate([bias[0] + variance[0], bias[1] + variance[1]])
         if risks.min() < best:
@@ -260,7 +269,7 @@ def best_shrinkage(
             at = float(np.concatenate([lows, highs])[np.argmin(risks)])
         bound = bias[0] + variance[1]
         lower = min(discarded, float(bound.min()), best)
-        if best - lower <= tol * best:
+        if best - lower <= tol * best or lows.size > _INTERVALS:
             break
         keep = bound < best * (1 - tol)
         discarded = min(discarded, float(bound[~keep].min(initial=math.inf)))
@@ -270,8 +279,15 @@ def best_shrinkage(
             np.where(np.isinf(highs), lows * 1e12, highs)
         )
         lows, highs = np.append(lows, middle), np.append(middle, highs)
-    scale = 1.0 if norm == "spectral" else unit * unit
-    return BestShrinkage(at * scale, best * size * size, lower * size * size)
+    with np.errstate(over="ignore"):
+        risk, below = (float(v * np.exp2(powers.max())) for v in (best, lower))
+    strength = at if norm == "spectral" else at * unit * unit
+    if not math.isfinite(risk) or (math.isinf(strength) and not math.isinf(at)):
+        raise ValueError(
+            "singular_values, coefficients, noise_variance: expected magnitudes whose squares stay "
+            "within float64, got an overflow"
+        )
+    return BestShrinkage(strength, risk, below)
 
 
 class MinimumVarianceStatus(StrEnum):

@@ -1,0 +1,179 @@
+"""Linear estimators under bounded bias: a conic solver, exact means of Wishart matrices, grids."""
+
+import cvxpy as cp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from theorylab import random_features as rf
+
+NORMS = ("frobenius", "nuclear", "spectral")
+ORDER = {"frobenius": 2, "nuclear": 1, "spectral": np.inf}
+
+
+def design(n=7, p=4, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, p)) * np.geomspace(2, 0.3, p)
+
+
+def schatten(B, norm):
+    return np.linalg.norm(np.linalg.svd(B, compute_uv=False), ORDER[norm])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_closed_form_against_search(norm, share):
+    X = design()
+    s = np.linalg.svd(X, compute_uv=False)
+    bound = share * float(np.linalg.norm(np.ones(4), ORDER[norm]))
+    factors = rf.least_variance_factors(s, bound, norm=norm)
+    assert_allclose(np.linalg.norm(factors, ORDER[norm]), bound, rtol=1e-10)
+    L = rf.shrinkage_estimator(X, factors)
+    assert_allclose(schatten(L @ X - np.eye(4), norm), bound, rtol=1e-9)
+    found = rf.minimum_variance(X, bound, norm=norm)
+    assert found.status is rf.MinimumVarianceStatus.SOLVED
+    assert found.gap <= 1e-9
+    assert schatten(found.estimator @ X - np.eye(4), norm) <= bound * (1 + 1e-9)
+    assert_allclose(np.sum(L**2), found.variance, rtol=1e-8)
+    assert_allclose(np.sum(found.estimator**2), found.variance, rtol=1e-10)
+    assert found.lower_bound <= np.sum(L**2) * (1 + 1e-10)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_search_against_a_conic_solver(norm):
+    X, bound = design(5, 3, 1), 0.4
+    L = cp.Variable((3, 5))
+    B = L @ X - np.eye(3)
+    size = {"frobenius": cp.norm(B, "fro"), "nuclear": cp.normNuc(B), "spectral": cp.sigma_max(B)}
+    value = cp.Problem(cp.Minimize(cp.sum_squares(L)), [size[norm] <= bound]).solve(
+        solver=cp.CLARABEL
+    )
+    found = rf.minimum_variance(X, bound, norm=norm)
+    assert_allclose(found.variance, value, rtol=1e-5)
+    assert found.lower_bound <= value * (1 + 1e-5)
+
+
+def test_families_attain_their_ends():
+    s = np.array([3.0, 1.0, 0.2])
+    for norm in NORMS:
+        assert_allclose(rf.bias_factors(s, 0.0, norm=norm), 0.0)
+        assert_allclose(rf.bias_factors(s, np.inf, norm=norm), 1.0)
+        assert_allclose(rf.least_variance_factors(s, 0.0, norm=norm), 0.0)
+        assert_allclose(rf.least_variance_factors(s, 3.5, norm=norm), 1.0)
+    X = design()
+    assert_allclose(rf.shrinkage_estimator(X, np.zeros(4)), np.linalg.pinv(X), rtol=1e-9)
+    ridge = rf.bias_factors(np.linalg.svd(X, compute_uv=False), 0.7, norm="frobenius")
+    plain = np.linalg.solve(X.T @ X + 0.7 * np.eye(4), X.T)
+    assert_allclose(rf.shrinkage_estimator(X, ridge), plain, rtol=1e-9, atol=1e-12)
+    assert_allclose(rf.bias_factors(s, 3.0, norm="spectral"), 0.75)
+    assert_allclose(rf.bias_factors(s, 4.0, norm="nuclear"), [0.0, 0.75, 0.99])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+def test_units(norm, scale):
+    X = design()
+    s = np.linalg.svd(X, compute_uv=False)
+    plain = rf.minimum_variance(X, 0.3, norm=norm)
+    found = rf.minimum_variance(scale * X, 0.3, norm=norm)
+    assert_allclose(found.variance * scale**2, plain.variance, rtol=1e-8)
+    assert_allclose(
+        rf.least_variance_factors(scale * s, 0.3, norm=norm),
+        rf.least_variance_factors(s, 0.3, norm=norm),
+        rtol=1e-9,
+        atol=1e-12,
+    )
+    how = {"norm": norm, "noise_variance": 0.4}
+    best = rf.best_shrinkage(s, s, **how)
+    moved = rf.best_shrinkage(scale * s, s / scale, **how)
+    assert_allclose(moved.risk * scale**2, best.risk, rtol=2e-4)
+
+
+def test_risk_against_simulation():
+    X, rng = design(), np.random.default_rng(2)
+    _, s, Vt = np.linalg.svd(X, full_matrices=False)
+    b, beta = np.array([0.1, 0.3, 0.2, 0.6]), np.array([1.0, -0.5, 0.3, 2.0])
+    y = X @ beta + np.sqrt(0.3) * rng.standard_normal((40_000, 7))
+    errors = np.sum((y @ rf.shrinkage_estimator(X, b).T - beta) ** 2, axis=1)
+    risk = rf.shrinkage_risk(s, b, Vt @ beta, noise_variance=0.3)
+    assert abs(errors.mean() - risk) < 5 * errors.std() / 200
+    assert errors.std() / 200 < 0.01 * risk
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_best_strength_against_a_grid(norm):
+    s, c = np.array([2.0, 1.0, 0.3]), np.array([0.2, 1.0, -0.4])
+    best = rf.best_shrinkage(s, c, norm=norm, noise_variance=0.3, tol=1e-6)
+    risks = [
+        rf.shrinkage_risk(s, rf.bias_factors(s, t, norm=norm), c, noise_variance=0.3)
+        for t in np.geomspace(1e-4, 1e4, 3000)
+    ]
+    assert best.lower_bound <= min(risks) <= best.risk * (1 + 1e-4)
+    assert best.risk <= min(risks) * (1 + 1e-6)
+    assert best.risk - best.lower_bound <= 1e-6 * best.risk
+    at = rf.bias_factors(s, best.strength, norm=norm)
+    assert_allclose(rf.shrinkage_risk(s, at, c, noise_variance=0.3), best.risk, rtol=1e-9)
+
+
+def test_best_strength_at_the_ends():
+    s = np.array([2.0, 1.0])
+    nothing = rf.best_shrinkage(s, np.zeros(2), norm="nuclear", noise_variance=1.0)
+    assert (nothing.strength, nothing.risk) == (np.inf, 0.0)
+    silent = rf.best_shrinkage(s, np.ones(2), norm="frobenius", noise_variance=0.0)
+    assert (silent.strength, silent.risk) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("where", ["strongest", "weakest"])
+def test_equal_bias_costs_ridge_more_variance(where):
+    # The proof of the strict gain, instance by instance.
+    rng = np.random.default_rng(5)
+    for _ in range(30):
+        s = np.sort(rng.uniform(0.1, 2.0, 5))[::-1]
+        i, norm = (0, "nuclear") if where == "strongest" else (-1, "spectral")
+        b = rng.uniform(0.05, 0.95)
+        t = s[i] ** 2 / (1 - b) if norm == "nuclear" else b / (1 - b)
+        other = rf.bias_factors(s, t, norm=norm)
+        ridge = rf.bias_factors(s, s[i] ** 2 * b / (1 - b), norm="frobenius")
+        assert_allclose([other[i], ridge[i]], b, rtol=1e-12)
+        assert (1 - other <= 1 - ridge + 1e-15).all()
+        assert ((1 - other) < (1 - ridge)).sum() >= 4
+
+
+@pytest.mark.parametrize("q", [0.1, 0.5, 0.8])
+def test_spectral_means_of_polynomials_and_inverses(q):
+    # E tr S^2 / p and E tr S^-1 / p of Wishart matrices are known at every size.
+    limit, term = rf.spectral_mean(lambda x: x**2, aspect=q)
+    assert_allclose([limit, term], [1 + q, q], rtol=1e-9)
+    limit, term = rf.spectral_mean(lambda x: 1 / x, aspect=q)
+    assert_allclose([limit, term], [1 / (1 - q), q / (1 - q) ** 2], rtol=1e-9)
+    assert_allclose(rf.spectral_mean(np.ones_like, aspect=q), [1.0, 0.0], atol=1e-12)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_limits_and_corrections_against_simulation(norm):
+    n, p, t, noise = 40, 20, 1.4, 0.8
+    X = np.random.default_rng(6).standard_normal((6000, n, p))
+    x = np.linalg.eigvalsh(np.swapaxes(X, 1, 2) @ X / n)
+    b = rf.bias_factors(np.sqrt(x.ravel()), t, norm=norm).reshape(x.shape)
+    risks = np.mean(b**2 + noise * 0.5 * (1 - b) ** 2 / x, axis=1)
+    limit, term = rf.shrinkage_limit(t, norm=norm, aspect=0.5, noise_variance=noise)
+    error = 5 * risks.std() / np.sqrt(6000)
+    assert abs(risks.mean() - limit - term / p) < error + 0.15 * abs(term) / p
+    assert abs(risks.mean() - limit) > error
+
+
+def test_bad_designs_are_refused():
+    with pytest.raises(ValueError, match="X: expected full column rank"):
+        rf.shrinkage_estimator(np.ones((3, 2)), np.zeros(2))
+    with pytest.raises(ValueError, match="X: expected full column rank"):
+        rf.minimum_variance(np.ones((2, 3)), 0.5, norm="nuclear")
+
+
+def test_a_search_cut_short_says_so():
+    found = rf.minimum_variance(design(), 0.3, norm="nuclear", max_iter=3)
+    assert found.status is rf.MinimumVarianceStatus.STOPPED
+    assert found.lower_bound < found.variance
+    closed = rf.least_variance_factors(
+        np.linalg.svd(design(), compute_uv=False), 0.3, norm="nuclear"
+    )
+    value = np.sum(rf.shrinkage_estimator(design(), closed) ** 2)
+    assert found.lower_bound <= value <= found.variance

@@ -42,13 +42,6 @@ CALLS = {
         "noise_variance": 0.5,
         "tol": 0.01,
     },
-    le.minimum_variance: lambda: {
-        "X": np.array([[2.0, 0.5], [0.25, 1.0], [0.0, 0.5]]),
-        "bias_bound": 0.5,
-        "norm": "nuclear",
-        "tol": 1e-6,
-        "max_iter": 300,
-    },
     le.spectral_mean: lambda: {"function": reciprocal, "aspect": 0.5, "nodes": 64},
     le.shrinkage_limit: lambda: {
         "strength": 0.5,

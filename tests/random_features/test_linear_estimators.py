@@ -1,6 +1,5 @@
-"""Linear estimators under bounded bias: a conic solver, exact means of Wishart matrices, grids."""
+"""Linear estimators under bounded bias: exact means of Wishart matrices, grids."""
 
-import cvxpy as cp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -8,48 +7,21 @@ from numpy.testing import assert_allclose
 from theorylab import random_features as rf
 
 NORMS = ("frobenius", "nuclear", "spectral")
-ORDER = {"frobenius": 2, "nuclear": 1, "spectral": np.inf}
 
 
 def design(n=7, p=4, seed=0):
     return np.random.default_rng(seed).standard_normal((n, p)) * np.geomspace(2, 0.3, p)
 
 
-def schatten(B, norm):
-    return np.linalg.norm(np.linalg.svd(B, compute_uv=False), ORDER[norm])
-
-
 @pytest.mark.parametrize("norm", NORMS)
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_closed_form_against_search(norm, share):
-    X = design()
-    s = np.linalg.svd(X, compute_uv=False)
-    bound = share * float(np.linalg.norm(np.ones(4), ORDER[norm]))
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.97])
+def test_the_bound_is_attained(norm, share):
+    s = np.array([3.0, 1.0, 1.0, 0.01])
+    order = {"frobenius": 2, "nuclear": 1, "spectral": np.inf}[norm]
+    bound = share * float(np.linalg.norm(np.ones(4), order))
     factors = rf.least_variance_factors(s, bound, norm=norm)
-    assert_allclose(np.linalg.norm(factors, ORDER[norm]), bound, rtol=1e-10)
-    L = rf.shrinkage_estimator(X, factors)
-    assert_allclose(schatten(L @ X - np.eye(4), norm), bound, rtol=1e-9)
-    found = rf.minimum_variance(X, bound, norm=norm)
-    assert found.status is rf.MinimumVarianceStatus.SOLVED
-    assert found.gap <= 1e-9
-    assert schatten(found.estimator @ X - np.eye(4), norm) <= bound * (1 + 1e-9)
-    assert_allclose(np.sum(L**2), found.variance, rtol=1e-8)
-    assert_allclose(np.sum(found.estimator**2), found.variance, rtol=1e-10)
-    assert found.lower_bound <= np.sum(L**2) * (1 + 1e-10)
-
-
-@pytest.mark.parametrize("norm", NORMS)
-def test_search_against_a_conic_solver(norm):
-    X, bound = design(5, 3, 1), 0.4
-    L = cp.Variable((3, 5))
-    B = L @ X - np.eye(3)
-    size = {"frobenius": cp.norm(B, "fro"), "nuclear": cp.normNuc(B), "spectral": cp.sigma_max(B)}
-    value = cp.Problem(cp.Minimize(cp.sum_squares(L)), [size[norm] <= bound]).solve(
-        solver=cp.CLARABEL
-    )
-    found = rf.minimum_variance(X, bound, norm=norm)
-    assert_allclose(found.variance, value, rtol=1e-5)
-    assert found.lower_bound <= value * (1 + 1e-5)
+    assert_allclose(np.linalg.norm(factors, order), bound, rtol=1e-10)
+    assert (np.diff(factors) >= -1e-15).all()
 
 
 def test_families_attain_their_ends():
@@ -71,11 +43,7 @@ def test_families_attain_their_ends():
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
 def test_units(norm, scale):
-    X = design()
-    s = np.linalg.svd(X, compute_uv=False)
-    plain = rf.minimum_variance(X, 0.3, norm=norm)
-    found = rf.minimum_variance(scale * X, 0.3, norm=norm)
-    assert_allclose(found.variance * scale**2, plain.variance, rtol=1e-8)
+    s = np.linalg.svd(design(), compute_uv=False)
     assert_allclose(
         rf.least_variance_factors(scale * s, 0.3, norm=norm),
         rf.least_variance_factors(s, 0.3, norm=norm),
@@ -165,15 +133,4 @@ def test_bad_designs_are_refused():
     with pytest.raises(ValueError, match="X: expected full column rank"):
         rf.shrinkage_estimator(np.ones((3, 2)), np.zeros(2))
     with pytest.raises(ValueError, match="X: expected full column rank"):
-        rf.minimum_variance(np.ones((2, 3)), 0.5, norm="nuclear")
-
-
-def test_a_search_cut_short_says_so():
-    found = rf.minimum_variance(design(), 0.3, norm="nuclear", max_iter=3)
-    assert found.status is rf.MinimumVarianceStatus.STOPPED
-    assert found.lower_bound < found.variance
-    closed = rf.least_variance_factors(
-        np.linalg.svd(design(), compute_uv=False), 0.3, norm="nuclear"
-    )
-    value = np.sum(rf.shrinkage_estimator(design(), closed) ** 2)
-    assert found.lower_bound <= value <= found.variance
+        rf.shrinkage_estimator(np.ones((2, 3)), np.zeros(3))

@@ -9,8 +9,8 @@ Schatten norm :math:`\|LX-I\|\le C`, the variance :math:`\|L\|_F^2` is least at
    \text{(nuclear)},\qquad b_i=\frac t{1+t}\ \text{(spectral: shrunk least squares)},
 
 t such that the bound is attained; C = 0 is the Gauss-Markov theorem. Pinching in the basis V lowers
-both the variance and the norm, which leaves a problem in the b alone; for every matrix Z the number
-:math:`2\operatorname{tr}Z-\|ZX^\top\|_F^2-2C\|Z\|_*` with the dual norm is a lower bound.
+both the variance and the norm, which leaves a problem in the b alone.
+:func:`theorylab.random_features.minimum_variance` searches all matrices.
 
 For an isotropic Gaussian design the mean over the spectrum has a Marchenko-Pastur limit, with the
 correction of order 1/p of real matrices (Bai and Silverstein).
@@ -19,7 +19,6 @@ Source: segert2023-flat (derived again; text not seen)."""
 
 import math
 from collections.abc import Callable
-from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -34,28 +33,23 @@ from theorylab._validation import (
     one_of,
     refuses_overflow,
 )
-from theorylab.numerics.bounds import power_of_two, relative_gap
-from theorylab.numerics.results import result
+from theorylab.numerics.bounds import power_of_two
 
 __all__ = [
     "BestShrinkage",
-    "MinimumVariance",
-    "MinimumVarianceStatus",
     "SpectralMean",
     "best_shrinkage",
     "bias_factors",
     "least_variance_factors",
-    "minimum_variance",
     "shrinkage_estimator",
     "shrinkage_limit",
     "shrinkage_risk",
     "spectral_mean",
 ]
 
-_NORMS = ("frobenius", "nuclear", "spectral")
-_ORDER = {"frobenius": 2.0, "nuclear": 1.0, "spectral": math.inf}
+NORMS = ("frobenius", "nuclear", "spectral")
+ORDER = {"frobenius": 2.0, "nuclear": 1.0, "spectral": math.inf}
 _INTERVALS = 100_000  # of a search, at most; what is left is in the gap
-_DUAL = {"frobenius": "frobenius", "nuclear": "spectral", "spectral": "nuclear"}
 
 
 def bias_factors(singular_values: ArrayLike, strength: float, *, norm: str) -> FloatArray:
@@ -79,7 +73,7 @@ def bias_factors(singular_values: ArrayLike, strength: float, *, norm: str) -> F
     """
     s = as_array(singular_values, "singular_values", ndim=1, positive=True)
     t = as_real(strength, "strength", minimum=0.0, allow_inf=True)
-    return _factors(s, np.array(t), one_of(norm, "norm", _NORMS))
+    return _factors(s, np.array(t), one_of(norm, "norm", NORMS))
 
 
 def _factors(s: FloatArray, t: FloatArray, norm: str) -> FloatArray:
@@ -116,9 +110,9 @@ def least_variance_factors(
     """
     s = as_array(singular_values, "singular_values", ndim=1, positive=True)
     C = as_real(bias_bound, "bias_bound", minimum=0.0)
-    norm = one_of(norm, "norm", _NORMS)
+    norm = one_of(norm, "norm", NORMS)
     p = s.size
-    if np.linalg.norm(np.ones(p), _ORDER[norm]) <= C:
+    if np.linalg.norm(np.ones(p), ORDER[norm]) <= C:
         return np.ones(p)
     if C == 0.0:
         return np.zeros(p)
@@ -160,7 +154,7 @@ def shrinkage_estimator(X: ArrayLike, factors: ArrayLike) -> FloatArray:
     >>> (shrinkage_estimator([[2.0], [0.0]], [0.5]) + 0.0).tolist()
     [[0.25, 0.0]]
     """
-    X = _design(X)
+    X = as_design(X)
     b = as_array(factors, "factors", shape=(X.shape[1],))
     U, s, Vt = np.linalg.svd(X, full_matrices=False)
     L: FloatArray = (Vt.T * ((1 - b) / s)) @ U.T
@@ -243,7 +237,7 @@ def best_shrinkage(
     """
     s = as_array(singular_values, "singular_values", ndim=1, positive=True)
     c = as_array(coefficients, "coefficients", shape=s.shape)
-    norm = one_of(norm, "norm", _NORMS)
+    norm = one_of(norm, "norm", NORMS)
     noise = as_real(noise_variance, "noise_variance", minimum=0.0)
     tol = as_real(tol, "tol", minimum=1e-9)
     unit, size = power_of_two(s), power_of_two(c)
@@ -288,126 +282,6 @@ def best_shrinkage(
             "within float64, got an overflow"
         )
     return BestShrinkage(strength, risk, below)
-
-
-class MinimumVarianceStatus(StrEnum):
-    """Why the search ended."""
-
-    SOLVED = "the relative gap of variance and bound is at most tol"
-    STOPPED = "stopped at max_iter with a larger gap; raise max_iter or loosen tol"
-
-
-@result
-class MinimumVariance:
-    """An estimator that satisfies the bound on its bias, and a bound on its variance.
-
-    Attributes
-    ----------
-    estimator
-        L, shape (p, n).
-    variance
-        Its squared Frobenius norm.
-    lower_bound
-        That no estimator within the bound on the bias passes.
-    iterations, status
-        How the search ended.
-    """
-
-    estimator: FloatArray
-    variance: float
-    lower_bound: float
-    iterations: int
-    status: MinimumVarianceStatus
-
-    @property
-    def gap(self) -> float:
-        """Relative difference of variance and bound."""
-        return relative_gap(self.variance, self.lower_bound, rounding=1e-12 * self.variance)
-
-
-@refuses_overflow("X", "bias_bound")
-def minimum_variance(
-    X: ArrayLike, bias_bound: float, *, norm: str, tol: float = 1e-9, max_iter: int = 20_000
-) -> MinimumVariance:
-    """Search all linear estimators for the one of least variance under a bound on the bias.
-
-    Accelerated proximal gradient on the dual, over all matrices, knowing no closed form. Noise of
-    another covariance is whitened first.
-
-    Parameters
-    ----------
-    X
-        (n, p) of full column rank.
-    bias_bound
-        C > 0 for the norm of LX - I.
-    norm
-        ``"frobenius"``, ``"nuclear"`` or ``"spectral"``.
-    tol
-        Relative gap aimed at.
-    max_iter
-        Number of gradient steps at most.
-
-    Examples
-    --------
-    >>> from theorylab.random_features import minimum_variance
-    >>> found = minimum_variance([[2.0, 0.0], [0.0, 1.0]], 0.5, norm="spectral")
-    >>> round(found.variance, 6)
-    0.3125
-    """
-    X = _design(X)
-    C = as_real(bias_bound, "bias_bound", above=0.0)
-    dual = _DUAL[one_of(norm, "norm", _NORMS)]
-    tol, limit = as_real(tol, "tol", above=0.0), as_count(max_iter, "max_iter")
-    unit = power_of_two(X)
-    X = X / unit
-    s = np.linalg.svd(X, compute_uv=False)
-    gram, eye = X.T @ X, np.eye(X.shape[1])
-    inverse = np.linalg.pinv(X).astype(np.float64, copy=False)
-    step = 1 / s[0] ** 2
-    momentum = (s[0] - s[-1]) / (s[0] + s[-1])
-    Z = ahead = np.zeros_like(gram)
-    L, best, lower = inverse, math.inf, -math.inf
-    status, done = MinimumVarianceStatus.STOPPED, 0
-    for done in range(1, limit + 1):
-        new = _prox(ahead - step * (ahead @ gram - eye), C * step, dual)
-        ahead, Z = new + momentum * (new - Z), new
-        if done % 25 and done < limit:
-            continue
-        B = eye - Z @ gram
-        values = np.linalg.svd(B, compute_uv=False)
-        shrink = min(1.0, C / max(float(np.linalg.norm(values, _ORDER[norm])), 1e-300))
-        candidate = inverse + shrink * (Z @ X.T - inverse)
-        variance = float(np.sum(candidate**2))
-        if variance < best:
-            best, L = variance, candidate
-        zeta = np.linalg.svd(Z, compute_uv=False)
-        value = 2 * np.trace(Z) - np.sum((Z @ X.T) ** 2)
-        lower = max(lower, float(value - 2 * C * np.linalg.norm(zeta, _ORDER[dual])))
-        if best - lower <= tol * best:
-            status = MinimumVarianceStatus.SOLVED
-            break
-    return MinimumVariance(
-        np.asarray(L / unit, dtype=float), best / unit / unit, lower / unit / unit, done, status
-    )
-
-
-def _prox(Z: FloatArray, radius: float, norm: str) -> FloatArray:
-    """Return the proximal point of ``radius`` times a Schatten norm."""
-    if norm == "frobenius":
-        size = float(np.linalg.norm(Z))
-        return Z * max(0.0, 1 - radius / size) if size > 0 else Z
-    U, s, Vt = np.linalg.svd(Z)
-    if norm == "nuclear":
-        kept = np.maximum(s - radius, 0.0)
-    elif s.sum() <= radius:
-        kept = np.zeros_like(s)
-    else:
-        # s less its projection on the simplex of this size: large values are cut to one level.
-        j = np.arange(1, s.size + 1)
-        levels = (np.cumsum(s) - radius) / j
-        kept = np.minimum(s, levels[np.flatnonzero(s > levels)[-1]])
-    point: FloatArray = (U * kept) @ Vt
-    return point
 
 
 class SpectralMean(NamedTuple):
@@ -480,7 +354,7 @@ def shrinkage_limit(
     1.0
     """
     t = as_real(strength, "strength", minimum=0.0, allow_inf=True)
-    norm = one_of(norm, "norm", _NORMS)
+    norm = one_of(norm, "norm", NORMS)
     q = as_real(aspect, "aspect", above=0.0, below=1.0)
     noise = as_real(noise_variance, "noise_variance", minimum=0.0)
 
@@ -491,7 +365,8 @@ def shrinkage_limit(
     return spectral_mean(risk, aspect=q)
 
 
-def _design(X: ArrayLike) -> FloatArray:
+def as_design(X: ArrayLike) -> FloatArray:
+    """Return a matrix of full column rank."""
     X = as_array(X, "X", ndim=2)
     s = np.linalg.svd(X / power_of_two(X), compute_uv=False)
     if len(s) < X.shape[1] or not s[-1] > 1e-13 * s[0]:

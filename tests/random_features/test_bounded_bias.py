@@ -82,3 +82,12 @@ def test_from_the_norm_of_the_identity_on_nothing_is_best():
         found = rf.minimum_variance(design(), 1.01 * size, norm=norm)
         assert found.variance == 0.0 == found.lower_bound
         assert found.gap == 0.0
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_vanishing_bound_is_least_squares(norm):
+    inverse = np.linalg.pinv(design())
+    for bound in (1e-9, 1e-300):
+        found = rf.minimum_variance(design(), bound, norm=norm)
+        assert_allclose(found.estimator, inverse, rtol=1e-6, atol=1e-8)
+        assert_allclose(found.variance, np.sum(inverse**2), rtol=1e-7)

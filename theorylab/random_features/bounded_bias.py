@@ -145,6 +145,6 @@ def _prox(Z: FloatArray, radius: float, norm: str) -> FloatArray:
         # s less its projection on the simplex of this size: large values are cut to one level.
         j = np.arange(1, s.size + 1)
         levels = (np.cumsum(s) - radius) / j
-        kept = np.minimum(s, levels[np.flatnonzero(s > levels)[-1]])
+        kept = np.minimum(s, levels[np.flatnonzero(s >= levels)[-1]])
     point: FloatArray = (U * kept) @ Vt
     return point

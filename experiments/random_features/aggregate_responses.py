@@ -146,7 +146,7 @@ def extrapolated(small, middle, large):
 @space(k=Int(2, 4), d=Int(3, 5), m=Int("3 * d", "5 * d"), weights=Real(0.1, 2.0, size=2, log=True))
 @breaks("bags sorted along the signal", order="sorted", draws=600)
 @breaks("inputs of unequal variance", stretch=3.0, draws=600)
-def interpolating_estimator_risk(m, k, d, weights, seed, draws=500, order="random", stretch=1.0):
+def interpolating_estimator_risk(m, k, d, weights, seed, draws=300, order="random", stretch=1.0):
     r"""let $n,d\to\infty$, $d/n=a<1$, $\rho>0$, $u$ the only positive root of
     $\rho a(1-a)u^2+(p+(1-p)\rho-a(1+\rho))u=1$, $\ell=1+au$, $c=pu/\ell$,
     $v=u\big(\frac p{\ell^2}+\frac{(1-p)\rho}{(1+\rho au)^2}\big)^{-1}$, $w=pv/\ell^2$. Then

@@ -201,9 +201,10 @@ DISTANCES = tuple(np.geomspace(1e-5, 1e-3, 14).tolist())
 @breaks("a head that is not the best", away=0.3)
 def analytic_head_removes_head_error(k, m, ridge, seed, distances=DISTANCES, away=0.0):
     r"""the gradient in $\omega$ of the loss at $v^\star(\omega)$ is its partial gradient at the
-    head held fixed (judged: $\varphi_\omega(x)=\tanh(\omega x)$). For a frozen body the implicit
-    gradient of an outer loss with a head at distance $\delta$ from $v^\star$ has an error of
-    exact order $\delta$ in generic directions (judged: tangent features), none at $\delta=0$."""
+    head held fixed (judged: $\varphi_\omega(x)=\tanh(\omega x)$). For a frozen body (judged:
+    tangent features) the implicit gradient of an outer loss with a head at distance $\delta$ from
+    $v^\star$ is off the one with $v^\star$, which is the derivative, by exact order $\delta$ in
+    generic directions."""
     (support, labels, _, _), network = problem(k, m, seed)
     shift = np.full(m, away)
     found = rf.head_gradient(support, labels, network["W"], ridge=ridge, shift=shift)
@@ -283,7 +284,7 @@ def de_elbo_selects_evidence_optimum(
     variance of most evidence. $w$ does not fall as $\kappa$ grows, at $\kappa=1$ it is at most
     $v_e$ (the plain bound shrinks too much), and $v_e$ is a stationary $w$ at
     $\kappa=\frac{v_e\operatorname{tr}K}{s^2+v_e\operatorname{tr}K/D}/\operatorname{tr}(v_eK(s^2I
-    +v_eK)^{-1})\ge1$: judged on random cosine features of patients with diabetes, where it is the
+    +v_eK)^{-1})$: judged on random cosine features of patients with diabetes, where it is the
     best."""
     (evidence, width), values, widths = chosen(n, ratio, noise, powers, plain, matched, seed)
     found = within(values, values * (widths + width), "grids")

@@ -127,10 +127,9 @@ def biased_selection_beats_unbiased(data, d, gamma, seed, n=600, M=10, draws=400
     r"""as $N\to\infty$, $N\operatorname{tr}\operatorname{Cov}$ of least squares on the kept samples
     tends to $\sigma^2\operatorname{tr}\operatorname E[\pi xx^\top]^{-1}$, and with weights $1/\pi$
     to $\sigma^2\operatorname{tr}H^{-1}\operatorname E[xx^\top/\pi]H^{-1}$,
-    $H=\operatorname E[xx^\top]$. In one
-    dimension, $\gamma$ fixed, the first is least for the largest $|x|$ (with a tie kept in part),
-    the second for $\pi=\min(c|x|,1)$, and is then no smaller. For $x\in\{1,M\}$,
-    $P(x=M)=\gamma=M^{-2}$ their quotient is
+    $H=\operatorname E[xx^\top]$. In one dimension, $\gamma$ fixed, the first is least for the
+    largest $|x|$ (with a tie kept in part), the second for $\pi=\min(c|x|,1)$, and is then 1 to
+    $1/\gamma$ times as large. For $x\in\{1,M\}$, $P(x=M)=\gamma=M^{-2}$ their quotient is
     $M^2\big(\frac{1+M^{-1}-M^{-2}}{2-M^{-2}}\big)^2$, unbounded as $\gamma\to0$."""
     X, w = law(data, d, seed)
     x = X[:, 0]
@@ -155,6 +154,7 @@ def biased_selection_beats_unbiased(data, d, gamma, seed, n=600, M=10, draws=400
         "biased": compare(best_hard, "==", theory("biased", biased)),
         "unbiased": compare(best_soft, "==", theory("unbiased", unbiased)),
         "order": compare(best_hard, "<=", theory("unbiased", unbiased)),
+        "cap": compare(best_soft, "<=", theory("biased", biased) / gamma),
         "two atoms": compare(two_atoms(M), "==", quotient),
     }
 

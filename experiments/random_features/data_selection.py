@@ -29,8 +29,8 @@ from theorylab.verify.cli import run_script
 KEY = "kolossov2024-towards"
 selected = paper(
     KEY,
-    r"$y=\langle\theta,x\rangle+\varepsilon$ of noise variance $\sigma^2$, $x$ of a finite law, "
-    r"each of $N$ samples kept with probability $\pi(x)$, $\operatorname E\pi=\gamma$:",
+    r"$y=\langle\theta,x\rangle+\varepsilon$ of noise variance $\sigma^2$, $x\ne0$ of a finite "
+    r"law, each of $N$ samples kept with probability $\pi(x)$, $\operatorname E\pi=\gamma$:",
 )
 noisy = paper(
     KEY,
@@ -128,7 +128,8 @@ def biased_selection_beats_unbiased(data, d, gamma, seed, n=600, M=10, draws=400
     tends to $\sigma^2\operatorname{tr}\operatorname E[\pi xx^\top]^{-1}$, and with weights $1/\pi$
     to $\sigma^2\operatorname{tr}H^{-1}\operatorname E[xx^\top/\pi]H^{-1}$,
     $H=\operatorname E[xx^\top]$. In one dimension, $\gamma$ fixed, the first is least for the
-    largest $|x|$ (with a tie kept in part), the second for $\pi=\min(c|x|,1)$, and is then 1 to
+    largest $|x|$ (with a tie kept in part), the second for $\pi=\min(c|x|,1)$, in proportion to the
+    influence $\operatorname E[x^2]^{-1}x\varepsilon$ of a sample on $\hat\theta$, and is then 1 to
     $1/\gamma$ times as large. For $x\in\{1,M\}$, $P(x=M)=\gamma=M^{-2}$ their quotient is
     $M^2\big(\frac{1+M^{-1}-M^{-2}}{2-M^{-2}}\big)^2$, unbounded as $\gamma\to0$."""
     X, w = law(data, d, seed)
@@ -193,7 +194,8 @@ def quiet_law(m, loud, share, seed):
 
 @simulation
 def every_subset(x, w, noise):
-    """Limiting variance of least squares on each non-empty set of values."""
+    """Limiting variance of least squares on each non-empty set of values; the least is that of all
+    rules, since numerator less a multiple of the squared denominator is concave in the rule."""
     kept = (np.arange(1, 2**x.size)[:, None] >> np.arange(x.size)) & 1
     return (kept @ (w * noise * x**2)) / (kept @ (w * x**2)) ** 2
 
@@ -213,8 +215,8 @@ def quieter_half(x, w, noise):
 @breaks("equal noise, half of the values dropped", loud=1.5, rule=quieter_half)
 def selection_beats_full_sample(m, loud, share, seed, n=800, draws=600, rule=quietest):
     r"""$N\operatorname{Var}$ of least squares on the kept samples tends to $J(\pi)=
-    \frac{\operatorname E[\pi\sigma^2x^2]}{\operatorname E[\pi x^2]^2}$, which is least for
-    $\pi=1\{\sigma^2(x)\le2\bar v\}$ with the weighted mean noise $\bar v=\frac{\operatorname
+    \frac{\operatorname E[\pi\sigma^2x^2]}{\operatorname E[\pi x^2]^2}$. Its least value is that of
+    a rule $\pi=1\{\sigma^2(x)\le2\bar v\}$ with the weighted mean noise $\bar v=\frac{\operatorname
     E[\pi\sigma^2x^2]}{\operatorname E[\pi x^2]}$ of what it keeps: all samples are best only if
     $\sigma^2(x)\le2\bar v$ everywhere, else a part of them is strictly better."""
     x, w, noise = quiet_law(m, loud, share, seed)
@@ -249,6 +251,114 @@ def _(pen, runs):
     for k, name in enumerate(("quietest part", "all samples")):
         pen.theory(*runs.predicted("loud", "variance", k), name, k=k)
         pen.points(*runs.measured("loud", "variance", k), k=k)
+
+
+@simulation
+def every_vertex(x, w, noise, gamma):
+    """Least limiting variance over the vertices of the rules that keep a fraction, which is the
+    least of all by concavity: a set of values kept, one more in part."""
+    kept = ((np.arange(2**x.size)[:, None] >> np.arange(x.size)) & 1).astype(float)
+    left, least = gamma - kept @ w, np.inf
+    for j in range(x.size):
+        rules = kept[(kept[:, j] == 0) & (left >= 0) & (left <= w[j])]
+        rules[:, j] = np.minimum((gamma - rules @ w) / w[j], 1.0)
+        power = rules @ (w * x**2)
+        least = min(least, ((rules @ (w * noise * x**2)) / power**2).min(initial=np.inf))
+    return least
+
+
+def reweighted(x, noise, known):
+    """Values and noise of the loss that divides by the noise, which is then 1."""
+    return (x / np.sqrt(noise), np.ones(x.size)) if known else (x, noise)
+
+
+@simulation
+def falls(x, w, noise):
+    """How fast the limiting variance falls if more of each value is kept, per probability, by
+    differences from the full sample, and what halving the step changed."""
+
+    def variance(shares):
+        return (shares @ (w * noise * x**2)) / (shares @ (w * x**2)) ** 2
+
+    whole, half = (
+        (variance(1 - h * np.eye(x.size)) - variance(1 + h * np.eye(x.size))) / (2 * h * w)
+        for h in (2e-3, 1e-3)
+    )
+    return (4 * half - whole) / 3, np.abs(half - whole)
+
+
+@simulation
+def three_values(s, known):
+    """Quotient of the variances of the single value of {1, 2, -1} with the largest influence and
+    of the best one, noise variances 1, s, s, in rationals."""
+    x, noise = (1, 2, -1), (Fraction(1), Fraction(s), Fraction(s))
+    weights = [1 / v for v in noise] if known else [Fraction(1)] * 3
+
+    def variance(shares):
+        power = sum(a * u * b**2 for a, u, b in zip(shares, weights, x, strict=True))
+        loud = sum(
+            a * u**2 * v * b**2 for a, u, v, b in zip(shares, weights, noise, x, strict=True)
+        )
+        return loud / power**2
+
+    h, unit = Fraction(1, 10**9), range(3)
+    gains = [variance([1 - h * (i == j) for i in unit]) for j in unit]
+    singles = [variance([int(i == j) for i in unit]) for j in unit]
+    return singles[gains.index(max(gains))] / min(singles)
+
+
+@noisy.ours("derived; the influence is that on the limiting variance", serves="b")
+@cases(m=8, loud=30.0, gamma=0.4, s=6)
+@full(m=10, loud=[3.0, 10.0, 30.0, 100.0], gamma=0.4, s=[5, 40], n=2000, draws=1500)
+@space(m=Int(3, 9), loud=Real(1.5, 100.0, log=True), gamma=Real(0.2, 0.8), s=Int(4, 400))
+@breaks("a model that knows the noise", known=True)
+def influence_selection_suboptimal(m, loud, gamma, s, seed, n=800, draws=600, known=False):
+    r"""the influence at the full sample, minus the derivative of $J(\pi)=\frac{\operatorname
+    E[\pi\sigma^2x^2]}{\operatorname E[\pi x^2]^2}$ in $\pi(x)$ per probability at $\pi=1$, is
+    $\frac{x^2(2\bar v-\sigma^2(x))}{\operatorname E[x^2]^2}$, $\bar v=\frac{\operatorname
+    E[\sigma^2x^2]}{\operatorname E[x^2]}$. Of all rules with $\operatorname E\pi=\gamma$ the least
+    $J$ is that of one that keeps the largest $x^2(2\bar v_\pi-\sigma^2(x))$ (the last in part) with
+    $\bar v_\pi=\frac{\operatorname E[\pi\sigma^2x^2]}{\operatorname E[\pi x^2]}$ of what it
+    keeps. The rule that keeps the largest influence can be worse by any factor: by $s/4$, $s\ge4$,
+    for $x$ uniform on $\{1,2,-1\}$, noise variances $1,s,s$ and $\gamma=\frac13$."""
+    rng = np.random.default_rng([seed, m])
+    x, w = rng.uniform(0.4, 1.6, m) * rng.choice([-1, 1], m), rng.dirichlet(np.full(m, 5.0))
+    noise = np.geomspace(1.0, loud, m)[rng.permutation(m)]
+    seen = reweighted(x, noise, known)
+    influence = rf.selection_influence(x[:, None], w, np.ones(m), noise_variances=noise)
+    found = rf.quietest_fraction(x, w, gamma, noise_variances=noise)
+    kept = rf.hard_selection(influence, w, gamma)
+    again = rf.hard_selection(x**2 * (found.cutoff - noise), w, gamma)
+    rules = [kept, found.selection]
+    runs = variances(seen[0][:, None], w, [(pi, False) for pi in rules], seen[1], n, draws, seed)
+    values = [(pi @ (w * noise * x**2)) / (pi @ (w * x**2)) ** 2 for pi in rules]
+    fall, error = falls(seen[0], w, seen[1])
+    least = every_vertex(seen[0], w, seen[1], gamma)
+    agrees = np.abs(again - found.selection) < 1e-9
+    return {
+        "factor": compare(three_values(s, known), "==", theory("factor", Fraction(s, 4))),
+        "influence": compare(
+            within(fall, error, "halved step"), "==", theory("influence", influence)
+        ),
+        "variance": compare(limit(runs), "==", theory("variance", np.array(values))),
+        "best": compare(
+            within(least, 1e-12 * least, "rounding"), "==", theory("best", found.variance)
+        ),
+        "ranked": compare(family(dict(enumerate(agrees.tolist()))), "==", theory("values", m)),
+    }
+
+
+@panel(
+    influence_selection_suboptimal,
+    r"Influence at the full sample does not find the best part ($\gamma=0.4$)",
+    x="noise variance of the loudest value",
+    y="$N$ variance",
+    log="xy",
+)
+def _(pen, runs):
+    for k, name in enumerate(("largest influence", "best rule")):
+        pen.theory(*runs.predicted("loud", "variance", k, where={"s": 5}), name, k=k)
+        pen.points(*runs.measured("loud", "variance", k, where={"s": 5}), k=k)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def least(X, bound, norm, spread):
 @space(
     norm=Choice(NORMS),
     p=Int(1, 5),
-    n=Int("p + 2", 9),
+    n=Int("p", 9),
     share=Real(0.05, 0.9),
     grade=Real(0.1, 1.0),
 )
@@ -152,36 +152,56 @@ def _(pen, runs):
 
 
 @simulation
-def given_design(n, p, strength, norm, noise, grade, draws, seed):
-    """Risk at a unit signal given each Gaussian design, averaged over noise and directions."""
+def given_design(n, p, strength, norm, noise, block, grade, draws, seed):
+    """Risk at a unit signal given each random design, averaged over noise and directions."""
     rng = np.random.default_rng([seed, n, p])
-    X = rng.standard_normal((draws, n, p)) / np.sqrt(n) * np.geomspace(1.0, grade, p)
+    if block:
+        # The R of these columns makes them uniform among orthonormal ones.
+        X = rng.standard_normal((draws, round(n / block), p)) / np.sqrt(n)
+        root = np.linalg.cholesky(np.swapaxes(X, -1, -2) @ X)
+        X = X[:, :n] @ np.swapaxes(np.linalg.inv(root), -1, -2) / np.sqrt(block)
+    else:
+        X = rng.standard_normal((draws, n, p)) / np.sqrt(n)
+    X *= np.geomspace(1.0, grade, p)
     s = np.sqrt(np.linalg.eigvalsh(np.swapaxes(X, -1, -2) @ X))
     b = np.stack([rf.bias_factors(row, strength, norm=norm) for row in s])
     return np.sum(b**2 / p + noise / n * ((1 - b) / s) ** 2, axis=1)
 
 
-@family.ours("the Marchenko-Pastur limit (derived)", serves="c")
-@cases(norm=["nuclear", "spectral", "frobenius"], n=32, p=16, strength=1.5, draws=600)
-@full(norm=[*NORMS], strength=[0.2, 0.5, 1.0, 1.5, 2.0, 3.0], n=60, p=30, noise=2.0, draws=600)
+@family.ours("the limits of two ensembles (derived)", serves="c")
+@cases(norm=[*NORMS], block=[0.5, 0.0], n=32, p=16, strength=1.5, draws=600)
+@full(
+    norm=[*NORMS],
+    strength=[0.2, 0.5, 1.0, 1.5, 2.0, 3.0],
+    block=[0.5, 0.0],
+    n=60,
+    p=30,
+    noise=2.0,
+    draws=600,
+)
 @space(
     norm=Choice(NORMS),
     n=Int(24, 48),
     p=Int(8, "0.7 * n"),
     strength=Real(0.3, 3.0, log=True),
     noise=Real(0.3, 2.0),
+    block=Choice((0.0, 0.2, 0.25, 0.5)),
 )
 @breaks("columns of unequal variance", grade=0.4)
-def nuclear_regressor_limit_risk(norm, n, p, strength, seed, noise=0.5, grade=1.0, draws=300):
-    r"""for the design $X/\sqrt n$, $X$ standard Gaussian, $\|\beta\|=1$, noise variance
-    $\sigma^2/n$, $n,p\to\infty$ and $p/n=q<1$, the risk is $\int\big(b(x)^2+\sigma^2q
-    \frac{(1-b(x))^2}x\big)d\mu_q(x)+O(\frac1p)$, $b=b_i$ as a function of $x=s_i^2$, $\mu_q$ the
-    Marchenko-Pastur law."""
+def nuclear_regressor_limit_risk(
+    norm, n, p, strength, seed, noise=0.5, block=0.0, grade=1.0, draws=300
+):
+    r"""for the design $X/\sqrt n$, $X$ an $n$ by $p$ standard Gaussian matrix or $\sqrt N$ times
+    $n$ rows and $p$ columns of a uniform $N$ by $N$ orthogonal one, $\|\beta\|=1$, noise variance
+    $\sigma^2/n$, $p\to\infty$, $p/n=q<1$, $n/N=\alpha<\frac1{1+q}$ (Gaussian: $\alpha=0$), the risk
+    is $\int_{x_-}^{x_+}\big(b(x)^2+\sigma^2q\frac{(1-b(x))^2}x\big)\frac{\sqrt{(x_+-x)(x-x_-)}}
+    {2\pi qx(1-\alpha x)}dx+O(\frac1p)$, $b=b_i$ as a function of $x=s_i^2$,
+    $x_\pm=(\sqrt{1-q\alpha}\pm\sqrt{q(1-\alpha)})^2$."""
     sizes = [(n, p), (2 * n, 2 * p)]
     small, large = (
-        given_design(*size, strength, norm, noise, grade, draws, seed) for size in sizes
+        given_design(*size, strength, norm, noise, block, grade, draws, seed) for size in sizes
     )
-    found = rf.shrinkage_limit(strength, norm=norm, aspect=p / n, noise_variance=noise)
+    found = rf.shrinkage_limit(strength, norm=norm, aspect=p / n, noise_variance=noise, block=block)
     drift = abs(float((large - small).mean()))
     limit = mean(2 * large - small, bias=drift / 2, source="half the change from half the size")
     return {"limit": compare(limit, "==", theory("limit", found.limit))}
@@ -198,8 +218,11 @@ def _(pen, runs):
     t = np.geomspace(0.15, 4, 60)
     for k, norm in enumerate(NORMS):
         how = {"norm": norm, "aspect": 0.5, "noise_variance": 2.0}
-        pen.theory(t, [rf.shrinkage_limit(float(v), **how).limit for v in t], norm, k=k)
-        pen.points(*runs.measured("strength", where={"norm": norm}), k=k)
+        for i, (block, words) in enumerate(((0.0, ""), (0.5, ", orthogonal"))):
+            curve = [rf.shrinkage_limit(float(v), **how, block=block).limit for v in t]
+            pen.theory(t, curve, norm + words, k=k + 3 * i)
+            where = {"norm": norm, "block": block}
+            pen.points(*runs.measured("strength", where=where), k=k + 3 * i)
     name = "columns of unequal variance"
     pen.broken(*runs.measured("strength", control=name), "unequal columns")
 
@@ -208,44 +231,57 @@ SIGNALS = {"everywhere": slice(None), "strongest": 0, "weakest": -1}
 
 
 @simulation
-def best_risks(p, ratio, noise, signal):
-    """Best risk of each family, attained and bounded, for graded singular values."""
-    c = np.zeros(p)
+def best_risks(s, noise, signal):
+    """Best risk of each family, attained and bounded, for decreasing singular values."""
+    c = np.zeros(s.size)
     c[SIGNALS[signal]] = 1.0
     how = {"noise_variance": noise, "tol": 1e-6}
-    c, s = c / np.linalg.norm(c), np.geomspace(1.0, ratio, p)
+    c = c / np.linalg.norm(c)
     return [rf.best_shrinkage(s, c, norm=norm, **how) for norm in NORMS]
 
 
 @simulation
-def bayes_risk(p, ratio, noise, seed):
+def bayes_risk(s, noise, seed):
     """Mean risk over isotropic signals of the estimator of least mean, and the trace of the
     posterior covariance, below which no estimator is."""
-    rng = np.random.default_rng(seed)
+    rng, p = np.random.default_rng(seed), s.size
     U, V = (np.linalg.qr(rng.standard_normal((size, p)))[0] for size in (2 * p, p))
-    X = U * np.geomspace(1.0, ratio, p) @ V.T
+    X = U * s @ V.T
     L = np.linalg.solve(X @ X.T + p * noise * np.eye(2 * p), X).T
     risk = np.sum((L @ X - np.eye(p)) ** 2) / p + noise * np.sum(L**2)
     return risk, np.trace(np.linalg.inv(p * np.eye(p) + X.T @ X / noise))
 
 
 @family.ours("sharpened: the strict gains hold for every spectrum", serves="c")
-@cases(p=6, ratio=[0.3, 0.1], noise=0.1)
-@full(p=10, ratio=0.2, noise=[0.02, 0.05, 0.1, 0.2, 0.5, 1.0])
-@space(p=Int(2, 10), ratio=Real(0.05, 0.6), noise=Real(0.05, 1.0, log=True))
+@cases(spectrum=[(0.3, 0.5, 0.5), (0.9, 0.1, 0.2, 0.4)], tied=2, noise=0.1)
+@full(spectrum=tuple(np.geomspace(0.84, 0.2, 9).tolist()), noise=[0.02, 0.05, 0.1, 0.2, 0.5, 1.0])
+@space(
+    p=Int(1, 8),
+    spectrum=Real(0.05, 0.9, size="p", capacity=8, log=True),
+    tied=Int(1, 3),
+    noise=Real(0.05, 1.0, log=True),
+)
 @breaks("isotropic in place of one direction", strong="everywhere", weak="everywhere")
 @breaks("one direction in place of isotropic", isotropic="strongest")
 def ridge_optimal_only_for_isotropic_signals(
-    p, ratio, noise, seed, isotropic="everywhere", strong="strongest", weak="weakest"
+    spectrum,
+    noise,
+    seed,
+    tied=1,
+    p=None,
+    isotropic="everywhere",
+    strong="strongest",
+    weak="weakest",
 ):
     r"""if $\operatorname E\beta\beta^\top=I/p$, ridge with $t=p\sigma^2$ has the least mean risk of
     all linear estimators. If the $s_i$ are not all equal and $\beta\ne0$ lies in the strongest
     direction, the best nuclear estimator has less risk than every ridge, and in the weakest
     direction the best spectral one has: at equal bias of that direction its variance is smaller in
-    every other."""
-    s = np.geomspace(1.0, ratio, p)
+    every direction of another $s_i$."""
+    s = np.sort([*[1.0] * tied, *spectrum])[::-1]
+    p = s.size
     everywhere, strongest, weakest = (
-        best_risks(p, ratio, noise, where) for where in (isotropic, strong, weak)
+        best_risks(s, noise, where) for where in (isotropic, strong, weak)
     )
     factors = rf.bias_factors(s, p * noise, norm="frobenius")
     ridge = rf.shrinkage_risk(s, factors, np.full(p, p**-0.5), noise_variance=noise)
@@ -256,7 +292,7 @@ def ridge_optimal_only_for_isotropic_signals(
         for best in (strongest[1], weakest[2])
     )
     return {
-        "least": compare(between(*bayes_risk(p, ratio, noise, seed)), "==", theory("least", ridge)),
+        "least": compare(between(*bayes_risk(s, noise, seed)), "==", theory("least", ridge)),
         "no gain": compare(tuned, ">=", theory("least", ridge)),
         "strongest": compare(nuclear, "<", theory("ridge, strongest", strongest[0].lower_bound)),
         "weakest": compare(spectral, "<", theory("ridge, weakest", weakest[0].lower_bound)),

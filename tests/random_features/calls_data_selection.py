@@ -33,6 +33,13 @@ CALLS = {
         "probabilities": np.array([0.5, 0.25, 0.25]),
         "fraction": 0.375,
     },
+    ds.selection_influence: lambda: {k: v for k, v in population().items() if k != "weighted"},
+    ds.quietest_fraction: lambda: {
+        "x": np.array([1.0, -0.5, 2.0]),
+        "probabilities": np.array([0.5, 0.25, 0.25]),
+        "fraction": 0.375,
+        "noise_variances": np.array([1.0, 2.0, 0.5]),
+    },
     ds.quietest_subset: lambda: {
         "x": np.array([1.0, -0.5, 2.0]),
         "probabilities": np.array([0.5, 0.25, 0.25]),

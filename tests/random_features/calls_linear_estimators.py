@@ -42,7 +42,7 @@ CALLS = {
         "noise_variance": 0.5,
         "tol": 0.01,
     },
-    le.spectral_mean: lambda: {"function": reciprocal, "aspect": 0.5, "nodes": 64},
+    le.spectral_mean: lambda: {"function": reciprocal, "aspect": 0.5, "block": 0.25},
     le.shrinkage_limit: lambda: {
         "strength": 0.5,
         "norm": "frobenius",

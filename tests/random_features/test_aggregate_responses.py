@@ -97,6 +97,35 @@ def test_one_dimension_against_the_beta_law():
     assert_allclose(found.signal, 1 - 2 / k + second, rtol=1e-12)
 
 
+def test_second_moments_of_the_projector():
+    # E (U'PU)^2 = (alpha + d beta) I; as many columns as rows make it U'PU, of mean m / n.
+    m, k = 2, 3
+    n, p = m * k, 1 / k
+    one, two = (
+        rf.instance_risk(n_bags=m, bag_size=k, n_features=d, noise_variance=0.0).signal - 1 + 2 * p
+        for d in (1, 2)
+    )
+    # alpha + beta, and alpha + beta (2 n - 2) / (n - 3).
+    beta = (two - one) / ((2 * n - 2) / (n - 3) - 1)
+    assert_allclose(one - beta + n * beta, p, rtol=1e-12)
+
+
+def test_nearly_dependent_inputs():
+    X, y = bags(30, 3, 3)
+    direction = np.array([1.0, 0.0, -1.0])
+    for apart, rtol in ((1e-5, 3e-8), (1e-11, 1e-2)):
+        near = X.copy()
+        near[..., 2] = X[..., 0] + apart * X[..., 2]
+        # The same span: only the coordinates differ.
+        back = np.array([[1.0, 0.0, -1 / apart], [0.0, 1.0, 0.0], [0.0, 0.0, 1 / apart]])
+        plain = back @ (rf.aggregate_operator(X, weight=0.3) @ y)
+        found = rf.aggregate_operator(near, weight=0.3) @ y
+        assert_allclose(direction @ found, direction @ plain, rtol=rtol)
+    near[..., 2] = X[..., 0] * (1 + 1e-15)
+    with pytest.raises(ValueError, match="X: expected bags that determine 3"):
+        rf.aggregate_operator(near, weight=0.3)
+
+
 def test_bags_of_one_are_least_squares():
     size = {**SIZE, "bag_size": 1}
     a, b = rf.instance_risk(n_bags=30, **size), rf.bag_risk(n_bags=30, **size)

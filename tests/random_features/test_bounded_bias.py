@@ -61,6 +61,11 @@ def test_a_search_cut_short_says_so():
     )
     value = np.sum(rf.shrinkage_estimator(design(), closed) ** 2)
     assert found.lower_bound <= value <= found.variance
+    for tol in (0.1, 1e-4):
+        found = rf.minimum_variance(design(), 0.3, norm="nuclear", tol=tol)
+        assert found.status is rf.MinimumVarianceStatus.SOLVED
+        assert 0 < found.gap <= tol
+        assert_allclose(found.gap, 1 - found.lower_bound / found.variance, rtol=0.2)
 
 
 @pytest.mark.parametrize("norm", NORMS)

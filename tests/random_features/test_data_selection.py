@@ -1,7 +1,7 @@
 """Data selection: linear programs, grids, exact rationals, simulated least squares."""
 
 from fractions import Fraction
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -151,6 +151,91 @@ def test_quietest_subset_keeps_everything_at_equal_noise_and_ties_together():
     scaled = rf.quietest_subset(1e100 * x, w, noise_variances=np.linspace(1, 50, 7) * 1e-90)
     plain = rf.quietest_subset(x, w, noise_variances=np.linspace(1, 50, 7))
     assert_allclose(scaled.selection, plain.selection)
+
+
+def test_influence_is_the_derivative_of_the_trace():
+    rng = np.random.default_rng(6)
+    X, w = rng.standard_normal((6, 3)) * [1.0, 4.0, 0.3], rng.dirichlet(np.full(6, 3.0))
+    pi, noise, h = np.linspace(0.3, 0.9, 6), np.exp(rng.standard_normal(6)), 1e-5
+
+    def trace(rule):
+        found = rf.selection_covariance(X, w, rule, noise_variances=noise, weighted=False)
+        return np.trace(found)
+
+    falls = [(trace(pi - h * e) - trace(pi + h * e)) / (2 * h) for e in np.eye(6)]
+    influence = rf.selection_influence(X, w, pi, noise_variances=noise)
+    assert_allclose(w * influence, falls, rtol=1e-6)
+    moved = rf.selection_influence(1e-8 * X, w, pi, noise_variances=1e6 * noise)
+    assert_allclose(moved, influence * 1e22, rtol=1e-9)
+
+
+def values_of(rule, x, w, noise):
+    return np.sum(w * rule * noise * x**2) / np.sum(w * rule * x**2) ** 2
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.3, 0.8, 1.0])
+def test_quietest_fraction_is_best_among_rules(fraction):
+    rng = np.random.default_rng(7)
+    for seed in range(12):
+        x, w = law(6, seed)
+        noise = np.exp(2 * rng.standard_normal(6))
+        x, noise = np.where(rng.random(6) < 0.3, 1.0, x), np.where(rng.random(6) < 0.3, 2.0, noise)
+        found = rf.quietest_fraction(x, w, fraction, noise_variances=noise)
+        rule = found.selection
+        assert_allclose(w @ rule, fraction, rtol=1e-9)
+        assert_allclose(values_of(rule, x, w, noise), found.variance, rtol=1e-12)
+        mean = np.sum(w * rule * noise * x**2) / np.sum(w * rule * x**2)
+        assert_allclose(found.cutoff, 2 * mean, rtol=1e-12)
+        best = np.inf
+        for order in permutations(range(6)):
+            rank = np.empty(6)
+            rank[list(order)] = np.arange(6)
+            best = min(best, values_of(rf.hard_selection(rank, w, fraction), x, w, noise))
+        assert_allclose(found.variance, best, rtol=1e-12)
+
+
+def test_quietest_fraction_of_equal_noise_is_the_largest_and_has_no_unit():
+    x, w = law(30, 3)
+    found = rf.quietest_fraction(x, w, 0.4, noise_variances=np.full(30, 2.0))
+    assert_allclose(found.selection, rf.hard_selection(np.abs(x), w, 0.4))
+    noise = np.exp(np.random.default_rng(8).standard_normal(30))
+    plain = rf.quietest_fraction(x, w, 0.4, noise_variances=noise)
+    moved = rf.quietest_fraction(1e8 * x, w, 0.4, noise_variances=1e-8 * noise)
+    assert_allclose(moved.selection, plain.selection)
+    assert_allclose([moved.variance * 1e24, moved.cutoff * 1e8], plain[1:], rtol=1e-9)
+    with pytest.raises(ValueError, match="x: expected at most 500"):
+        rf.quietest_fraction(np.ones(501), np.full(501, 1 / 501), 0.5, noise_variances=np.ones(501))
+
+
+def test_units_of_columns_and_single_precision():
+    rng = np.random.default_rng(9)
+    X, w, units = rng.standard_normal((6, 3)), np.full(6, 1 / 6), np.array([1.0, 1e-8, 1e5])
+    pi, noise = np.linspace(0.3, 1, 6), np.linspace(1, 2, 6)
+    plain = rf.selection_covariance(X, w, pi, noise_variances=noise, weighted=True)
+    found = rf.selection_covariance(X * units, w, pi, noise_variances=noise, weighted=True)
+    assert_allclose(found * units * units[:, None], plain, rtol=1e-9)
+    influence = rf.selection_influence(X * [1.0, 1.0, 1e9], w, pi, noise_variances=noise)
+    falls = [
+        -np.trace(
+            rf.selection_covariance(
+                X[:, :] * [1.0, 1.0, 1e9], w, pi + h * e, noise_variances=noise, weighted=False
+            )
+        )
+        for e in np.eye(6)[:1]
+        for h in (1e-6, -1e-6)
+    ]
+    assert_allclose(w[0] * influence[0], (falls[0] - falls[1]) / 2e-6, rtol=1e-5)
+    how = {"noise_variances": noise, "weighted": False, "n_samples": 300, "n_draws": 30}
+    runs = [
+        rf.simulate_selection(Z, w, pi, rng=np.random.default_rng(0), **how)
+        for Z in (X[:, :1], X[:, :1] * 1e-7, np.hstack([X[:, :1], 1e12 * X[:, 1:2]]))
+    ]
+    assert_allclose(runs[1] * 1e-14, runs[0], rtol=1e-9)
+    assert (runs[2] > runs[0]).all()
+    single = np.full(5, 0.2, dtype=np.float32)
+    assert_allclose(rf.hard_selection(np.arange(5.0), single, 0.2), np.eye(5)[4], atol=1e-6)
+    with pytest.raises(ValueError, match="probabilities"):
+        rf.hard_selection(np.arange(5.0), single * 1.01, 0.2)
 
 
 def test_bad_input_is_refused():

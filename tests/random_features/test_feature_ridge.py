@@ -206,6 +206,12 @@ def test_bad_kernels_are_refused():
         rf.evidence_objective(-np.eye(2), np.ones(2), [1.0], noise_variance=1.0)
     with pytest.raises(ValueError, match="K: expected a matrix that is not zero"):
         rf.matching_emphasis(np.zeros((2, 2)), 1.0, n_features=2, noise_variance=1.0)
+    how = {"n_features": 2, "noise_variance": 1.0}
+    with pytest.raises(ValueError, match="n_features: expected at least 3"):
+        rf.matching_emphasis(np.eye(3), 1.0, **how)
+    with pytest.raises(ValueError, match="n_features: expected at least 3"):
+        rf.emphasized_objective(np.eye(3), np.ones(3), [1.0], emphasis=1.0, **how)
+    assert rf.matching_emphasis(np.ones((3, 3)), 1.0, **how) > 1
     with pytest.raises(ValueError, match="labels"):
         rf.distillation_loss(
             np.ones((2, 3)), np.ones(3), np.ones((2, 3)), np.ones(2), ridge=1.0, **network()

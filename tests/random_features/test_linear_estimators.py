@@ -24,6 +24,21 @@ def test_the_bound_is_attained(norm, share):
     assert (np.diff(factors) >= -1e-15).all()
 
 
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("bound", [1e-300, 1e-200, 1e-9, 1.0, 2.0])
+def test_bounds_of_any_size_on_spectra_of_any_grade(norm, bound):
+    order = {"frobenius": 2, "nuclear": 1, "spectral": np.inf}[norm]
+    for s in ([1e8, 1.0, 1e-8], [1.0, 1.0, 1.0], [2.0, 1.0, 1.0]):
+        size = float(np.linalg.norm(np.ones(3), order))
+        factors = rf.least_variance_factors(s, bound, norm=norm)
+        if norm == "nuclear":
+            # A difference from 1.
+            assert_allclose(np.sum(factors), min(bound, size), rtol=1e-9, atol=1e-15)
+        else:
+            attained = np.linalg.norm(factors / bound, order)
+            assert_allclose(attained, min(1.0, size / bound), rtol=1e-9)
+
+
 def test_families_attain_their_ends():
     s = np.array([3.0, 1.0, 0.2])
     for norm in NORMS:
@@ -116,6 +131,43 @@ def test_spectral_means_of_polynomials_and_inverses(q):
     assert_allclose(rf.spectral_mean(np.ones_like, aspect=q), [1.0, 0.0], atol=1e-12)
 
 
+@pytest.mark.parametrize(("q", "alpha"), [(0.5, 0.5), (0.3, 0.2), (0.9, 0.5), (0.05, 0.9)])
+def test_spectral_means_of_orthogonal_blocks(q, alpha):
+    # Means of the first row of a projected projector, and of the inverse of a matrix of beta law.
+    def mean(function):
+        return rf.spectral_mean(function, aspect=q, block=alpha)
+
+    assert_allclose(mean(np.ones_like), [1.0, 0.0], atol=1e-9)
+    assert_allclose(mean(lambda x: x), [1.0, 0.0], atol=1e-9)
+    terms = mean(lambda x: x**2), mean(lambda x: 1 / x)
+    for scale, rtol in ((1e4, 1e-2), (1e6, 1e-4)):
+        n, p, N = (round(scale * v) for v in (1.0, q, 1 / alpha))
+        q_n, block = p / n, n / N
+        squares = (n + 2 + (p - 1) * (N - n) / (N - 1)) * N / (n * (N + 2))
+        inverse = (1 + (N - n) / (n - p - 1)) * block
+        for exact, function, (_, term) in zip(
+            (squares, inverse), (np.square, np.reciprocal), terms, strict=True
+        ):
+            limit, _ = rf.spectral_mean(function, aspect=q_n, block=block)
+            assert_allclose((exact - limit) * p, term, rtol=rtol + 100 * q / (1 - q) / scale)
+
+
+def test_supports_at_a_pole_are_refused():
+    with pytest.raises(ValueError, match="aspect, block: expected a support off the poles"):
+        rf.spectral_mean(np.ones_like, aspect=1 - 1e-9)
+    with pytest.raises(ValueError, match="aspect, block: expected a support off the poles"):
+        rf.spectral_mean(np.ones_like, aspect=0.5, block=2 / 3 - 1e-10)
+    with pytest.raises(ValueError, match="block"):
+        rf.spectral_mean(np.ones_like, aspect=0.5, block=0.7)
+    near = rf.spectral_mean(np.reciprocal, aspect=0.9999)
+    assert_allclose(near, [1e4, 0.9999e8], rtol=1e-6)
+    block = 2 / 3 - 1e-4
+    near = rf.spectral_mean(lambda x: 1 / (1 - block * x), aspect=0.5, block=block)
+    # By symmetry: the other block of the same columns.
+    other = rf.spectral_mean(np.reciprocal, aspect=0.5 * block / (1 - block), block=1 - block)
+    assert_allclose(near.limit, other.limit / (1 - block), rtol=1e-6)
+
+
 @pytest.mark.parametrize("norm", NORMS)
 def test_limits_and_corrections_against_simulation(norm):
     n, p, t, noise = 40, 20, 1.4, 0.8
@@ -134,3 +186,7 @@ def test_bad_designs_are_refused():
         rf.shrinkage_estimator(np.ones((3, 2)), np.zeros(2))
     with pytest.raises(ValueError, match="X: expected full column rank"):
         rf.shrinkage_estimator(np.ones((2, 3)), np.zeros(3))
+    with pytest.raises(ValueError, match="X: expected full column rank"):
+        rf.shrinkage_estimator(np.diag([1.0, 1e-14]), np.zeros(2))
+    found = rf.shrinkage_estimator(np.diag([1.0, 1e-11]), np.zeros(2))
+    assert_allclose(np.abs(np.diag(found)), [1.0, 1e11], rtol=1e-9)

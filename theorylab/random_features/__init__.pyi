@@ -12,8 +12,10 @@ from .bounded_bias import minimum_variance as minimum_variance
 from .data_selection import QuietSubset as QuietSubset
 from .data_selection import hard_selection as hard_selection
 from .data_selection import proportional_selection as proportional_selection
+from .data_selection import quietest_fraction as quietest_fraction
 from .data_selection import quietest_subset as quietest_subset
 from .data_selection import selection_covariance as selection_covariance
+from .data_selection import selection_influence as selection_influence
 from .data_selection import simulate_selection as simulate_selection
 from .eigenframework import FiniteSizeTerm as FiniteSizeTerm
 from .eigenframework import LearningCurve as LearningCurve

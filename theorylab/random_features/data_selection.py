@@ -11,7 +11,9 @@ In one dimension, at equal noise and a kept fraction :math:`\gamma`, the first i
 largest :math:`|x|`, the second for :math:`\pi=\min(c|x|,1)`, and their quotient lies in
 :math:`[1,1/\gamma]`. Where the noise varies and any fraction may be kept, the best rule keeps those
 x whose noise variance is at most twice the weighted mean
-:math:`\mathbb E[\pi\sigma^2x^2]/\mathbb E[\pi x^2]` of what it keeps (derived).
+:math:`\mathbb E[\pi\sigma^2x^2]/\mathbb E[\pi x^2]` of what it keeps. At a kept fraction the best
+rule keeps the x of largest influence :math:`x^2(2\bar v-\sigma^2(x))`, :math:`\bar v` the weighted
+mean noise of what it keeps; the influence at the full sample has that of all samples (derived).
 
 Source: kolossov2024-towards (derived; text not seen)."""
 
@@ -35,8 +37,10 @@ __all__ = [
     "QuietSubset",
     "hard_selection",
     "proportional_selection",
+    "quietest_fraction",
     "quietest_subset",
     "selection_covariance",
+    "selection_influence",
     "simulate_selection",
 ]
 
@@ -81,15 +85,48 @@ def selection_covariance(
         inner, outer = w, w * noise / pi
     else:
         inner, outer = w * pi, w * pi * noise
-    unit = power_of_two(X)
-    Z = X / unit
-    hessian = (Z.T * inner) @ Z
-    values = np.linalg.eigvalsh(hessian)
-    if not values[0] > 1e-13 * values[-1]:
-        raise ValueError("selection: expected kept values of X that span, got dependent ones")
-    inverse = np.linalg.inv(hessian)
-    covariance: FloatArray = inverse @ ((Z.T * outer) @ Z) @ inverse / unit / unit
+    units = _units(X)
+    Z = X / units
+    inverse = _inverse((Z.T * inner) @ Z)
+    covariance: FloatArray = inverse @ ((Z.T * outer) @ Z) @ inverse / units / units[:, None]
     return covariance
+
+
+@refuses_overflow("X", "noise_variances")
+def selection_influence(
+    X: ArrayLike, probabilities: ArrayLike, selection: ArrayLike, *, noise_variances: ArrayLike
+) -> FloatArray:
+    r"""Return how fast the trace of the unweighted :func:`selection_covariance` falls if more of
+    each value is kept, per unit of kept probability, shape (m,).
+
+    :math:`2x^\top H^{-2}GH^{-1}x-\sigma^2(x)\,x^\top H^{-2}x` with :math:`H=\mathbb
+    E[\pi xx^\top]`, :math:`G=\mathbb E[\pi\sigma^2xx^\top]`; ones as ``selection`` give the
+    influence on the full sample.
+
+    Parameters
+    ----------
+    X, probabilities, selection, noise_variances
+        As in :func:`selection_covariance`.
+
+    Examples
+    --------
+    >>> from theorylab.random_features import selection_influence
+    >>> selection_influence(
+    ...     [[1.0], [2.0]], [0.5, 0.5], [1.0, 1.0], noise_variances=[1.0, 1.0]
+    ... ).round(12).tolist()
+    [0.16, 0.64]
+    """
+    X, w, pi, noise = _population(X, probabilities, selection, noise_variances)
+    units = _units(X)
+    Z = X / units
+    inverse = _inverse((Z.T * (w * pi)) @ Z)
+    # Rows are H^-1 x and G H^-1 x, in units of the columns.
+    solved = Z @ inverse
+    spread = solved @ ((Z.T * (w * pi * noise)) @ Z) @ inverse
+    influence: FloatArray = np.sum(
+        solved / units * ((2 * spread - noise[:, None] * solved) / units), 1
+    )
+    return influence
 
 
 def hard_selection(scores: ArrayLike, probabilities: ArrayLike, fraction: float) -> FloatArray:
@@ -193,13 +230,7 @@ def quietest_subset(
     >>> quietest_subset([1.0, 1.0], [0.5, 0.5], noise_variances=[1.0, 5.0]).selection.tolist()
     [1.0, 0.0]
     """
-    x = as_array(x, "x", ndim=1)
-    w = _distribution(probabilities, "probabilities", x.size)
-    noise = as_array(noise_variances, "noise_variances", shape=x.shape)
-    if (noise <= 0).any():
-        raise ValueError(f"noise_variances: expected positive numbers, got {noise.min()}")
-    if not (w * np.abs(x) > 0).any():
-        raise ValueError("x: expected a value that is not 0 and has positive probability")
+    x, w, noise = _line(x, probabilities, noise_variances)
     unit, loud = power_of_two(x), power_of_two(noise)
     information, order = w * (x / unit) ** 2, np.argsort(noise, kind="stable")
     information[w * np.abs(x) > 0] = np.maximum(
@@ -217,6 +248,58 @@ def quietest_subset(
     selection[order[: best + 1]] = 1.0
     cutoff = 2 * float(numerator[best] / denominator[best])
     return QuietSubset(selection, float(variance[best]) * loud / unit / unit, cutoff * loud)
+
+
+@refuses_overflow("x", "noise_variances")
+def quietest_fraction(
+    x: ArrayLike, probabilities: ArrayLike, fraction: float, *, noise_variances: ArrayLike
+) -> QuietSubset:
+    r"""Return the selection of least limiting variance
+    :math:`\mathbb E[\pi\sigma^2x^2]/\mathbb E[\pi x^2]^2` in one dimension among those that keep a
+    fraction.
+
+    It keeps the values of largest :math:`x^2(c-\sigma^2(x))` with c twice the weighted mean noise
+    of what it keeps, the last in part: every order of these scores is tried, of which there are
+    at most (m^2 - m) / 2 + 1.
+
+    Parameters
+    ----------
+    x, probabilities, noise_variances
+        As in :func:`quietest_subset`; at most 500 values.
+    fraction
+        Kept in the mean, in (0, 1].
+
+    Returns
+    -------
+    QuietSubset
+        Its ``cutoff`` is c.
+
+    Examples
+    --------
+    >>> from theorylab.random_features import quietest_fraction
+    >>> quietest_fraction(
+    ...     [1.0, 2.0], [0.5, 0.5], 0.5, noise_variances=[1.0, 5.0]
+    ... ).selection.tolist()
+    [1.0, 0.0]
+    """
+    x, w, noise = _line(x, probabilities, noise_variances)
+    if x.size > 500:
+        raise ValueError(f"x: expected at most 500 values, got {x.size}")
+    unit, loud = power_of_two(x), power_of_two(noise)
+    square, scaled = (x / unit) ** 2, noise / loud
+    i, j = np.triu_indices(x.size, 1)
+    apart = square[i] != square[j]
+    i, j = i[apart], j[apart]
+    # Where two scores cross.
+    ties = (square[i] * scaled[i] - square[j] * scaled[j]) / (square[i] - square[j])
+    ties = np.unique(np.concatenate([[0.0], ties[ties > 0]]))
+    best, found, ratio = np.inf, np.ones(x.size), 1.0
+    for c in np.append((ties[1:] + ties[:-1]) / 2, 2 * ties[-1] + 2):
+        pi = hard_selection(square * (c - scaled), w, fraction)
+        kept = float(w @ (pi * square))
+        if kept > 0 and (mean := float(w @ (pi * square * scaled)) / kept) / kept < best:
+            best, found, ratio = mean / kept, pi, mean
+    return QuietSubset(found, best * loud / unit / unit, 2 * ratio * loud)
 
 
 @refuses_overflow("X", "noise_variances")
@@ -261,19 +344,19 @@ def simulate_selection(
     rng = as_instance(rng, "rng", np.random.Generator)
     if reweighted and (pi <= 0).any():
         raise ValueError("selection: expected positive numbers for weights, got 0")
-    unit = power_of_two(X)
+    units = _units(X)
     # Only the numbers of kept samples of each value matter.
     joint = np.append(w * pi, max(1 - float(w @ pi), 0.0))
     kept = rng.multinomial(n, joint / joint.sum(), size=draws)[:, :-1].astype(float)
     weights = 1 / np.maximum(pi, np.finfo(float).tiny) if reweighted else np.ones_like(pi)
-    outer = np.einsum("ij,ik->ijk", X / unit, X / unit)
+    outer = np.einsum("ij,ik->ijk", X / units, X / units)
     hessian = np.tensordot(kept * weights, outer, 1)
     values = np.linalg.eigvalsh(hessian)
     if not (values[:, 0] > 1e-13 * values[:, -1]).all():
         raise ValueError("n_samples: expected kept samples that span in every draw, got too few")
     middle = np.tensordot(kept * weights**2 * noise, outer, 1)
     inverse = np.linalg.inv(hessian)
-    traces: FloatArray = n * np.einsum("aij,ajk,aki->a", inverse, middle, inverse) / unit / unit
+    traces: FloatArray = n * np.einsum("aij,ajk,aki,i->a", inverse, middle, inverse, units**-2.0)
     return traces
 
 
@@ -289,8 +372,33 @@ def _population(
     return X, w, pi, noise
 
 
+def _line(
+    x: ArrayLike, probabilities: ArrayLike, noise_variances: ArrayLike
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    x = as_array(x, "x", ndim=1)
+    w = _distribution(probabilities, "probabilities", x.size)
+    noise = as_array(noise_variances, "noise_variances", shape=x.shape, positive=True)
+    if not (w * np.abs(x) > 0).any():
+        raise ValueError("x: expected a value that is not 0 and has positive probability")
+    return x, w, noise
+
+
+def _units(X: FloatArray) -> FloatArray:
+    """Return a power of two near each column."""
+    return np.array([power_of_two(column) for column in X.T])
+
+
+def _inverse(hessian: FloatArray) -> FloatArray:
+    values = np.linalg.eigvalsh(hessian)
+    if not values[0] > 1e-13 * values[-1]:
+        raise ValueError("selection: expected kept values of X that span, got dependent ones")
+    return np.linalg.inv(hessian).astype(np.float64, copy=False)
+
+
 def _distribution(probabilities: ArrayLike, name: str, size: int) -> FloatArray:
     w = as_array(probabilities, name, shape=(size,), nonnegative=True)
-    if abs(w.sum() - 1) > 1e-9:
+    # As far as the precision of what came goes.
+    single = np.asarray(probabilities).dtype in (np.float16, np.float32)
+    if abs(w.sum() - 1) > (1e-3 if single else 1e-9):
         raise ValueError(f"{name}: expected numbers with sum 1, got {w.sum()}")
     return w

@@ -361,7 +361,7 @@ def emphasized_objective(
     True
     """
     values, power, v, noise = _kernel(K, y, prior_variances, noise_variance)
-    D = as_count(n_features, "n_features")
+    D = _at_least_rank(n_features, values)
     kappa = as_real(emphasis, "emphasis", above=0.0)
     w = kappa * v
     fit = kappa * np.sum(power / (noise + w[:, None] * values), axis=1)
@@ -396,7 +396,7 @@ def matching_emphasis(
     values, _, _, noise = _kernel(K, np.zeros(len(K)), [v], noise_variance)
     if not values.any():
         raise ValueError("K: expected a matrix that is not zero, got zeros")
-    D = as_count(n_features, "n_features")
+    D = _at_least_rank(n_features, values)
     scaled = values * (v / noise)
     return float(scaled.sum() / (1 + scaled.sum() / D) / np.sum(scaled / (1 + scaled)))
 
@@ -413,6 +413,14 @@ def _kernel(
     if values[0] < -1e-6 * np.abs(values).max():
         raise ValueError(f"K: expected a non-negative matrix, got the eigenvalue {values[0]}")
     return np.maximum(values, 0.0), (vectors.T @ y) ** 2, v, noise
+
+
+def _at_least_rank(n_features: int, values: FloatArray) -> int:
+    D = as_count(n_features, "n_features")
+    rank = int(np.count_nonzero(values > 1e-6 * values.max()))
+    if rank > D:
+        raise ValueError(f"n_features: expected at least {rank}, the rank of K, got {D}")
+    return D
 
 
 def _network(X: ArrayLike, W: ArrayLike, a: ArrayLike) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -12,8 +12,9 @@ t such that the bound is attained; C = 0 is the Gauss-Markov theorem. Pinching i
 both the variance and the norm, which leaves a problem in the b alone.
 :func:`theorylab.random_features.minimum_variance` searches all matrices.
 
-For an isotropic Gaussian design the mean over the spectrum has a Marchenko-Pastur limit, with the
-correction of order 1/p of real matrices (Bai and Silverstein).
+For an isotropic Gaussian design, and for a block of a uniform orthogonal matrix, the mean over the
+spectrum has a limit (Marchenko and Pastur; Wachter), with the correction of order 1/p of real
+matrices (Bai and Silverstein for the first; checked against exact moments for the second).
 
 Source: segert2023-flat (derived again; text not seen)."""
 
@@ -27,7 +28,6 @@ from numpy.typing import ArrayLike
 from theorylab._validation import (
     FloatArray,
     as_array,
-    as_count,
     as_function,
     as_real,
     one_of,
@@ -50,6 +50,7 @@ __all__ = [
 NORMS = ("frobenius", "nuclear", "spectral")
 ORDER = {"frobenius": 2.0, "nuclear": 1.0, "spectral": math.inf}
 _INTERVALS = 100_000  # of a search, at most; what is left is in the gap
+_NODES = 2**20  # of a quadrature, at most
 
 
 def bias_factors(singular_values: ArrayLike, strength: float, *, norm: str) -> FloatArray:
@@ -118,23 +119,25 @@ def least_variance_factors(
         return np.zeros(p)
     if norm == "spectral":
         return np.full(p, C)
-    s = s / power_of_two(s)
+    s = s / power_of_two(float(s.min()))
     if norm == "nuclear":
-        # With the j weakest directions biased, j - sum of their s^2 over t is C.
+        # With the j weakest directions biased, j - sum of their s^2 over t is C: the least j whose
+        # t does not pass the next s^2.
         square = np.sort(s**2)
         j = np.arange(1, p + 1)
         t = np.cumsum(square) / np.maximum(j - C, np.finfo(float).tiny)
-        inside = (j > C) & (t > square) & (np.append(square[1:], np.inf) >= t)
+        inside = (j > C) & (np.append(square[1:], np.inf) >= t)
         return _factors(s, np.array(t[int(np.argmax(inside))]), norm)
     from scipy.optimize import brentq
 
-    low, high = C * s.min() ** 2 / math.sqrt(p), C * s.max() ** 2 / (math.sqrt(p) - C)
+    root = math.sqrt(p)
+    low = math.log(C) + 2 * math.log(s.min() / root) - 1e-9
+    high = math.log(C) + 2 * math.log(s.max()) - math.log(root - C) + 1e-9
 
     def excess(log: float) -> float:
-        return float(np.linalg.norm(_factors(s, np.array(math.exp(log)), norm)) - C)
+        return float(np.linalg.norm(_factors(s, np.array(math.exp(log)), norm) / C) - 1)
 
-    ends = math.log(low) - 1e-9, math.log(high) + 1e-9
-    return _factors(s, np.array(math.exp(brentq(excess, *ends, xtol=1e-14))), norm)
+    return _factors(s, np.array(math.exp(brentq(excess, low, high, xtol=1e-14))), norm)
 
 
 @refuses_overflow("X")
@@ -292,14 +295,16 @@ class SpectralMean(NamedTuple):
 
 
 def spectral_mean(
-    function: Callable[[FloatArray], FloatArray], *, aspect: float, nodes: int = 4096
+    function: Callable[[FloatArray], FloatArray], *, aspect: float, block: float = 0.0
 ) -> SpectralMean:
     r"""Return limit and correction of :math:`\mathbb E\frac1p\sum_if(\lambda_i)` over the
-    eigenvalues of :math:`X^\top X/n`, X an n by p standard Gaussian design, q = p / n.
+    eigenvalues of :math:`X^\top X/n`, X an n by p standard Gaussian design, q = p / n, or
+    :math:`\sqrt N` times n rows and p columns of a uniform N by N orthogonal matrix.
 
-    :math:`\int f\,d\mu_q+\frac1p\Big[\frac{f(a)+f(b)}4-\frac1{2\pi}\int_a^b\frac{f(x)\,dx}
-    {\sqrt{(x-a)(b-x)}}\Big]+o(1/p)` with the ends :math:`a,b=(1\mp\sqrt q)^2` of the support of the
-    Marchenko-Pastur law.
+    :math:`\int f\,d\mu+\frac1p\Big[\frac{f(a)+f(b)}4-\frac1{2\pi}\int_a^b\frac{f(x)\,dx}
+    {\sqrt{(x-a)(b-x)}}\Big]+o(1/p)` with the law :math:`\mu` of density
+    :math:`\frac{\sqrt{(b-x)(x-a)}}{2\pi qx(1-\alpha x)}` between the ends
+    :math:`a,b=(\sqrt{1-q\alpha}\mp\sqrt{q(1-\alpha)})^2` of its support, :math:`\alpha=n/N`.
 
     Parameters
     ----------
@@ -307,8 +312,13 @@ def spectral_mean(
         f, on arrays; continuous on the support.
     aspect
         q in (0, 1).
-    nodes
-        Of the midpoint rule in the angle.
+    block
+        :math:`\alpha<1/(1+q)`; 0 is the Gaussian design.
+
+    Raises
+    ------
+    ValueError
+        If an end of the support is too close to a pole of the density for the quadrature.
 
     Examples
     --------
@@ -318,21 +328,31 @@ def spectral_mean(
     """
     f = as_function(function, "function")
     q = as_real(aspect, "aspect", above=0.0, below=1.0)
-    count = as_count(nodes, "nodes")
+    alpha = as_real(block, "block", minimum=0.0, below=1 / (1 + q))
+    roots = math.sqrt(1 - q * alpha), math.sqrt(q * (1 - alpha))
+    middle, half = roots[0] ** 2 + roots[1] ** 2, 2 * roots[0] * roots[1]
+    # The midpoint rule in the angle errs by the powers of this number: the nearer pole, 0 or
+    # 1 / alpha, in Joukowski's coordinate.
+    pole = max(roots[1] / roots[0], alpha * math.sqrt(q / ((1 - alpha) * (1 - q * alpha))))
+    needed = -32 / math.log(pole)
+    if needed > _NODES:
+        raise ValueError(
+            f"aspect, block: expected a support off the poles of its density, got {q}, {alpha}"
+        )
+    count = max(4096, math.ceil(needed))
     angle = np.pi * (np.arange(count) + 0.5) / count
-    x = 1 + q + 2 * math.sqrt(q) * np.cos(angle)
-    ends = (1 + np.array([-1.0, 1.0]) * math.sqrt(q)) ** 2
+    x = middle + half * np.cos(angle)
     values = as_array(f(x), "function", shape=(count,))
-    edge = as_array(f(ends), "function", shape=(2,))
-    limit = float(np.mean(2 * np.sin(angle) ** 2 / x * values))
-    return SpectralMean(limit, float(edge.sum() / 4 - values.mean() / 2))
+    edge = as_array(f(np.array([middle - half, middle + half])), "function", shape=(2,))
+    density = (half * np.sin(angle)) ** 2 / (2 * q * x * (1 - alpha * x))
+    return SpectralMean(float(np.mean(density * values)), float(edge.sum() / 4 - values.mean() / 2))
 
 
 @refuses_overflow("noise_variance")
 def shrinkage_limit(
-    strength: float, *, norm: str, aspect: float, noise_variance: float
+    strength: float, *, norm: str, aspect: float, noise_variance: float, block: float = 0.0
 ) -> SpectralMean:
-    r"""Return limit and correction of the risk of a family for an isotropic Gaussian design and
+    r"""Return limit and correction of the risk of a family for an isotropic random design and
     :math:`\|\beta\|=1`.
 
     Parameters
@@ -345,6 +365,8 @@ def shrinkage_limit(
         q = p / n in (0, 1).
     noise_variance
         Of a response.
+    block
+        As in :func:`spectral_mean`.
 
     Examples
     --------
@@ -362,7 +384,7 @@ def shrinkage_limit(
         b = _factors(np.sqrt(x), np.array(t), norm)
         return b**2 + noise * q * (1 - b) ** 2 / x
 
-    return spectral_mean(risk, aspect=q)
+    return spectral_mean(risk, aspect=q, block=block)
 
 
 def as_design(X: ArrayLike) -> FloatArray:

@@ -216,13 +216,11 @@ def nuclear_regressor_limit_risk(
 )
 def _(pen, runs):
     t = np.geomspace(0.15, 4, 60)
-    for k, norm in enumerate(NORMS):
-        how = {"norm": norm, "aspect": 0.5, "noise_variance": 2.0}
-        for i, (block, words) in enumerate(((0.0, ""), (0.5, ", orthogonal"))):
-            curve = [rf.shrinkage_limit(float(v), **how, block=block).limit for v in t]
-            pen.theory(t, curve, norm + words, k=k + 3 * i)
-            where = {"norm": norm, "block": block}
-            pen.points(*runs.measured("strength", where=where), k=k + 3 * i)
+    for k, (norm, block) in enumerate([*((norm, 0.0) for norm in NORMS), ("spectral", 0.5)]):
+        how = {"norm": norm, "aspect": 0.5, "noise_variance": 2.0, "block": block}
+        curve = [rf.shrinkage_limit(float(v), **how).limit for v in t]
+        pen.theory(t, curve, norm + (", orthogonal" if block else ""), k=k)
+        pen.points(*runs.measured("strength", where={"norm": norm, "block": block}), k=k)
     name = "columns of unequal variance"
     pen.broken(*runs.measured("strength", control=name), "unequal columns")
 

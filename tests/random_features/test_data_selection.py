@@ -232,6 +232,12 @@ def test_units_of_columns_and_single_precision():
     ]
     assert_allclose(runs[1] * 1e-14, runs[0], rtol=1e-9)
     assert (runs[2] > runs[0]).all()
+    near = X.copy()
+    near[:, 2] = near[:, 1] + 1e-4 * near[:, 2]
+    A = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.0, 1e-4]])
+    back = np.linalg.inv(A)
+    found = rf.selection_covariance(near, w, pi, noise_variances=noise, weighted=True)
+    assert_allclose(found, back @ plain @ back.T, rtol=1e-4)
     single = np.full(5, 0.2, dtype=np.float32)
     assert_allclose(rf.hard_selection(np.arange(5.0), single, 0.2), np.eye(5)[4], atol=1e-6)
     with pytest.raises(ValueError, match="probabilities"):
@@ -241,6 +247,8 @@ def test_units_of_columns_and_single_precision():
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="probabilities"):
         rf.hard_selection([1.0, 2.0], [0.5, 0.6], 0.5)
+    with pytest.raises(ValueError, match="probabilities"):
+        rf.hard_selection([1.0, 2.0], [0.5, 0.5001], 0.5)
     how = {"noise_variances": [1.0, 1.0], "weighted": False}
     with pytest.raises(ValueError, match="selection"):
         rf.selection_covariance([[1.0], [2.0]], [0.5, 0.5], [0.0, 0.0], **how)

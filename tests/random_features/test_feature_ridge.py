@@ -70,6 +70,15 @@ def test_loss_is_kernel_ridge_regression(ridge):
     assert_allclose(rf.tangent_features(X, **net) @ found.weights, kernel.predict(X), rtol=1e-8)
 
 
+def test_curvature_with_more_points_than_features():
+    support, labels, X, y = data(k=60)
+    inner = rf.tangent_features(support, **network())
+    inverse = np.linalg.inv(inner.T @ inner + 0.3 * np.eye(20))
+    found = rf.distillation_gradient(support, labels, X, y, ridge=0.3, **network())
+    assert_allclose(found.curvature, 1 / np.linalg.norm(inverse, 2), rtol=1e-9)
+    assert found.curvature > 0.3001
+
+
 @pytest.mark.parametrize("k", [1, 4, 30])
 def test_implicit_gradient_in_every_coordinate(k):
     support, labels, X, y = data(k)
@@ -204,11 +213,13 @@ def test_matching_emphasis_makes_slopes_equal():
 def test_bad_kernels_are_refused():
     with pytest.raises(ValueError, match="K: expected a non-negative matrix"):
         rf.evidence_objective(-np.eye(2), np.ones(2), [1.0], noise_variance=1.0)
+    with pytest.raises(ValueError, match="K: expected a non-negative matrix"):
+        rf.evidence_objective(np.diag([1.0, -1e-5]), np.ones(2), [1.0], noise_variance=1.0)
     with pytest.raises(ValueError, match="K: expected a matrix that is not zero"):
         rf.matching_emphasis(np.zeros((2, 2)), 1.0, n_features=2, noise_variance=1.0)
     how = {"n_features": 2, "noise_variance": 1.0}
     with pytest.raises(ValueError, match="n_features: expected at least 3"):
-        rf.matching_emphasis(np.eye(3), 1.0, **how)
+        rf.matching_emphasis(np.diag([1.0, 0.01, 0.01]), 1.0, **how)
     with pytest.raises(ValueError, match="n_features: expected at least 3"):
         rf.emphasized_objective(np.eye(3), np.ones(3), [1.0], emphasis=1.0, **how)
     assert rf.matching_emphasis(np.ones((3, 3)), 1.0, **how) > 1

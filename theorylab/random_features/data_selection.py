@@ -241,9 +241,8 @@ def quietest_subset(
     used = denominator > 0
     variance = np.full(x.size, np.inf)
     variance[used] = numerator[used] / denominator[used] / denominator[used]
-    # The last of equal values, so that ties are kept together.
-    last = np.append(np.diff(noise[order]) > 0, True)
-    best = int(np.argmin(np.where(last, variance, np.inf)))
+    # Ties are kept together, since the quotient has no minimum between their ends.
+    best = int(np.argmin(variance))
     selection = np.zeros(x.size)
     selection[order[: best + 1]] = 1.0
     cutoff = 2 * float(numerator[best] / denominator[best])

@@ -11,6 +11,7 @@ from theorylab.verify import (
     breaks,
     cases,
     compare,
+    family,
     full,
     mean,
     panel,
@@ -100,17 +101,20 @@ def aggregate_linear_risk_endpoints(m, k, d, seed, draws=600, order="random"):
     $\sigma^2\frac d{m-d-1}$; for $d<n-1$ the instance loss has $\operatorname E\hat\theta=\theta/k$
     and covariance of trace
     $\|\theta\|^2\big(\alpha-p^2+\beta\frac{nd-2}{n-d-1}\big)+p\sigma^2\frac d{n-d-1}$,
-    $\beta=\frac{m(n-m)}{n(n+2)(n-1)}$, $\alpha=\frac{m(m+2)}{n(n+2)}-\beta$."""
+    $\beta=\frac{m(n-m)}{n(n+2)(n-1)}$, $\alpha=\frac{m(m+2)}{n(n+2)}-\beta$. For $k\ge2$, $d<m-1$
+    the noise adds less variance to the instance loss, almost surely given the inputs."""
     gain, _, about, norms = moments(m, k, d, (0.0, 1.0), draws, seed, order)
     size = {"n_bags": m, "n_features": d, "bag_size": k, "noise_variance": 1.0}
     exact = rf.instance_risk(**size)
     noise, about_mean = [rf.bag_risk(**size).noise, exact.noise], exact.variance() - exact.noise
     bag_mean = within(gain[:, 0].mean(), 1e-9, "rounding")
+    less = family(dict(enumerate((norms[:, 1] < norms[:, 0]).tolist())))
     return {
         "gain": compare(mean(gain[:, 1]), "==", theory("gain", exact.gain)),
         "bag gain": compare(bag_mean, "==", theory("bag gain", 1.0)),
         "spread": compare(mean(about[:, 1]), "==", theory("spread", about_mean)),
         "noise": compare(mean(norms), "==", theory("noise", np.array(noise))),
+        "order": compare(less, "==", theory("designs", draws)),
     }
 
 
@@ -143,7 +147,12 @@ def extrapolated(small, middle, large):
 @cases(m=12, k=3, d=4, weights=(0.3, 1.0), draws=2000)
 @full(m=16, k=2, d=6, weights=(0.03, 0.1, 0.3, 1.0, 3.0), draws=1600)
 @full(m=12, k=4, d=9, weights=(0.03, 0.1, 0.3, 1.0, 3.0), draws=1600)
-@space(k=Int(2, 4), d=Int(3, 5), m=Int("3 * d", "5 * d"), weights=Real(0.1, 2.0, size=2, log=True))
+@space(
+    k=Int(2, 4),
+    d=Int(3, 8),
+    m=Int("d // 2 + 3", "4 * d"),
+    weights=Real(0.1, 2.0, size=2, log=True),
+)
 @breaks("bags sorted along the signal", order="sorted", draws=600)
 @breaks("inputs of unequal variance", stretch=3.0, draws=600)
 def interpolating_estimator_risk(m, k, d, weights, seed, draws=300, order="random", stretch=1.0):

@@ -96,3 +96,9 @@ def test_a_vanishing_bound_is_least_squares(norm):
         found = rf.minimum_variance(design(), bound, norm=norm)
         assert_allclose(found.estimator, inverse, rtol=1e-6, atol=1e-8)
         assert_allclose(found.variance, np.sum(inverse**2), rtol=1e-7)
+
+
+def test_a_bound_above_the_variance_is_an_error():
+    status = rf.MinimumVarianceStatus.SOLVED
+    with pytest.raises(ArithmeticError):
+        _ = rf.MinimumVariance(np.eye(2), 1.0, 1.0 + 1e-6, 1, status).gap

@@ -30,6 +30,7 @@ SCALES = (1e-300, 1e-160, 1e-30, 1e-9, 1e9, 1e30, 1e160, 1e300)
 # descent that overflows has a status.
 SAYS_SO: dict[str, set[str]] = {
     "asymmetric_gradient_descent": {".errors"},
+    "best_shrinkage": {"[0]"},
     "boundary_flow": {".boundaries", ".end"},
     "certified_objective": {""},
     "certify_smoothed_ufm": {".upper"},

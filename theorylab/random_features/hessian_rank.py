@@ -181,7 +181,8 @@ def rank_modulo_prime(matrix: ArrayLike) -> int:
     import flint
 
     residues = _residues(matrix, "matrix", (None, None))
-    return int(flint.nmod_mat(*residues.shape, residues.ravel().tolist(), PRIME).rank())
+    rows, columns = residues.shape
+    return int(flint.nmod_mat(rows, columns, residues.ravel().tolist(), PRIME).rank())
 
 
 def rank_bound(length: int, filter_size: int, *, channels: int, outputs: int = 1) -> int:
@@ -198,7 +199,8 @@ def rank_bound(length: int, filter_size: int, *, channels: int, outputs: int = 1
     >>> rank_bound(8, 3, channels=8)
     56
     """
-    k, rest = _taps(length, [filter_size])
+    k = as_count(filter_size, "filter_size", maximum=as_count(length, "length"))
+    rest = length - k + 1
     m, K = as_count(channels, "channels"), as_count(outputs, "outputs")
     return min(m * (k + K * rest), 2 * m * min(k, K * rest) + K * length)
 

@@ -105,7 +105,8 @@ def edge_location(eigenvalue: ArrayLike, noise: ArrayLike) -> FloatArray:
     lam, s = _pair(eigenvalue, noise)
     outlier = np.abs(lam) > s
     ratio = np.where(outlier, s / np.where(outlier, lam, 1.0), 0.0)
-    return np.where(outlier, lam + s * ratio, 2 * s * np.where(lam < 0, -1.0, 1.0))
+    bulk = 2 * s * np.where(lam < 0, -1.0, 1.0)
+    return as_array(np.where(outlier, lam + s * ratio, bulk), "eigenvalue")
 
 
 @refuses_overflow("eigenvalue", "noise")
@@ -131,7 +132,7 @@ def edge_correction(eigenvalue: ArrayLike, noise: ArrayLike, *, n_parameters: in
     t = np.where(outlier, s / np.where(outlier, lam, 1.0), 0.0)
     beyond = -s / P * t * (1 - 2 * t**2) / ((1 - t) * (1 + t))
     bulk = TRACY_WIDOM_MEAN * s * P ** (-2 / 3) * np.where(lam < 0, -1.0, 1.0)
-    return np.where(outlier, beyond, bulk)
+    return as_array(np.where(outlier, beyond, bulk), "eigenvalue")
 
 
 @refuses_overflow("eigenvalue", "noise")

@@ -163,7 +163,7 @@ def learning_rate_scaling(
 
 @panel(
     learning_rate_scaling,
-    r"The learning rate: $\sqrt b$, then saturating; linear only if $N=\kappa$",
+    r"The learning rate: $\sqrt{b}$, then saturating; linear if $N=\kappa$",
     x=r"batch size $b/\kappa$",
     y=r"$2/\lambda_{\max}$",
     log="xy",

@@ -120,8 +120,8 @@ def finite_size(P, kappa, batches, n_samples):
 
 
 @spiked.ours("derived from the limit of the largest eigenvalue", serves="cd")
-@cases(unit=8, sizes=(120, 240), draws=40)
-@full(unit=[4, 8], sizes=(120, 300), draws=40)
+@cases(unit=8, sizes=(160, 240), draws=40)
+@full(unit=[4, 8], sizes=(160, 300), draws=40)
 @space(unit=Int(2, 20), low=Choice((1, 2)), high=Choice((2, 3, 5)))
 @breaks("independent diagonal noise", noise="diagonal")
 @breaks(r"four times as many samples", population=4)

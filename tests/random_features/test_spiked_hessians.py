@@ -94,6 +94,13 @@ def test_first_correction_of_an_outlier(spike, P, draws):
     assert abs(term) > 4 * noise
 
 
+def test_first_correction_vanishes_at_the_root_of_two():
+    assert abs(edge_correction(np.sqrt(2), 1.0, n_parameters=30)) < 1e-15
+    top = tridiagonal_extremes(60, np.sqrt(2), 4000, np.random.default_rng(3))
+    gap = top.mean() - edge_location(np.sqrt(2), 1.0)
+    assert abs(gap) < 4 * top.std() / np.sqrt(4000)
+
+
 def test_first_correction_of_the_bulk():
     top = tridiagonal_extremes(1000, 0.0, 800, np.random.default_rng(2))
     term = edge_correction(0.1, 1.0, n_parameters=1000)

@@ -53,7 +53,7 @@ def features(points, N, repeats, rng):
 
 @simulation
 def residuals(copies, N, visited, discount, ridge, repeats, draws, seed):
-    """Empirical and true residuals over independent features; the values' bilinear form."""
+    """Empirical and true residuals over independent features, (draws, ...) each."""
     data, _ = instance(copies, visited, discount, seed)
     values = rf.simulate_values(
         data,

@@ -45,12 +45,14 @@ def ranks(length, filters, channels, outputs, samples, change, seed):
 
 
 @networks.ours("the bound of the abstract, sharpened to the exact rank", serves="ab")
+@cases(length=9, k=8, outputs=2, channels=6)
 @cases(length=[8, 10], k=[3, 4], outputs=2, channels=6)
 @full(length=8, k=3, outputs=[1, 2], channels=[4, 6, 8, 10, 12, 14, 16])
+@full(length=9, k=8, outputs=2, channels=6)
 @full(length=8, k=5, outputs=1, channels=[4, 6, 8, 10, 12, 14, 16])
 @space(
     length=Int(1, 12),
-    k=Int(1, "min(length, 6)"),
+    k=Int(1, "length"),
     outputs=Int(1, 3),
     channels=Int("min(k, outputs * (length - k + 1))", 10),
     spare=Int(0, 3),
@@ -60,13 +62,14 @@ def ranks(length, filters, channels, outputs, samples, change, seed):
 @breaks("all filters equal", change="equal filters", k=3, channels=6)
 def cnn_hessian_rank_one_hidden(length, k, channels, seed, outputs=1, spare=0, change=""):
     r"""with one hidden layer of $k$ taps and $q=Kd_1$, if $m\ge\min(k,q)$,
-    $$\operatorname{rank}H=2m\min(k,q)+\min(Kd-1,\min(k,q)\,|q-k|)\le2m\min(k,q)+Kd;$$ the first
-    term is the rank of the second derivatives weighted by the residuals, and the other part of $H$
-    has rank $Kd$."""
+    $$\operatorname{rank}H=2m\min(k,q)+\min(s,\min(k,q)\,|q-k|)\le2m\min(k,q)+Kd,$$ $s=Kd-1$ if
+    $k\le q$, $s=K(d-K)$ if $k>q$; the first term is the rank of the second derivatives weighted by
+    the residuals, and the other part of $H$ has rank $Kd$."""
     n, rest = length + spare, outputs * (length - k + 1)
     _, total, functional, squares = ranks(length, (k,), channels, outputs, n, change, seed)
     least = theory("least", min(k, rest))
-    span = theory("span", min(outputs * length - 1, min(k, rest) * abs(rest - k)))
+    most = outputs * length - 1 if k <= rest else outputs * (length - outputs)
+    span = theory("span", min(most, min(k, rest) * abs(rest - k)))
     return {
         "rank": compare(total, "==", 2 * channels * least + span),
         "bound": compare(total, "<=", 2 * channels * least + theory("outputs", outputs * length)),
@@ -104,6 +107,7 @@ def _(pen, runs):
 @breaks("one hidden layer", deep=False)
 @breaks("labels that the network fits", change="fitted labels")
 @breaks("too few entries left: $k_{12}>Kd_2$", left=2, second=3)
+@breaks("one tap in the second layer", second=1)
 @breaks("too few channels", channels=(2, 3, 4))
 def cnn_hessian_rank_sqrt(
     first, second, left, channels, seed, outputs=1, spare=0, change="", deep=True

@@ -88,7 +88,7 @@ def hessian(length, filters, channels, K, seed, spare=0):
 
 
 @given(
-    st.integers(1, 6), st.integers(0, 6), st.integers(1, 3), st.integers(0, 2), st.integers(0, 9)
+    st.integers(1, 9), st.integers(0, 6), st.integers(1, 3), st.integers(0, 2), st.integers(0, 9)
 )
 def test_one_hidden_layer(k, more, K, extra, seed):
     d = k + more
@@ -97,6 +97,15 @@ def test_one_hidden_layer(k, more, K, extra, seed):
     rank, size = generic_rank(d, [k], channels=m, outputs=K)
     assert (rank, size) == (rank_modulo_prime(H.total), len(H.total))
     assert rank <= rank_bound(d, k, channels=m, outputs=K) <= size
+
+
+@pytest.mark.parametrize(("d", "k", "K"), [(9, 8, 2), (13, 11, 2), (14, 13, 3), (17, 16, 4)])
+def test_more_taps_than_entries_left_lose_more_than_one(d, k, K):
+    q = K * (d - k + 1)
+    H = hessian(d, [k], q, K, d)
+    rank = generic_rank(d, [k], channels=q, outputs=K)[0]
+    assert rank == rank_modulo_prime(H.total)
+    assert rank < 2 * q * q + min(K * d - 1, q * (k - q))
 
 
 def test_the_bound_holds_with_few_channels_and_is_nearly_attained():

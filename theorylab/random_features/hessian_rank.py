@@ -14,7 +14,12 @@ Let :math:`q=Kd_L`. With one hidden layer (k taps) :math:`H_F` is m copies of
 Schur complement gives for generic weights, data and labels, :math:`m\ge\min(k,q)` and at least d
 samples,
 
-.. math:: \operatorname{rank}H=2m\min(k,q)+\min(Kd-1,\min(k,q)|q-k|).
+.. math:: \operatorname{rank}H=2mk+\min(Kd-1,k(q-k))\ \text{ if }k\le q,\qquad
+   2mq+\min(K(d-K),q(k-q))\ \text{ if }k>q:
+
+if :math:`k\le q` it holds products of all filters with the kernel of :math:`C^\top`, orthogonal to
+G; if :math:`k>q`, for each output, products of the kernel of C with all :math:`d_1` entries, each
+orthogonal to all K rows of G.
 
 With two hidden layers (:math:`k_1`, and :math:`k_2\ge2` taps), :math:`k_{12}=k_1+k_2-1\le q` and
 :math:`m\ge k_1+k_{12}`,
@@ -230,6 +235,8 @@ def generic_rank(
         least = min(k, q)
         if m < least:
             raise ValueError(f"channels: expected at least min(k, K d_1) = {least}, got {m}")
+        if k > q:
+            span = K * (length - K)
         return 2 * m * least + min(span, least * abs(q - k)), m * (k + q)
     if len(taps) != 3:
         raise ValueError(f"filters: expected one or two hidden layers, got {len(taps) - 1}")

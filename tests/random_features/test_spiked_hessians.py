@@ -101,10 +101,45 @@ def test_first_correction_vanishes_at_the_root_of_two():
     assert abs(gap) < 4 * top.std() / np.sqrt(4000)
 
 
-def test_first_correction_of_the_bulk():
+def test_corrections_of_the_bulk():
     top = tridiagonal_extremes(1000, 0.0, 800, np.random.default_rng(2))
     term = edge_correction(0.1, 1.0, n_parameters=1000)
     assert_allclose(top.mean() - 2, term, rtol=0.2)
+    # With the order 1/P, which depends on all eigenvalues.
+    P = 40
+    for spike, others in ((0.6, []), (1e-12, [-3.0])):
+        top = tridiagonal_extremes(P, (*others, spike)[0], 4000, np.random.default_rng(4))
+        gap = P * (top.mean() - 2 - edge_correction(spike, 1.0, n_parameters=P, others=others))
+        assert abs(gap) < 4 * P * top.std() / np.sqrt(4000) + 0.1
+    only = [edge_correction(s, 1.0, n_parameters=P) for s in (0.6, 1e-12)]
+    assert P * (only[0] - only[1]) == pytest.approx(1.5)
+
+
+def test_other_eigenvalues_shift_an_outlier_through_the_resolvent():
+    P, lam, other = 12, 3.0, 2.0
+    rng, found = np.random.default_rng(5), []
+    for _ in range(6000):
+        G = rng.standard_normal((P, P))
+        W = (G + G.T) / np.sqrt(2 * P)
+        both = W.copy()
+        both[0, 0] += lam
+        one = np.linalg.eigvalsh(both)[-1]
+        both[1, 1] += -other
+        found.append(np.linalg.eigvalsh(both)[-1] - one)  # paired: little noise
+    term = edge_correction(lam, 1.0, n_parameters=P, others=[-other])
+    term = term - edge_correction(lam, 1.0, n_parameters=P)
+    assert term == pytest.approx(-(2 / 9) / (1 + 2 / 3) / P)
+    noise = np.std(found) / np.sqrt(len(found))
+    assert abs(np.mean(found) - term) < 4 * noise + 0.3 * abs(term)
+    assert_allclose(
+        edge_correction(-lam, 2.0, n_parameters=P, others=[other, 0.3]),
+        -edge_correction(lam, 2.0, n_parameters=P, others=[-other, -0.3]),
+    )
+    with pytest.raises(ValueError, match="others: expected less extreme"):
+        edge_correction(2.0, 1.0, n_parameters=9, others=[3.0])
+    with pytest.raises(ValueError, match="eigenvalue, noise: expected none at the transition"):
+        edge_correction(1.0, 1.0, n_parameters=9)
+    assert edge_correction(0.0, 0.0, n_parameters=9) == 0
 
 
 @given(st.integers(2, 50), st.floats(1.0, 400.0), st.integers(0, 300))

@@ -13,9 +13,15 @@ Péché),
 .. math:: \lambda+\frac{s^2}\lambda\ \text{ if }|\lambda|>s,\qquad
    \pm2s\ \text{ (its sign) otherwise.}
 
-The first corrections of the mean are :math:`-\frac sP\frac{t(1-2t^2)}{1-t^2}`, :math:`t=s/\lambda`
-(from the loop equation, derived), and :math:`-1.2065336\,sP^{-2/3}` (Tracy and Widom). The largest
-stable learning rate is :math:`2/\lambda_{\max}`. With :math:`\kappa=P\sigma^2/\lambda^2` and
+The corrections of the mean up to 1/P are, with :math:`t=s/\lambda` and the other eigenvalues
+:math:`u_js` (for :math:`\lambda<0` mirrored),
+
+.. math:: \frac sP\Big[-\frac{t(1-2t^2)}{1-t^2}+\sum_j\frac{t^2u_j}{1-tu_j}\Big]\ \text{ and }\
+   -1.2065336\,sP^{-2/3}+\frac sP\Big[-\frac12+\frac{1}{t-1}+\sum_j\frac{u_j}{1-u_j}\Big]
+
+(from the loop equation and the resolvent between two eigenvectors; Tracy and Widom's mean, the
+centring of Johnstone and Ma, recalled, and the boundary condition of the stochastic Airy operator;
+derived, not proved). The largest stable learning rate is :math:`2/\lambda_{\max}`. With :math:`\kappa=P\sigma^2/\lambda^2` and
 :math:`e=s^2/\lambda^2=\kappa(1/b-1/N)` it grows as :math:`\sqrt b` in the bulk
 (:math:`e\ge1`, :math:`b\ll N`), and on the spiked branch
 :math:`d\log\eta/d\log b=(e+\kappa/N)/(1+e)`, which is 1 if and only if :math:`N=\kappa`.
@@ -110,8 +116,10 @@ def edge_location(eigenvalue: ArrayLike, noise: ArrayLike) -> FloatArray:
 
 
 @refuses_overflow("eigenvalue", "noise")
-def edge_correction(eigenvalue: ArrayLike, noise: ArrayLike, *, n_parameters: int) -> FloatArray:
-    """Return the first correction to the mean of :func:`edge_location` at finite P.
+def edge_correction(
+    eigenvalue: ArrayLike, noise: ArrayLike, *, n_parameters: int, others: ArrayLike = ()
+) -> FloatArray:
+    """Return the corrections up to 1/P to the mean of :func:`edge_location` at finite P.
 
     Parameters
     ----------
@@ -119,20 +127,36 @@ def edge_correction(eigenvalue: ArrayLike, noise: ArrayLike, *, n_parameters: in
         As there; not close to the transition, where the two corrections do not join.
     n_parameters
         P.
+    others
+        (k,) the other non-zero eigenvalues of the full Hessian, all less extreme than each
+        ``eigenvalue``.
 
     Examples
     --------
     >>> from theorylab.random_features import edge_correction
     >>> edge_correction([2.0, 0.5], 1.0, n_parameters=1000).round(6).tolist()
-    [-0.000333, -0.012065]
+    [-0.000333, -0.011565]
+    >>> edge_correction(2.0, 1.0, n_parameters=1000, others=[-3.0]).round(6).tolist()
+    -0.000633
     """
     lam, s = _pair(eigenvalue, noise)
     P = as_count(n_parameters, "n_parameters")
-    outlier = np.abs(lam) > s
-    t = np.where(outlier, s / np.where(outlier, lam, 1.0), 0.0)
-    beyond = -s / P * t * (1 - 2 * t**2) / ((1 - t) * (1 + t))
-    bulk = TRACY_WIDOM_MEAN * s * P ** (-2 / 3) * np.where(lam < 0, -1.0, 1.0)
-    return as_array(np.where(outlier, beyond, bulk), "eigenvalue")
+    rest = as_array(others, "others", shape=(None,)) if np.size(others) else np.empty(0)
+    if not (np.where(lam < 0, -1, 1)[..., None] * (lam[..., None] - rest) > 0).all():
+        raise ValueError("others: expected less extreme eigenvalues than each of eigenvalue")
+    if ((np.abs(lam) == s) & (s > 0)).any():
+        raise ValueError("eigenvalue, noise: expected none at the transition, got equal ones")
+    sign, outlier = np.where(lam < 0, -1.0, 1.0), np.abs(lam) > s
+    t = np.where(outlier, s / np.where(outlier, np.abs(lam), 1.0), 0.0)
+    unit = np.where(s > 0, s, 1.0)
+    u = (sign / unit)[..., None] * rest
+    beyond = -t * (1 - 2 * t**2) / ((1 - t) * (1 + t))
+    beyond += np.sum(t[..., None] ** 2 * u / (1 - t[..., None] * u), axis=-1)
+    own = np.where(outlier, 0.0, np.abs(lam) / unit)
+    below = np.where(outlier[..., None], 0.0, u)
+    bulk = TRACY_WIDOM_MEAN * P ** (1 / 3) - 0.5 + own / (1 - own)
+    bulk += np.sum(below / (1 - below), axis=-1)
+    return as_array(sign * s / P * np.where(outlier, beyond, bulk), "eigenvalue")
 
 
 @refuses_overflow("eigenvalue", "noise")
@@ -227,18 +251,19 @@ def sample_batch_hessian(
     full = np.diag(np.append(lam, np.zeros(P - len(lam))))
     if rest == 0:
         return full
-    deviation = _deviation(P, noise, generator) / math.sqrt(b)
+    left = 1.0 if rest is None else rest / (b + rest)
+    full += std * left / math.sqrt(b) * _deviation(P, noise, generator)
     if rest is not None:
-        others = _deviation(P, noise, generator) / math.sqrt(rest)
-        deviation = rest / (b + rest) * (deviation - others)
-    return full + std * deviation
+        full -= std * left / math.sqrt(rest) * _deviation(P, noise, generator)
+    return full
 
 
 def _deviation(P: int, noise: str, rng: np.random.Generator) -> FloatArray:
     if noise == "diagonal":
         return np.diag(rng.standard_normal(P) * math.sqrt(P + 1))
     G = rng.standard_normal((P, P))
-    return (G + G.T) / math.sqrt(2)
+    G *= math.sqrt(0.5)
+    return G + G.T
 
 
 @refuses_overflow("hessians")

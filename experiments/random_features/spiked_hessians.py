@@ -215,7 +215,7 @@ def of_growing_batches(H):
 def minibatch_extremes_by_convexity(N, P, kind, seed, statistic=rf.batch_extremes):
     r"""the means over all batches, of $\lambda_{\max}$ never increases and that of $\lambda_{\min}$
     never decreases in $b$: on average both are at least as extreme as those of all samples, of the
-    Hessian (here with eigenvalues of random signs) and of the Gauss-Newton matrix ($H_i\succeq0$)."""
+    Hessian (here with random signs) and of the Gauss-Newton matrix ($H_i\succeq0$)."""
     largest, smallest = enumerated(N, P, kind, statistic, seed)
     error = 1e-13 * np.abs(largest).max()
     return {

@@ -21,9 +21,9 @@ The corrections of the mean up to 1/P are, with :math:`t=s/\lambda` and the othe
 
 (from the loop equation and the resolvent between two eigenvectors; Tracy and Widom's mean, the
 centring of Johnstone and Ma, recalled, and the boundary condition of the stochastic Airy operator;
-derived, not proved). The largest stable learning rate is :math:`2/\lambda_{\max}`. With :math:`\kappa=P\sigma^2/\lambda^2` and
-:math:`e=s^2/\lambda^2=\kappa(1/b-1/N)` it grows as :math:`\sqrt b` in the bulk
-(:math:`e\ge1`, :math:`b\ll N`), and on the spiked branch
+derived, not proved). The largest stable learning rate is :math:`2/\lambda_{\max}`. With
+:math:`\kappa=P\sigma^2/\lambda^2` and :math:`e=s^2/\lambda^2=\kappa(1/b-1/N)` it grows as
+:math:`\sqrt b` in the bulk (:math:`e\ge1`, :math:`b\ll N`), and on the spiked branch
 :math:`d\log\eta/d\log b=(e+\kappa/N)/(1+e)`, which is 1 if and only if :math:`N=\kappa`.
 
 Without any model, for symmetric matrices :math:`H_i` and batches drawn without replacement,

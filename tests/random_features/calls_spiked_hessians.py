@@ -15,6 +15,7 @@ CALLS = {
         "eigenvalue": np.array([2.0, 0.5, -3.0]),
         "noise": np.array([1.0, 1.0, 2.0]),
         "n_parameters": 50,
+        "others": np.array([0.1, -0.2]),
     },
     rf.maximal_learning_rate: lambda: {
         "eigenvalue": np.array([2.0, 0.5]),

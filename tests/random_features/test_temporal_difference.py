@@ -194,3 +194,22 @@ def test_all_states_visited_leave_a_variance_below_the_threshold_only():
     )
     assert below.true_correction > 0.1 * below.true > 1e-3
     assert beyond.true_correction < beyond.true < 1e-8
+
+
+def test_what_is_no_kernel_and_what_leaves_float64_is_refused():
+    data = rf.exact_transitions(chain(0), range(16), discount=0.9)
+    kernel = rf.feature_kernel(data.process.points)
+    for odd, word in ((-kernel, "no negative eigenvalue"), (np.triu(kernel), "symmetric")):
+        with pytest.raises(ValueError, match=f"kernel: expected .*{word}"):
+            rf.bellman_error_limits(data, odd, n_features=8, ridge=0.1)
+    single = rf.bellman_error_limits(data, kernel.astype(np.float32), n_features=8, ridge=0.1)
+    double = rf.bellman_error_limits(data, kernel, n_features=8, ridge=0.1)
+    assert single.true == pytest.approx(double.true, rel=1e-5)
+    with pytest.raises(ValueError, match="draw_features, ridge: expected magnitudes"):
+        rf.simulate_values(
+            data,
+            lambda _: np.full((3, 24), 1e200),
+            ridge=0.1,
+            n_draws=1,
+            rng=np.random.default_rng(0),
+        )

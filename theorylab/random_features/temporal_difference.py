@@ -45,7 +45,9 @@ from theorylab._validation import (
     as_function,
     as_instance,
     as_real,
+    as_symmetric,
     one_of,
+    precision_of,
     refuses_overflow,
 )
 from theorylab.numerics.results import result
@@ -197,6 +199,7 @@ def lstd_resolvent(transitions: Transitions, features: ArrayLike, *, ridge: floa
     return as_array(np.linalg.inv(system), "features")
 
 
+@refuses_overflow("draw_features", "ridge")
 def simulate_values(
     transitions: Transitions,
     draw_features: Callable[[np.random.Generator], ArrayLike],
@@ -256,7 +259,7 @@ def bellman_error_limits(
     transitions
         The data.
     kernel
-        (S, S) second moment :math:`\Phi` of a feature on the states.
+        (S, S) second moment :math:`\Phi` of a feature on the states, positive semidefinite.
     n_features
         N; the limits are those of N and m growing in proportion.
     ridge
@@ -281,7 +284,10 @@ def bellman_error_limits(
     """
     data = as_instance(transitions, "transitions", Transitions)
     S, n = data.states.shape
-    phi = as_array(kernel, "kernel", shape=(S, S))
+    phi = as_symmetric(kernel, "kernel", size=S)
+    least = np.linalg.eigvalsh(phi)[0]
+    if least < -8 * S**2 * precision_of(kernel) * np.abs(phi).max():
+        raise ValueError(f"kernel: expected no negative eigenvalue, got {least}")
     N, lam = as_count(n_features, "n_features"), as_real(ridge, "ridge", above=0.0)
     U, A, m = data.states, data.differences, data.visited
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):

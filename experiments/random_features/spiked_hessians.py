@@ -22,6 +22,7 @@ from theorylab.verify import (
 from theorylab.verify.cli import run_script
 
 KEY = "granziol2022-learning"
+MOST = np.array([6, 7])
 REMAINDER = "s/P, beyond the corrections up to 1/P"
 spiked = paper(
     KEY,
@@ -51,7 +52,7 @@ def extremes(P, spikes, sigma, batch, n_samples, draws, noise, seed):
     batch=Int(4, 30),
     rest=Int(4, 60),
 )
-@breaks("independent diagonal noise", noise="diagonal", draws=30)
+@breaks("independent diagonal noise", noise="diagonal")
 @breaks("formula of an infinite population", finite=False)
 def batch_hessian_extremal(
     top,
@@ -127,8 +128,9 @@ def finite_size(P, kappa, batches, n_samples):
 
 
 @spiked.ours("derived from the limit of the largest eigenvalue", serves="cd")
-@cases(unit=8, sizes=(100, 160), draws=50)
-@full(unit=[4, 8], sizes=(160, 300), draws=40)
+@cases(unit=8, low=1, high=2, sizes=(100, 160), draws=50)
+@full(unit=8, low=2, high=3, sizes=(160, 300), draws=40)
+@full(unit=8, low=1, high=2, sizes=(160, 300), draws=40)
 @space(unit=Int(2, 20), low=Choice((1, 2)), high=Choice((2, 3, 5)))
 @breaks("independent diagonal noise", noise="diagonal", sizes=(80, 100))
 @breaks(r"four times as many samples", population=4, draws=15)
@@ -142,7 +144,7 @@ def learning_rate_scaling(
     $N=\kappa$, $b\ge N/2$ (errors as for $\lambda_{\max}$)."""
     kappa = 8 * unit
     few, many = np.array([low, 2 * low]) * unit, np.array([high, 2 * high]) * kappa
-    most = np.array([6, 7]) * unit
+    most = MOST * unit
     groups = {
         "square root": (few, None, theory("root", np.sqrt(1 / kappa)) * np.sqrt(few)),
         "saturating": (many, None, theory("limit", 2.0) * many / (many + kappa)),
@@ -180,9 +182,9 @@ def _(pen, runs):
     pen.theory(b, np.where(b < 1, np.sqrt(b), 2 * b / (b + 1)), r"$N=\infty$")
     linear = np.linspace(0.5, 1, 9)
     pen.theory(linear, 2 * linear, r"$N=\kappa$", k=1)
-    at = {"square root": (1 / 8, 1 / 4), "saturating": (2, 4), "linear": (6 / 8, 7 / 8)}
     for run in runs.judgement.runs:
-        for name, x in at.items():
+        low, high = (np.array([1, 2]) * run.instance[name] for name in ("low", "high"))
+        for name, x in (("square root", low / 8), ("saturating", high), ("linear", MOST / 8)):
             part = run.parts[name]
             pen.points(x, part.shown[-1], part.error[-1], k=int(name == "linear"))
 

@@ -95,7 +95,7 @@ def batch_hessian_extremal(
 
 @panel(
     batch_hessian_extremal,
-    "A batch of 10 of 20 samples moves the largest eigenvalue ($P=400$)",
+    "A batch of 10 of 20 samples moves the largest eigenvalue",
     x="largest eigenvalue of all samples / $s$",
     y="largest of the batch / $s$",
 )
@@ -232,18 +232,18 @@ def minibatch_extremes_by_convexity(N, P, kind, seed, statistic=rf.batch_extreme
 
 @panel(
     minibatch_extremes_by_convexity,
-    "Smaller batches have more extreme eigenvalues on average ($N=9$)",
+    "Smaller batches have more extreme eigenvalues on average",
     x="batch size $b$",
     y="mean over all batches",
 )
 def _(pen, runs):
-    b = np.arange(1, 10)
     for k, run in enumerate(runs.judgement.runs):
+        b = np.arange(1, run.instance["N"] + 1)
         for name, word in (("largest", "max"), ("smallest", "min")):
             part = run.parts[name]
             values = np.append(part.centre, part.predicted[-1])
             pen.points(b, values, label=rf"$\lambda_{{\{word}}}$, {run.instance['kind']}", k=k)
-            pen.theory(b, np.full(9, values[-1]), k=k)
+            pen.theory(b, np.full(len(b), values[-1]), k=k)
 
 
 if __name__ == "__main__":

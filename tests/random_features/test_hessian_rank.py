@@ -139,6 +139,8 @@ def test_conditions_are_refused_where_the_formula_fails():
         generic_rank(8, [3, 1], channels=9)
     with pytest.raises(ValueError, match="k_1 \\+ k_2 - 1 <= 2"):
         generic_rank(6, [3, 3], channels=20)
+    with pytest.raises(ValueError, match="k_1 \\+ k_2 - 1 <= 2"):
+        generic_rank(4, [2, 2], channels=9)
     with pytest.raises(ValueError, match="filters: expected one or two"):
         generic_rank(9, [2, 2, 2], channels=9)
     with pytest.raises(ValueError, match="filters: expected valid convolutions"):

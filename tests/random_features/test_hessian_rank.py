@@ -145,6 +145,8 @@ def test_conditions_are_refused_where_the_formula_fails():
         generic_rank(9, [2, 2, 2], channels=9)
     with pytest.raises(ValueError, match="filters: expected valid convolutions"):
         convolutional_layers(3, [2, 3], channels=1, seed=0)
+    with pytest.raises(ValueError, match="matrix: expected integers of at most 2"):
+        rank_modulo_prime(np.array([[2.0**60]]))
     with pytest.raises(ValueError, match="layers: expected integers"):
         end_to_end([np.array([[[0.5]]])])
     H = hessian(6, [3, 3], 8, 1, 0)  # k_12 = 5 > q = 2

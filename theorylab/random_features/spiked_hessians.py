@@ -117,7 +117,7 @@ def edge_location(eigenvalue: ArrayLike, noise: ArrayLike) -> FloatArray:
 
 @refuses_overflow("eigenvalue", "noise")
 def edge_correction(
-    eigenvalue: ArrayLike, noise: ArrayLike, *, n_parameters: int, others: ArrayLike = ()
+    eigenvalue: ArrayLike, noise: ArrayLike, *, n_parameters: int, others: ArrayLike | None = None
 ) -> FloatArray:
     """Return the corrections up to 1/P to the mean of :func:`edge_location` at finite P.
 
@@ -129,7 +129,7 @@ def edge_correction(
         P.
     others
         (k,) the other non-zero eigenvalues of the full Hessian, all less extreme than each
-        ``eigenvalue``.
+        ``eigenvalue``; None if there are none.
 
     Examples
     --------
@@ -141,7 +141,7 @@ def edge_correction(
     """
     lam, s = _pair(eigenvalue, noise)
     P = as_count(n_parameters, "n_parameters")
-    rest = as_array(others, "others", shape=(None,)) if np.size(others) else np.empty(0)
+    rest = np.empty(0) if others is None else as_array(others, "others", ndim=1)
     if not (np.where(lam < 0, -1, 1)[..., None] * (lam[..., None] - rest) > 0).all():
         raise ValueError("others: expected less extreme eigenvalues than each of eigenvalue")
     if ((np.abs(lam) == s) & (s > 0)).any():

@@ -232,7 +232,7 @@ def terms_of(pen, runs, name):
 
 @lstd.abstract("a", "b", "c", instance=True)
 @cases(N=16, discount=0.5, ridge=0.02, draws=2000)
-@full(N=[4, 8, 12, 24, 16], discount=0.5, ridge=6e-4, draws=3500)
+@full(N=[4, 8, 12, 24, 16], discount=0.5, ridge=2e-3, draws=3500)
 @space(
     N=Int(8, 32),
     visited=Int(10, 20),
@@ -275,12 +275,17 @@ def lstd_true_msbe_double_descent(
 
 @panel(
     lstd_true_msbe_double_descent,
-    "Double descent of the true Bellman error: the variance peaks at $N=m$",
+    "Double descent of the true Bellman error: a peak of its variance",
     x="features / visited states $N/m$",
     y="true Bellman error",
     log="xy",
 )
 def _(pen, runs):
+    case = runs.judgement.runs[-1].instance
+    problem = instance(1, 16, case["discount"], runs.judgement.seed)
+    N = np.arange(4, 41)
+    found = [rf.bellman_error_limits(*problem, n_features=int(n), ridge=1e-4).true for n in N]
+    pen.theory(N / 16, found, r"total, $\lambda=10^{-4}$", k=3)
     terms_of(pen, runs, "true")
 
 

@@ -213,3 +213,20 @@ def test_what_is_no_kernel_and_what_leaves_float64_is_refused():
             n_draws=1,
             rng=np.random.default_rng(0),
         )
+
+
+def test_a_root_that_is_lost_is_no_error():
+    # Arbitrary spectra with negative real parts: a root of the equation, or none.
+    from theorylab.random_features.temporal_difference import _inflation
+
+    rng, found = np.random.default_rng(0), []
+    for _ in range(150):
+        half = rng.standard_normal(3) + 1j * rng.standard_normal(3)
+        mu, ratio = np.concatenate([half, half.conj()]), float(rng.choice([0.3, 1.0, 2.0]))
+        ridge = 10 ** rng.uniform(-6, 0)
+        t = _inflation(mu, ratio, 6, ridge)
+        found.append(t is not None)
+        if t is not None:
+            right = 1 + t / 6 * np.sum(1 / (ratio + ridge * t / mu)).real
+            assert t == pytest.approx(right, rel=1e-6)
+    assert 10 < sum(found) < 140

@@ -351,12 +351,14 @@ def _inflation(
     while True:
         for _ in range(50):
             inverse = mu / (ratio * mu + lam * t)
-            slope = -1 / t**2 - lam * float(np.sum((inverse**2 / mu).real)) / m
+            slope = -1 / t / t - lam * float(np.sum((inverse**2 / mu).real)) / m
             step = -excess(t, lam) / slope if slope < 0 else math.nan
             t += step
+            if not 0 < t < math.inf:
+                return None
             if not (abs(step) > 1e-14 * t):
                 break
-        if not (math.isfinite(t) and t > 0 and abs(excess(t, lam)) < 1e-9):
+        if not abs(excess(t, lam)) < 1e-9:
             return None
         if lam == ridge:
             return t

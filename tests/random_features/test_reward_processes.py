@@ -24,8 +24,9 @@ def test_stationary_law():
     assert_allclose(periodic.stationary, 0.5)
     with pytest.raises(ValueError, match="transitions: expected one recurrent class"):
         reward_process(np.eye(2), np.eye(2), [0.0, 0.0])
-    with pytest.raises(ValueError, match="transitions: expected rows that sum to 1"):
-        reward_process(np.eye(2), np.full((2, 2), 0.4), [0.0, 0.0])
+    for entry in (0.4, 0.5 + 1e-8):
+        with pytest.raises(ValueError, match="transitions: expected rows that sum to 1"):
+            reward_process(np.eye(2), np.full((2, 2), entry), [0.0, 0.0])
 
 
 def test_copies_are_orthogonal_and_do_not_meet():

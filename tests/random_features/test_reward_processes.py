@@ -64,4 +64,5 @@ def test_sampled_transitions_are_exact_ones_on_average():
     assert_allclose(data.states @ data.rewards, exact.states @ exact.rewards, atol=0.03)
     few = sampled_transitions(process, 2, discount=0.0, seed=0)
     assert (few.states == few.differences).all()
+    assert_allclose(np.sum(few.states**2), 1)
     assert few.visited == len(np.unique(np.nonzero(few.states)[0]))

@@ -20,6 +20,8 @@ def test_stationary_law():
     assert_allclose(np.linalg.norm(process.points, axis=1), 2)
     long = np.linalg.matrix_power(process.transitions, 4000)
     assert_allclose(long[3], process.stationary, atol=1e-10)
+    cycle = random_reward_process(4, dimension=4, branching=0, seed=0)
+    assert_allclose(cycle.transitions, np.roll(np.eye(4), 1, axis=1))
     periodic = reward_process(np.eye(2), [[0.0, 1.0], [1.0, 0.0]], [0.0, 1.0])
     assert_allclose(periodic.stationary, 0.5)
     with pytest.raises(ValueError, match="transitions: expected one recurrent class"):

@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 
 from theorylab.neural_collapse import CollapseMetrics
+from theorylab.random_features import BellmanLimits
 
 SPEC = importlib.util.spec_from_file_location("fuzz", Path(__file__).with_name("test_fuzz.py"))
 FUZZ = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(FUZZ)
 CALLS, FUNCTIONS = FUZZ.CALLS, FUZZ.FUNCTIONS
+LIMITS = [field.name for field in dataclasses.fields(BellmanLimits)]
 METRICS = [field.name for field in dataclasses.fields(CollapseMetrics)]
 THEMES = (
     *("matrix_sensing", "neural_collapse", "optimal_transport", "optimization", "random_features"),
@@ -31,6 +33,7 @@ SCALES = (1e-300, 1e-160, 1e-30, 1e-9, 1e9, 1e30, 1e160, 1e300)
 SAYS_SO: dict[str, set[str]] = {
     "asymmetric_gradient_descent": {".errors"},
     "best_shrinkage": {"[0]"},
+    "bellman_error_limits": {f".{name}" for name in LIMITS},
     "boundary_flow": {".boundaries", ".end"},
     "certified_objective": {""},
     "certify_smoothed_ufm": {".upper"},

@@ -41,18 +41,18 @@ kernel = paper(
 )
 
 
-def fresh(rng, h, layer):
+def fresh(rng, h):
     """Gaussian weights: W h is drawn as it is distributed, given h."""
     return np.linalg.norm(h, axis=1, keepdims=True) * rng.standard_normal(h.shape)
 
 
-def heavy(rng, h, layer):
+def heavy(rng, h):
     """Independent weights of Student's law with five degrees of freedom, of variance one."""
     W = rng.standard_t(5, (*h.shape, h.shape[1])) * np.sqrt(3 / 5)
     return (W @ h[..., None])[..., 0]
 
 
-def tied(rng, h, layer):
+def tied(rng, h):
     """The same Gaussian weights in every layer."""
     W = np.random.default_rng(len(h)).standard_normal((*h.shape, h.shape[1]))
     return (W @ h[..., None])[..., 0]
@@ -66,7 +66,7 @@ def sizes(n, depth, leak, skip, branch, draws, law, seed):
     z, found = np.broadcast_to(np.eye(n)[0], (draws, n)), []
     for layer in range(depth):
         h = z if layer == 0 else np.maximum(z, leak * z)
-        z = skip * z + branch * scale * law(rng, h, layer)
+        z = skip * z + branch * scale * law(rng, h)
         found.append(np.sum(np.maximum(z, leak * z) ** 2, axis=1))
     return np.stack(found, axis=1)
 
@@ -106,12 +106,12 @@ def growth(n, depth, rate, leak, skip, branch, draws, law, seed):
 
 @chain.ours("sharpened: exact at every width; recalled to leading order", serves="ab")
 @cases(n=12, leak=[0.0, 1.0], depth=2)
-@full(n=8, leak=[0.0, 0.5, 1.0], depth=1, draws=400_000)
-@full(n=[16, 32], leak=[0.0, 1.0], depth=4, draws=400_000)
+@full(n=8, leak=[0.0, 0.5, 1.0], depth=1, draws=150_000)
+@full(n=[16, 32], leak=[0.0, 1.0], depth=4, draws=150_000)
 @space(n=Int(8, 16), depth=Int(1, 2), leak=Real(-0.2, 1.0))
-@breaks("weights with heavy tails", law=heavy, draws=20_000)
-@breaks("the same weights in every layer", law=tied, draws=20_000)
-def four_point_vertex_growth(n, depth, leak, seed, draws=120_000, law=fresh):
+@breaks("weights with heavy tails", law=heavy, draws=10_000)
+@breaks("the same weights in every layer", law=tied, depth=4, draws=10_000)
+def four_point_vertex_growth(n, depth, leak, seed, draws=60_000, law=fresh):
     r"""$\mathbb EG_L=1$ and $\operatorname{Var}G_L=(1+\frac{\kappa-1}n)^L-1$ with
     $\kappa=\frac{6(1+a^4)}{(1+a^2)^2}$: a factor $1+\frac2n$ a layer for linear networks,
     $1+\frac5n$ for ReLU, so that $\frac Ln$ sets how far the next layer, Gaussian of variance
@@ -122,32 +122,30 @@ def four_point_vertex_growth(n, depth, leak, seed, draws=120_000, law=fresh):
 
 @panel(
     four_point_vertex_growth,
-    "The variance depends on depth over width (lines: width to infinity)",
+    "Depth over width sets how the size of a layer varies",
     x="layers $L$ over width $n$",
     y=r"$\mathrm{Var}\,G_L$",
     log="xy",
 )
 def _(pen, runs):
-    t = np.geomspace(0.03, 0.5, 50)
-    for i, (leak, name) in enumerate(((1.0, "linear"), (0.0, "ReLU"))):
-        rate = rf.vertex_growth(1, leak=leak) - 1
-        pen.theory(t, np.expm1(rate * t), name, k=i)
-        for run in runs.judgement.runs:
-            part, at = run.parts["variance"], run.instance
-            if at["leak"] == leak:
-                L = np.arange(1, at["depth"] + 1)
-                pen.points(L / at["n"], part.shown, part.error, k=i)
+    for run in runs.judgement.runs:
+        part, at = run.parts["variance"], run.instance
+        if at["depth"] > 1:
+            k, t = int(at["leak"] == 0), np.arange(1, at["depth"] + 1) / at["n"]
+            pen.theory(t, part.predicted, k=k)
+            label = ("linear", "ReLU")[k] * (at["n"] == 16)
+            pen.points(t, part.shown, part.error, label, k=k)
 
 
 @residual.ours("derived: exact at every width", serves="f")
 @cases(n=12, depth=2, skip=[0.0, 0.6])
-@full(n=12, depth=4, skip=[0.0, 0.5, 0.7, 0.9], draws=400_000)
+@full(n=12, depth=4, skip=[0.0, 0.5, 0.7, 0.9], draws=150_000)
 @space(n=Int(8, 16), depth=Int(1, 2), skip=Real(-0.8, 0.8))
 @breaks("branch of weight one", branch=1.0)
-@breaks("the same weights in every layer", law=tied, draws=20_000)
-@breaks("weights with heavy tails", law=heavy, draws=20_000)
+@breaks("the same weights in every layer", law=tied, depth=4, draws=10_000)
+@breaks("weights with heavy tails", law=heavy, draws=10_000)
 def residual_connections_slow_vertex_growth(
-    n, depth, skip, seed, draws=120_000, law=fresh, branch=None
+    n, depth, skip, seed, draws=60_000, law=fresh, branch=None
 ):
     r"""$\mathbb EG_L=1$ and $\operatorname{Var}G_L=(1+\frac{2(1-\zeta^4)}n)^L-1$: the skip
     connection multiplies the effective depth $\frac Ln$ by $1-\zeta^4$."""
@@ -220,14 +218,14 @@ def tanh_criticality(name, start, depth=4_000, variance=1.0):
 
 @panel(
     tanh_criticality,
-    r"One class: $K_\ell\sim1/(a\ell)$, and $V_\ell/K_\ell^2\sim\frac{2}{3}\ell$ whatever $a$",
+    r"One class: the kernel falls as $1/(a\ell)$, the vertex constant is 2/3",
     x="$a$, of the activation",
-    y=r"at layer 40000",
+    y=r"$1/(\ell K_\ell)$ and $V_\ell/(\ell K_\ell^2)$",
 )
 def _(pen, runs):
     a = np.array([0.9, 2.1])
-    pen.theory(a, a, "$a$")
-    pen.theory(a, [2 / 3, 2 / 3], "2/3", k=1)
+    pen.theory(a, a, "kernel")
+    pen.theory(a, [2 / 3, 2 / 3], "vertex", k=1)
     for run in runs.judgement.runs:
         at, parts = ACTIVATIONS[run.instance["name"]][1], run.parts
         for k, name in enumerate(("kernel", "vertex")):

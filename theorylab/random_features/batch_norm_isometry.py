@@ -147,15 +147,15 @@ def random_rotations(d: int, n: int, *, rng: np.random.Generator) -> FloatArray:
     return rotations
 
 
-@refuses_overflow("X", "weights", "cotangent")
-def batch_norm_signals(X: ArrayLike, weights: ArrayLike, cotangent: ArrayLike) -> BatchNormSignals:
+@refuses_overflow("X", "W", "cotangent")
+def batch_norm_signals(X: ArrayLike, W: ArrayLike, cotangent: ArrayLike) -> BatchNormSignals:
     """Send a batch forward and a gradient backward through :math:`X'=BN(WX)`.
 
     Parameters
     ----------
     X
         (..., d, n) batch, rows being features; any axes of repetitions before.
-    weights
+    W
         (..., L, d, d).
     cotangent
         (..., d, n), the gradient of the loss in the output.
@@ -169,11 +169,11 @@ def batch_norm_signals(X: ArrayLike, weights: ArrayLike, cotangent: ArrayLike) -
     >>> run.representations[-1].round(3).tolist(), run.weight_gradients.round(3).tolist()
     ([[0.0, 1.0], [-0.707, -0.707]], [0.354])
     """
-    start, W = _matrices(X, "X"), as_array(weights, "weights")
+    start, W = _matrices(X, "X"), as_array(W, "W")
     d = start.shape[-2]
     if W.ndim < 3 or W.shape[:-3] != start.shape[:-2] or W.shape[-2:] != (d, d):
         expected = (*start.shape[:-2], "L", d, d)
-        raise ValueError(f"weights: expected shape {expected}, got shape {W.shape}")
+        raise ValueError(f"W: expected shape {expected}, got shape {W.shape}")
     G = as_array(cotangent, "cotangent", shape=start.shape)
     L = W.shape[-3]
     layers, norms = [start], []

@@ -87,13 +87,12 @@ def crossing_density(
     array([0.2])
     """
     c, v, unit = _curve(points, velocities, weight_scale, bias_scale)
-    s = np.sum(c**2, axis=1) + unit**2
+    size = np.linalg.norm(c, axis=1)
     # |v|^2 s - (c v)^2 as a sum of squares: the area of c and v, and the bias times the speed.
-    speed, product = np.sum(v**2, axis=1), np.sum(c * v, axis=1)
-    size = np.sum(c**2, axis=1)
-    across = v - c * (product / np.where(size > 0, size, 1.0))[:, None]
-    area = size * np.sum(across**2, axis=1)
-    return np.asarray(np.sqrt(area + unit**2 * speed) / (math.pi * s))
+    toward = c / np.where(size > 0, size, 1.0)[:, None]
+    across = v - toward * np.sum(toward * v, axis=1)[:, None]
+    area = np.hypot(size * np.linalg.norm(across, axis=1), unit * np.linalg.norm(v, axis=1))
+    return np.asarray(area / (math.pi * (size**2 + unit**2)))
 
 
 def crossing_density_bound(

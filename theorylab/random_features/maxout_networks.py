@@ -178,15 +178,15 @@ def maxout_signals(rank: int, *, width: int, depth: int, scale: float) -> Maxout
     return MaxoutSignals(values, across, backward, kernel)
 
 
-@refuses_overflow("weights", "x", "biases")
+@refuses_overflow("W", "x", "biases")
 def maxout_layer(
-    weights: ArrayLike, x: ArrayLike, biases: ArrayLike | None = None
+    W: ArrayLike, x: ArrayLike, biases: ArrayLike | None = None
 ) -> tuple[FloatArray, FloatArray]:
     """Apply maxout layers to inputs; return the values and the chosen weights, the Jacobian.
 
     Parameters
     ----------
-    weights
+    W
         (..., m, K, n): m units of rank K, with any axes of repetitions before.
     x
         (..., n), with the same axes before.
@@ -205,9 +205,9 @@ def maxout_layer(
     >>> values.tolist(), jacobian.tolist()
     ([3.0], [[1.0, 0.0]])
     """
-    W, h = as_array(weights, "weights"), as_array(x, "x")
+    W, h = as_array(W, "W"), as_array(x, "x")
     if W.ndim < 3:
-        raise ValueError(f"weights: expected shape (..., m, K, n), got shape {W.shape}")
+        raise ValueError(f"W: expected shape (..., m, K, n), got shape {W.shape}")
     if h.shape != (*W.shape[:-3], W.shape[-1]):
         expected = (*W.shape[:-3], W.shape[-1])
         raise ValueError(f"x: expected shape {expected}, got shape {h.shape}")

@@ -112,10 +112,10 @@ def residual_growth(width: int, *, skip: float) -> float:
     return 1 + 2 * (1 - as_real(skip, "skip", minimum=-1.0, maximum=1.0) ** 4) / n
 
 
-@refuses_overflow("z", "weights", "leak")
+@refuses_overflow("z", "W", "skip", "branch", "leak")
 def propagate(
     z: ArrayLike,
-    weights: ArrayLike,
+    W: ArrayLike,
     *,
     leak: float = 1.0,
     skip: float = 0.0,
@@ -128,7 +128,7 @@ def propagate(
     ----------
     z
         (..., n) preactivations.
-    weights
+    W
         (..., m, n), with the same axes before.
     leak
         The slope a, at most 1.
@@ -141,20 +141,18 @@ def propagate(
     >>> propagate([1.0, -1.0], [[2.0, 0.0], [0.0, 2.0]], leak=0.5).tolist()
     [2.0, -1.0]
     """
-    x, W = as_array(z, "z"), as_array(weights, "weights")
+    x, W = as_array(z, "z"), as_array(W, "W")
     if x.ndim < 1:
         raise ValueError("z: expected shape (..., n), got a number")
     if W.ndim < 2 or (*W.shape[:-2], W.shape[-1]) != x.shape:
-        raise ValueError(
-            f"weights: expected shape (..., m, n) for z of shape {x.shape}, got {W.shape}"
-        )
+        raise ValueError(f"W: expected shape (..., m, n) for z of shape {x.shape}, got {W.shape}")
     a = as_real(leak, "leak", maximum=1.0)
     zeta, beta = as_real(skip, "skip"), as_real(branch, "branch")
     moved = beta * (W @ np.maximum(x, a * x)[..., None])[..., 0]
     if zeta == 0:
         return moved
     if moved.shape != x.shape:
-        raise ValueError(f"weights: expected square matrices with a skip, got shape {W.shape}")
+        raise ValueError(f"W: expected square matrices with a skip, got shape {W.shape}")
     return moved + zeta * x
 
 

@@ -252,6 +252,61 @@ def _(pen, runs):
         pen.points(*runs.measured("depth", "network", where={"K": K, "kind": "ones"}), k=i)
 
 
+def circle(n, centre, points):
+    """A unit circle around a point of its plane, its tangents, at equal steps."""
+    t = 2 * np.pi * np.arange(points) / points
+    plane = np.eye(n)[:2]
+    at = np.stack([centre + np.cos(t), np.sin(t)], axis=1) @ plane
+    return at, np.stack([-np.sin(t), np.cos(t)], axis=1) @ plane
+
+
+@simulation
+def image_lengths(K, n, depth, c, centre, draws, points, shift, seed):
+    """Lengths of the images of a circle, from all of its points and from half of them."""
+    rng, h = np.random.default_rng([seed, 5]), circle(n, centre, points)[0]
+    h = np.broadcast_to(h, (draws, points, n))
+    for _ in range(depth):
+        W = np.sqrt(c / n) * (rng.standard_normal((draws, n * K, n)) + shift)
+        h = (h @ W.swapaxes(1, 2)).reshape(draws, points, n, K).max(axis=-1)
+    closed = [np.concatenate([z, z[:, :1]], axis=1) for z in (h, h[:, ::2])]
+    return [np.linalg.norm(np.diff(z, axis=1), axis=2).sum(axis=1) for z in closed]
+
+
+@network.ours("sharpened: the constant of the abstract's bound", serves="d")
+@cases(K=3, depth=2, centre=[0.0, 2.0])
+@full(K=[3, 5], depth=[1, 2, 4], centre=2.0, n=16, draws=400)
+@space(K=Int(2, 5), n=Int(6, 14), depth=Int(1, 3), c=Real(0.4, 1.5), centre=Real(0.0, 3.0))
+@breaks("weights of mean not zero", shift=1.0)
+def maxout_curve_length(K, depth, centre, seed, n=12, c=None, draws=300, points=96, shift=0.0):
+    r"""the image of a curve $\gamma(t)$ has a mean length of at most $\int|\gamma'|\sqrt{
+    (cM_K)^L\cos^2+a_L\sin^2}\,dt$, the angle being that of $\gamma$ and $\gamma'$ and
+    $a_L=\mathbb E|J_Lu|^2$, $u\perp x$, as in the claim on initialisation; for $c=1/M_K$ therefore
+    at most that of the curve (judged: unit circles around a point of their plane)."""
+    c = rf.critical_scale(K) if c is None else c
+    fine, coarse = image_lengths(K, n, depth, c, centre, draws, points, shift, seed)
+    at, tangent = circle(n, centre, 2000)
+    size = np.maximum(np.linalg.norm(at, axis=1), 1e-9)
+    cosine = np.sum(at * tangent, axis=1) / size
+    signals = rf.maxout_signals(K, width=n, depth=depth, scale=c)
+    square = signals.values[-1] * cosine**2 + signals.across[-1] * (1 - cosine**2)
+    measured = mean(
+        fine, bias=abs(fine.mean() - coarse.mean()), source="difference to half of the points"
+    )
+    return compare(measured, "<=", theory("length", 2 * np.pi * np.sqrt(square).mean()))
+
+
+@panel(
+    maxout_curve_length,
+    "Images of a circle around a point at distance 2 ($c=1/M_K$, $n=16$)",
+    x="depth $L$",
+    y="mean length",
+)
+def _(pen, runs):
+    for i, K in enumerate((3, 5)):
+        pen.theory(*runs.predicted("depth", where={"K": K}), "bound" * (K == 3), k=i)
+        pen.points(*runs.measured("depth", where={"K": K}), f"$K={K}$", k=i)
+
+
 def independent(rng, units, rank):
     return rng.standard_normal((2, units, rank))
 

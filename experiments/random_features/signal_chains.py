@@ -46,9 +46,9 @@ def fresh(rng, h):
     return np.linalg.norm(h, axis=1, keepdims=True) * rng.standard_normal(h.shape)
 
 
-def heavy(rng, h):
-    """Independent weights of Student's law with five degrees of freedom, of variance one."""
-    W = rng.standard_t(5, (*h.shape, h.shape[1])) * np.sqrt(3 / 5)
+def uniform(rng, h):
+    """Independent weights, uniform, of variance one."""
+    W = rng.uniform(-np.sqrt(3), np.sqrt(3), (*h.shape, h.shape[1]))
     return (W @ h[..., None])[..., 0]
 
 
@@ -109,7 +109,7 @@ def growth(n, depth, rate, leak, skip, branch, draws, law, seed):
 @full(n=8, leak=[0.0, 0.5, 1.0], depth=1, draws=150_000)
 @full(n=[16, 32], leak=[0.0, 1.0], depth=4, draws=150_000)
 @space(n=Int(8, 16), depth=Int(1, 2), leak=Real(-0.2, 1.0))
-@breaks("weights with heavy tails", law=heavy, draws=10_000)
+@breaks("uniform weights", law=uniform, draws=10_000)
 @breaks("the same weights in every layer", law=tied, depth=4, draws=10_000)
 def four_point_vertex_growth(n, depth, leak, seed, draws=60_000, law=fresh):
     r"""$\mathbb EG_L=1$ and $\operatorname{Var}G_L=(1+\frac{\kappa-1}n)^L-1$ with
@@ -143,7 +143,7 @@ def _(pen, runs):
 @space(n=Int(8, 16), depth=Int(1, 2), skip=Real(-0.8, 0.8))
 @breaks("branch of weight one", branch=1.0)
 @breaks("the same weights in every layer", law=tied, depth=4, draws=10_000)
-@breaks("weights with heavy tails", law=heavy, draws=10_000)
+@breaks("uniform weights", law=uniform, draws=10_000)
 def residual_connections_slow_vertex_growth(
     n, depth, skip, seed, draws=60_000, law=fresh, branch=None
 ):

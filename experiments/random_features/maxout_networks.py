@@ -71,7 +71,7 @@ def directional(K, n, c, angles, draws, law, biases, seed):
 
 @unit.abstract("a", instance=True)
 @cases(K=[3, 5], draws=80_000)
-@full(K=[2, 3, 5, 10], angles=(0.0, 0.5, 1.0, np.pi / 2), n=8, draws=200_000)
+@full(K=[2, 3, 5, 10], angles=(0.0, 0.5, 1.0, np.pi / 2), n=6, draws=120_000)
 @space(K=Int(1, 8), n=Int(2, 8), c=Real(0.2, 3.0, log=True))
 @breaks("biases", biases=wide)
 @breaks("functions of a unit not independent", law=shared)
@@ -130,8 +130,8 @@ def passed(K, n, c, depth, draws, law, biases, tied, seed):
 @network.ours("sharpened: exact at every width, and for directions across the input", serves="ab")
 @cases(K=2, c=1.5)
 @cases(K=[3, 5], c=None)
-@full(K=[2, 3, 4, 5], n=12, depth=[1, 2, 4, 6], c=None, draws=24_000)
-@full(K=3, n=12, depth=[1, 2, 3], c=2.0, draws=24_000)
+@full(K=4, n=8, depth=[1, 2], c=2.0, draws=12_000)
+@full(K=[2, 3, 5], n=8, depth=[1, 3, 5], c=None, draws=12_000)
 @space(K=Int(2, 5), n=Int(6, 10), depth=Int(1, 3), c=Real(0.4, 2.0))
 @breaks("biases", biases=wide)
 @breaks("the same weights in every layer", tied=True, depth=6)
@@ -156,7 +156,7 @@ def maxout_init_constant(
 
 @panel(
     maxout_init_constant,
-    "With $c=1/M_K$ values keep their size, directions across the input do not ($n=12$)",
+    "With $c=1/M_K$ values keep their size, directions across the input do not ($n=8$)",
     x="depth $L$",
     y="mean square",
 )
@@ -189,8 +189,8 @@ def layer_back(K, n, m, c, kind, draws, law, fed_back, seed):
 
 @network.ours("derived: exact at every width", serves="abe")
 @cases(K=3, kind=["ones", "centred"])
-@full(K=[2, 3, 4, 5], kind=["ones", "centred", "one"], n=12, draws=200_000, c=None, depth=5)
-@full(K=5, n=12, depth=[1, 2, 3, 7], kind="ones", draws=200_000, networks=16_000)
+@full(K=4, kind=["centred", "one"], n=8, draws=90_000)
+@full(K=[2, 3, 5], kind="ones", n=8, depth=[1, 3, 5], draws=90_000, networks=12_000)
 @space(
     K=Int(2, 5),
     n=Int(4, 7),
@@ -240,14 +240,14 @@ def maxout_backward_gain(
 
 @panel(
     maxout_backward_gain,
-    "Gradients shrink for $K>2$, to a floor ($n=12$, $c=1/M_K$)",
+    "Gradients shrink for $K>2$, to a floor ($n=8$, $c=1/M_K$)",
     x="depth $L$",
     y=r"$\mathbb{E}|J_L^\top g|^2$",
 )
 def _(pen, runs):
-    L = np.arange(1, 8)
+    L = np.arange(1, 6)
     for i, K in enumerate((2, 3, 5)):
-        signals = rf.maxout_signals(K, width=12, depth=7, scale=rf.critical_scale(K))
+        signals = rf.maxout_signals(K, width=8, depth=5, scale=rf.critical_scale(K))
         pen.theory(L, signals.backward[1:], f"$K={K}$", k=i)
         pen.points(*runs.measured("depth", "network", where={"K": K, "kind": "ones"}), k=i)
 
@@ -330,7 +330,7 @@ def breakpoints(K, units, ratio, law, seed):
 
 @line.ours("derived: the exact expectation for a layer on the line", serves="c")
 @cases(K=[2, 3, 5, 8])
-@full(K=[2, 3, 4, 5, 8, 16, 32], units=40_000)
+@full(K=[2, 3, 4, 5, 8, 16], units=20_000)
 @space(K=Int(3, 12), ratio=Real(0.01, 100.0, log=True))
 @breaks("tangents of a parabola", law=on_a_parabola)
 @breaks("the same slopes", law=same_slopes)
@@ -353,8 +353,8 @@ def maxout_breakpoints_are_hull_vertices(K, seed, ratio=1.0, units=10_000, law=i
     log="x",
 )
 def _(pen, runs):
-    K = np.arange(2, 34)
-    pen.theory(K, [rf.expected_breakpoints(int(k)) for k in K], r"$\frac12\mathbb{E}V_K$")
+    K = np.arange(2, 17)
+    pen.theory(K, [rf.expected_breakpoints(int(k)) for k in K], r"$\mathbb{E}V_K/2$")
     pen.points(*runs.measured("K"), k=1)
 
 

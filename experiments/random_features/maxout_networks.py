@@ -71,7 +71,7 @@ def directional(K, n, c, angles, draws, law, biases, seed):
 
 @unit.abstract("a", instance=True)
 @cases(K=[3, 5], draws=80_000)
-@full(K=[2, 3, 5, 10], angles=(0.0, 0.5, 1.0, np.pi / 2), n=6, draws=120_000)
+@full(K=[2, 3, 5, 10], angles=(0.0, 1.0, np.pi / 2), n=6, draws=160_000)
 @space(K=Int(1, 8), n=Int(2, 8), c=Real(0.2, 3.0, log=True))
 @breaks("biases", biases=wide)
 @breaks("functions of a unit not independent", law=shared)
@@ -91,15 +91,17 @@ def maxout_directional_gain(
 @panel(
     maxout_directional_gain,
     "The derivative is larger along the input than across it",
-    x="angle between input and direction",
+    x=r"$\cos^2$ of the angle between input and direction",
     y="mean square, in units of $c/n$",
 )
 def _(pen, runs):
-    angle = np.linspace(0, np.pi / 2, 60)
+    ends = np.array([0.0, 1.0])
     for i, K in enumerate((10, 5, 3, 2)):
-        pen.theory(angle, rf.directional_gain(K, np.cos(angle)), k=i)
-        pen.points(*runs.measured("angles", where={"K": K}), f"$K={K}$", k=i)
-    pen.broken(*runs.measured("angles", control="biases"), "$K=10$, biases")
+        pen.theory(ends, rf.directional_gain(K, ends), k=i)
+        angle, shown, error = runs.measured("angles", where={"K": K})
+        pen.points(np.cos(angle) ** 2, shown, error, f"$K={K}$", k=i)
+    angle, shown, error = runs.measured("angles", control="biases")
+    pen.broken(np.cos(angle) ** 2, shown, error, "$K=10$, biases")
 
 
 @simulation
@@ -170,7 +172,11 @@ def _(pen, runs):
 
 
 def fixed_gradient(kind, m):
-    return {"ones": np.ones(m), "centred": np.arange(m) - (m - 1) / 2, "one": np.eye(m)[0]}[kind]
+    return {
+        "ones": np.ones(m),
+        "centred": np.arange(m) - (m - 1) / 2,
+        "uneven": np.arange(1.0, m + 1),
+    }[kind]
 
 
 @simulation
@@ -189,15 +195,15 @@ def layer_back(K, n, m, c, kind, draws, law, fed_back, seed):
 
 @network.ours("derived: exact at every width", serves="abe")
 @cases(K=3, kind=["ones", "centred"])
-@full(K=4, kind=["centred", "one"], n=8, draws=90_000)
-@full(K=[2, 3, 5], kind="ones", n=8, depth=[1, 3, 5], draws=90_000, networks=12_000)
+@full(K=4, kind=["centred", "uneven"], n=8, draws=90_000)
+@full(K=[2, 3, 5], kind="ones", n=8, depth=[1, 3, 5], draws=90_000, networks=17_000)
 @space(
     K=Int(2, 5),
     n=Int(4, 7),
     m=Int(2, 4),
     c=Real(0.4, 1.5),
     depth=Int(1, 2),
-    kind=Choice(("ones", "centred", "one")),
+    kind=Choice(("ones", "centred", "uneven")),
 )
 @breaks("gradient that depends on the layer", fed_back=True)
 @breaks("functions of a unit not independent", law=shared)

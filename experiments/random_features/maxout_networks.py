@@ -196,7 +196,7 @@ def layer_back(K, n, m, c, kind, draws, law, fed_back, seed):
 @network.ours("derived: exact at every width", serves="abe")
 @cases(K=3, kind=["ones", "centred"])
 @full(K=4, kind=["centred", "uneven"], n=8, draws=90_000)
-@full(K=[2, 3, 5], kind="ones", n=8, depth=[1, 3, 5], draws=90_000, networks=17_000)
+@full(K=[2, 3, 5], kind="ones", n=8, depth=[1, 2, 4], draws=90_000, networks=14_000)
 @space(
     K=Int(2, 5),
     n=Int(4, 7),
@@ -251,9 +251,9 @@ def maxout_backward_gain(
     y=r"$\mathbb{E}|J_L^\top g|^2$",
 )
 def _(pen, runs):
-    L = np.arange(1, 6)
+    L = np.arange(1, 5)
     for i, K in enumerate((2, 3, 5)):
-        signals = rf.maxout_signals(K, width=8, depth=5, scale=rf.critical_scale(K))
+        signals = rf.maxout_signals(K, width=8, depth=4, scale=rf.critical_scale(K))
         pen.theory(L, signals.backward[1:], f"$K={K}$", k=i)
         pen.points(*runs.measured("depth", "network", where={"K": K, "kind": "ones"}), k=i)
 

@@ -224,8 +224,9 @@ def bn_gradient_bounded(
     uniform direction: (i) if $X_0$ is orthogonal, the mean square of the gradient in the input of
     the last $s\ge1$ layers is $\frac{d-1}{2d}+\frac{(d-1)(d+2)}{2d^2}(\frac d{d+2})^s$; (ii) in
     every network $\|\nabla_{W_\ell}\|_F\le\|X_\ell\|\prod_{j\ge\ell}\max_i1/|(W_jX_j)_i|$; (iii) of
-    $36d$ layers, $\log\|\nabla_{W_\ell}\|_F$ at layers $12d$ and $24d$ has the same mean up to
-    $10^{-2}$."""
+    $36d$ layers, if the condition number of $X_0$ is at most $e^{2.4}$, $\log\|\nabla_{W_\ell}\|_F$
+    at layers $12d$ and $24d$ has the same mean up to $10^{-3}$ (not at any distance: a batch close
+    to a singular one is no isometry yet)."""
     n = d if n is None else n
     s = np.array(passed)
     kept = theory("kept", (d - 1) / (2 * d))
@@ -242,7 +243,7 @@ def bn_gradient_bounded(
             within(sizes, 1e-9 * sizes, "rounding"), "<=", theory("bound", bounds)
         ),
         "depth": compare(
-            mean(change, bias=0.01, source="the tolerance of the statement"),
+            mean(change, bias=1e-3, source="the tolerance of the statement"),
             "==",
             theory("change", 0.0),
         ),

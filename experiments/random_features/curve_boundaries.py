@@ -23,7 +23,7 @@ KEY = "tiwari2022-effects"
 single = paper(
     KEY,
     r"ReLU neurons $w\sim N(0,\sigma_w^2I)$, $b\sim N(0,\sigma_b^2)$ along a closed curve $c(t)$, "
-    r"$s=\sigma_w^2|c|^2+\sigma_b^2$:",
+    r"$s=\sigma_w^2|c|^2+\sigma_b^2>0$:",
 )
 deep = paper(
     KEY,
@@ -33,7 +33,8 @@ deep = paper(
 points_on = paper(
     KEY,
     r"Random points of a curve, on average at most $\rho$ in a unit of length, and the distance "
-    r"$D$ along the curve to the nearest from a point further than $\frac1{2\rho}$ from the ends:",
+    r"$D$ along the curve to the nearest, or to the further end where there is none, from a point "
+    r"further than $\frac1{2\rho}$ from both ends (for both, on a closed curve, its opposite):",
 )
 
 

@@ -224,7 +224,7 @@ def maxout_backward_gain(
 ):
     r"""a fixed gradient $g\in\mathbb R^m$, passed back through a layer of $m$ units, has mean
     squares $\frac cn(M_K|g|^2+m_K^2((\sum_ig_i)^2-|g|^2))$ along $x$, $m_K$ the mean largest, and
-    $c(1-\frac1n)|g|^2$ across $x$. For a unit $g$ of uniform direction
+    $c(1-\frac1n)|g|^2$ across $x$. For an independent unit $g$ of uniform direction
     $\mathbb E|J_L^\top g|^2=D_L=\frac{(cM_K)^L}n+(1-\frac1n)\mathbb E|J_Lu|^2$, $u\perp x$, and
     the tangent kernel of $g^\top h_L$ (all weights) at $x$ has mean
     $\sum_{l<L}(cM_K)^lD_{L-1-l}$."""

@@ -108,7 +108,7 @@ def growth(n, depth, rate, leak, skip, branch, draws, law, seed):
 @cases(n=12, leak=[0.0, 1.0], depth=2)
 @full(n=8, leak=[0.0, 0.5, 1.0], depth=1, draws=150_000)
 @full(n=[16, 32], leak=[0.0, 1.0], depth=4, draws=150_000)
-@space(n=Int(8, 16), depth=Int(1, 2), leak=Real(-0.2, 1.0))
+@space(n=Int(8, 16), depth=Int(1, 2), leak=Real(-1.0, 1.0))
 @breaks("uniform weights", law=uniform, draws=10_000)
 @breaks("the same weights in every layer", law=tied, depth=4, draws=10_000)
 def four_point_vertex_growth(n, depth, leak, seed, draws=60_000, law=fresh):
@@ -140,15 +140,15 @@ def _(pen, runs):
 @residual.ours("derived: exact at every width", serves="f")
 @cases(n=12, depth=2, skip=[0.0, 0.6])
 @full(n=12, depth=4, skip=[0.0, 0.5, 0.7, 0.9], draws=150_000)
-@space(n=Int(8, 16), depth=Int(1, 2), skip=Real(-0.8, 0.8))
+@space(n=Int(8, 16), depth=Int(1, 2), skip=Real(-0.9, 0.9))
 @breaks("branch of weight one", branch=1.0)
 @breaks("the same weights in every layer", law=tied, depth=4, draws=10_000)
 @breaks("uniform weights", law=uniform, draws=10_000)
 def residual_connections_slow_vertex_growth(
     n, depth, skip, seed, draws=60_000, law=fresh, branch=None
 ):
-    r"""$\mathbb EG_L=1$ and $\operatorname{Var}G_L=(1+\frac{2(1-\zeta^4)}n)^L-1$: the skip
-    connection multiplies the effective depth $\frac Ln$ by $1-\zeta^4$."""
+    r"""$\mathbb EG_L=1$ and $\operatorname{Var}G_L=(1+\frac{2(1-\zeta^4)}n)^L-1$: to
+    leading order the skip connection multiplies the effective depth $\frac Ln$ by $1-\zeta^4$."""
     branch = np.sqrt(1 - skip**2) if branch is None else branch
     excess = theory("excess", 2 * (1 - skip**4))
     return growth(n, depth, excess, 1.0, skip, branch, draws, law, seed)
@@ -206,9 +206,9 @@ def last(values):
 @breaks("weight variance below the critical one", variance=0.95, depth=800)
 @breaks("weight variance above the critical one", variance=1.05)
 def tanh_criticality(name, start, depth=4_000, variance=1.0):
-    r"""for an odd $\sigma(x)=x-\frac a6x^3+\dots$ at $C_W=1$ (judged: $\tanh$ and $\arctan$, $a=2$;
-    $\sin$, $a=1$; $\operatorname{erf}(\frac{\sqrt\pi}2x)$, $a=\frac\pi2$), $aK_\ell\ell\to1$ and
-    $V_\ell/(K_\ell^2\ell)\to\frac23$."""
+    r"""for an odd $\sigma(x)=x-\frac a6x^3+\dots$, $a>0$, at $C_W=1$, if $K_\ell\to0$
+    (judged: $\tanh$ and $\arctan$, $a=2$; $\sin$, $a=1$; $\operatorname{erf}(\frac{\sqrt\pi}2x)$,
+    $a=\frac\pi2$), $aK_\ell\ell\to1$ and $V_\ell/(K_\ell^2\ell)\to\frac23$."""
     found = critical(name, start, variance, depth)
     return {
         "kernel": compare(last(found[:, 0]), "==", theory("a", ACTIVATIONS[name][1])),

@@ -100,6 +100,14 @@ def test_traces_against_dense_sampling(seed, depth):
                 assert np.sum(changed) == len(mine)
 
 
+def test_traces_do_not_depend_on_units():
+    corner = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 0.0]])
+    for s in (1e-200, 1e-8, 1.0, 1e8, 1e200):
+        found = trace_boundaries(s * corner, [[[1.0, 0.0]]], [[-1.5 * s]])
+        assert_allclose(found.positions, [1.5 * math.sqrt(2) * s])
+        assert_allclose(found.length, 2 * math.sqrt(2) * s)
+
+
 def test_deep_bound_is_nearly_attained_and_not_an_identity():
     # With large biases the kernel is constant along a short segment and the speed that of the map.
     n, bias, draws = 30, 3.0, 400

@@ -159,5 +159,9 @@ def test_breakpoints_at_extreme_scales_and_of_equal_lines():
     for s, t in ((1e-300, 1.0), (1.0, 1e300), (1e200, 1e-200)):
         assert count_breakpoints(s * a, t * b)[0] == 2
     assert count_breakpoints(np.ones((3, 4)), np.zeros((3, 4))).tolist() == [0, 0, 0]
+    # Each unit has units of its own.
+    a, b = np.array([[-1.0, 0.0, 1.0]]), np.array([[0.0, 1.0, 0.0]])
+    sizes = np.array([[1e-250], [1.0], [1e250]])
+    assert count_breakpoints(sizes * a, sizes[::-1] * b).tolist() == [2, 2, 2]
     # Three lines through a point have one breakpoint there.
     assert count_breakpoints([[-1.0, 0.5, 2.0]], [[1.0, 1.0, 1.0]]).tolist() == [1]

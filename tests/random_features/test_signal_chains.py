@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.integrate import quad
 from scipy.special import erf
+from scipy.stats import norm
 
 from theorylab.random_features import kernel_chain, propagate, residual_growth, vertex_growth
 
@@ -106,6 +107,14 @@ def test_the_vertex_is_the_variance_of_wide_networks():
     noise = 5 / math.sqrt(draws)
     assert abs(sizes.mean() / chain.kernels[-1] - 1) < noise * sizes.std() / sizes.mean() + 1 / n
     assert abs(n * sizes.var() / chain.vertices[-1] - 1) < 1.5 * noise + 3 / n
+
+
+def test_kernels_that_the_grid_does_not_resolve_are_refused():
+    exact = 1 - quad(lambda z: 2 * norm.pdf(z) / math.cosh(math.sqrt(200) * z) ** 2, 0, 4)[0]
+    assert_allclose(kernel_chain(np.tanh, 200.0, depth=1).kernels[1], exact, rtol=5e-3)
+    for activation, kernel in ((np.tanh, 1e6), (np.sign, 1.0), (lambda x: 1.0 * (x > 0), 1.0)):
+        with pytest.raises(ValueError, match=r"smooth on a grid .* K = 1(e\+06)? at layer 0"):
+            kernel_chain(activation, kernel, depth=1)
 
 
 def test_tiny_kernels_keep_their_digits():

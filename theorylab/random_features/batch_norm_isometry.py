@@ -73,7 +73,7 @@ class BatchNormSignals:
 
 
 def isometry_gap(X: ArrayLike) -> FloatArray:
-    r"""Return :math:`\phi(X)`; infinite for singular matrices.
+    r"""Return :math:`\phi(X)`; infinite for matrices that are singular in float64.
 
     Parameters
     ----------

@@ -189,7 +189,9 @@ def trace_boundaries(
         raise ValueError(f"points: expected at least two vertices, got shape {H.shape}")
     if len(biases) != len(weights):
         raise ValueError(f"biases: expected {len(weights)} layers, got {len(biases)}")
-    t = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(H, axis=0), axis=1))])
+    steps = np.diff(H, axis=0)
+    unit = float(np.abs(steps).max()) or 1.0
+    t = np.concatenate([[0.0], np.cumsum(unit * np.linalg.norm(steps / unit, axis=1))])
     length, found = float(t[-1]), []
     for depth, (layer, shift) in enumerate(zip(weights, biases, strict=True)):
         W = as_array(layer, "weights", shape=(None, H.shape[1]))

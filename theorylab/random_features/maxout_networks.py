@@ -258,7 +258,8 @@ def count_breakpoints(slopes: ArrayLike, intercepts: ArrayLike) -> NDArray[np.in
     """
     a = as_array(slopes, "slopes", ndim=2)
     b = as_array(intercepts, "intercepts", shape=a.shape)
-    a, b = a / (np.abs(a).max() or 1.0), b / (np.abs(b).max() or 1.0)  # moves no breakpoint away
+    # Units of a row, which move its breakpoints and lose none.
+    a, b = (z / np.maximum(np.abs(z).max(axis=1, keepdims=True), 1e-300) for z in (a, b))
     # From left to right: from the line of least slope (the highest of those), go to the line that
     # crosses it first, the steepest of those, until none is steeper.
     rows = np.arange(len(a))

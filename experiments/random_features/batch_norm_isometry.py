@@ -145,7 +145,11 @@ def isometry_gap_exponential(
     drop, closer = near_isometry(d, steps, law, seed)
     rest = 2 * abs(drop.mean() - closer.mean())
     return {
-        "bound": compare(mean(found), "<=", start * np.exp(-np.array(layers) / k)),
+        "bound": compare(
+            mean(found, bias=16 * d * EPS, source="rounding of the gap"),
+            "<=",
+            start * np.exp(-np.array(layers) / k),
+        ),
         "share": compare(
             mean(closer, bias=rest, source="twice the difference to a gap four times as large"),
             "==",

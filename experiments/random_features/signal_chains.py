@@ -111,7 +111,7 @@ def growth(n, depth, rate, leak, skip, branch, draws, law, seed):
 @space(n=Int(8, 16), depth=Int(1, 2), leak=Real(-1.0, 1.0))
 @breaks("uniform weights", law=uniform, draws=10_000)
 @breaks("the same weights in every layer", law=tied, depth=4, draws=10_000)
-def four_point_vertex_growth(n, depth, leak, seed, draws=60_000, law=fresh):
+def four_point_vertex_growth(n, depth, leak, seed, draws=80_000, law=fresh):
     r"""$\mathbb EG_L=1$ and $\operatorname{Var}G_L=(1+\frac{\kappa-1}n)^L-1$ with
     $\kappa=\frac{6(1+a^4)}{(1+a^2)^2}$: a factor $1+\frac2n$ a layer for linear networks,
     $1+\frac5n$ for ReLU, so that $\frac Ln$ sets how far the next layer, Gaussian of variance

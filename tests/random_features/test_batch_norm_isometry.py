@@ -59,6 +59,13 @@ def test_rotations_are_uniform():
     assert (np.abs(moments.mean(axis=1) - exact) < error).all()
 
 
+def test_rotations_are_the_factors_of_gaussian_matrices_with_positive_diagonals():
+    Q = random_rotations(4, 50, rng=np.random.default_rng(5))
+    R = Q.swapaxes(1, 2) @ np.random.default_rng(5).standard_normal((50, 4, 4))
+    assert_allclose(np.tril(R, -1), 0, atol=1e-12)
+    assert (np.diagonal(R, axis1=1, axis2=2) > 0).all()
+
+
 @pytest.mark.parametrize("n", [2, 4])
 def test_gradients_by_finite_differences(n):
     rng = np.random.default_rng(2)

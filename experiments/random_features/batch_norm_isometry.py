@@ -217,7 +217,7 @@ def gradients(d, n, spread, depth, draws, law, seed):
 
 @chain.ours("sharpened: what the bounded gradients are", serves="ac")
 @cases(d=4, spread=1.0)
-@full(d=[3, 4, 6], spread=1.0, passed=(1, 2, 3, 20), draws=12_000, networks=60)
+@full(d=[3, 4, 6], spread=1.0, passed=(1, 2, 3, 20), draws=10_000, networks=40)
 @space(d=Int(2, 4), spread=Real(0.1, 1.2))
 @breaks("fewer samples than the width", d=8, n=6, draws=6_000)
 @breaks("Gaussian weights", law=gaussian)

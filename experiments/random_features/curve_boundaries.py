@@ -95,7 +95,7 @@ def integrals(density, shape, size, bias):
 @breaks("the same bias", law=constant_bias)
 @breaks("weights along one axis", law=one_axis)
 def kink_density_on_curve(
-    size, bias, seed, shape=(0.0, 0.3, 0.4), law=normal, neurons=20_000, grid=24
+    size, bias, seed, shape=(0.0, 0.3, 0.4), law=normal, neurons=26_000, grid=24
 ):
     r"""a neuron has on average $\int\frac1\pi\sqrt{\frac{\sigma_w^2|c'|^2}s-\frac{\sigma_w^4
     (c^\top c')^2}{s^2}}\,dt\le\int\frac{\sigma_w|c'|}{\pi\sqrt s}dt$ boundary points on the curve,

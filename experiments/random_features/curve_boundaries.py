@@ -95,7 +95,7 @@ def integrals(density, shape, size, bias):
 @breaks("the same bias", law=constant_bias)
 @breaks("weights along one axis", law=one_axis)
 def kink_density_on_curve(
-    size, bias, seed, shape=(0.0, 0.3, 0.4), law=normal, neurons=26_000, grid=24
+    size, bias, seed, shape=(0.0, 0.3, 0.4), law=normal, neurons=36_000, grid=24
 ):
     r"""a neuron has on average $\int\frac1\pi\sqrt{\frac{\sigma_w^2|c'|^2}s-\frac{\sigma_w^4
     (c^\top c')^2}{s^2}}\,dt\le\int\frac{\sigma_w|c'|}{\pi\sqrt s}dt$ boundary points on the curve,
@@ -233,7 +233,7 @@ def line_distances(n, depth, bias, draws, law, seed):
 
 @points_on.ours("derived: the constant of the abstract's bound, by Markov", serves="b")
 @cases(N=[3, 8], radius=2.0, bias=1.0)
-@full(N=[2, 4, 8, 16], radius=2.0, bias=1.0, draws=9_000, networks=600)
+@full(N=[2, 4, 8, 16], radius=2.0, bias=1.0, draws=9_500, networks=600)
 @space(
     N=Int(2, 9),
     radius=Real(0.3, 3.0),
@@ -252,7 +252,7 @@ def distance_to_boundary_on_curve(
     depth=2,
     law=normal,
     layer=he,
-    draws=7_000,
+    draws=9_500,
     networks=300,
 ):
     r"""$\mathbb ED\ge\frac1{4\rho}$. Judged for $N$ neurons with weights $N(0,I)$ on a circle of

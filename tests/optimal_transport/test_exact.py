@@ -172,3 +172,36 @@ def test_gaussians_against_matrix_square_roots_and_the_map():
 
 def test_result_is_a_transport_plan():
     assert isinstance(line_plan([0.0], [1.0]), TransportPlan)
+
+
+@pytest.mark.parametrize("tiny", [1e-9, 1e-11, 1e-13, 1e-15, 1e-20, 1e-300])
+def test_weights_below_the_tolerances_of_the_linear_program(tiny):
+    """Dropped once, with a gap of 1e14: the value is that of the small weight alone."""
+    for a, b, C, value in (
+        ([1 - tiny, tiny], [1.0, 0.0], [[0.0, 1.0], [1.0, 0.0]], 1.0),
+        ([1 - tiny, tiny], [0.5, 0.5], [[0.0, 0.0], [2.0, 3.0]], 2.0),
+        ([0.5 - tiny, tiny, 0.5], [0.5, 0.5], [[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]], 1.0),
+    ):
+        result = exact_plan(a, b, C)
+        assert_allclose(result.value / tiny, value, rtol=1e-6)
+        assert result.gap <= 1e-9
+        assert_allclose(result.plan.sum(axis=1), a, rtol=1e-8)
+        assert_allclose(result.plan.sum(axis=0), b, rtol=1e-8)
+    # A small weight where its column is full pushes another to the next column.
+    C = [[0.0, 0.5, 9.0], [9.0, 0.0, 9.0], [0.0, 9.0, 9.0], [9.0, 9.0, 0.0]]
+    result = exact_plan([0.25, 0.25, tiny, 0.5 - tiny], [0.25, 0.25 + tiny, 0.5 - tiny], C)
+    assert_allclose(result.value / tiny, 0.5 if tiny >= 1e-15 else 0.0, rtol=1e-2)
+
+
+def test_weights_of_many_sizes():
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        a, b = (w / w.sum() for w in 10.0 ** -rng.uniform(0, 14, size=(2, 12)))
+        X, Y = rng.normal(size=(2, 12, 2))
+        C = ((X[:, None] - Y) ** 2).sum(2)
+        result = exact_plan(a, b, C)
+        assert result.gap <= 1e-12
+        assert_allclose(result.plan.sum(axis=1), a, rtol=1e-6, atol=1e-15)
+        assert_allclose(result.plan.sum(axis=0), b, rtol=1e-6, atol=1e-15)
+        f, g = result.potentials
+        assert (C - f[:, None] - g).min() >= -1e-12

@@ -124,6 +124,27 @@ def test_the_bound_is_useful_before_the_end():
     assert 1e-9 < h.bound - h.value < 0.1 * h.value
 
 
+def test_the_bound_is_that_of_the_decrement(monkeypatch):
+    """After one step from N(0, r^2 I): squared decrement 2 |m|^2 + |S - I|^2 in units of r."""
+    for scale, offset in (
+        ([1.0, 1.0], [0.3, 0.0]),
+        ([1.2, 0.8], [0.1, -0.2]),
+        ([3.0, 0.5], [2, 1]),
+    ):
+        X = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]) * scale + offset
+        Z = X / np.sqrt(np.mean(X**2))
+        m, E = Z.mean(axis=0), Z.T @ Z / 4 - np.eye(2)
+        decrement = np.sqrt(2 * m @ m + np.sum(E**2))
+        monkeypatch.setattr(cloud_divergence, "_ROUNDS", 1)
+        with pytest.warns(UserWarning, match="stopped"):
+            h = best_witness(X)
+        if decrement >= 1:
+            assert h.bound == np.inf
+        else:
+            room = (-decrement - np.log(1 - decrement)) / 2
+            assert_allclose(h.bound - h.value, room, rtol=1e-9)
+
+
 def test_blindness_beyond_second_moments_and_affine_functions():
     X = cloud(40, 2, 2)
     m, S = moments(X)

@@ -302,3 +302,13 @@ def test_balanced_routing_with_a_large_square():
         assert result.status is TransportStatus.CONVERGED
         assert result.n_iterations <= 100
         assert (result.plan.count_nonzero(axis=0) == 6).all()
+
+
+def test_a_loose_gap_does_not_fill_in_entries():
+    """Rows and columns are met before rounding, whatever the gap asked for."""
+    rng = np.random.default_rng(9)
+    X, Y = rng.normal(size=(2, 60, 5))
+    C, w = ((X[:, None] - Y) ** 2).sum(2), np.full(60, 1 / 60)
+    for gamma in (0.1, 10.0):
+        for tol in (0.1, 1e-2, 1e-3):
+            assert sparse_plan(w, w, C, gamma, k=2, tol=tol).plan.nnz <= 120

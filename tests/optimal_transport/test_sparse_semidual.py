@@ -312,3 +312,25 @@ def test_a_loose_gap_does_not_fill_in_entries():
     for gamma in (0.1, 10.0):
         for tol in (0.1, 1e-2, 1e-3):
             assert sparse_plan(w, w, C, gamma, k=2, tol=tol).plan.nnz <= 120
+
+
+@pytest.mark.parametrize("steps", [1, 3, 6])
+def test_bounds_hold_wherever_the_steps_end(steps):
+    a, b, C = clouds(40, 30, 8)
+    for k in (1, 2, 5, 40):
+        best = sparse_plan(a, b, C, 1.0, k=k).value
+        with pytest.warns(RuntimeWarning, match="iterations"):
+            result = sparse_plan(a, b, C, 1.0, k=k, max_iter=steps)
+        assert result.status is TransportStatus.STOPPED
+        assert_allclose(result.plan.sum(axis=1), a, rtol=1e-10)
+        assert_allclose(result.plan.sum(axis=0), b, rtol=1e-10)
+        assert result.marginal_error <= 1e-12
+        assert result.dual_value <= best + 1e-9 <= result.value + 1e-8
+        assert_allclose(result.gap, (result.value - result.dual_value) / result.value, rtol=1e-6)
+        f, g = result.potentials
+        plan, values = top_k_plan(f, b, C, 1.0, k=k)
+        assert_allclose(result.dual_value, f @ a - values.sum(), rtol=1e-12)
+        # The largest scores of a column, less those of its mass, are what its potential takes off.
+        used = plan > 1e-12
+        spread = np.where(used, f[:, None] + g - C - plan, 0.0)
+        assert abs(spread).max() <= 1e-10

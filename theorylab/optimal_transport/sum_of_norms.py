@@ -266,7 +266,7 @@ def recovery_window(C: ArrayLike, *, labels: ArrayLike) -> RecoveryWindow:
     --------
     >>> from theorylab.optimal_transport import recovery_window
     >>> recovery_window([[0.0, 1.0], [3.0, 0.0]], labels=[0, 1])
-    RecoveryWindow(lower=0.0, upper=0.7071067811865475, necessary=0.7071067811865475)
+    <RecoveryWindow: lower 0, upper 0.707107, necessary 0.707107>
     """
     blocks = _Blocks(C, labels)
     scale = blocks.count * np.sqrt(2 * blocks.size)

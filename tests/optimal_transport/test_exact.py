@@ -1,6 +1,7 @@
 """Exact transport: vertices enumerated, linear programs of other solvers, closed forms."""
 
 import itertools
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -205,3 +206,27 @@ def test_weights_of_many_sizes():
         assert_allclose(result.plan.sum(axis=0), b, rtol=1e-6, atol=1e-15)
         f, g = result.potentials
         assert (C - f[:, None] - g).min() >= -1e-12
+
+
+def test_a_value_that_rounding_hides_is_not_called_optimal():
+    """Two weights below the rounding of the whole on each side, and no cost for the rest."""
+    seen = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        a, b = (np.append(1.0, 10.0 ** -rng.uniform(15, 18, 2)) for _ in range(2))
+        C = rng.uniform(size=(3, 3))
+        C[0, 0] = 0.0
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = exact_plan(a, b, C)
+        f, g = result.potentials
+        missed = abs((result.plan * C).sum() - a @ f - b @ g)
+        seen.append(missed > 1e-3 * result.value + 1e-14 * (a @ abs(f) + b @ abs(g)))
+        assert (result.status is TransportStatus.OPTIMAL) == (result.gap <= 1e-6)
+        assert seen[-1] <= (result.status is TransportStatus.ROUNDING)
+        assert bool(caught) == (result.status is not TransportStatus.OPTIMAL)
+    assert 0 < sum(seen) < 40
+    # On the line a mass below the rounding of the whole is not moved.
+    far = line_plan([0.0, 1.0, 2.0], [0.0, 3.0, 5.0], [1, 1e-16, 2e-16], [1, 2e-16, 1e-16])
+    assert far.status is TransportStatus.ROUNDING
+    assert far.dual_value > 0

@@ -19,6 +19,7 @@ from theorylab.optimal_transport import (
     pair_prox,
     recovery_certificate,
     recovery_window,
+    sum_of_norms,
 )
 
 
@@ -93,6 +94,38 @@ def test_an_early_end_keeps_its_bounds_and_warns():
     assert result.dual_value <= value <= result.value
     assert result.gap > 1e-8
     assert (result.plan >= 0).all()
+
+
+def test_the_best_of_all_bounds_is_kept(monkeypatch):
+    """Neither bound is monotone in the iterations."""
+    a, b, C = problem(4, 5, 2)
+    plans, duals, rounded = [], [], sum_of_norms._rounded
+
+    def record(*args):
+        plans.append(rounded(*args))
+        return plans[-1]
+
+    def bounded(*args):
+        answer = exact_plan(*args)
+        duals.append(answer.dual_value)
+        return answer
+
+    monkeypatch.setattr(sum_of_norms, "_CHECK", 1)
+    monkeypatch.setattr(sum_of_norms, "_rounded", record)
+    monkeypatch.setattr(sum_of_norms, "exact_plan", bounded)
+    unit, late = 2.0 ** np.floor(np.log2(np.ptp(C))), []
+    for steps in range(8, 26, 3):
+        plans.clear()
+        duals.clear()
+        with pytest.warns(RuntimeWarning, match="max_iter"):
+            result = class_plan(a, b, C, 0.05, max_iter=steps)
+        values = [(C * P).sum() + 0.05 * by_hand(P, a, b) for P in plans]
+        assert len(values) == len(duals) == steps
+        assert_allclose(result.value, min(values), rtol=1e-12)
+        assert_allclose(result.plan, plans[np.argmin(values)])
+        assert_allclose(result.dual_value, C.min() + unit * max(duals), rtol=1e-12)
+        late.append(np.argmin(values) < steps - 1)
+    assert any(late)
 
 
 @pytest.mark.parametrize("unit", [1e-8, 1e-3, 1e8])

@@ -45,6 +45,30 @@ def test_smoothed_columns_and_their_jacobian(seed, k, delta):
     assert_allclose(slope, middle[1])
 
 
+@pytest.mark.parametrize("delta", [0.0, 0.05, 0.3, 3.0])
+def test_the_jacobian_is_exact_between_kinks(delta):
+    """The gradient is linear as long as the same entries are full and mixed."""
+    met = mixed = 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        n, m, k = 9, 4, 1 + seed % 4
+        f, b, a = 0.3 * rng.normal(size=n), 3 * rng.dirichlet(np.ones(m)), np.zeros(n)
+        columns = Columns(rng.uniform(size=(m, n)), b, 0.8, k)
+        step = 1e-4 * rng.normal(size=n)
+        ends, pieces = [], []
+        for s in (1, -1, 0):
+            ends.append(columns.semidual(f + s * step, a, delta)[1])
+            pieces.append((columns.rows.tolist(), columns.start.tolist(), columns.full.tolist()))
+        if pieces[0] == pieces[1] == pieces[2]:
+            met += 1
+            mixed += bool(columns.mixed.any())
+            H = columns.curvature(delta).matrix
+            H = H if isinstance(H, np.ndarray) else H.toarray()
+            assert_allclose((ends[1] - ends[0]) / 2, H @ step, rtol=1e-7, atol=1e-12)
+    assert met > 10
+    assert mixed > 4 or delta == 0
+
+
 @pytest.mark.parametrize("delta", [0.0, 0.3])
 def test_every_way_to_hold_the_curvature(monkeypatch, delta):
     rng = np.random.default_rng(0)
@@ -53,6 +77,18 @@ def test_every_way_to_hold_the_curvature(monkeypatch, delta):
     columns = Columns(C.T, b, 0.8, 3)
     columns.project(f, delta)
     assert delta == 0 or columns.mixed.any()
+    calls = []
+
+    def counted(solver):
+        def inner(*args, **kwargs):
+            calls.append(solver)
+            assert len(calls) < 200, "a singular matrix is factored without end"
+            return solver(*args, **kwargs)
+
+        return inner
+
+    for name in ("dpotrf", "splu"):
+        monkeypatch.setattr(_top_k_columns, name, counted(getattr(_top_k_columns, name)))
     held = []
     for filled, crowded in ((1e9, 1e9), (0, 1e9), (0, 0)):
         monkeypatch.setattr(_top_k_columns, "_FILLED", filled)
@@ -86,6 +122,8 @@ def test_entries_are_found_where_room_is_short_and_rows_are_few():
         rows, cols, mass = columns.entries(1 / (1.0001 * n))
         assert_allclose(mass, P[rows, cols])
         assert (mass > 1 / (1.0001 * 25 * n)).all()
+        above = P > 1 / (1.0001 * 25 * n)
+        assert rows.size == np.count_nonzero(above) > 0
 
 
 def test_support_norms_of_entries_in_any_order():

@@ -225,7 +225,8 @@ def _levels(
     score: FloatArray, size: int, k: int, gamma: float, delta: float, b: float
 ) -> tuple[int, int, float, float]:
     """Solve one column with sorted scores: return (r, e, nu, tau). Entries t of the first r are
-    (s - nu) / (gamma + delta) >= tau, those up to e (s - nu - gamma tau) / delta in (0, tau)."""
+    (s - nu) / (gamma + delta) >= tau, those up to e (s - nu - gamma tau) / delta in (0, tau),
+    so that tau > 0 needs no test."""
     G = gamma + delta
     total, active, nu = 0.0, 0, 0.0
     for c in range(min(size, k)):
@@ -249,7 +250,6 @@ def _levels(
             nu = (top / G + w * (upto - top) - b) / (r / G + w * (e - r))
             tau = (upto - top - (e - r) * nu) / h
             off = max(score[r] - nu - G * tau, gamma * tau - score[e - 1] + nu)
-            off = max(off, -tau)
             if r > 0:
                 off = max(off, G * tau - score[r - 1] + nu)
             if e < size:

@@ -51,7 +51,8 @@ def exact_plan(a: ArrayLike, b: ArrayLike, C: ArrayLike) -> TransportPlan:
     Returns
     -------
     TransportPlan
-        With a sparse plan, and potentials that are feasible up to rounding.
+        With a sparse plan, and potentials that are feasible up to rounding. Where masses near
+        1e-16 alone decide the value, rounding may hide it: the status is then not ``OPTIMAL``.
 
     Examples
     --------

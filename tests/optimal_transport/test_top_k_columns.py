@@ -122,7 +122,7 @@ def test_entries_are_found_where_room_is_short_and_rows_are_few():
         rows, cols, mass = columns.entries(1 / (1.0001 * n))
         assert_allclose(mass, P[rows, cols])
         assert (mass > 1 / (1.0001 * 25 * n)).all()
-        above = P > 1 / (1.0001 * 25 * n)
+        above = 1 / (1.0001 * 25 * n) < P
         assert rows.size == np.count_nonzero(above) > 0
 
 

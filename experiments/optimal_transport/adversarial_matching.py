@@ -301,8 +301,8 @@ def breakdown(f, g, moving):
 
 @line.ours("derived: how far the small budgets of the theorem reach", serves="c")
 @cases(share=0.3)
-@cases(left=2.3, right=1.7, share=0.3, spread=0.6, width=0.7, weight=0.5)
-@full(left=2.3, right=1.7, share=0.3, spread=0.6, width=0.7, weight=0.5)
+@cases(left=2.3, right=1.7, share=0.3, spread=0.6, width=0.7, weight=0.6)
+@full(left=2.3, right=1.7, share=0.3, spread=0.6, width=0.7, weight=0.6)
 @full(share=[0.2, 0.35, 0.5, 0.65, 0.8])
 @space(
     weight=Real(0.51, 0.65),

@@ -1,5 +1,7 @@
 """The cost behind a coupling: Gaussian closed forms, certificates, and when the signs come back."""
 
+from functools import cache
+
 import numpy as np
 from scipy.stats import norm, wishart
 from sklearn.covariance import graphical_lasso
@@ -356,6 +358,7 @@ samples = paper(
 )
 
 
+@cache
 def gain(p, q, size, seed):
     """The first random gain of norm 1, two covariances and entropic weight whose certificate has
     about this size, with the Hessian."""
@@ -422,7 +425,7 @@ def first_order(p, q, size, seed):
 @full(size=[0.2, 0.35, 0.5, 0.65, 0.8], repeats=400)
 @space(p=Int(2, 4), q=Int(2, 4), size=Real(0.3, 0.85), n=Choice((10**10, 10**9, 10**8)))
 @breaks("certificate above 1", size=1.3)
-def sparsistency(size, seed, p=3, q=3, n=10**9, repeats=40):
+def sparsistency(size, seed, p=3, q=3, n=10**9, repeats=25):
     r""", $\lambda=4\sqrt{\log n/n}$: if $\|z_{I^c}\|_\infty<1$, the signs of $A$ are recovered with
     a probability that tends to 1; without noise the dual variable over $\lambda$ tends to $z_{I^c}$
     and $(A-A_\lambda)_I/\lambda$ to $H_{II}^{-1}\mathrm{sign}(A_I)$ as $\lambda\to0$."""
@@ -468,7 +471,7 @@ def _(pen, runs):
 @full(size=[1.2, 1.5, 2.0, 1.3], repeats=400)
 @space(p=Int(2, 4), q=Int(2, 4), size=Real(1.2, 2.0), n=Choice((10**10, 10**9, 10**8)))
 @breaks("certificate below 1", size=0.6)
-def signs_fail_beyond_irrepresentability(size, seed, p=3, q=3, n=10**9, repeats=40):
+def signs_fail_beyond_irrepresentability(size, seed, p=3, q=3, n=10**9, repeats=25):
     r""", $\lambda=4\sqrt{\log n/n}$: if $\|z_{I^c}\|_\infty>1$, the signs of $A$ are recovered with
     a probability that tends to 0."""
     hits, tail = recovered(p, q, size, n, repeats, seed)

@@ -275,7 +275,7 @@ def conic(n, m, fused, seed, signs):
     return x, y, step, X, r, c, np.stack([u.value, v.value]), P.value
 
 
-@operators.ours("derived: the two operators written out", serves="b")
+@operators.ours("derived: the two operators written out; no accelerated method is run", serves="b")
 @cases(fused=[0.5, 1.5])
 @full(fused=[0.1, 0.9, 1.1, 3.0], n=[3, 8])
 @space(n=Int(2, 6), m=Int(2, 6), fused=Real(0.05, 2.0))

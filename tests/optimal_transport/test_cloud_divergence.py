@@ -124,6 +124,46 @@ def test_the_bound_is_useful_before_the_end():
     assert 1e-9 < h.bound - h.value < 0.1 * h.value
 
 
+def test_the_bound_is_that_of_the_decrement(monkeypatch):
+    """After one step from N(0, r^2 I): squared decrement 2 |m|^2 + |S - I|^2 in units of r."""
+    for scale, offset in (
+        ([1.0, 1.0], [0.3, 0.0]),
+        ([1.2, 0.8], [0.1, -0.2]),
+        ([3.0, 0.5], [2, 1]),
+    ):
+        X = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]) * scale + offset
+        Z = X / np.sqrt(np.mean(X**2))
+        m, E = Z.mean(axis=0), Z.T @ Z / 4 - np.eye(2)
+        decrement = np.sqrt(2 * m @ m + np.sum(E**2))
+        monkeypatch.setattr(cloud_divergence, "_ROUNDS", 1)
+        with pytest.warns(UserWarning, match="stopped"):
+            h = best_witness(X)
+        if decrement >= 1:
+            assert h.bound == np.inf
+        else:
+            room = (-decrement - np.log(1 - decrement)) / 2
+            assert_allclose(h.bound - h.value, room, rtol=1e-9)
+
+
+def test_the_steps_are_those_of_newton_in_the_coefficients(monkeypatch):
+    """In dimension 1, log E_Q exp(h) is b^2 / (2 (1 - A)) - log(1 - A) / 2: its Hessian by hand."""
+    X = np.array([[-1.0], [0.5], [4.0]])
+    mean, second = X.mean(), np.mean(X**2)
+    b, A = 0.0, 1 - 1 / second
+    for rounds in range(1, 6):
+        p = 1 - A
+        slope = np.array([mean - b / p, (second - 1 / p - b**2 / p**2) / 2])
+        hessian = np.array([[1 / p, b / p**2], [b / p**2, b**2 / p**3 + 1 / (2 * p**2)]])
+        step = np.linalg.solve(hessian, slope)
+        decrement = np.sqrt(2 * slope @ step)
+        length = 1 if decrement < 0.25 else 1 / (1 + decrement)
+        b, A = np.array([b, A]) + length * step
+        monkeypatch.setattr(cloud_divergence, "_ROUNDS", rounds)
+        with pytest.warns(UserWarning, match="stopped"):
+            h = best_witness(X)
+        assert_allclose([h.slope[0], h.curvature[0, 0]], [b, A], rtol=1e-9)
+
+
 def test_blindness_beyond_second_moments_and_affine_functions():
     X = cloud(40, 2, 2)
     m, S = moments(X)
@@ -149,7 +189,13 @@ def test_scales_and_what_is_refused():
         assert best_witness(unit * X).n_iterations < 30
     with pytest.raises(ValueError, match="X: expected magnitudes"):
         best_witness(1e9 * X)
-    for flat in (X[:2], np.ones((5, 2)), X @ [[1.0, 1.0], [1.0, 1.0]]):
+    for flat in (
+        X[:1],
+        X[:2],
+        np.random.default_rng(0).normal(size=(3, 7)),
+        np.ones((5, 2)),
+        X @ [[1.0, 1.0], [1.0, 1.0]],
+    ):
         with pytest.raises(ValueError, match="X: expected points whose covariance"):
             best_witness(flat)
     assert "dimension 2" in repr(best_witness(X))

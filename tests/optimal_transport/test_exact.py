@@ -1,6 +1,7 @@
 """Exact transport: vertices enumerated, linear programs of other solvers, closed forms."""
 
 import itertools
+import warnings
 from fractions import Fraction
 
 import numpy as np
@@ -172,3 +173,60 @@ def test_gaussians_against_matrix_square_roots_and_the_map():
 
 def test_result_is_a_transport_plan():
     assert isinstance(line_plan([0.0], [1.0]), TransportPlan)
+
+
+@pytest.mark.parametrize("tiny", [1e-9, 1e-11, 1e-13, 1e-15, 1e-20, 1e-300])
+def test_weights_below_the_tolerances_of_the_linear_program(tiny):
+    """Dropped once, with a gap of 1e14: the value is that of the small weight alone."""
+    for a, b, C, value in (
+        ([1 - tiny, tiny], [1.0, 0.0], [[0.0, 1.0], [1.0, 0.0]], 1.0),
+        ([1 - tiny, tiny], [0.5, 0.5], [[0.0, 0.0], [2.0, 3.0]], 2.0),
+        ([0.5 - tiny, tiny, 0.5], [0.5, 0.5], [[0.0, 1.0], [1.0, 1.0], [1.0, 0.0]], 1.0),
+    ):
+        result = exact_plan(a, b, C)
+        assert_allclose(result.value / tiny, value, rtol=1e-6)
+        assert result.gap <= 1e-9
+        assert_allclose(result.plan.sum(axis=1), a, rtol=1e-8)
+        assert_allclose(result.plan.sum(axis=0), b, rtol=1e-8)
+    # A small weight where its column is full pushes another to the next column.
+    C = [[0.0, 0.5, 9.0], [9.0, 0.0, 9.0], [0.0, 9.0, 9.0], [9.0, 9.0, 0.0]]
+    result = exact_plan([0.25, 0.25, tiny, 0.5 - tiny], [0.25, 0.25 + tiny, 0.5 - tiny], C)
+    assert_allclose(result.value / tiny, 0.5 if tiny >= 1e-15 else 0.0, rtol=1e-2)
+
+
+def test_weights_of_many_sizes():
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        a, b = (w / w.sum() for w in 10.0 ** -rng.uniform(0, 14, size=(2, 12)))
+        X, Y = rng.normal(size=(2, 12, 2))
+        C = ((X[:, None] - Y) ** 2).sum(2)
+        result = exact_plan(a, b, C)
+        assert result.gap <= 1e-12
+        assert_allclose(result.plan.sum(axis=1), a, rtol=1e-6, atol=1e-15)
+        assert_allclose(result.plan.sum(axis=0), b, rtol=1e-6, atol=1e-15)
+        f, g = result.potentials
+        assert (C - f[:, None] - g).min() >= -1e-12
+
+
+def test_a_value_that_rounding_hides_is_not_called_optimal():
+    """Two weights below the rounding of the whole on each side, and no cost for the rest."""
+    seen = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        a, b = (np.append(1.0, 10.0 ** -rng.uniform(15, 18, 2)) for _ in range(2))
+        C = rng.uniform(size=(3, 3))
+        C[0, 0] = 0.0
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            result = exact_plan(a, b, C)
+        f, g = result.potentials
+        missed = abs((result.plan * C).sum() - a @ f - b @ g)
+        seen.append(missed > 1e-3 * result.value + 1e-14 * (a @ abs(f) + b @ abs(g)))
+        assert (result.status is TransportStatus.OPTIMAL) == (result.gap <= 1e-6)
+        assert seen[-1] <= (result.status is TransportStatus.ROUNDING)
+        assert bool(caught) == (result.status is not TransportStatus.OPTIMAL)
+    assert 0 < sum(seen) < 40
+    # On the line a mass below the rounding of the whole is not moved.
+    far = line_plan([0.0, 1.0, 2.0], [0.0, 3.0, 5.0], [1, 1e-16, 2e-16], [1, 2e-16, 1e-16])
+    assert far.status is TransportStatus.ROUNDING
+    assert far.dual_value > 0

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from theorylab.optimal_transport import (
+    RecoveryCertificate,
     TransportStatus,
     class_penalty,
     class_plan,
@@ -18,6 +19,7 @@ from theorylab.optimal_transport import (
     pair_prox,
     recovery_certificate,
     recovery_window,
+    sum_of_norms,
 )
 
 
@@ -92,6 +94,38 @@ def test_an_early_end_keeps_its_bounds_and_warns():
     assert result.dual_value <= value <= result.value
     assert result.gap > 1e-8
     assert (result.plan >= 0).all()
+
+
+def test_the_best_of_all_bounds_is_kept(monkeypatch):
+    """Neither bound is monotone in the iterations."""
+    a, b, C = problem(4, 5, 2)
+    plans, duals, rounded = [], [], sum_of_norms._rounded
+
+    def record(*args):
+        plans.append(rounded(*args))
+        return plans[-1]
+
+    def bounded(*args):
+        answer = exact_plan(*args)
+        duals.append(answer.dual_value)
+        return answer
+
+    monkeypatch.setattr(sum_of_norms, "_CHECK", 1)
+    monkeypatch.setattr(sum_of_norms, "_rounded", record)
+    monkeypatch.setattr(sum_of_norms, "exact_plan", bounded)
+    unit, late = 2.0 ** np.floor(np.log2(np.ptp(C))), []
+    for steps in range(8, 26, 3):
+        plans.clear()
+        duals.clear()
+        with pytest.warns(RuntimeWarning, match="max_iter"):
+            result = class_plan(a, b, C, 0.05, max_iter=steps)
+        values = [(C * P).sum() + 0.05 * by_hand(P, a, b) for P in plans]
+        assert len(values) == len(duals) == steps
+        assert_allclose(result.value, min(values), rtol=1e-12)
+        assert_allclose(result.plan, plans[np.argmin(values)])
+        assert_allclose(result.dual_value, C.min() + unit * max(duals), rtol=1e-12)
+        late.append(np.argmin(values) < steps - 1)
+    assert any(late)
 
 
 @pytest.mark.parametrize("unit", [1e-8, 1e-3, 1e8])
@@ -300,6 +334,34 @@ def test_marginal_projection_against_least_squares():
     assert_allclose(marginal_projection(X, r, c), X + step.reshape(n, m), atol=1e-12)
     with pytest.raises(ValueError, match=r"^columns:"):
         marginal_projection(X, r, c + 1)
+
+
+@pytest.mark.parametrize("total", [0.9, 1 + 1e-8, 1.5])
+def test_a_penalty_needs_a_plan_of_sum_one(total):
+    with pytest.raises(ValueError, match=r"^plan:.*sum to one"):
+        class_penalty(total * np.eye(2) / 2)
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-4, 1e-5])
+def test_the_gap_is_what_was_asked_for(tol):
+    x = np.array([0.0, 0.1, 0.3, 3.0, 3.2, 3.7])
+    w = np.full(6, 1 / 6)
+    result = class_plan(w, w, abs(x[:, None] - x) ** 1.5, 0.05, tol=tol)
+    assert result.status is TransportStatus.CONVERGED
+    assert result.gap <= tol
+
+
+def test_what_is_optimal_or_unique_at_the_ends():
+    for norm, slack, optimal, unique in (
+        (0.5, 0.5, True, True),
+        (1.0, 0.5, True, False),
+        (0.5, 0.0, True, False),
+        (1.1, 0.5, False, False),
+        (0.5, -0.1, False, False),
+    ):
+        certificate = RecoveryCertificate(norm, slack)
+        assert certificate.optimal is optimal
+        assert certificate.unique is unique
 
 
 def test_unequal_classes_are_refused():

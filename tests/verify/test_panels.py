@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from matplotlib.text import Text
+from PIL import Image
 
 from theorylab.verify import breaks, cases, compare, judge, mean, note, panel, paper, theory, within
 from theorylab.verify.panels import Pen, Runs, compose, save
@@ -95,6 +96,12 @@ def test_equal_figures_are_equal_bytes(tmp_path):
     for name in ("a.png", "b.png"):
         save(compose([judge(a_claim(1, many_labels))], "title"), tmp_path / name)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "P"
+        assert not {"Software", "Creation Time", "date"} & set(image.info)
+        drawn = {colour for _, colour in image.convert("RGB").getcolors()}
+    assert (255, 255, 255) in drawn
+    assert (0, 0, 0) in drawn
 
 
 def test_a_title_is_never_broken_inside_a_formula():

@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from theorylab._validation import FloatArray, as_count, as_real
 from theorylab.numerics.compiled import compiled
@@ -154,8 +153,7 @@ class Gaussians:
         self.target, self.L, self.M = target, L, M
 
     def white(self, S: FloatArray) -> FloatArray:
-        half = solve_triangular(self.L, S, lower=True)
-        whitened: FloatArray = solve_triangular(self.M, half.T, lower=True).T
+        whitened: FloatArray = np.linalg.solve(self.M, np.linalg.solve(self.L, S).T).T
         return whitened
 
     def at(self, B: FloatArray, start: _Point | None = None) -> _Point:
@@ -189,7 +187,7 @@ def _gaussian_hessian(
     inner = np.diag(weights.ravel())
     i, j = (index.ravel() for index in np.indices((k, k)))
     inner[i * q + j, j * q + i] -= weights[i, j] * r[i] * r[j]
-    basis = np.kron(left, right)
+    basis = (left[:, None, :, None] * right[None, :, None]).reshape(p * q, p * q)
     H: FloatArray = basis @ inner @ basis.T
     return (H + H.T) / 2
 

@@ -25,6 +25,7 @@ __all__ = [
 
 _UNIT = np.finfo(np.float64).eps
 _TINY = np.finfo(np.float64).tiny
+_CERTIFIED = 1e-6  # gap up to which potentials certify a plan
 
 
 class TransportStatus(StrEnum):
@@ -33,8 +34,8 @@ class TransportStatus(StrEnum):
     OPTIMAL = "the potentials certify the plan up to rounding"
     CONVERGED = "the tolerance was met"
     ROUNDING = (
-        "rounding ended the descent above the tolerance: the regularisation is too small against "
-        "the costs for float64 to resolve more"
+        "rounding hides the rest: the regularisation is too small against the costs, or the mass "
+        "that decides the value against the whole, for float64 to resolve more"
     )
     STOPPED = (
         "the iterations ended above the tolerance: raise max_iter, or start from a nearby plan"
@@ -181,10 +182,10 @@ class Problem:
             marginal_error,
             rounding=rounding,
         )
-        if status in (TransportStatus.STOPPED, TransportStatus.ROUNDING):
+        if result.status in (TransportStatus.STOPPED, TransportStatus.ROUNDING):
             warnings.warn(
                 f"gap {result.gap:.1e}, marginal error {marginal_error:.1e} after {n_iterations} "
-                f"iterations: {status}",
+                f"iterations: {result.status}",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -206,16 +207,20 @@ def make_plan(
     rounding: float | None = None,
 ) -> TransportPlan:
     """Return the result with its relative gap: ``size`` is that of the objective's terms,
-    ``rounding`` that of the terms of the dual value, by default the same."""
+    ``rounding`` that of the terms of the dual value, by default the same. A plan that its
+    potentials do not certify is not called optimal."""
     difference = abs(value - dual_value)
     floor = 16 * _UNIT * (size if rounding is None else rounding)
+    gap = 0.0 if difference <= floor else difference / max(size, floor, _TINY)
+    if status is TransportStatus.OPTIMAL and gap > _CERTIFIED:
+        status = TransportStatus.ROUNDING
     return TransportPlan(
         _frozen(plan),
         (_frozen(f), _frozen(g)),
         value,
         dual_value,
         transport_cost,
-        0.0 if difference <= floor else difference / max(size, floor),
+        gap,
         marginal_error,
         n_iterations,
         status,

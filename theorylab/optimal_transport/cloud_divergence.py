@@ -150,7 +150,7 @@ def best_witness(X: ArrayLike, *, quadratic: bool = True) -> Witness:
     n, d = X.shape
     if as_flag(quadratic, "quadratic"):
         spread = np.linalg.svd(X - X.mean(axis=0), compute_uv=False)
-        if n <= d or spread[-1] <= 1e-12 * max(spread[0], np.abs(X).max()):
+        if spread[-1] <= 1e-12 * max(spread[0], np.abs(X).max()):
             raise ValueError(
                 f"X: expected points whose covariance is positive definite, got {n} points in "
                 f"dimension {d} of least deviation {spread[-1] / np.sqrt(n)}"

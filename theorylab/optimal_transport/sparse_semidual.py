@@ -27,31 +27,26 @@ with a continuous gradient, takes regularised Newton steps, and lets :math:`\del
 
 Theorems: liu2022-sparsity (semi-dual, interpolation); the bidual is derived here."""
 
-from dataclasses import dataclass
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy import sparse
-from scipy.linalg.lapack import dpotrf, dpotrs
-from scipy.sparse.linalg import splu
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
-from theorylab.numerics.compiled import compiled
 from theorylab.optimal_transport._problem import (
     Problem,
     TransportPlan,
     TransportStatus,
     as_problem,
 )
+from theorylab.optimal_transport._top_k_columns import Columns, IntArray, support_norms
+from theorylab.optimal_transport.sinkhorn import scale
 
 __all__ = ["conjugate_jump_bound", "quadratic_plan", "sparse_plan", "support_norm", "top_k_plan"]
 
-IntArray = NDArray[np.int64]
-
-_FALL = 4.0  # of the proximal weight, from one stage to the next
+_FALL = 2.0  # of the proximal weight, from one stage to the next
+_BLUR = 200  # entropic weights in the range of costs, at the start
 _HARD = 25  # Newton steps of a stage after which the weight stays
 _EXACT = 1e-11  # marginal error at which a plan is not filled in, so that its support is exact
-_FILLED = 12  # entries a row, beyond which a matrix is factored as a dense one
 _TINY = np.finfo(np.float64).tiny
 
 
@@ -173,7 +168,7 @@ def top_k_plan(
     f = as_array(f, "f", ndim=1)
     b = as_array(b, "b", ndim=1, positive=True)
     C = as_array(C, "C", shape=(f.size, b.size))
-    columns = _Columns(C.T, b, as_real(gamma, "gamma", above=0.0), as_count(k, "k"))
+    columns = Columns(C.T, b, as_real(gamma, "gamma", above=0.0), as_count(k, "k"))
     columns.project(f, 0.0)
     plan: FloatArray = np.zeros(C.shape)
     plan[columns.rows, columns.cols] = columns.mass
@@ -202,7 +197,7 @@ def support_norm(p: ArrayLike, *, k: int) -> float:
     """
     p = as_array(p, "p", ndim=1, nonnegative=True)
     p = p[p > 0]
-    return _support_norms(np.zeros(p.size, np.int64), p, as_count(k, "k"), 1)
+    return support_norms(np.zeros(p.size, np.int64), p, as_count(k, "k"), 1)
 
 
 def conjugate_jump_bound(mass: float, *, k: int, swaps: int = 1) -> float:
@@ -239,11 +234,12 @@ def _solve(
     max_iter = as_count(max_iter, "max_iter")
     a, b, C = problem.a, problem.b, problem.C
     n, m = C.shape
-    plain = _Columns(C.T, b, gamma, n if k is None else min(k, n))
-    shifted = _Columns(C.T, b, gamma, plain.k)
-    f = np.zeros(n)
-    # At first a column reaches over a tenth of the range of costs; then the weight falls.
-    delta = 0.1 * max(problem.spread, gamma * b.mean()) / b.mean()
+    plain = Columns(C.T, b, gamma, n if k is None else min(k, n))
+    shifted = Columns(C.T, b, gamma, plain.k)
+    # Entropic potentials, and columns that reach as far as those blur; then the weight falls.
+    blur = (problem.spread or 1.0) / _BLUR
+    f = scale(a, b, C, blur, np.zeros(n), np.zeros(m), 0.1, 100)[1]
+    delta = max(blur / b.mean(), gamma)
     # Rounding of the scores, in marginal error; entries and errors below it are not mended.
     noise = max(_EXACT, np.finfo(np.float64).eps * problem.spread * (n + m) / gamma)
     steps, inner, gap, status = 0, 1e-2, np.inf, TransportStatus.STOPPED
@@ -256,7 +252,7 @@ def _solve(
         rows, cols, mass = _feasible(*shifted.entries(noise), a, b, noise)
         dual = float(f @ a) - plain.project(f, 0.0)
         cost = float(mass @ C[rows, cols])
-        value = cost + gamma / 2 * _support_norms(cols, mass, plain.k, m)
+        value = cost + gamma / 2 * support_norms(cols, mass, plain.k, m)
         plan = sparse.csr_array((mass, (rows, cols)), shape=(n, m))
         gap = (value - dual) / max(problem.size(plan, cost, value), _TINY)
         exact = plain.k < n or delta == 0  # strictly convex problems end without the proximal term
@@ -280,12 +276,12 @@ def _solve(
 
 
 def _newton(
-    columns: "_Columns", f: FloatArray, a: FloatArray, delta: float, tol: float, budget: int
+    columns: Columns, f: FloatArray, a: FloatArray, delta: float, tol: float, budget: int
 ) -> tuple[FloatArray, int, float]:
     """Maximise the proximal semi-dual from f by regularised Newton steps until the l1 norm of its
     gradient is at most tol; return the point, the steps taken and that norm."""
     value, slope = columns.semidual(f, a, delta)
-    error, damping, steps = float(abs(slope).sum()), 0.1, 0
+    error, damping, steps = float(abs(slope).sum()), 1.0, 0
     while error > tol and steps < budget and damping < 1e12:
         curvature = columns.curvature(delta)
         steps += 1
@@ -306,113 +302,6 @@ def _newton(
             damping /= 4
         f, value, slope, error = f + step, trial, new_slope, new_error
     return f, steps, error
-
-
-class _Columns:
-    """The inner maxima at one potential, column by column: entries sorted by score, of which the
-    first ``full`` have z = 1 and the others 0 < z < 1 in the k-support norm."""
-
-    def __init__(self, scores: FloatArray, b: FloatArray, gamma: float, k: int):
-        self.scores = np.array(scores, order="C")
-        self.b, self.gamma, self.k = b, gamma, k
-        m, self.n = self.scores.shape
-        self.start = np.zeros(m + 1, np.int64)
-        self.full = np.zeros(m, np.int64)
-        self.nu, self.tau = np.zeros(m), np.zeros(m)
-        self._scratch = np.empty(self.n, np.int64), np.empty(self.n)
-        self._row, self._score = np.empty(8 * (self.n + m), np.int64), np.empty(8 * (self.n + m))
-
-    def project(self, f: FloatArray, delta: float) -> float:
-        """Move to f; return the sum of the inner maxima."""
-        G = self.gamma + delta
-        state = self.start, self.full, self.nu, self.tau, *self._scratch
-        while True:
-            _project(
-                f, self.scores, self.b, self.k, self.gamma, delta, *state, self._row, self._score
-            )
-            end = self.start[-1]
-            if end <= self._row.size:
-                break
-            self._row, self._score = np.empty(2 * end, np.int64), np.empty(2 * end)
-        self.rows, score = self._row[:end], self._score[:end]
-        self.cols = np.repeat(np.arange(self.b.size), np.diff(self.start))
-        self.mixed = np.arange(end) >= (self.start[:-1] + self.full)[self.cols]
-        nu, tau = self.nu[self.cols], self.tau[self.cols]
-        above = np.maximum(score - nu - np.where(self.mixed, self.gamma * tau, 0.0), 0.0)
-        self.mass = above / np.where(self.mixed, max(delta, _TINY), G)
-        cost = np.where(self.mixed, self.gamma * tau + delta * self.mass, G * self.mass)
-        self.value = np.bincount(self.cols, self.mass * (score - cost / 2), self.b.size).astype(
-            float
-        )
-        return float(self.value.sum())
-
-    def semidual(self, f: FloatArray, a: FloatArray, delta: float) -> tuple[float, FloatArray]:
-        total = self.project(f, delta)
-        return float(f @ a) - total, a - np.bincount(self.rows, self.mass, self.n)
-
-    def entries(self, share: float) -> tuple[IntArray, IntArray, FloatArray]:
-        kept = self.mass > share * self.b[self.cols]
-        return self.rows[kept], self.cols[kept], self.mass[kept]
-
-    def curvature(self, delta: float) -> "_Curvature":
-        """Sum the Jacobians of the columns: diag(p, 1/delta) - v v^T / (1^T v) - block, with v = p
-        on the full entries and w on the mixed ones, the block constant on the latter."""
-        p = float(1 / (self.gamma + delta))
-        spare = self.k - self.full
-        mixed = np.diff(self.start) - self.full
-        h = np.where(mixed > 0, mixed * self.gamma + delta * spare, 1.0)
-        w: FloatArray = np.where(mixed > 0, spare / h, 0.0)
-        v: FloatArray = np.where(self.mixed, w[self.cols], p)
-        weights: FloatArray = 1 / (self.full * p + mixed * w)
-        diagonal = np.bincount(self.rows, np.where(self.mixed, 1 / max(delta, _TINY), p), self.n)
-        matrix = sparse.diags_array(diagonal, format="csc")
-        matrix = matrix - self._square(v, weights)
-        if self.mixed.any():
-            block: FloatArray = np.where(mixed > 0, self.gamma / (max(delta, _TINY) * h), 0.0)
-            matrix = matrix - self._square(self.mixed.astype(np.float64), block)
-        return _Curvature(matrix.toarray() if matrix.nnz > _FILLED * self.n else matrix)
-
-    def _square(self, values: FloatArray, weights: FloatArray) -> sparse.csc_array:
-        """Return the weighted sum of the squares of columns with these values at the entries."""
-        shape = self.n, self.b.size
-        root = sparse.csc_array(
-            (values * np.sqrt(weights)[self.cols], self.rows, self.start), shape
-        )
-        if root.nnz > 0.2 * self.n * self.b.size:
-            dense = root.toarray()
-            return sparse.csc_array(dense @ dense.T)
-        return root @ root.T
-
-
-@dataclass(frozen=True, eq=False)
-class _Curvature:
-    """Minus the Hessian of the semi-dual, positive semidefinite, dense or sparse."""
-
-    matrix: FloatArray | sparse.csc_array
-
-    def solve(self, slope: FloatArray, damping: float) -> FloatArray:
-        """Return a regularised Newton step; what rounding leaves singular is damped more."""
-        diagonal = self.matrix.diagonal()
-        floor = np.finfo(np.float64).eps * float(diagonal.max())
-        while True:
-            if isinstance(self.matrix, np.ndarray):
-                shifted = self.matrix.copy()
-                shifted.flat[:: slope.size + 1] += damping
-                factor, singular = dpotrf(shifted.T, lower=1, overwrite_a=1, clean=0)
-                if not singular:
-                    step: FloatArray = dpotrs(factor, slope, lower=1)[0]
-                    return step
-            else:
-                try:
-                    return splu(
-                        self.matrix + damping * sparse.eye_array(slope.size, format="csc"),
-                        "MMD_AT_PLUS_A",
-                        diag_pivot_thresh=0.0,
-                        options={"SymmetricMode": True},
-                    ).solve(slope)
-                except RuntimeError:
-                    pass
-            damping = max(16 * damping, floor)
 
 
 def _feasible(
@@ -439,111 +328,3 @@ def _feasible(
     )
     fill.sum_duplicates()
     return fill.row.astype(np.int64), fill.col.astype(np.int64), fill.data
-
-
-def _support_norms(cols: IntArray, mass: FloatArray, k: int, m: int) -> float:
-    """Sum over the columns of their squared k-support norms."""
-    order = np.lexsort((-mass, cols))
-    counts = np.bincount(cols, minlength=m)
-    total = float(mass @ mass)
-    start = np.concatenate([[0], np.cumsum(counts)])
-    for j in np.flatnonzero(counts > k):
-        p = mass[order[start[j] : start[j + 1]]]
-        # The first entries have z = 1, as long as they exceed the level of the others.
-        rest = np.cumsum(p[::-1])[::-1][:k]
-        level = rest / np.arange(k, 0, -1)
-        r = int(np.argmax(p[:k] <= level * (1 + 1e-15)))
-        total += float(rest[r] * level[r] - p[r:] @ p[r:])
-    return total
-
-
-@compiled
-def _top(f: FloatArray, scores: FloatArray, reach: float, row: IntArray, score: FloatArray) -> int:
-    """Collect the rows whose score is within reach of the largest, sorted descending (Shell): as
-    an entry is at most b, no other has mass."""
-    top = -np.inf
-    for i in range(f.size):
-        top = max(top, f[i] - scores[i])
-    size = 0
-    for i in range(f.size):
-        x = f[i] - scores[i]
-        if x >= top - reach:
-            row[size], score[size] = i, x
-            size += 1
-    gap = size // 2
-    while gap > 0:
-        for c in range(gap, size):
-            x, i = score[c], row[c]
-            d = c
-            while d >= gap and score[d - gap] < x:
-                score[d], row[d] = score[d - gap], row[d - gap]
-                d -= gap
-            score[d], row[d] = x, i
-        gap = gap * 5 // 11 if gap > 2 else gap - 1
-    return size
-
-
-@compiled
-def _levels(
-    score: FloatArray, size: int, k: int, gamma: float, delta: float, b: float
-) -> tuple[int, int, float, float]:
-    """Solve one column with sorted scores: return (r, e, nu, tau). Entries t of the first r are
-    (s - nu) / (gamma + delta) >= tau, those up to e (s - nu - gamma tau) / delta in (0, tau)."""
-    G = gamma + delta
-    total, active, nu = 0.0, 0, 0.0
-    for c in range(min(size, k)):
-        if c > 0 and score[c] * c - total + G * b <= 0:
-            break
-        total += score[c]
-        active = c + 1
-        nu = (total - G * b) / active
-    # The k largest keep all mass if some level tau separates them from the next score.
-    if active < k or size == k or delta == 0 or G * (score[k] - nu) <= gamma * (score[k - 1] - nu):
-        return active, active, nu, 0.0
-    best, answer = np.inf, (active, active, nu, 0.0)
-    upto = total
-    for e in range(k + 1, size + 1):
-        upto += score[e - 1]
-        top = total
-        for r in range(k - 1, -1, -1):
-            top -= score[r]
-            h = (e - r) * gamma + delta * (k - r)
-            w = (k - r) / h
-            nu = (top / G + w * (upto - top) - b) / (r / G + w * (e - r))
-            tau = (upto - top - (e - r) * nu) / h
-            off = max(score[r] - nu - G * tau, gamma * tau - score[e - 1] + nu)
-            off = max(off, -tau)
-            if r > 0:
-                off = max(off, G * tau - score[r - 1] + nu)
-            if e < size:
-                off = max(off, score[e] - nu - gamma * tau)
-            if off < best:
-                best, answer = off, (r, e, nu, tau)
-            if off <= 0:
-                return answer
-    return answer
-
-
-@compiled
-def _project(
-    f: FloatArray,
-    scores: FloatArray,
-    b: FloatArray,
-    k: int,
-    gamma: float,
-    delta: float,
-    start: IntArray,
-    full: IntArray,
-    nu: FloatArray,
-    tau: FloatArray,
-    row: IntArray,
-    score: FloatArray,
-    rows: IntArray,
-    entries: FloatArray,
-) -> None:
-    for j in range(b.size):
-        size = _top(f, scores[j], (gamma + delta) * b[j], row, score)
-        full[j], end, nu[j], tau[j] = _levels(score, size, k, gamma, delta, b[j])
-        start[j + 1] = start[j] + end
-        for c in range(min(end, rows.size - start[j])):
-            rows[start[j] + c], entries[start[j] + c] = row[c], score[c]

@@ -22,10 +22,13 @@ and not beyond :math:`\mu^\star(M)/(K\sqrt{2p})`: the residual is split between 
 rows and of columns in proportion to :math:`\kappa_a,\rho_a`. Strictly inside it is the only
 solution. For K = 1 only the lower end is left: beyond it all points fuse.
 
-The solver alternates proximal maps of the norms (closed form), projection on :math:`X\ge0` and on
-the marginals (closed form up to a system of n + m unknowns), and stops by the duality gap: the
-dual variables S, T of the norms move the costs, and the transport value for the moved costs bounds
-the optimum from below.
+The paper names an accelerated proximal method. All norms together have no closed proximal map, and
+nothing here is smooth or strongly convex, so the solver is another: over-relaxed alternating
+directions of multipliers (ADMM, with a proximal term that makes the plan's step closed), which take
+the proximal map of each norm (closed form), the projection on :math:`X\ge0` and that on the
+marginals (closed form up to a system of n + m unknowns). It stops by the duality gap: the dual
+variables S, T of the norms move the costs, and the transport value for the moved costs bounds the
+optimum from below.
 
 Theorem: rahbar2019-recovery (recovery under geometric conditions); the window is derived here."""
 
@@ -108,7 +111,7 @@ def class_plan(
     max_iter: int = 20000,
 ) -> TransportPlan:
     r"""Return the plan that minimises the cost plus a sum of norms of differences (module
-    docstring).
+    docstring), by over-relaxed ADMM.
 
     Points without mass do not count. ``potentials`` are those of the transport problem with the
     costs that the norms' dual variables move.
@@ -263,7 +266,7 @@ def recovery_window(C: ArrayLike, *, labels: ArrayLike) -> RecoveryWindow:
     --------
     >>> from theorylab.optimal_transport import recovery_window
     >>> recovery_window([[0.0, 1.0], [3.0, 0.0]], labels=[0, 1])
-    RecoveryWindow(lower=0.0, upper=0.7071067811865475, necessary=0.7071067811865475)
+    <RecoveryWindow: lower 0, upper 0.707107, necessary 0.707107>
     """
     blocks = _Blocks(C, labels)
     scale = blocks.count * np.sqrt(2 * blocks.size)
@@ -366,7 +369,7 @@ class _Pairs:
 
 
 class _Splitting:
-    """Alternating directions on the plan, its differences and its non-negative copy, with weights
+    """Over-relaxed ADMM on the plan, its differences and its non-negative copy, with weights
     that make the Hessian of the plan's step diagonal (the rest is a proximal term)."""
 
     def __init__(self, a: FloatArray, b: FloatArray, C: FloatArray, rows: _Pairs, columns: _Pairs):

@@ -10,6 +10,7 @@ import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -320,8 +321,12 @@ def compose(judgements: Sequence[Judgement], title: str) -> "Figure | None":
 
 
 def save(figure: "Figure", path: Path) -> None:
-    """Write a PNG that holds no date and no version, so that equal figures are equal bytes."""
+    """Write a PNG of 256 colours that holds no date and no version, so that equal figures are equal
+    bytes."""
     from matplotlib.style import context
+    from PIL import Image
 
-    with context(STYLE):
-        figure.savefig(path, format="png", metadata={"Software": None})
+    with context(STYLE), BytesIO() as drawn:
+        figure.savefig(drawn, format="png")
+        palette = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+        palette.save(path, format="png", optimize=True)

@@ -1,6 +1,6 @@
 from .deep_classifiers import DeepPrediction as DeepPrediction
 from .deep_classifiers import deep_prediction as deep_prediction
-from .deep_classifiers import hilbert_smoother as hilbert_smoother
+from .deep_classifiers import hilbert_average as hilbert_average
 from .deep_classifiers import koenigs_logarithm as koenigs_logarithm
 from .deep_classifiers import log_tangent_kernel as log_tangent_kernel
 from .deep_classifiers import optimal_weights as optimal_weights

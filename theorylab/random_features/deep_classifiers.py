@@ -34,7 +34,7 @@ from theorylab.numerics.results import result
 __all__ = [
     "DeepPrediction",
     "deep_prediction",
-    "hilbert_smoother",
+    "hilbert_average",
     "koenigs_logarithm",
     "log_tangent_kernel",
     "optimal_weights",
@@ -202,39 +202,48 @@ def deep_prediction(
     return DeepPrediction(np.exp(outer - nearest[:, None]) @ dual, nearest - top)
 
 
-def hilbert_smoother(X: ArrayLike, y: ArrayLike, Z: ArrayLike, *, exponent: float) -> FloatArray:
-    r"""Return :math:`\sum_iy_i\|z-x_i\|^{-\alpha}/\sum_i\|z-x_i\|^{-\alpha}` at test points; the
-    mean label of the inputs that a test point falls on.
+def hilbert_average(
+    squared_distances: ArrayLike, labels: ArrayLike, *, exponent: float
+) -> FloatArray:
+    r"""Return :math:`\sum_iy_ir_i^{-\alpha}/\sum_ir_i^{-\alpha}`, whose sign is the vote of the
+    training points; the mean label of the points at distance 0 where there are any.
 
     Parameters
     ----------
-    X, y, Z
-        (n, d) inputs, (n,) labels, (m, d) test inputs.
+    squared_distances
+        (..., n) squares of the distances :math:`r_i` from test points to training points.
+    labels
+        (..., n) labels, of a shape that broadcasts.
     exponent
         :math:`\alpha\ge0`.
 
     Examples
     --------
-    >>> from theorylab.random_features import hilbert_smoother
-    >>> hilbert_smoother([[0.0], [3.0]], [1.0, -1.0], [[1.0], [0.0]], exponent=2.0).tolist()
+    >>> from theorylab.random_features import hilbert_average
+    >>> hilbert_average([[1.0, 4.0], [0.0, 9.0]], [1.0, -1.0], exponent=2.0).round(12).tolist()
     [0.6, 1.0]
     """
-    X = as_array(X, "X", ndim=2)
-    y = as_array(y, "y", shape=(len(X),))
-    Z = as_array(Z, "Z", shape=(None, X.shape[1]))
-    alpha = as_real(exponent, "exponent", minimum=0.0)
-    found = np.empty(len(Z))
-    for i, z in enumerate(Z):
-        size = max(float(np.abs(X).max()), float(np.abs(z).max()), np.finfo(float).tiny)
-        distance = np.linalg.norm(X / size - z / size, axis=1)
-        nearest = distance.min()
-        weights = np.zeros(len(X))
-        if nearest > 0:
-            weights = np.exp(-alpha * np.log(distance / nearest))
-        else:
-            weights[distance == 0] = 1.0
-        found[i] = (weights / weights.sum()) @ y
-    return found
+    r2 = as_array(squared_distances, "squared_distances", nonnegative=True)
+    y = as_array(labels, "labels")
+    if r2.ndim == 0 or y.ndim == 0 or r2.shape[-1] != y.shape[-1]:
+        raise ValueError(
+            f"labels: expected as many as squared_distances has in its last axis, got shapes "
+            f"{y.shape} and {r2.shape}"
+        )
+    half = -as_real(exponent, "exponent", minimum=0.0) / 2
+    nearest = r2.min(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore", over="ignore"):
+        ratio = np.where(nearest > 0, r2 / np.where(nearest > 0, nearest, 1.0), 1.0)
+        weights = np.where((nearest > 0) | (r2 == 0), ratio**half, 0.0)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    size = float(np.abs(y).max()) or 1.0
+    try:
+        return np.asarray((weights * (y / size)).sum(axis=-1) * size)
+    except ValueError:
+        raise ValueError(
+            f"labels: expected a shape that broadcasts with that of squared_distances, got "
+            f"{y.shape} and {r2.shape}"
+        ) from None
 
 
 def stable_vote_error(index: float, noise: float) -> float:
@@ -268,19 +277,15 @@ def stable_vote_error(index: float, noise: float) -> float:
 def _log_dual(t: FloatArray, p: FloatArray) -> FloatArray:
     """Return log g(exp(t)), accurate relative to itself where that is near 0."""
     near = t > NEAR
-    found = _log_series(t, p)
-    if near.any():
-        k = np.arange(p.size)
-        found[near] = np.log1p(np.expm1(np.multiply.outer(t[near], k)) @ p)
-    return found
+    small = np.expm1(np.multiply.outer(np.where(near, t, 0.0), np.arange(p.size))) @ p
+    return np.where(near, np.log1p(small), _log_series(t, p))
 
 
 def _log_series(t: FloatArray, p: FloatArray) -> FloatArray:
     """Return the logarithm of the power series with coefficients p at exp(t)."""
     k = np.flatnonzero(p)
-    return np.atleast_1d(
-        np.logaddexp.reduce(np.multiply.outer(t, k) + np.log(p[k]), axis=-1)
-    ).reshape(t.shape)
+    terms = np.multiply.outer(t, k) + np.log(p[k])
+    return np.asarray(np.logaddexp.reduce(terms, axis=-1))
 
 
 def _weights(weights: ArrayLike) -> FloatArray:
@@ -290,7 +295,8 @@ def _weights(weights: ArrayLike) -> FloatArray:
             f"weights: expected a sum of 1, not all of it on the first, got {p.sum()} with "
             f"{p[0]} on the first"
         )
-    return p / p.sum()
+    scaled: FloatArray = p / p.sum()
+    return scaled
 
 
 def _singular(weights: ArrayLike) -> FloatArray:

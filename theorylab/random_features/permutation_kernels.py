@@ -110,7 +110,7 @@ def noise_to_margin(n_bits: int, ones: ArrayLike, *, threshold: str = "midpoint"
     --------
     >>> from theorylab.random_features import noise_to_margin
     >>> noise_to_margin(9, [1, 9]).round(6).tolist()
-    [0.0, 51.520653]
+    [0.0, 13.733242]
     """
     law = output_law(n_bits, ones)
     one_of(threshold, "threshold", THRESHOLDS)
@@ -126,14 +126,14 @@ def cost_limits() -> CostLimits:
     r"""Return the limits for :math:`k\to\infty` of the largest :func:`noise_to_margin`, over k and
     over :math:`k^2`.
 
-    For the threshold 0 the worst inputs have two ones, as many as leave a mean of
-    order 1/k on the wrong side's border and variance of order 1.
+    For the threshold 0 the worst inputs have two ones: the mean of the absent bits is of order 1/k,
+    and the variance of order 1.
 
     Examples
     --------
     >>> from theorylab.random_features import cost_limits
     >>> cost_limits()
-    <CostLimits: midpoint 3.85575, zero 2.80612>
+    <CostLimits: midpoint 3.85575, zero 2.80363>
     """
     c = 1 / (2 * pi)
     angle, relu = pi / 4, [rectified_power(1)]
@@ -163,7 +163,7 @@ def ensemble_size(n_bits: int, *, failure: float, inputs: str = "one") -> int:
     --------
     >>> from theorylab.random_features import ensemble_size
     >>> ensemble_size(8, failure=0.1), ensemble_size(8, failure=0.1, inputs="all")
-    (343, 859)
+    (85, 212)
     """
     k = as_count(n_bits, "n_bits", maximum=10**6)
     delta = as_real(failure, "failure", above=0.0, below=1.0)
@@ -307,7 +307,5 @@ def _ones(ones: ArrayLike, k: int) -> FloatArray:
         raise ValueError(f"ones: expected integers, got {ones!r:.60}")
     s = as_array(ones, "ones")
     if s.min() < 1 or s.max() > k:
-        raise ValueError(
-            f"ones: expected integers from 1 to n_bits = {k}, got {s.min()}, {s.max()}"
-        )
+        raise ValueError(f"ones: expected integers from 1 to n_bits = {k}, got {s.tolist()!r:.60}")
     return s

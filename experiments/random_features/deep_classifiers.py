@@ -186,7 +186,7 @@ def _(pen, runs):
 
 @simulation
 def votes(d, alpha, share, noise, n, draws, seed):
-    """Whether the vote at the centre of the cap is wrong, and whether the nearest tenth of the
+    """Whether the vote at the centre of the cap is wrong, and whether the nearest third of the
     points cannot decide it alone."""
     rng = np.random.default_rng([seed, round(100 * alpha), n])
     wrong, open_ = np.empty(draws, bool), np.empty(draws, bool)
@@ -197,9 +197,9 @@ def votes(d, alpha, share, noise, n, draws, seed):
         squared = 4 * (u if d == 2 else np.sin(np.pi * u / 2) ** 2)
         y = np.where(u < share, 1.0, -1.0) * np.where(rng.random(u.shape) < noise, -1.0, 1.0)
         block = slice(start, start + many)
-        wrong[block] = hilbert_average(squared, y, exponent=alpha) < 0
-        near = hilbert_average(squared, y * (u < 0.1), exponent=alpha)
-        open_[block] = np.abs(near) < hilbert_average(squared, u >= 0.1, exponent=alpha)
+        near = u < 1 / 3
+        total, mine, others = hilbert_average(squared, [y, y * near, 1.0 - near], exponent=alpha)
+        wrong[block], open_[block] = total < 0, np.abs(mine) < others
     return wrong, open_
 
 
@@ -209,17 +209,20 @@ def votes(d, alpha, share, noise, n, draws, seed):
 @space(d=Int(1, 2), noise=Real(0.25, 0.35), ratio=Real(2.8, 5.0))
 @breaks("fewer wrong labels than stated", actual=0.1)
 @breaks("a cap of half the sphere", cap=0.5)
-def hilbert_kernel_consistency(d, seed, noise=0.3, ratio=3.0, draws=40_000, actual=None, cap=0.13):
-    r"""at $\alpha=d$ ($f=\frac12$) the probability of a wrong vote falls with $n$ (judged: from 40
-    to 4000) and below that of any $\alpha>d$ judged, which tends to
+@breaks("an exponent below d, and a cap that is outvoted", critical=0.3, half=0.3)
+def hilbert_kernel_consistency(
+    d, seed, noise=0.3, ratio=3.0, draws=25_000, actual=None, cap=0.13, half=0.5, critical=1.0
+):
+    r"""at $\alpha=d$ ($f=\frac12$) the probability of a wrong vote falls with $n$ (judged: from 12
+    to 2000) and below that of any $\alpha>d$ judged, which tends to
     $1-\frac1{\pi\beta}\big[\arctan\frac{(1-p)/p+\cos\pi\beta}{\sin\pi\beta}-
     \arctan\cot\pi\beta\big]>0$, $\beta=\frac d\alpha$; at $\alpha<d$ it tends to 1 if
     $f^{1-\alpha/d}<\frac12$ (judged: $\alpha=0.3d$, $f=0.13$)."""
     p = noise if actual is None else actual
     rough, open_ = votes(d, d * ratio, 0.5, p, 150, draws, seed)
-    smooth, _ = votes(d, 0.3 * d, cap, 0.2 if actual is None else p, 4000, 300, seed)
-    late, _ = votes(d, 1.0 * d, 0.5, p, 4000, 1500, seed)
-    early, _ = votes(d, 1.0 * d, 0.5, p, 40, 1500, seed)
+    smooth, _ = votes(d, 0.3 * d, cap, 0.2 if actual is None else p, 3000, 250, seed)
+    late, _ = votes(d, critical * d, half, p, 2000, 1500, seed)
+    early, _ = votes(d, critical * d, half, p, 12, 1500, seed)
     error = theory("stable", stable_vote_error(1 / ratio, noise))
     bias = 2 * open_.mean()
     return {

@@ -17,7 +17,7 @@ the variance over the squared distance of the mean from a threshold is largest a
 
 Source: giapitzakis2025-exact (recalled; closed forms and limits derived)."""
 
-from math import exp, log, pi
+from math import log, pi, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -44,6 +44,8 @@ __all__ = [
 ]
 
 THRESHOLDS = ("midpoint", "zero")
+RARE = -50.0
+"""Logarithm of a probability whose square is lost beside it."""
 
 
 @result
@@ -144,16 +146,16 @@ def cost_limits() -> CostLimits:
 
 
 def ensemble_size(n_bits: int, *, failure: float, inputs: str = "one") -> int:
-    r"""Return a number of networks whose averaged outputs, cut at the midpoint, are all right with
-    a probability of at least :math:`1-\delta`: :math:`\lceil2r\log\frac{kM}{2\delta}\rceil`, r the
-    largest :func:`noise_to_margin` and M the number of inputs.
+    r"""Return the least number of networks whose averaged outputs, cut at the midpoint, are all
+    right with a probability of at least :math:`1-\delta`.
 
-    It follows from the union bound and :math:`\Phi(-z)\le\frac12e^{-z^2/2}`.
+    At one input with s ones it is :math:`\Phi(\sqrt N/r_s)^k` with :math:`r_s^2` from
+    :func:`noise_to_margin`; the failures of several inputs are added up.
 
     Parameters
     ----------
     n_bits
-        k.
+        k, from 2 to 100,000.
     failure
         :math:`\delta`.
     inputs
@@ -163,14 +165,34 @@ def ensemble_size(n_bits: int, *, failure: float, inputs: str = "one") -> int:
     --------
     >>> from theorylab.random_features import ensemble_size
     >>> ensemble_size(8, failure=0.1), ensemble_size(8, failure=0.1, inputs="all")
-    (85, 212)
+    (57, 91)
     """
-    k = as_count(n_bits, "n_bits", maximum=10**6)
-    delta = as_real(failure, "failure", above=0.0, below=1.0)
-    one_of(inputs, "inputs", ("one", "all"))
-    worst = float(noise_to_margin(k, np.arange(1, k + 1)).max())
-    many = 0.0 if inputs == "one" else k * log(2) + np.log1p(-exp(-k * log(2)))
-    return max(1, int(np.ceil(2 * worst * (log(k) + float(many) - log(2) - log(delta)))))
+    from scipy.special import gammaln, log_ndtr
+
+    k = as_count(n_bits, "n_bits", minimum=2, maximum=100_000)
+    target = log(as_real(failure, "failure", above=0.0, below=1.0))
+    together = one_of(inputs, "inputs", ("one", "all")) == "all"
+    s = np.arange(2, k + 1)
+    root = np.sqrt(noise_to_margin(k, s))
+    many = gammaln(k + 1) - gammaln(s + 1) - gammaln(k - s + 1)
+
+    def enough(count: int) -> bool:
+        z = sqrt(count) / root
+        bit = log_ndtr(-z)
+        # Where a bit hardly ever fails, k bits fail k times as often.
+        with np.errstate(divide="ignore"):
+            fails = np.where(bit < RARE, log(k) + bit, np.log(-np.expm1(k * log_ndtr(z))))
+        logs = np.logaddexp.reduce(many + fails) if together else fails.max()
+        return bool(logs <= target)
+
+    high = 1
+    while not enough(high):
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
 
 
 def binary_inputs(n_bits: int) -> FloatArray:

@@ -73,12 +73,12 @@ def sampled(d, order, angle, width, seed):
 
 
 @products.ours(OURS, serves="a")
-@cases(d=[5, 3])
+@cases(d=[5, 3], width=13_000)
 @full(d=[2, 5, 3], width=40_000)
 @space(d=Int(2, 6))
 @breaks("a bias, as constant coordinate", bias=True)
 @breaks("squared ReLU", order=2)
-def pi_net_spectrum_parity(d, seed, order=1, bias=False, width=13_000):
+def pi_net_spectrum_parity(d, seed, order=1, bias=False, width=4000):
     r"""with $\kappa_0=\frac{\pi-\theta}\pi$, $\kappa_1=\frac{\sin\theta}\pi+\cos\theta\,\kappa_0$,
     $u=\cos\theta$ the kernels are $\kappa_1+u\kappa_0$, $2u\kappa_1+u^2\kappa_0$ and
     $\kappa_1^2+2u\kappa_0\kappa_1$, and
@@ -119,26 +119,24 @@ def pi_net_spectrum_parity(d, seed, order=1, bias=False, width=13_000):
 
 @panel(
     pi_net_spectrum_parity,
-    r"A product of two ReLUs learns every frequency, each factor only one parity ($d=3$)",
+    r"A product of two ReLUs learns every frequency, a factor one parity ($d=3$)",
     x="degree $k$",
-    y=r"$\mu_k$",
-    log="xy",
+    y=r"$\mu_k(k+\frac{1}{2})^3$",
 )
 def _(pen, runs):
-    mu, _ = spectra(3, 1, False)
-    k = np.arange(2, DEGREES)
-    pen.theory(k, 4 * gamma(1.5) ** 2 / pi**2 / (k + 0.5) ** 3, r"$\propto k^{-3}$", k=6)
-    for i, (start, label) in enumerate(((2, "plain"), (3, "mixed"), (2, "product"))):
-        step = 1 if i == 2 else 2
-        pen.points(k[start - 2 :: step], mu[i, start::step], label=label, k=i)
-    noise, _ = spectra(3, 1, True)
-    pen.broken(k[1::8], noise[0, 3::8], label="plain, with bias")
+    k = np.arange(8, DEGREES)
+    plain, mixed, product = spectra(3, 1, False)[0][:, k] * (k + 0.5) ** 3
+    for i, (y, label) in enumerate(((plain, "plain"), (mixed, "mixed"), (product, "product"))):
+        shift = 0.25 * (i - 1)  # beside each other
+        pen.points(k + shift, y, label=label, k=i)
+    pen.theory([8, 61], np.full(2, 4 * gamma(1.5) ** 2 / pi**2), "limit", k=6)
+    pen.theory([8, 61], [0, 0], "other parity", k=6)
 
 
 @products.ours("derived: the speed-up of the abstract, quantified; it ends early", serves="a")
 @cases(d=[2, 3])
-@full(d=[2, 10, 3])
-@space(d=Int(2, 10))
+@full(d=[2, 6, 3])
+@space(d=Int(2, 6))
 @breaks("kernels not divided by their trace", normalised=False)
 @breaks("the mixed network", network=1)
 def pi_net_mid_frequency_gain(d, normalised=True, network=2):
@@ -170,11 +168,11 @@ def pi_net_mid_frequency_gain(d, normalised=True, network=2):
 )
 def _(pen, runs):
     k = np.arange(2, DEGREES, 2)
-    for i, d in enumerate((2, 3, 10)):
+    for i, d in enumerate((2, 3, 6)):
         mu, trace = spectra(d, 1, False)
         pen.points(k, (mu[2] / trace[2])[k] / (mu[0] / trace[0])[k], label=f"$d={d}$", k=i)
     pen.theory([2, 60], [1, 1], "no gain", k=6)
-    pen.theory([2, 60], [2 / 3, 2 / 3], r"$\frac23$", k=3)
+    pen.theory([2, 60], [2 / 3, 2 / 3], "2/3", k=3)
 
 
 @simulation
@@ -294,7 +292,7 @@ def farthest(m, s, d, seed):
         X /= np.linalg.norm(X, axis=1, keepdims=True)
         z = W @ X[0]
         edge = (a > 0) & (z < 0) & (z > -(m ** (-1 / 3)))
-        active = (a > 0) & (z > 0)
+        active = (z > 0) & (a == (1.0 if np.sum(a[z > 0]) >= 0 else -1.0))
         steps = [np.outer(v, X[0]) for v in (a * phi.slope(z), edge * 1.0, active * 1.0)]
         for step in (*steps, rng.standard_normal((m, d))):
             size = m ** (-1 / 3) if step is steps[1] else 1 / max(np.linalg.norm(step), 1e-9)
@@ -304,12 +302,12 @@ def farthest(m, s, d, seed):
 
 
 @powers.ours("sharpened: exact laws along a gradient, and the best constant", serves="a")
-@cases(m=[128, 32])
+@cases(m=[128, 32], draws=20_000)
 @full(m=[16, 32, 64, 512, 128, 256], draws=40_000)
-@space(m=Int(8, 150), d=Int(2, 5))
+@space(m=Int(24, 150), d=Int(2, 5))
 @breaks("ReLU for its square", s=1)
 @breaks("output weights all 1", random_signs=False)
-def linearisation_error_smooth(m, seed, d=2, s=2, draws=20_000, random_signs=True):
+def linearisation_error_smooth(m, seed, d=2, s=2, draws=4000, random_signs=True):
     r"""let $\epsilon(x)=f_{W+\Delta}-f_W-\langle\nabla f_W,\Delta\rangle$ at $x$. For $s=2$
     $|\epsilon|\le\sqrt{2/3}\,\|\Delta\|_F^2/\sqrt m$ for all $W,\Delta,x$, attained by steps that
     move the active units of one sign. Along the gradient at $x$,
@@ -323,7 +321,7 @@ def linearisation_error_smooth(m, seed, d=2, s=2, draws=20_000, random_signs=Tru
     bound = theory("bound", sqrt(2 / 3))
     rest = abs(kinked.mean()) / (6 * m)
     return {
-        "bound": compare(within(worst, 1e-11, "rounding"), "<=", bound),
+        "bound": compare(within(worst[:, [0, 1, 3]], 1e-11, "rounding"), "<=", bound),
         "attained": compare(within(worst[:, 2], 1e-11, "rounding"), "==", bound),
         "square": compare(mean(smooth**2), "==", theory("mean square", 4.0)),
         "ReLU": compare(

@@ -32,7 +32,7 @@ CALLS = {
     sk.singular_eigenvalues: lambda: {"exponent": 0.5, "dimension": 3, "n_degrees": 4},
     sk.harmonic_counts: lambda: {"dimension": 3, "n_degrees": 4},
     sk.linearisation_error: lambda: {
-        "weights": np.array([[1.0, 0.5], [0.2, -1.0]]),
+        "W": np.array([[1.0, 0.5], [0.2, -1.0]]),
         "signs": np.array([1.0, -1.0]),
         "step": np.array([[0.1, -2.0], [0.3, 1.5]]),
         "points": np.array([[1.0, 0.3]]),

@@ -191,14 +191,13 @@ def deep_prediction(
     y = as_array(y, "y", shape=(len(X),))
     Z = _directions(as_array(Z, "Z", shape=(None, X.shape[1])), "Z")
     among, across = _log_cosines(X, X, "X"), _log_cosines(Z, X, "Z")
+    if (among == 0.0).sum() > len(X):
+        raise ValueError("X: expected inputs of different directions, got equal ones")
     np.fill_diagonal(among, 0.0)
     inner = log_tangent_kernel(among, weights=weights, depth=depth)
     outer = log_tangent_kernel(across, weights=weights, depth=depth)
     top, nearest = inner[0, 0], outer.max(axis=1)
-    try:
-        dual = np.linalg.solve(np.exp(inner - top), y)
-    except np.linalg.LinAlgError:
-        raise ValueError("X: expected inputs of different directions, got equal ones") from None
+    dual = np.linalg.solve(np.exp(inner - top), y)
     return DeepPrediction(np.exp(outer - nearest[:, None]) @ dual, nearest - top)
 
 

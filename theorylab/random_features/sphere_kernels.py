@@ -433,9 +433,9 @@ def harmonic_counts(*, dimension: int, n_degrees: int) -> FloatArray:
     return np.append(1.0, np.rint((2 * k + d - 2) / (d - 2) * binomials))
 
 
-@refuses_overflow("weights", "signs", "step", "points")
+@refuses_overflow("W", "signs", "step", "points")
 def linearisation_error(
-    weights: ArrayLike,
+    W: ArrayLike,
     signs: ArrayLike,
     step: ArrayLike,
     points: ArrayLike,
@@ -447,8 +447,8 @@ def linearisation_error(
 
     Parameters
     ----------
-    weights, step
-        (..., m, d) weights W, of one network or of many, and displacement.
+    W, step
+        (..., m, d) weights, of one network or of many, and displacement.
     signs
         (..., m) output weights a.
     points
@@ -463,9 +463,9 @@ def linearisation_error(
     >>> linearisation_error([[1.0]], [1.0], [[-2.0]], [[1.0]], activation=relu).round(6).tolist()
     [1.414214]
     """
-    W = as_array(weights, "weights")
+    W = as_array(W, "W")
     if W.ndim < 2:
-        raise ValueError(f"weights: expected two axes at least, got an array of shape {W.shape}")
+        raise ValueError(f"W: expected two axes at least, got an array of shape {W.shape}")
     a = as_array(signs, "signs", shape=W.shape[:-1])
     D = as_array(step, "step", shape=W.shape)
     X = as_array(points, "points", shape=(None, W.shape[-1]))

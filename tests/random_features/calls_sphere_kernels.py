@@ -5,7 +5,6 @@ import numpy as np
 from theorylab.random_features import sphere_kernels as sk
 
 ANGLES = np.array([0.3, 1.2])
-RULE = {"order": 2, "dimension": 3, "n_degrees": 5}
 
 
 def pair():
@@ -25,12 +24,6 @@ CALLS = {
         "width": 4,
         "seed": 0,
     },
-    sk.sphere_eigenvalues: lambda: {"kernel": np.cos, "dimension": 3, "n_degrees": 4},
-    sk.arc_cosine_eigenvalues: lambda: dict(RULE),
-    sk.tangent_eigenvalues: lambda: dict(RULE),
-    sk.arc_cosine_singularity: lambda: {"order": 2},
-    sk.singular_eigenvalues: lambda: {"exponent": 0.5, "dimension": 3, "n_degrees": 4},
-    sk.harmonic_counts: lambda: {"dimension": 3, "n_degrees": 4},
     sk.linearisation_error: lambda: {
         "W": np.array([[1.0, 0.5], [0.2, -1.0]]),
         "signs": np.array([1.0, -1.0]),

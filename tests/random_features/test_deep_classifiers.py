@@ -41,10 +41,10 @@ def test_kernels_against_exact_recursions(p):
 
 
 def test_nearly_equal_inputs_keep_their_digits():
-    p, gap = [0.0, 0.5, 0.0, 0.5], 1e-12
-    found = koenigs_logarithm([np.log1p(-gap)], weights=p)[0]
+    p, gap = [0.0, 0.5, 0.0, 0.5], np.array([1e-12, 3.3e-10, 7e-9])
+    found = koenigs_logarithm(np.log1p(-gap), weights=p)
     # One step of the functional equation, in the gap: 1 - g(1 - e) = 2 e - 3/2 e^2 + e^3 / 2.
-    after = koenigs_logarithm([np.log1p(-(2 * gap - 1.5 * gap**2))], weights=p)[0]
+    after = koenigs_logarithm(np.log1p(-(2 * gap - 1.5 * gap**2)), weights=p)
     assert_allclose(found - after, np.log(2), atol=1e-12)
 
 

@@ -34,7 +34,8 @@ from theorylab.verify.cli import run_script
 KEY = "radhakrishnan2023-wide"
 deep = paper(
     KEY,
-    r"Activation $\varphi=\sum_k\pm\sqrt{p_k}h_k$ in normalised Hermite polynomials, "
+    r"Activation $\varphi=\sum_k\pm\sqrt{p_k}h_k$ in normalised Hermite polynomials "
+    r"($k\le3$ but where $h_7$ is named), "
     r"$\sum_kp_k=1$, $g(\xi)=\sum_kp_k\xi^k$, $a=p_1$, $b=g'(1)$, and the infinitely wide network "
     r"of depth $L$ on the unit sphere, with tangent kernel $K_L=g_L+K_{L-1}\,g'(g_{L-1})$ of the "
     r"cosine $\xi$, $K_0=\xi$, $g_L=g\circ\cdots\circ g$:",
@@ -271,16 +272,18 @@ def classes(n, dimension, p, depth, seed):
 
 
 @deep.abstract("b", instance=True)
-@cases(n=31, dimension=3, share=[0.2, 0.8])
-@full(n=[15, 31, 61], dimension=[3, 6], share=[0.2, 0.8])
-@space(n=Int(3, 25), dimension=Int(2, 6), share=Real(0.05, 0.95), offset=Real(0.05, 0.25))
+@cases(half=15, dimension=3, share=[0.2, 0.8])
+@full(half=[7, 15, 30], dimension=[3, 6], share=[0.2, 0.8])
+@space(half=Int(1, 12), dimension=Int(2, 6), share=Real(0.05, 0.95), offset=Real(0.05, 0.25))
 @breaks("p_0 = 0 < p_1: neither", singular=True)
 @breaks("a single layer", depths=(1, 1))
-def taxonomy_majority_1nn(n, dimension, share, seed, offset=0.1, singular=False, depths=(200, 60)):
+def taxonomy_majority_1nn(
+    half, dimension, share, seed, offset=0.1, singular=False, depths=(200, 60)
+):
     r"""data of pairwise non-negative inner products, labels $\pm1$ not tied: the classifier that
     interpolates with $K_L$ is, for $L$ large, majority vote if $p_0>0$ and $b>1$ (judged: $L=200$)
     and the nearest neighbour, if that is unique, if $p_0=p_1=0$ (judged: $L=60$)."""
-    n += 1 - n % 2
+    n = 2 * half + 1  # no tie
     X, y, Z = orthant(n, dimension, seed)
     constant = weights(0.3, share, offset)
     neither = weights(0.0, share)

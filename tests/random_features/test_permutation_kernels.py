@@ -93,6 +93,10 @@ def test_ensemble_sizes_are_minimal(inputs, k):
 
 
 def test_ensemble_sizes_far_in_the_tail():
+    worst = noise_to_margin(9, np.arange(2, 10)).max()
+    count = ensemble_size(9, failure=1e-40)
+    before, after = (np.log(9) + norm.logsf(np.sqrt(n / worst)) for n in (count - 1, count))
+    assert after <= -40 * np.log(10) < before
     sizes = [ensemble_size(k, failure=0.1, inputs="all") / k**2 for k in (1000, 4000, 16_000)]
     # 2 r_s^2 times the entropy, at its maximum over s = x k as k grows.
     c, x = 1 / (2 * np.pi), np.linspace(1e-3, 1 - 1e-3, 999)

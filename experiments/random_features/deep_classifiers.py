@@ -42,9 +42,9 @@ deep = paper(
 )
 smoothers = paper(
     KEY,
-    r"Labels $\pm1$ of $n$ uniform points on $S^d$, each wrong with probability $p<\frac12$, and "
-    r"the classifier $\operatorname{sign}\sum_iy_i\|x-x_i\|^{-\alpha}$ at the centre of a cap that "
-    r"is a share $f$ of the sphere, right labels being 1 inside and $-1$ outside:",
+    r"Labels $\pm1$ of $n$ uniform points on $S^d$, $d\le2$, each wrong with probability "
+    r"$p<\frac12$, and the classifier $\operatorname{sign}\sum_iy_i\|x-x_i\|^{-\alpha}$ at the "
+    r"centre of a cap that is a share $f$ of the sphere; right labels are 1 in it, $-1$ outside:",
 )
 
 
@@ -189,7 +189,7 @@ def _(pen, runs):
 @simulation
 def votes(d, alpha, share, noise, n, draws, seed):
     """Whether the vote at the centre of the cap is wrong, and whether the nearest third of the
-    points cannot decide it alone."""
+    points, at distances on the line that touches the circle, cannot decide it alone."""
     rng = np.random.default_rng([seed, round(100 * alpha), n])
     wrong, open_ = np.empty(draws, bool), np.empty(draws, bool)
     for start in range(0, draws, 500):
@@ -200,13 +200,15 @@ def votes(d, alpha, share, noise, n, draws, seed):
         y = np.where(u < share, 1.0, -1.0) * np.where(rng.random(u.shape) < noise, -1.0, 1.0)
         block = slice(start, start + many)
         near = u < 1 / 3
-        total, mine, others = hilbert_average(squared, [y, y * near, 1.0 - near], exponent=alpha)
+        curved = alpha * (np.pi * u / 2) ** 2 / 5 if d == 1 else 0.0 * u  # for alpha up to 5
+        labels = [y, y * near, np.where(near, curved, 1.0)]
+        total, mine, others = hilbert_average(squared, labels, exponent=alpha)
         wrong[block], open_[block] = total < 0, np.abs(mine) < others
     return wrong, open_
 
 
 @smoothers.abstract("a", instance=True)
-@cases(d=1, draws=25_000)
+@cases(d=1, draws=30_000)
 @full(d=[1, 2, 1], noise=[0.2, 0.3], ratio=[2.5, 5.0, 3.0], draws=80_000)
 @space(d=Int(1, 2), noise=Real(0.25, 0.35), ratio=Real(2.8, 5.0))
 @breaks("fewer wrong labels than stated", actual=0.1)
@@ -223,8 +225,8 @@ def hilbert_kernel_consistency(
     p = noise if actual is None else actual
     rough, open_ = votes(d, d * ratio, 0.5, p, 100, draws, seed)
     smooth, _ = votes(d, 0.3 * d, cap, 0.2 if actual is None else p, 1000, 250, seed)
-    late, _ = votes(d, critical * d, half, p, 1200, 1500, seed)
-    early, _ = votes(d, critical * d, half, p, 12, 1500, seed)
+    late, _ = votes(d, critical * d, half, p, 1200, 1000, seed)
+    early, _ = votes(d, critical * d, half, p, 12, 1000, seed)
     error = theory("stable", stable_vote_error(1 / ratio, noise))
     bias = 2 * open_.mean()
     return {
@@ -274,23 +276,31 @@ def classes(n, dimension, p, depth, seed):
 @deep.abstract("b", instance=True)
 @cases(half=15, dimension=3, share=[0.2, 0.8])
 @full(half=[7, 15, 30], dimension=[3, 6], share=[0.2, 0.8])
-@space(half=Int(1, 12), dimension=Int(2, 6), share=Real(0.05, 0.95), offset=Real(0.05, 0.25))
+@space(
+    half=Int(1, 12),
+    dimension=Int(2, 6),
+    share=Real(0.05, 0.95),
+    offset=Real(0.05, 0.25),
+    linear=Real(0.0, 0.4),
+)
 @breaks("p_0 = 0 < p_1: neither", singular=True)
-@breaks("a single layer", depths=(1, 1))
+@breaks("a single layer", growth=0.1, depth=1)
 def taxonomy_majority_1nn(
-    half, dimension, share, seed, offset=0.1, singular=False, depths=(200, 60)
+    half, dimension, share, seed, offset=0.1, linear=0.3, singular=False, growth=60.0, depth=60
 ):
-    r"""data of pairwise non-negative inner products, labels $\pm1$ not tied: the classifier that
-    interpolates with $K_L$ is, for $L$ large, majority vote if $p_0>0$ and $b>1$ (judged: $L=200$)
-    and the nearest neighbour, if that is unique, if $p_0=p_1=0$ (judged: $L=60$)."""
+    r"""the classifier that interpolates $n\ge2$ labels $\pm1$, not tied, with $K_L$ is for large
+    $L$ the majority vote if $p_0>0$ and $b>1$ (judged: $b^L=e^{60}$), and the nearest neighbour, if
+    that is unique, if $p_0=p_1=0$ (judged: $L=60$), at each point other than the training points
+    (judged: 60), if no two points are equal and all inner products are non-negative."""
     n = 2 * half + 1  # no tie
     X, y, Z = orthant(n, dimension, seed)
-    constant = weights(0.3, share, offset)
+    constant = weights(linear, share, offset)
     neither = weights(0.0, share)
     if singular:
         constant = neither = weights(0.5, share)
-    vote = classes(n, dimension, constant, depths[0], seed) == np.sign(y.sum())
-    nearest = classes(n, dimension, neither, depths[1], seed) == y[np.argmax(Z @ X.T, axis=1)]
+    layers = int(np.ceil(growth / np.log(constant @ np.arange(4))))
+    vote = classes(n, dimension, constant, layers, seed) == np.sign(y.sum())
+    nearest = classes(n, dimension, neither, depth, seed) == y[np.argmax(Z @ X.T, axis=1)]
     counted = theory("points", float(len(Z)))
     return {
         "majority": compare(family(dict(enumerate(vote.tolist()))), "==", counted),
@@ -299,7 +309,7 @@ def taxonomy_majority_1nn(
 
 
 def wave(P):
-    return 1 + np.sin(3 * P[:, 0])
+    return np.sin(5 * P[:, 0]) - 0.2
 
 
 @simulation
@@ -324,8 +334,8 @@ def regression(n, dimension, p, a, b, depth, seed):
 @breaks("shallow", depth=2)
 @breaks("activation with a mean", offset=0.1, depth=20)
 def infinite_depth_regression_collapses(a, share, seed, n=12, dimension=3, depth=200, offset=0.0):
-    r"""with $p_0=0<a<1$ and data of pairwise non-negative inner products, no two points equal, the
-    interpolant tends to 0 off the data, $\hat y_L(x)\sim(L+1)(\frac ab)^L\frac{b-1}b
+    r"""with $p_0=0<a<1$, training and test points of non-negative inner products, no two of them
+    equal, the interpolant tends to 0 at a test point, $\hat y_L(x)\sim(L+1)(\frac ab)^L\frac{b-1}b
     \sum_iy_ic(x^\top x_i)$ (judged by increments as $c$ is), so that its squared error tends to
     $\operatorname Ey^2$ while its sign tends to that of the singular smoother where the sum is not
     0."""
@@ -355,15 +365,18 @@ def infinite_depth_regression_collapses(a, share, seed, n=12, dimension=3, depth
 @panel(
     infinite_depth_regression_collapses,
     "The deep interpolant is the singular smoother, times almost nothing",
-    x=r"$\sum_iy_ic(x^\top x_i)$",
-    y=r"$\hat y_L$ in units of its predicted size",
+    x=r"size of $\sum_iy_ic(x^\top x_i)$",
+    y=r"size of $\hat y_L$ in its predicted unit",
     log="xy",
 )
 def _(pen, runs):
     part = runs.judgement.runs[-1].parts["law"]
-    ends = [part.predicted.min() / 1.3, part.predicted.max() * 1.3]
-    pen.theory(ends, ends, "equal")
-    pen.points(part.predicted, part.shown, k=0)
+    size = np.abs(part.predicted)
+    ends = [size.min() / 1.3, size.max() * 1.3]
+    pen.theory(ends, ends, "equal", k=6)
+    for k, (sign, label) in enumerate(((1, "both positive"), (-1, "both negative"))):
+        at = (sign * part.predicted > 0) & (sign * part.shown > 0)
+        pen.points(size[at], np.abs(part.shown[at]), label=label, k=k)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from theorylab.random_features import (
 )
 from theorylab.verify import (
     Int,
+    Real,
     breaks,
     cases,
     compare,
@@ -45,9 +46,10 @@ products = paper(
 )
 powers = paper(
     "salgia2023-provably",
-    r"Two-layer networks $\frac1{\sqrt m}\sum_ra_r\varphi(w_r^\top x)$ without biases on "
-    r"$S^{d-1}$, $\varphi(z)\propto\max(0,z)^s$ of unit mean square, $w_r$ standard normal, "
-    r"$a_r=\pm1$:",
+    r"Two-layer networks $\frac1{\sqrt m}\sum_{r\le m}a_r\varphi(w_r^\top x)$ without biases on "
+    r"$S^{d-1}$, $\varphi(z)\propto\max(0,z)^s$ of unit mean square, $w_r$ standard normal, $a_r$ "
+    r"signs by fair coins; for $m\to\infty$ the tangent kernel of all weights, and the kernel of "
+    r"the outputs, have the eigenvalue $\mu_k$ on harmonics of degree $k$:",
 )
 
 
@@ -74,11 +76,11 @@ def sampled(d, order, angle, width, seed):
 
 @products.ours(OURS, serves="a")
 @cases(d=[5, 3], width=13_000)
-@full(d=[2, 5, 3], width=40_000)
-@space(d=Int(2, 6))
+@full(d=[2, 5, 3], angle=0.5, width=40_000)
+@space(d=Int(2, 6), angle=Real(0.3, 1.2))
 @breaks("a bias, as constant coordinate", bias=True)
 @breaks("squared ReLU", order=2)
-def pi_net_spectrum_parity(d, seed, order=1, bias=False, width=4000):
+def pi_net_spectrum_parity(d, seed, angle=0.8, order=1, bias=False, width=4000):
     r"""with $\kappa_0=\frac{\pi-\theta}\pi$, $\kappa_1=\frac{\sin\theta}\pi+\cos\theta\,\kappa_0$,
     $u=\cos\theta$ the kernels are $\kappa_1+u\kappa_0$, $2u\kappa_1+u^2\kappa_0$ and
     $\kappa_1^2+2u\kappa_0\kappa_1$, and
@@ -96,7 +98,6 @@ def pi_net_spectrum_parity(d, seed, order=1, bias=False, width=4000):
     absent = [(i, j) for i in (0, 1) for j in range(3 + i, 20, 2)]
     missing = np.array([scaled[i, j] for i, j in absent]) / limit
     error = np.array([rounding[j] for _, j in absent]) / limit
-    angle = 0.8
     kernels = [float(tangent_kernel(angle, f)) for f in networks(1)]
     exponent, floor = theory("exponent", -float(d)), 1e-12
     return {
@@ -201,9 +202,9 @@ def singular_factor(nu, d):
 @breaks("a bias, as constant coordinate", bias=True)
 @breaks("an activation smoother by one", smoother=1)
 def ntk_smooth_activation_decay(d, s, bias=False, smoother=0):
-    r"""tangent and output kernel have $\mu_k=0$ for $k>s$ of the parity of $s$ and, on the other
-    parity, $\mu_kk^{d+2s-2}\to2S(s-\frac12)\frac{s^2}{2s-1}c_{s-1}$ and
-    $\mu_kk^{d+2s}\to2S(s+\frac12)c_s$,
+    r"""both kernels have $\mu_k=0$ for $k>s$ of the parity of $s$ and, on the other parity, the
+    tangent kernel has $\mu_kk^{d+2s-2}\to2S(s-\frac12)\frac{s^2}{2s-1}c_{s-1}$ and
+    that of the outputs $\mu_kk^{d+2s}\to2S(s+\frac12)c_s$,
     $c_s=-\frac{\sqrt2}\pi\prod_{n\le s}\frac{-2n^2}{4n^2-1}$,
     $S(\nu)=\frac{2^{\nu+d-2}\Gamma(d/2)\Gamma(\nu+(d-1)/2)}{\sqrt\pi\,\Gamma(-\nu)}$; in order the
     eigenvalues of the tangent kernel fall like $i^{-(d+2s-2)/(d-1)}$."""
@@ -221,7 +222,8 @@ def ntk_smooth_activation_decay(d, s, bias=False, smoother=0):
         ]
     )
     gone = np.arange(s + 2, s + 9, 2)
-    places = np.cumsum(harmonic_counts(dimension=d, n_degrees=2002)[k])
+    descending = np.argsort(-mu[0])[: np.count_nonzero(mu[0])]
+    places = np.cumsum(harmonic_counts(dimension=d, n_degrees=2002)[descending])
     apart = np.abs(scaled[:, -1] - scaled[:, len(k) // 2]) + 1e-9 * np.abs(scaled[:, -1])
     return {
         "constants": compare(
@@ -242,7 +244,7 @@ def ntk_smooth_activation_decay(d, s, bias=False, smoother=0):
         ),
         "output": compare(slope(k, mu[1, k]), "==", theory("output exponent", -float(d + 2 * s))),
         "ordered": compare(
-            slope(places, mu[0, k]), "==", theory("order", -(d + 2 * s - 2) / (d - 1))
+            slope(places, mu[0, descending]), "==", theory("order", -(d + 2 * s - 2) / (d - 1))
         ),
     }
 
@@ -309,8 +311,8 @@ def farthest(m, s, d, seed):
 @breaks("output weights all 1", random_signs=False)
 def linearisation_error_smooth(m, seed, d=2, s=2, draws=4000, random_signs=True):
     r"""let $\epsilon(x)=f_{W+\Delta}-f_W-\langle\nabla f_W,\Delta\rangle$ at $x$. For $s=2$
-    $|\epsilon|\le\sqrt{2/3}\,\|\Delta\|_F^2/\sqrt m$ for all $W,\Delta,x$, attained by steps that
-    move the active units of one sign. Along the gradient at $x$,
+    $|\epsilon|\le\sqrt{2/3}\,\|\Delta\|_F^2/\sqrt m$ for all $W,\Delta$ and $|x|=1$, with
+    equality at steps along $x$ that raise active units of one sign. Along the gradient at $x$,
     $\Delta=\nabla f_W(x)/\sqrt{\operatorname E\varphi'^2}$ of unit mean square,
     $\operatorname E\epsilon(x)^2=4/m^2$ for $s=2$ and $m>2$, but
     $\operatorname E\epsilon(x)=-\frac1{2\sqrt{\pi m}}(1-\vartheta)$, $0\le\vartheta\le\frac1{6m}$,

@@ -219,9 +219,8 @@ def hilbert_kernel_consistency(
 ):
     r"""at $\alpha=d$ ($f=\frac12$) the probability of a wrong vote falls with $n$ (judged: from 12
     to 1200) and below that of any $\alpha>d$ judged, which tends to
-    $1-\frac1{\pi\beta}\big[\arctan\frac{(1-p)/p+\cos\pi\beta}{\sin\pi\beta}-
-    \arctan\cot\pi\beta\big]>0$, $\beta=\frac d\alpha$; at $\alpha<d$ it tends to 1 if
-    $f^{1-\alpha/d}<\frac12$ (judged: $\alpha=0.3d$, $f=0.13$)."""
+    $\frac1{\pi\beta}\arg(1-p+pe^{i\pi\beta})>0$, $\beta=\frac d\alpha$; at $\alpha<d$ it tends to 1
+    if $f^{1-\alpha/d}<\frac12$ (judged: $\alpha=0.3d$, $f=0.13$)."""
     p = noise if actual is None else actual
     rough, open_ = votes(d, d * ratio, 0.5, p, 100, draws, seed)
     smooth, _ = votes(d, 0.3 * d, cap, 0.2 if actual is None else p, 1000, 250, seed)

@@ -156,13 +156,14 @@ def counts():
 def permutation_ensemble_complexity(
     k, seed, models=12, failure=0.2, draws=8000, threshold=1.0, swap=False
 ):
-    r"""outputs are Gaussian, independent, of variance $\sigma_s^2$, and the average of $N$
-    networks cut at $\frac{\mu_0+\mu_1}2$ (which depends on $s$) is right at an input with
-    probability $p_s(N)=\Phi(\sqrt N/r_s)^k$, $r_s=\frac{2\sigma_s}{\mu_1-\mu_0}$, and wrong at one
-    of all at most with $\delta_N=\sum_s\binom ks(1-p_s)$. $\max_sr_s^2/k\to16(1-c)^2(\frac12-c)$,
-    so that one input needs order $k\log k$ networks, and the $N$ with $\delta_N\le\delta$ is of
-    order $k^2$; cut at 0, where $\mu$ takes the place of $\frac{\mu_1-\mu_0}2$, the maximum is of
-    order $k^2$ (at $s=2$)."""
+    r"""outputs are Gaussian, independent, of variance $\sigma_s^2$, that of $f(x)-a^\top f(X)$
+    before training, $a=\Theta(X,X)^{-1}\Theta(X,x)$, and the average of $N$ networks cut at
+    $\frac{\mu_0+\mu_1}2$ (which depends on $s$) is right at an input with probability
+    $p_s(N)=\Phi(\sqrt N/r_s)^k$, $r_s=\frac{2\sigma_s}{\mu_1-\mu_0}$, and wrong at one of all at
+    most with $\delta_N=\sum_s\binom ks(1-p_s)$. $\max_sr_s^2/k\to16(1-c)^2(\frac12-c)$, so that one
+    input needs order $k\log k$ networks, and the least $N$ with $\delta_N\le\delta$ is of order
+    $k^2$ (judged: $\delta=.1$); cut at 0, where $|\mu|$ takes the place of $\frac{\mu_1-\mu_0}2$,
+    the maximum is of order $k^2$ (at $s=2$)."""
     count = ensemble_size(k, failure=failure, inputs="all")
     found, wrong = drawn(k, (models, count), draws, threshold, seed)
     s = np.arange(2, k + 1)

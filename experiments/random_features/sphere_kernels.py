@@ -244,7 +244,9 @@ def ntk_smooth_activation_decay(d, s, bias=False, smoother=0):
         ),
         "output": compare(slope(k, mu[1, k]), "==", theory("output exponent", -float(d + 2 * s))),
         "ordered": compare(
-            slope(places, mu[0, descending]), "==", theory("order", -(d + 2 * s - 2) / (d - 1))
+            slope(places[20:], mu[0, descending[20:]]),
+            "==",
+            theory("order", -(d + 2 * s - 2) / (d - 1)),
         ),
     }
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.polynomial.hermite_e import hermegauss, hermeval
 from numpy.testing import assert_allclose
+from scipy.integrate import quad
 
 from theorylab.random_features import (
     deep_prediction,
@@ -155,6 +156,14 @@ def test_stable_votes():
     assert_allclose(stable_vote_error(0.5, 0.2), 2 / np.pi * np.arctan(0.25))
     assert_allclose(stable_vote_error(1e-6, 0.2), 0.2, rtol=1e-4)
     assert stable_vote_error(1 - 1e-6, 0.2) < 1e-5
+    assert_allclose(stable_vote_error(1e-300, 0.3), 0.3, rtol=1e-12)
+    assert_allclose(stable_vote_error(1e-9, 1e-300), 1e-300, rtol=1e-8)
+    for beta in (0.2, 0.5, 0.9):  # the law of a ratio of two stable variables (Zolotarev)
+
+        def density(x, angle=np.pi * beta):
+            return np.sin(angle) / (angle * (x * x + 2 * x * np.cos(angle) + 1))
+
+        assert_allclose(stable_vote_error(beta, 0.3), quad(density, 7 / 3, np.inf)[0], rtol=1e-8)
     assert_allclose(stable_vote_error(0.6, 0.2) + stable_vote_error(0.6, 0.8), 1.0)
 
 
@@ -169,5 +178,21 @@ def test_bad_input():
         deep_prediction([[1.0, 0.0]], [1.0], [[-1.0, 0.2]], weights=WEIGHTS[0], depth=2)
     with pytest.raises(ValueError, match="X: expected inputs of different directions"):
         deep_prediction([[1.0, 0.0]] * 2, [1.0, 2.0], [[1.0, 0.2]], weights=WEIGHTS[0], depth=2)
+    near = [[1.0, 0.0], [1.0, 1e-9]]
+    with pytest.raises(ValueError, match="X: expected inputs that the kernel of depth 2 tells"):
+        deep_prediction(near, [1.0, 2.0], [[1.0, 0.2]], weights=WEIGHTS[0], depth=2)
+    plane = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
+    with pytest.raises(ValueError, match="X: expected inputs that the kernel of depth 0 tells"):
+        deep_prediction(plane, [1.0, 2.0, 3.0], [[1.0, 0.2]], weights=WEIGHTS[0], depth=0)
+    with pytest.raises(ValueError, match="depth: expected magnitudes"):
+        deep_prediction([[1.0, 0]], [1.0], [[1.0, 0.2]], weights=[0, 0, 1], depth=10_000)
+    with pytest.raises(ValueError, match="weights: expected a sum of 1"):
+        log_tangent_kernel([-1.0], weights=[0.5, 0.501], depth=1)
+    for slope in (0.989, 0.99):
+        assert singularity_exponent([0.0, slope, 1 - slope]) > 2
+    with pytest.raises(ValueError, match="weights: expected the first to be 0"):
+        singularity_exponent([0.0, 0.991, 0.009])
+    with pytest.raises(ValueError, match="Z: expected inner products of at least 0"):
+        deep_prediction([[1.0, 0.0]], [1.0], [[-1e-6, 1.0]], weights=WEIGHTS[0], depth=2)
     with pytest.raises(ValueError, match="labels: expected as many"):
         hilbert_average([[1.0, 2.0]], [1.0], exponent=1.0)

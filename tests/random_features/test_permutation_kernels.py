@@ -68,6 +68,19 @@ def test_ensembles_have_the_law():
     assert np.abs(pairs - np.eye(k)).max() < 0.04
 
 
+def test_ensembles_of_other_activations():
+    square, inputs = rectified_power(2), np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
+    U, X = inputs / np.linalg.norm(inputs, axis=1, keepdims=True), np.eye(3)
+    tangent = [tangent_kernel(angles(P, X), [square]) for P in (U, X)]
+    a = tangent[0] @ np.linalg.inv(tangent[1])
+    cross, among = (output_kernel(angles(P, X), [square]) for P in (U, X))
+    variance = 1 - 2 * np.sum(a * cross, axis=1) + np.sum((a @ among) * a, axis=1)
+    variance /= 1 + 4 / 3  # the tangent kernel at equal inputs
+    models = {"activation": square, "n_models": 1, "n_draws": 40_000, "seed": 3}
+    out = ensemble_outputs(inputs, [2, 0, 1], **models)
+    assert_allclose(out.var(axis=0), variance[:, None] + np.zeros(3), rtol=0.05)
+
+
 def test_linear_networks_and_other_training_inputs():
     inputs = binary_inputs(3)
     mean = trained_mean(inputs, [1, 2, 0], activation=linear_activation())
@@ -121,6 +134,9 @@ def test_costs():
     law = output_law(9, 4)
     wanted = law.variance / min(law.one, -law.zero) ** 2
     assert_allclose(noise_to_margin(9, 4, threshold="zero"), wanted)
+    law = output_law(100, 80)  # here the bits 1 are closer to the threshold
+    assert law.one < -law.zero
+    assert_allclose(noise_to_margin(100, 80, threshold="zero"), law.variance / law.one**2)
     full = output_law(9, 9)
     assert_allclose(noise_to_margin(9, 9, threshold="zero"), full.variance / full.one**2)
 

@@ -115,7 +115,10 @@ def test_linearisation_errors():
 
 def test_bad_input():
     with pytest.raises(ValueError, match="angle: expected at most pi"):
-        arc_cosine_kernel(3.2, order=1)
+        arc_cosine_kernel(3.1417, order=1)
+    assert arc_cosine_kernel(np.float32(pi), order=0) == 0.0  # larger than pi
+    with pytest.raises(ValueError, match="order: expected an integer >= 1 and <= 20"):
+        rectified_power(21)
     with pytest.raises(ValueError, match="factors: expected a list"):
         tangent_kernel(0.1, [])
     with pytest.raises(ValueError, match="W: expected two axes"):

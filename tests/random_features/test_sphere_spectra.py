@@ -96,3 +96,5 @@ def test_harmonic_counts():
             comb(k + d - 1, d - 1) - (comb(k + d - 3, d - 1) if k > 1 else 0) for k in range(9)
         ]
         assert harmonic_counts(dimension=d, n_degrees=9).tolist() == counts
+    with pytest.raises(ValueError, match="dimension, n_degrees: expected magnitudes"):
+        harmonic_counts(dimension=100, n_degrees=100_000)

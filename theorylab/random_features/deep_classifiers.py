@@ -23,7 +23,7 @@ Everything is computed in logarithms, with cosines in (0, 1].
 
 Source: radhakrishnan2023-wide (recalled; limits derived)."""
 
-from math import atan, cos, log, pi, sin
+from math import atan2, cos, log, pi, sin
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -47,6 +47,7 @@ NEAR = -0.1
 GONE = -45.0
 """Logarithm of a cosine below which the dual is linear in float64."""
 LARGEST_SLOPE = 0.99
+LARGEST_CONDITION = 1e13
 SUM_ERROR = 1e-9
 
 
@@ -123,14 +124,7 @@ def log_tangent_kernel(log_cosine: ArrayLike, *, weights: ArrayLike, depth: int)
     t = as_array(log_cosine, "log_cosine")
     if t.max() > 0:
         raise ValueError(f"log_cosine: expected numbers of at most 0, got {t.max()}")
-    p = _weights(weights)
-    slopes = p[1:] * np.arange(1, p.size)
-    kernel = t
-    for _ in range(as_count(depth, "depth", minimum=0, maximum=10_000)):
-        steeper = kernel + _log_series(t, slopes)
-        t = _log_dual(t, p)
-        kernel = np.logaddexp(t, steeper)
-    return np.asarray(kernel)
+    return _log_kernel(t, _weights(weights), depth)
 
 
 @refuses_overflow("log_cosine")
@@ -163,6 +157,7 @@ def koenigs_logarithm(log_cosine: ArrayLike, *, weights: ArrayLike) -> FloatArra
     return np.asarray(t + gain)
 
 
+@refuses_overflow("depth")
 def deep_prediction(
     X: ArrayLike, y: ArrayLike, Z: ArrayLike, *, weights: ArrayLike, depth: int
 ) -> DeepPrediction:
@@ -194,10 +189,16 @@ def deep_prediction(
     if (among == 0.0).sum() > len(X):
         raise ValueError("X: expected inputs of different directions, got equal ones")
     np.fill_diagonal(among, 0.0)
-    inner = log_tangent_kernel(among, weights=weights, depth=depth)
-    outer = log_tangent_kernel(across, weights=weights, depth=depth)
+    p = _weights(weights)
+    inner, outer = _log_kernel(among, p, depth), _log_kernel(across, p, depth)
     top, nearest = inner[0, 0], outer.max(axis=1)
-    dual = np.linalg.solve(np.exp(inner - top), y)
+    matrix = np.exp(inner - top)
+    if not np.linalg.cond(matrix) < LARGEST_CONDITION:
+        raise ValueError(
+            f"X: expected inputs that the kernel of depth {depth} tells apart, got a kernel matrix "
+            f"of condition number {np.linalg.cond(matrix):.1g}"
+        )
+    dual = np.linalg.solve(matrix, y)
     return DeepPrediction(np.exp(outer - nearest[:, None]) @ dual, nearest - top)
 
 
@@ -250,8 +251,9 @@ def stable_vote_error(index: float, noise: float) -> float:
     half to the labels that are right, each label being wrong with the same probability.
 
     The two sides are independent stable variables of index :math:`\beta`; a ratio of those has an
-    explicit law. Noise (the nearest neighbour's error) for :math:`\beta\to0`, and 0 for
-    :math:`\beta\to1`.
+    explicit law, and the probability is :math:`\arg(1-p+pe^{i\pi\beta})/(\pi\beta)`: the noise
+    (the nearest neighbour's error) for :math:`\beta\to0`, and 0 for :math:`\beta\to1` and
+    :math:`p<\frac12`.
 
     Parameters
     ----------
@@ -266,11 +268,20 @@ def stable_vote_error(index: float, noise: float) -> float:
     >>> round(stable_vote_error(0.5, 0.2), 6), round(stable_vote_error(0.5, 0.5), 6)
     (0.155958, 0.5)
     """
-    beta = as_real(index, "index", above=0.0, below=1.0)
+    angle = pi * as_real(index, "index", above=0.0, below=1.0)
     p = as_real(noise, "noise", above=0.0, below=1.0)
-    c, s = cos(pi * beta), sin(pi * beta)
-    odds = (1 - p) / p
-    return 1 - (atan((odds + c) / s) - atan(c / s)) / (pi * beta)
+    return atan2(p * sin(angle), 1 - p + p * cos(angle)) / angle
+
+
+def _log_kernel(t: FloatArray, p: FloatArray, depth: int) -> FloatArray:
+    """Return the logarithm of the tangent kernel at cosines exp(t)."""
+    slopes = p[1:] * np.arange(1, p.size)
+    kernel = t
+    for _ in range(as_count(depth, "depth", minimum=0, maximum=10_000)):
+        steeper = kernel + _log_series(t, slopes)
+        t = _log_dual(t, p)
+        kernel = np.logaddexp(t, steeper)
+    return np.asarray(kernel)
 
 
 def _log_dual(t: FloatArray, p: FloatArray) -> FloatArray:

@@ -256,6 +256,8 @@ def ensemble_outputs(
     """Draw the averaged outputs of ensembles of trained networks of infinite width, (n_draws, n,
     k), from Gaussian initial outputs.
 
+    The networks are scaled so that their tangent kernel is 1 at equal inputs.
+
     Parameters
     ----------
     inputs, permutation, activation

@@ -16,7 +16,14 @@ from math import factorial, lgamma, log, pi, prod, sqrt
 
 import numpy as np
 
-from theorylab._validation import FloatArray, as_array, as_count, as_function, as_real
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_function,
+    as_real,
+    refuses_overflow,
+)
 from theorylab.random_features.sphere_kernels import MAX_ORDER
 
 __all__ = [
@@ -200,6 +207,7 @@ def singular_eigenvalues(exponent: float, *, dimension: int, n_degrees: int) -> 
     return np.asarray(np.exp(logs) / sqrt(pi) * np.cumprod(np.append(1.0, steps)))
 
 
+@refuses_overflow("dimension", "n_degrees")
 def harmonic_counts(*, dimension: int, n_degrees: int) -> FloatArray:
     """Return the number of independent spherical harmonics of degree 0, 1, ... on the sphere.
 

@@ -150,11 +150,11 @@ def counts():
 @ensemble.ours("sharpened: a threshold that depends on s is needed; constants", serves="ac")
 @cases(k=[4, 6])
 @full(k=[3, 5, 8, 7], draws=20_000)
-@space(k=Int(3, 7), models=Int(6, 20), failure=Real(0.1, 0.3))
+@space(k=Int(3, 7), models=Int(6, 20), failure=Real(0.15, 0.3))
 @breaks("the threshold 0", threshold=0.0)
 @breaks("the constant of the midpoint at the threshold 0", swap=True)
 def permutation_ensemble_complexity(
-    k, seed, models=12, failure=0.2, draws=8000, threshold=1.0, swap=False
+    k, seed, models=12, failure=0.2, draws=12_000, threshold=1.0, swap=False
 ):
     r"""outputs are Gaussian, independent, of variance $\sigma_s^2$, that of $f(x)-a^\top f(X)$
     before training, $a=\Theta(X,X)^{-1}\Theta(X,x)$, and the average of $N$ networks cut at

@@ -209,7 +209,7 @@ def votes(d, alpha, share, noise, n, draws, seed):
 
 @smoothers.abstract("a", instance=True)
 @cases(d=1, draws=30_000)
-@full(d=[1, 2, 1], noise=[0.2, 0.3], ratio=[2.5, 5.0, 3.0], draws=80_000)
+@full(d=[1, 2, 1], noise=[0.2, 0.3], ratio=[2.8, 5.0, 3.0], draws=80_000)
 @space(d=Int(1, 2), noise=Real(0.25, 0.35), ratio=Real(2.8, 5.0))
 @breaks("fewer wrong labels than stated", actual=0.1)
 @breaks("a cap of half the sphere", cap=0.5)
@@ -224,8 +224,8 @@ def hilbert_kernel_consistency(
     p = noise if actual is None else actual
     rough, open_ = votes(d, d * ratio, 0.5, p, 100, draws, seed)
     smooth, _ = votes(d, 0.3 * d, cap, 0.2 if actual is None else p, 1000, 250, seed)
-    late, _ = votes(d, critical * d, half, p, 1200, 1000, seed)
-    early, _ = votes(d, critical * d, half, p, 12, 1000, seed)
+    late, _ = votes(d, critical * d, half, p, 1200, min(draws // 4, 2000), seed)
+    early, _ = votes(d, critical * d, half, p, 12, min(draws // 4, 2000), seed)
     error = theory("stable", stable_vote_error(1 / ratio, noise))
     bias = 2 * open_.mean()
     return {
@@ -330,7 +330,7 @@ def regression(n, dimension, p, a, b, depth, seed):
 @cases(a=0.5, share=[1.0, 0.0])
 @full(a=[0.2, 0.6, 0.5], share=[0.0, 0.5], n=30, depth=400)
 @space(a=Real(0.15, 0.6), share=Real(0.0, 1.0), n=Int(2, 20), dimension=Int(2, 5))
-@breaks("shallow", depth=2)
+@breaks("shallow", depth=6)
 @breaks("activation with a mean", offset=0.1, depth=20)
 def infinite_depth_regression_collapses(a, share, seed, n=12, dimension=3, depth=200, offset=0.0):
     r"""with $p_0=0<a<1$, training and test points of non-negative inner products, no two of them

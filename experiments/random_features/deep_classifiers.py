@@ -209,7 +209,7 @@ def votes(d, alpha, share, noise, n, draws, seed):
 
 @smoothers.abstract("a", instance=True)
 @cases(d=1, draws=30_000)
-@full(d=[1, 2, 1], noise=[0.2, 0.3], ratio=[2.8, 5.0, 3.0], draws=80_000)
+@full(d=[1, 2, 1], noise=[0.25, 0.3], ratio=[2.8, 5.0, 3.0], draws=80_000)
 @space(d=Int(1, 2), noise=Real(0.25, 0.35), ratio=Real(2.8, 5.0))
 @breaks("fewer wrong labels than stated", actual=0.1)
 @breaks("a cap of half the sphere", cap=0.5)
@@ -248,7 +248,7 @@ def hilbert_kernel_consistency(
 )
 def _(pen, runs):
     ratio = np.linspace(1.02, 5.2, 60)
-    for i, p in enumerate((0.3, 0.2)):
+    for i, p in enumerate((0.3, 0.25)):
         limit = [stable_vote_error(1 / x, p) for x in ratio]
         pen.theory(ratio, limit, f"$p={p}$", k=i)
         pen.points(*runs.measured("ratio", "sharper", where={"noise": p, "d": 2}), k=i)

@@ -149,7 +149,7 @@ def counts():
 
 @ensemble.ours("sharpened: a threshold that depends on s is needed; constants", serves="ac")
 @cases(k=[4, 6])
-@full(k=[3, 5, 8, 7], draws=20_000)
+@full(k=[3, 5, 8, 7], draws=24_000)
 @space(k=Int(3, 7), models=Int(6, 20), failure=Real(0.15, 0.3))
 @breaks("the threshold 0", threshold=0.0)
 @breaks("the constant of the midpoint at the threshold 0", swap=True)

@@ -131,7 +131,7 @@ from .permutation_kernels import ensemble_size as ensemble_size
 from .permutation_kernels import noise_to_margin as noise_to_margin
 from .permutation_kernels import output_law as output_law
 from .permutation_kernels import trained_mean as trained_mean
-from .sphere_kernels import Activation as Activation
+from .sphere_kernels import AngleActivation as AngleActivation
 from .sphere_kernels import arc_cosine_kernel as arc_cosine_kernel
 from .sphere_kernels import linear_activation as linear_activation
 from .sphere_kernels import linearisation_error as linearisation_error

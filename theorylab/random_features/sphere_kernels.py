@@ -31,7 +31,7 @@ from theorylab._validation import (
 from theorylab.numerics.results import result
 
 __all__ = [
-    "Activation",
+    "AngleActivation",
     "arc_cosine_kernel",
     "linear_activation",
     "linearisation_error",
@@ -47,7 +47,7 @@ Function = Callable[[FloatArray], FloatArray]
 
 
 @result
-class Activation:
+class AngleActivation:
     """An activation of unit mean square, its derivative, and the duals of both, which are functions
     of the angle."""
 
@@ -87,7 +87,7 @@ def arc_cosine_kernel(angle: ArrayLike, *, order: int) -> FloatArray:
     return np.asarray(J / prod(range(1, 2 * s, 2)))
 
 
-def rectified_power(order: int) -> Activation:
+def rectified_power(order: int) -> AngleActivation:
     r"""Return :math:`\max(0,z)^s` with unit mean square: ReLU for s = 1.
 
     Parameters
@@ -117,10 +117,10 @@ def rectified_power(order: int) -> Activation:
     def dual_slope(angle: FloatArray) -> FloatArray:
         return s * s / (2 * s - 1) * arc_cosine_kernel(angle, order=s - 1)
 
-    return Activation(f"rectified power {s}", value, slope, dual, dual_slope)
+    return AngleActivation(f"rectified power {s}", value, slope, dual, dual_slope)
 
 
-def linear_activation() -> Activation:
+def linear_activation() -> AngleActivation:
     """Return the identity.
 
     Examples
@@ -129,11 +129,11 @@ def linear_activation() -> Activation:
     >>> linear_activation().dual_slope(1.0).tolist()
     1.0
     """
-    return Activation("linear", np.asarray, np.ones_like, np.cos, np.ones_like)
+    return AngleActivation("linear", np.asarray, np.ones_like, np.cos, np.ones_like)
 
 
 def output_kernel(
-    angle: ArrayLike, factors: Sequence[Activation], *, bias: bool = False
+    angle: ArrayLike, factors: Sequence[AngleActivation], *, bias: bool = False
 ) -> FloatArray:
     r"""Return :math:`\Sigma`, the covariance of the outputs at initialisation.
 
@@ -158,7 +158,7 @@ def output_kernel(
 
 
 def tangent_kernel(
-    angle: ArrayLike, factors: Sequence[Activation], *, bias: bool = False
+    angle: ArrayLike, factors: Sequence[AngleActivation], *, bias: bool = False
 ) -> FloatArray:
     r"""Return :math:`\Theta`, the tangent kernel for training all weights.
 
@@ -184,7 +184,7 @@ def tangent_kernel(
 
 
 def sampled_tangent_kernel(
-    x: ArrayLike, y: ArrayLike, factors: Sequence[Activation], *, width: int, seed: int
+    x: ArrayLike, y: ArrayLike, factors: Sequence[AngleActivation], *, width: int, seed: int
 ) -> float:
     """Return the inner product of the gradients at two inputs of a random network of finite width,
     whose expectation is the tangent kernel.
@@ -234,7 +234,7 @@ def linearisation_error(
     step: ArrayLike,
     points: ArrayLike,
     *,
-    activation: Activation,
+    activation: AngleActivation,
 ) -> FloatArray:
     r"""Return :math:`f_{W+\Delta}-f_W-\langle\nabla_Wf_W,\Delta\rangle` for
     :math:`f_W(x)=\frac1{\sqrt m}\sum_ra_r\varphi(w_r^\top x)` at every point.
@@ -263,7 +263,7 @@ def linearisation_error(
     a = as_array(signs, "signs", shape=W.shape[:-1])
     D = as_array(step, "step", shape=W.shape)
     X = as_array(points, "points", shape=(None, W.shape[-1]))
-    phi = as_instance(activation, "activation", Activation)
+    phi = as_instance(activation, "activation", AngleActivation)
     z, moved = W @ X.T, D @ X.T
     errors = phi.value(z + moved) - phi.value(z) - phi.slope(z) * moved
     return np.asarray(np.einsum("...m,...mn->...n", a, errors)) / sqrt(W.shape[-2])
@@ -284,7 +284,7 @@ def _inner(angle: ArrayLike, bias: bool) -> FloatArray:
     return theta
 
 
-def _factors(factors: Sequence[Activation]) -> Sequence[Activation]:
+def _factors(factors: Sequence[AngleActivation]) -> Sequence[AngleActivation]:
     if not (isinstance(factors, list | tuple) and factors):
         raise ValueError(f"factors: expected a list of activations, got {type(factors).__name__}")
-    return [as_instance(f, "factors", Activation) for f in factors]
+    return [as_instance(f, "factors", AngleActivation) for f in factors]

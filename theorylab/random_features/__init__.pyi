@@ -1,3 +1,10 @@
+from .activations import Activation as Activation
+from .activations import Erf as Erf
+from .activations import GivenDual as GivenDual
+from .activations import LeakyReLU as LeakyReLU
+from .activations import Polynomial as Polynomial
+from .activations import Sine as Sine
+from .activations import as_activation as as_activation
 from .eigenframework import FiniteSizeTerm as FiniteSizeTerm
 from .eigenframework import LearningCurve as LearningCurve
 from .eigenframework import OptimalRidge as OptimalRidge
@@ -20,3 +27,13 @@ from .eigenframework import resample_risk as resample_risk
 from .eigenframework import simulate_risk as simulate_risk
 from .fixed_points import EffectiveRidge as EffectiveRidge
 from .fixed_points import effective_ridge as effective_ridge
+from .network_dynamics import Networks as Networks
+from .network_dynamics import entrywise_step as entrywise_step
+from .network_dynamics import gradient_flow as gradient_flow
+from .network_dynamics import linear_dynamics as linear_dynamics
+from .network_dynamics import network_outputs as network_outputs
+from .network_dynamics import planar_sign_limit as planar_sign_limit
+from .network_dynamics import random_networks as random_networks
+from .network_dynamics import tangent_blocks as tangent_blocks
+from .neural_tangent import nngp as nngp
+from .neural_tangent import ntk as ntk

@@ -1,9 +1,7 @@
-r"""Networks of finite width: their tangent kernels, how they train, and one adaptive step.
+r"""How networks of finite width train: gradient flow beside its linear limit, and adaptive steps.
 
-The parametrisation is that of :mod:`theorylab.random_features.neural_tangent`: parameters
-:math:`\omega,\beta\sim N(0,1)`, weights :math:`\sigma_w\omega/\sqrt{\text{fan-in}}`. Under the
-gradient flow of :math:`\frac12\sum_i(f(x_i)-y_i)^2` the outputs obey :math:`\dot f=-\Theta_t(f-y)`
-with the tangent kernel of the moment. Where that is constant,
+Under the gradient flow of :math:`\frac12\sum_i(f(x_i)-y_i)^2` the outputs obey
+:math:`\dot f=-\Theta_t(f-y)` with the tangent kernel of the moment. Where that is constant,
 
 .. math:: f_t=y+e^{-t\Theta}(f_0-y),\qquad
    f_t(x)=f_0(x)+\Theta(x,X)\,\frac{I-e^{-t\Theta}}\Theta\,(y-f_0),
@@ -18,7 +16,7 @@ that is neither linear nor, for signs, even continuous.
 Theorems: jacot2018-neural (flow), yang2023-tensor (entrywise steps)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -34,153 +32,20 @@ from theorylab._validation import (
     as_symmetric,
     refuses_overflow,
 )
-from theorylab.numerics.results import result
-from theorylab.random_features.activations import Activation, as_activation
+from theorylab.random_features.finite_networks import (
+    Arrays,
+    Networks,
+    forward,
+    gradients_of,
+    points_of,
+)
 
 __all__ = [
-    "Networks",
     "entrywise_step",
     "gradient_flow",
     "linear_dynamics",
-    "network_outputs",
     "planar_sign_limit",
-    "random_networks",
-    "tangent_blocks",
 ]
-
-Arrays = Sequence[FloatArray]
-
-
-@result
-class Networks:
-    """Independent networks of one shape.
-
-    Attributes
-    ----------
-    weights
-        One array a layer, shape (n_draws, fan-out, fan-in), standard normal at the start.
-    biases
-        One array a layer, shape (n_draws, fan-out).
-    activation, weight_variance, bias_variance
-        As of the kernel.
-    """
-
-    weights: tuple[FloatArray, ...]
-    biases: tuple[FloatArray, ...]
-    activation: Activation
-    weight_variance: float
-    bias_variance: float
-
-    @property
-    def depth(self) -> int:
-        """Number of hidden layers."""
-        return len(self.weights) - 1
-
-
-def random_networks(
-    n_inputs: int,
-    *,
-    width: int,
-    depth: int,
-    n_outputs: int = 1,
-    n_draws: int = 1,
-    activation: str | Activation = "relu",
-    weight_variance: float = 1.0,
-    bias_variance: float = 0.0,
-    seed: int,
-) -> Networks:
-    """Return networks with standard normal parameters.
-
-    Parameters
-    ----------
-    n_inputs
-        Dimension of the points.
-    width, depth
-        Units of each hidden layer, and the number of these.
-    n_outputs
-        Number of outputs.
-    n_draws
-        Number of independent networks.
-    activation, weight_variance, bias_variance
-        As in :func:`theorylab.random_features.ntk`.
-    seed
-        Seeds the parameters.
-
-    Examples
-    --------
-    >>> from theorylab.random_features import random_networks
-    >>> [W.shape for W in random_networks(3, width=5, depth=1, n_draws=2, seed=0).weights]
-    [(2, 5, 3), (2, 1, 5)]
-    """
-    rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
-    hidden = [as_count(width, "width")] * as_count(depth, "depth", minimum=0)
-    sizes = [as_count(n_inputs, "n_inputs"), *hidden, as_count(n_outputs, "n_outputs")]
-    draws = as_count(n_draws, "n_draws")
-    shapes = [(draws, out, into) for into, out in zip(sizes[:-1], sizes[1:], strict=True)]
-    return Networks(
-        tuple(rng.standard_normal(shape) for shape in shapes),
-        tuple(rng.standard_normal(shape[:2]) for shape in shapes),
-        as_activation(activation),
-        as_real(weight_variance, "weight_variance", above=0.0),
-        as_real(bias_variance, "bias_variance", minimum=0.0),
-    )
-
-
-@refuses_overflow("networks", "X")
-def network_outputs(networks: Networks, X: ArrayLike) -> FloatArray:
-    """Return the outputs, shape (n_draws, n, n_outputs), at the (n, d) points.
-
-    Examples
-    --------
-    >>> from theorylab.random_features import network_outputs, random_networks
-    >>> networks = random_networks(3, width=5, depth=1, seed=0)
-    >>> network_outputs(networks, [[0.0, 0.0, 0.0]]).tolist()
-    [[[0.0]]]
-    """
-    networks = as_instance(networks, "networks", Networks)
-    return _forward(networks, _points(networks, X))[0][-1]
-
-
-@refuses_overflow("networks", "X")
-def tangent_blocks(networks: Networks, X: ArrayLike) -> FloatArray:
-    r"""Return the tangent kernels of the networks as they are.
-
-    Parameters
-    ----------
-    networks
-        Any.
-    X
-        (n, d) points.
-
-    Returns
-    -------
-    FloatArray
-        Shape (n_draws, n, n, n_outputs, n_outputs): the products of the gradients of output k at
-        the first and output l at the second point in all parameters.
-
-    Examples
-    --------
-    >>> from theorylab.random_features import random_networks, tangent_blocks
-    >>> networks = random_networks(2, width=4, depth=0, n_outputs=2, seed=0)
-    >>> tangent_blocks(networks, [[1.0, 1.0]])[0, 0, 0].tolist()
-    [[1.0, 0.0], [0.0, 1.0]]
-    """
-    networks = as_instance(networks, "networks", Networks)
-    fields, inputs = _forward(networks, _points(networks, X))
-    draws, n, k = fields[-1].shape
-    signal = np.broadcast_to(np.eye(k), (draws, n, k, k))
-    total = np.zeros((draws, n, k, n, k))
-    for layer in range(networks.depth, -1, -1):
-        z = inputs[layer]
-        features = networks.weight_variance / z.shape[2] * (z @ z.swapaxes(1, 2))
-        features += networks.bias_variance
-        flat = signal.reshape(draws, n * k, -1)
-        gram = (flat @ flat.swapaxes(1, 2)).reshape(draws, n, k, n, k)
-        total += gram * features[:, :, None, :, None]
-        if layer:
-            signal = signal @ _scaled(networks, layer)[:, None]
-            signal = signal * networks.activation.slope(fields[layer - 1])[:, :, None, :]
-    return total.transpose(0, 1, 3, 2, 4)
 
 
 @refuses_overflow("networks", "X", "targets", "time")
@@ -220,7 +85,7 @@ def gradient_flow(
     [2.0]
     """
     networks = as_instance(networks, "networks", Networks)
-    points = _points(networks, X)
+    points = points_of(networks, X)
     draws, outs, _ = networks.weights[-1].shape
     if outs != 1:
         raise ValueError(f"networks: expected one output, got {outs}")
@@ -232,9 +97,9 @@ def gradient_flow(
 
     def velocity(state: Arrays) -> tuple[FloatArray, list[FloatArray]]:
         current = _with(networks, state)
-        fields, inputs = _forward(current, points)
+        fields, inputs = forward(current, points)
         outputs = fields[-1]
-        return outputs[..., 0], _gradients(current, fields, inputs, y[..., None] - outputs)
+        return outputs[..., 0], gradients_of(current, fields, inputs, y[..., None] - outputs)
 
     outputs = []
     for _ in range(n_steps):
@@ -249,7 +114,7 @@ def gradient_flow(
         ]
         state = _moved(state, mean, step)
     end = _with(networks, state)
-    outputs.append(_forward(end, points)[0][-1][..., 0])
+    outputs.append(forward(end, points)[0][-1][..., 0])
     return np.stack(outputs, axis=1), end
 
 
@@ -353,15 +218,15 @@ def entrywise_step(
     [0.0, 0.5, 0.5]
     """
     networks = as_instance(networks, "networks", Networks)
-    points = _points(networks, X)
+    points = points_of(networks, X)
     if networks.weights[-1].shape[1] != 1:
         raise ValueError(f"networks: expected one output, got {networks.weights[-1].shape[1]}")
     chi = as_array(loss_derivatives, "loss_derivatives", shape=(len(points),))
     steps = as_array(step_sizes, "step_sizes", shape=(len(networks.weights),))
     as_function(update, "update")
-    fields, inputs = _forward(networks, points)
+    fields, inputs = forward(networks, points)
     signal = np.broadcast_to(chi[:, None], fields[-1].shape)
-    gradients = _gradients(networks, fields, inputs, signal)[: len(steps)]
+    gradients = gradients_of(networks, fields, inputs, signal)[: len(steps)]
     moved = []
     for layer, (weights, gradient) in enumerate(zip(networks.weights, gradients, strict=True)):
         hidden = [weights.shape[2]] * (layer > 0) + [weights.shape[1]] * (layer < networks.depth)
@@ -445,47 +310,6 @@ def _cuts(vectors: FloatArray) -> FloatArray:
 
 def _directions(angles: FloatArray) -> FloatArray:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
-
-
-def _points(networks: Networks, X: ArrayLike) -> FloatArray:
-    return as_array(X, "X", shape=(None, networks.weights[0].shape[2]))
-
-
-def _scaled(networks: Networks, layer: int) -> FloatArray:
-    """Return the weights as they act, parameters over the root of the fan-in."""
-    weights = networks.weights[layer]
-    scaled: FloatArray = math.sqrt(networks.weight_variance / weights.shape[2]) * weights
-    return scaled
-
-
-def _forward(networks: Networks, X: FloatArray) -> tuple[list[FloatArray], list[FloatArray]]:
-    """Return the preactivations of every layer, outputs last, and the inputs of every layer."""
-    z = np.broadcast_to(X, (len(networks.weights[0]), *X.shape))
-    fields, inputs = [], []
-    for layer, biases in enumerate(networks.biases):
-        h = z @ _scaled(networks, layer).swapaxes(1, 2)
-        if networks.bias_variance:
-            h += math.sqrt(networks.bias_variance) * biases[:, None]
-        inputs.append(z)
-        fields.append(h)
-        z = networks.activation.value(h)
-    return fields, inputs
-
-
-def _gradients(
-    networks: Networks, fields: Arrays, inputs: Arrays, signal: FloatArray
-) -> list[FloatArray]:
-    """Return the gradients of sum_i signal_i . f(x_i) in all weights, then in all biases."""
-    weights, biases = [], []
-    for layer in range(networks.depth, -1, -1):
-        z = inputs[layer]
-        unit = math.sqrt(networks.weight_variance / z.shape[2])
-        weights.append(unit * (signal.swapaxes(1, 2) @ z))
-        biases.append(math.sqrt(networks.bias_variance) * signal.sum(axis=1))
-        if layer:
-            signal = signal @ _scaled(networks, layer)
-            signal = signal * networks.activation.slope(fields[layer - 1])
-    return [*weights[::-1], *biases[::-1]]
 
 
 def _with(networks: Networks, state: Arrays) -> Networks:

@@ -58,12 +58,11 @@ def inputs(n, d, seed):
 
 
 def rate(errors):
-    """Exponent of the root mean square over a factor 16 of the width, by batches of the squared
-    errors at four widths, shape (4, draws)."""
-    logs = np.log(errors.reshape(4, BATCHES, -1).mean(axis=2)) / math.log(256)
-    early, late = logs[2] - logs[0], logs[3] - logs[1]
-    rest = abs(np.mean(early - late)) / 3  # a correction of order 1 / width falls by 4
-    return mean(late, bias=rest, source="a third of the difference to a quarter of the widths")
+    """Exponent of the root mean square over the last factor 16 of four widths."""
+    parts = rf.decay_exponents(list(errors), factor=4.0, n_batches=BATCHES)
+    late = parts[1:].mean(axis=0)
+    rest = abs(parts[0].mean() - parts[2].mean()) / 6  # a correction of order 1 / width falls by 4
+    return mean(late, bias=rest, source="from the difference to a quarter of the widths")
 
 
 @simulation

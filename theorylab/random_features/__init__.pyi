@@ -26,6 +26,7 @@ from .eigenframework import random_feature_risk as random_feature_risk
 from .eigenframework import resample_risk as resample_risk
 from .eigenframework import simulate_risk as simulate_risk
 from .finite_networks import Networks as Networks
+from .finite_networks import decay_exponents as decay_exponents
 from .finite_networks import network_outputs as network_outputs
 from .finite_networks import random_networks as random_networks
 from .finite_networks import sample_kernels as sample_kernels

@@ -31,7 +31,14 @@ from theorylab._validation import (
 from theorylab.numerics.results import result
 from theorylab.random_features.activations import Activation, as_activation
 
-__all__ = ["Networks", "network_outputs", "random_networks", "sample_kernels", "tangent_blocks"]
+__all__ = [
+    "Networks",
+    "decay_exponents",
+    "network_outputs",
+    "random_networks",
+    "sample_kernels",
+    "tangent_blocks",
+]
 
 Arrays = Sequence[FloatArray]
 
@@ -245,6 +252,45 @@ def sample_kernels(
         signal = back * slopes[layer]
         tangent = tangent + (signal @ signal.swapaxes(1, 2)) * (grams[layer] + bias)
     return grams[-1] + bias, tangent
+
+
+def decay_exponents(squares: Sequence[ArrayLike], *, factor: float, n_batches: int) -> FloatArray:
+    r"""Return the exponents with which a root mean square depends on a size, by batches of draws.
+
+    Parameters
+    ----------
+    squares
+        For each size the squares that were drawn, shape (draws,), positive in every batch; the
+        number of draws may differ, and is a multiple of the number of batches.
+    factor
+        Each size over the one before.
+    n_batches
+        Number of batches.
+
+    Returns
+    -------
+    FloatArray
+        Shape (sizes - 1, n_batches): :math:`\log(m_{k+1}/m_k)/(2\log\text{factor})`, m being the
+        mean of a batch. The logarithm biases both means alike where their relative spread and
+        number of draws are equal.
+
+    Examples
+    --------
+    >>> from theorylab.random_features import decay_exponents
+    >>> decay_exponents([[16.0, 4.0], [1.0, 0.25]], factor=16, n_batches=2).tolist()
+    [[-0.5, -0.5]]
+    """
+    ratio, batches = as_real(factor, "factor", above=1.0), as_count(n_batches, "n_batches")
+    if not isinstance(squares, Sequence) or len(squares) < 2:
+        raise ValueError("squares: expected a sequence of two arrays at least")
+    logs = []
+    for drawn in squares:
+        values = as_array(drawn, "squares", ndim=1, nonnegative=True)
+        if len(values) % batches:
+            raise ValueError(f"squares: expected a multiple of {batches} draws, got {len(values)}")
+        means = values.reshape(batches, -1).mean(axis=1)
+        logs.append(np.log(as_array(means, "squares", positive=True)))
+    return np.diff(logs, axis=0) / (2 * math.log(ratio))
 
 
 def _root(gram: FloatArray) -> FloatArray:

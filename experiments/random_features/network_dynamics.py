@@ -24,6 +24,8 @@ from theorylab.verify import (
 from theorylab.verify.cli import run_script
 
 BATCHES = 30
+# A correction of order 1 / width falls by 4.
+THIRD = "a third of the difference to a quarter of the width"
 jacot = paper(
     "jacot2018-neural",
     r"Fully connected network of $L$ hidden layers of width $n$, $N(0,1)$ parameters, weights "
@@ -47,8 +49,7 @@ def rate(errors):
     """Exponent of the root mean square from the second to the last of four widths."""
     parts = rf.decay_exponents(errors, factor=4.0, n_batches=BATCHES)
     early, late = (parts[:-1] + parts[1:]) / 2
-    rest = abs(np.mean(early - late)) / 3  # a correction of order 1 / width falls by 4
-    return mean(late, bias=rest, source="a third of the difference to a quarter of the widths")
+    return mean(late, bias=abs(np.mean(early - late)) / 3, source=THIRD)
 
 
 @simulation
@@ -83,7 +84,7 @@ def flows(width, X, law, time, targets, draws, seed):
     weight=Real(1.0, 2.0),
     bias=Real(0.1, 1.0),
 )
-@breaks("targets that grow with the width", growth=0.9)
+@breaks("targets that grow with the width", growth=0.9, draws=240)
 def ntk_linear_dynamics(
     depth,
     seed,
@@ -113,16 +114,14 @@ def ntk_linear_dynamics(
     wide = wide * (widths[0] / widths[2]) ** growth
     rates = theory("rates", values)
     remaining = np.exp(-np.outer([time / 2, time], rates))
-    rest = np.abs(wide.mean(axis=0) - half.mean(axis=0))
+    rest = np.abs(wide.mean(axis=0) - half.mean(axis=0)) / 3
     changes, departures = (
         rf.decay_exponents([r[i] for r in runs], factor=4.0, n_batches=BATCHES).mean(axis=0)
         for i in (1, 2)
     )
     exponent = theory("exponent", -0.5)
     return {
-        "components": compare(
-            mean(wide, bias=rest, source="difference to a quarter of the width"), "==", remaining
-        ),
+        "components": compare(mean(wide, bias=rest, source=THIRD), "==", remaining),
         "kernel": compare(mean(changes), "<=", exponent),
         "outputs": compare(mean(departures), "<=", exponent),
     }
@@ -170,8 +169,8 @@ def damped(g):
 @cases(batch=3)
 @full(batch=[1, 2, 5, 3], draws=3600, widths=(4, 16, 64, 256))
 @space(batch=Int(1, 5), eta=Real(0.1, 1.0), tests=Int(1, 3))
-@breaks("gradient descent", update=gradient)
-@breaks("Adam with damping", update=damped)
+@breaks("gradient descent", update=gradient, draws=600)
+@breaks("Adam with damping", update=damped, draws=600)
 def adaptive_ntk_limit_one_step(
     batch, seed, eta=0.5, tests=3, draws=2400, widths=(4, 16, 64, 256), update=np.sign
 ):
@@ -189,16 +188,15 @@ def adaptive_ntk_limit_one_step(
         steps_taken(n, X, chis, X_test, eta, update, draws * widths[-1] // n, seed + n)
         for n in widths
     ]
-    rest = np.abs(runs[-1].mean(axis=0) - runs[-2].mean(axis=0))
+    rest = np.abs(runs[-1].mean(axis=0) - runs[-2].mean(axis=0)) / 3
     combination = np.array([-1.0, -1.0, 1.0])
     defects = [np.einsum("k,rkt->rt", combination, r) for r in runs]
-    gap = np.abs(defects[-1].mean(axis=0) - defects[-2].mean(axis=0))
+    gap = np.abs(defects[-1].mean(axis=0) - defects[-2].mean(axis=0)) / 3
     spread = [np.sum((r - limits) ** 2, axis=(1, 2)) for r in runs]
-    source = "difference to a quarter of the width"
     return {
-        "limit": compare(mean(runs[-1], bias=rest, source=source), "==", theory("limit", limits)),
+        "limit": compare(mean(runs[-1], bias=rest, source=THIRD), "==", theory("limit", limits)),
         "defect": compare(
-            mean(defects[-1], bias=gap, source=source),
+            mean(defects[-1], bias=gap, source=THIRD),
             "==",
             theory("defect", combination @ limits),
         ),
@@ -255,11 +253,12 @@ def regardless(g):
 
 
 @adaptive.abstract("a", instance=True)
-@cases(a=1.0)
-@full(a=[0.5, 0.75, 1.0, 1.25, 1.5], draws=90)
+@cases(a=1.5)
+@full(a=1.0, draws=150)
+@full(a=[0.5, 1.5], draws=60)
 @space(a=Real(1.0, 2.0), batch=Int(1, 3), d=Int(2, 5))
-@breaks("gradient descent at the same rate", update=unscaled)
-@breaks("signs that do not know the features", update=regardless)
+@breaks("gradient descent at the same rate", update=unscaled, draws=30)
+@breaks("signs that do not know the features", update=regardless, draws=30)
 def adaptive_lr_width_exponents(a, seed, batch=2, d=3, draws=60, update=np.sign):
     r"""if only the $n\times n$ matrix of $h=W\phi(W_1x)$, $W_{ij}\sim N(0,\frac1n)$, is moved, by
     steps $n^{-a}$, and $f=n^{-1/2}v^\top\phi(h)$ with $\phi$ the error function, then the root

@@ -34,6 +34,8 @@ ACTIVATIONS = {
 }
 DEGREES = {"quadratic": 2, "cubic": 3}
 BATCHES = 60
+# A correction of order 1 / width falls by 4.
+THIRD = "a third of the difference to a quarter of the width"
 jacot = paper(
     "jacot2018-neural",
     r"Fully connected network of $L$ hidden layers of width $n$, parameters $N(0,1)$, weights "
@@ -61,8 +63,7 @@ def rate(errors):
     """Exponent of the root mean square over the last factor 16 of four widths."""
     parts = rf.decay_exponents(list(errors), factor=4.0, n_batches=BATCHES)
     late = parts[1:].mean(axis=0)
-    rest = abs(parts[0].mean() - parts[2].mean()) / 6  # a correction of order 1 / width falls by 4
-    return mean(late, bias=rest, source="from the difference to a quarter of the widths")
+    return mean(late, bias=abs(parts[0].mean() - parts[2].mean()) / 6, source=THIRD)
 
 
 @simulation
@@ -102,8 +103,8 @@ def squared_deviations(X, law, limits, draws, seed, narrow):
     weight=Real(1.0, 2.0),
     bias=Real(0.0, 1.0),
 )
-@breaks("a first layer that stays narrow", narrow=16)
-@breaks("weights not centred", shift=0.5)
+@breaks("a first layer that stays narrow", narrow=16, rates=600)
+@breaks("weights not centred", shift=0.5, draws=300)
 def ntk_recursion_convergence(
     depth,
     seed,
@@ -126,7 +127,7 @@ def ntk_recursion_convergence(
     law |= {"weight_variance": weight, "bias_variance": bias}
     limits = np.stack([rf.nngp(X, **law), rf.ntk(X, **law)])
     wide, half = (random_kernels(n, X, law, draws, seed + n, shift) for n in (width, width // 4))
-    rest = np.abs(wide.mean(axis=0) - half.mean(axis=0))
+    rest = np.abs(wide.mean(axis=0) - half.mean(axis=0)) / 3
     process, tangent = map(rate, squared_deviations(X, law, limits, rates, seed, narrow))
     exponent = theory("exponent", -0.5)
     return {

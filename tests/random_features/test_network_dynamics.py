@@ -76,7 +76,7 @@ def test_gradient_flow_starts_along_the_gradient_and_is_of_fourth_order():
         strict=True,
     )
     for before, after, slope in parts:
-        np.testing.assert_allclose((before - after) / 1e-6, slope, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose((first - last) / 1e-6, slope, rtol=1e-4, atol=1e-5)
     ends = [rf.gradient_flow(networks, X, y, time=1.0, n_steps=n)[0][0, -1] for n in (4, 8, 16, 64)]
     errors = [np.linalg.norm(e - ends[3]) for e in ends[:3]]
     assert 10 < errors[0] / errors[1] < 24

@@ -49,7 +49,9 @@ def rate(errors):
     """Exponent of the root mean square from the second to the last of four widths."""
     parts = rf.decay_exponents(errors, factor=4.0, n_batches=BATCHES)
     early, late = (parts[:-1] + parts[1:]) / 2
-    return mean(late, bias=abs(np.mean(early - late)) / 3, source=THIRD)
+    # A third for a correction of order 1 / width, half for the orders after it too.
+    rest = abs(np.mean(early - late)) / 2
+    return mean(late, bias=rest, source="half the difference to a quarter of the widths")
 
 
 @simulation

@@ -69,13 +69,8 @@ def test_gradient_flow_starts_along_the_gradient_and_is_of_fourth_order():
     X, y = points(3, 2), np.array([1.0, -0.5, 0.3])
     gradient = loss_gradient(networks, X, y)
     _, moved = rf.gradient_flow(networks, X, y, time=1e-6, n_steps=1)
-    parts = zip(
-        (*networks.weights, *networks.biases),
-        (*moved.weights, *moved.biases),
-        gradient,
-        strict=True,
-    )
-    for before, after, slope in parts:
+    before, after = ((*n.weights, *n.biases) for n in (networks, moved))
+    for first, last, slope in zip(before, after, gradient, strict=True):
         np.testing.assert_allclose((first - last) / 1e-6, slope, rtol=1e-4, atol=1e-5)
     ends = [rf.gradient_flow(networks, X, y, time=1.0, n_steps=n)[0][0, -1] for n in (4, 8, 16, 64)]
     errors = [np.linalg.norm(e - ends[3]) for e in ends[:3]]

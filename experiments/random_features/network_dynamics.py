@@ -213,7 +213,7 @@ def adaptive_ntk_limit_one_step(
     y="mean change of the output",
 )
 def _(pen, runs):
-    pen.theory([-1, 1], [-1, 1])
+    pen.theory([-0.5, 0.5], [-0.5, 0.5])
     for k, (part, name) in enumerate((("limit", "steps"), ("defect", "defect of additivity"))):
         found = [r.parts[part] for r in runs.judgement.runs]
         at, shown, error = (
@@ -302,7 +302,7 @@ def _(pen, runs):
     )
     pen.points(at, shown, error, k=1)
     pen.broken(
-        *runs.measured("a", "hidden", control="signs that do not know the features"), "blind"
+        *runs.measured("a", "hidden", control="signs that do not know the features"), "blind signs"
     )
 
 

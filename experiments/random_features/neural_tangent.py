@@ -93,8 +93,8 @@ def squared_deviations(X, law, limits, draws, seed, narrow):
 
 @jacot.ours("the rate is derived; one width for all layers", serves="ac")
 @cases(phi="erf", depth=2)
-@full(phi=["sine", "erf"], depth=3, draws=3000, rates=6000)
-@full(depth=[1, 3, 2], draws=3000, rates=6000)
+@full(phi="sine", depth=[1, 3])
+@full(phi="relu", depth=[1, 2], rates=4800)
 @space(
     depth=Int(1, 3),
     phi=Choice(("relu", "leaky", "erf", "sine")),
@@ -297,7 +297,7 @@ def _(pen, runs):
 
 @blocks.ours("derived: exact at every width for one hidden layer", serves="ab")
 @cases(width=16, outputs=[6, 4], draws=50_000)
-@full(width=[8, 64], outputs=[3, 4, 6, 10], draws=60_000)
+@full(width=8, outputs=[3, 6, 10, 4], draws=50_000)
 @space(
     width=Int(2, 20),
     outputs=Int(2, 6),
@@ -348,7 +348,7 @@ def _(pen, runs):
     K, unit = np.linspace(3, 10, 50), runs.judgement.runs[0].parts["mean"].predicted[0]
     for k, (name, line) in enumerate((("equal", K / K), ("different", 1 - 4 / K))):
         pen.theory(K, line, f"{name} labels", k=k)
-        at, shown, error = runs.measured("outputs", "mean", k, where={"width": 64})
+        at, shown, error = runs.measured("outputs", "mean", k, where={"width": 8})
         pen.points(at, shown / unit, error / unit, k=k)
 
 

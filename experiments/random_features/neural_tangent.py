@@ -202,7 +202,7 @@ def _(pen, runs):
     ntk_recursion_convergence,
     r"Kernels of random networks tend to their recursion as $n^{-1/2}$",
     x="depth $L$",
-    y="exponent of the deviation from the tangent kernel",
+    y="exponent of the deviation",
 )
 def _(pen, runs):
     pen.theory([1, 3], [-0.5, -0.5], r"$-\frac{1}{2}$")
@@ -297,7 +297,7 @@ def _(pen, runs):
 
 @blocks.ours("derived: exact at every width for one hidden layer", serves="ab")
 @cases(width=16, outputs=[6, 4], draws=50_000)
-@full(width=8, outputs=[3, 6, 10, 4], draws=50_000)
+@full(width=8, outputs=[3, 6, 10, 4], draws=70_000)
 @space(
     width=Int(2, 20),
     outputs=Int(2, 6),

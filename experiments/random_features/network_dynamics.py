@@ -76,7 +76,7 @@ def flows(width, X, law, time, targets, draws, seed):
 
 @jacot.abstract("b", "c", "e", "f", instance=True)
 @cases(depth=1, draws=480, widths=(16, 64, 256))
-@full(depth=2, draws=600)
+@full(depth=2, draws=600, widths=(8, 32, 128))
 @full(depth=1, phi=["erf", "sine"], draws=1200, widths=(16, 64, 256))
 @space(
     depth=Int(1, 2),
@@ -95,8 +95,8 @@ def ntk_linear_dynamics(
     d=3,
     weight=1.5,
     bias=0.2,
-    draws=240,
-    widths=(8, 32, 128),
+    draws=120,
+    widths=(4, 16, 64),
     growth=0.0,
 ):
     r"""as $n\to\infty$ the part of the residual along $q_i$ decays as $e^{-\lambda_it}$: it takes
@@ -168,13 +168,13 @@ def damped(g):
 
 
 @adaptive.abstract("a", "b", instance=True)
-@cases(batch=3)
+@cases(batch=3, draws=2400)
 @full(batch=[1, 2, 5, 3], draws=3600, widths=(4, 16, 64, 256))
 @space(batch=Int(1, 5), eta=Real(0.1, 1.0), tests=Int(1, 3))
 @breaks("gradient descent", update=gradient, draws=600)
 @breaks("Adam with damping", update=damped, draws=600)
 def adaptive_ntk_limit_one_step(
-    batch, seed, eta=0.5, tests=3, draws=2400, widths=(4, 16, 64, 256), update=np.sign
+    batch, seed, eta=0.5, tests=3, draws=600, widths=(4, 16, 64, 256), update=np.sign
 ):
     r"""for $f(x)=\frac1{\sqrt n}\sum_iv_i\phi(w_i^\top x/\sqrt2)$, $\phi$ ReLU, $x\in\mathbb R^2$,
     $v_i,w_i\sim N(0,1)$ and steps $\eta/\sqrt n$ on both layers, $\Delta f(x)$ tends to
@@ -255,13 +255,13 @@ def regardless(g):
 
 
 @adaptive.abstract("a", instance=True)
-@cases(a=1.5)
+@cases(a=1.5, draws=90)
 @full(a=1.0, draws=150)
 @full(a=[0.5, 1.5], draws=60)
 @space(a=Real(1.0, 2.0), batch=Int(1, 3), d=Int(2, 5))
 @breaks("gradient descent at the same rate", update=unscaled, draws=30)
 @breaks("signs that do not know the features", update=regardless, draws=30)
-def adaptive_lr_width_exponents(a, seed, batch=2, d=3, draws=60, update=np.sign):
+def adaptive_lr_width_exponents(a, seed, batch=2, d=3, draws=30, update=np.sign):
     r"""if only the $n\times n$ matrix of $h=W\phi(W_1x)$, $W_{ij}\sim N(0,\frac1n)$, is moved, by
     steps $n^{-a}$, and $f=n^{-1/2}v^\top\phi(h)$ with $\phi$ the error function, then the root
     mean square of $\Delta h$ grows as $n^{1-a}$, and for $a\ge1$ that of $\Delta f$ as

@@ -92,9 +92,9 @@ def squared_deviations(X, law, limits, draws, seed, narrow):
 
 
 @jacot.ours("the rate is derived; one width for all layers", serves="ac")
-@cases(phi="erf", depth=2)
-@full(phi="sine", depth=[1, 3])
-@full(phi="relu", depth=[1, 2], rates=4800)
+@cases(phi="erf", depth=2, draws=2000, rates=3600)
+@full(phi="sine", depth=[1, 3], draws=2000, rates=3600)
+@full(phi="relu", depth=[1, 2], draws=2000, rates=4800)
 @space(
     depth=Int(1, 3),
     phi=Choice(("relu", "leaky", "erf", "sine")),
@@ -114,8 +114,8 @@ def ntk_recursion_convergence(
     weight=2.0,
     bias=0.1,
     width=64,
-    draws=2000,
-    rates=3600,
+    draws=400,
+    rates=600,
     narrow=0,
     shift=0.0,
 ):

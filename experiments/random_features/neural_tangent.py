@@ -34,8 +34,9 @@ ACTIVATIONS = {
 }
 DEGREES = {"quadratic": 2, "cubic": 3}
 BATCHES = 60
-# A correction of order 1 / width falls by 4.
-THIRD = "a third of the difference to a quarter of the width"
+# Covers what is left where a quarter of the width leaves 3 times as much, or more; a remainder of
+# order 1 / width is 4 times as large there.
+HALF = "half the difference to a quarter of the width"
 jacot = paper(
     "jacot2018-neural",
     r"Fully connected network of $L$ hidden layers of width $n$, parameters $N(0,1)$, weights "
@@ -60,10 +61,10 @@ def inputs(n, d, seed):
 
 
 def rate(errors):
-    """Exponent of the root mean square over the last factor 16 of four widths."""
-    parts = rf.decay_exponents(list(errors), factor=4.0, n_batches=BATCHES)
-    late = parts[1:].mean(axis=0)
-    return mean(late, bias=abs(parts[0].mean() - parts[2].mean()) / 6, source=THIRD)
+    """Exponent of the root mean square from the second to the last of the widths."""
+    parts = rf.decay_exponents(errors, factor=4.0, n_batches=BATCHES)
+    early, late = parts[:-1].mean(axis=0), parts[1:].mean(axis=0)
+    return mean(late, bias=abs(np.mean(late - early)) / 2, source=HALF)
 
 
 @simulation
@@ -81,18 +82,18 @@ def random_kernels(width, X, law, draws, seed, shift):
 @simulation
 def squared_deviations(X, law, limits, draws, seed, narrow):
     """Squared Frobenius distances from the limits at four widths, of all layers or of all but the
-    first: shape (2, 4, draws)."""
+    first, more of them at the small widths: for each, shape (2, number)."""
     law, depth = {k: v for k, v in law.items() if k != "depth"}, law["depth"]
     found = []
-    for n in (16, 64, 256, 1024):
+    for n, times in ((16, 2), (64, 4), (256, 1), (1024, 1)):
         widths = [narrow or n] + [n] * (depth - 1)
-        kernels = rf.sample_kernels(X, widths=widths, n_draws=draws, seed=seed + n, **law)
+        kernels = rf.sample_kernels(X, widths=widths, n_draws=times * draws, seed=seed + n, **law)
         found.append(np.sum((np.stack(kernels) - limits[:, None]) ** 2, axis=(2, 3)))
-    return np.stack(found, axis=1)
+    return found
 
 
 @jacot.ours("the rate is derived; one width for all layers", serves="ac")
-@cases(phi="erf", depth=2, draws=2000, rates=3600)
+@cases(phi="erf", depth=2, draws=1500, rates=2100)
 @full(phi="sine", depth=[1, 3], draws=2000, rates=3600)
 @full(phi="relu", depth=[1, 2], draws=2000, rates=4800)
 @space(
@@ -127,12 +128,13 @@ def ntk_recursion_convergence(
     law |= {"weight_variance": weight, "bias_variance": bias}
     limits = np.stack([rf.nngp(X, **law), rf.ntk(X, **law)])
     wide, half = (random_kernels(n, X, law, draws, seed + n, shift) for n in (width, width // 4))
-    rest = np.abs(wide.mean(axis=0) - half.mean(axis=0)) / 3
-    process, tangent = map(rate, squared_deviations(X, law, limits, rates, seed, narrow))
+    rest = np.abs(wide.mean(axis=0) - half.mean(axis=0)) / 2
+    squares = squared_deviations(X, law, limits, rates, seed, narrow)
+    process, tangent = (rate([kernel[i] for kernel in squares]) for i in (0, 1))
     exponent = theory("exponent", -0.5)
     return {
         "kernels": compare(
-            mean(wide, bias=rest, source="difference to a quarter of the width"),
+            mean(wide, bias=rest, source=HALF),
             "==",
             theory("limits", limits),
         ),
@@ -150,7 +152,7 @@ def rank(X, law):
     return float(np.sum(~small)) if clear else math.nan
 
 
-@jacot.abstract("d", instance=True)
+@jacot.ours("with the ranks of polynomials, which are derived", serves="d")
 @cases(phi=["relu", "erf"], points=8)
 @cases(phi="quadratic", depth=[1, 2], points=40)
 @cases(phi="relu", points=12, depth=1)
@@ -170,9 +172,9 @@ def rank(X, law):
 @breaks("points that come twice", pairs=1.0)
 def ntk_positive_definite(phi, points, seed, depth=1, d=3, weight=2.0, bias=0.5, pairs=0.0):
     r"""for distinct points on a sphere, $L\ge1$ and $\sigma_b>0$ the matrix of $\Theta^{L+1}$ is
-    positive definite if $\phi$ is (leaky) ReLU, the error function or the sine; if $\phi$ is a
-    polynomial of degree $p$ its rank is that of the polynomials of degree $p^L$ on generic points,
-    $\min\big(N,\binom{p^L+d-1}{d-1}+\binom{p^L+d-2}{d-1}\big)$."""
+    positive definite if $\phi$ is ReLU, a leaky one (with a kink), the error function or the sine;
+    if $\phi$ is a polynomial of degree $p\ge1$ its rank is that of the polynomials of degree
+    $p^L$ on generic points, $\min\big(N,\binom{p^L+d-1}{d-1}+\binom{p^L+d-2}{d-1}\big)$."""
     X = inputs(points, d, seed)
     if pairs:
         X = np.concatenate([X, pairs * X])
@@ -276,10 +278,9 @@ def pseudo_ntk_convergence(
     X = inputs(points, d, seed)
     settings = (outputs, X, leak, weight, bias)
     squared = tangent_errors(width, *settings, draws, seed, correlation)[1]
-    unit = slopes_product(X, leak, weight, bias).sum() / width
-    factor = np.array([outputs + 4.0, outputs + 2.0])
-    constant = theory("constant", (outputs - 1) * factor)
-    return compare(mean(squared / unit), "==", constant)
+    constant = theory("constant", (outputs - 1) * np.array([outputs + 4.0, outputs + 2.0]))
+    c = theory("c", slopes_product(X, leak, weight, bias).sum())
+    return compare(mean(squared), "==", constant * c / width ** theory("order", 1.0))
 
 
 @panel(
@@ -296,7 +297,7 @@ def _(pen, runs):
 
 
 @blocks.ours("derived: exact at every width for one hidden layer", serves="ab")
-@cases(width=16, outputs=[6, 4], draws=50_000)
+@cases(width=32, outputs=[6, 4], draws=16_000)
 @full(width=8, outputs=[3, 6, 10, 4], draws=70_000)
 @space(
     width=Int(2, 20),
@@ -306,7 +307,7 @@ def _(pen, runs):
     weight=Real(0.5, 2.0),
     bias=Real(0.0, 1.0),
 )
-@breaks("correlated rows of the head", correlation=0.5)
+@breaks("correlated rows of the head", correlation=0.5, draws=4000)
 def labelled_kernel_factorises(
     width, outputs, seed, d=3, leak=0.2, weight=2.0, bias=0.1, draws=1000, correlation=0.0
 ):
@@ -330,11 +331,12 @@ def labelled_kernel_factorises(
         bias_variance=bias,
     )
     weights = theory("weights", alike / K) * theory("limit", float(limit[0, 0]))
-    unit = slopes_product(X, leak, weight, bias)[0, 1] / width
-    off = (labelled - alike / K * trace[:, None]) ** 2 / unit
+    off = (labelled - alike / K * trace[:, None]) ** 2
+    c = theory("c", slopes_product(X, leak, weight, bias)[0, 1])
+    spread = theory("spread", 1 + alike**2 * (K - 2) / K**3)
     return {
         "mean": compare(mean(labelled), "==", weights),
-        "spread": compare(mean(off), "==", theory("spread", 1 + alike**2 * (K - 2) / K**3)),
+        "spread": compare(mean(off), "==", spread * c / width ** theory("order", 1.0)),
     }
 
 

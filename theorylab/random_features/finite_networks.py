@@ -16,6 +16,7 @@ Theorems: jacot2018-neural (the limit), guo2024-sample (blocks and their sums)."
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 Arrays = Sequence[FloatArray]
+_BLOCK = 2**17  # entries worked on at a time: the passes over them stay in the cache
 
 
 @result
@@ -158,7 +160,20 @@ def tangent_blocks(networks: Networks, X: ArrayLike) -> FloatArray:
     [[1.0, 0.0], [0.0, 1.0]]
     """
     networks = as_instance(networks, "networks", Networks)
-    fields, inputs = forward(networks, points_of(networks, X))
+    points = points_of(networks, X)
+    units = len(points) * sum(weights.shape[1] for weights in networks.weights)
+    size = max(1, _BLOCK // (units * networks.weights[-1].shape[1]))
+    parts = []
+    for start in range(0, len(networks.weights[0]), size):
+        here = slice(start, start + size)
+        weights, biases = ([p[here] for p in ps] for ps in (networks.weights, networks.biases))
+        some = replace(networks, weights=tuple(weights), biases=tuple(biases))
+        parts.append(_blocks(some, points))
+    return np.concatenate(parts)
+
+
+def _blocks(networks: Networks, points: FloatArray) -> FloatArray:
+    fields, inputs = forward(networks, points)
     draws, n, k = fields[-1].shape
     signal = np.broadcast_to(np.eye(k), (draws, n, k, k))
     total = np.zeros((draws, n, k, n, k))
@@ -227,8 +242,25 @@ def sample_kernels(
     draws, n = as_count(n_draws, "n_draws"), len(X)
     sizes = as_array(widths, "widths", ndim=1, positive=True)
     layers = [as_count(int(size) if size == int(size) else size, "widths") for size in sizes]
-    unit = math.sqrt(weight / X.shape[1])
-    z = np.broadcast_to(unit * X, (draws, *X.shape))
+    inputs = math.sqrt(weight / X.shape[1]) * X
+    size = max(1, _BLOCK // (n * max([1, *layers])))
+    counts = [min(size, draws - start) for start in range(0, draws, size)]
+    parts = [_draw_kernels(inputs, layers, count, phi, weight, bias, rng) for count in counts]
+    process, tangent = zip(*parts, strict=True)
+    return np.concatenate(process), np.concatenate(tangent)
+
+
+def _draw_kernels(
+    inputs: FloatArray,
+    layers: Sequence[int],
+    draws: int,
+    phi: Activation,
+    weight: float,
+    bias: float,
+    rng: np.random.Generator,
+) -> tuple[FloatArray, FloatArray]:
+    n = len(inputs)
+    z = np.broadcast_to(inputs, (draws, *inputs.shape))
     features, linear, slopes = [z], [], []
     for width in layers:
         linear.append(_root(z @ z.swapaxes(1, 2)) @ rng.standard_normal((draws, n, width)))
@@ -271,8 +303,7 @@ def decay_exponents(squares: Sequence[ArrayLike], *, factor: float, n_batches: i
     -------
     FloatArray
         Shape (sizes - 1, n_batches): :math:`\log(m_{k+1}/m_k)/(2\log\text{factor})`, m being the
-        mean of a batch. The logarithm biases both means alike where their relative spread and
-        number of draws are equal.
+        mean of a batch, whose logarithm is corrected to first order for its own spread.
 
     Examples
     --------
@@ -288,8 +319,10 @@ def decay_exponents(squares: Sequence[ArrayLike], *, factor: float, n_batches: i
         values = as_array(drawn, "squares", ndim=1, nonnegative=True)
         if len(values) % batches:
             raise ValueError(f"squares: expected a multiple of {batches} draws, got {len(values)}")
-        means = values.reshape(batches, -1).mean(axis=1)
-        logs.append(np.log(as_array(means, "squares", positive=True)))
+        batch = values.reshape(batches, -1)
+        means = as_array(batch.mean(axis=1), "squares", positive=True)
+        spread = np.mean((batch / means[:, None] - 1) ** 2, axis=1)
+        logs.append(np.log(means) + spread / (2 * batch.shape[1]))
     return np.diff(logs, axis=0) / (2 * math.log(ratio))
 
 

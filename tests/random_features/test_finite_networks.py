@@ -102,6 +102,22 @@ def test_layers_of_different_width():
     assert tangent[:, 0, 0].std() > 0.3 * limit[0, 0]
 
 
+def test_draws_do_not_depend_on_how_many_are_worked_on_at_a_time():
+    networks = rf.random_networks(2, width=30, depth=2, n_outputs=3, n_draws=500, seed=2, **LAW)
+    X = points(3, 2)
+    whole = rf.tangent_blocks(networks, X)
+    assert whole.shape == (500, 3, 3, 3, 3)
+    for r in (0, 77, 499):
+        weights, biases = ([p[r : r + 1] for p in ps] for ps in (networks.weights, networks.biases))
+        one = replace(networks, weights=tuple(weights), biases=tuple(biases))
+        np.testing.assert_allclose(whole[r], rf.tangent_blocks(one, X)[0], rtol=1e-10)
+    process, tangent = rf.sample_kernels(X, widths=[300, 400], n_draws=250, seed=0)
+    assert process.shape == tangent.shape == (250, 3, 3)
+    assert len(np.unique(tangent[:, 0, 0])) == 250
+    with pytest.raises(ValueError, match="networks"):
+        rf.network_outputs(replace(networks, biases=networks.biases[:1]), X)
+
+
 def test_results_are_read_only_and_short():
     networks = rf.random_networks(2, width=3, depth=1, seed=0)
     assert networks.depth == 1
@@ -116,6 +132,11 @@ def test_decay_exponents():
     found = rf.decay_exponents(squares, factor=4.0, n_batches=10)
     assert found.shape == (2, 10)
     np.testing.assert_allclose(found.mean(axis=1), -0.7, atol=0.01)
+    # Batches of unequal size: the logarithm of a mean of ten would be low by a thirtieth.
+    unequal = [rng.chisquare(3, 4000 * k) for k in (200, 10)]
+    small = rf.decay_exponents(unequal, factor=4.0, n_batches=4000)
+    np.testing.assert_allclose(small.mean(), 0.0, atol=0.006)
+    np.testing.assert_array_equal(rf.decay_exponents(np.ones((3, 4)), factor=4.0, n_batches=2), 0)
     with pytest.raises(ValueError, match="squares"):
         rf.decay_exponents(squares, factor=4.0, n_batches=7)
     with pytest.raises(ValueError, match="squares"):

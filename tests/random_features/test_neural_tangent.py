@@ -162,9 +162,13 @@ def test_given_moments():
         rf.network_outputs(networks, X)
     with pytest.raises(ValueError, match="activation"):
         rf.ntk(X, depth=1, activation=rf.GivenDual(lambda c, a, b: c))
+    scaled = rf.ntk(X, depth=2, activation=rf.GivenDual(linear), weight_variance=1.5)
+    np.testing.assert_allclose(scaled, 1.5**3 * kernel, rtol=1e-12)
 
 
 def test_overflow_is_refused_by_name():
+    with pytest.raises(ValueError, match="activation"):
+        rf.ntk([[1.0], [2.0]], depth=1, activation=rf.LeakyReLU(1e200))
     for X, depth in (([[1e200]], 1), ([[1e80]], 2)):
         with pytest.raises(ValueError, match="X1"):
             rf.ntk(X, depth=depth, activation=rf.Polynomial((0.0, 1.0, 1.0)))

@@ -83,10 +83,8 @@ class LeakyReLU(Activation):
         weight: float = 1.0,
     ) -> Moments:
         """Return the arc-cosine kernels of order one and zero, and their mixtures with the line."""
-        leak, gain = (
-            weight * self.negative_slope,
-            (1 - self.negative_slope) ** 2 * weight / math.tau,
-        )
+        bend = 1 - self.negative_slope
+        leak, gain = weight * self.negative_slope, bend * bend * weight / math.tau
         scale = np.sqrt(first / _SNAP) * np.sqrt(second / _SNAP)
         flat = not scale.all()  # points at the origin have no angle
         correlation = covariance / (np.where(scale > 0, scale, 1.0) if flat else scale)
@@ -108,7 +106,7 @@ class LeakyReLU(Activation):
 
     def diagonal(self, variance: FloatArray) -> Moments:
         """Return the two moments of a variable with itself."""
-        half = (1 + self.negative_slope**2) / 2
+        half = (1 + self.negative_slope * self.negative_slope) / 2
         return half * variance, np.full_like(variance, half)
 
 

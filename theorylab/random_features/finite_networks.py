@@ -286,7 +286,9 @@ def _draw_kernels(
     return grams[-1] + bias, tangent
 
 
-def decay_exponents(squares: Sequence[ArrayLike], *, factor: float, n_batches: int) -> FloatArray:
+def decay_exponents(
+    squares: Sequence[ArrayLike] | FloatArray, *, factor: float, n_batches: int
+) -> FloatArray:
     r"""Return the exponents with which a root mean square depends on a size, by batches of draws.
 
     Parameters
@@ -312,7 +314,7 @@ def decay_exponents(squares: Sequence[ArrayLike], *, factor: float, n_batches: i
     [[-0.5, -0.5]]
     """
     ratio, batches = as_real(factor, "factor", above=1.0), as_count(n_batches, "n_batches")
-    if not isinstance(squares, Sequence) or len(squares) < 2:
+    if not isinstance(squares, Sequence | np.ndarray) or len(squares) < 2:
         raise ValueError("squares: expected a sequence of two arrays at least")
     logs = []
     for drawn in squares:
@@ -335,6 +337,11 @@ def _root(gram: FloatArray) -> FloatArray:
 
 def points_of(networks: Networks, X: ArrayLike) -> FloatArray:
     """Validate points as inputs of the networks."""
+    if len(networks.biases) != len(networks.weights):
+        raise ValueError(
+            f"networks: expected biases for each of {len(networks.weights)} layers, got "
+            f"{len(networks.biases)}"
+        )
     return as_array(X, "X", shape=(None, networks.weights[0].shape[2]))
 
 

@@ -93,9 +93,9 @@ def squared_deviations(X, law, limits, draws, seed, narrow):
 
 
 @jacot.ours("the rate is derived; one width for all layers", serves="ac")
-@cases(phi="sine", depth=1, draws=1500, rates=4200)
-@full(phi="sine", depth=[1, 3], draws=3000, rates=7200)
-@full(phi="relu", depth=[1, 2], draws=3000, rates=7200)
+@cases(phi="sine", depth=1, draws=5000, rates=4200)
+@full(phi="sine", depth=[1, 3], draws=5000, rates=7200)
+@full(phi="relu", depth=[1, 2], draws=5000, rates=7200)
 @space(
     depth=Int(1, 3),
     phi=Choice(("relu", "leaky", "erf", "sine")),
@@ -298,7 +298,7 @@ def _(pen, runs):
 
 @blocks.ours("derived: exact at every width for one hidden layer", serves="ab")
 @cases(width=32, outputs=[6, 4], draws=24_000, leak=0.5)
-@full(width=8, outputs=[3, 6, 10, 4], draws=70_000)
+@full(width=8, outputs=[3, 6, 10, 4], draws=60_000, leak=0.5)
 @space(
     width=Int(2, 20),
     outputs=Int(2, 6),

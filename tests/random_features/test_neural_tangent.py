@@ -172,6 +172,9 @@ def test_overflow_is_refused_by_name():
     for X, depth in (([[1e200]], 1), ([[1e80]], 2)):
         with pytest.raises(ValueError, match="X1"):
             rf.ntk(X, depth=depth, activation=rf.Polynomial((0.0, 1.0, 1.0)))
+    with pytest.raises(ValueError, match="X1"):
+        # The kernel of the outputs is bounded, the tangent kernel is not.
+        rf.ntk([[1.0]], depth=3, activation="sine", weight_variance=1e120)
     for activation in ("erf", "sine"):
         assert np.isfinite(rf.ntk([[1e150], [3.0]], depth=2, activation=activation)).all()
 

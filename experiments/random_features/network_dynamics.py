@@ -261,7 +261,7 @@ def alternating(g):
 
 @adaptive.abstract("a", instance=True)
 @cases(a=1.5, draws=60)
-@full(a=[0.5, 1.0, 1.25, 2.0, 1.5], draws=120)
+@full(a=[0.5, 1.0, 2.0, 1.5], draws=120)
 @space(a=Real(0.5, 2.0), batch=Int(1, 3), d=Int(2, 5))
 @breaks("gradient descent at the same rate", update=gradient)
 @breaks("signs that do not know the features", update=alternating)
@@ -297,9 +297,9 @@ def adaptive_lr_width_exponents(a, seed, batch=2, d=3, draws=30, update=np.sign)
     y="exponent of the change",
 )
 def _(pen, runs):
-    a = np.array([0.5, 1.5])
+    a = np.array([0.5, 2.0])
     pen.theory(a, 1 - a, "features", k=0)
-    pen.theory([1, 1.5], [0.5, 0], "outputs", k=1)
+    pen.theory([1, 2], [0.5, -0.5], "outputs", k=1)
     pen.points(*runs.measured("a", "hidden"), k=0)
     at, shown, error = (
         np.array([v for r in runs.judgement.runs if "output" in r.parts for v in f(r)])

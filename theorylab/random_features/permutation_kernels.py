@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real, one_of
 from theorylab.numerics.results import result
 from theorylab.random_features.sphere_kernels import (
-    Activation,
+    AngleActivation,
     output_kernel,
     rectified_power,
     tangent_kernel,
@@ -217,7 +217,7 @@ def trained_mean(
     inputs: ArrayLike,
     permutation: ArrayLike,
     *,
-    activation: Activation,
+    activation: AngleActivation,
     training: ArrayLike | None = None,
 ) -> FloatArray:
     """Return the mean outputs of networks trained on the basis vectors, by the kernel matrix.
@@ -248,7 +248,7 @@ def ensemble_outputs(
     inputs: ArrayLike,
     permutation: ArrayLike,
     *,
-    activation: Activation,
+    activation: AngleActivation,
     n_models: int,
     n_draws: int,
     seed: int,
@@ -303,8 +303,8 @@ def _problem(
     return U, np.eye(k)[order.astype(int)], X
 
 
-def _weights(U: FloatArray, X: FloatArray, activation: Activation) -> FloatArray:
-    phi = [as_instance(activation, "activation", Activation)]
+def _weights(U: FloatArray, X: FloatArray, activation: AngleActivation) -> FloatArray:
+    phi = [as_instance(activation, "activation", AngleActivation)]
     across, among = (tangent_kernel(_angles(P, X), phi) for P in (U, X))
     try:
         return np.asarray(np.linalg.solve(among, across.T).T)

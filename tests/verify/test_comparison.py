@@ -180,3 +180,8 @@ def test_a_false_statistical_bound_is_never_verified():
     rng = np.random.default_rng(0)
     verdicts = [compare(mean(rng.normal(1, 100, 12)), "<=", 0.0).holds for _ in range(200)]
     assert True not in verdicts
+
+
+def test_a_centre_and_an_error_whose_sum_overflows_are_finite():
+    part = compare(within(1e308, 1e308, "rounding"), "==", 1.5e308)
+    assert part.holds

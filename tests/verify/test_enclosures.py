@@ -157,6 +157,28 @@ def test_a_switch_is_bracketed_or_there_is_no_verdict():
     assert switch(lambda x: None if 0.4 < x < 0.6 else x > 0.5, bracket=(0.0, 1.0)).why
 
 
+@pytest.mark.parametrize("above", [True, False])
+def test_a_switch_at_zero_is_found_in_finitely_many_steps(above):
+    e = switch(lambda x: x > 0 if above else x >= 0, bracket=(-1.0, 1.0))
+    assert float(abs(e.centre) + e.error) < 1e-300
+
+
+def test_an_enclosure_keeps_its_numbers_when_the_caller_reuses_the_array():
+    value, error = np.ones(3), np.full(3, 0.5)
+    e = within(value, error, "rounding")
+    value += 1.0
+    error += 1.0
+    assert (e.centre == 1.0).all()
+    assert (e.error == 0.5).all()
+
+
+def test_booleans_in_an_object_array_are_booleans():
+    v = np.random.default_rng(0).random(100) < 0.02
+    assert mean(v.astype(object)).error == mean(v).error
+    with pytest.raises(ValueError, match="samples"):
+        mean([[True], [True, False]])
+
+
 def test_crossing_bounds_are_an_error_of_ours_and_never_a_zero_gap():
     with pytest.raises(ValueError, match="passes"):
         between(1.0, 1.001)

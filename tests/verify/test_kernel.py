@@ -3,6 +3,7 @@
 import math
 from fractions import Fraction
 
+import flint
 import numpy as np
 import pytest
 import sympy as sp
@@ -497,3 +498,19 @@ def test_a_symbolic_part_is_fed_by_its_own_marks_only():
 
     resolution = judge(claim).runs[0].resolution
     assert resolution == {"three": {"number": 0.0}, "x": {"symbol": 0.0}}
+
+
+def test_a_mark_that_is_a_wide_ball_feeds_what_its_old_and_new_values_reach():
+    def body():
+        """A ball of radius 0.2 about 1/2 is at most 1."""
+        return compare(0, "<=", theory("bound", flint.arb("0.5 +/- 0.2")))
+
+    assert not any("feeds no part" in text for text in exposed(body))
+
+
+def test_a_mark_that_no_float_can_tell_from_its_neighbour_is_seen_to_move():
+    def body():
+        """A large integer and one."""
+        return compare(10**30 + 1, "==", 10**30 + theory("one", 1))
+
+    assert not exposed(body)

@@ -2,6 +2,7 @@ import time
 
 import numpy as np
 import pytest
+import sympy as sp
 
 from theorylab.verify import (
     Choice,
@@ -147,3 +148,23 @@ def test_without_a_space_there_is_nothing_to_search():
     for nothing in ({}, None):
         with pytest.raises(ValueError, match="space"):
             falsify(lambda x: at_most(x, 1.0), nothing)
+
+
+def test_a_space_of_the_seed_alone_has_an_instance_without_other_keywords():
+    result = falsify(lambda seed: (seed, 2.0), {"seed": Int(0, 9)}, budget=0.5)
+    assert result.found
+    assert (result.instance, result.seed) == ({}, 3)
+
+
+def test_an_error_of_the_check_that_names_its_cause_is_raised_itself():
+    def check(x):
+        raise RuntimeError("no convergence") from KeyError("x")
+
+    with pytest.raises(RuntimeError, match="no convergence"):
+        falsify(check, {"x": Real(0, 1)}, budget=0.5)
+
+
+def test_symbolic_sides_are_read_as_numbers():
+    result = falsify(lambda x: (sp.sqrt(2) * x, sp.sqrt(3)), {"x": Real(0, 1)}, budget=0.5)
+    assert not result.found
+    assert result.instance == {"x": 1.0}

@@ -157,7 +157,7 @@ def _compare_enclosure(measured: Enclosure, relation: str, predicted: Any, rival
     c, e, p = np.broadcast_arrays(measured.centre, measured.error, p)
     shown = np.broadcast_to(c if measured.shown is None else measured.shown, c.shape)
     base = (relation, measured.source, measured.grade, c, e, p, shown)
-    finite = {"measured value": np.isfinite(c + e).all(), "prediction": np.isfinite(p).all()}
+    finite = {"measured value": np.isfinite([c, e]).all(), "prediction": np.isfinite(p).all()}
     odd = [f"the {what} is not finite" for what, good in finite.items() if not good]
     if why := measured.why or "".join(odd[:1]):
         return Part(*base, None, np.nan, np.zeros(p.shape, bool), why=why)

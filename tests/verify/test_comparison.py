@@ -185,3 +185,16 @@ def test_a_false_statistical_bound_is_never_verified():
 def test_a_centre_and_an_error_whose_sum_overflows_are_finite():
     part = compare(within(1e308, 1e308, "rounding"), "==", 1.5e308)
     assert part.holds
+
+
+def test_one_false_number_decides_beside_others_that_cannot_be_told():
+    x = sp.Symbol("x", real=True)
+    part = compare((2, x), "<=", (1, 1))
+    assert part.holds is False
+    assert part.decisively_false
+    assert compare((0, x), "<=", (1, 1)).holds is None
+
+
+def test_a_false_part_stays_false_beside_its_rival():
+    assert compare(2, "==", 3, rival=2).holds is False
+    assert compare(within(2.0, 0.1, "rounding"), "==", 3.0, rival=2.0).holds is False

@@ -84,6 +84,15 @@ def test_the_mean_is_sharp_at_the_rate_of_its_samples():
     assert mean(rng.random(40000) < 0.5).error < 0.02
 
 
+@pytest.mark.parametrize("support", [None, (0.0, 1.0)])
+def test_the_level_is_shared_by_the_entries(support):
+    v = np.random.default_rng(6).random(40)
+    for samples in (v, v < 0.5):
+        alone = mean(samples, support=support)
+        together = mean(np.stack([samples] * 50, 1), support=support)
+        assert together.error.mean() > 1.05 * alone.error
+
+
 def test_a_bias_widens_and_names_itself():
     v = np.random.default_rng(0).normal(size=100)
     plain, biased = mean(v), mean(v, bias=0.5, source="1/n term")
@@ -129,6 +138,9 @@ def test_geometric_decay_is_measured_on_the_linear_scale_above_the_floor():
     y = np.maximum(0.5**k, 1e-12)
     assert abs(float(slope(k, y, scale="linear", floor=1e-11).centre) - math.log(0.5)) < 1e-6
     assert abs(float(slope(k, y, scale="linear").centre) - math.log(0.5)) > 0.1
+    # A value at the floor says nothing, like one below it.
+    level = np.maximum(0.5**k, 1e-11)
+    assert abs(float(slope(k, level, scale="linear", floor=1e-11).centre) - math.log(0.5)) < 1e-6
 
 
 def test_repetitions_make_a_confidence_interval():

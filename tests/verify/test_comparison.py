@@ -198,3 +198,12 @@ def test_one_false_number_decides_beside_others_that_cannot_be_told():
 def test_a_false_part_stays_false_beside_its_rival():
     assert compare(2, "==", 3, rival=2).holds is False
     assert compare(within(2.0, 0.1, "rounding"), "==", 3.0, rival=2.0).holds is False
+
+
+def test_shapes_that_do_not_broadcast_are_refused_by_name():
+    samples = np.random.default_rng(0).random((20, 2))
+    with pytest.raises(ValueError, match=r"predicted: .*broadcasts"):
+        compare(within([1.0, 2.0], 0.0, "rounding"), "==", [1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match=r"bias: .*broadcasts"):
+        mean(samples, bias=[0.1, 0.2, 0.3], source="series")
+    assert mean(samples[:, 0], bias=[0.1, 0.2], source="series").error.shape == (2,)

@@ -30,6 +30,7 @@ from theorylab.verify import (
     theory,
     within,
 )
+from theorylab.verify.kernel import evaluate
 from theorylab.verify.records import ranges, record_of
 
 source = paper("any-key", "Setting.")
@@ -514,3 +515,36 @@ def test_a_mark_that_no_float_can_tell_from_its_neighbour_is_seen_to_move():
         return compare(10**30 + 1, "==", 10**30 + theory("one", 1))
 
     assert not exposed(body)
+
+
+def test_a_coarse_equality_is_seen_beside_a_sharp_one_of_the_same_mark():
+    def body():
+        """One value, measured well and badly."""
+        value = theory("value", 1.0)
+        return {
+            "well": compare(within(1.0, 1e-9, "rounding"), "==", value),
+            "badly": compare(within(1.0, 0.3, "rounding"), "==", value),
+        }
+
+    assert any("part 'badly' rejects no mark" in text for text in exposed(body))
+
+
+def test_one_proof_refutes_beside_weaker_evidence():
+    @source.ours("an example")
+    @cases(x=1)
+    @rescues("two", x=2)
+    @note(refuted_by="another")
+    def two(x):
+        """x is 2."""
+        sampled = mean(np.random.default_rng(0).normal(x, 0.01, 40))
+        return {"exactly": compare(x, "==", 2), "in the mean": compare(sampled, "==", 2.0)}
+
+    assert judge(two).verdict is Verdict.REFUTED
+
+
+def test_the_seed_of_an_instance_is_the_one_that_a_check_gets():
+    def body(seed):
+        return compare(seed, "==", 7)
+
+    assert evaluate(body, {"seed": 7}, 3)[""].holds
+    assert evaluate(body, {}, 7)[""].holds

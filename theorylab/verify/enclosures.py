@@ -133,8 +133,8 @@ def mean(
         return _none("all samples of an entry are equal", text, grade, average.shape)
     else:
         lo, hi = student(v, level)
+    centre, allowance = _paired((lo + hi) / 2, allowance, "bias")
     error = (hi - lo) / 2 + allowance + 8 * EPS * np.abs(average)
-    centre, error = np.broadcast_arrays((lo + hi) / 2, error)
     return Enclosure(centre, error, text, grade, shown=average)
 
 

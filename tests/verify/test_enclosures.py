@@ -226,3 +226,8 @@ def test_within_takes_what_broadcasts_and_refuses_the_rest():
     ):
         with pytest.raises(ValueError, match=name):
             within(value, error, text)
+
+
+def test_both_halves_of_an_enclosure_are_arrays():
+    v = np.random.default_rng(0).normal(size=20)
+    assert all(isinstance(part, np.ndarray) for part in (mean(v).centre, mean(v).error))

@@ -548,3 +548,24 @@ def test_the_seed_of_an_instance_is_the_one_that_a_check_gets():
 
     assert evaluate(body, {"seed": 7}, 3)[""].holds
     assert evaluate(body, {}, 7)[""].holds
+
+
+def test_every_inconclusive_draw_is_told_once():
+    @source.ours("an example")
+    @space(x=Real(0.0, 1.0))
+    @note(no_break="an example")
+    def nothing(x):
+        """x is not known."""
+        part = compare(within(np.nan, 0.0, "rounding"), "==", x)
+        return {"one": part, "two": part}
+
+    assert len(draws(nothing, count=5).inconclusive) == 5
+
+
+@pytest.mark.parametrize(("value", "idle"), [(0.4, True), (0.6, False)])
+def test_a_bound_that_could_be_halved_is_idle_without_a_control(value, idle):
+    def body():
+        """A value is at most 1."""
+        return compare(within(value, 0.0, "rounding"), "<=", theory("bound", 1.0))
+
+    assert any("idle" in text for text in exposed(body)) == idle

@@ -135,7 +135,7 @@ def mean(
         lo, hi = student(v, level)
     centre, allowance = _paired((lo + hi) / 2, allowance, "bias")
     error = (hi - lo) / 2 + allowance + 8 * EPS * np.abs(average)
-    return Enclosure(centre, error, text, grade, shown=average)
+    return Enclosure(centre, np.asarray(error), text, grade, shown=average)
 
 
 def slope(

@@ -17,6 +17,7 @@ from theorylab.verify import (
     space,
     within,
 )
+from theorylab.verify.search import _Search
 
 
 def at_most(lhs, rhs):
@@ -168,3 +169,25 @@ def test_symbolic_sides_are_read_as_numbers():
     result = falsify(lambda x: (sp.sqrt(2) * x, sp.sqrt(3)), {"x": Real(0, 1)}, budget=0.5)
     assert not result.found
     assert result.instance == {"x": 1.0}
+
+
+def test_a_false_part_counts_beside_one_without_a_verdict():
+    result = falsify(
+        lambda x: {"false": at_most(2.0, 1.0), "open": at_most(np.nan, 1.0)},
+        {"x": Real(0, 1)},
+        budget=0.2,
+    )
+    assert result.found
+
+
+def test_a_fluke_is_confirmed_only_if_every_fresh_seed_is_false():
+    seeds = []
+
+    def check(seed):
+        seeds.append(seed)
+        return at_most(1.0 if len(seeds) == 5 else 3.0, 2.0)
+
+    search = _Search(check, {"seed": Int(0, 9)}, 1.0)
+    assert not search._confirmed({"seed": 0})
+    assert len(set(seeds)) == 5
+    assert search._confirmed({"seed": 0})

@@ -180,3 +180,30 @@ def test_a_false_statistical_bound_is_never_verified():
     rng = np.random.default_rng(0)
     verdicts = [compare(mean(rng.normal(1, 100, 12)), "<=", 0.0).holds for _ in range(200)]
     assert True not in verdicts
+
+
+def test_a_centre_and_an_error_whose_sum_overflows_are_finite():
+    part = compare(within(1e308, 1e308, "rounding"), "==", 1.5e308)
+    assert part.holds
+
+
+def test_one_false_number_decides_beside_others_that_cannot_be_told():
+    x = sp.Symbol("x", real=True)
+    part = compare((2, x), "<=", (1, 1))
+    assert part.holds is False
+    assert part.decisively_false
+    assert compare((0, x), "<=", (1, 1)).holds is None
+
+
+def test_a_false_part_stays_false_beside_its_rival():
+    assert compare(2, "==", 3, rival=2).holds is False
+    assert compare(within(2.0, 0.1, "rounding"), "==", 3.0, rival=2.0).holds is False
+
+
+def test_shapes_that_do_not_broadcast_are_refused_by_name():
+    samples = np.random.default_rng(0).random((20, 2))
+    with pytest.raises(ValueError, match=r"predicted: .*broadcasts"):
+        compare(within([1.0, 2.0], 0.0, "rounding"), "==", [1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match=r"bias: .*broadcasts"):
+        mean(samples, bias=[0.1, 0.2, 0.3], source="series")
+    assert mean(samples[:, 0], bias=[0.1, 0.2], source="series").error.shape == (2,)

@@ -84,6 +84,15 @@ def test_the_mean_is_sharp_at_the_rate_of_its_samples():
     assert mean(rng.random(40000) < 0.5).error < 0.02
 
 
+@pytest.mark.parametrize("support", [None, (0.0, 1.0)])
+def test_the_level_is_shared_by_the_entries(support):
+    v = np.random.default_rng(6).random(40)
+    for samples in (v, v < 0.5):
+        alone = mean(samples, support=support)
+        together = mean(np.stack([samples] * 50, 1), support=support)
+        assert together.error.mean() > 1.05 * alone.error
+
+
 def test_a_bias_widens_and_names_itself():
     v = np.random.default_rng(0).normal(size=100)
     plain, biased = mean(v), mean(v, bias=0.5, source="1/n term")
@@ -129,6 +138,9 @@ def test_geometric_decay_is_measured_on_the_linear_scale_above_the_floor():
     y = np.maximum(0.5**k, 1e-12)
     assert abs(float(slope(k, y, scale="linear", floor=1e-11).centre) - math.log(0.5)) < 1e-6
     assert abs(float(slope(k, y, scale="linear").centre) - math.log(0.5)) > 0.1
+    # A value at the floor says nothing, like one below it.
+    level = np.maximum(0.5**k, 1e-11)
+    assert abs(float(slope(k, level, scale="linear", floor=1e-11).centre) - math.log(0.5)) < 1e-6
 
 
 def test_repetitions_make_a_confidence_interval():
@@ -155,6 +167,28 @@ def test_a_switch_is_bracketed_or_there_is_no_verdict():
     assert abs(float(e.centre) - math.sqrt(2)) <= e.error <= 2e-6
     assert switch(lambda x: True, bracket=(0.0, 1.0)).why
     assert switch(lambda x: None if 0.4 < x < 0.6 else x > 0.5, bracket=(0.0, 1.0)).why
+
+
+@pytest.mark.parametrize("above", [True, False])
+def test_a_switch_at_zero_is_found_in_finitely_many_steps(above):
+    e = switch(lambda x: x > 0 if above else x >= 0, bracket=(-1.0, 1.0))
+    assert float(abs(e.centre) + e.error) < 1e-300
+
+
+def test_an_enclosure_keeps_its_numbers_when_the_caller_reuses_the_array():
+    value, error = np.ones(3), np.full(3, 0.5)
+    e = within(value, error, "rounding")
+    value += 1.0
+    error += 1.0
+    assert (e.centre == 1.0).all()
+    assert (e.error == 0.5).all()
+
+
+def test_booleans_in_an_object_array_are_booleans():
+    v = np.random.default_rng(0).random(100) < 0.02
+    assert mean(v.astype(object)).error == mean(v).error
+    with pytest.raises(ValueError, match="samples"):
+        mean([[True], [True, False]])
 
 
 def test_crossing_bounds_are_an_error_of_ours_and_never_a_zero_gap():
@@ -192,3 +226,8 @@ def test_within_takes_what_broadcasts_and_refuses_the_rest():
     ):
         with pytest.raises(ValueError, match=name):
             within(value, error, text)
+
+
+def test_both_halves_of_an_enclosure_are_arrays():
+    v = np.random.default_rng(0).normal(size=20)
+    assert all(isinstance(part, np.ndarray) for part in (mean(v).centre, mean(v).error))

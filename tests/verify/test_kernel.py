@@ -3,6 +3,7 @@
 import math
 from fractions import Fraction
 
+import flint
 import numpy as np
 import pytest
 import sympy as sp
@@ -29,6 +30,7 @@ from theorylab.verify import (
     theory,
     within,
 )
+from theorylab.verify.kernel import evaluate
 from theorylab.verify.records import ranges, record_of
 
 source = paper("any-key", "Setting.")
@@ -497,3 +499,73 @@ def test_a_symbolic_part_is_fed_by_its_own_marks_only():
 
     resolution = judge(claim).runs[0].resolution
     assert resolution == {"three": {"number": 0.0}, "x": {"symbol": 0.0}}
+
+
+def test_a_mark_that_is_a_wide_ball_feeds_what_its_old_and_new_values_reach():
+    def body():
+        """A ball of radius 0.2 about 1/2 is at most 1."""
+        return compare(0, "<=", theory("bound", flint.arb("0.5 +/- 0.2")))
+
+    assert not any("feeds no part" in text for text in exposed(body))
+
+
+def test_a_mark_that_no_float_can_tell_from_its_neighbour_is_seen_to_move():
+    def body():
+        """A large integer and one."""
+        return compare(10**30 + 1, "==", 10**30 + theory("one", 1))
+
+    assert not exposed(body)
+
+
+def test_a_coarse_equality_is_seen_beside_a_sharp_one_of_the_same_mark():
+    def body():
+        """One value, measured well and badly."""
+        value = theory("value", 1.0)
+        return {
+            "well": compare(within(1.0, 1e-9, "rounding"), "==", value),
+            "badly": compare(within(1.0, 0.3, "rounding"), "==", value),
+        }
+
+    assert any("part 'badly' rejects no mark" in text for text in exposed(body))
+
+
+def test_one_proof_refutes_beside_weaker_evidence():
+    @source.ours("an example")
+    @cases(x=1)
+    @rescues("two", x=2)
+    @note(refuted_by="another")
+    def two(x):
+        """x is 2."""
+        sampled = mean(np.random.default_rng(0).normal(x, 0.01, 40))
+        return {"exactly": compare(x, "==", 2), "in the mean": compare(sampled, "==", 2.0)}
+
+    assert judge(two).verdict is Verdict.REFUTED
+
+
+def test_the_seed_of_an_instance_is_the_one_that_a_check_gets():
+    def body(seed):
+        return compare(seed, "==", 7)
+
+    assert evaluate(body, {"seed": 7}, 3)[""].holds
+    assert evaluate(body, {}, 7)[""].holds
+
+
+def test_every_inconclusive_draw_is_told_once():
+    @source.ours("an example")
+    @space(x=Real(0.0, 1.0))
+    @note(no_break="an example")
+    def nothing(x):
+        """x is not known."""
+        part = compare(within(np.nan, 0.0, "rounding"), "==", x)
+        return {"one": part, "two": part}
+
+    assert len(draws(nothing, count=5).inconclusive) == 5
+
+
+@pytest.mark.parametrize(("value", "idle"), [(0.4, True), (0.6, False)])
+def test_a_bound_that_could_be_halved_is_idle_without_a_control(value, idle):
+    def body():
+        """A value is at most 1."""
+        return compare(within(value, 0.0, "rounding"), "<=", theory("bound", 1.0))
+
+    assert any("idle" in text for text in exposed(body)) == idle

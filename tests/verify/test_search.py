@@ -2,6 +2,7 @@ import time
 
 import numpy as np
 import pytest
+import sympy as sp
 
 from theorylab.verify import (
     Choice,
@@ -16,6 +17,7 @@ from theorylab.verify import (
     space,
     within,
 )
+from theorylab.verify.search import _Search
 
 
 def at_most(lhs, rhs):
@@ -147,3 +149,45 @@ def test_without_a_space_there_is_nothing_to_search():
     for nothing in ({}, None):
         with pytest.raises(ValueError, match="space"):
             falsify(lambda x: at_most(x, 1.0), nothing)
+
+
+def test_a_space_of_the_seed_alone_has_an_instance_without_other_keywords():
+    result = falsify(lambda seed: (seed, 2.0), {"seed": Int(0, 9)}, budget=0.5)
+    assert result.found
+    assert (result.instance, result.seed) == ({}, 3)
+
+
+def test_an_error_of_the_check_that_names_its_cause_is_raised_itself():
+    def check(x):
+        raise RuntimeError("no convergence") from KeyError("x")
+
+    with pytest.raises(RuntimeError, match="no convergence"):
+        falsify(check, {"x": Real(0, 1)}, budget=0.5)
+
+
+def test_symbolic_sides_are_read_as_numbers():
+    result = falsify(lambda x: (sp.sqrt(2) * x, sp.sqrt(3)), {"x": Real(0, 1)}, budget=0.5)
+    assert not result.found
+    assert result.instance == {"x": 1.0}
+
+
+def test_a_false_part_counts_beside_one_without_a_verdict():
+    result = falsify(
+        lambda x: {"false": at_most(2.0, 1.0), "open": at_most(np.nan, 1.0)},
+        {"x": Real(0, 1)},
+        budget=0.2,
+    )
+    assert result.found
+
+
+def test_a_fluke_is_confirmed_only_if_every_fresh_seed_is_false():
+    seeds = []
+
+    def check(seed):
+        seeds.append(seed)
+        return at_most(1.0 if len(seeds) == 5 else 3.0, 2.0)
+
+    search = _Search(check, {"seed": Int(0, 9)}, 1.0)
+    assert not search._confirmed({"seed": 0})
+    assert len(set(seeds)) == 5
+    assert search._confirmed({"seed": 0})

@@ -115,6 +115,14 @@ def test_what_is_no_space_is_refused():
     assert instance_at({"w": Real(0, 1, size=0), "x": Real(0, 1)}, [0.5])["w"].shape == (0,)
 
 
+def test_integers_beyond_64_bits_have_simpler_ones():
+    space = {"n": Int(0, 2**80)}
+    smaller = [instance_at(space, u)["n"] for u in simpler(space, np.array([0.7]))]
+    assert smaller[0] == 0
+    assert smaller == sorted(smaller)
+    assert 2**78 < smaller[-1] < 0.7 * 2**80
+
+
 def test_edges_hold_both_ends_of_every_domain():
     found = edges({"n": Int(1, 9), "x": Real(0, 1)}, 12, 0)
     assert len(found) == 12

@@ -6,31 +6,36 @@ of the package that holds kernels, so that no code outlives what it was made fro
 
 Machine code takes up to half a minute to make, and most first problems are small. So the two race:
 the Python function runs while a process beside this one compiles, and is stopped, and started again
-as machine code, if that is there first. Interpreted numbers may differ in their last digits; where
-the environment has ``THEORYLAB_KERNELS=compiled``, calls wait for machine code instead.
+as machine code, if that is there first, if it raises an error (which machine code may not), or if
+that process ends. Interpreted numbers may differ in their last digits; where the environment has
+``THEORYLAB_KERNELS=compiled``, calls wait for machine code instead.
 """
 
 import base64
 import ctypes
 import hashlib
 import importlib
+import math
 import os
 import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numba
 import numpy as np
 from numba import config
+from numba.core.dispatcher import OmittedArg
 from numba.core.registry import CPUDispatcher
 
 __all__ = ["cache_folder", "compiled"]
+
+DISPATCHER: Any = CPUDispatcher
 
 
 @cache
@@ -76,30 +81,41 @@ def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
         settings.CACHE_DIR = before
     # A kernel of a script or a notebook cannot be imported by the other process.
     if function.__module__.startswith("theorylab.") and isinstance(kernel, CPUDispatcher):
-        kernel.__class__ = _Waiting
+        kernel.__class__ = _Racing
     return kernel
 
 
-class _Waiting(CPUDispatcher):
-    """A kernel whose machine code may not be there yet; it changes its class once it is."""
+class _Racing(CPUDispatcher):
+    """A kernel that can be interpreted while its machine code is made elsewhere."""
 
-    def __call__(self, *args: Any) -> Any:
-        kernel: Any = self
+    _cache: Any
+
+    def _compile_for_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what runs on arguments that there is no machine code for: numba asks this."""
         if _Race.thread == threading.get_ident():  # inside of a kernel that is interpreted
-            return kernel.py_func(*args)
-        races = os.environ.get("THEORYLAB_KERNELS") != "compiled" and not _Race.thread
-        if races and all(map(_is_plain, args)):
+            return self._interpreted
+        if os.environ.get("THEORYLAB_KERNELS") != "compiled" and all(map(_is_plain, args)):
             signature = tuple(map(numba.typeof, args))
-            cached = kernel._cache.load_overload(signature, kernel.targetctx) is not None
-            if not (cached or kernel.signatures):
-                with suppress(_Overtaken):
-                    return _Race.run(kernel, signature, args)
-        kernel.__class__ = CPUDispatcher
-        return kernel(*args)
+            if self._cache.load_overload(signature, self.targetctx) is None:
+                return partial(self._raced, signature)
+        return DISPATCHER._compile_for_args(self, *args, **kwargs)
+
+    def _interpreted(self, *args: Any) -> Any:
+        return self.py_func(*(a.value if isinstance(a, OmittedArg) else a for a in args))
+
+    def _raced(self, signature: tuple[Any, ...], *args: Any) -> Any:
+        kept = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
+        try:
+            return _Race.run(self, signature, args)
+        except (Exception, _Overtaken):  # machine code says whether an error of Python's is one
+            for a, before in zip(args, kept, strict=True):
+                if isinstance(a, np.ndarray) and a.flags.writeable:
+                    a[...] = before
+        return DISPATCHER._compile_for_args(self, *args)(*args)
 
 
 class _Overtaken(BaseException):
-    """The machine code is there."""
+    """The machine code is there, or will not come from the other process."""
 
 
 class _Race:
@@ -107,7 +123,7 @@ class _Race:
 
     process: subprocess.Popen[str] | None = None
     asked: ClassVar[dict[Any, int]] = {}
-    answers = 0
+    answers = 0.0
     thread = 0
     awaited = 0
     lock = threading.Lock()
@@ -116,69 +132,110 @@ class _Race:
     def run(cls, kernel: Any, signature: tuple[Any, ...], args: tuple[Any, ...]) -> Any:
         """Return what the Python function returns, unless its machine code is there before."""
         place = cls._ask((kernel.py_func.__module__, kernel.py_func.__name__, signature))
-        kept = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
-        try:
-            with cls.lock:
-                if cls.answers > place:
-                    raise _Overtaken
-                cls.thread, cls.awaited = threading.get_ident(), place
-            with np.errstate(all="ignore"):
+        # Where machine code would raise a ZeroDivisionError, NumPy's numbers raise an error too.
+        ieee = kernel.targetoptions.get("error_model") == "numpy"
+        zero: Any = "ignore" if ieee else "raise"
+        with np.errstate(all="ignore", divide=zero, invalid=zero):
+            try:
+                with cls.lock:
+                    if cls.thread or cls.answers > place:
+                        raise _Overtaken
+                    cls.thread, cls.awaited = threading.get_ident(), place
                 result = _plain(kernel.py_func(*args))
-            with cls.lock:
-                cls.thread = 0
-            for _ in range(2):  # an exception that was sent by now is raised here
-                pass
-            return result
-        except _Overtaken:
-            for a, before in zip(args, kept, strict=True):
-                if isinstance(a, np.ndarray) and a.flags.writeable:
-                    a[...] = before
-            raise
-        finally:
+                cls._settle()
+                return result
+            except BaseException:
+                with suppress(_Overtaken):
+                    cls._settle()
+                raise
+
+    @classmethod
+    def _settle(cls) -> None:
+        """Let nothing be sent to this thread any more; what was sent is raised here at the last."""
+        if cls.thread == threading.get_ident():
             cls.thread = 0
+        with cls.lock:  # a sender may be at work
+            pass
+        for _ in range(2):  # the interpreter looks for exceptions when it jumps back
+            pass
 
     @classmethod
     def _ask(cls, kernel: tuple[str, str, tuple[Any, ...]]) -> int:
         """Ask for the machine code of a kernel, once; return its place in the queue."""
-        if kernel in cls.asked:
+        with cls.lock:
+            if cls.process is None and cls.answers == 0:
+                try:
+                    cls._start()
+                except (OSError, RuntimeError, TypeError, ValueError):  # no process or thread here
+                    cls.answers = math.inf
+            if kernel not in cls.asked:
+                if cls.process is not None:
+                    with suppress(OSError):
+                        text = base64.b64encode(pickle.dumps(kernel)).decode()
+                        print(text, file=cls.process.stdin)
+                cls.asked[kernel] = len(cls.asked)
             return cls.asked[kernel]
-        if cls.process is None:
-            cls.process = subprocess.Popen(
-                [sys.executable, "-m", __name__],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                bufsize=1,
-            )
-            threading.Thread(target=cls._listen, args=(cls.process.stdout,), daemon=True).start()
-        with suppress(OSError):
-            print(base64.b64encode(pickle.dumps(kernel)).decode(), file=cls.process.stdin)
-        return cls.asked.setdefault(kernel, len(cls.asked))
 
     @classmethod
-    def _listen(cls, answers: Iterable[str]) -> None:
-        for _ in answers:
-            with cls.lock:
-                cls.answers += 1
-                if cls.thread and cls.answers > cls.awaited:
-                    send = ctypes.pythonapi.PyThreadState_SetAsyncExc
-                    send(ctypes.c_ulong(cls.thread), ctypes.py_object(_Overtaken))
+    def _start(cls) -> None:
+        text = "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        text += f"sys.path[:] = {sys.path!r}; from {__name__} import _Race; _Race.serve()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", text],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "THEORYLAB_KERNELS": "compiled"},
+            text=True,
+            bufsize=1,
+        )
+        threading.Thread(target=cls._listen, args=(process,), daemon=True).start()
+        cls.process = process
+
+    @classmethod
+    def _listen(cls, process: subprocess.Popen[str]) -> None:
+        for _ in process.stdout or ():
+            cls._answered(1)
+        cls._answered(math.inf)  # it has ended
+        process.wait()
+
+    @classmethod
+    def _answered(cls, count: float) -> None:
+        with cls.lock:
+            cls.answers += count
+            if cls.thread and cls.answers > cls.awaited:
+                send = ctypes.pythonapi.PyThreadState_SetAsyncExc
+                send(ctypes.c_ulong(cls.thread), ctypes.py_object(_Overtaken))
+                cls.thread = 0  # only once
+
+    @classmethod
+    def forget(cls) -> None:
+        """Start anew in a forked process, which has no listener."""
+        cls.process, cls.asked, cls.answers, cls.thread = None, {}, 0.0, 0
+        cls.lock = threading.Lock()
 
     @staticmethod
     def serve() -> None:
         """Compile what is asked for on the standard input, to its end."""
         for line in sys.stdin:
-            module, name, signature = pickle.loads(base64.b64decode(line))
             with suppress(Exception):
+                module, name, signature = pickle.loads(base64.b64decode(line))
                 getattr(importlib.import_module(module), name).compile(signature)
-            with suppress(OSError):
+            try:
                 print(name, flush=True)
+            except OSError:  # nobody listens
+                return
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Race.forget)
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether an argument can be put back as it was: an array or a number."""
-    return isinstance(value, np.ndarray | np.generic | bool | int | float)
+    """Whether an argument can be put back as it was, and means the same to Python and numba."""
+    if type(value) is np.ndarray or isinstance(value, np.generic):
+        return value.dtype.kind in "biufc"
+    return isinstance(value, bool | float) or (isinstance(value, int) and value.bit_length() < 64)
 
 
 def _plain(result: Any) -> Any:
@@ -186,7 +243,3 @@ def _plain(result: Any) -> Any:
     if isinstance(result, tuple):
         return tuple(map(_plain, result))
     return result.item() if isinstance(result, np.generic) else result
-
-
-if __name__ == "__main__":
-    _Race.serve()

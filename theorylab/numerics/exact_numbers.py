@@ -20,6 +20,7 @@ __all__ = [
     "is_ball",
     "is_exact",
     "library",
+    "moved",
     "relation_holds",
     "sign_of_difference",
     "times",
@@ -99,6 +100,19 @@ def differ(a: Any, b: Any) -> bool:
     import sympy as sp
 
     return sp.simplify(sp.sympify(a) - sp.sympify(b)).equals(0) is False
+
+
+def moved(a: Any, b: Any) -> bool:
+    """Whether two exact numbers are not the same one, though balls may overlap.
+
+    Examples
+    --------
+    >>> moved(Fraction(1, 2), Fraction(2, 4)), moved(1, 2)
+    (False, True)
+    """
+    if is_ball(a) and is_ball(b):
+        a, b = a.mid(), b.mid()
+    return bool(a != b)
 
 
 def relation_holds(a: Any, relation: str, b: Any) -> bool | None:

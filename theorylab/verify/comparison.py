@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray, as_text, one_of
 from theorylab.numerics import exact_numbers as exact
-from theorylab.verify.enclosures import Enclosure, Grade
+from theorylab.verify.enclosures import Enclosure, Grade, _paired
 from theorylab.verify.simulations import running
 
 __all__ = ["Part", "compare", "marks", "theory"]
@@ -153,11 +153,11 @@ def compare(
 
 
 def _compare_enclosure(measured: Enclosure, relation: str, predicted: Any, rival: Any) -> Part:
-    p = exact.as_floats(predicted, "predicted")
-    c, e, p = np.broadcast_arrays(measured.centre, measured.error, p)
+    c, p = _paired(measured.centre, exact.as_floats(predicted, "predicted"), "predicted")
+    e = np.broadcast_to(measured.error, c.shape)
     shown = np.broadcast_to(c if measured.shown is None else measured.shown, c.shape)
     base = (relation, measured.source, measured.grade, c, e, p, shown)
-    finite = {"measured value": np.isfinite(c + e).all(), "prediction": np.isfinite(p).all()}
+    finite = {"measured value": np.isfinite([c, e]).all(), "prediction": np.isfinite(p).all()}
     odd = [f"the {what} is not finite" for what, good in finite.items() if not good]
     if why := measured.why or "".join(odd[:1]):
         return Part(*base, None, np.nan, np.zeros(p.shape, bool), why=why)

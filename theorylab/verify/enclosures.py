@@ -62,8 +62,8 @@ def _none(why: str, source: str, grade: Grade, shape: tuple[int, ...] = ()) -> E
 
 def _paired(a: FloatArray, b: FloatArray, name: str) -> tuple[FloatArray, FloatArray]:
     try:
-        shape = np.broadcast_shapes(a.shape, b.shape)
-        return np.broadcast_to(a, shape), np.broadcast_to(b, shape)
+        x, y = np.broadcast_arrays(a, b)
+        return x.copy(), y.copy()  # the caller may reuse its arrays
     except ValueError:
         shapes = f"{a.shape}, got {b.shape}"
         raise ValueError(f"{name}: expected a shape that broadcasts with {shapes}") from None
@@ -114,12 +114,11 @@ def mean(
     >>> mean(np.arange(100) % 2 == 0).shown
     array(0.5)
     """
-    logical = np.asarray(samples).dtype == bool
-    v = as_array(samples, "samples", finite=False)
+    v, raw = as_array(samples, "samples", finite=False), np.asarray(samples)
+    logical = raw.dtype == bool or (raw.dtype == object and np.array(raw.tolist()).dtype == bool)
     allowance = as_array(bias, "bias", nonnegative=True)
-    needs = allowance.any() or source
+    needs, grade = allowance.any() or source, Grade.STATISTICAL
     text = "sampling" + (f"; {as_text(source, 'source')}" if needs else "")
-    grade = Grade.STATISTICAL
     if v.ndim == 0 or len(v) < 10:
         return _none("fewer than ten samples", text, grade, v.shape[1:])
     average = np.asarray(v.mean(axis=0))
@@ -134,9 +133,9 @@ def mean(
         return _none("all samples of an entry are equal", text, grade, average.shape)
     else:
         lo, hi = student(v, level)
+    centre, allowance = _paired((lo + hi) / 2, allowance, "bias")
     error = (hi - lo) / 2 + allowance + 8 * EPS * np.abs(average)
-    centre, error = np.broadcast_arrays((lo + hi) / 2, error)
-    return Enclosure(centre, error, text, grade, shown=average)
+    return Enclosure(centre, np.asarray(error), text, grade, shown=average)
 
 
 def slope(
@@ -222,8 +221,8 @@ def switch(
     if None in (below, beyond) or below == beyond:
         why = f"the property does not switch in [{lo:g}, {hi:g}], or is undecided at an end"
         return _none(why, "bisection", Grade.NUMERICAL)
-    while hi - lo > relative * max(abs(lo), abs(hi)):
-        middle = (lo + hi) / 2
+    # No float lies between the ends of the last interval around 0, however small the tolerance.
+    while lo < (middle := (lo + hi) / 2) < hi and hi - lo > relative * max(abs(lo), abs(hi)):
         if (found := state(middle)) is None:
             return _none(f"undecided at {middle:.6g}", "bisection", Grade.NUMERICAL)
         lo, hi = (middle, hi) if found == below else (lo, middle)

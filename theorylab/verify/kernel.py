@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from theorylab._validation import FloatArray, as_count, as_flag, as_instance, one_of
+from theorylab.numerics import exact_numbers as exact
 from theorylab.verify.claims import Claim, Preset
 from theorylab.verify.comparison import SIDE, Part, marks
 from theorylab.verify.enclosures import Grade
@@ -140,8 +141,7 @@ def _probe(claim: Claim, run: Run, seed: int, names: Iterable[str]) -> tuple[Run
 def _moves(base: Part, rerun: Part) -> FloatArray:
     """Return by how much each entry of the prediction moves."""
     if base.sides and len(base.sides) == len(rerun.sides):
-        pairs = zip(base.sides, rerun.sides, strict=True)
-        return np.array([a != b for a, b in pairs], dtype=float)
+        return np.array([*map(exact.moved, base.sides, rerun.sides)], dtype=float)
     if base.predicted.shape != rerun.predicted.shape:
         return np.ones(rerun.predicted.shape)
     with np.errstate(invalid="ignore"):

@@ -129,7 +129,8 @@ def _parts(target: Callable[..., Any], instance: Mapping[str, Any]) -> Mapping[s
         result = target(**given)
         if not (isinstance(result, tuple) and len(result) == 2):
             return result
-        return compare(within(result[0], 0.0, "rounding"), "<=", np.asarray(result[1], float))
+        lhs, rhs = (np.asarray(side, dtype=float) for side in result)
+        return compare(within(lhs, 0.0, "rounding"), "<=", rhs)
 
     return evaluate(read, instance, 0)
 
@@ -187,7 +188,8 @@ def falsify(
         pass
     except RuntimeError as error:
         # SciPy takes what the check raises for an error in its own call.
-        raise error.__cause__ or error from None
+        cause = error.__cause__
+        raise (cause if isinstance(cause, TypeError | ValueError) else error) from None
     status = SearchStatus.TOO_FEW if search.evaluations < FEW else SearchStatus.NONE_FOUND
     if search.best is None:
         instance, part, status = {}, None, SearchStatus.UNDECIDED
@@ -199,4 +201,4 @@ def falsify(
         instance = instance_at(search.space, u)
     forget()
     found, ended = instance.pop("seed", None), (search.evaluations, search.undecided)
-    return Falsification(status, instance or None, found, part, *ended)
+    return Falsification(status, instance if part else None, found, part, *ended)

@@ -161,7 +161,8 @@ def simpler(space: Mapping[str, Domain], u: FloatArray) -> Iterator[FloatArray]:
         else:
             count = domain._count(instance)
             index = min(int(v[0] * count), count - 1)
-            tries = [*(index - (index >> np.arange(index.bit_length())) + 0.5) / count]
+            halves = [index - (index >> j) for j in range(index.bit_length())]
+            tries = [*np.array([(at + 0.5) / count for at in halves])]
         for values in tries:
             changed = u.copy()
             changed[mine] = values

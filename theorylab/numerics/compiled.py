@@ -76,7 +76,8 @@ def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     before = settings.CACHE_DIR
     try:
         settings.CACHE_DIR = str(cache_folder())
-        kernel = numba.njit(cache=True, **options)(function)
+        kept = Path(function.__code__.co_filename).is_file()  # not what was typed at a prompt
+        kernel = numba.njit(cache=kept, **options)(function)
     finally:
         settings.CACHE_DIR = before
     # A kernel of a script or a notebook cannot be imported by the other process.

@@ -1,3 +1,11 @@
+from .deep_features import DeepCovariances as DeepCovariances
+from .deep_features import FeatureRidgeRisk as FeatureRidgeRisk
+from .deep_features import deep_cross_covariance as deep_cross_covariance
+from .deep_features import deep_feature_covariances as deep_feature_covariances
+from .deep_features import deep_features as deep_features
+from .deep_features import deep_weights as deep_weights
+from .deep_features import feature_ridge_risk as feature_ridge_risk
+from .deep_features import resolvent_trace as resolvent_trace
 from .eigenframework import FiniteSizeTerm as FiniteSizeTerm
 from .eigenframework import LearningCurve as LearningCurve
 from .eigenframework import OptimalRidge as OptimalRidge
@@ -20,3 +28,13 @@ from .eigenframework import resample_risk as resample_risk
 from .eigenframework import simulate_risk as simulate_risk
 from .fixed_points import EffectiveRidge as EffectiveRidge
 from .fixed_points import effective_ridge as effective_ridge
+from .self_training import FinalRidge as FinalRidge
+from .self_training import PowerLawOptimum as PowerLawOptimum
+from .self_training import SelfTrainingRisk as SelfTrainingRisk
+from .self_training import collapse_noise as collapse_noise
+from .self_training import exact_self_training_risk as exact_self_training_risk
+from .self_training import optimal_final_ridge as optimal_final_ridge
+from .self_training import power_law_optimum as power_law_optimum
+from .self_training import self_training_finite_size_term as self_training_finite_size_term
+from .self_training import self_training_risk as self_training_risk
+from .self_training import simulate_self_training as simulate_self_training

@@ -2,9 +2,9 @@ from .deep_features import DeepCovariances as DeepCovariances
 from .deep_features import FeatureRidgeRisk as FeatureRidgeRisk
 from .deep_features import deep_cross_covariance as deep_cross_covariance
 from .deep_features import deep_feature_covariances as deep_feature_covariances
-from .deep_features import deep_features as deep_features
 from .deep_features import deep_weights as deep_weights
 from .deep_features import feature_ridge_risk as feature_ridge_risk
+from .deep_features import network_features as network_features
 from .deep_features import resolvent_trace as resolvent_trace
 from .eigenframework import FiniteSizeTerm as FiniteSizeTerm
 from .eigenframework import LearningCurve as LearningCurve

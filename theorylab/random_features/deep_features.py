@@ -9,17 +9,21 @@ the weights, :math:`\Omega_\ell=\mathrm E\varphi_\ell\varphi_\ell^\top` is close
           \kappa_1=\frac{\mathrm E z\sigma(z)}{r},\quad
           \kappa_*^2=\mathrm E\sigma(z)^2-r\kappa_1^2,\quad z\sim N(0,r)
 
-(schroder2023-deterministic). Its error has a Frobenius norm of order 1, while that of
-:math:`\Omega_\ell` grows like :math:`\sqrt{k_\ell}`: with :math:`\delta_i=w_i^\top\Omega_{\ell-1}
-w_i/k_{\ell-1}-r`, entry (i, i) is off by :math:`(\partial_r\mathrm E\sigma^2-\kappa_1^2)\delta_i`
-and entry (i, j) by :math:`\kappa_1\partial_r\kappa_1(\delta_i+\delta_j)\,w_i^\top\Omega_{\ell-1}
-w_j/k_{\ell-1}`, and the layer carries the error before it on. With
-:math:`g=k_\ell/k_{\ell-1}` and :math:`\tau=\|\Omega_{\ell-1}^{lin}\|_F^2/k_{\ell-1}`,
+(schroder2023-deterministic). The rest has a Frobenius norm of order 1, while that of
+:math:`\Omega_\ell` grows like :math:`\sqrt{k_\ell}`. Its leading part is explicit: with
+:math:`C=W_\ell\Omega^{lin}_{\ell-1}W_\ell^\top/k_{\ell-1}` and :math:`\delta_i=C_{ii}-r`,
+
+.. math:: E_\ell = \kappa_1^2\,\frac{W_\ell E_{\ell-1}W_\ell^\top}{k_{\ell-1}} + M,\qquad
+          M_{ii}=(\partial_r\mathrm E\sigma^2-\kappa_1^2)\,\delta_i,\quad
+          M_{ij}=\kappa_1\,\partial_r\kappa_1\,(\delta_i+\delta_j)\,C_{ij},
+
+and with :math:`g=k_\ell/k_{\ell-1}`, :math:`\tau=\|\Omega_{\ell-1}^{lin}\|_F^2/k_{\ell-1}` its
+squared norm tends to
 
 .. math:: e_\ell^2 = \kappa_1^4g^2e_{\ell-1}^2 + 2g\tau(\partial_r\mathrm E\sigma^2-\kappa_1^2)^2
           + 4g^2\tau^2\kappa_1^2(\partial_r\kappa_1)^2
 
-is the limit of its squared norm (derived here; the paper's text was not consulted). Resolvents of
+(both derived here; the paper's text was not consulted). Resolvents of
 sample covariances and test errors follow from the covariances as for Gaussian features, by
 :mod:`~theorylab.random_features.fixed_points`: deterministic equivalents, asymptotically exact with
 a relative error O(1/n)."""
@@ -50,9 +54,9 @@ __all__ = [
     "FeatureRidgeRisk",
     "deep_cross_covariance",
     "deep_feature_covariances",
-    "deep_features",
     "deep_weights",
     "feature_ridge_risk",
+    "network_features",
     "resolvent_trace",
 ]
 
@@ -72,8 +76,10 @@ class DeepCovariances:
     ----------
     covariances
         One matrix of shape (width, width) per layer.
+    corrections
+        Leading part of the error of each: the covariance of the features is about the sum.
     frobenius_errors
-        Shape (n_layers,): limit of the Frobenius norm of the error of each; the relative error is
+        Shape (n_layers,): limit of the Frobenius norms of the corrections; the relative error is
         this over the norm of the covariance, of order 1 / sqrt(width).
     variances, linear, residual
         Shape (n_layers,): variance r of the pre-activations, the coefficient kappa_1 of the linear
@@ -83,6 +89,7 @@ class DeepCovariances:
     """
 
     covariances: tuple[FloatArray, ...]
+    corrections: tuple[FloatArray, ...]
     frobenius_errors: FloatArray
     variances: FloatArray
     linear: FloatArray
@@ -135,7 +142,7 @@ def deep_weights(
 
 
 @refuses_overflow("inputs", "weights")
-def deep_features(
+def network_features(
     inputs: ArrayLike, weights: Sequence[ArrayLike], activation: Activation
 ) -> FloatArray:
     r"""Return the features :math:`\varphi_L(x)` of the last layer.
@@ -156,7 +163,7 @@ def deep_features(
 
     Examples
     --------
-    >>> deep_features([[1.0, 1.0]], [[[1.0, 1.0]]], np.tanh).round(3)
+    >>> network_features([[1.0, 1.0]], [[[1.0, 1.0]]], np.tanh).round(3)
     array([[0.888]])
     """
     features = as_array(inputs, "inputs", ndim=2)
@@ -206,26 +213,36 @@ def deep_feature_covariances(
     covariance = as_symmetric(input_covariance, "input_covariance")
     as_function(activation, "activation")
     matrices = _matrices(weights, len(covariance))
-    rows, covariances = [], []
+    rows: list[tuple[float, ...]] = []
+    covariances, corrections = [], []
     linear_map, error = np.eye(len(covariance)), 0.0
+    correction = np.zeros_like(covariance)
     for matrix in matrices:
         width, previous = matrix.shape
         r = float(np.trace(covariance)) / previous
         if not r > 0:
             raise ValueError(f"input_covariance: expected layers of positive variance, got {r}")
         linear, residual, square_slope, linear_slope = _coefficients(activation, r)
-        tau = float((covariance**2).sum()) / previous
-        grown = width / previous
-        spread = grown * tau * (square_slope - linear**2) ** 2
-        mixed = (grown * tau * linear * linear_slope) ** 2
-        error = (linear**2 * grown) ** 2 * error + 2 * spread + 4 * mixed
-        step = linear * matrix / math.sqrt(previous)
-        linear_map = step @ linear_map
-        covariance = step @ covariance @ step.T
-        covariance = (covariance + covariance.T) / 2 + residual * np.eye(width)
+        tau, grown = float((covariance**2).sum()) / previous, width / previous
+        on_diagonal, off_diagonal = square_slope - linear**2, linear * linear_slope
+        error = (linear**2 * grown) ** 2 * error + 2 * grown * tau * on_diagonal**2
+        error += 4 * (grown * tau * off_diagonal) ** 2
+        step = matrix / math.sqrt(previous)
+        linear_map = linear * step @ linear_map
+        common = step @ covariance @ step.T
+        common = (common + common.T) / 2
+        excess = np.diag(common) - r
+        correction = linear**2 * step @ correction @ step.T
+        correction = (correction + correction.T) / 2
+        own = off_diagonal * np.add.outer(excess, excess) * common
+        np.fill_diagonal(own, on_diagonal * excess)
+        correction = correction + own
+        covariance = linear**2 * common + residual * np.eye(width)
         covariances.append(covariance)
+        corrections.append(correction)
         rows.append((math.sqrt(error), r, linear, residual))
-    return DeepCovariances(tuple(covariances), *np.array(rows).T, linear_map)
+    columns = np.array(rows).T
+    return DeepCovariances(tuple(covariances), tuple(corrections), *columns, linear_map)
 
 
 @refuses_overflow("input_covariance")

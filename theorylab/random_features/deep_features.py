@@ -241,8 +241,9 @@ def deep_feature_covariances(
         covariances.append(covariance)
         corrections.append(correction)
         rows.append((math.sqrt(error), r, linear, residual))
-    columns = np.array(rows).T
-    return DeepCovariances(tuple(covariances), tuple(corrections), *columns, linear_map)
+    errors, variances, linears, residuals = np.array(rows).T
+    found = (tuple(covariances), tuple(corrections), errors, variances, linears, residuals)
+    return DeepCovariances(*found, linear_map)
 
 
 @refuses_overflow("input_covariance")

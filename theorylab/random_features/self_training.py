@@ -250,10 +250,11 @@ def self_training_finite_size_term(
             f"n_samples: expected more than {d + 1} in all generations but the last, got "
             f"{n[:-1].min():g}"
         )
-    size = {"n_samples": count, "ridge": held}
-    clean = finite_size_term(lam, np.sqrt(lam) * truth, **size, noise_variance=float(noise[-1]))
-    passed = finite_size_term(lam, np.ones(d), **size).test_risk
-    root = effective_ridge(lam, **size)
+    last = float(noise[-1])
+    own, unit_power = np.sqrt(lam) * truth, np.ones(d)
+    clean = finite_size_term(lam, own, n_samples=count, ridge=held, noise_variance=last)
+    passed = finite_size_term(lam, unit_power, n_samples=count, ridge=held).test_risk
+    root = effective_ridge(lam, n_samples=count, ridge=held)
     kappa, free = float(root.kappa), float(root.free_samples + root.spread)
     kept = lam / (lam + kappa)
     trace = held / kappa * float((kept**2 * kappa / (lam + kappa)).sum()) / free**2

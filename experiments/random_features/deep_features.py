@@ -25,7 +25,7 @@ from theorylab.verify.cli import run_script
 
 NOISE = 0.1
 NETWORKS = 15  # over whose weights a prediction is averaged
-RIDGES = (0.01, 0.1, 1.0)
+RIDGES = [0.03, 0.3]
 KEY = "schroder2023-deterministic"
 layers = paper(
     KEY,
@@ -139,7 +139,8 @@ def norm_of(d, growth, law):
 
 @layers.ours("the paper's closed form, with the leading part of its error, derived", serves="d")
 @cases(d=35, law=np.sin, n_draws=30, exact=750)
-@full(d=50, law=[np.sin, erf], growth=[0.7, 1.4], n_draws=40, exact=800)
+@full(d=36, law=np.sin, growth=0.8, n_draws=30, exact=750)
+@full(d=36, law=erf, growth=1.2, n_draws=30, exact=750)
 @space(d=Int(35, 45), growth=Real(0.6, 1.6), depth=Int(1, 2), law=Choice([np.sin, erf]))
 @breaks("sigma not centred", actual=shifted)
 @breaks("coefficients at variance 1", formula=unit_variance, exact=100)
@@ -308,7 +309,7 @@ def two_sizes(n, run, predict):
 
 @layers.ours("the paper's formula in terms of kappa, on average over the target", serves="a")
 @cases(n=50, aspect=1.25, lam=0.1, n_draws=80)
-@full(n=60, aspect=[0.4, 0.8, 1.2, 2.0], lam=RIDGES, n_draws=100)
+@full(n=50, aspect=[0.4, 1.0, 1.6], lam=RIDGES, n_draws=60)
 @space(n=Int(50, 60), aspect=Real(0.4, 1.6), lam=Real(0.03, 1.0, log=True))
 @breaks("the target has layers of its own", target=own_layers, n_draws=30)
 @breaks("each sample drawn twice", copies=2, n_draws=60)
@@ -332,7 +333,7 @@ def deep_rf_ridge_error_shared(
 
 @layers.ours("ridge regression as an instance of the conjecture", serves="c")
 @cases(n=50, aspect=1.25, lam=0.1, n_draws=80)
-@full(n=60, aspect=[0.4, 0.8, 1.2, 2.0], lam=RIDGES, n_draws=100)
+@full(n=50, aspect=[0.4, 1.0, 1.6], lam=RIDGES, n_draws=60)
 @space(n=Int(50, 60), aspect=Real(0.4, 1.6), lam=Real(0.03, 1.0, log=True))
 @breaks("an even teacher", target=even_teacher, n_draws=30)
 @breaks("the learner's first layer as teacher", target=same_first_layer, n_draws=30)
@@ -351,9 +352,9 @@ def deep_rf_ridge_error_mismatch(n, aspect, lam, seed, n_draws=12, target=own_la
 
 
 def draw_errors(pen, runs, predict):
-    aspects = np.linspace(0.4, 2.0, 9)
+    aspects = np.linspace(0.4, 1.6, 7)
     for k, lam in enumerate(RIDGES):
-        curve = [2 * predict(120, a, lam) - predict(60, a, lam) for a in aspects]
+        curve = [2 * predict(100, a, lam) - predict(50, a, lam) for a in aspects]
         pen.theory(aspects, curve, rf"$\lambda={lam:g}$", k=k)
         pen.points(*runs.measured("aspect", where={"lam": lam}), k=k)
 
@@ -366,7 +367,7 @@ def draw_errors(pen, runs, predict):
     log="y",
 )
 def _(pen, runs):
-    draw_errors(pen, runs, lambda n, a, lam: shared_risk(n, a, lam, 20, 0, last))
+    draw_errors(pen, runs, lambda n, a, lam: shared_risk(n, a, lam, 5, 0, last))
 
 
 @panel(
@@ -377,7 +378,7 @@ def _(pen, runs):
     log="y",
 )
 def _(pen, runs):
-    draw_errors(pen, runs, lambda n, a, lam: mismatched_risk(n, a, lam, 20, 0))
+    draw_errors(pen, runs, lambda n, a, lam: mismatched_risk(n, a, lam, 5, 0))
 
 
 # ---------------------------------------------------------------------------------- spectra
@@ -404,7 +405,7 @@ def predicted_traces(n, aspect, lam, n_draws, seed, formula):
 
 @layers.ours("the paper's equivalent in terms of kappa", serves="b")
 @cases(n=50, aspect=1.25, lam=(0.01, 0.1, 1.0), n_draws=50)
-@full(n=60, aspect=[0.5, 1.0, 2.0], lam=(0.01, 0.03, 0.1, 0.3, 1.0), n_draws=80)
+@full(n=50, aspect=[0.5, 1.0, 1.6], lam=(0.01, 0.03, 0.1, 0.3, 1.0), n_draws=60)
 @space(n=Int(50, 60), aspect=Real(0.4, 1.6), lam=Real(0.01, 1.0, log=True, size=1))
 @breaks("each sample drawn twice", copies=2)
 @breaks("an isotropic covariance of the same trace", formula=isotropic)
@@ -424,14 +425,14 @@ def deep_ck_stieltjes(n, aspect, lam, seed, n_draws=20, copies=1, formula=last):
     deep_ck_stieltjes,
     "The spectrum of the deep conjugate kernel is that of a sample covariance",
     x=r"$\lambda$",
-    y=r"$\frac{\lambda}{k_L}\mathrm{tr}(\frac1nF^\top F+\lambda)^{-1}$",
+    y=r"$\lambda$ times the mean resolvent trace",
     log="x",
 )
 def _(pen, runs):
     lam = tuple(np.geomspace(0.01, 1.0, 20))
     for k, run in enumerate(runs.judgement.runs):
         aspect, at = run.instance["aspect"], np.array(run.instance["lam"])
-        curve = predicted_traces(120, aspect, lam, 10, 0, last)
+        curve = predicted_traces(100, aspect, lam, 5, 0, last)
         pen.theory(lam, lam * curve, rf"$k_L/n={aspect:g}$", k=k)
         part = run.parts["limit"]
         pen.points(at, at * part.shown, at * part.error, k=k)
@@ -455,7 +456,7 @@ def digit_errors(n, width, lam, n_draws, seed, target, copies):
     for _ in range(n_draws):
         i = np.repeat(rng.integers(len(x), size=-(-n // copies)), copies)[:n]
         F, y = features[i], labels[i]
-        w = F.T @ np.linalg.solve(F @ F.T + n * lam * np.eye(n), y)
+        w = np.linalg.solve(F.T @ F + n * lam * np.eye(width), F.T @ y)
         errors.append(np.mean((labels - features @ w) ** 2))
     pairs = ((features, features), (features, labels), (labels, labels))
     return np.array(errors), [a.T @ b / len(x) for a, b in pairs]
@@ -463,7 +464,8 @@ def digit_errors(n, width, lam, n_draws, seed, target, copies):
 
 @real.ours("universality on data that are not Gaussian", serves="ac")
 @cases(n=200, width=100, target="parity", n_draws=200)
-@full(n=[100, 200, 400], width=[80, 160], target=["parity", "theta"], n_draws=200)
+@full(n=200, width=80, target="theta", n_draws=100)
+@full(n=[100, 200, 300], width=[60, 100], target="parity", n_draws=150)
 @space(
     n=Int(100, 200),
     width=Int(60, 120),
@@ -489,9 +491,9 @@ def deep_rf_digits(n, width, seed, target, n_draws=20, lam=0.1, copies=1):
     log="xy",
 )
 def _(pen, runs):
-    n = np.unique(np.geomspace(90, 440, 12).astype(int))
-    for k, width in enumerate((80, 160)):
-        _, covariances = digit_errors(100, width, 0.1, 200, 0, "parity", 1)
+    n = np.unique(np.geomspace(90, 330, 10).astype(int))
+    for k, width in enumerate((60, 100)):
+        _, covariances = digit_errors(100, width, 0.1, 150, 0, "parity", 1)
         curve = [
             rf.feature_ridge_risk(*covariances, n_samples=int(m), ridge=0.1 * m).excess_risk
             for m in n

@@ -138,9 +138,9 @@ def norm_of(d, growth, law):
 
 
 @layers.ours("the paper's closed form, with the leading part of its error, derived", serves="d")
-@cases(d=35, law=np.sin, n_draws=30, exact=750)
-@full(d=36, law=np.sin, growth=0.8, n_draws=30, exact=750)
-@full(d=36, law=erf, growth=1.2, n_draws=30, exact=750)
+@cases(d=35, law=np.sin, n_draws=30, exact=1300)
+@full(d=36, law=np.sin, growth=0.8, n_draws=60, exact=1800)
+@full(d=36, law=erf, growth=1.2, n_draws=60, exact=1800)
 @space(d=Int(35, 45), growth=Real(0.6, 1.6), depth=Int(1, 2), law=Choice([np.sin, erf]))
 @breaks("sigma not centred", actual=shifted)
 @breaks("coefficients at variance 1", formula=unit_variance, exact=100)
@@ -464,7 +464,7 @@ def digit_errors(n, width, lam, n_draws, seed, target, copies):
 
 @real.ours("universality on data that are not Gaussian", serves="ac")
 @cases(n=200, width=100, target="parity", n_draws=200)
-@full(n=200, width=80, target="theta", n_draws=100)
+@full(n=200, width=80, target="theta", n_draws=300)
 @full(n=[100, 200, 300], width=[60, 100], target="parity", n_draws=150)
 @space(
     n=Int(100, 200),

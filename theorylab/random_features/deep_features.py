@@ -208,13 +208,14 @@ def deep_feature_covariances(
     --------
     >>> weights = deep_weights(50, [40, 40], rng=np.random.default_rng(0))
     >>> deep_feature_covariances(np.eye(50), weights, np.tanh).linear.round(3)
-    array([0.606, 0.756])
+    array([0.606, 0.763])
     """
     covariance = as_symmetric(input_covariance, "input_covariance")
     as_function(activation, "activation")
     matrices = _matrices(weights, len(covariance))
     rows: list[tuple[float, ...]] = []
-    covariances, corrections = [], []
+    covariances: list[FloatArray] = []
+    corrections: list[FloatArray] = []
     linear_map, error = np.eye(len(covariance)), 0.0
     correction = np.zeros_like(covariance)
     for matrix in matrices:
@@ -394,8 +395,8 @@ def resolvent_trace(covariance: ArrayLike, *, n_samples: ArrayLike, ridge: Array
 
     Examples
     --------
-    >>> resolvent_trace(np.eye(4), n_samples=4, ridge=[0.5, 2.0])
-    array([1. , 0.366...])
+    >>> resolvent_trace(np.eye(4), n_samples=4, ridge=[0.5, 2.0]).round(3)
+    array([1.   , 0.366])
     """
     omega = as_symmetric(covariance, "covariance")
     sample_ridge = as_array(ridge, "ridge", positive=True)

@@ -239,7 +239,7 @@ def self_training_finite_size_term(
     >>> term = self_training_finite_size_term(
     ...     lam, np.ones(30), n_samples=[90, 60], final_ridge=3.0, noise_variance=0.1)
     >>> round(term, 5)
-    0.00401
+    0.00763
     """
     lam, truth = _problem(eigenvalues, coefficients)
     held = as_real(final_ridge, "final_ridge", above=0.0)
@@ -346,8 +346,8 @@ def collapse_noise(
 
     Examples
     --------
-    >>> collapse_noise(0.1, 0.2, 3, n_modes=50, n_samples=50, n_synthetic=150)
-    0.7
+    >>> collapse_noise(0.25, 0.25, 3, n_modes=50, n_samples=50, n_synthetic=150)
+    1.0
     """
     sigma2 = as_real(noise_variance, "noise_variance", minimum=0.0)
     own = as_real(synthetic_noise, "synthetic_noise", minimum=0.0)
@@ -395,7 +395,7 @@ def power_law_optimum(
     --------
     >>> law = power_law_optimum(2.0, 0.5, n_samples=10**6, noise=1.0)
     >>> round(law.bias_constant, 4), round(law.variance_constant, 4), round(law.ridge, 7)
-    (0.5, 0.7854, 0.0001351)
+    (0.5, 0.7854, 8.51e-05)
     """
     beta = as_real(spectral_exponent, "spectral_exponent", above=1.0)
     r = as_real(source_exponent, "source_exponent", above=0.0, below=1.0)

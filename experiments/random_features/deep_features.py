@@ -1,6 +1,7 @@
 """Deep random features: covariances layer by layer, and the ridge errors that follow."""
 
 import math
+from functools import partial
 
 import numpy as np
 from scipy.special import erf
@@ -20,11 +21,11 @@ from theorylab.verify import (
     simulation,
     space,
     theory,
+    within,
 )
 from theorylab.verify.cli import run_script
 
 NOISE = 0.1
-NETWORKS = 15  # over whose weights a prediction is averaged
 RIDGES = [0.03, 0.3]
 KEY = "schroder2023-deterministic"
 layers = paper(
@@ -69,6 +70,14 @@ def draws_of(n_draws, d, seed):
     return [np.random.default_rng([seed, d, i]) for i in range(n_draws)]
 
 
+EXTRAPOLATION = "change of the extrapolation over a doubling: thrice the square of 1/size"
+
+
+def extrapolated(one, two, four):
+    """Limits after which an error of order 1/size is eliminated, from two doublings of the size."""
+    return 2 * two - one, 2 * four - two
+
+
 def layer_weights(d, growth, depth, rng):
     return rf.deep_weights(d, [round(growth * d)] * depth, rng=rng)
 
@@ -91,27 +100,36 @@ def covariance_gaps(d, growth, depth, law, actual, n_draws, seed, formula):
     return np.array(found)
 
 
-def sine_kernel(C, r):
-    return np.exp(-np.add.outer(r, r) / 2) * np.sinh(C)
-
-
-def erf_kernel(C, r):
-    return 2 / np.pi * np.arcsin(2 * C / np.sqrt(np.multiply.outer(1 + 2 * r, 1 + 2 * r)))
-
-
-KERNELS = {np.sin: sine_kernel, erf: erf_kernel}
+def sine(u, frequency):
+    return np.sin(frequency * u)
 
 
 @simulation
-def first_layer_gaps(d, growth, law, n_draws, seed, formula):
-    """Per draw, squared distance of the covariance of one layer, in closed form, to a formula."""
-    found = []
-    for rng in draws_of(n_draws, d, seed):
-        weights = layer_weights(d, growth, 1, rng)
-        C = (weights[0] * inputs(d) / d) @ weights[0].T
-        target = formula(np.diag(inputs(d)), weights, law)[0][0]
-        found.append(((KERNELS[law](C, np.diag(C)) - target) ** 2).sum())
-    return np.array(found)
+def sine_gap(d, growth, frequency):
+    """Mean, over the weights, of the squared distance of the covariance of one layer of sines to
+    its linearisation: exact moments of exponentials of quadratic forms in Gaussian rows."""
+    k, mu, a = round(growth * d), inputs(d) / d, frequency**2
+    law = partial(sine, frequency=frequency)
+    net = rf.deep_feature_covariances(np.eye(1), [np.ones((1, 1))], law)
+    linear, rest = net.linear[0] ** 2, 0.5 - net.residual[0]
+
+    def pair(t, s):
+        """Mean of exp(-t (C_ii + C_jj) + s C_ij)."""
+        return math.exp(-np.log((1 + 2 * t * mu) ** 2 - (s * mu) ** 2).sum() / 2)
+
+    def alone(t):
+        """Means of exp(-t C_ii) and of C_ii exp(-t C_ii)."""
+        value = math.exp(-np.log1p(2 * t * mu).sum() / 2)
+        return value, value * (mu / (1 + 2 * t * mu)).sum()
+
+    # Off the diagonal exp(-a (C_ii + C_jj) / 2) sinh(a C_ij) - linear C_ij.
+    bent = pair(a / 2, a) * (a * mu**2 / ((1 + a * mu) ** 2 - (a * mu) ** 2)).sum()
+    off = (pair(a, 2 * a) - pair(a, 0)) / 2 - 2 * linear * bent + linear**2 * (mu**2).sum()
+    # On it rest - exp(-2 a C_ii) / 2 - linear C_ii.
+    (once, tilted), (twice, _) = alone(2 * a), alone(4 * a)
+    on = rest**2 + twice / 4 + linear**2 * (mu.sum() ** 2 + 2 * (mu**2).sum())
+    on += linear * tilted - rest * once - 2 * rest * linear * mu.sum()
+    return k * on + k * (k - 1) * off
 
 
 def linearised(covariance, weights, law):
@@ -131,52 +149,60 @@ def unit_variance(covariance, weights, law):
     return found, net.corrections
 
 
-def norm_of(d, growth, law):
+def norm_of(d, growth, frequency):
     """The predicted squared norm of the error of the first layer."""
     weights = layer_weights(d, growth, 1, np.random.default_rng(0))
+    law = partial(sine, frequency=frequency)
     return rf.deep_feature_covariances(np.diag(inputs(d)), weights, law).frobenius_errors[0] ** 2
 
 
 @layers.ours("the paper's closed form, with the leading part of its error, derived", serves="d")
-@cases(d=35, law=np.sin, n_draws=30, exact=1300)
-@full(d=36, law=np.sin, growth=0.8, n_draws=60, exact=1800)
-@full(d=36, law=erf, growth=1.2, n_draws=60, exact=1800)
-@space(d=Int(35, 45), growth=Real(0.6, 1.6), depth=Int(1, 2), law=Choice([np.sin, erf]))
+@cases(d=35, law=np.sin, n_draws=30)
+@full(d=36, law=np.sin, growth=[0.6, 1.0, 1.6], frequency=[0.7, 1.0, 1.3], n_draws=20)
+@full(d=36, law=erf, growth=1.2, n_draws=40)
+@space(
+    d=Int(35, 45),
+    growth=Real(0.6, 1.6),
+    depth=Int(1, 2),
+    law=Choice([np.sin, erf]),
+    frequency=Real(0.5, 1.5),
+)
 @breaks("sigma not centred", actual=shifted)
-@breaks("coefficients at variance 1", formula=unit_variance, exact=100)
+@breaks("coefficients at variance 1", formula=unit_variance)
 def deep_rf_layerwise_covariance(
     d,
     law,
     seed,
     growth=1.0,
     depth=2,
+    frequency=1.0,
     n_draws=12,
-    exact=80,
     actual=None,
     formula=linearised,
 ):
-    r"""$\|\Omega_\ell-\Omega_\ell^{lin}\|_F/\|\Omega_\ell^{lin}\|_F\to0$ like $d^{-1/2}$: in the
-    first layer the mean of $\|\Omega_1-\Omega_1^{lin}\|_F^2$ is
-    $e_1^2=2g\tau(\partial_r\mathrm E\sigma^2-\kappa_1^2)^2
-    +4g^2\tau^2\kappa_1^2(\partial_r\kappa_1)^2$, $g=k_1/d$, $\tau=\|\Omega_0\|_F^2/d$, up to a
-    relative $O(1/d)$ (eliminated by two sizes), and in the first two layers
-    $\Omega_\ell-\Omega_\ell^{lin}$ is
+    r"""$\|\Omega_\ell-\Omega_\ell^{lin}\|_F/\|\Omega_\ell^{lin}\|_F\to0$ like $d^{-1/2}$: for one
+    layer of sines, $\sigma(u)=\sin\omega u$, the mean of $\|\Omega_1-\Omega_1^{lin}\|_F^2$ tends to
+    the limit of $e_1^2=2g\tau(\partial_r\mathrm E\sigma^2-\kappa_1^2)^2
+    +4g^2\tau^2\kappa_1^2(\partial_r\kappa_1)^2$, $g=k_1/d$, $\tau=\|\Omega_0\|_F^2/d$ (it is
+    computed exactly and extrapolated), and in the first two layers, for $\sigma=\sin$ and the error
+    function, $\Omega_\ell-\Omega_\ell^{lin}$ is
     $E_\ell=\kappa_1^2W_\ell E_{\ell-1}W_\ell^\top/k_{\ell-1}+M$, $E_0=0$,
     $M_{ii}=(\partial_r\mathrm E\sigma^2-\kappa_1^2)\delta_i$,
     $M_{ij}=\kappa_1\partial_r\kappa_1(\delta_i+\delta_j)C_{ij}$,
-    $C=W_\ell\Omega_{\ell-1}^{lin}W_\ell^\top/k_{\ell-1}$, $\delta_i=C_{ii}-r$, up to $20/d$ of its
-    squared norm, on average."""
-    sizes, size = (d, 2 * d), (growth, depth, law, actual or law)
-    left = [covariance_gaps(m, *size, n_draws, seed, formula) for m in sizes]
-    bound = 20 / np.repeat([sizes], depth, axis=0).T
-    small, large = (first_layer_gaps(m, growth, law, exact, seed, formula) for m in (2 * d, 4 * d))
-    gap = 2 * large - small
-    rest = (5 / (2 * d)) ** 2 * gap.mean()
+    $C=W_\ell\Omega_{\ell-1}^{lin}W_\ell^\top/k_{\ell-1}$, $\delta_i=C_{ii}-r$, up to less than
+    $20/d$ of its squared norm on average (a number that was observed)."""
+    left = [
+        covariance_gaps(m, growth, depth, law, actual or law, n_draws, seed, formula)
+        for m in (d, 2 * d)
+    ]
+    bound = 20 / np.repeat([[d, 2 * d]], depth, axis=0).T
+    early, late = extrapolated(*(sine_gap(m, growth, frequency) for m in (d, 2 * d, 4 * d)))
+    first, second = (norm_of(m, growth, frequency) for m in (2 * d, 4 * d))
     return {
         "first layer": compare(
-            mean(gap, bias=rest, source="square of a 1/d term of 5 / d"),
+            within(late, abs(late - early), EXTRAPOLATION),
             "==",
-            theory("first layer", 2 * norm_of(4 * d, growth, law) - norm_of(2 * d, growth, law)),
+            theory("first layer", 2 * second - first),
         ),
         "left": compare(mean(np.stack(left, axis=1)), "<=", theory("left", bound)),
     }
@@ -184,17 +210,16 @@ def deep_rf_layerwise_covariance(
 
 @panel(
     deep_rf_layerwise_covariance,
-    r"The linearised covariance is off by a norm of order 1 (first layer)",
+    r"One layer of sines: the linearised covariance is off by a norm of order 1",
     x="width per input",
     y=r"$\|\Omega_1-\Omega_1^{lin}\|_F^2$",
 )
 def _(pen, runs):
-    growth = np.linspace(0.5, 1.7, 30)
-    names = {np.sin: "sine", erf: "erf"}
-    for k, law in enumerate(names):
-        errors = [2 * norm_of(200, g, law) - norm_of(100, g, law) for g in growth]
-        pen.theory(growth, errors, names[law], k=k)
-        pen.points(*runs.measured("growth", where={"law": law}), k=k)
+    growth = np.linspace(0.5, 1.7, 7)
+    for k, frequency in enumerate((0.7, 1.0, 1.3)):
+        errors = [2 * norm_of(200, g, frequency) - norm_of(100, g, frequency) for g in growth]
+        pen.theory(growth, errors, rf"$\omega={frequency:g}$", k=k)
+        pen.points(*runs.measured("growth", "first layer", where={"frequency": frequency}), k=k)
 
 
 # ---------------------------------------------------------------------------------- ridge errors
@@ -288,33 +313,25 @@ def mismatched_risk(n, aspect, lam, n_draws, seed):
     return np.mean(found)
 
 
-def two_sizes(n, run, predict):
-    """Parts that judge an O(1/n) remainder: at 2n as it is, and after n and 2n eliminate it."""
-    small, large = run(n), run(2 * n)
-    first, second = predict(n), predict(2 * n)
-    straight = mean(
-        large, bias=4 / (2 * n) * np.abs(large.mean(axis=0)), source="the 4 / n of the statement"
+def three_sizes(n, run, predict):
+    """Limit of samples at n, 2n and 4n, against that of predictions for the same weights."""
+    early, late = extrapolated(*(run(n * c) for c in (1, 2, 4)))
+    change = np.abs(late.mean(axis=0) - early.mean(axis=0))
+    return compare(
+        mean(late, bias=change, source=EXTRAPOLATION),
+        "==",
+        theory("limit", 2 * predict(4 * n) - predict(2 * n)),
     )
-    limit = 2 * large - small
-    rest = (4 / n) ** 2 * np.abs(limit.mean(axis=0))
-    return {
-        "limit": compare(
-            mean(limit, bias=rest, source="square of a 1/n term of 4 / n"),
-            "==",
-            theory("limit", 2 * second - first),
-        ),
-        "at 2n": compare(straight, "==", theory("at 2n", second)),
-    }
 
 
 @layers.ours("the paper's formula in terms of kappa, on average over the target", serves="a")
-@cases(n=50, aspect=1.25, lam=0.1, n_draws=80)
-@full(n=50, aspect=[0.4, 1.0, 1.6], lam=RIDGES, n_draws=60)
-@space(n=Int(50, 60), aspect=Real(0.4, 1.6), lam=Real(0.03, 1.0, log=True))
-@breaks("the target has layers of its own", target=own_layers, n_draws=30)
-@breaks("each sample drawn twice", copies=2, n_draws=60)
-@breaks("an isotropic covariance of the same trace", formula=isotropic)
-@breaks("without the residual variance", formula=without_residual)
+@cases(n=32, aspect=1.25, lam=0.1, n_draws=30)
+@full(n=40, aspect=[0.4, 1.0, 1.6], lam=RIDGES, n_draws=50)
+@space(n=Int(30, 40), aspect=Real(0.4, 1.6), lam=Real(0.03, 1.0, log=True))
+@breaks("the target has layers of its own", target=own_layers, n_draws=12)
+@breaks("each sample drawn twice", copies=2, n_draws=16)
+@breaks("an isotropic covariance of the same trace", formula=isotropic, n_draws=12)
+@breaks("without the residual variance", formula=without_residual, n_draws=20)
 def deep_rf_ridge_error_shared(
     n, aspect, lam, seed, n_draws=12, target=frozen, copies=1, formula=last
 ):
@@ -322,21 +339,20 @@ def deep_rf_ridge_error_shared(
     $\Delta=0.1$, on average over samples and weights the excess error of ridge regression with
     ridge $n\lambda$ is
     $\frac{\kappa^2\frac1{k_L}\mathrm{tr}\,\Omega(\Omega+\kappa)^{-2}+\Delta}{1-\mathrm{df}_2/n}
-    -\Delta$ up to a relative $4/n$, which vanishes like $1/n$ (sizes $n$ and $2n$ eliminate
-    it)."""
-    return two_sizes(
+    -\Delta$ up to $O(1/n)$ (limits are extrapolated from sizes $n$, $2n$, $4n$)."""
+    return three_sizes(
         n,
         lambda m: simulated(m, aspect, lam, n_draws, seed, target, copies),
-        lambda m: shared_risk(m, aspect, lam, NETWORKS, seed, formula),
+        lambda m: shared_risk(m, aspect, lam, n_draws, seed, formula),
     )
 
 
 @layers.ours("ridge regression as an instance of the conjecture", serves="c")
-@cases(n=50, aspect=1.25, lam=0.1, n_draws=80)
-@full(n=50, aspect=[0.4, 1.0, 1.6], lam=RIDGES, n_draws=60)
-@space(n=Int(50, 60), aspect=Real(0.4, 1.6), lam=Real(0.03, 1.0, log=True))
-@breaks("an even teacher", target=even_teacher, n_draws=30)
-@breaks("the learner's first layer as teacher", target=same_first_layer, n_draws=30)
+@cases(n=32, aspect=1.25, lam=0.1, n_draws=30)
+@full(n=40, aspect=[0.4, 1.0, 1.6], lam=RIDGES, n_draws=50)
+@space(n=Int(30, 40), aspect=Real(0.4, 1.6), lam=Real(0.03, 1.0, log=True))
+@breaks("an even teacher", target=even_teacher, n_draws=12)
+@breaks("the learner's first layer as teacher", target=same_first_layer, n_draws=12)
 def deep_rf_ridge_error_mismatch(n, aspect, lam, seed, n_draws=12, target=own_layers):
     r"""for $y=\theta^\top\psi(x)/\sqrt{k_t}+\xi$ with an independent layer $\psi(x)=\tanh(2Vx/
     \sqrt d)$ the same holds with $\mathrm{tr}\,\Omega(\Omega+\kappa)^{-2}/k_L$ replaced by
@@ -344,17 +360,17 @@ def deep_rf_ridge_error_mismatch(n, aspect, lam, seed, n_draws=12, target=own_la
     last term, by $\Delta+\frac1{k_t}\mathrm{tr}(\Psi-\Phi^\top\Omega^{-1}\Phi)$, where
     $\Phi=\big(\prod_\ell\kappa_1W_\ell/\sqrt{k_{\ell-1}}\big)\Omega_0(\tilde\kappa_1V/\sqrt
     d)^\top$ and $\Psi$ is the linearised covariance of $\psi$."""
-    return two_sizes(
+    return three_sizes(
         n,
         lambda m: simulated(m, aspect, lam, n_draws, seed, target),
-        lambda m: mismatched_risk(m, aspect, lam, NETWORKS, seed),
+        lambda m: mismatched_risk(m, aspect, lam, n_draws, seed),
     )
 
 
 def draw_errors(pen, runs, predict):
-    aspects = np.linspace(0.4, 1.6, 7)
+    aspects = np.linspace(0.4, 1.6, 9)
     for k, lam in enumerate(RIDGES):
-        curve = [2 * predict(100, a, lam) - predict(50, a, lam) for a in aspects]
+        curve = [predict(200, a, lam) for a in aspects]
         pen.theory(aspects, curve, rf"$\lambda={lam:g}$", k=k)
         pen.points(*runs.measured("aspect", where={"lam": lam}), k=k)
 
@@ -367,7 +383,7 @@ def draw_errors(pen, runs, predict):
     log="y",
 )
 def _(pen, runs):
-    draw_errors(pen, runs, lambda n, a, lam: shared_risk(n, a, lam, 5, 0, last))
+    draw_errors(pen, runs, lambda n, a, lam: shared_risk(n, a, lam, 4, 0, last))
 
 
 @panel(
@@ -378,7 +394,7 @@ def _(pen, runs):
     log="y",
 )
 def _(pen, runs):
-    draw_errors(pen, runs, lambda n, a, lam: mismatched_risk(n, a, lam, 5, 0))
+    draw_errors(pen, runs, lambda n, a, lam: mismatched_risk(n, a, lam, 4, 0))
 
 
 # ---------------------------------------------------------------------------------- spectra
@@ -404,20 +420,20 @@ def predicted_traces(n, aspect, lam, n_draws, seed, formula):
 
 
 @layers.ours("the paper's equivalent in terms of kappa", serves="b")
-@cases(n=50, aspect=1.25, lam=(0.01, 0.1, 1.0), n_draws=50)
-@full(n=50, aspect=[0.5, 1.0, 1.6], lam=(0.01, 0.03, 0.1, 0.3, 1.0), n_draws=60)
-@space(n=Int(50, 60), aspect=Real(0.4, 1.6), lam=Real(0.01, 1.0, log=True, size=1))
+@cases(n=32, aspect=1.25, lam=(0.01, 0.1, 1.0), n_draws=40)
+@full(n=40, aspect=[0.5, 1.0, 1.6], lam=(0.01, 0.03, 0.1, 0.3, 1.0), n_draws=50)
+@space(n=Int(30, 40), aspect=Real(0.4, 1.6), lam=Real(0.01, 1.0, log=True, size=1))
 @breaks("each sample drawn twice", copies=2)
 @breaks("an isotropic covariance of the same trace", formula=isotropic)
 def deep_ck_stieltjes(n, aspect, lam, seed, n_draws=20, copies=1, formula=last):
     r"""$\mathrm E\frac1{k_L}\mathrm{tr}(\frac1nF^\top F+\lambda)^{-1}=
-    \frac{\kappa}{\lambda k_L}\mathrm{tr}(\Omega+\kappa)^{-1}$ up to a relative $4/n$, which
-    vanishes like $1/n$ (sizes $n$ and $2n$ eliminate it)."""
+    \frac{\kappa}{\lambda k_L}\mathrm{tr}(\Omega+\kappa)^{-1}$ up to $O(1/n)$ (limits are
+    extrapolated from sizes $n$, $2n$, $4n$)."""
     lam = tuple(lam)
-    return two_sizes(
+    return three_sizes(
         n,
         lambda m: traces(m, aspect, lam, n_draws, seed, copies),
-        lambda m: predicted_traces(m, aspect, lam, NETWORKS, seed, formula),
+        lambda m: predicted_traces(m, aspect, lam, n_draws, seed, formula),
     )
 
 
@@ -432,9 +448,9 @@ def _(pen, runs):
     lam = tuple(np.geomspace(0.01, 1.0, 20))
     for k, run in enumerate(runs.judgement.runs):
         aspect, at = run.instance["aspect"], np.array(run.instance["lam"])
-        curve = predicted_traces(100, aspect, lam, 5, 0, last)
+        curve = predicted_traces(200, aspect, lam, 3, 0, last)
         pen.theory(lam, lam * curve, rf"$k_L/n={aspect:g}$", k=k)
-        part = run.parts["limit"]
+        (part,) = run.parts.values()
         pen.points(at, at * part.shown, at * part.error, k=k)
 
 

@@ -83,14 +83,14 @@ def layer_weights(d, growth, depth, rng):
 
 
 @simulation
-def covariance_gaps(d, growth, depth, law, actual, n_draws, seed, formula):
+def covariance_gaps(d, growth, depth, law, actual, n_draws, rows, seed, formula):
     """Per draw and layer, an unbiased squared norm of the gap between covariances of the features
     and a formula with its correction, over that of the correction."""
     found = []
     for rng in draws_of(n_draws, d, seed):
         weights = layer_weights(d, growth, depth, rng)
         claimed = formula(np.diag(inputs(d)), weights, law)
-        halves = rng.standard_normal((2, 10 * d, d)) * np.sqrt(inputs(d))
+        halves = rng.standard_normal((2, rows * d, d)) * np.sqrt(inputs(d))
         row = []
         for matrix, target, first in zip(weights, *claimed, strict=True):
             halves = [rf.network_features(x, [matrix], actual) for x in halves]
@@ -157,18 +157,18 @@ def norm_of(d, growth, frequency):
 
 
 @layers.ours("the paper's closed form, with the leading part of its error, derived", serves="d")
-@cases(d=35, law=np.sin, n_draws=30)
-@full(d=36, law=np.sin, growth=[0.6, 1.0, 1.6], frequency=[0.7, 1.0, 1.3], n_draws=20)
+@cases(d=24, law=np.sin, n_draws=24)
+@full(d=36, law=np.sin, growth=[0.6, 1.0, 1.6], frequency=[0.7, 1.0, 1.3], n_draws=16)
 @full(d=36, law=erf, growth=1.2, n_draws=40)
 @space(
-    d=Int(35, 45),
+    d=Int(20, 28),
     growth=Real(0.6, 1.6),
     depth=Int(1, 2),
     law=Choice([np.sin, erf]),
     frequency=Real(0.5, 1.5),
 )
-@breaks("sigma not centred", actual=shifted)
-@breaks("coefficients at variance 1", formula=unit_variance)
+@breaks("sigma not centred", actual=shifted, depth=1, n_draws=12)
+@breaks("coefficients at variance 1", formula=unit_variance, n_draws=12, rows=20)
 def deep_rf_layerwise_covariance(
     d,
     law,
@@ -177,6 +177,7 @@ def deep_rf_layerwise_covariance(
     depth=2,
     frequency=1.0,
     n_draws=12,
+    rows=40,
     actual=None,
     formula=linearised,
 ):
@@ -184,18 +185,18 @@ def deep_rf_layerwise_covariance(
     layer of sines, $\sigma(u)=\sin\omega u$, the mean of $\|\Omega_1-\Omega_1^{lin}\|_F^2$ tends to
     the limit of $e_1^2=2g\tau(\partial_r\mathrm E\sigma^2-\kappa_1^2)^2
     +4g^2\tau^2\kappa_1^2(\partial_r\kappa_1)^2$, $g=k_1/d$, $\tau=\|\Omega_0\|_F^2/d$ (it is
-    computed exactly and extrapolated), and in the first two layers, for $\sigma=\sin$ and the error
-    function, $\Omega_\ell-\Omega_\ell^{lin}$ is
+    computed exactly and extrapolated), and in the first and second layer, for
+    $\sigma=\sin$ and the error function, $\Omega_\ell-\Omega_\ell^{lin}$ is
     $E_\ell=\kappa_1^2W_\ell E_{\ell-1}W_\ell^\top/k_{\ell-1}+M$, $E_0=0$,
     $M_{ii}=(\partial_r\mathrm E\sigma^2-\kappa_1^2)\delta_i$,
     $M_{ij}=\kappa_1\partial_r\kappa_1(\delta_i+\delta_j)C_{ij}$,
     $C=W_\ell\Omega_{\ell-1}^{lin}W_\ell^\top/k_{\ell-1}$, $\delta_i=C_{ii}-r$, up to less than
     $20/d$ of its squared norm on average (a number that was observed)."""
     left = [
-        covariance_gaps(m, growth, depth, law, actual or law, n_draws, seed, formula)
+        covariance_gaps(m, growth, depth, law, actual or law, n_draws, rows, seed, formula)[:, -1]
         for m in (d, 2 * d)
     ]
-    bound = 20 / np.repeat([[d, 2 * d]], depth, axis=0).T
+    bound = 20 / np.array([d, 2 * d])
     early, late = extrapolated(*(sine_gap(m, growth, frequency) for m in (d, 2 * d, 4 * d)))
     first, second = (norm_of(m, growth, frequency) for m in (2 * d, 4 * d))
     return {
@@ -325,13 +326,13 @@ def three_sizes(n, run, predict):
 
 
 @layers.ours("the paper's formula in terms of kappa, on average over the target", serves="a")
-@cases(n=32, aspect=1.25, lam=0.1, n_draws=30)
+@cases(n=32, aspect=1.25, lam=0.1, n_draws=50)
 @full(n=40, aspect=[0.4, 1.0, 1.6], lam=RIDGES, n_draws=50)
 @space(n=Int(30, 40), aspect=Real(0.4, 1.6), lam=Real(0.03, 1.0, log=True))
 @breaks("the target has layers of its own", target=own_layers, n_draws=12)
 @breaks("each sample drawn twice", copies=2, n_draws=16)
 @breaks("an isotropic covariance of the same trace", formula=isotropic, n_draws=12)
-@breaks("without the residual variance", formula=without_residual, n_draws=20)
+@breaks("without the residual variance", formula=without_residual, n_draws=40)
 def deep_rf_ridge_error_shared(
     n, aspect, lam, seed, n_draws=12, target=frozen, copies=1, formula=last
 ):
@@ -348,7 +349,7 @@ def deep_rf_ridge_error_shared(
 
 
 @layers.ours("ridge regression as an instance of the conjecture", serves="c")
-@cases(n=32, aspect=1.25, lam=0.1, n_draws=30)
+@cases(n=32, aspect=1.25, lam=0.1, n_draws=50)
 @full(n=40, aspect=[0.4, 1.0, 1.6], lam=RIDGES, n_draws=50)
 @space(n=Int(30, 40), aspect=Real(0.4, 1.6), lam=Real(0.03, 1.0, log=True))
 @breaks("an even teacher", target=even_teacher, n_draws=12)

@@ -283,7 +283,7 @@ def optimal_final_ridge(
     Returns
     -------
     FinalRidge
-        The minimum over a grid of 4 ridges a decade, refined to a relative 1e-6 of the ridge; 0
+        The minimum over a grid of 2 ridges a decade, refined to a relative 1e-6 of the ridge; 0
         where no ridge is better. A local minimum, where the error has several.
 
     Examples
@@ -306,7 +306,7 @@ def optimal_final_ridge(
         return risk_at(math.exp(log_ridge))
 
     top = math.log(float(lam.sum()) + n[-1] * float(lam.max())) + math.log(1e6)
-    grid = np.arange(top, top - math.log(1e18), -math.log(10) / 4)
+    grid = np.arange(top, top - math.log(1e18), -math.log(10) / 2)
     values = [risk(t) for t in grid]
     at = int(np.argmin(values))
     plain = risk_at(0.0)

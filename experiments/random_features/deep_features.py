@@ -167,8 +167,8 @@ def norm_of(d, growth, frequency):
     law=Choice([np.sin, erf]),
     frequency=Real(0.5, 1.5),
 )
-@breaks("sigma not centred", actual=shifted, depth=1, n_draws=12)
-@breaks("coefficients at variance 1", formula=unit_variance, n_draws=12, rows=20)
+@breaks("sigma not centred", actual=shifted, depth=1, n_draws=40, rows=10)
+@breaks("coefficients at variance 1", formula=unit_variance, n_draws=40, rows=10)
 def deep_rf_layerwise_covariance(
     d,
     law,

@@ -28,13 +28,13 @@ from .eigenframework import resample_risk as resample_risk
 from .eigenframework import simulate_risk as simulate_risk
 from .fixed_points import EffectiveRidge as EffectiveRidge
 from .fixed_points import effective_ridge as effective_ridge
+from .power_laws import PowerLawOptimum as PowerLawOptimum
+from .power_laws import collapse_noise as collapse_noise
+from .power_laws import power_law_optimum as power_law_optimum
 from .self_training import FinalRidge as FinalRidge
-from .self_training import PowerLawOptimum as PowerLawOptimum
 from .self_training import SelfTrainingRisk as SelfTrainingRisk
-from .self_training import collapse_noise as collapse_noise
 from .self_training import exact_self_training_risk as exact_self_training_risk
 from .self_training import optimal_final_ridge as optimal_final_ridge
-from .self_training import power_law_optimum as power_law_optimum
 from .self_training import self_training_finite_size_term as self_training_finite_size_term
 from .self_training import self_training_risk as self_training_risk
 from .self_training import simulate_self_training as simulate_self_training

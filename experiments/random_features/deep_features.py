@@ -336,7 +336,7 @@ def three_sizes(n, run, predict):
 def deep_rf_ridge_error_shared(
     n, aspect, lam, seed, n_draws=12, target=frozen, copies=1, formula=last
 ):
-    r"""for $y=\theta^\top\varphi_L(x)/\sqrt{k_L}+\xi$, $\theta\sim N(0,I)$, $\xi$ of variance
+    r"""with two tanh layers, $y=\theta^\top\varphi_L(x)/\sqrt{k_L}+\xi$, $\theta\sim N(0,I)$, $\xi$ of variance
     $\Delta=0.1$, on average over samples and weights the excess error of ridge regression with
     ridge $n\lambda$ is
     $\frac{\kappa^2\frac1{k_L}\mathrm{tr}\,\Omega(\Omega+\kappa)^{-2}+\Delta}{1-\mathrm{df}_2/n}
@@ -355,7 +355,7 @@ def deep_rf_ridge_error_shared(
 @breaks("an even teacher", target=even_teacher, n_draws=12)
 @breaks("the learner's first layer as teacher", target=same_first_layer, n_draws=12)
 def deep_rf_ridge_error_mismatch(n, aspect, lam, seed, n_draws=12, target=own_layers):
-    r"""for $y=\theta^\top\psi(x)/\sqrt{k_t}+\xi$ with an independent layer $\psi(x)=\tanh(2Vx/
+    r"""with two tanh layers, $y=\theta^\top\psi(x)/\sqrt{k_t}+\xi$ and an independent layer $\psi(x)=\tanh(2Vx/
     \sqrt d)$ the same holds with $\mathrm{tr}\,\Omega(\Omega+\kappa)^{-2}/k_L$ replaced by
     $\mathrm{tr}\,\Phi\Phi^\top\Omega^{-1}(\Omega+\kappa)^{-2}/k_t$ and $\Delta$, but not in the
     last term, by $\Delta+\frac1{k_t}\mathrm{tr}(\Psi-\Phi^\top\Omega^{-1}\Phi)$, where
@@ -427,7 +427,7 @@ def predicted_traces(n, aspect, lam, n_draws, seed, formula):
 @breaks("each sample drawn twice", copies=2)
 @breaks("an isotropic covariance of the same trace", formula=isotropic)
 def deep_ck_stieltjes(n, aspect, lam, seed, n_draws=20, copies=1, formula=last):
-    r"""$\mathrm E\frac1{k_L}\mathrm{tr}(\frac1nF^\top F+\lambda)^{-1}=
+    r"""with two tanh layers $\mathrm E\frac1{k_L}\mathrm{tr}(\frac1nF^\top F+\lambda)^{-1}=
     \frac{\kappa}{\lambda k_L}\mathrm{tr}(\Omega+\kappa)^{-1}$ up to $O(1/n)$ (limits are
     extrapolated from sizes $n$, $2n$, $4n$)."""
     lam = tuple(lam)

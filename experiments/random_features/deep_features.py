@@ -336,9 +336,9 @@ def three_sizes(n, run, predict):
 def deep_rf_ridge_error_shared(
     n, aspect, lam, seed, n_draws=12, target=frozen, copies=1, formula=last
 ):
-    r"""with two tanh layers, $y=\theta^\top\varphi_L(x)/\sqrt{k_L}+\xi$, $\theta\sim N(0,I)$, $\xi$ of
-    variance $\Delta=0.1$, on average over samples and weights the excess error of ridge regression with
-    ridge $n\lambda$ is
+    r"""with two tanh layers, $y=\theta^\top\varphi_L(x)/\sqrt{k_L}+\xi$, $\theta\sim N(0,I)$, $\xi$
+    of variance $\Delta=0.1$, on average over samples and weights the excess error of ridge
+    regression with ridge $n\lambda$ is
     $\frac{\kappa^2\frac1{k_L}\mathrm{tr}\,\Omega(\Omega+\kappa)^{-2}+\Delta}{1-\mathrm{df}_2/n}
     -\Delta$ up to $O(1/n)$ (limits are extrapolated from sizes $n$, $2n$, $4n$)."""
     return three_sizes(
@@ -356,7 +356,8 @@ def deep_rf_ridge_error_shared(
 @breaks("the learner's first layer as teacher", target=same_first_layer, n_draws=12)
 def deep_rf_ridge_error_mismatch(n, aspect, lam, seed, n_draws=12, target=own_layers):
     r"""with two tanh layers, $y=\theta^\top\psi(x)/\sqrt{k_t}+\xi$ and an independent layer
-    $\psi(x)=\tanh(2Vx/\sqrt d)$ the same holds with $\mathrm{tr}\,\Omega(\Omega+\kappa)^{-2}/k_L$ replaced by
+    $\psi(x)=\tanh(2Vx/\sqrt d)$ the same holds with
+    $\mathrm{tr}\,\Omega(\Omega+\kappa)^{-2}/k_L$ replaced by
     $\mathrm{tr}\,\Phi\Phi^\top\Omega^{-1}(\Omega+\kappa)^{-2}/k_t$ and $\Delta$, but not in the
     last term, by $\Delta+\frac1{k_t}\mathrm{tr}(\Psi-\Phi^\top\Omega^{-1}\Phi)$, where
     $\Phi=\big(\prod_\ell\kappa_1W_\ell/\sqrt{k_{\ell-1}}\big)\Omega_0(\tilde\kappa_1V/\sqrt

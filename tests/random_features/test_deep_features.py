@@ -106,6 +106,28 @@ def test_second_layer_carries_the_error_of_the_first():
     assert np.mean(norms) == pytest.approx(net.frobenius_errors[1] ** 2, rel=0.12)
 
 
+def test_errors_of_both_layers_follow_from_finite_differences_of_the_moments():
+    rng, error = np.random.default_rng(9), 0.0
+    omega = np.diag(rng.random(6) + 0.5)
+    weights = rf.deep_weights(6, [9, 4], rng=rng)
+    net = rf.deep_feature_covariances(omega, weights, np.tanh)
+    for layer, W in enumerate(weights):
+        r, g = net.variances[layer], len(W) / len(omega)
+        tau, h = (omega**2).sum() / len(omega), 1e-3 * r
+        (low, low_rest), (high, high_rest) = (moments(math.tanh, v) for v in (r - h, r + h))
+        linear, _ = moments(math.tanh, r)
+        square = (high_rest + (r + h) * high**2 - low_rest - (r - h) * low**2) / (2 * h)
+        bent = linear * (high - low) / (2 * h)
+        error = linear**4 * g**2 * error + 2 * g * tau * (square - linear**2) ** 2
+        error += 4 * g**2 * tau**2 * bent**2
+        assert net.frobenius_errors[layer] ** 2 == pytest.approx(error, rel=1e-4)
+        omega = net.covariances[layer]
+    # The second layer transports the correction of the first and adds its own.
+    own = rf.deep_feature_covariances(net.covariances[0], weights[1:], np.tanh).corrections[0]
+    carried = net.linear[1] ** 2 * weights[1] @ net.corrections[0] @ weights[1].T / 9
+    np.testing.assert_allclose(net.corrections[1], carried + own, rtol=1e-9, atol=1e-13)
+
+
 def test_features_apply_layer_after_layer():
     rng = np.random.default_rng(5)
     x = rng.standard_normal((3, 4))

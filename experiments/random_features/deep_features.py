@@ -327,7 +327,7 @@ def three_sizes(n, run, predict):
 
 @layers.ours("the paper's formula in terms of kappa, on average over the target", serves="a")
 @cases(n=32, aspect=1.25, lam=0.1, n_draws=50)
-@full(n=40, aspect=[0.4, 1.0, 1.6], lam=RIDGES, n_draws=50)
+@full(n=40, aspect=[0.4, 1.0, 1.6], lam=RIDGES, n_draws=30)
 @space(n=Int(30, 40), aspect=Real(0.4, 1.6), lam=Real(0.03, 1.0, log=True))
 @breaks("the target has layers of its own", target=own_layers, n_draws=12)
 @breaks("each sample drawn twice", copies=2, n_draws=16)
@@ -350,7 +350,7 @@ def deep_rf_ridge_error_shared(
 
 @layers.ours("ridge regression as an instance of the conjecture", serves="c")
 @cases(n=32, aspect=1.25, lam=0.1, n_draws=50)
-@full(n=40, aspect=[0.4, 1.0, 1.6], lam=RIDGES, n_draws=50)
+@full(n=40, aspect=[0.4, 1.0, 1.6], lam=RIDGES, n_draws=30)
 @space(n=Int(30, 40), aspect=Real(0.4, 1.6), lam=Real(0.03, 1.0, log=True))
 @breaks("an even teacher", target=even_teacher, n_draws=12)
 @breaks("the learner's first layer as teacher", target=same_first_layer, n_draws=12)

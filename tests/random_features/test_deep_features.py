@@ -275,7 +275,7 @@ def test_networks_that_the_theory_does_not_cover_are_refused(change, named):
 
 def test_matrices_that_are_no_covariances_are_refused():
     with pytest.raises(ValueError, match="target_covariance: expected at least"):
-        rf.feature_ridge_risk([[1.0]], [[1.0]], [[0.9]], n_samples=3, ridge=0.1)
+        rf.feature_ridge_risk([[1.0]], [[1.0]], [[0.99999]], n_samples=3, ridge=0.1)
     with pytest.raises(ValueError, match="covariance: expected no negative"):
         rf.feature_ridge_risk(-np.eye(2), np.eye(2), np.eye(2), n_samples=3, ridge=0.1)
     with pytest.raises(ValueError, match="covariance: expected no negative"):

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
+from scipy.stats import chi2
 from sklearn.linear_model import LinearRegression, Ridge
 
 from theorylab import random_features as rf
@@ -221,3 +222,13 @@ def test_bad_generations_are_refused_by_name():
             rng=np.random.default_rng(0),
             draw_design=lambda rng, n: np.ones((n, 3)),
         )
+
+
+def test_finite_size_term_of_one_mode_against_its_integral():
+    T, ridge = 60, 30.0
+    stages = {"n_samples": [20, T], "noise_variance": [1.0, 0.0]}
+    plain = rf.self_training_risk([1.0], [0.0], ridge=[0.0, ridge], **stages).test_risk[-1]
+    term = rf.self_training_finite_size_term([1.0], [0.0], final_ridge=ridge, **stages)
+    kept = chi2(T).expect(lambda g: (g / (g + ridge)) ** 2) / 18
+    assert plain + term == pytest.approx(kept, rel=5e-4)
+    assert abs(plain / kept - 1) > 0.01

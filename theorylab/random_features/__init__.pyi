@@ -132,6 +132,9 @@ from .permutation_kernels import ensemble_size as ensemble_size
 from .permutation_kernels import noise_to_margin as noise_to_margin
 from .permutation_kernels import output_law as output_law
 from .permutation_kernels import trained_mean as trained_mean
+from .power_laws import PowerLawOptimum as PowerLawOptimum
+from .power_laws import collapse_noise as collapse_noise
+from .power_laws import power_law_optimum as power_law_optimum
 from .reward_processes import RewardProcess as RewardProcess
 from .reward_processes import Transitions as Transitions
 from .reward_processes import exact_transitions as exact_transitions
@@ -139,6 +142,13 @@ from .reward_processes import random_reward_process as random_reward_process
 from .reward_processes import repeat_process as repeat_process
 from .reward_processes import reward_process as reward_process
 from .reward_processes import sampled_transitions as sampled_transitions
+from .self_training import FinalRidge as FinalRidge
+from .self_training import SelfTrainingRisk as SelfTrainingRisk
+from .self_training import exact_self_training_risk as exact_self_training_risk
+from .self_training import optimal_final_ridge as optimal_final_ridge
+from .self_training import self_training_finite_size_term as self_training_finite_size_term
+from .self_training import self_training_risk as self_training_risk
+from .self_training import simulate_self_training as simulate_self_training
 from .signal_chains import KernelChain as KernelChain
 from .signal_chains import kernel_chain as kernel_chain
 from .signal_chains import propagate as propagate
@@ -172,13 +182,3 @@ from .temporal_difference import feature_kernel as feature_kernel
 from .temporal_difference import lstd_resolvent as lstd_resolvent
 from .temporal_difference import random_features as random_features
 from .temporal_difference import simulate_values as simulate_values
-from .power_laws import PowerLawOptimum as PowerLawOptimum
-from .power_laws import collapse_noise as collapse_noise
-from .power_laws import power_law_optimum as power_law_optimum
-from .self_training import FinalRidge as FinalRidge
-from .self_training import SelfTrainingRisk as SelfTrainingRisk
-from .self_training import exact_self_training_risk as exact_self_training_risk
-from .self_training import optimal_final_ridge as optimal_final_ridge
-from .self_training import self_training_finite_size_term as self_training_finite_size_term
-from .self_training import self_training_risk as self_training_risk
-from .self_training import simulate_self_training as simulate_self_training

@@ -5,6 +5,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["THEORYLAB_KERNELS"] = "compiled"
 
+collect_ignore = ["compile_kernels.py"]
+
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(

@@ -112,7 +112,10 @@ def race(monkeypatch):
 
 
 @pytest.fixture
-def kernel():
+def kernel(tmp_path, monkeypatch):
+    # A module that does not exist cannot be read from the cache of an earlier session.
+    monkeypatch.setattr("theorylab.numerics.compiled.cache_folder", lambda: tmp_path)
+
     def moved(x, y):
         """Add to arrays that may share entries; a quotient that Python refuses."""
         x += 1.0

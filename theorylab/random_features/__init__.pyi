@@ -92,6 +92,7 @@ from .finite_networks import sample_kernels as sample_kernels
 from .finite_networks import tangent_blocks as tangent_blocks
 from .fixed_points import EffectiveRidge as EffectiveRidge
 from .fixed_points import effective_ridge as effective_ridge
+from .hessian_rank import PRIME as PRIME
 from .hessian_rank import LossHessian as LossHessian
 from .hessian_rank import convolutional_layers as convolutional_layers
 from .hessian_rank import end_to_end as end_to_end

@@ -5,8 +5,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ["THEORYLAB_KERNELS"] = "compiled"
 
-collect_ignore = ["compile_kernels.py"]
-
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
@@ -17,3 +15,5 @@ settings.register_profile(
     suppress_health_check=list(HealthCheck),
 )
 settings.load_profile("theorylab")
+
+collect_ignore = ["compile_kernels.py"]  # a script

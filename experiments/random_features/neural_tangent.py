@@ -287,13 +287,14 @@ def pseudo_ntk_convergence(
     pseudo_ntk_convergence,
     "One scalar stands for all logits, with an error that is known",
     x="width $n$",
-    y=r"$n\,\mathbb{E}\|\Theta-p\otimes I\|^2/\sum c$",
-    log="x",
+    y=r"$\mathbb{E}\|\Theta-p\otimes I\|_F^2$",
+    log="xy",
 )
 def _(pen, runs):
     for k, outputs in enumerate((3, 4, 10)):
-        pen.theory([8, 128], [(outputs - 1) * (outputs + 4)] * 2, f"$K={outputs}$", k=k)
-        pen.points(*runs.measured("width", index=0, where={"outputs": outputs}), k=k)
+        where = {"outputs": outputs}
+        pen.theory(*runs.predicted("width", index=0, where=where), f"$K={outputs}$", k=k)
+        pen.points(*runs.measured("width", index=0, where=where), k=k)
 
 
 @blocks.ours("derived: exact at every width for one hidden layer", serves="ab")

@@ -273,7 +273,7 @@ def classes(n, dimension, p, depth, seed):
 
 
 @deep.abstract("b", instance=True)
-@cases(half=15, dimension=3, share=[0.2, 0.8])
+@cases(half=5, dimension=3, share=[0.2, 0.8])
 @full(half=[7, 15, 30], dimension=[3, 6], share=[0.2, 0.8])
 @space(
     half=Int(1, 12),

@@ -174,13 +174,13 @@ def damped(g):
 
 
 @adaptive.abstract("a", "b", instance=True)
-@cases(batch=3, draws=6000)
-@full(batch=[1, 2, 5, 3], draws=7200)
+@cases(batch=3, draws=4500)
+@full(batch=[1, 2, 5, 3], draws=4800)
 @space(batch=Int(1, 5), eta=Real(0.1, 1.0), tests=Int(1, 3))
 @breaks("gradient descent", update=gradient, draws=600)
 @breaks("Adam with damping", update=damped, draws=600)
 def adaptive_ntk_limit_one_step(
-    batch, seed, eta=0.5, tests=3, draws=600, widths=(4, 16, 64, 256), update=np.sign
+    batch, seed, eta=0.5, tests=3, draws=600, widths=(8, 32, 128, 512), update=np.sign
 ):
     r"""for $f(x)=\frac1{\sqrt n}\sum_iv_i\phi(w_i^\top x/\sqrt2)$, $\phi$ ReLU, $x\in\mathbb R^2$,
     $v_i,w_i\sim N(0,1)$ and steps $\eta/\sqrt n$ on both layers, $\Delta f(x)$ tends to
@@ -260,8 +260,8 @@ def alternating(g):
 
 
 @adaptive.abstract("a", instance=True)
-@cases(a=1.5, draws=60)
-@full(a=[0.5, 1.0, 2.0, 1.5], draws=120)
+@cases(a=1.5, draws=150)
+@full(a=[0.5, 1.0, 2.0, 1.5], draws=150)
 @space(a=Real(0.5, 2.0), batch=Int(1, 3), d=Int(2, 5))
 @breaks("gradient descent at the same rate", update=gradient)
 @breaks("signs that do not know the features", update=alternating)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from theorylab import random_features as rf
+from theorylab.random_features.finite_networks import forward, gradients_of
 
 LAW = {"weight_variance": 1.4, "bias_variance": 0.3}
 
@@ -42,6 +43,18 @@ def test_tangent_blocks_are_products_of_jacobians(depth, activation):
     J = jacobian(networks, X)
     expected = np.einsum("xkp,ylp->xykl", J, J)
     np.testing.assert_allclose(rf.tangent_blocks(networks, X)[0], expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_gradients_are_sums_of_jacobians(depth):
+    networks = rf.random_networks(
+        3, width=4, depth=depth, n_outputs=2, activation="erf", seed=1, **LAW
+    )
+    X, signal = points(5, 3), points(5, 2, seed=8)
+    found = gradients_of(networks, *forward(networks, X), signal[None])
+    flat = np.concatenate([part.ravel() for part in found])
+    expected = np.einsum("xk,xkp->p", signal, jacobian(networks, X))
+    np.testing.assert_allclose(flat, expected, rtol=1e-6, atol=1e-8)
 
 
 def test_outputs_of_one_hidden_layer():
@@ -90,6 +103,28 @@ def test_kernels_without_weights_have_the_law_of_those_with_weights(activation, 
         error = np.sqrt((first.var(axis=0) + second.var(axis=0)) / n)
         assert (np.abs(first.mean(axis=0) - second.mean(axis=0)) < 5 * error).all()
         assert (error < 0.1 * np.abs(first.mean(axis=0)).max()).all()
+
+
+def test_weights_are_known_in_the_small_direction_between_close_points():
+    # Two units see both directions of the weights: what moves the outputs apart, however little,
+    # is in the gradients too.
+    X, n = np.array([[1.0, 0.0], [np.cos(0.1), np.sin(0.1)]]), 20_000
+    linear = rf.Polynomial((0.0, 1.0))
+    networks = rf.random_networks(
+        2, width=2, depth=2, n_draws=n, activation=linear, seed=1, bias_variance=0.0
+    )
+    first, second, _ = networks.weights
+    z = X @ (second @ first / 2).swapaxes(1, 2) / np.sqrt(2)
+    pairs = (
+        (z @ z.swapaxes(1, 2), rf.tangent_blocks(networks, X)[..., 0, 0]),
+        rf.sample_kernels(X, widths=[2, 2], n_draws=n, activation=linear, seed=2),
+    )
+    found = []
+    for process, tangent in pairs:
+        apart = process[:, 0, 0] - 2 * process[:, 0, 1] + process[:, 1, 1]
+        logs = np.log(apart), np.log(tangent[:, 0, 0])
+        found.append(np.corrcoef(*logs)[0, 1])
+    assert abs(found[0] - found[1]) < 5 * np.sqrt(2 / n)
 
 
 def test_layers_of_different_width():

@@ -39,8 +39,11 @@ def test_linear_dynamics_of_a_singular_kernel():
     # The part that the kernel does not see grows linearly where another kernel sees it.
     found = rf.linear_dynamics(kernel, [1.0, -1.0], times=[3.0], cross_kernel=cross)
     np.testing.assert_allclose(found, [[6.0]], rtol=1e-12)
-    with pytest.raises(ValueError, match="kernel"):
-        rf.linear_dynamics(-np.eye(2), [1.0, 1.0], times=[1.0])
+    for least in (-1.0, -1e-4, -1e-5):
+        with pytest.raises(ValueError, match="kernel: expected a semidefinite"):
+            rf.linear_dynamics(np.diag([1.0, least]), [1.0, 1.0], times=[1.0])
+    rounded = rf.linear_dynamics(np.diag([1.0, -1e-8]), [1.0, 1.0], times=[1e9])
+    np.testing.assert_allclose(rounded, [[1.0, 0.0]], atol=1e-14)
     with pytest.raises(ValueError, match="cross_initial"):
         rf.linear_dynamics(np.eye(2), [1.0, 1.0], times=[1.0], cross_initial=[1.0])
 
@@ -89,6 +92,14 @@ def test_gradient_flow_of_a_linear_network_is_the_linear_dynamics():
         np.testing.assert_allclose(path[r], expected, atol=1e-7)
 
 
+def test_networks_of_two_outputs_are_refused():
+    networks = rf.random_networks(2, width=3, depth=1, n_outputs=2, seed=0)
+    with pytest.raises(ValueError, match="networks: expected one output, got 2"):
+        rf.gradient_flow(networks, np.eye(2), [1.0, 2.0], time=1.0, n_steps=2)
+    with pytest.raises(ValueError, match="networks: expected one output, got 2"):
+        rf.entrywise_step(networks, np.eye(2), [1.0, 2.0], step_sizes=[0.1, 0.1])
+
+
 def test_entrywise_step_uses_the_gradient_in_its_own_units():
     networks = rf.random_networks(2, width=3, depth=2, seed=3, **LAW)
     X, y = points(3, 2), np.array([1.0, -0.5, 0.3])
@@ -130,6 +141,16 @@ def test_the_planar_limit_of_one_point():
     np.testing.assert_allclose(rf.planar_sign_limit([x], [-9.0], [x], step_size=1.0), [-expected])
     opposite = rf.planar_sign_limit([x], [1.0], [-x], step_size=1.0)
     np.testing.assert_allclose(opposite, [0.0], atol=1e-14)
+
+
+def test_the_planar_limit_where_two_active_points_cancel():
+    # The second sign is that of w_1 - w_2 in the quadrant: it changes on its diagonal.
+    root = np.sqrt(np.pi)
+    expected = -(np.sqrt(2 / np.pi) / 2 + 1 / (2 * root)) / np.sqrt(2)
+    found = rf.planar_sign_limit(np.eye(2), [1.0, -1.0], [[1.0, 0.0]], step_size=1.0)
+    np.testing.assert_allclose(found, [expected], rtol=1e-14)
+    mirrored = rf.planar_sign_limit(np.eye(2), [1.0, -1.0], [[0.0, 1.0]], step_size=1.0)
+    np.testing.assert_allclose(mirrored, [-expected], rtol=1e-14)
 
 
 def test_the_planar_limit_has_no_size_in_the_loss_and_no_units():

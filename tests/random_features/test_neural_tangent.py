@@ -60,6 +60,26 @@ def test_the_second_moment_is_the_derivative_of_the_first():
         np.testing.assert_allclose((up - down) / (2 * h), phi.moments(c, a, b)[1], rtol=1e-8)
 
 
+def test_moments_of_high_powers():
+    a, b, c = (np.array([v]) for v in (1.3, 0.7, 0.4))
+    sixth = rf.Polynomial((0, 0, 0, 0, 0, 0, 1.0))
+    value, slope = sixth.diagonal(a)
+    np.testing.assert_allclose(value, 10395 * a**6, rtol=1e-13)
+    np.testing.assert_allclose(slope, 36 * 945 * a**5, rtol=1e-13)
+    value, slope = rf.Polynomial((0, 0, 0, 0, 1.0)).moments(c, a, b)
+    # Isserlis: E u^4 v^4 and 16 E u^3 v^3.
+    np.testing.assert_allclose(value, 9 * a**2 * b**2 + 72 * a * b * c**2 + 24 * c**4, rtol=1e-13)
+    np.testing.assert_allclose(slope, 16 * (9 * a * b * c + 6 * c**3), rtol=1e-13)
+
+
+def test_the_slope_of_the_error_function_far_out():
+    z = np.array([-5.0, 3.5, 20.0, 1e200])
+    expected = (
+        2 / math.sqrt(math.pi) * np.array([math.exp(-25), math.exp(-12.25), math.exp(-400), 0])
+    )
+    np.testing.assert_allclose(rf.Erf().slope(z), expected, rtol=1e-13)
+
+
 def test_closed_forms_of_cho_and_saul_and_of_williams():
     angle = 0.7
     X = np.array([[2.0, 0.0], [3 * math.cos(angle), 3 * math.sin(angle)]])
@@ -109,6 +129,24 @@ def test_blocks_of_rows_do_not_show():
     np.testing.assert_allclose(whole, rf.ntk(X, X, **law), rtol=1e-7)
     np.testing.assert_allclose(whole[40:43], rf.ntk(X[40:43], X, **law), rtol=1e-7)
     np.testing.assert_array_equal(whole, whole.T)
+
+
+def test_blocks_within_a_panel_do_not_show():
+    X, Y = points(130, 3), points(1500, 3, seed=1)
+    law = {"depth": 2, "activation": "erf", "bias_variance": 0.1}
+    whole = rf.ntk(X, Y, **law)
+    np.testing.assert_allclose(whole[:, 100:120], rf.ntk(X, Y[100:120], **law), rtol=1e-11)
+    alone = rf.nngp(Y, **law)
+    np.testing.assert_allclose(alone[:, 1400:1420], rf.nngp(Y, Y[1400:1420], **law), rtol=1e-11)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_as_many_other_points_are_other_points(name):
+    X, Y = points(4, 3), 1.7 * points(4, 3, seed=1)
+    law = {"depth": 2, "activation": ACTIVATIONS[name], "weight_variance": 1.3}
+    for kernel in (rf.nngp, rf.ntk):
+        joint = kernel(np.concatenate([X, Y]), **law)
+        np.testing.assert_allclose(kernel(X, Y, **law), joint[:4, 4:], rtol=1e-10)
 
 
 def test_relu_kernels_are_homogeneous_and_their_diagonal_exact():

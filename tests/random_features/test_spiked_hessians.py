@@ -161,6 +161,13 @@ def test_slope_is_the_derivative(b, kappa, more):
         assert n_samples is not None or slope <= 0.5
 
 
+def test_the_slope_needs_samples_beside_the_batch():
+    with pytest.raises(ValueError, match="n_samples"):
+        learning_rate_slope(2.0, batch=5, n_samples=5)
+    with pytest.raises(ValueError, match="n_samples"):
+        batch_noise(1.0, n_parameters=3, batch=5, n_samples=4)
+
+
 def test_enumerated_batches_against_samples_and_convexity():
     rng = np.random.default_rng(3)
     G = rng.normal(size=(6, 4, 4))

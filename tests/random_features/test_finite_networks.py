@@ -106,25 +106,34 @@ def test_kernels_without_weights_have_the_law_of_those_with_weights(activation, 
 
 
 def test_weights_are_known_in_the_small_direction_between_close_points():
-    # Two units see both directions of the weights: what moves the outputs apart, however little,
-    # is in the gradients too.
-    X, n = np.array([[1.0, 0.0], [np.cos(0.1), np.sin(0.1)]]), 20_000
-    linear = rf.Polynomial((0.0, 1.0))
-    networks = rf.random_networks(
-        2, width=2, depth=2, n_draws=n, activation=linear, seed=1, bias_variance=0.0
-    )
-    first, second, _ = networks.weights
-    z = X @ (second @ first / 2).swapaxes(1, 2) / np.sqrt(2)
-    pairs = (
-        (z @ z.swapaxes(1, 2), rf.tangent_blocks(networks, X)[..., 0, 0]),
-        rf.sample_kernels(X, widths=[2, 2], n_draws=n, activation=linear, seed=2),
-    )
-    found = []
-    for process, tangent in pairs:
-        apart = process[:, 0, 0] - 2 * process[:, 0, 1] + process[:, 1, 1]
-        logs = np.log(apart), np.log(tangent[:, 0, 0])
-        found.append(np.corrcoef(*logs)[0, 1])
-    assert abs(found[0] - found[1]) < 5 * np.sqrt(2 / n)
+    # Two linear units, then one: the fields at two points, however close, tell its weights, and
+    # these all of the tangent kernel but one factor.
+    X, fields = np.array([[1.0, 0.0], [np.cos(0.1), np.sin(0.1)]]), []
+
+    def linear(h):
+        fields.append(h.copy())
+        return h
+
+    law = rf.GivenDual(lambda c, a, b: (c, np.ones_like(c)), linear, np.ones_like)
+    process, tangent = rf.sample_kernels(X, widths=[2, 1], n_draws=50, activation=law, seed=2)
+    z, h = fields[0] / np.sqrt(2), fields[1]
+    weights = np.linalg.solve(z, h)
+    squares = np.sum(weights**2, axis=(1, 2))[:, None, None]
+    expected = z @ z.swapaxes(1, 2) + squares / 2 * (X @ X.T / 2)
+    factors = (tangent - process) / expected
+    np.testing.assert_allclose(process, h @ h.swapaxes(1, 2), rtol=1e-10)
+    np.testing.assert_allclose(factors, factors[:, :1, :1] * np.ones((2, 2)), rtol=1e-6)
+
+
+def test_networks_wider_than_what_is_worked_on_at_a_time():
+    wide, X = 140_000, [[1.0]]
+    networks = rf.random_networks(1, width=wide, depth=1, n_draws=2, seed=0)
+    limit = rf.ntk(X, depth=1)
+    np.testing.assert_allclose(rf.tangent_blocks(networks, X)[..., 0, 0], [limit] * 2, rtol=0.02)
+    _, tangent = rf.sample_kernels(X, widths=[wide], n_draws=2, seed=0)
+    np.testing.assert_allclose(tangent, [limit] * 2, rtol=0.02)
+    with pytest.raises(ValueError, match="widths"):
+        rf.sample_kernels(X, widths=[2.5], n_draws=2, seed=0)
 
 
 def test_layers_of_different_width():
@@ -174,5 +183,8 @@ def test_decay_exponents():
     np.testing.assert_array_equal(rf.decay_exponents(np.ones((3, 4)), factor=4.0, n_batches=2), 0)
     with pytest.raises(ValueError, match="squares"):
         rf.decay_exponents(squares, factor=4.0, n_batches=7)
-    with pytest.raises(ValueError, match="squares"):
-        rf.decay_exponents([[0.0], [1.0]], factor=4.0, n_batches=1)
+    turns = rf.decay_exponents([[1, 1, 16, 16], [1, 1, 1, 1]], factor=2.0, n_batches=2)
+    np.testing.assert_allclose(turns, [[0.0, -2.0]], atol=1e-15)
+    for refused in ([[0.0], [1.0]], [[3.0, -1.0], [1.0, 1.0]], [[1.0, 2.0]]):
+        with pytest.raises(ValueError, match="squares"):
+            rf.decay_exponents(refused, factor=4.0, n_batches=1)

@@ -46,6 +46,19 @@ def test_linear_dynamics_of_a_singular_kernel():
     np.testing.assert_allclose(rounded, [[1.0, 0.0]], atol=1e-14)
     with pytest.raises(ValueError, match="cross_initial"):
         rf.linear_dynamics(np.eye(2), [1.0, 1.0], times=[1.0], cross_initial=[1.0])
+    with pytest.raises(ValueError, match="cross_initial"):
+        rf.linear_dynamics(
+            np.eye(2), [1.0, 1.0], times=[1.0], cross_kernel=cross, cross_initial=[[1.0]]
+        )
+    with pytest.raises(ValueError, match="times"):
+        rf.linear_dynamics(np.eye(2), [1.0, 1.0], times=[-1.0])
+
+
+def test_linear_dynamics_has_no_unit_of_time():
+    theta, cross, y = rf.ntk(points(3, 3), depth=1), points(2, 3, seed=1), [1.0, -2.0, 0.5]
+    found = rf.linear_dynamics(theta, y, times=[0.7], cross_kernel=cross)
+    slow = rf.linear_dynamics(1e-9 * theta, y, times=[0.7e9], cross_kernel=1e-9 * cross)
+    np.testing.assert_allclose(slow, found, rtol=1e-10)
 
 
 def loss_gradient(networks, X, y, step=1e-5):
@@ -98,6 +111,16 @@ def test_networks_of_two_outputs_are_refused():
         rf.gradient_flow(networks, np.eye(2), [1.0, 2.0], time=1.0, n_steps=2)
     with pytest.raises(ValueError, match="networks: expected one output, got 2"):
         rf.entrywise_step(networks, np.eye(2), [1.0, 2.0], step_sizes=[0.1, 0.1])
+
+
+def test_shapes_that_would_broadcast_are_refused():
+    networks = rf.random_networks(2, width=3, depth=1, n_draws=2, seed=0)
+    with pytest.raises(ValueError, match="targets"):
+        rf.gradient_flow(networks, np.eye(2), [[1.0, 2.0]], time=1.0, n_steps=2)
+    with pytest.raises(ValueError, match="update"):
+        rf.entrywise_step(
+            networks, np.eye(2), [1.0, 2.0], step_sizes=[0.1, 0.1], update=lambda g: g[:, :1]
+        )
 
 
 def test_entrywise_step_uses_the_gradient_in_its_own_units():
@@ -158,6 +181,8 @@ def test_the_planar_limit_has_no_size_in_the_loss_and_no_units():
     limit = rf.planar_sign_limit(X, chi, X_test, step_size=0.5)
     again = rf.planar_sign_limit(X * 1e100, chi * 1e-150, X_test, step_size=0.5)
     np.testing.assert_allclose(again, limit, rtol=1e-12)
+    near = rf.planar_sign_limit(X, chi, X_test * 1e-6, step_size=0.5)
+    np.testing.assert_allclose(near, 1e-6 * limit, rtol=1e-12)
     parts = [
         rf.planar_sign_limit(X, c, X_test, step_size=0.5) for c in ((1.0, -2.0, 0), (0, 0, 0.5))
     ]

@@ -80,6 +80,50 @@ def test_the_slope_of_the_error_function_far_out():
     np.testing.assert_allclose(rf.Erf().slope(z), expected, rtol=1e-13)
 
 
+def test_the_sine_of_small_and_of_large_covariances():
+    one, small = np.ones(1), np.array([1e-12])
+    value, slope = rf.Sine().moments(small, one, one)
+    np.testing.assert_allclose(value, small / math.e, rtol=1e-13)
+    np.testing.assert_allclose(slope, 1 / math.e, rtol=1e-13)
+    # A covariance that rounding has put above its variances.
+    large = np.array([1e20])
+    found = rf.Sine().moments(np.nextafter(large, np.inf), large, large)
+    np.testing.assert_allclose(found, [[0.5], [0.5]], rtol=1e-13)
+
+
+def test_the_leaky_bend_is_at_zero():
+    z = np.array([-2.0, -1.0, 1.0, 2.0])
+    for phi in (rf.LeakyReLU(), rf.LeakyReLU(0.3)):
+        np.testing.assert_allclose(phi.value(1e-9 * z), 1e-9 * phi.value(z), rtol=1e-14)
+        np.testing.assert_array_equal(phi.slope(1e-9 * z), phi.slope(z))
+        assert phi.slope(np.zeros(1))[0] == phi.negative_slope
+
+
+def test_polynomials_are_their_coefficients():
+    assert rf.Polynomial(np.array([0, 1])) == rf.Polynomial((0.0, 1.0))
+    assert hash(rf.Polynomial([0, 1])) == hash(rf.Polynomial((0.0, 1.0)))
+
+
+def test_the_diagonal_of_large_points_has_no_cancellation():
+    X = 1e8 * points(5, 3)
+    variance = np.sum(X**2, axis=1) / 3
+    expected = 4 / math.pi / np.sqrt(1 + 4 * variance) * variance + 1
+    kernel = rf.ntk(X, depth=1, activation="erf")
+    np.testing.assert_allclose(np.diag(kernel), expected, rtol=1e-14)
+
+
+def test_refusals_and_one_row_longer_than_a_block():
+    with pytest.raises(ValueError, match="bias_variance"):
+        rf.ntk([[1.0]], depth=1, bias_variance=-0.1)
+    with pytest.raises(ValueError, match="weight_variance"):
+        rf.ntk([[1.0]], depth=1, weight_variance=0.0)
+    with pytest.raises(ValueError, match="activation"):
+        rf.ntk(points(3, 2), depth=1, activation=rf.GivenDual(lambda c, a, b: (c[0], c[0])))
+    Y = np.tile(points(2, 3, seed=1), (35_000, 1))
+    long = rf.ntk(points(1, 3), Y, depth=1)
+    np.testing.assert_allclose(long[:, -2:], rf.ntk(points(1, 3), Y[:2], depth=1), rtol=1e-13)
+
+
 def test_closed_forms_of_cho_and_saul_and_of_williams():
     angle = 0.7
     X = np.array([[2.0, 0.0], [3 * math.cos(angle), 3 * math.sin(angle)]])

@@ -34,7 +34,7 @@ def test_noise_is_that_of_sampling_without_replacement():
     assert batch_noise(3.0, n_parameters=5, batch=N, n_samples=N) == 0
 
 
-@pytest.mark.parametrize("n_samples", [None, 12])
+@pytest.mark.parametrize("n_samples", [None, 12, 5])
 @pytest.mark.parametrize("noise", ["gaussian", "diagonal"])
 def test_sampled_entries_have_the_stated_variances(n_samples, noise):
     rng, P = np.random.default_rng(0), 12
@@ -67,6 +67,23 @@ def test_edges_join_and_are_odd_and_homogeneous():
     assert_allclose(maximal_learning_rate(lam, 1.0), 2 / edges)
     assert edge_location(3.0, 0.0) == 3.0
     assert edge_correction(3.0, 0.0, n_parameters=9) == 0.0
+    assert edge_location(0.0, 1.0) == 2.0
+
+
+def test_the_mean_of_tracy_and_widom_by_a_determinant():
+    # Ferrari and Spohn: the distribution function at s is det(1 - Ai((x + y)/2)/2) on (s, oo).
+    from scipy.special import airy
+
+    nodes, weights = np.polynomial.legendre.leggauss(60)
+    grid = np.linspace(-10, 8, 121)
+    distribution = []
+    for s in grid:
+        x, w = s + 14 * (nodes + 1), np.sqrt(14 * weights)
+        kernel = airy((x[:, None] + x) / 2)[0] / 2
+        distribution.append(np.linalg.det(np.eye(60) - w[:, None] * kernel * w))
+    mean = grid[-1] - np.trapezoid(distribution, grid)
+    order = edge_correction(0.0, 1.0, n_parameters=1000)
+    assert (1000 * order + 0.5) / 10 == pytest.approx(mean, abs=1e-6)
 
 
 def tridiagonal_extremes(P, spike, draws, rng):
@@ -137,8 +154,13 @@ def test_other_eigenvalues_shift_an_outlier_through_the_resolvent():
         edge_correction(-lam, 2.0, n_parameters=P, others=[other, 0.3]),
         -edge_correction(lam, 2.0, n_parameters=P, others=[-other, -0.3]),
     )
-    with pytest.raises(ValueError, match="others: expected less extreme"):
-        edge_correction(2.0, 1.0, n_parameters=9, others=[3.0])
+    for equal_or_more in (2.0, 3.0):
+        with pytest.raises(ValueError, match="others: expected less extreme"):
+            edge_correction(2.0, 1.0, n_parameters=9, others=[equal_or_more])
+    with pytest.raises(ValueError, match="eigenvalue"):
+        maximal_learning_rate(-2.0, 1.0)
+    with pytest.raises(ValueError, match="n_parameters"):
+        sample_batch_hessian([1.0, 2.0], sigma=1.0, n_parameters=1, batch=1, rng=rng)
     with pytest.raises(ValueError, match="eigenvalue, noise: expected none at the transition"):
         edge_correction(1.0, 1.0, n_parameters=9)
     assert edge_correction(0.0, 0.0, n_parameters=9) == 0

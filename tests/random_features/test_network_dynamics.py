@@ -54,6 +54,13 @@ def test_linear_dynamics_of_a_singular_kernel():
         rf.linear_dynamics(np.eye(2), [1.0, 1.0], times=[-1.0])
 
 
+def test_linear_dynamics_of_a_kernel_that_single_precision_leaves_skew():
+    kernel = np.array([[2.0, 1.0], [1.0 + 4e-7, 1.0]], dtype=np.float32)
+    assert kernel[0, 1] != kernel[1, 0]
+    given, other = (rf.linear_dynamics(K, [1.0, -2.0], times=[0.7]) for K in (kernel, kernel.T))
+    np.testing.assert_allclose(given, other, rtol=1e-13)
+
+
 def test_linear_dynamics_has_no_unit_of_time():
     theta, cross, y = rf.ntk(points(3, 3), depth=1), points(2, 3, seed=1), [1.0, -2.0, 0.5]
     found = rf.linear_dynamics(theta, y, times=[0.7], cross_kernel=cross)

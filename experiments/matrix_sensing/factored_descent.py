@@ -1,6 +1,7 @@
 """Gradient descent on low-rank factors: what spare columns cost."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 
@@ -99,8 +100,11 @@ def late_rates(t, errors, residuals, ends, eta):
     floor = 1e-14 * speed.max()
     seen = (parts[t.size // 2] > 20 * floor) & (speed > 1e-10 * speed.max())
     slow = seen & (speed <= 1.01 * speed[seen].min(initial=np.inf))
-    slowest = np.linalg.norm(parts[:, slow], axis=1)
-    return slope(t, slowest, scale="linear", floor=floor), slope(t, errors, scale="linear")
+    found = slope(t, np.linalg.norm(parts[:, slow], axis=1), scale="linear", floor=floor)
+    # Among parts of nearly one speed any may be the largest.
+    spread = speed[slow].max(initial=0.0) / speed[slow].min(initial=np.inf) - 1 if slow.any() else 0
+    found = replace(found, error=found.error + spread * np.abs(found.centre))
+    return found, slope(t, errors, scale="linear")
 
 
 @simulation

@@ -349,7 +349,7 @@ def infinite_depth_regression_collapses(a, share, seed, n=12, dimension=3, depth
     error = np.mean((truth - plain) ** 2)
     return {
         "law": compare(
-            within(value, 2 * np.abs(value - half) + 1e-6 * np.abs(value), "half the depth"),
+            within(value, 2 * np.abs(value - half) + 1e-5 * np.abs(value), "half the depth"),
             "==",
             theory("smoother", smoothed),
         ),

@@ -201,7 +201,7 @@ def deep_rf_layerwise_covariance(
     first, second = (norm_of(m, growth, frequency) for m in (2 * d, 4 * d))
     return {
         "first layer": compare(
-            within(late, abs(late - early), EXTRAPOLATION),
+            within(late, 2 * abs(late - early), EXTRAPOLATION),  # $e_1^2$ is extrapolated too
             "==",
             theory("first layer", 2 * second - first),
         ),

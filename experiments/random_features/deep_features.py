@@ -192,6 +192,7 @@ def deep_rf_layerwise_covariance(
     $M_{ij}=\kappa_1\partial_r\kappa_1(\delta_i+\delta_j)C_{ij}$,
     $C=W_\ell\Omega_{\ell-1}^{lin}W_\ell^\top/k_{\ell-1}$, $\delta_i=C_{ii}-r$, up to less than
     $20/d$ of its squared norm on average (a number that was observed)."""
+    growth = round(growth * d) / d  # the same quotient at every size
     left = [
         covariance_gaps(m, growth, depth, law, actual or law, n_draws, rows, seed, formula)[:, -1]
         for m in (d, 2 * d)

@@ -25,7 +25,8 @@ CALLS, FUNCTIONS = FUZZ.CALLS, FUZZ.FUNCTIONS
 LIMITS = [field.name for field in dataclasses.fields(BellmanLimits)]
 METRICS = [field.name for field in dataclasses.fields(CollapseMetrics)]
 THEMES = (
-    *("matrix_sensing", "neural_collapse", "optimal_transport", "optimization", "random_features"),
+    *("implicit_regularization", "matrix_sensing", "neural_collapse", "optimal_transport"),
+    *("optimization", "random_features"),
 )
 SCALES = (1e-300, 1e-160, 1e-30, 1e-9, 1e9, 1e30, 1e160, 1e300)
 # Results that say by NaN or infinity that there is no such number, or no bound, by attribute; a

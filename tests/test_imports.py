@@ -20,6 +20,7 @@ HEAVY = {
 THEMES = [
     "convex_relu",
     "corpus",
+    "implicit_regularization",
     "matrix_sensing",
     "neural_collapse",
     "numerics",

@@ -1,0 +1,5 @@
+"""Which of many solutions an algorithm picks: stability, potentials, margins, discretisation."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

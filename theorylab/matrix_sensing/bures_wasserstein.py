@@ -172,6 +172,13 @@ def bures_wasserstein_distance(first: ArrayLike, second: ArrayLike) -> float:
     ------
     ValueError
         If an argument is not symmetric positive semi-definite or the shapes differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import bures_wasserstein_distance
+    >>> bures_wasserstein_distance(np.diag([4.0, 1.0]), np.diag([1.0, 1.0]))
+    1.0
     """
     R1 = _root(first, "first")
     R2 = _root(second, "second")
@@ -199,6 +206,13 @@ def bures_loss(generator: ArrayLike, target: ArrayLike, *, smoothing: float = 0.
     ------
     ValueError
         If an argument is invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import bures_loss
+    >>> bures_loss([[1.0], [0.0]], np.diag([4.0, 1.0]))
+    2.0
     """
     W, R = _pair(generator, target)
     W = _augmented(W, as_real(smoothing, "smoothing", minimum=0.0))
@@ -227,6 +241,14 @@ def bures_gradient(
     ------
     ValueError
         If an argument is invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import bures_gradient
+    >>> bures_gradient([[1.0], [0.0]], np.diag([4.0, 1.0]))
+    array([[-2.],
+           [ 0.]])
     """
     W, R = _pair(generator, target)
     k = W.shape[1]
@@ -256,6 +278,13 @@ def bures_hessian(generator: ArrayLike, target: ArrayLike, *, smoothing: float =
     ------
     ValueError
         If an argument is invalid or $\Sigma_0^{1/2}[W,\sqrt\tau I]$ lacks rank.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import bures_hessian
+    >>> np.linalg.eigvalsh(bures_hessian([[2.0], [0.0]], np.diag([4.0, 1.0])))
+    array([1.5, 2. ])
     """
     W, R = _pair(generator, target)
     n, k = W.shape
@@ -303,6 +332,14 @@ def curvature_bounds(generator: ArrayLike, target: ArrayLike) -> tuple[float, fl
     ------
     ValueError
         If an argument is invalid or $\Sigma_0^{1/2}W$ lacks rank.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import curvature_bounds
+    >>> lower, upper = curvature_bounds([[2.0], [0.0]], np.diag([4.0, 1.0]))
+    >>> lower <= upper
+    True
     """
     W, R = _pair(generator, target)
     n, k = W.shape
@@ -336,6 +373,13 @@ def spectral_selections(target: ArrayLike, rank: int) -> tuple[SpectralSelection
     ValueError
         If an argument is invalid, ``target`` is singular, or an eigenvalue repeats (then critical
         points form continua).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import spectral_selections
+    >>> [s.indices for s in spectral_selections(np.diag([4.0, 2.0, 1.0]), 2)]
+    [(0, 1), (0, 2), (1, 2)]
     """
     values, vectors = _spectrum(target)
     n = values.size
@@ -380,6 +424,13 @@ def smoothed_minimum(target: ArrayLike, rank: int, *, smoothing: float) -> Smoot
     ------
     ValueError
         If an argument is invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import smoothed_minimum
+    >>> smoothed_minimum(np.diag([4.0, 1.0]), 1, smoothing=0.25).eigenvalues
+    array([3.75])
     """
     values, _ = _spectrum(target)
     k = as_count(rank, "rank", maximum=values.size)
@@ -445,6 +496,13 @@ def subspace_tilt(generator: ArrayLike, target: ArrayLike) -> FloatArray:
     ------
     ValueError
         If an argument is invalid or $U_k^\top W$ is singular.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import subspace_tilt
+    >>> subspace_tilt([[2.0], [0.5]], np.diag([4.0, 1.0]))
+    array([[0.25]])
     """
     values, vectors = _spectrum(target)
     W = as_array(generator, "generator", shape=(values.size, None))
@@ -490,6 +548,14 @@ def bures_gradient_descent(
     ------
     ValueError
         If an argument is invalid or the iterates overflow.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import bures_gradient_descent
+    >>> run = bures_gradient_descent([[1.0], [0.3]], np.diag([4.0, 1.0]), step_size=0.2, steps=100)
+    >>> np.round(np.abs(run.weights.ravel()[-2:]), 6)
+    array([2., 0.])
     """
     W, R = _pair(initial, target, name="initial")
     eta, steps = as_real(step_size, "step_size", above=0.0), as_count(steps, "steps", minimum=0)
@@ -528,6 +594,14 @@ def balanced_factors(
     ------
     ValueError
         If an argument is invalid or ``product`` has more columns than rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import balanced_factors
+    >>> A, B = balanced_factors([[3.0], [4.0]], 2, rng=np.random.default_rng(0))
+    >>> np.allclose(A @ B, [[3.0], [4.0]]), np.allclose(A.T @ A, B @ B.T)
+    (True, True)
     """
     W = as_array(product, "product", ndim=2)
     N, rng = as_count(depth, "depth"), as_instance(rng, "rng", np.random.Generator)
@@ -577,6 +651,14 @@ def deep_flow(
     ValueError
         If an argument is invalid, or the flow cannot be followed up to the last of ``times`` within
         20,000 evaluations.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import deep_flow
+    >>> states = deep_flow([[[1.0], [0.3]], [[1.0]]], np.diag([4.0, 1.0]), [0.0, 10.0])
+    >>> np.round(states[-1], 6).ravel()
+    array([2., 0.])
     """
     parts, R = _network(factors, target)
     t = as_array(times, "times", ndim=1, nonnegative=True)
@@ -627,6 +709,16 @@ def deep_gradient_descent(
     ------
     ValueError
         If an argument is invalid or the iterates overflow.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import deep_gradient_descent
+    >>> factors = [[[1.0], [0.3]], [[1.0]]]
+    >>> losses, _ = deep_gradient_descent(factors, np.diag([4.0, 1.0]), step_size=0.05, steps=300)
+    >>> np.round(losses[-1], 6)
+    array([[2.],
+           [0.]])
     """
     parts, R = _network(factors, target)
     eta, steps = as_real(step_size, "step_size", above=0.0), as_count(steps, "steps", minimum=0)
@@ -665,6 +757,13 @@ def factor_rate(factors: Sequence[ArrayLike], target: ArrayLike) -> float:
         If an argument is invalid, the product lacks rank, or $W_1$ has more than $k$ columns: then
         it may hold other directions, which the product does not show and the other factors turn
         too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import factor_rate
+    >>> round(factor_rate([[[2.0], [0.0]], [[1.0]]], np.diag([4.0, 1.0])), 12)
+    1.5
     """
     parts, R = _network(factors, target)
     W = _multiply(parts)
@@ -708,6 +807,13 @@ def deep_rate(target: ArrayLike, rank: int, *, depth: int = 1) -> float:
     ------
     ValueError
         If an argument is invalid or ``target`` is singular.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import deep_rate
+    >>> deep_rate(np.diag([4.0, 1.0]), 1, depth=2)
+    3.0
     """
     values, _ = _spectrum(target)
     if values.size < 2:

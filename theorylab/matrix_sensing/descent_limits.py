@@ -89,6 +89,14 @@ def spurious_bounds(
     ------
     ValueError
         If an argument is invalid or some $\eta s_0^2>1/3$, where the map is no longer monotone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import spurious_bounds
+    >>> lower, upper = spurious_bounds([0.1], step_size=0.2, steps=5000)
+    >>> np.round(2 * 0.2 * 5000 * lower**2, 2), np.round(2 * 0.2 * 5000 * upper**2, 2)
+    (array([0.95]), array([0.95]))
     """
     s = as_array(start, "start", ndim=1, nonnegative=True)
     step_size = as_real(step_size, "step_size", above=0.0)
@@ -182,6 +190,14 @@ def error_bounds(truth: ArrayLike, X: ArrayLike, *, step_size: float, steps: int
     ------
     ValueError
         If an argument is invalid or ``truth`` is not positive semidefinite and non-zero.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import error_bounds
+    >>> bounds = error_bounds(np.diag([1.0, 0.0]), np.diag([1.0, 0.1]), step_size=0.1, steps=1000)
+    >>> bounds.lower <= bounds.upper, bounds.spurious
+    (True, 1)
     """
     M = as_symmetric(truth, "truth")
     n = M.shape[0]
@@ -316,6 +332,17 @@ def error_law(
     ValueError
         If an argument is invalid, ``truth`` is not positive semidefinite and non-zero, or its rank
         is at least $k$.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import error_law
+    >>> start = np.array([[0.5, 0.1], [0.2, 0.4]])
+    >>> law = error_law(
+    ...     np.diag([1.0, 0.0]), start, step_size=0.2, multiples=[10.0, 40.0], longest=100_000
+    ... )
+    >>> np.round(np.sqrt(law.lower * law.upper) * 2 * 0.2 * law.times, 1)
+    array([1., 1.])
     """
     M = as_symmetric(truth, "truth")
     state = as_array(X, "X", shape=(M.shape[0], None))
@@ -390,6 +417,14 @@ def sensing_limit(truth: ArrayLike, operator: MeasurementOperator) -> FloatArray
         If an argument is invalid, ``truth`` is not positive semidefinite, $\mathcal A^*\mathcal A$
         is singular, or the block of $E_\infty$ on the kernel of $M$ is not positive definite, so
         that no $XX^\top$ follows this decay.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import gaussian_operator, sensing_limit
+    >>> operator = gaussian_operator(3, 60, rng=np.random.default_rng(0))
+    >>> np.linalg.matrix_rank(sensing_limit(np.diag([1.0, 0.0, 0.0]), operator))
+    np.int64(3)
     """
     M = as_symmetric(truth, "truth")
     n = M.shape[0]
@@ -580,6 +615,14 @@ def limit_modes(F: ArrayLike, G: ArrayLike, *, rank: int, step_size: float) -> L
     ------
     ValueError
         If an argument is invalid or ``rank`` exceeds a dimension.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import limit_modes
+    >>> F, G = np.diag([1.0, 0.5]), np.diag([1.0, 0.0])
+    >>> limit_modes(F, G, rank=1, step_size=0.1).slowest
+    0.25
     """
     F = as_array(F, "F", ndim=2)
     n, k = F.shape
@@ -663,6 +706,15 @@ def late_rate(
     ------
     ValueError
         If an argument is invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import late_rate
+    >>> F, G = np.array([[0.9, 0.3], [0.1, 0.6]]), np.array([[0.05, 0.3], [0.4, 0.1]])
+    >>> rate = late_rate(np.diag([1.0, 0.0]), F, G, step_size=0.1, longest=20_000)
+    >>> f'{rate.measured:.4f}'
+    '0.0193'
     """
     M = as_array(truth, "truth", ndim=2)
     if not M.any():
@@ -742,6 +794,14 @@ def small_start_slowest(F: ArrayLike, G: ArrayLike, truth: ArrayLike) -> float:
     ------
     ValueError
         If an argument is invalid or ``truth`` has rank 0 or at least $\min(k,n_1,n_2)$.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import small_start_slowest
+    >>> F, G = 0.1 * np.eye(2), 0.05 * np.eye(2)
+    >>> round(small_start_slowest(F, G, np.diag([1.0, 0.0])), 6)
+    0.0075
     """
     M = as_array(truth, "truth", ndim=2)
     F = as_array(F, "F", shape=(M.shape[0], None))
@@ -809,6 +869,14 @@ def rebalanced_slowest_bounds(
     ------
     ValueError
         If an argument is invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import rebalanced_slowest_bounds
+    >>> lower, upper = rebalanced_slowest_bounds([1.0], error=0.01, scale=0.7, step_size=0.1)
+    >>> np.round([lower, upper], 3)
+    array([0.467, 0.514])
     """
     sigma = as_array(singular_values, "singular_values", ndim=1, positive=True)
     e, beta = as_real(error, "error", minimum=0.0), as_real(scale, "scale", above=0.0)

@@ -193,6 +193,16 @@ def gradient_descent(
         If an argument has the wrong shape, type or sign, ``truth`` is not symmetric, ``noise`` is
         given without ``operator`` or with ``measurements``, neither ``truth`` nor ``operator`` with
         ``measurements`` are given, or ``initial`` and ``rng`` are both or neither given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import gradient_descent
+    >>> run = gradient_descent(
+    ...     np.diag([1.0, 0.0]), search_rank=1, step_size=0.2, steps=200, initial=[[0.5], [0.2]]
+    ... )
+    >>> bool(run.errors[-1] < 1e-12)
+    True
     """
     M = _truth(truth, operator, measurements, symmetric=True)
     n = M.shape[0]
@@ -288,6 +298,20 @@ def asymmetric_gradient_descent(
         If an argument has the wrong shape, type or sign, ``noise`` is given without ``operator``
         or with ``measurements``, neither ``truth`` nor ``operator`` with ``measurements`` are
         given, or the start is given twice or not at all.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import asymmetric_gradient_descent
+    >>> run = asymmetric_gradient_descent(
+    ...     np.diag([1.0, 0.0]),
+    ...     search_rank=1,
+    ...     step_size=0.2,
+    ...     steps=200,
+    ...     rng=np.random.default_rng(0),
+    ... )
+    >>> bool(run.errors[-1] < 1e-12)
+    True
     """
     M = _truth(truth, operator, measurements, symmetric=False)
     k = as_count(search_rank, "search_rank")
@@ -336,6 +360,13 @@ def spectral_factor(surrogate: ArrayLike, *, search_rank: int) -> FloatArray:
     ------
     ValueError
         If an argument is invalid or ``surrogate`` is not symmetric.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import spectral_factor
+    >>> spectral_factor(np.diag([4.0, 1.0, -9.0]), search_rank=1).ravel() ** 2
+    array([4., 0., 0.])
     """
     S = as_symmetric(surrogate, "surrogate")
     k = as_count(search_rank, "search_rank")
@@ -368,6 +399,15 @@ def spectral_factors(surrogate: ArrayLike, *, search_rank: int) -> tuple[FloatAr
     ------
     ValueError
         If an argument is invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import spectral_factors
+    >>> F, G = spectral_factors([[0.0, 4.0], [1.0, 0.0]], search_rank=1)
+    >>> np.round(F @ G.T, 12)
+    array([[0., 4.],
+           [0., 0.]])
     """
     S = as_array(surrogate, "surrogate", ndim=2)
     k = as_count(search_rank, "search_rank")
@@ -399,6 +439,13 @@ def rebalance(F: ArrayLike, G: ArrayLike, *, scale: float) -> tuple[FloatArray, 
     ------
     ValueError
         If an argument is invalid or ``F`` has more columns than rows.
+
+    Examples
+    --------
+    >>> from theorylab.matrix_sensing import rebalance
+    >>> F, G = rebalance([[2.0], [0.0]], [[0.0], [3.0]], scale=1.0)
+    >>> F.ravel(), G.ravel()
+    (array([1., 0.]), array([0., 6.]))
     """
     F = as_array(F, "F", ndim=2)
     if F.shape[1] > F.shape[0]:

@@ -124,6 +124,17 @@ def best_rank_solutions(
     -----
     jin2023-understanding proves that under restricted isometry and distinct eigenvalues $Z_s$ is
     unique (theorem's text not consulted); ``attained`` and ``curvatures`` show whether it is here.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import best_rank_solutions, gaussian_operator
+    >>> operator = gaussian_operator(3, 60, rng=np.random.default_rng(0))
+    >>> best = best_rank_solutions(
+    ...     np.diag([3.0, 1.0, 0.0]), operator, max_rank=2, rng=np.random.default_rng(1), starts=2
+    ... )
+    >>> np.allclose(best.solutions[1], np.diag([3.0, 1.0, 0.0]), atol=1e-6)
+    True
     """
     M, gram = _problem(truth, operator)
     S = as_count(max_rank, "max_rank", maximum=len(M))
@@ -239,6 +250,17 @@ def incremental_law(
     ------
     ValueError
         If an argument is invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import best_rank_solutions, gaussian_operator, incremental_law
+    >>> truth = np.diag([3.0, 1.3, 0.5])
+    >>> operator = gaussian_operator(3, 60, rng=np.random.default_rng(0))
+    >>> best = best_rank_solutions(truth, operator, max_rank=2, rng=np.random.default_rng(1))
+    >>> law = incremental_law(truth, operator, best, search_rank=3, step_size=0.02)
+    >>> bool(np.all(np.diff(law.times) > 0))
+    True
     """
     M, gram = _problem(truth, operator)
     best = as_instance(best, "best", BestRankSolutions)
@@ -347,6 +369,19 @@ def staircase(
     ------
     ValueError
         If an argument is invalid or the descent diverges.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import gaussian_operator, staircase
+    >>> truth, first = np.diag([3.0, 1.0, 0.0]), np.diag([3.0, 0.0, 0.0])
+    >>> operator = gaussian_operator(3, 2000, rng=np.random.default_rng(0))
+    >>> start = 1e-3 * np.random.default_rng(1).standard_normal((3, 2))
+    >>> stairs = staircase(
+    ...     truth, operator, initial=start, targets=[first], step_size=0.02, steps=500
+    ... )
+    >>> stairs.distances.shape, bool(stairs.closest[0] < 0.1)
+    ((401, 1), True)
     """
     M, gram = _problem(truth, operator)
     n = len(M)
@@ -424,6 +459,12 @@ def population_visit(eigenvalues: ArrayLike, *, init_scale: float, stage: int) -
     Notes
     -----
     Derived here; jin2023-understanding states a polynomial rate (theorem's text not consulted).
+
+    Examples
+    --------
+    >>> from theorylab.matrix_sensing import population_visit
+    >>> round(population_visit([3.0, 2.0, 1.0], init_scale=1e-6, stage=1).distance, 4)
+    0.0134
     """
     lam = as_array(eigenvalues, "eigenvalues", ndim=1, positive=True)
     s = as_count(stage, "stage")

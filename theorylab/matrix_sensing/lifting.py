@@ -199,6 +199,14 @@ def lifted_loss(matrices: ArrayLike, truth: ArrayLike, w: ArrayLike) -> float:
     ------
     ValueError
         If an argument is invalid or a matrix is not symmetric.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import lifted_loss
+    >>> A = [np.diag([1.0, 0.0]), np.diag([0.0, 1.0])]
+    >>> lifted_loss(A, [1.0, 1.0], np.array([1.0, -1.0]))
+    0.0
     """
     A, z, tensor = _problem(matrices, truth, w)
     return float(np.sum(_residuals(A, z, tensor)[0] ** 2))
@@ -223,6 +231,14 @@ def lifted_gradient(matrices: ArrayLike, truth: ArrayLike, w: ArrayLike) -> Floa
     ------
     ValueError
         If an argument is invalid or a matrix is not symmetric.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import lifted_gradient
+    >>> A = [np.diag([1.0, 0.0]), np.diag([0.0, 1.0])]
+    >>> lifted_gradient(A, [1.0, 1.0], np.array([2.0, 0.0]))
+    array([24.,  0.])
     """
     A, z, tensor = _problem(matrices, truth, w)
     residual, images = _residuals(A, z, tensor)
@@ -256,6 +272,14 @@ def lifted_hessian(
     ------
     ValueError
         If an argument is invalid or a matrix is not symmetric.
+
+    Examples
+    --------
+    >>> from theorylab.matrix_sensing import lifted_hessian, perturbed_completion
+    >>> problem = perturbed_completion(0.5)
+    >>> hessian = lifted_hessian(problem.matrices, problem.truth, [0.0, 1.0, 0.0], order=2)
+    >>> hessian
+    <LiftedHessian: point_matrix (3, 3), truth_matrix (3, 3), tangent_matrix (3, 3), order 2>
     """
     A = _symmetric(matrices)
     n = A.shape[1]
@@ -290,6 +314,13 @@ def perturbed_completion(eps: float, *, diagonal: float = 1.0) -> SensingProblem
     ------
     ValueError
         If an argument leaves its range.
+
+    Examples
+    --------
+    >>> from theorylab.matrix_sensing import perturbed_completion
+    >>> problem = perturbed_completion(0.5)
+    >>> problem.matrices.shape, problem.truth
+    ((6, 3, 3), array([1., 0., 1.]))
     """
     g = as_real(diagonal, "diagonal", above=0.0, maximum=1.0)
     eps = as_real(eps, "eps", above=0.0, below=g)
@@ -332,6 +363,12 @@ def completion_spectrum(
     ------
     ValueError
         If an argument is invalid.
+
+    Examples
+    --------
+    >>> from theorylab.matrix_sensing import completion_spectrum
+    >>> completion_spectrum(0.5, 1)
+    ((Fraction(0, 1), 1), (Fraction(4, 1), 1), (Fraction(16, 3), 1))
     """
     d, order = _rational(delta), as_count(order, "order")
     g = _rational(diagonal, "diagonal", allow_one=True)
@@ -378,6 +415,13 @@ def completion_threshold(order: int, *, bits: int = 60) -> tuple[Fraction, Fract
     ------
     ValueError
         If an argument is invalid.
+
+    Examples
+    --------
+    >>> from theorylab.matrix_sensing import completion_threshold
+    >>> lower, upper = completion_threshold(2, bits=20)
+    >>> float(lower), float(upper)
+    (0.7120211486614717, 0.7120221023348786)
     """
     order, bits = as_count(order, "order"), as_count(bits, "bits")
     # An odd denominator keeps the bisection off the root 1/2 of order 1, where neither end would be
@@ -409,6 +453,12 @@ def first_saddle_order(delta: float | Fraction) -> int:
     ------
     ValueError
         If ``delta`` is not in (0, 1).
+
+    Examples
+    --------
+    >>> from theorylab.matrix_sensing import first_saddle_order
+    >>> [first_saddle_order(delta) for delta in (0.5, 0.9, 0.99)]
+    [2, 7, 67]
     """
     d = _rational(delta)
     high = 1
@@ -478,6 +528,12 @@ def isometry_bounds(matrices: ArrayLike) -> tuple[float, float]:
     ------
     ValueError
         If a matrix is not symmetric.
+
+    Examples
+    --------
+    >>> from theorylab.matrix_sensing import isometry_bounds, perturbed_completion
+    >>> isometry_bounds(perturbed_completion(0.5).matrices)
+    (0.25, 1.0)
     """
     A = _symmetric(matrices)
     rows, columns = np.triu_indices(A.shape[1])
@@ -504,6 +560,12 @@ def lifting_ratio(truth: ArrayLike, point: ArrayLike, *, lower: float, upper: fl
     ------
     ValueError
         If an argument is invalid or ``point`` is the truth.
+
+    Examples
+    --------
+    >>> from theorylab.matrix_sensing import lifting_ratio
+    >>> lifting_ratio([1.0, 0.0], [0.0, 0.5], lower=1.0, upper=2.0)
+    0.47058823529411764
     """
     size, distance = _sizes(truth, point)
     alpha, smooth = as_real(lower, "lower", above=0.0), as_real(upper, "upper", above=0.0)
@@ -539,6 +601,12 @@ def saddle_bound(truth: ArrayLike, point: ArrayLike, *, lower: float, upper: flo
     ------
     ValueError
         If an argument is invalid or ``point`` is the truth.
+
+    Examples
+    --------
+    >>> from theorylab.matrix_sensing import saddle_bound
+    >>> saddle_bound([1.0, 0.0], [0.0, 0.5], lower=1.0, upper=2.0)
+    -2.25
     """
     beta = lifting_ratio(truth, point, lower=lower, upper=upper)
     size, distance = _sizes(truth, point)

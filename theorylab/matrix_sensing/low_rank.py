@@ -182,6 +182,13 @@ def truncate(matrix: ArrayLike, rank: int) -> FloatArray:
     ------
     ValueError
         If an argument is invalid.
+
+    Examples
+    --------
+    >>> from theorylab.matrix_sensing import truncate
+    >>> truncate([[3.0, 0.0], [0.0, 1.0]], 1)
+    array([[3., 0.],
+           [0., 0.]])
     """
     return _truncate(as_array(matrix, "matrix", ndim=2), as_count(rank, "rank"))
 
@@ -203,6 +210,14 @@ def weighted_truncation(matrix: ArrayLike, metric: ArrayLike, rank: int) -> Floa
     ------
     ValueError
         If an argument is invalid or ``metric`` is not positive definite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import weighted_truncation
+    >>> weighted_truncation([[3.0, 0.0], [0.0, 1.0]], np.diag([1.0, 100.0]), 1)
+    array([[0., 0.],
+           [0., 1.]])
     """
     B = as_array(matrix, "matrix", ndim=2)
     d = B.shape[0]
@@ -237,6 +252,13 @@ def pruning_metric(design: ArrayLike, *, step_size: float, period: int) -> Float
     ------
     ValueError
         If an argument is invalid or the step is too large.
+
+    Examples
+    --------
+    >>> from theorylab.matrix_sensing import pruning_metric
+    >>> pruning_metric([[1.0, 0.0], [0.0, 0.5]], step_size=1.0, period=1)
+    array([[1.  , 0.  ],
+           [0.  , 0.25]])
     """
     A = as_array(design, "design", ndim=2)
     eta, p = _step(step_size, A), as_count(period, "period")
@@ -290,6 +312,17 @@ def trained_rank_pruning(
     ------
     ValueError
         If an argument is invalid or the step is too large.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import trained_rank_pruning
+    >>> run = trained_rank_pruning(
+    ...     np.eye(2), [[3.0, 0.0], [0.0, 1.0]], rank=1, step_size=0.5, period=3, rounds=50
+    ... )
+    >>> np.round(run.weights, 6)
+    array([[3., 0.],
+           [0., 0.]])
     """
     A = as_array(design, "design", ndim=2)
     Y = as_array(response, "response", shape=(A.shape[0], None))
@@ -333,6 +366,14 @@ def autoencoder_objective(
     ------
     ValueError
         If an argument is invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import autoencoder_objective
+    >>> encoder, decoder = [[1.0, 0.0]], [[1.0], [0.0]]
+    >>> autoencoder_objective(np.diag([2.0, 1.0]), encoder, [[0.5]], decoder, penalty=0.3)
+    (2.0, 0.15)
     """
     X = as_array(data, "data", ndim=2)
     E = as_array(encoder, "encoder", shape=(None, X.shape[0]))
@@ -373,6 +414,13 @@ def low_rank_autoencoder(data: ArrayLike, width: int, *, penalty: float) -> LowR
     ------
     ValueError
         If an argument is invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import low_rank_autoencoder
+    >>> low_rank_autoencoder(np.diag([2.0, 1.0]), 1, penalty=0.8).latent
+    array([[0.9]])
     """
     X = as_array(data, "data", ndim=2)
     U, sigma, _ = np.linalg.svd(X, full_matrices=False)

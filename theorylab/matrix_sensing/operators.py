@@ -238,6 +238,14 @@ def gaussian_operator(
     ------
     ValueError
         If a count is not a positive integer, or ``symmetric`` is asked for with ``n_columns != n``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import gaussian_operator
+    >>> operator = gaussian_operator(4, 10, rng=np.random.default_rng(0))
+    >>> operator.forward(np.eye(4)).shape
+    (10,)
     """
     n, m = as_count(n, "n"), as_count(m, "m")
     n_columns = _columns(n, n_columns, symmetric)
@@ -281,6 +289,14 @@ def rank_one_operator(
     ------
     ValueError
         As `gaussian_operator`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import rank_one_operator
+    >>> operator = rank_one_operator(4, 10, rng=np.random.default_rng(0))
+    >>> bool((operator.forward(np.eye(4)) > 0).all())
+    True
     """
     n, m = as_count(n, "n"), as_count(m, "m")
     n_columns = _columns(n, n_columns, symmetric)
@@ -329,6 +345,14 @@ def entry_operator(
     ------
     ValueError
         As `gaussian_operator`, or if ``m`` exceeds the number of entries.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import entry_operator
+    >>> operator = entry_operator(2, 4, symmetric=False, rng=np.random.default_rng(0))
+    >>> np.sort(operator.forward([[1.0, 2.0], [3.0, 4.0]]))
+    array([1., 2., 3., 4.])
     """
     n, m = as_count(n, "n"), as_count(m, "m")
     n_columns = _columns(n, n_columns, symmetric)
@@ -369,6 +393,14 @@ def fourier_operator(
     ------
     ValueError
         If a count is not a positive integer or ``m`` exceeds the number of waves.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import fourier_operator
+    >>> operator = fourier_operator(3, 9, rng=np.random.default_rng(0))
+    >>> bool(np.isclose(np.sum(operator.forward(np.eye(3)) ** 2), 3.0))
+    True
     """
     n, m = as_count(n, "n"), as_count(m, "m")
     n_columns = _columns(n, n_columns, False)
@@ -403,6 +435,14 @@ def pauli_operator(n_qubits: int, m: int, *, rng: np.random.Generator) -> Measur
     ------
     ValueError
         If a count is not a positive integer in its range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import pauli_operator
+    >>> operator = pauli_operator(1, 3, rng=np.random.default_rng(0))
+    >>> np.sort(np.round(operator.forward(np.eye(2)), 6))
+    array([0.      , 0.      , 1.414214])
     """
     q = as_count(n_qubits, "n_qubits", maximum=6)
     n, m = 2**q, as_count(m, "m")
@@ -473,6 +513,15 @@ def restricted_isometry(
     ------
     ValueError
         If an argument is invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import gaussian_operator, restricted_isometry
+    >>> operator = gaussian_operator(3, 60, rng=np.random.default_rng(0))
+    >>> deviation = restricted_isometry(operator, rank=1, rng=np.random.default_rng(1))
+    >>> deviation.found <= deviation.bound
+    True
     """
     operator = as_instance(operator, "operator", MeasurementOperator)
     r = as_count(rank, "rank", maximum=min(operator.shape))
@@ -566,7 +615,19 @@ def sign_deviation(
     Notes
     -----
     The definition follows ma2022-global (Sign-RIP, there over ranks up to $2k$; the theorem's text
-    was not consulted)."""
+    was not consulted).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import gaussian_operator, sign_deviation
+    >>> operator = gaussian_operator(3, 60, rng=np.random.default_rng(0))
+    >>> deviation = sign_deviation(
+    ...     operator, np.zeros(60), rank=1, scaling=np.sqrt(2 / np.pi), rng=np.random.default_rng(1)
+    ... )
+    >>> deviation.found <= deviation.bound
+    True
+    """
     operator = as_instance(operator, "operator", MeasurementOperator)
     m = operator.n_measurements
     s = as_array(noise, "noise", shape=(m,)) / np.sqrt(m)

@@ -158,6 +158,13 @@ def sign_scaling(
     Notes
     -----
     ma2022-global, scaling function of Sign-RIP (paper's text not consulted); derived here.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import sign_scaling
+    >>> np.round(sign_scaling(1.5, outlier_fraction=0.0) * np.sqrt([np.pi / 2]), 12)
+    array([1.])
     """
     sigma = as_real(norm, "norm", above=0.0)
     p = as_real(outlier_fraction, "outlier_fraction", minimum=0.0, maximum=1.0)
@@ -199,6 +206,16 @@ def contaminate(
     ------
     ValueError
         If an argument is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import contaminate
+    >>> noise = contaminate(
+    ...     1000, outlier_fraction=0.3, mean=0.0, spread=1.0, rng=np.random.default_rng(0)
+    ... )
+    >>> int(np.count_nonzero(noise))
+    277
     """
     m = as_count(n_measurements, "n_measurements")
     p = as_real(outlier_fraction, "outlier_fraction", minimum=0.0, maximum=1.0)
@@ -231,6 +248,14 @@ def l1_loss(operator: MeasurementOperator, measurements: ArrayLike, X: ArrayLike
     ------
     ValueError
         If an argument is invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import gaussian_operator, l1_loss
+    >>> operator = gaussian_operator(3, 12, rng=np.random.default_rng(0))
+    >>> l1_loss(operator, operator.forward(np.eye(3)), np.eye(3))
+    0.0
     """
     operator = as_instance(operator, "operator", MeasurementOperator)
     y = as_array(measurements, "measurements", shape=(operator.n_measurements,))
@@ -266,6 +291,16 @@ def spectral_start(
     ------
     ValueError
         If an argument is invalid, or $-Q_0$ has no positive eigenvalue.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import gaussian_operator, spectral_start
+    >>> operator = gaussian_operator(3, 200, rng=np.random.default_rng(0))
+    >>> data = operator.forward(np.diag([1.0, 0.0, 0.0]))
+    >>> start = spectral_start(operator, data, search_rank=1, init_scale=0.1)
+    >>> int(np.argmax(np.abs(start)))
+    0
     """
     y = _data(operator, measurements)
     k = as_count(search_rank, "search_rank", maximum=operator.n_rows)
@@ -323,6 +358,23 @@ def subgradient_method(
     Notes
     -----
     The method of ma2022-global (paper's text not consulted).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import gaussian_operator, GeometricSteps, subgradient_method
+    >>> operator = gaussian_operator(3, 60, rng=np.random.default_rng(0))
+    >>> run = subgradient_method(
+    ...     operator,
+    ...     operator.forward(np.diag([1.0, 0.0, 0.0])),
+    ...     initial=0.1 * np.eye(3)[:, :2],
+    ...     step=GeometricSteps(0.3, 0.97),
+    ...     steps=300,
+    ... )
+    >>> np.abs(np.round(run.U @ run.U.T, 2))
+    array([[1., 0., 0.],
+           [0., 0., 0.],
+           [0., 0., 0.]])
     """
     y = _data(operator, measurements)
     n = operator.n_rows
@@ -400,6 +452,12 @@ def best_median_error(noise_spread: float, *, n: int, rank: int, n_measurements:
     ------
     ValueError
         If an argument is invalid.
+
+    Examples
+    --------
+    >>> from theorylab.matrix_sensing import best_median_error
+    >>> best_median_error(0.5, n=5, rank=1, n_measurements=100)
+    0.14012478040994822
     """
     nu, n, m = (
         as_real(noise_spread, "noise_spread", above=0.0),
@@ -448,6 +506,17 @@ def first_order_error(
     ------
     ValueError
         If an argument is invalid.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import first_order_error, gaussian_operator
+    >>> operator = gaussian_operator(3, 12, rng=np.random.default_rng(0))
+    >>> noise = np.linspace(-1.0, 1.0, 12)
+    >>> truth = np.diag([1.0, 0.0, 0.0])
+    >>> first_order_error(operator, noise, truth, rank=1, noise_spread=0.5)[1:, 1:]
+    array([[0., 0.],
+           [0., 0.]])
     """
     s = _data(operator, noise, "noise")
     M = as_symmetric(truth, "truth", size=operator.n_rows)

@@ -95,7 +95,7 @@ def law(s: float) -> np.ndarray:
 
 
 def ratio_of_minimizer(s: float, **how: Any) -> np.ndarray:
-    m = nc.ufm_minimizer([5, 3, 2], 3, 0.02 * s, 0.03 / s, **how)
+    m = nc.ufm_minimizer([5, 3, 2], dimension=3, lam_w=0.02 * s, lam_h=0.03 / s, **how)
     return parts(m.objective, m.class_logits, m.singular_values, np.abs(m.classifier) * np.sqrt(s))
 
 
@@ -211,20 +211,24 @@ TABLE: dict[str, Callable[[float], np.ndarray]] = {
     "ufm ce": lambda s: ratio_of_minimizer(s, loss="ce"),
     "ufm ce bias": lambda s: ratio_of_minimizer(s, loss="ce", bias=True),
     "deep linear": lambda s: parts(
-        nc.deep_linear_minimizer([5, 3, 2], 3, [0.02 * s, 0.1, 0.1 / s]).class_logits
+        nc.deep_linear_minimizer([5, 3, 2], dimension=3, lams=[0.02 * s, 0.1, 0.1 / s]).class_logits
     ),
     "von_neumann_bound": lambda s: parts(
-        nc.von_neumann_bound([5, 3, 2], 3, [0.02 * s, 0.1, 0.1 / s])
+        nc.von_neumann_bound([5, 3, 2], dimension=3, lams=[0.02 * s, 0.1, 0.1 / s])
     ),
     "best_scale": lambda s: parts(
         nc.best_scale(s * nc.simplex_sum_logits([2, 2]), [3] * 4, [0.02, 0.1, 0.1]).objective
     ),
-    "etf_aligned": lambda s: parts(nc.etf_aligned_minimizer([5, 3, 2], 3, 0.02 * s, 0.03 / s).loss),
+    "etf_aligned": lambda s: parts(
+        nc.etf_aligned_minimizer([5, 3, 2], dimension=3, lam_w=0.02 * s, lam_h=0.03 / s).loss
+    ),
     "cosines": lambda s: parts(
         nc.mean_max_cosine(s * HEAD), nc.mean_min_angle(s * HEAD), nc.von_neumann_entropy(s * HEAD)
     ),
     "linear_fit": lambda s: parts(
-        nc.smoothed_linear_fit(s * FEATURES, LABELS, 3, 0.1, ridge=0.01 * s**2).objective
+        nc.smoothed_linear_fit(
+            s * FEATURES, LABELS, n_classes=3, alpha=0.1, ridge=0.01 * s**2
+        ).objective
     ),
     "gradient_noise": lambda s: (
         parts(*vars(nc.gradient_noise(s * FEATURES, LABELS, HEAD / s)).values()) / s**2

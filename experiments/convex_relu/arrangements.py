@@ -101,7 +101,10 @@ def sampled_patterns_improvement_bound(n, draws, seed, ratio=0.1, sector=2 * np.
         return within((low + high) / 2, (high - low) / 2 + 1e-9, "undecided sets, rounding")
 
     bounds = [
-        [cr.improvement_tail_bound(n, int(k), psi) for k, psi in zip(N, row, strict=True)]
+        [
+            cr.improvement_tail_bound(n, n_samples=int(k), psi=psi)
+            for k, psi in zip(N, row, strict=True)
+        ]
         for row in levels
     ]
     return {

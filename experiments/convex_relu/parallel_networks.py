@@ -188,7 +188,7 @@ def rank_one_bounds(c, alpha, gamma, length):
     a = np.array([length, 0.0])
 
     def certified(first, second, **options):
-        best = cr.rank_one_relu_minimum_norm(c, a, first, second, **options)
+        best = cr.rank_one_relu_minimum_norm(c, a, alpha=first, gamma=second, **options)
         options.pop("architecture", None)
         return cr.certify_rank_one_relu(c, a, best.branches, best.dual_point, **options)
 
@@ -322,7 +322,9 @@ def shrunk(sigma, beta, depth, stretch, seed):
     s, rng = np.array(sigma), np.random.default_rng(seed)
     X = np.linalg.qr(rng.normal(size=(s.size + 2, s.size)))[0] * np.linspace(1, stretch, s.size)
     U, V = (np.linalg.qr(rng.normal(size=(s.size, s.size)))[0] for _ in range(2))
-    fit = cr.fit_factored(X, np.linalg.pinv(X).T @ U @ np.diag(s) @ V.T, beta, depth, seed=seed)
+    fit = cr.fit_factored(
+        X, np.linalg.pinv(X).T @ U @ np.diag(s) @ V.T, beta, depth=depth, seed=seed
+    )
     return fit.objective, np.linalg.svd(fit.outputs, compute_uv=False)[: s.size]
 
 
@@ -331,7 +333,7 @@ def vanishing(beta, depth):
     """Where descent on the layers of a scalar network starts to keep its target."""
 
     def survives(target):
-        fit = cr.fit_factored(np.eye(1), [[target]], beta, depth)
+        fit = cr.fit_factored(np.eye(1), [[target]], beta, depth=depth)
         return bool(fit.outputs[0, 0] > 1e-6 * target)
 
     return switch(survives, bracket=(0.02, 5.0))
@@ -350,9 +352,9 @@ def weight_decay_low_rank(sigma, beta, depth, seed, stretch=1.0):
     $\sigma_*=s_*\frac{L-1}{L-2}$."""
     value, found = shrunk(sigma, beta, depth, stretch, seed)
     s = np.sort(sigma)[::-1]
-    fitted = cr.shrink_singular_values(s, beta, depth)
+    fitted = cr.shrink_singular_values(s, beta, depth=depth)
     least = 0.5 * (fitted - s) ** 2 + beta * depth / 2 * fitted ** (2 / depth)
-    jump = cr.shrinkage_jump(beta, depth).threshold
+    jump = cr.shrinkage_jump(beta, depth=depth).threshold
     descent, size = "gradient 1e-9 of descent", s[0]
     return {
         "fitted": compare(
@@ -372,7 +374,7 @@ def weight_decay_low_rank(sigma, beta, depth, seed, stretch=1.0):
 def _(pen, runs):
     s = np.linspace(0, 2.3, 800)
     for k, depth in enumerate((2, 3, 4)):
-        line = cr.shrink_singular_values(s, 0.3, depth)
+        line = cr.shrink_singular_values(s, 0.3, depth=depth)
         line[1:][(line[1:] > 0) & (line[:-1] == 0) & (depth > 2)] = np.nan
         pen.theory(s, line, f"$L={depth}$", k=k)
         for run in runs.judgement.runs:

@@ -47,7 +47,7 @@ def attacks(n, d, eps, beta, loss, ball, trained_at, seed):
     X = rng.normal(size=(n, d))
     y = np.sign(X.prod(axis=1)) if loss == "hinge" else rng.normal(size=n)
     radius = eps if trained_at is None else trained_at
-    trained = cr.train_robust(X, y, beta, radius, loss=loss, ball=ball, bias=True, tol=1e-5)
+    trained = cr.train_robust(X, y, beta, eps=radius, loss=loss, ball=ball, bias=True, tol=1e-5)
     draws = [cr.random_stable_network(X, radius, n_neurons=4, ball=ball, rng=rng) for _ in range(8)]
     networks, options = [trained.network, *draws], {"loss": loss, "ball": ball}
     program = np.array([cr.linearized_loss(f, X, y, eps, **options) for f in networks])
@@ -196,7 +196,7 @@ def adversarial_convex_upper_bounds_nonconvex(a, eps, beta):
     $f(x)=(x)_+/(1-\epsilon)$, whose neuron switches within the ball of $x_2$, attains
     $1+\frac{\epsilon-a+\beta}{1-\epsilon}<2$."""
     X, y = np.array([[1.0], [-a]]), np.array([1.0, -1.0])
-    robust = cr.train_robust(X, y, beta, eps, tol=1e-5)
+    robust = cr.train_robust(X, y, beta, eps=eps, tol=1e-5)
     root = np.array([(1 - eps) ** -0.5])
     network = cr.Network(root[:, None], root)
     attained = cr.worst_case(network, X, y, eps).loss + beta * network.penalty
@@ -323,11 +323,11 @@ def linear_sample_count(law, n, psi, xi, seed, excess=0.001, other=False):
     share = psi * (1 + excess)
     X, y, patterns, weights = planar(n, seed) if law == "directions" else separate(n, seed, share)
     V = improvements(X, y, 0.2, patterns, weights)
-    stated = cr.sufficient_samples(n, psi, xi)
+    stated = cr.sufficient_samples(n, psi=psi, xi=xi)
     tried = np.arange(1, 2 * stated + 1)
     chance = drawn(deprived(weights, 0) if other else weights, tried) @ (psi < V)
     needed = within(1 + tried[chance > xi].max(initial=0), 0, "all sets of patterns")
-    tails = np.array([cr.improvement_tail_bound(n, int(N), psi) for N in tried])
+    tails = np.array([cr.improvement_tail_bound(n, n_samples=int(N), psi=psi) for N in tried])
     return {
         "sharper": compare(needed, "<=", theory("binomial count", int(tried[tails <= xi][0]))),
         "stated": compare(needed, "<=", theory("stated count", stated)),

@@ -64,7 +64,7 @@ def knot_counts(x, y, beta, temperature):
     if not temperature:
         fit = cr.fit_penalized_biases(x, y, beta)
         return cr.certificate_knots(x, fit.residual, beta).per_gap(x)
-    fit = cr.mean_field_fit(x, y, beta, temperature)
+    fit = cr.mean_field_fit(x, y, beta, temperature=temperature)
     grid = np.linspace(x[:-1], x[1:], 50, axis=1)[:, 1:-1]
     bent = (np.abs(fit.curvature(grid.ravel())).reshape(grid.shape) > 1e-6).sum(axis=1)
     return bent, bent
@@ -168,7 +168,10 @@ def equilibria(x, y, beta, temperature, n_units, n_sweeps, seed):
     """Mean predictions of thirty runs of noisy descent."""
     seeds = np.random.default_rng(seed).integers(2**31, size=30)
     options = {"n_particles": n_units, "n_sweeps": n_sweeps, "burn_in": n_sweeps // 2}
-    runs = [cr.sample_particles(x, y, beta, temperature, **options, seed=int(s)) for s in seeds]
+    runs = [
+        cr.sample_particles(x, y, beta, temperature=temperature, **options, seed=int(s))
+        for s in seeds
+    ]
     return np.array(runs)
 
 
@@ -199,7 +202,7 @@ def finite_temperature_dual(
     $h(\varphi)=\sum_iz_i(x_i\cos\varphi+\sin\varphi)_+$; noisy gradient descent on $N$ units has at
     equilibrium this mean prediction up to $O(1/N)$ (twice the leading term is allowed)."""
     x = inputs(start, steps)
-    fit = cr.mean_field_fit(x, y, beta, temperature)
+    fit = cr.mean_field_fit(x, y, beta, temperature=temperature)
     runs = equilibria(x, np.array(y), beta, noise * temperature, n_units, n_sweeps, seed)
     prediction = theory("prediction", np.array(y) - fit.residual)
     size = np.linalg.norm(y) + 1e-300
@@ -219,7 +222,7 @@ def finite_temperature_dual(
 )
 def _(pen, runs):
     tau = np.geomspace(0.045, 0.22, 25)
-    y = np.array(Y4) - [cr.mean_field_fit(X4, Y4, 0.4, float(t)).residual for t in tau]
+    y = np.array(Y4) - [cr.mean_field_fit(X4, Y4, 0.4, temperature=float(t)).residual for t in tau]
     for i in range(4):
         pen.theory(tau, y[:, i], f"$x={X4[i]:g}$", k=i)
         pen.points(*runs.measured("temperature", "descent", i), k=i)
@@ -239,7 +242,7 @@ def cooled(x, y, beta, radius, knots, inverse):
     """Curvature away from the knots of zero temperature, at inverse temperatures."""
     frozen = cr.fit_penalized_biases(x, y, beta)
     excluded = cr.certificate_knots(x, frozen.residual, beta).position
-    fits = [cr.mean_field_fit(x, y, beta, 1 / t) for t in inverse]
+    fits = [cr.mean_field_fit(x, y, beta, temperature=1 / t) for t in inverse]
     mass = [f.curvature_mass(excluded if knots else x, radius) for f in fits]
     return np.array(mass)
 
@@ -499,7 +502,7 @@ def vector_valued_connect_the_dots(steps, D, seed, tilt=0.0, n=None, norm=2, ski
 def bottleneck(B, beta, relu, seed):
     """Value of the best factors with weight decay, a dual bound, their product, their decay."""
     eye = np.eye(len(B))
-    fit = cr.fit_factored(eye, B, beta, 2, relu=relu, n_random=3, seed=seed)
+    fit = cr.fit_factored(eye, B, beta, depth=2, relu=relu, n_random=3, seed=seed)
     dual = (B - fit.outputs) * min(1, beta / np.linalg.norm(B - fit.outputs, 2))
     squares = sum(np.sum(W**2) for W in fit.layers) / 2
     return fit.objective, np.sum(dual * B) - np.sum(dual**2) / 2, fit.outputs, squares

@@ -120,7 +120,7 @@ def pmc_lifting_threshold_equation(order, diagonal=Fraction(1)):
 
     # Every decision of the bisection is a sign in rational arithmetic.
     def saddle(delta):
-        return completion_spectrum(delta, order, diagonal=diagonal)[0][0] < 0
+        return completion_spectrum(delta, order=order, diagonal=diagonal)[0][0] < 0
 
     found = switch(saddle, bracket=(0.2, 0.999), tol=1e-9)
     return compare(found, "==", theory("threshold", float(completion_threshold(order)[0])))
@@ -151,13 +151,13 @@ def spurious_minimum_becomes_saddle(eps):
     delta = Fraction(perturbed_completion(eps).delta)
     order, negative = 1, []
     while len(negative) < 2:
-        if completion_spectrum(delta, order)[0][0] < 0:
+        if completion_spectrum(delta, order=order)[0][0] < 0:
             negative.append(order)
         order += 1
     first = first_saddle_order(delta)
     return {
         "order": compare(negative, "==", [theory("order", first), theory("order", first) + 1]),
-        "minimum": compare(completion_spectrum(delta, 1)[0][0], ">", 0),
+        "minimum": compare(completion_spectrum(delta, order=1)[0][0], ">", 0),
     }
 
 
@@ -282,7 +282,9 @@ def descent_escapes_the_lifted_saddle(delta, seed, starts=4, order=2):
     r"""for $\frac12<\delta<\delta_2=.712$, gradient descent on $f$ from near $\hat x$ returns to
     the loss $f(\hat x)=4(1-\delta)$, while descent on $h_2$ from $\hat x^{\otimes2}$ plus noise of
     size $10^{-4}$ ends at $\pm z^{\otimes2}$, the truth."""
-    steps = int(4.8e3 / abs(completion_spectrum(delta, 2)[0][0]))  # over the growth on the saddle
+    steps = int(
+        4.8e3 / abs(completion_spectrum(delta, order=2)[0][0])
+    )  # over the growth on the saddle
     _, off, moved = descents(delta, order, starts, seed, 1e-4, steps)
     stuck, _, rest = descents(delta, 1, starts, seed, 1e-4, 1000)
     distance = within(np.linalg.norm(off, axis=1), moved + 1e-12, "the last third of the run")

@@ -56,9 +56,9 @@ def decays(tau, n_k, total, n_layers, uneven):
 @simulation
 def minimised(counts, dimension, lams, seed):
     """Factors of the best end, its objective and a proved bound; the search ends at the bound."""
-    bound = nc.von_neumann_bound(counts, dimension, lams)
+    bound = nc.von_neumann_bound(counts, dimension=dimension, lams=lams)
     end = nc.search_deep_linear(
-        counts, dimension, lams, n_starts=64, target=bound * (1 + 3e-10), seed=seed
+        counts, dimension=dimension, lams=lams, n_starts=64, target=bound * (1 + 3e-10), seed=seed
     )
     return (*end.layers, end.features), end.objective, bound
 
@@ -68,7 +68,7 @@ def class_ratio(counts, place, dimension, lams, seed):
     factors, objective, bound = minimised(counts, dimension, lams, seed)
     first = sum(counts[:place])
     logits = np.linalg.multi_dot(factors)[place, first : first + counts[place]]
-    radius = nc.von_neumann_radius(counts, lams, max(objective - bound, 0.0))
+    radius = nc.von_neumann_radius(counts, lams, excess=max(objective - bound, 0.0))
     return logits.mean(), radius / np.sqrt(counts[place])
 
 
@@ -194,7 +194,7 @@ def collapse_at_every_layer(counts, n_layers, level, seed, uneven=1.5, wider=0):
     sizes, N, M, L = tuple(n.tolist()), n.sum(), n_layers, n_layers + 1
     lams = decays(level * nc.jump_threshold(M), n.min(), N, M, uneven)
     factors, objective, bound = minimised(sizes, len(sizes) + wider, lams, seed)
-    radius = nc.von_neumann_radius(sizes, lams, max(objective - bound, 0.0))
+    radius = nc.von_neumann_radius(sizes, lams, excess=max(objective - bound, 0.0))
     labels, price = np.repeat(np.arange(len(n)), n), np.exp(np.log(lams).mean())
     p = np.sqrt(n) * nc.collapse_ratio(level * nc.jump_threshold(M) * (n.min() / n) ** M, M)
     logits, fits = reduce(np.matmul, factors), np.diag(p / np.sqrt(n))[:, labels]
@@ -263,7 +263,11 @@ def deep_ce_etf_is_not_global(n_classes, n_layers, lam, n=1, uneven=1.0):
     logits): the simplex ETF is not the global minimizer."""
     lams = weight_decays(n_layers, lam, uneven)
     better = certified(witness(n_classes, n, lams), lams)
-    return compare(Fraction(better), "<", Fraction(theory("ETF", nc.etf_bound(n_classes, n, lams))))
+    return compare(
+        Fraction(better),
+        "<",
+        Fraction(theory("ETF", nc.etf_bound(n_classes, n_per_class=n, lams=lams))),
+    )
 
 
 @panel(
@@ -320,7 +324,7 @@ def deep_ce_cross_polytope_is_not_always_best(n_layers, lam, n=1):
     global minimizer either."""
     lams = weight_decays(n_layers, lam)
     hexagon = certified(nc.best_scale(nc.polygon_logits(6), (n,) * 6, lams), lams)
-    bound = theory("cross-polytope", nc.simplex_sum_bound([2, 2, 2], n, lams))
+    bound = theory("cross-polytope", nc.simplex_sum_bound([2, 2, 2], n_per_class=n, lams=lams))
     return compare(Fraction(hexagon), "<", Fraction(bound))
 
 
@@ -356,7 +360,7 @@ def deep_ce_free_bias_beats_etf(size, lam, lam_b=0.0):
     ETF is the best point found."""
     K, n_layers = size
     lams = weight_decays(n_layers, lam)
-    bound = theory("ETF", nc.etf_bound(K, 1, lams))
+    bound = theory("ETF", nc.etf_bound(K, n_per_class=1, lams=lams))
     return compare(Fraction(biased_witness(K, lams, lam_b)), "<", Fraction(bound))
 
 
@@ -388,7 +392,7 @@ def deep_ce_etf_loses_above_a_decay(size, n=1, uneven=1.0, more=0, tol=1e-2):
     def wins(level):
         lams = weight_decays(n_layers, level / n ** (1 / (n_layers + 1)), uneven)
         point = nc.best_scale(shape, (n,) * K, lams)
-        return bool(certified(point, lams) < nc.etf_bound(K, n, lams))
+        return bool(certified(point, lams) < nc.etf_bound(K, n_per_class=n, lams=lams))
 
     around = (0.8 * CROSSINGS[size], 1.06 * CROSSINGS[size])
     return compare(switch(wins, bracket=around, tol=tol), "==", theory("crossing", CROSSINGS[size]))
@@ -398,8 +402,14 @@ def deep_ce_etf_loses_above_a_decay(size, n=1, uneven=1.0, more=0, tol=1e-2):
 def searched(n_classes, lams, lam_b, seed):
     """The least objective that multi-start search finds, with or without a penalised bias."""
     found = nc.search_deep_linear(
-        *((1,) * n_classes, n_classes, lams),
-        **{"loss": "ce", "bias": lam_b > 0, "lam_b": lam_b, "n_starts": 16, "seed": seed},
+        (1,) * n_classes,
+        lams,
+        dimension=n_classes,
+        loss="ce",
+        bias=lam_b > 0,
+        lam_b=lam_b,
+        n_starts=16,
+        seed=seed,
     )
     return found.objective
 

@@ -74,7 +74,14 @@ def cosines(n_classes, n, d, own, ends, offset, common, seed):
 def classifier_cosine(n_classes, own, ahead, level, offset):
     """The closed form in the classifier."""
     ends = teacher_logits(own, n_classes, ahead, level)
-    return nc.collapsed_head_cosines(own, *ends, n_classes, np.sqrt(own), offset)[1]
+    return nc.collapsed_head_cosines(
+        own,
+        teacher_own=ends[0],
+        teacher_other=ends[1],
+        n_classes=n_classes,
+        mean_length=np.sqrt(own),
+        offset_length=offset,
+    )[1]
 
 
 @heads.ours("derived: how the gradients disagree in the classifier only", serves="ab")

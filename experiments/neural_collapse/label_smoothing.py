@@ -170,12 +170,12 @@ def _(pen, runs):
 def suppressed(counts, dimension, lam, alpha, seed):
     """The centred logits that a search finds under max suppression; their distance to those of the
     minimizer, at most; proved bounds of the minimum."""
-    options = {"n_starts": 3, "seed": seed}
-    args = (counts, dimension, lam, lam, alpha)
-    found = nc.search_smoothed_ufm(*args, loss="maxsup", **options)
-    other = nc.search_smoothed_ufm(*args, **options)
+    model = {"lam_w": lam, "lam_h": lam, "alpha": alpha}
+    options = {"dimension": dimension, "n_starts": 3, "seed": seed}
+    found = nc.search_smoothed_ufm(counts, loss="maxsup", **model, **options)
+    other = nc.search_smoothed_ufm(counts, **model, **options)
     ends = [
-        nc.certify_smoothed_ufm(*(p.features, p.classifier, counts, lam, lam, alpha), loss=loss)
+        nc.certify_smoothed_ufm(p.features, p.classifier, counts, loss=loss, **model)
         for p, loss in ((found, "maxsup"), (other, "ls"))
     ]
     excess = max(max(end.upper for end in ends) - ends[1].lower, 0.0)
@@ -208,12 +208,17 @@ def ufm_minimisers_coincide(n_classes, n, d, lam, alpha, seed, largest=None):
     counts = (largest or n, *[n] * (n_classes - 1))
     logits, radius, upper, lower = suppressed(counts, d, lam, alpha, seed)
     frame = np.repeat(np.eye(n_classes) - 1 / n_classes, counts, axis=1)
-    best = nc.smoothed_ufm_minimizer(n_classes, n, max(d, n_classes - 1), lam, lam, alpha)
+    best = nc.smoothed_ufm_minimizer(
+        n_classes, n_per_class=n, dimension=max(d, n_classes - 1), lam_w=lam, lam_h=lam, alpha=alpha
+    )
     return {
         "logits": compare(
             within(logits, radius, "sublevel set of the certified excess"),
             "==",
-            theory("gap", nc.smoothed_gap(n_classes, n, lam, lam, alpha)) * frame,
+            theory(
+                "gap", nc.smoothed_gap(n_classes, n_per_class=n, lam_w=lam, lam_h=lam, alpha=alpha)
+            )
+            * frame,
         ),
         "value": compare(between(upper, lower), "==", theory("value", best.objective)),
     }
@@ -227,7 +232,9 @@ def ufm_minimisers_coincide(n_classes, n, d, lam, alpha, seed, largest=None):
 )
 def _(pen, runs):
     alpha = np.linspace(0.01, 0.9, 200)
-    gaps = np.array([nc.smoothed_gap(4, 5, 2e-3, 2e-3, a) for a in alpha])
+    gaps = np.array(
+        [nc.smoothed_gap(4, n_per_class=5, lam_w=2e-3, lam_h=2e-3, alpha=a) for a in alpha]
+    )
     pen.theory(alpha, 0.75 * gaps, r"$\frac{3}{4}\log(1/t-3)$")
     pen.points(*runs.measured("alpha", "logits", (0, 0)), "max suppression, searched", k=1)
 
@@ -244,7 +251,7 @@ def misclassified_dynamics_and_confidence(n_classes, margin, alpha, lead=0.0):
     hold errors up."""
     kinds = ((alpha, "maxsup"), (0.0, "ls"), (alpha, "ls"))
     times = np.array(
-        [nc.correction_time(n_classes, margin, a, loss=k, lead=lead) for a, k in kinds]
+        [nc.correction_time(n_classes, margin=margin, alpha=a, loss=k, lead=lead) for a, k in kinds]
     )
     measured = within(times, 1e-8 * times, "Runge-Kutta at relative tolerance 1e-10")
     earlier = within(times[:-1], 1e-8 * times[:-1], "Runge-Kutta at relative tolerance 1e-10")
@@ -280,8 +287,12 @@ def confidence_on_errors(n, alpha, fitted, repetitions, seed):
         y, shift = rng.integers(3, size=n), rng.integers(1, 3, size=n)
         X = 1.5 * rng.standard_normal((3, 3))[:, y] + rng.standard_normal((3, n))
         y = np.where(rng.random(n) < 0.3, (y + shift) % 3, y)
-        plain = nc.smoothed_linear_fit(X, y, 3, 0.0).classifier
-        ends = [nc.smoothed_linear_fit(X, y, 3, alpha).classifier, plain] if fitted else []
+        plain = nc.smoothed_linear_fit(X, y, n_classes=3, alpha=0.0).classifier
+        ends = (
+            [nc.smoothed_linear_fit(X, y, n_classes=3, alpha=alpha).classifier, plain]
+            if fitted
+            else []
+        )
         for share in () if fitted else (alpha, 0.0):
             slope = nc.smoothed_loss(-plain @ X, y, share).gradient @ X.T / n
             ends.append(-plain - 0.1 * slope)

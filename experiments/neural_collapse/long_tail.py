@@ -80,12 +80,17 @@ def regularised(sizes, dimension, decay, excess, factor, seed):
     """The cosine of two class features that is farthest from the mean of a simplex frame's, and
     the regulariser, at strengths that allow the given excesses."""
     K, lam, rng = len(sizes), decay / sum(sizes), np.random.default_rng(seed)
-    price = nc.etf_aligned_minimizer(sizes, K, lam, lam).loss
-    price -= nc.ufm_minimizer(sizes, K, lam, lam, loss="ce").certificate.lower
+    price = nc.etf_aligned_minimizer(sizes, dimension=K, lam_w=lam, lam_h=lam).loss
+    price -= nc.ufm_minimizer(sizes, dimension=K, lam_w=lam, lam_h=lam, loss="ce").certificate.lower
     found = [
         nc.regularised_minimizer(
-            *(sizes, dimension, lam, lam),
-            **{"strength": factor * price / e, "rng": rng, "restarts": int(dimension < K - 1)},
+            sizes,
+            dimension=dimension,
+            lam_w=lam,
+            lam_h=lam,
+            strength=factor * price / e,
+            rng=rng,
+            restarts=int(dimension < K - 1),
         )
         for e in excess
     ]
@@ -191,9 +196,9 @@ def sparse(n_classes, dimension, sparsity, disjoint, seed):
     """A frame on random supports that meet pairwise, or of which two are disjoint."""
     rng = np.random.default_rng(seed)
     share = sparsity if dimension >= n_classes else 0.0
-    mask = nc.random_supports(n_classes, dimension, share, rng=rng)
+    mask = nc.random_supports(n_classes, dimension, sparsity=share, rng=rng)
     while len(nc.disjoint_pairs(mask)):
-        mask = nc.random_supports(n_classes, dimension, share, rng=rng)
+        mask = nc.random_supports(n_classes, dimension, sparsity=share, rng=rng)
     if disjoint:
         half = np.arange(dimension) < dimension // 2
         mask[:2] = half, ~half

@@ -40,16 +40,28 @@ def trained(n_classes, n_samples, hidden, level, loss, bias, tolerance, seed, pe
     X = X - X.mean(axis=1, keepdims=True)
     counts = np.bincount(y)
     lam = float(np.sqrt(level * counts.min()) / n_samples)
-    model = nc.ufm_minimizer(counts, n_classes, lam, lam, loss=loss, bias=bias)
+    model = nc.ufm_minimizer(
+        counts, dimension=n_classes, lam_w=lam, lam_h=lam, loss=loss, bias=bias
+    )
     lower = nc.certify_ufm(
-        model.features, model.classifier, counts, lam, lam, loss=loss, bias=model.bias
+        model.features, model.classifier, counts, lam_w=lam, lam_h=lam, loss=loss, bias=model.bias
     ).lower
     options = {"iterations": 6000, "target": lower * (1 + tolerance / 2), "seed": seed}
     run = nc.train_features(
-        X, y, hidden, n_classes, lam, lam * penalty, loss=loss, bias=bias, **options
+        X,
+        y,
+        hidden=hidden,
+        dimension=n_classes,
+        lam_w=lam,
+        lam_h=lam * penalty,
+        loss=loss,
+        bias=bias,
+        **options,
     )
     offset = np.zeros(n_classes) if run.bias is None else run.bias
-    upper = nc.ufm_objective(run.features, run.classifier, counts, lam, lam, loss=loss, bias=offset)
+    upper = nc.ufm_objective(
+        run.features, run.classifier, counts, lam_w=lam, lam_h=lam, loss=loss, bias=offset
+    )
     logits = run.classifier @ run.features + offset[:, None]
     return counts, lam, lower, model.class_logits, upper, run.features, logits
 

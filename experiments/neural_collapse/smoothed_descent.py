@@ -200,9 +200,9 @@ def smoothing_wins_above_a_step_size(theta, bias, step, seed, multiplicative=0.0
     def wins(eta):
         return bool(moment_floor(eta, theta, bias) < moment_floor(eta, 0.0, bias))
 
-    plain = theory("plain", nc.quadratic_floor(1.0, 1.0, step))
-    smoothed = nc.quadratic_floor(1.0, 1.0, step, theta=theta, bias=bias)
-    root = nc.smoothing_threshold(1.0, 1.0, theta, bias)
+    plain = theory("plain", nc.quadratic_floor(1.0, noise=1.0, step_size=step))
+    smoothed = nc.quadratic_floor(1.0, noise=1.0, step_size=step, theta=theta, bias=bias)
+    root = nc.smoothing_threshold(1.0, noise=1.0, theta=theta, bias=bias)
     return {
         "threshold": compare(
             switch(wins, bracket=(1e-3, 1.999), tol=1e-4), "==", theory("threshold", root)
@@ -223,8 +223,8 @@ def smoothing_wins_above_a_step_size(theta, bias, step, seed, multiplicative=0.0
 )
 def _(pen, runs):
     eta = np.geomspace(0.08, 1.3, 100)
-    pen.theory(eta, [nc.quadratic_floor(1, 1, e) for e in eta], "plain")
-    smooth = [nc.quadratic_floor(1, 1, e, theta=0.5, bias=0.2) for e in eta]
+    pen.theory(eta, [nc.quadratic_floor(1, noise=1, step_size=e) for e in eta], "plain")
+    smooth = [nc.quadratic_floor(1, noise=1, step_size=e, theta=0.5, bias=0.2) for e in eta]
     pen.theory(eta, smooth, "smoothed", k=1)
     pen.points(*runs.measured("step", "plain"))
     pen.points(*runs.measured("step", "smoothed"), k=1)
@@ -238,7 +238,7 @@ def coupled(d, n_classes, relaxation, separable, seed):
     rng = np.random.default_rng(seed)
     X, V = rng.standard_normal((d, 60)), rng.standard_normal((n_classes, d))
     y = np.argmax(V @ X + rng.gumbel(size=(n_classes, 60)), axis=0)
-    fit = nc.smoothed_linear_fit(X, y, n_classes, 0.0, ridge=1e-6).classifier @ X
+    fit = nc.smoothed_linear_fit(X, y, n_classes=n_classes, alpha=0.0, ridge=1e-6).classifier @ X
     p = np.exp(fit - fit.max(axis=0)) / np.exp(fit - fit.max(axis=0)).sum(axis=0)
     curvature = np.eye(n_classes)[:, :, None] * p - p[:, None] * p
     hessian = np.einsum("klN,iN,jN->kilj", curvature, X, X) / y.size

@@ -49,14 +49,14 @@ def search(counts, dimension, lams, loss, bias, seed, starts=3):
     the certificate, for cross-entropy."""
     options = {"loss": loss, "bias": bias, "n_starts": starts, "seed": seed}
     if loss == "mse":  # von Neumann's trace inequality, whatever the dimension
-        bound = nc.von_neumann_bound(counts, dimension, lams, bias=bias)
+        bound = nc.von_neumann_bound(counts, dimension=dimension, lams=lams, bias=bias)
         # A start that ends at a saddle, above the proved bound, is followed by another.
         options |= {"n_starts": 10, "target": bound * (1 + 1e-9)}
-    found = nc.search_deep_linear(counts, dimension, lams, **options)
+    found = nc.search_deep_linear(counts, dimension=dimension, lams=lams, **options)
     W, H, b = found.layers[0], found.features, found.bias if bias else None
     if loss == "mse":
         return found.objective, bound, W, H
-    proof = nc.certify_ufm(H, W, counts, *lams, loss=loss, bias=b)
+    proof = nc.certify_ufm(H, W, counts, lam_w=lams[0], lam_h=lams[1], loss=loss, bias=b)
     return proof.upper, proof.lower, W, H, proof
 
 

@@ -270,7 +270,7 @@ def vertex_gap_bound_on_plan(n, seed, kind="uniform", times=(1.0, 1.6, 2.5), rep
     \le\Delta e^{-\eta\Delta+1+\log n}$: so close to $n$ entries is $P_\eta$, the off-diagonal block
     of the Hessian over $-\eta$."""
     etas, gap, (distance, excess, *errors) = vertices(n, kind, repeated, times, seed)
-    bound = np.array([plan_distance_bound(n, gap, 1 / eta) for eta in etas])
+    bound = np.array([plan_distance_bound(n, gap=gap, eps=1 / eta) for eta in etas])
     share, source = np.exp(1 + np.log(n) - etas * gap), "marginal error"
     return {
         "plan": compare(within(distance, errors[0], source), "<=", theory("distance", bound)),

@@ -137,7 +137,7 @@ def adam_step_supremum(beta1, beta2, length, given=None, corrected=True):
     other = [Fraction(x) for x in (worst if given is None else given[:length])]
     attained, found = (scale * opt.adam_step_squared(g, beta1=b1, beta2=b2) for g in (worst, other))
     ceiling = scale * opt.adam_step_ceiling_squared(length, beta1=b1, beta2=b2)
-    supremum = theory("supremum", opt.adam_step_supremum_squared(length, b1, b2))
+    supremum = theory("supremum", opt.adam_step_supremum_squared(length, beta1=b1, beta2=b2))
     return {
         "attained": compare(attained, "==", supremum),
         "Cauchy-Schwarz": compare(ceiling, "==", supremum),
@@ -155,7 +155,9 @@ def adam_step_supremum(beta1, beta2, length, given=None, corrected=True):
 def _(pen, runs):
     t = np.unique(np.geomspace(1, 3e3, 80).round())
     b1, b2 = DEFAULTS.values()
-    pen.theory(t, [opt.adam_step_supremum(int(n), b1, b2) ** 2 for n in t], "exact supremum")
+    pen.theory(
+        t, [opt.adam_step_supremum(int(n), beta1=b1, beta2=b2) ** 2 for n in t], "exact supremum"
+    )
     pen.points(*runs.measured("length", where=DEFAULTS))
     spike = (1 - b1) ** 2 / (1 - b2) * (1 - b2**t) / (1 - b1**t) ** 2
     pen.theory(t, opt.stated_step_bound_squared(b1, b2), "bound as stated", k=1)
@@ -191,7 +193,7 @@ def adamax_step_supremum(beta1, beta2, length, given=None, corrected=True):
     worst = opt.adamax_worst_gradients(length, beta2=b2)
     other = [Fraction(x) for x in (worst if given is None else given[:length])]
     attained, found = (scale * abs(opt.adamax_step(g, beta1=b1, beta2=b2)) for g in (worst, other))
-    supremum = theory("supremum", opt.adamax_step_supremum(length, b1, b2))
+    supremum = theory("supremum", opt.adamax_step_supremum(length, beta1=b1, beta2=b2))
     ceiling = scale * opt.adamax_step_ceiling(length, beta1=b1, beta2=b2)
     return {
         "attained": compare(attained, "==", supremum),
@@ -208,7 +210,7 @@ def adamax_step_supremum(beta1, beta2, length, given=None, corrected=True):
 )
 def _(pen, runs):
     grid = np.linspace(0.915, 1, 200)
-    supremum = [opt.adamax_step_supremum(1000, 0.9, float(b)) for b in grid]
+    supremum = [opt.adamax_step_supremum(1000, beta1=0.9, beta2=float(b)) for b in grid]
     pen.theory(grid, supremum, "exact supremum")
     pen.points(*runs.measured("beta2", where={"length": 1000}))
     pen.theory(grid, 1.0, "bound as stated", k=1)

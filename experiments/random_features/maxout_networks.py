@@ -97,7 +97,7 @@ def maxout_directional_gain(
 def _(pen, runs):
     ends = np.array([0.0, 1.0])
     for i, K in enumerate((10, 5, 3, 2)):
-        pen.theory(ends, rf.directional_gain(K, ends), k=i)
+        pen.theory(ends, rf.directional_gain(rank=K, cosine=ends), k=i)
         angle, shown, error = runs.measured("angles", where={"K": K})
         pen.points(np.cos(angle) ** 2, shown, error, f"$K={K}$", k=i)
     angle, shown, error = runs.measured("angles", control="biases")

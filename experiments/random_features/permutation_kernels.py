@@ -105,7 +105,7 @@ def permutation_ntk_sign(k, seed, activation=relu, overlap=0.0):
 )
 def _(pen, runs):
     s = np.arange(1, 21)
-    law = output_law(20, s)
+    law = output_law(n_bits=20, ones=s)
     inputs, bits, found = means(20, relu, 0.0, 0)
     for k, (value, there, label) in enumerate(((law.one, 1, "bit 1"), (law.zero, 0, "bit 0"))):
         pen.theory(s[: 19 + there], value[: 19 + there], label, k=k)  # no bit 0 at s = k
@@ -120,7 +120,7 @@ def drawn(k, n_models, draws, threshold, seed):
     order, inputs = rng.permutation(k), binary_inputs(k)
     bits = inputs @ np.eye(k)[order] > 0
     s = inputs.sum(axis=1).astype(int)
-    law = output_law(k, s)
+    law = output_law(n_bits=k, ones=s)
     cut = threshold * (law.one + law.zero)[:, None] / 2
     one = [np.argmax(s == j) for j in range(2, k + 1)]
     models = {"activation": RELU, "n_draws": draws}
@@ -136,8 +136,8 @@ def costs(k):
     """Largest variance over squared margin, over k for the midpoint, over k^2 for zero."""
     s = np.unique(np.append(np.arange(1, 200), np.geomspace(1, k, 2000).round().astype(int)))
     s = s[s <= k]
-    midpoint = noise_to_margin(k, s).max() / k
-    return np.array([midpoint, noise_to_margin(k, s, threshold="zero").max() / k**2])
+    midpoint = noise_to_margin(n_bits=k, ones=s).max() / k
+    return np.array([midpoint, noise_to_margin(n_bits=k, ones=s, threshold="zero").max() / k**2])
 
 
 @simulation
@@ -167,7 +167,7 @@ def permutation_ensemble_complexity(
     count = ensemble_size(k, failure=failure, inputs="all")
     found, wrong = drawn(k, (models, count), draws, threshold, seed)
     s = np.arange(2, k + 1)
-    ratio = noise_to_margin(k, s)
+    ratio = noise_to_margin(n_bits=k, ones=s)
     failures = comb(k, s) @ (1 - ndtr(np.sqrt(count / ratio)) ** k)
     large = 10**7
     now, quarter = costs(large), costs(large // 4)

@@ -347,7 +347,9 @@ def collapse_powerlaw_crossover(
     scaled = mixed * np.array(sizes) ** (fast / (fast + 1))
     # The remainder is a sum of powers of T that fall by a quarter at least over four sizes.
     settled = within(scaled[-1], 3 * abs(scaled[-1] - scaled[-5]), "change over four sizes")
-    noise = rf.collapse_noise(0.0, own, n, n_modes=top, n_samples=top, n_synthetic=2 * top)
+    noise = rf.collapse_noise(
+        0.0, synthetic_noise=own, generations=n, n_modes=top, n_samples=top, n_synthetic=2 * top
+    )
     law = rf.power_law_optimum(beta, r, n_samples=1, noise=noise)
     chain = (beta, r, n, 60, own, 60 * 0.02)
     runs = chains(*chain, n_draws, seed, spectrum)

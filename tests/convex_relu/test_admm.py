@@ -237,21 +237,25 @@ def test_one_more_direction_improves_exactly_where_it_should():
 
 def test_sample_sizes_and_tail():
     for n, psi, xi in ((4, 0.1, 0.1), (30, 0.05, 0.5), (10, 0.3, 0.01)):
-        count = sufficient_samples(n, psi, xi)
+        count = sufficient_samples(n, psi=psi, xi=xi)
         assert count <= Fraction(n + 1) / (Fraction(psi) * Fraction(xi))
-        assert improvement_tail_bound(n, count, psi) <= xi
-        assert improvement_tail_bound(n, count, psi) == pytest.approx(binom.cdf(n - 1, count, psi))
-    assert improvement_tail_bound(5, 4, 0.2) == 1
-    assert sufficient_samples(200, 0.1, 0.1) / sufficient_samples(100, 0.1, 0.1) == pytest.approx(
-        2, rel=0.05
-    )
+        assert improvement_tail_bound(n, n_samples=count, psi=psi) <= xi
+        assert improvement_tail_bound(n, n_samples=count, psi=psi) == pytest.approx(
+            binom.cdf(n - 1, count, psi)
+        )
+    assert improvement_tail_bound(5, n_samples=4, psi=0.2) == 1
+    assert sufficient_samples(200, psi=0.1, xi=0.1) / sufficient_samples(
+        100, psi=0.1, xi=0.1
+    ) == pytest.approx(2, rel=0.05)
 
 
 def test_value_bound_covers_what_happens():
     X, y = data(7, 8, 2)
     best = train(X, y, 0.5)
     rng = np.random.default_rng(2)
-    bounds = [random_first_layer_bound(best, count, 0.5) for count in (50, 500, 5000)]
+    bounds = [
+        random_first_layer_bound(best, n_directions=count, xi=0.5) for count in (50, 500, 5000)
+    ]
     assert bounds[0] > bounds[1] > bounds[2]
     for count, bound in zip((50, 500), bounds, strict=False):
         excess = [
@@ -283,7 +287,7 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="directions: expected rows that are not zero"):
         train_output_layer(X, y, 0.1, np.zeros((2, 2)))
     with pytest.raises(ValueError, match="optimum: expected squared loss"):
-        random_first_layer_bound(train(X, np.sign(y), 0.5, loss="hinge"), 10, 0.1)
+        random_first_layer_bound(train(X, np.sign(y), 0.5, loss="hinge"), n_directions=10, xi=0.1)
     with pytest.raises(ValueError, match=r"X: expected shape \(any, 2\)"):
         improvement_probability(np.ones((3, 3)), np.ones(3), 0.1)
 

@@ -82,7 +82,7 @@ def robust(loss, ball):
         t = np.where(y > 0.0, 1.0, -1.0) if loss == "hinge" else y
         eps = 0.3 * corridor_widths(X, ball=ball).max()
         beta = 0.1 * zero_threshold(X, t, loss="hinge" if loss == "hinge" else "squared")
-        result = train_robust(X, t, beta, eps, loss=loss, ball=ball)
+        result = train_robust(X, t, beta, eps=eps, loss=loss, ball=ball)
         return result.objective, bad(result)
 
     return value

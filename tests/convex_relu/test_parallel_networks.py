@@ -78,7 +78,7 @@ def test_local_search_ends_at_the_rank_one_relu_primal_value(gamma, architecture
     a = np.array([1.2])
     y = np.maximum(C, 0) + gamma * np.maximum(-C, 0)
     solution = rank_one_relu_minimum_norm(
-        C, a, 1.0, gamma, architecture=architecture, penalty=penalty
+        C, a, alpha=1.0, gamma=gamma, architecture=architecture, penalty=penalty
     )
     n_branches = 2 if architecture == "parallel" else 1
     found = search_minimum_norm(
@@ -111,11 +111,11 @@ def test_search_result_is_consistent():
 
 
 def test_rank_one_relu_values_by_hand():
-    opposite = rank_one_relu_minimum_norm(C, [1.0], 1.0, -1.0)
+    opposite = rank_one_relu_minimum_norm(C, [1.0], alpha=1.0, gamma=-1.0)
     assert opposite.primal == pytest.approx(3, rel=1e-15)
     assert opposite.dual == pytest.approx(1.5 * 2 ** (2 / 3), rel=1e-15)
     parallel = rank_one_relu_minimum_norm(
-        C, [1.0], 1.0, -1.0, architecture="parallel", penalty="power"
+        C, [1.0], alpha=1.0, gamma=-1.0, architecture="parallel", penalty="power"
     )
     assert parallel.primal == pytest.approx(3, rel=1e-15)
     assert parallel.dual == pytest.approx(3, rel=1e-15)
@@ -128,7 +128,7 @@ def test_rank_one_relu_values_by_hand():
 def test_rank_one_relu_weights_fit_and_certificate_brackets(alpha, gamma, architecture, penalty):
     a = np.array([0.3, -1.1, 0.4])
     solution = rank_one_relu_minimum_norm(
-        C, a, alpha, gamma, architecture=architecture, penalty=penalty
+        C, a, alpha=alpha, gamma=gamma, architecture=architecture, penalty=penalty
     )
     fitted = network_output(np.outer(C, a), solution.branches, activation="relu")[:, 0]
     np.testing.assert_allclose(
@@ -216,7 +216,7 @@ def test_outputs_outside_the_range_are_refused():
     with pytest.raises(ValueError, match="Y: expected a matrix in the range of X"):
         linear_minimum_norm([[1.0], [1.0]], [[1.0], [2.0]], 3)
     with pytest.raises(ValueError, match="c: expected entries of both signs"):
-        rank_one_relu_minimum_norm([1.0, 2.0], [1.0], 1.0, 1.0)
+        rank_one_relu_minimum_norm([1.0, 2.0], [1.0], alpha=1.0, gamma=1.0)
     with pytest.raises(ValueError, match="branches"):
         network_output(np.eye(2), (((np.eye(2)), np.ones((3, 1))),))
 
@@ -225,7 +225,7 @@ def test_outputs_outside_the_range_are_refused():
 def test_shrinkage_is_the_best_root_of_the_stationarity_polynomial(depth):
     beta = 0.4
     sigma = np.linspace(0, 4, 61)
-    shrunk = shrink_singular_values(sigma, beta, depth)
+    shrunk = shrink_singular_values(sigma, beta, depth=depth)
     for target, found in zip(sigma, shrunk, strict=True):
         # With u = s^(1/L) stationarity reads u^(2L-2) - sigma u^(L-2) + beta = 0.
         coefficients = np.zeros(2 * depth - 1)
@@ -242,14 +242,14 @@ def test_shrinkage_is_the_best_root_of_the_stationarity_polynomial(depth):
 
 @pytest.mark.parametrize("depth", [3, 4, 6])
 def test_both_sides_of_the_jump_have_equal_value_at_the_threshold(depth):
-    jump = shrinkage_jump(0.7, depth)
+    jump = shrinkage_jump(0.7, depth=depth)
     at_zero = 0.5 * jump.threshold**2
     at_height = 0.5 * (jump.height - jump.threshold) ** 2 + 0.7 * depth / 2 * jump.height ** (
         2 / depth
     )
     assert at_height == pytest.approx(at_zero, rel=1e-14)
     below, above = shrink_singular_values(
-        jump.threshold * np.array([1 - 1e-9, 1 + 1e-9]), 0.7, depth
+        jump.threshold * np.array([1 - 1e-9, 1 + 1e-9]), 0.7, depth=depth
     )
     assert below == 0
     assert above == pytest.approx(jump.height, rel=1e-8)
@@ -281,14 +281,14 @@ def test_shrinkage_is_what_weight_decay_does_to_a_factorized_matrix():
         key=lambda result: result.fun,
     )
     A, B, D = best.x.reshape(3, 3, 3)
-    expected = shrink_singular_values(np.diag(target), beta, depth)
+    expected = shrink_singular_values(np.diag(target), beta, depth=depth)
     np.testing.assert_allclose(np.linalg.svd(A @ B @ D)[1], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("depth", "beta"), [(2, 0.4), (3, 0.3), (4, 0.1)])
 def test_factored_descent_is_the_scalar_problem_on_a_grid(depth, beta):
     sigma, grid = 1.2, np.linspace(0, 2, 200001)
-    fit = fit_factored(np.eye(1), [[sigma]], beta, depth)
+    fit = fit_factored(np.eye(1), [[sigma]], beta, depth=depth)
     values = 0.5 * (grid - sigma) ** 2 + beta * depth / 2 * grid ** (2 / depth)
     assert fit.objective == pytest.approx(values.min(), abs=1e-8)
     assert fit.outputs[0, 0] == pytest.approx(grid[values.argmin()], abs=2e-4)
@@ -302,7 +302,7 @@ def test_factored_descent_with_relu_is_the_optimum_of_one_input_and_bias():
     x, y, beta = rng.normal(size=5), rng.normal(size=5), 0.3
     exact = fit_penalized_biases(x, y, beta).objective
     rows = np.column_stack([x, np.ones(5)])
-    fit = fit_factored(rows, y[:, None], beta, 2, width=8, relu=True, n_random=6)
+    fit = fit_factored(rows, y[:, None], beta, depth=2, width=8, relu=True, n_random=6)
     assert exact * (1 - 1e-9) <= fit.objective <= exact * (1 + 1e-6)
 
 

@@ -126,7 +126,7 @@ def test_without_perturbations_it_is_exact_training(ball, bias):
     X, labels, y = data(3)
     for loss, target in (("hinge", labels), ("squared", y)):
         found, exact = (
-            train_robust(X, target, 0.1, 0.0, loss=loss, ball=ball, bias=bias),
+            train_robust(X, target, 0.1, eps=0.0, loss=loss, ball=ball, bias=bias),
             train(X, target, 0.1, loss=loss, bias=bias),
         )
         assert found.objective == pytest.approx(exact.objective, rel=1e-6)
@@ -153,7 +153,7 @@ def test_box_program_is_nominal_training_on_all_corners(loss, bias):
     value = cp.Problem(cp.Minimize(fit + beta * cp.sum(cp.norm(V, 2, axis=1))), constraints).solve(
         solver=cp.CLARABEL
     )
-    assert train_robust(X, target, beta, eps, loss=loss, bias=bias).objective == pytest.approx(
+    assert train_robust(X, target, beta, eps=eps, loss=loss, bias=bias).objective == pytest.approx(
         value, rel=1e-5
     )
 
@@ -162,7 +162,7 @@ def test_box_program_is_nominal_training_on_all_corners(loss, bias):
 def test_optimum_is_a_stable_network_with_its_true_worst_case(ball):
     X, labels, y = data(2)
     for loss, target in (("hinge", labels), ("squared", y)):
-        found = train_robust(X, target, 0.05, 0.1, loss=loss, ball=ball, bias=True)
+        found = train_robust(X, target, 0.05, eps=0.1, loss=loss, ball=ball, bias=True)
         network = found.network
         assert network.n_neurons > 0
         assert np.all(stability_radii(network, X, ball=ball) >= 0.1 * (1 - 1e-12))
@@ -179,7 +179,9 @@ def test_optimum_is_a_stable_network_with_its_true_worst_case(ball):
 def test_no_stable_network_lies_below_the_dual_bound(ball):
     X, labels, y = data(4)
     for loss, target in (("hinge", labels), ("squared", y)):
-        bound = train_robust(X, target, 0.05, 0.1, loss=loss, ball=ball, bias=True).dual_objective
+        bound = train_robust(
+            X, target, 0.05, eps=0.1, loss=loss, ball=ball, bias=True
+        ).dual_objective
         for seed in range(100):
             network = stable_network(X, 0.1, ball, seed, m=3)
             scale = np.random.default_rng(seed).uniform(0, 1)
@@ -198,7 +200,7 @@ def test_a_prepared_program_forgets_the_radii_before(ball):
     for loss, target in (("hinge", labels), ("squared", y)):
         train_at = robust_trainer(X, target, 0.05, loss=loss, ball=ball, bias=True)
         for eps in (0.1, 0.0, 0.2, 0.1):
-            fresh = train_robust(X, target, 0.05, eps, loss=loss, ball=ball, bias=True)
+            fresh = train_robust(X, target, 0.05, eps=eps, loss=loss, ball=ball, bias=True)
             assert train_at(eps).objective == fresh.objective
             np.testing.assert_array_equal(train_at(eps).blocks, fresh.blocks)
 
@@ -206,11 +208,11 @@ def test_a_prepared_program_forgets_the_radii_before(ball):
 def test_values_grow_with_the_ball():
     X, labels, _ = data(5)
     values = [
-        train_robust(X, labels, 0.05, eps, ball="l2", bias=True).objective
+        train_robust(X, labels, 0.05, eps=eps, ball="l2", bias=True).objective
         for eps in (0.0, 0.1, 0.2)
     ]
     assert values == sorted(values)
-    assert values[2] <= train_robust(X, labels, 0.05, 0.2, ball="linf", bias=True).objective * (
+    assert values[2] <= train_robust(X, labels, 0.05, eps=0.2, ball="linf", bias=True).objective * (
         1 + 1e-6
     )
 
@@ -256,20 +258,22 @@ def test_training_collapses_where_predicted(loss):
     for beta in (0.02, 0.6):
         radius = collapse_radius(X, target, beta, loss=loss)
         assert radius <= corridor_widths(X).max()
-        assert train_robust(X, target, beta, 1.01 * radius, loss=loss).objective == pytest.approx(
-            zero, rel=1e-12
+        assert train_robust(
+            X, target, beta, eps=1.01 * radius, loss=loss
+        ).objective == pytest.approx(zero, rel=1e-12)
+        assert train_robust(X, target, beta, eps=0.9 * radius, loss=loss).objective < zero * (
+            1 - 1e-6
         )
-        assert train_robust(X, target, beta, 0.9 * radius, loss=loss).objective < zero * (1 - 1e-6)
     assert collapse_radius(X, target, 100.0, loss=loss) == 0
 
 
 def test_local_search_ends_once_no_attack_is_new():
     X, labels, y = data(12)
     for loss, target in (("hinge", labels), ("squared", y)):
-        start = train_robust(X, target, 0.05, 0.1, loss=loss, bias=True).network
+        start = train_robust(X, target, 0.05, eps=0.1, loss=loss, bias=True).network
         # Without perturbations the only attack is known from the start.
         once, often = (
-            improve_adversarially(start, X, target, 0.05, 0.0, loss=loss, bias=True, n_rounds=r)
+            improve_adversarially(start, X, target, 0.05, eps=0.0, loss=loss, bias=True, n_rounds=r)
             for r in (1, 9)
         )
         np.testing.assert_array_equal(once.weights, often.weights)
@@ -282,8 +286,10 @@ def test_local_search_ends_once_no_attack_is_new():
 def test_local_search_never_raises_the_value_and_gains_nothing_without_perturbations():
     X, labels, _ = data(10)
     for eps in (0.0, 0.1):
-        start = train_robust(X, labels, 0.05, eps, bias=True)
-        better = improve_adversarially(start.network, X, labels, 0.05, eps, bias=True, n_rounds=3)
+        start = train_robust(X, labels, 0.05, eps=eps, bias=True)
+        better = improve_adversarially(
+            start.network, X, labels, 0.05, eps=eps, bias=True, n_rounds=3
+        )
         value = worst_case(better, X, labels, eps).loss + 0.05 * better.penalty
         assert value <= start.objective * (1 + 1e-12)
         if eps == 0:
@@ -293,7 +299,7 @@ def test_local_search_never_raises_the_value_and_gains_nothing_without_perturbat
 def test_bad_input_is_named():
     X, labels, y = data(0)
     with pytest.raises(ValueError, match="y: expected labels -1 and 1"):
-        train_robust(X, y, 0.1, 0.1)
+        train_robust(X, y, 0.1, eps=0.1)
     with pytest.raises(ValueError, match="network: expected one output"):
         worst_case(Network(np.ones((1, 2)), np.ones((1, 2))), X, labels, 0.1)
     for ball in BALLS:
@@ -301,7 +307,7 @@ def test_bad_input_is_named():
             worst_case(random_network(0, 40, 8), np.zeros((1, 8)), [1.0], 10.0, ball=ball)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert train_robust(np.zeros((2, 2)), [1.0, -1.0], 0.1, 0.1).network.n_neurons == 0
+        assert train_robust(np.zeros((2, 2)), [1.0, -1.0], 0.1, eps=0.1).network.n_neurons == 0
 
 
 @pytest.mark.parametrize("ball", ["linf", "l2"])

@@ -137,7 +137,7 @@ def test_repeated_inputs_count_once():
 
 @pytest.mark.parametrize(("beta", "temperature"), [(0.4, 0.05), (0.1, 1.0), (0.05, 1e-3)])
 def test_mean_field_residual_is_stationary_under_adaptive_quadrature(beta, temperature):
-    fit = mean_field_fit(X, Y, beta, temperature)
+    fit = mean_field_fit(X, Y, beta, temperature=temperature)
     z = fit.residual
     bends = np.sort(np.concatenate([-np.arctan(X), np.pi - np.arctan(X)]))
 
@@ -163,11 +163,18 @@ def test_mean_field_residual_is_stationary_under_adaptive_quadrature(beta, tempe
 
 def test_mean_field_matches_particles_up_to_their_number():
     beta, temperature = 0.4, 0.2
-    fit = mean_field_fit(X, Y, beta, temperature)
+    fit = mean_field_fit(X, Y, beta, temperature=temperature)
     runs = np.array(
         [
             sample_particles(
-                X, Y, beta, temperature, n_particles=40, n_sweeps=4000, burn_in=1500, seed=s
+                X,
+                Y,
+                beta,
+                temperature=temperature,
+                n_particles=40,
+                n_sweeps=4000,
+                burn_in=1500,
+                seed=s,
             )
             for s in range(12)
         ]
@@ -182,7 +189,7 @@ def test_mean_field_matches_particles_up_to_their_number():
 
 def test_finite_size_shift_of_one_input_by_adaptive_quadrature():
     x, y, beta, temperature, step = 0.7, -1.3, 0.5, 0.3, 0.02
-    fit = mean_field_fit([x], [y], beta, temperature)
+    fit = mean_field_fit([x], [y], beta, temperature=temperature)
     bend = -np.arctan(x)
     ends = (bend, bend + np.pi, bend + 2 * np.pi)
 
@@ -215,14 +222,14 @@ def test_knots_on_data_count_in_both_gaps_that_they_end():
 def test_finite_size_shift_of_repeated_inputs_is_the_limit_of_close_ones():
     y, shifts = np.array([0.5, -1.0, 0.2, -1.2]), []
     for apart in (0.0, 1e-3):
-        fit = mean_field_fit([-1.5, -0.3, -0.3 + apart, 1.3], y, 0.4, 0.1)
+        fit = mean_field_fit([-1.5, -0.3, -0.3 + apart, 1.3], y, 0.4, temperature=0.1)
         shifts.append(fit.finite_size_shift())
     np.testing.assert_allclose(*shifts, rtol=0.02, atol=1e-3)
     assert shifts[0][1] == pytest.approx(shifts[0][2], rel=1e-9)
 
 
 def test_mean_field_curvature_is_the_second_derivative():
-    fit = mean_field_fit(X, Y, 0.1, 0.02)
+    fit = mean_field_fit(X, Y, 0.1, temperature=0.02)
     t = np.linspace(-2, 2, 41) + 0.013
     step = 1e-4
     difference = (fit(t + step) - 2 * fit(t) + fit(t - step)) / step**2
@@ -238,7 +245,7 @@ def test_mean_field_tends_to_the_exact_fit_within_its_duality_gap():
     cold = fit_penalized_biases(X, Y, 0.05)
     distances = []
     for temperature in (1e-2, 1e-4, 1e-6):
-        z = mean_field_fit(X, Y, 0.05, temperature).residual
+        z = mean_field_fit(X, Y, 0.05, temperature=temperature).residual
         assert np.abs(h_on(X, z, np.linspace(0, 2 * np.pi, 5000))).max() < 0.05
         distances.append(np.linalg.norm(z - cold.residual))
         # The dual objective is strongly concave, and z is strictly feasible.
@@ -248,7 +255,7 @@ def test_mean_field_tends_to_the_exact_fit_within_its_duality_gap():
 
 def test_mean_field_at_high_temperature_is_almost_zero():
     # Small h leaves the angle uniform, so that f = 2 tau E[relu relu^T] z / beta^2.
-    fit = mean_field_fit(X, 1e-4 * Y, 1.0, 1.0)
+    fit = mean_field_fit(X, 1e-4 * Y, 1.0, temperature=1.0)
     angles = np.linspace(0, 2 * np.pi, 200001)[:-1]
     features = np.maximum(np.outer(X, np.cos(angles)) + np.sin(angles), 0)
     kernel = 2 * features @ features.T / angles.size

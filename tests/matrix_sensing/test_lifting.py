@@ -98,7 +98,7 @@ def test_the_iterative_smallest_eigenvalue_is_that_of_the_exact_spectrum():
     H = lifted_hessian(problem.matrices, problem.truth, problem.spurious, order=7)
     assert H.dimension == 2187
     np.testing.assert_allclose(
-        H.smallest_eigenvalue, float(completion_spectrum(problem.delta, 7)[0][0]), rtol=1e-10
+        H.smallest_eigenvalue, float(completion_spectrum(problem.delta, order=7)[0][0]), rtol=1e-10
     )
 
 
@@ -120,7 +120,7 @@ def test_completion_spectrum_is_that_of_the_matrix(eps, diagonal):
         matrix = lifted_hessian(
             problem.matrices, problem.truth, problem.spurious, order=order
         ).matrix
-        spectrum = completion_spectrum(problem.delta, order, diagonal=diagonal)
+        spectrum = completion_spectrum(problem.delta, order=order, diagonal=diagonal)
         exact = np.repeat([float(v) for v, _ in spectrum], [count for _, count in spectrum])
         assert exact.size == 3**order
         np.testing.assert_allclose(
@@ -164,7 +164,11 @@ def test_thresholds():
         assert low < high
         assert high - low < Fraction(1, 2**60)
         assert abs(float(low) - root) < 1e-12  # brentq on values of size up to 2^8
-        assert completion_spectrum(low, order)[0][0] < 0 < completion_spectrum(high, order)[0][0]
+        assert (
+            completion_spectrum(low, order=order)[0][0]
+            < 0
+            < completion_spectrum(high, order=order)[0][0]
+        )
         if order <= 5:
             assert round(float(low), 5) == known[order - 1]
     assert low < completion_threshold(9)[0]
@@ -189,7 +193,7 @@ def test_asymptotic_threshold():
 def test_first_saddle_order(eps):
     delta = perturbed_completion(eps).delta
     first = first_saddle_order(delta)
-    signs = [completion_spectrum(delta, order)[0][0] < 0 for order in range(1, first + 3)]
+    signs = [completion_spectrum(delta, order=order)[0][0] < 0 for order in range(1, first + 3)]
     assert signs == [False] * (first - 1) + [True] * 3
     assert {0.1: 34, 0.3: 4, 0.7: 1}.get(eps, first) == first
 
@@ -286,10 +290,10 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="matrices"):
         lifted_hessian(np.triu(np.ones((2, 3, 3))), problem.truth, problem.spurious, order=1)
     with pytest.raises(ValueError, match="diagonal"):
-        completion_spectrum(0.1, 2, diagonal=0.5)
+        completion_spectrum(0.1, order=2, diagonal=0.5)
     with pytest.raises(ValueError, match="diagonal"):
-        completion_spectrum(0.5, 2, diagonal=0.57)  # eps^2 = 1/3
-    assert sum(count for _, count in completion_spectrum(0.5, 2, diagonal=0.58)) == 9
+        completion_spectrum(0.5, order=2, diagonal=0.57)  # eps^2 = 1/3
+    assert sum(count for _, count in completion_spectrum(0.5, order=2, diagonal=0.58)) == 9
     with pytest.raises(ValueError, match="point"):
         lifting_ratio(problem.truth, -problem.truth, lower=0.5, upper=1.0)
     with pytest.raises(ValueError, match="upper"):

@@ -43,7 +43,7 @@ def draw(rng):
 
 
 def agree(counts, d, lams, bias, seed):
-    solution = nc.deep_linear_minimizer(counts, d, lams, bias=bias)
+    solution = nc.deep_linear_minimizer(counts, dimension=d, lams=lams, bias=bias)
     attained = nc.deep_linear_objective(
         solution.features, solution.layers, counts, lams, bias=solution.bias
     )
@@ -56,7 +56,7 @@ def agree(counts, d, lams, bias, seed):
     n_starts, found = 10, math.inf
     while found > solution.objective * (1 + 1e-10) and n_starts <= 160:
         search = nc.search_deep_linear(
-            counts, d, lams, bias=bias, n_starts=n_starts, seed=seed + n_starts
+            counts, dimension=d, lams=lams, bias=bias, n_starts=n_starts, seed=seed + n_starts
         )
         found = min(found, search.objective)
         n_starts *= 2
@@ -81,7 +81,7 @@ def test_lengths_minimise_the_scalar_problem_on_both_sides_of_the_jump(M):
     for k in range(3):
         for factor in (0.2, 0.99, 1.01, 1.3):
             lam = (factor * nc.jump_threshold(M) * counts[k] ** M / N ** (M + 1)) ** (1 / (M + 1))
-            s = nc.deep_linear_minimizer(counts, 3, equal_decay(lam, M))
+            s = nc.deep_linear_minimizer(counts, dimension=3, lams=equal_decay(lam, M))
             values, lengths = zip(
                 *(brute_force(np.sqrt(n), N, lam, M + 1) for n in counts), strict=True
             )
@@ -132,8 +132,12 @@ def test_one_layer_is_the_unconstrained_features_model():
     counts = np.array([7, 3, 3, 1])
     for loss in ("mse", "ce"):
         for bias in (False, True):
-            flat = nc.ufm_minimizer(counts, 4, 0.03, 0.01, loss=loss, bias=bias)
-            deep = nc.deep_linear_minimizer(counts, 4, [0.03, 0.01], loss=loss, bias=bias)
+            flat = nc.ufm_minimizer(
+                counts, dimension=4, lam_w=0.03, lam_h=0.01, loss=loss, bias=bias
+            )
+            deep = nc.deep_linear_minimizer(
+                counts, dimension=4, lams=[0.03, 0.01], loss=loss, bias=bias
+            )
             assert deep.objective == pytest.approx(flat.objective, rel=1e-14)
             assert np.allclose(deep.class_logits, flat.class_logits, atol=1e-14)
             assert 0 <= deep.certificate.gap < 2e-10
@@ -141,7 +145,7 @@ def test_one_layer_is_the_unconstrained_features_model():
 
 def test_factors_share_the_penalty():
     counts, lams = np.array([9, 4, 2]), np.array([0.01, 0.05, 0.02, 0.03])
-    s = nc.deep_linear_minimizer(counts, 4, lams)
+    s = nc.deep_linear_minimizer(counts, dimension=4, lams=lams)
     penalties = [lam * np.sum(W**2) for lam, W in zip(lams, (*s.layers, s.features), strict=True)]
     assert np.allclose(penalties, penalties[0], rtol=1e-12)
     assert np.linalg.svd(s.class_logits * np.sqrt(counts), compute_uv=False) == pytest.approx(
@@ -187,13 +191,14 @@ def test_von_neumann_bound_is_below_every_point():
     for bias in (False, True):
         for d in (1, 3):
             counts, lams = np.array([5, 5, 2]), np.array([0.05, 0.02, 0.03])
-            bound = nc.von_neumann_bound(counts, d, lams, bias=bias)
+            bound = nc.von_neumann_bound(counts, dimension=d, lams=lams, bias=bias)
             search = nc.search_deep_linear(
-                counts, d, lams, bias=bias, n_starts=8, seed=int(rng.integers(99))
+                counts, dimension=d, lams=lams, bias=bias, n_starts=8, seed=int(rng.integers(99))
             )
             assert bound <= search.objective
             assert bound == pytest.approx(
-                nc.deep_linear_minimizer(counts, d, lams, bias=bias).objective, rel=2e-10
+                nc.deep_linear_minimizer(counts, dimension=d, lams=lams, bias=bias).objective,
+                rel=2e-10,
             )
 
 
@@ -213,7 +218,7 @@ def test_cross_polytope_beats_the_simplex_at_independently_computed_instances(
     n, lams = np.ones(K, int), equal_decay(lam, M)
     pairs = nc.best_scale(nc.simplex_sum_logits([2] * (K // 2)), n, lams)
     assert nc.certified_objective(pairs.features, pairs.layers, n, lams, loss="ce") <= upper
-    assert nc.etf_bound(K, 1, lams) >= lower - 5e-8
+    assert nc.etf_bound(K, n_per_class=1, lams=lams) >= lower - 5e-8
     mirrored = np.block([[np.eye(K // 2), -np.eye(K // 2)], [-np.eye(K // 2), np.eye(K // 2)]])
     order = np.r_[0:K:2, 1:K:2]
     assert np.array_equal(nc.simplex_sum_logits([2] * (K // 2))[np.ix_(order, order)], mirrored)
@@ -224,8 +229,8 @@ def test_five_classes_and_two_layers():
     witness = nc.best_scale(nc.pairs_and_one_logits(5), n, lams)
     assert nc.certified_objective(
         witness.features, witness.layers, n, lams, loss="ce"
-    ) < nc.etf_bound(5, 1, lams)
-    found = nc.deep_linear_minimizer(n, 5, lams, loss="ce", n_starts=8)
+    ) < nc.etf_bound(5, n_per_class=1, lams=lams)
+    found = nc.deep_linear_minimizer(n, dimension=5, lams=lams, loss="ce", n_starts=8)
     assert found.objective == pytest.approx(0.0679993, abs=5e-8)
     assert found.certificate is None
 
@@ -242,7 +247,7 @@ def test_etf_bound_is_the_minimum_over_scales(K, n, M):
 
     grid = np.linspace(0, 40, 400001)
     least = value(grid).min()
-    bound = nc.etf_bound(K, n, lams)
+    bound = nc.etf_bound(K, n_per_class=n, lams=lams)
     assert bound <= least
     assert bound == pytest.approx(least, rel=1e-8)
     etf = nc.best_scale(nc.simplex_sum_logits([K]), np.full(K, n), lams)
@@ -254,7 +259,7 @@ def test_etf_bound_is_the_minimum_over_scales(K, n, M):
 def test_no_etf_at_random_scale_with_random_bias_is_below_its_bound():
     rng = np.random.default_rng(6)
     lams, K = equal_decay(5e-3, 2), 4
-    bound = nc.etf_bound(K, 1, lams)
+    bound = nc.etf_bound(K, n_per_class=1, lams=lams)
     etf = nc.best_scale(nc.simplex_sum_logits([K]), np.ones(K, int), lams)
     for _ in range(50):
         scale = np.exp(0.1 * rng.normal())
@@ -269,10 +274,12 @@ def test_no_etf_at_random_scale_with_random_bias_is_below_its_bound():
 
 def test_one_layer_has_no_better_shape_than_the_simplex():
     K, lams = 6, np.array([0.01, 0.01])
-    minimum = nc.ufm_minimizer(np.ones(K, int), K, 0.01, 0.01, loss="ce").objective
-    assert nc.etf_bound(K, 1, lams) == pytest.approx(minimum, rel=2e-10)
-    assert nc.simplex_sum_bound([2, 2, 2], 1, lams) > minimum
-    assert nc.simplex_sum_bound([3, 3], 1, lams) > minimum
+    minimum = nc.ufm_minimizer(
+        np.ones(K, int), dimension=K, lam_w=0.01, lam_h=0.01, loss="ce"
+    ).objective
+    assert nc.etf_bound(K, n_per_class=1, lams=lams) == pytest.approx(minimum, rel=2e-10)
+    assert nc.simplex_sum_bound([2, 2, 2], n_per_class=1, lams=lams) > minimum
+    assert nc.simplex_sum_bound([3, 3], n_per_class=1, lams=lams) > minimum
 
 
 def test_price_of_blocks_is_the_schatten_sum():
@@ -311,21 +318,27 @@ def test_gap_between_and_inside_blocks():
 
 def test_a_search_ends_at_its_target():
     counts, lams = (4, 2), equal_decay(1e-3, 3)
-    every = nc.search_deep_linear(counts, 2, lams, n_starts=6)
-    enough = nc.von_neumann_bound(counts, 2, lams) * (1 + 3e-10)
-    found = nc.search_deep_linear(counts, 2, lams, n_starts=6, target=enough)
+    every = nc.search_deep_linear(counts, dimension=2, lams=lams, n_starts=6)
+    enough = nc.von_neumann_bound(counts, dimension=2, lams=lams) * (1 + 3e-10)
+    found = nc.search_deep_linear(counts, dimension=2, lams=lams, n_starts=6, target=enough)
     first = int(np.argmax(every.ends <= enough))
     np.testing.assert_array_equal(found.ends, every.ends[: first + 1])
     assert found.objective == every.ends[first] <= enough
-    unreached = nc.search_deep_linear(counts, 2, lams, n_starts=6, target=0.9 * enough)
+    unreached = nc.search_deep_linear(
+        counts, dimension=2, lams=lams, n_starts=6, target=0.9 * enough
+    )
     np.testing.assert_array_equal(unreached.ends, every.ends)
 
 
 def test_the_bias_free_search_returns_the_simplex_for_three_classes():
     lams = equal_decay(1e-2, 3)
-    bias_free = nc.search_deep_linear(np.ones(3, int), 3, lams, loss="ce", n_starts=10)
-    assert bias_free.objective == pytest.approx(nc.etf_bound(3, 1, lams), rel=1e-9)
-    free = nc.search_deep_linear(np.ones(3, int), 3, lams, loss="ce", bias=True, n_starts=20)
+    bias_free = nc.search_deep_linear(
+        np.ones(3, int), dimension=3, lams=lams, loss="ce", n_starts=10
+    )
+    assert bias_free.objective == pytest.approx(nc.etf_bound(3, n_per_class=1, lams=lams), rel=1e-9)
+    free = nc.search_deep_linear(
+        np.ones(3, int), dimension=3, lams=lams, loss="ce", bias=True, n_starts=20
+    )
     assert free.objective == pytest.approx(0.0983814, abs=5e-8)
 
 
@@ -348,14 +361,16 @@ def test_radius_of_the_logits_covers_every_move_and_is_attained(M, level):
     turn = np.linalg.qr(np.eye(4) + 0.03 * rng.standard_normal((4, 4)))[0]
     for move in [*moves, (turn * np.sign(np.diag(turn)) - np.eye(4)) @ best]:
         excess, distance = value(best + move) - value(best), np.linalg.norm(move)
-        shares.append(distance / nc.von_neumann_radius(counts, np.full(L, lam), excess + 1e-16))
+        shares.append(
+            distance / nc.von_neumann_radius(counts, np.full(L, lam), excess=excess + 1e-16)
+        )
     assert max(shares) <= 1
     assert max(shares) > 0.6
 
 
 def test_radius_close_to_a_jump_is_no_bound():
     lams = np.full(3, (2 * nc.jump_threshold(2) * 2 / 4**3) ** (1 / 3))
-    far, at = (nc.von_neumann_radius([2, 2], lams * c, 1e-9) for c in (1.001, 1 + 1e-15))
+    far, at = (nc.von_neumann_radius([2, 2], lams * c, excess=1e-9) for c in (1.001, 1 + 1e-15))
     assert far < 1e-2
     assert at > 2  # the distance of the two minimizers is 1
 
@@ -370,5 +385,5 @@ def test_radius_covers_a_turn_of_the_last_survivor_towards_a_class_that_has_died
     turned = np.array([np.cos(angle), np.sin(angle)])
     Z, best = p[0] * np.outer(turned, turned), np.diag(p)
     excess = (np.sum((Z - np.diag(sigma)) ** 2) - np.sum((best - np.diag(sigma)) ** 2)) / (2 * 199)
-    radius = nc.von_neumann_radius(counts, lams, excess)
+    radius = nc.von_neumann_radius(counts, lams, excess=excess)
     assert 0.5 * radius < np.linalg.norm(Z - best) <= radius

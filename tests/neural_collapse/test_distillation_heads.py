@@ -39,8 +39,25 @@ def test_distillation_gradients_are_those_of_finite_differences():
 
 def test_features_of_a_less_separating_teacher_oppose():
     for teacher_own, expected in ((3.0, 1.0), (-2.0, -1.0)):
-        features, classifier = nc.collapsed_head_cosines(2.0, teacher_own, -3.0, 5, 1.0, 1.5)
+        features, classifier = nc.collapsed_head_cosines(
+            2.0,
+            teacher_own=teacher_own,
+            teacher_other=-3.0,
+            n_classes=5,
+            mean_length=1.0,
+            offset_length=1.5,
+        )
         assert features == expected
         assert np.sign(classifier) == expected
         assert abs(classifier) < 1
-        assert nc.collapsed_head_cosines(2.0, teacher_own, -3.0, 5, 1.0, 0.0)[1] == expected
+        assert (
+            nc.collapsed_head_cosines(
+                2.0,
+                teacher_own=teacher_own,
+                teacher_other=-3.0,
+                n_classes=5,
+                mean_length=1.0,
+                offset_length=0.0,
+            )[1]
+            == expected
+        )

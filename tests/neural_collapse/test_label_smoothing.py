@@ -57,17 +57,21 @@ def test_single_sample_minimizers_agree_with_a_convex_program(K, alpha):
         s = soft_labels(np.zeros(1, int), K, alpha)
         assert value == pytest.approx(-np.sum(s * np.log(s)), abs=1e-7)
         assert z.value[0] - z.value[1:] == pytest.approx(
-            nc.smoothed_gap(K, 1, 0.0, 0.0, alpha), abs=1e-3
+            nc.smoothed_gap(K, n_per_class=1, lam_w=0.0, lam_h=0.0, alpha=alpha), abs=1e-3
         )
 
 
 def test_gap_limits():
-    assert nc.smoothed_gap(4, 5, 0.01, 0.02, 0.0) == pytest.approx(
-        nc.cross_entropy_gap(4, 5, 0.01, 0.02), rel=1e-14
+    assert nc.smoothed_gap(4, n_per_class=5, lam_w=0.01, lam_h=0.02, alpha=0.0) == pytest.approx(
+        nc.cross_entropy_gap(4, n_per_class=5, lam_w=0.01, lam_h=0.02), rel=1e-14
     )
-    assert nc.smoothed_gap(4, 5, 0.0, 0.02, 0.0) == np.inf
+    assert nc.smoothed_gap(4, n_per_class=5, lam_w=0.0, lam_h=0.02, alpha=0.0) == np.inf
     lam = 0.7 / (4 * np.sqrt(5))  # alpha + K sqrt(n) lam = 1 at alpha = 0.3
-    assert nc.smoothed_gap(4, 5, lam, lam, 0.299) > 0 == nc.smoothed_gap(4, 5, lam, lam, 0.301)
+    assert (
+        nc.smoothed_gap(4, n_per_class=5, lam_w=lam, lam_h=lam, alpha=0.299)
+        > 0
+        == nc.smoothed_gap(4, n_per_class=5, lam_w=lam, lam_h=lam, alpha=0.301)
+    )
 
 
 CASES = [
@@ -82,9 +86,11 @@ CASES = [
 @pytest.mark.parametrize("loss", ["ls", "maxsup"])
 def test_closed_form_is_the_certified_minimum_and_what_searches_find(case, loss):
     K, n, d, lam_w, lam_h, alpha = case
-    best = nc.smoothed_ufm_minimizer(*case)
+    best = nc.smoothed_ufm_minimizer(
+        K, n_per_class=n, dimension=d, lam_w=lam_w, lam_h=lam_h, alpha=alpha
+    )
     certificate = nc.certify_smoothed_ufm(
-        best.features, best.classifier, [n] * K, lam_w, lam_h, alpha, loss=loss
+        best.features, best.classifier, [n] * K, lam_w=lam_w, lam_h=lam_h, alpha=alpha, loss=loss
     )
     assert certificate.lower <= best.objective * (1 + 1e-14)
     assert 0 <= certificate.gap < 1e-12
@@ -93,14 +99,16 @@ def test_closed_form_is_the_certified_minimum_and_what_searches_find(case, loss)
     assert nc.smoothed_loss(
         best.logits, labels, alpha, loss=loss
     ).values.mean() + penalty == pytest.approx(best.objective)
-    found = nc.search_smoothed_ufm([n] * K, d, lam_w, lam_h, alpha, loss=loss, n_starts=3, seed=1)
+    found = nc.search_smoothed_ufm(
+        [n] * K, dimension=d, lam_w=lam_w, lam_h=lam_h, alpha=alpha, loss=loss, n_starts=3, seed=1
+    )
     assert found.objective == pytest.approx(best.objective, rel=1e-10)
     radius = nc.logit_radius(
         found.logits, best.logits, max(found.objective - certificate.lower, 0) + 1e-15
     )
     assert np.linalg.norm(found.logits - found.logits.mean(axis=0) - best.logits) <= radius
     assert radius < 1e-4
-    if nc.smoothed_gap(K, n, lam_w, lam_h, alpha) > 0:
+    if nc.smoothed_gap(K, n_per_class=n, lam_w=lam_w, lam_h=lam_h, alpha=alpha) > 0:
         metrics = nc.collapse_metrics(best.features, labels, best.classifier, layout="columns")
         assert metrics.variability_ratio < 1e-25
         assert metrics.mean_etf_distance < 1e-12
@@ -118,10 +126,18 @@ def test_lower_bound_is_the_convex_minimum_for_unequal_classes(bias):
     value = cp.Problem(cp.Minimize(fit / 7 + np.sqrt(lam_w * lam_h) * cp.normNuc(P))).solve(
         solver="CLARABEL"
     )
-    found = nc.search_smoothed_ufm(counts, 4, lam_w, lam_h, alpha, bias=bias)
+    found = nc.search_smoothed_ufm(
+        counts, dimension=4, lam_w=lam_w, lam_h=lam_h, alpha=alpha, bias=bias
+    )
     assert found.objective == pytest.approx(value, abs=1e-6)
     certificate = nc.certify_smoothed_ufm(
-        found.features, found.classifier, counts, lam_w, lam_h, alpha, bias=found.bias
+        found.features,
+        found.classifier,
+        counts,
+        lam_w=lam_w,
+        lam_h=lam_h,
+        alpha=alpha,
+        bias=found.bias,
     )
     assert certificate.lower <= found.objective + 1e-14
     assert certificate.gap < 1e-6
@@ -130,18 +146,26 @@ def test_lower_bound_is_the_convex_minimum_for_unequal_classes(bias):
 
 def test_lower_bound_holds_from_any_point():
     rng = np.random.default_rng(0)
-    minimum = nc.smoothed_ufm_minimizer(3, 2, 3, 0.1, 0.05, 0.2).objective
+    minimum = nc.smoothed_ufm_minimizer(
+        3, n_per_class=2, dimension=3, lam_w=0.1, lam_h=0.05, alpha=0.2
+    ).objective
     for _ in range(20):
         H, W = rng.standard_normal((3, 6)), rng.standard_normal((3, 3))
-        certificate = nc.certify_smoothed_ufm(H, W, [2, 2, 2], 0.1, 0.05, 0.2, loss="maxsup")
+        certificate = nc.certify_smoothed_ufm(
+            H, W, [2, 2, 2], lam_w=0.1, lam_h=0.05, alpha=0.2, loss="maxsup"
+        )
         assert certificate.lower <= minimum <= certificate.upper
 
 
 def test_minimizers_differ_where_label_smoothing_misfits():
     counts = [30, 2, 2, 2]
-    smoothed = nc.search_smoothed_ufm(counts, 4, 0.1, 0.1, 0.1, bias=True)
+    smoothed = nc.search_smoothed_ufm(
+        counts, dimension=4, lam_w=0.1, lam_h=0.1, alpha=0.1, bias=True
+    )
     assert (smoothed.logits.argmax(axis=0) != np.repeat(np.arange(4), counts)).any()
-    suppressed = nc.search_smoothed_ufm(counts, 4, 0.1, 0.1, 0.1, loss="maxsup", bias=True)
+    suppressed = nc.search_smoothed_ufm(
+        counts, dimension=4, lam_w=0.1, lam_h=0.1, alpha=0.1, loss="maxsup", bias=True
+    )
     assert suppressed.objective > smoothed.objective + 0.01
 
 
@@ -150,14 +174,16 @@ def test_correction_time_agrees_with_small_euler_steps_on_all_logits(alpha, loss
     z, step, time = np.array([0.0, 2.0, 0.0, 0.0, 0.0])[:, None], 5e-4, 0.0
     while z[0, 0] < np.delete(z, 0).max():
         z, time = z - step * nc.smoothed_loss(z, [0], alpha, loss=loss).gradient, time + step
-    assert nc.correction_time(5, 2.0, alpha, loss=loss) == pytest.approx(time, abs=3 * step)
+    assert nc.correction_time(5, margin=2.0, alpha=alpha, loss=loss) == pytest.approx(
+        time, abs=3 * step
+    )
 
 
 def test_correction_time_ends_at_the_gap_of_the_minimizer():
-    assert nc.correction_time(5, -0.5, 0.1, lead=0.5) == 0
-    gap = nc.smoothed_gap(5, 1, 0.0, 0.0, 0.5)
-    assert nc.correction_time(5, 1.0, 0.5, lead=gap) == np.inf
-    assert np.isfinite(nc.correction_time(5, 1.0, 0.5, loss="maxsup", lead=0.99 * gap))
+    assert nc.correction_time(5, margin=-0.5, alpha=0.1, lead=0.5) == 0
+    gap = nc.smoothed_gap(5, n_per_class=1, lam_w=0.0, lam_h=0.0, alpha=0.5)
+    assert nc.correction_time(5, margin=1.0, alpha=0.5, lead=gap) == np.inf
+    assert np.isfinite(nc.correction_time(5, margin=1.0, alpha=0.5, loss="maxsup", lead=0.99 * gap))
 
 
 def overlapping(seed, n=60, d=3, K=3):
@@ -176,7 +202,7 @@ def test_linear_fit_agrees_with_a_convex_program(loss):
     value = cp.Problem(
         cp.Minimize((logs + alpha * (top - cp.sum(Z) / 3)) / 60 + ridge / 2 * cp.sum_squares(V))
     ).solve(solver="CLARABEL")
-    fit = nc.smoothed_linear_fit(X, y, 3, alpha, loss=loss, ridge=ridge)
+    fit = nc.smoothed_linear_fit(X, y, n_classes=3, alpha=alpha, loss=loss, ridge=ridge)
     assert fit.objective == pytest.approx(value, abs=fit.suboptimality + 1e-8)
     assert fit.classifier == pytest.approx(
         V.value, abs=np.sqrt(2 * fit.suboptimality / ridge) + 1e-3
@@ -188,7 +214,8 @@ def test_separable_data_have_one_minimizer():
     y = np.repeat(np.arange(3), 10)
     X = 3 * nc.simplex_etf(3, 3).T[:, y] + 0.1 * rng.standard_normal((3, 30))
     fits = [
-        nc.smoothed_linear_fit(X, y, 3, 0.1, loss=loss, ridge=1e-2) for loss in ("ls", "maxsup")
+        nc.smoothed_linear_fit(X, y, n_classes=3, alpha=0.1, loss=loss, ridge=1e-2)
+        for loss in ("ls", "maxsup")
     ]
     assert ((fits[0].classifier @ X).argmax(axis=0) == y).all()
     assert fits[0].classifier == pytest.approx(
@@ -208,7 +235,7 @@ def test_maxsup_fit_beats_a_derivative_free_search():
         method="Nelder-Mead",
         options={"xatol": 1e-9, "fatol": 1e-12, "maxiter": 4000},
     )
-    fit = nc.smoothed_linear_fit(X, y, 3, 0.3, loss="maxsup", ridge=0.1)
+    fit = nc.smoothed_linear_fit(X, y, n_classes=3, alpha=0.3, loss="maxsup", ridge=0.1)
     assert fit.objective <= found.fun + fit.suboptimality
 
 
@@ -234,7 +261,7 @@ def test_logit_radius_is_attained_by_two_classes_and_by_no_more():
 def test_a_wide_margin_is_corrected_in_the_time_that_the_rates_allow():
     for margin in (1e3, 3e9):
         for alpha in (0.0, 0.5, 0.9):
-            time = nc.correction_time(3, margin, alpha)
+            time = nc.correction_time(3, margin=margin, alpha=alpha)
             assert margin / (2 - alpha) < time <= margin / (1 - alpha) * (1 + 1e-6)
     with pytest.raises(ValueError, match="margin: "):
-        nc.correction_time(3, 1e30, 0.1)
+        nc.correction_time(3, margin=1e30, alpha=0.1)

@@ -4,6 +4,8 @@ closed forms."""
 from itertools import combinations
 
 import mpmath
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime, minimize
@@ -71,31 +73,39 @@ def test_too_few_dimensions_against_a_grid(quantity):
 
 def test_regularised_minimizer_without_strength_is_the_unregularised_one():
     sizes, lam = (6, 6, 1), 0.05
-    found = regularised_minimizer(sizes, 4, lam, lam, strength=0.0, rng=np.random.default_rng(0))
+    found = regularised_minimizer(
+        sizes, dimension=4, lam_w=lam, lam_h=lam, strength=0.0, rng=np.random.default_rng(0)
+    )
     assert found.loss == pytest.approx(
-        ufm_minimizer(sizes, 4, lam, lam, loss="ce").objective, rel=1e-9
+        ufm_minimizer(sizes, dimension=4, lam_w=lam, lam_h=lam, loss="ce").objective, rel=1e-9
     )
     features = np.repeat(found.class_features, sizes, axis=1)
     assert found.loss == pytest.approx(
-        ufm_objective(features, found.classifier, sizes, lam, lam, loss="ce"), rel=1e-13
+        ufm_objective(features, found.classifier, sizes, lam_w=lam, lam_h=lam, loss="ce"), rel=1e-13
     )
 
 
 def test_regularised_minimizer_is_stationary_and_satisfies_the_bound():
     sizes, lam, gamma, b = np.array([8, 2, 1, 1]), 0.1, 0.3, 10.0
     found = regularised_minimizer(
-        sizes, 4, lam, lam, strength=gamma, rng=np.random.default_rng(0), sharpness=b
+        sizes,
+        dimension=4,
+        lam_w=lam,
+        lam_h=lam,
+        strength=gamma,
+        rng=np.random.default_rng(0),
+        sharpness=b,
     )
 
     def full(x):
         W, F = x[:16].reshape(4, 4), x[16:].reshape(4, 4)
-        loss = ufm_objective(np.repeat(F, sizes, axis=1), W, sizes, lam, lam, loss="ce")
+        loss = ufm_objective(np.repeat(F, sizes, axis=1), W, sizes, lam_w=lam, lam_h=lam, loss="ce")
         return loss + gamma * mean_max_cosine(F.T, sharpness=b)
 
     x = np.concatenate([found.classifier.ravel(), found.class_features.ravel()])
     assert np.abs(approx_fprime(x, full, 1e-7)).max() < 1e-6
-    aligned = etf_aligned_minimizer(sizes, 4, lam, lam)
-    free = ufm_minimizer(sizes, 4, lam, lam, loss="ce")
+    aligned = etf_aligned_minimizer(sizes, dimension=4, lam_w=lam, lam_h=lam)
+    free = ufm_minimizer(sizes, dimension=4, lam_w=lam, lam_h=lam, loss="ce")
     assert found.spread + 1 / 3 <= (aligned.loss - free.objective) / gamma
     assert np.abs(found.feature_cosines + 1 / 3)[~np.eye(4, dtype=bool)].max() <= cosine_remainder(
         [(aligned.loss - free.objective) / gamma], 4, sharpness=b
@@ -103,9 +113,10 @@ def test_regularised_minimizer_is_stationary_and_satisfies_the_bound():
 
 
 def test_aligned_minimizer_of_equal_classes_is_the_unrestricted_one():
-    aligned = etf_aligned_minimizer((3, 3, 3, 3), 3, 0.02, 0.03)
+    aligned = etf_aligned_minimizer((3, 3, 3, 3), dimension=3, lam_w=0.02, lam_h=0.03)
     assert aligned.loss == pytest.approx(
-        ufm_minimizer((3, 3, 3, 3), 3, 0.02, 0.03, loss="ce").objective, rel=1e-9
+        ufm_minimizer((3, 3, 3, 3), dimension=3, lam_w=0.02, lam_h=0.03, loss="ce").objective,
+        rel=1e-9,
     )
 
 
@@ -125,7 +136,7 @@ def test_cosine_remainder_bounds_perturbed_frames():
 
 
 def test_supports():
-    mask = random_supports(6, 20, 0.7, rng=np.random.default_rng(0))
+    mask = random_supports(6, 20, sparsity=0.7, rng=np.random.default_rng(0))
     assert (mask.sum(axis=1) == 6).all()
     pairs = [(i, j) for i, j in combinations(range(6), 2) if not (mask[i] * mask[j]).any()]
     assert disjoint_pairs(mask).tolist() == [list(p) for p in pairs]
@@ -193,10 +204,16 @@ def test_bad_input():
         von_neumann_entropy([[1.0, 0.0], [1.0, 0.0]])
     with pytest.raises(ValueError, match="restarts"):
         regularised_minimizer(
-            (3, 2, 1), 1, 0.1, 0.1, strength=1.0, rng=np.random.default_rng(0), restarts=0
+            (3, 2, 1),
+            dimension=1,
+            lam_w=0.1,
+            lam_h=0.1,
+            strength=1.0,
+            rng=np.random.default_rng(0),
+            restarts=0,
         )
     with pytest.raises(ValueError, match="dimension"):
-        etf_aligned_minimizer((3, 2, 1), 1, 0.1, 0.1)
+        etf_aligned_minimizer((3, 2, 1), dimension=1, lam_w=0.1, lam_h=0.1)
 
 
 @pytest.mark.parametrize("s", [1e-150, 1e-8, 1e8, 1e150])
@@ -204,11 +221,11 @@ def test_only_the_product_of_the_decays_matters(s):
     counts, lam_w, lam_h = [6, 3, 1], 0.01, 0.03
     for solve in (
         etf_aligned_minimizer,
-        lambda *a: regularised_minimizer(
-            *a, strength=0.1, rng=np.random.default_rng(0), restarts=1
-        ),
+        partial(regularised_minimizer, strength=0.1, rng=np.random.default_rng(0), restarts=1),
     ):
-        one, other = solve(counts, 3, lam_w, lam_h), solve(counts, 3, lam_w * s, lam_h / s)
+        one, other = (
+            solve(counts, dimension=3, lam_w=lam_w * t, lam_h=lam_h / t) for t in (1.0, s)
+        )
         assert other.loss == pytest.approx(one.loss, rel=1e-10)
         assert other.feature_cosines == pytest.approx(one.feature_cosines, rel=1e-8, abs=1e-8)
         assert other.classifier @ other.class_features == pytest.approx(

@@ -132,14 +132,31 @@ def noisy_blobs(seed=0):
 def test_training_descends_to_the_minimum_of_free_features_and_no_further(loss, bias):
     X, y = noisy_blobs()
     run = nc.train_features(
-        X, y, 40, 3, 0.01, 0.02, loss=loss, bias=bias, iterations=250, n_records=30
+        X,
+        y,
+        hidden=40,
+        dimension=3,
+        lam_w=0.01,
+        lam_h=0.02,
+        loss=loss,
+        bias=bias,
+        iterations=250,
+        n_records=30,
     )
-    minimum = nc.ufm_minimizer(np.bincount(y), 3, 0.01, 0.02, loss=loss, bias=bias).objective
+    minimum = nc.ufm_minimizer(
+        np.bincount(y), dimension=3, lam_w=0.01, lam_h=0.02, loss=loss, bias=bias
+    ).objective
     assert (np.diff(run.objectives) <= 0).all()
     assert (run.objectives >= minimum * (1 - 1e-13)).all()
     assert run.objectives[-1] == pytest.approx(minimum, rel=1e-2)
     value = nc.ufm_objective(
-        run.features, run.classifier, np.bincount(y), 0.01, 0.02, loss=loss, bias=run.bias
+        run.features,
+        run.classifier,
+        np.bincount(y),
+        lam_w=0.01,
+        lam_h=0.02,
+        loss=loss,
+        bias=run.bias,
     )
     assert run.objectives[-1] == pytest.approx(value, rel=1e-13)
     assert run.errors[-1] == 0.0
@@ -151,16 +168,19 @@ def test_training_descends_to_the_minimum_of_free_features_and_no_further(loss, 
 
 def test_two_hidden_units_cannot_collapse():
     X, y = noisy_blobs()
-    run = nc.train_features(X, y, 2, 3, 0.01, 0.02, iterations=200)
+    run = nc.train_features(X, y, hidden=2, dimension=3, lam_w=0.01, lam_h=0.02, iterations=200)
     assert (
         run.objectives[-1]
-        > 1.02 * nc.ufm_minimizer(np.bincount(y), 3, 0.01, 0.02, loss="ce").objective
+        > 1.02
+        * nc.ufm_minimizer(np.bincount(y), dimension=3, lam_w=0.01, lam_h=0.02, loss="ce").objective
     )
 
 
 def test_training_stops_at_its_target():
     X, y = noisy_blobs()
-    run = nc.train_features(X, y, 40, 3, 0.01, 0.02, iterations=400, target=0.5)
+    run = nc.train_features(
+        X, y, hidden=40, dimension=3, lam_w=0.01, lam_h=0.02, iterations=400, target=0.5
+    )
     assert run.objectives[-1] <= 0.5 < run.objectives[-2]
     assert run.iterations[-1] < 100
 

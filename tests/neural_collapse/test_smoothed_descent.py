@@ -88,7 +88,7 @@ def test_quadratic_floor_is_the_end_of_iterated_moments(theta):
         second = keep**2 * second + 2 * keep * push * first + push**2
         second += (eta * (1 - theta)) ** 2 * s2
         first = keep * first + push
-    floor = nc.quadratic_floor(lam, s2, eta, theta=theta, bias=b)
+    floor = nc.quadratic_floor(lam, noise=s2, step_size=eta, theta=theta, bias=b)
     assert floor == pytest.approx(second, rel=1e-12)
 
 
@@ -97,14 +97,16 @@ def test_floors_cross_at_the_threshold(theta, bias):
     lam, s2 = 2.5, 0.4
 
     def ahead(eta):
-        smoothed = nc.quadratic_floor(lam, s2, eta, theta=theta, bias=bias)
-        return smoothed - nc.quadratic_floor(lam, s2, eta)
+        smoothed = nc.quadratic_floor(lam, noise=s2, step_size=eta, theta=theta, bias=bias)
+        return smoothed - nc.quadratic_floor(lam, noise=s2, step_size=eta)
 
     root = brentq(ahead, 1e-9, (2 - 1e-9) / lam, xtol=1e-14)
-    assert nc.smoothing_threshold(lam, s2, theta, bias) == pytest.approx(root, rel=1e-6)
+    assert nc.smoothing_threshold(lam, noise=s2, theta=theta, bias=bias) == pytest.approx(
+        root, rel=1e-6
+    )
     assert ahead(root / 2) > 0 > ahead((root + 2 / lam) / 2)
 
 
 def test_unstable_steps_have_no_floor():
     with pytest.raises(ValueError, match="step_size"):
-        nc.quadratic_floor(1.0, 1.0, 2.0)
+        nc.quadratic_floor(1.0, noise=1.0, step_size=2.0)

@@ -26,12 +26,12 @@ def draw(rng):
 
 
 def agree(counts, d, lam_w, lam_h, loss, bias, seed):
-    solution = nc.ufm_minimizer(counts, d, lam_w, lam_h, loss=loss, bias=bias)
+    solution = nc.ufm_minimizer(counts, dimension=d, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=bias)
     point = {"features": solution.features, "classifier": solution.classifier, "counts": counts}
     attained = nc.ufm_objective(**point, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=solution.bias)
     assert attained == pytest.approx(solution.objective, rel=1e-13)
     found = nc.search_deep_linear(
-        counts, d, [lam_w, lam_h], loss=loss, bias=bias, n_starts=4, seed=seed
+        counts, dimension=d, lams=[lam_w, lam_h], loss=loss, bias=bias, n_starts=4, seed=seed
     )
     assert found.objective == pytest.approx(solution.objective, rel=1e-10)
     assert abs(solution.certificate.gap) < 1e-10
@@ -72,7 +72,7 @@ def test_minimum_is_that_of_the_convex_program(loss, bias):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         problem.solve(solver=cp.SCS, eps=1e-8)
-    solution = nc.ufm_minimizer(counts, 5, lam_w, lam_h, loss=loss, bias=bias)
+    solution = nc.ufm_minimizer(counts, dimension=5, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=bias)
     assert problem.value == pytest.approx(solution.objective, rel=1e-5)
     assert np.linalg.norm(P.value, "nuc") == pytest.approx(solution.singular_values.sum(), rel=1e-3)
 
@@ -90,9 +90,9 @@ def test_balanced_cross_entropy_is_the_one_dimensional_minimum():
             return (K - 1) * slope * x + np.log1p((K - 1) * np.exp(-x))
 
         best = minimize_scalar(value, bounds=(0, 40), method="bounded", options={"xatol": 1e-11})
-        solution = nc.ufm_minimizer(np.full(K, n), K, lam_w, lam_h, loss="ce")
+        solution = nc.ufm_minimizer(np.full(K, n), dimension=K, lam_w=lam_w, lam_h=lam_h, loss="ce")
         assert solution.objective == pytest.approx(min(best.fun, value(0.0)), rel=1e-12)
-        gap = nc.cross_entropy_gap(K, n, lam_w, lam_h)
+        gap = nc.cross_entropy_gap(K, n_per_class=n, lam_w=lam_w, lam_h=lam_h)
         assert gap == pytest.approx(best.x if best.fun < value(0.0) else 0.0, abs=1e-5)
         if gap:
             logits = solution.class_logits
@@ -108,7 +108,7 @@ def test_balanced_cross_entropy_is_the_one_dimensional_minimum():
 def test_orthogonal_frame_has_the_stated_lengths():
     counts, lam_w, lam_h = np.array([12, 8, 4, 2, 1]), 0.04, 0.02
     N = counts.sum()
-    s = nc.ufm_minimizer(counts, 6, lam_w, lam_h)
+    s = nc.ufm_minimizer(counts, dimension=6, lam_w=lam_w, lam_h=lam_h)
     p = np.maximum(np.sqrt(counts) - N * np.sqrt(lam_w * lam_h), 0)
     assert np.allclose(
         s.classifier @ s.classifier.T, np.diag(p * np.sqrt(lam_h / lam_w)), atol=1e-15
@@ -129,8 +129,10 @@ def test_equal_classes_coincide_up_to_the_threshold(loss, bias):
     counts = np.array([12, 12, 3, 3, 3])
     for factor, coincide in [(0.5, False), (0.99, False), (1.01, True), (2.0, True)]:
         lam = np.sqrt(factor * 3) / counts.sum()
-        assert nc.collapse_threshold(counts, lam, lam) == pytest.approx(factor * 3)
-        W = nc.ufm_minimizer(counts, 6, lam, lam, loss=loss, bias=bias).classifier
+        assert nc.collapse_threshold(counts, lam_w=lam, lam_h=lam) == pytest.approx(factor * 3)
+        W = nc.ufm_minimizer(
+            counts, dimension=6, lam_w=lam, lam_h=lam, loss=loss, bias=bias
+        ).classifier
         spread = np.linalg.norm(W[2:] - W[2:].mean(axis=0))
         assert (spread < 1e-14) == coincide
         assert np.linalg.norm(W[0] - W[1]) > 0.1
@@ -139,7 +141,9 @@ def test_equal_classes_coincide_up_to_the_threshold(loss, bias):
 def test_a_single_minority_class_outlives_the_threshold():
     counts = np.array([12, 12, 1])
     lam = np.sqrt(1.05) / 25
-    W = nc.ufm_minimizer(counts, 3, lam, lam, loss="ce", bias=False).classifier
+    W = nc.ufm_minimizer(
+        counts, dimension=3, lam_w=lam, lam_h=lam, loss="ce", bias=False
+    ).classifier
     assert np.linalg.norm(W[2]) > 0.5
 
 
@@ -148,13 +152,17 @@ def test_certificate_is_a_lower_bound_at_points_that_are_not_optimal():
     counts, lam_w, lam_h = np.array([4, 2, 2]), 0.02, 0.05
     for loss in ("mse", "ce"):
         for bias in (False, True):
-            minimum = nc.ufm_minimizer(counts, 3, lam_w, lam_h, loss=loss, bias=bias).objective
+            minimum = nc.ufm_minimizer(
+                counts, dimension=3, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=bias
+            ).objective
             for _ in range(10):
                 H, W, b = rng.normal(size=(3, 8)), rng.normal(size=(3, 3)), rng.normal(size=3)
-                c = nc.certify_ufm(H, W, counts, lam_w, lam_h, loss=loss, bias=b if bias else None)
+                c = nc.certify_ufm(
+                    H, W, counts, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=b if bias else None
+                )
                 assert c.lower <= minimum <= c.upper
                 value = nc.ufm_objective(
-                    H, W, counts, lam_w, lam_h, loss=loss, bias=b if bias else None
+                    H, W, counts, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=b if bias else None
                 )
                 assert c.upper == pytest.approx(value, rel=1e-13)
                 assert c.upper >= value * (1 - 1e-14)
@@ -164,8 +172,10 @@ def test_certificate_is_a_lower_bound_at_points_that_are_not_optimal():
 @pytest.mark.parametrize("bias", [False, True])
 def test_verification_refuses_bounds_and_dual_points_that_are_just_wrong(loss, bias):
     counts = [4, 2, 1]
-    s = nc.ufm_minimizer(counts, 3, 0.02, 0.05, loss=loss, bias=bias)
-    c = nc.certify_ufm(s.features, s.classifier, counts, 0.02, 0.05, loss=loss, bias=s.bias)
+    s = nc.ufm_minimizer(counts, dimension=3, lam_w=0.02, lam_h=0.05, loss=loss, bias=bias)
+    c = nc.certify_ufm(
+        s.features, s.classifier, counts, lam_w=0.02, lam_h=0.05, loss=loss, bias=s.bias
+    )
     assert c.verify() is nc.UfmVerdict.ACCEPTED
     assert c.verify().accepted
     assert s.certificate.verify() is nc.UfmVerdict.NO_PROOF
@@ -188,11 +198,11 @@ def test_verification_refuses_bounds_and_dual_points_that_are_just_wrong(loss, b
 
 def test_too_few_dimensions_open_the_convex_gap_but_not_von_neumanns():
     counts = np.array([12, 8, 4])
-    s = nc.ufm_minimizer(counts, 2, 0.02, 0.02)
+    s = nc.ufm_minimizer(counts, dimension=2, lam_w=0.02, lam_h=0.02)
     assert s.certificate.gap == pytest.approx(0.0, abs=1e-14)
-    assert nc.certify_ufm(s.features, s.classifier, counts, 0.02, 0.02).gap > 0.1
+    assert nc.certify_ufm(s.features, s.classifier, counts, lam_w=0.02, lam_h=0.02).gap > 0.1
     with pytest.raises(ValueError, match="dimension"):
-        nc.ufm_minimizer(counts, 1, 0.02, 0.02, loss="ce")
+        nc.ufm_minimizer(counts, dimension=1, lam_w=0.02, lam_h=0.02, loss="ce")
 
 
 def test_order_of_classes_does_not_matter():
@@ -200,17 +210,19 @@ def test_order_of_classes_does_not_matter():
     order = np.array([2, 0, 3, 1])
     for loss in ("mse", "ce"):
         for bias in (False, True):
-            a = nc.ufm_minimizer(counts, 5, 0.02, 0.01, loss=loss, bias=bias)
-            b = nc.ufm_minimizer(counts[order], 5, 0.02, 0.01, loss=loss, bias=bias)
+            a = nc.ufm_minimizer(counts, dimension=5, lam_w=0.02, lam_h=0.01, loss=loss, bias=bias)
+            b = nc.ufm_minimizer(
+                counts[order], dimension=5, lam_w=0.02, lam_h=0.01, loss=loss, bias=bias
+            )
             assert b.objective == pytest.approx(a.objective, rel=1e-13)
             assert np.allclose(b.class_logits, a.class_logits[np.ix_(order, order)], atol=1e-8)
 
 
 def test_copies_of_every_sample_are_a_rewriting_of_the_same_problem():
     counts = np.array([6, 4, 4])
-    once = nc.ufm_minimizer(counts, 3, 0.02, 0.03, loss="ce", bias=True)
+    once = nc.ufm_minimizer(counts, dimension=3, lam_w=0.02, lam_h=0.03, loss="ce", bias=True)
     # Ten copies of every sample with a tenth of the feature penalty are the same objective.
-    many = nc.ufm_minimizer(10 * counts, 3, 0.02, 0.003, loss="ce", bias=True)
+    many = nc.ufm_minimizer(10 * counts, dimension=3, lam_w=0.02, lam_h=0.003, loss="ce", bias=True)
     assert many.objective == pytest.approx(once.objective, rel=1e-12)
     assert np.allclose(many.class_logits, once.class_logits, atol=1e-7)
 
@@ -218,10 +230,10 @@ def test_copies_of_every_sample_are_a_rewriting_of_the_same_problem():
 def test_a_thousand_classes():
     counts = np.arange(1, 1001)
     lam = np.sqrt(300.0) / counts.sum()
-    s = nc.ufm_minimizer(counts, 1000, lam, lam, bias=True)
+    s = nc.ufm_minimizer(counts, dimension=1000, lam_w=lam, lam_h=lam, bias=True)
     assert abs(s.certificate.gap) < 1e-11
     two_sizes = np.repeat([20, 2], 500)
-    s = nc.ufm_minimizer(two_sizes, 1000, 1e-4, 1e-4, loss="ce")
+    s = nc.ufm_minimizer(two_sizes, dimension=1000, lam_w=1e-4, lam_h=1e-4, loss="ce")
     assert abs(s.certificate.gap) < 1e-10
     assert s.classifier.shape == (1000, 1000)
 
@@ -232,7 +244,9 @@ def test_five_hundred_classes_of_different_sizes():
     counts = np.arange(100, 600)
     lam = 0.05 * np.sqrt(350) / counts.sum()
     for bias in (False, True):
-        s = nc.ufm_minimizer(counts[:: 1 + 3 * bias], 500, lam, lam, loss="ce", bias=bias)
+        s = nc.ufm_minimizer(
+            counts[:: 1 + 3 * bias], dimension=500, lam_w=lam, lam_h=lam, loss="ce", bias=bias
+        )
         assert s.status is nc.UfmStatus.SOLVED
         assert -1e-13 < s.certificate.gap < 1e-9
 
@@ -242,9 +256,11 @@ def test_more_sizes_than_the_merged_start_keeps(bias):
     # Some of them twice.
     counts = np.concatenate([np.arange(1, 61), [7, 30, 60]])
     lam = 0.4 * np.sqrt(30) / counts.sum()
-    s = nc.ufm_minimizer(counts, 63, lam, lam, loss="ce", bias=bias)
+    s = nc.ufm_minimizer(counts, dimension=63, lam_w=lam, lam_h=lam, loss="ce", bias=bias)
     assert s.status is nc.UfmStatus.SOLVED
-    value = nc.ufm_objective(s.features, s.classifier, counts, lam, lam, loss="ce", bias=s.bias)
+    value = nc.ufm_objective(
+        s.features, s.classifier, counts, lam_w=lam, lam_h=lam, loss="ce", bias=s.bias
+    )
     assert value == pytest.approx(s.objective, rel=1e-12)
     assert -1e-13 < s.certificate.gap < 1e-9
 
@@ -268,16 +284,18 @@ def test_products_with_the_hessian_are_differences_of_gradients(bias):
 
 
 def test_penalties_may_be_numbers_of_any_type_and_split_in_any_way():
-    reference = nc.ufm_minimizer([5, 3, 2], 3, 0.01, 0.02, loss="ce")
+    reference = nc.ufm_minimizer([5, 3, 2], dimension=3, lam_w=0.01, lam_h=0.02, loss="ce")
     for s in (1e-150, 1e-8, 1e8, 1e150):
-        other = nc.ufm_minimizer([5, 3, 2], 3, 0.01 * s, 0.02 / s, loss="ce")
+        other = nc.ufm_minimizer([5, 3, 2], dimension=3, lam_w=0.01 * s, lam_h=0.02 / s, loss="ce")
         assert other.status is nc.UfmStatus.SOLVED
         assert other.objective == pytest.approx(reference.objective, rel=1e-13)
         assert other.class_logits == pytest.approx(reference.class_logits, rel=1e-8, abs=1e-8)
         assert other.classifier * np.sqrt(s) == pytest.approx(
             reference.classifier, rel=1e-6, abs=1e-7
         )
-    low = nc.ufm_minimizer([5, 3, 2], 3, np.float32(0.01), np.array(0.02), loss="ce")
+    low = nc.ufm_minimizer(
+        [5, 3, 2], dimension=3, lam_w=np.float32(0.01), lam_h=np.array(0.02), loss="ce"
+    )
     assert low.status is nc.UfmStatus.SOLVED
     assert type(low.lam_w) is type(low.lam_h) is float
     assert low.certificate.gap < 1e-9

@@ -7,7 +7,7 @@ from theorylab.optimal_transport import proximal_flows as pf
 
 
 def particles():
-    return {"x": np.array([0.3, 1.4, -0.2]), "potential": pf.quartic_potential(1.5, 0.1)}
+    return {"x": np.array([0.3, 1.4, -0.2]), "potential": pf.quartic_potential(1.5, quartic=0.1)}
 
 
 CALLS = {

@@ -24,7 +24,7 @@ def rms(x):
     return np.sqrt(np.mean(np.square(x)))
 
 
-@pytest.mark.parametrize("potential", [quartic_potential(1.7, 0.4), flat_potential(2.5)])
+@pytest.mark.parametrize("potential", [quartic_potential(1.7, quartic=0.4), flat_potential(2.5)])
 def test_potentials_and_gradient_against_differences(potential):
     x, h = np.array([-1.3, -0.2, 0.9, 2.0]), 1e-6
     assert_allclose(
@@ -45,7 +45,7 @@ def test_potentials_and_gradient_against_differences(potential):
 
 
 @pytest.mark.parametrize("tau", [0.05, 1.0, 30.0])
-@pytest.mark.parametrize("potential", [quartic_potential(1.0, 0.2), flat_potential(1.0)])
+@pytest.mark.parametrize("potential", [quartic_potential(1.0, quartic=0.2), flat_potential(1.0)])
 def test_a_step_against_a_general_minimiser(potential, tau):
     x = np.sort(3 + 2 * np.random.default_rng(0).standard_normal(4))
 
@@ -62,7 +62,7 @@ def test_a_step_against_a_general_minimiser(potential, tau):
 
 
 def test_equilibrium_is_stationary_and_near_the_quantiles():
-    for potential in (quartic_potential(0.3, 0.5), flat_potential(2.0)):
+    for potential in (quartic_potential(0.3, quartic=0.5), flat_potential(2.0)):
         Q = equilibrium(potential, 30)
         assert rms(free_energy_gradient(Q, potential)) < 1e-11
         assert_allclose(Q, -Q[::-1], atol=1e-10)
@@ -99,7 +99,7 @@ def test_gaussian_step_against_a_general_minimiser_and_particles(m, s, mu, tau):
 def test_contraction(seed, n, mu, tau, quartic):
     rng = np.random.default_rng(seed)
     x, y = (np.sort(rng.uniform(-4, 6, n)) + 1e-3 * np.arange(n) for _ in range(2))
-    potential = quartic_potential(mu, quartic)
+    potential = quartic_potential(mu, quartic=quartic)
     moved, other = (jko_step(z, potential, step_size=tau) for z in (x, y))
     assert rms(moved - other) <= rms(x - y) / (1 + tau * mu) + 1e-10
     assert free_energy(moved, potential) <= free_energy(x, potential) + 1e-12

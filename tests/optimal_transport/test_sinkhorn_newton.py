@@ -141,7 +141,7 @@ def test_exponent_and_gap_against_all_cycles_and_permutations(n, seed):
 def test_one_point_has_no_second_plan():
     assert sparsity_exponent([[2.0]]) == np.inf
     assert vertex_gap([[2.0]]) == np.inf
-    assert plan_distance_bound(1, np.inf, 1.0) == 0
+    assert plan_distance_bound(1, gap=np.inf, eps=1.0) == 0
 
 
 def test_the_exponent_is_the_rate_of_the_plan():
@@ -169,7 +169,7 @@ def test_the_bound_on_the_plan(n, seed, times):
     w = np.full(n, 1 / n)
     best = exact_plan(w, w, C)
     result = newton_plan(w, w, C, max(eps, 1e-6), tol=1e-13)
-    bound = plan_distance_bound(n, gap, max(eps, 1e-6))
+    bound = plan_distance_bound(n, gap=gap, eps=max(eps, 1e-6))
     assert abs(result.plan.toarray() - best.plan.toarray()).sum() <= bound + 1e-12
     assert result.transport_cost - best.value <= gap * bound / 2 + 1e-12
 
@@ -180,13 +180,13 @@ def test_below_its_threshold_the_bound_says_nothing_of_the_cost():
     C = np.array([[0.0, 1e-4, 9.0], [0.0, 0.0, 9.0], [9.0, 9.0, 0.0]])
     gap, w = vertex_gap(C), np.full(3, 1 / 3)
     result = newton_plan(w, w, C, 5.0, tol=1e-12)
-    assert plan_distance_bound(3, gap, 5.0) == 2
+    assert plan_distance_bound(3, gap=gap, eps=5.0) == 2
     assert result.transport_cost > gap * np.exp(1 + np.log(3) - gap / 5.0)
 
 
 def test_the_bound_is_void_above_its_threshold():
-    assert plan_distance_bound(5, 0.0, 1.0) == 2
+    assert plan_distance_bound(5, gap=0.0, eps=1.0) == 2
     threshold = 1 / (1 + np.log(5))
-    assert plan_distance_bound(5, 1.0, threshold * 1.001) == 2
-    assert plan_distance_bound(5, 1.0, threshold / 1.1) < 2
-    assert_allclose(plan_distance_bound(3, 1.0, 0.1), 2 * np.exp(-10 + 1 + np.log(3)))
+    assert plan_distance_bound(5, gap=1.0, eps=threshold * 1.001) == 2
+    assert plan_distance_bound(5, gap=1.0, eps=threshold / 1.1) < 2
+    assert_allclose(plan_distance_bound(3, gap=1.0, eps=0.1), 2 * np.exp(-10 + 1 + np.log(3)))

@@ -62,7 +62,7 @@ def weights(t, beta):
 def test_adam_supremum_is_the_largest_generalised_eigenvalue(beta1, beta2, t):
     a, w = weights(t, float(beta1)), weights(t, float(beta2))
     largest = eigh(np.outer(a, a) / np.sqrt(np.outer(w, w)), eigvals_only=True)[-1]
-    assert adam_step_supremum(t, float(beta1), float(beta2)) ** 2 == pytest.approx(
+    assert adam_step_supremum(t, beta1=float(beta1), beta2=float(beta2)) ** 2 == pytest.approx(
         largest, rel=1e-12
     )
 
@@ -85,7 +85,7 @@ def test_suprema_keep_their_digits_where_the_geometric_ratio_is_near_one(gap, t)
 def test_adamax_supremum_is_a_linear_programme(beta1, beta2, t):
     reach = float(beta2) ** -np.arange(t - 1.0, -1.0, -1.0)
     programme = linprog(-weights(t, float(beta1)), bounds=[(-r, r) for r in reach])
-    assert adamax_step_supremum(t, float(beta1), float(beta2)) == pytest.approx(
+    assert adamax_step_supremum(t, beta1=float(beta1), beta2=float(beta2)) == pytest.approx(
         -programme.fun, rel=1e-9
     )
 
@@ -95,10 +95,12 @@ def test_adamax_supremum_is_a_linear_programme(beta1, beta2, t):
 def test_worst_histories_attain_the_suprema_exactly(beta1, beta2, t):
     worst = adam_worst_gradients(t, beta1=beta1, beta2=beta2)
     assert adam_step_squared(worst, beta1=beta1, beta2=beta2) == adam_step_supremum_squared(
-        t, beta1, beta2
+        t, beta1=beta1, beta2=beta2
     )
     worst = adamax_worst_gradients(t, beta2=beta2)
-    assert adamax_step(worst, beta1=beta1, beta2=beta2) == adamax_step_supremum(t, beta1, beta2)
+    assert adamax_step(worst, beta1=beta1, beta2=beta2) == adamax_step_supremum(
+        t, beta1=beta1, beta2=beta2
+    )
 
 
 @pytest.mark.parametrize(("beta1", "beta2"), [*MOMENTUM, (Fraction(0), Fraction(1, 3))])
@@ -127,10 +129,10 @@ def test_ceilings_are_the_sums_of_the_two_inequalities_and_the_worst_histories_m
 def test_no_history_exceeds_the_suprema(gradients, beta1, beta2):
     t = len(gradients)
     assert adam_step_squared(gradients, beta1=beta1, beta2=beta2) <= adam_step_supremum_squared(
-        t, beta1, beta2
+        t, beta1=beta1, beta2=beta2
     )
     assert abs(adamax_step(gradients, beta1=beta1, beta2=beta2)) <= adamax_step_supremum(
-        t, beta1, beta2
+        t, beta1=beta1, beta2=beta2
     )
 
 
@@ -147,7 +149,7 @@ def test_exact_and_floating_steps_agree_with_the_definition(gradients, beta1, be
     mean = weights(t, float(beta1)) @ g
     adam_value = mean**2 / (weights(t, float(beta2)) @ g**2)
     adamax_value = mean / (float(beta2) ** np.arange(t - 1.0, -1.0, -1.0) * np.abs(g)).max()
-    size = adam_step_supremum_squared(t, float(beta1), float(beta2))
+    size = adam_step_supremum_squared(t, beta1=float(beta1), beta2=float(beta2))
     assert float(adam_step_squared(gradients, beta1=beta1, beta2=beta2)) == pytest.approx(
         adam_value, abs=1e-12 * size
     )
@@ -163,17 +165,19 @@ def test_exact_and_floating_steps_agree_with_the_definition(gradients, beta1, be
 
 def test_published_step_bounds_fail_at_the_known_values():
     b1, b2 = DEFAULTS
-    assert adam_step_supremum_squared(None, b1, b2) == Fraction(370, 7)
-    assert adam_step_supremum_squared(None, b1, Fraction(19, 20)) == Fraction(19, 14)
-    assert adam_step_supremum_squared(None, b1, Fraction(99, 100)) == Fraction(11, 2)
+    assert adam_step_supremum_squared(None, beta1=b1, beta2=b2) == Fraction(370, 7)
+    assert adam_step_supremum_squared(None, beta1=b1, beta2=Fraction(19, 20)) == Fraction(19, 14)
+    assert adam_step_supremum_squared(None, beta1=b1, beta2=Fraction(99, 100)) == Fraction(11, 2)
     assert adam_step_squared([18, 19], beta1=b1, beta2=Fraction(19, 20)) == Fraction(6864, 6859)
     assert adamax_step([1000, 999], beta1=b1, beta2=b2) == Fraction(2110, 2109)
-    assert adamax_step_supremum(None, b1, b2) == Fraction(111, 110)
-    assert adamax_step_supremum(None, b1, Fraction(19, 20)) == Fraction(19, 10)
+    assert adamax_step_supremum(None, beta1=b1, beta2=b2) == Fraction(111, 110)
+    assert adamax_step_supremum(None, beta1=b1, beta2=Fraction(19, 20)) == Fraction(19, 10)
     # The first violation at the defaults.
     stated = stated_step_bound_squared(b1, b2)
     assert (
-        adam_step_supremum_squared(209, b1, b2) < stated < adam_step_supremum_squared(210, b1, b2)
+        adam_step_supremum_squared(209, beta1=b1, beta2=b2)
+        < stated
+        < adam_step_supremum_squared(210, beta1=b1, beta2=b2)
     )
 
 
@@ -188,13 +192,13 @@ def test_single_spike_obeys_the_stated_bound_where_it_is_above_one(beta1, beta2,
 @pytest.mark.parametrize(("beta1", "beta2"), MOMENTUM[:2])
 def test_suprema_tend_to_their_limits(beta1, beta2):
     b1, b2 = float(beta1), float(beta2)
-    assert adam_step_supremum_squared(20_000, b1, b2) == pytest.approx(
-        float(adam_step_supremum_squared(None, beta1, beta2))
+    assert adam_step_supremum_squared(20_000, beta1=b1, beta2=b2) == pytest.approx(
+        float(adam_step_supremum_squared(None, beta1=beta1, beta2=beta2))
     )
-    assert adamax_step_supremum(20_000, b1, b2) == pytest.approx(
-        float(adamax_step_supremum(None, beta1, beta2))
+    assert adamax_step_supremum(20_000, beta1=b1, beta2=b2) == pytest.approx(
+        float(adamax_step_supremum(None, beta1=beta1, beta2=beta2))
     )
-    assert adamax_step_supremum(17, beta1, Fraction(1)) == 1
+    assert adamax_step_supremum(17, beta1=beta1, beta2=Fraction(1)) == 1
 
 
 def test_printed_formula_is_the_evaluated_one():
@@ -209,7 +213,7 @@ def test_printed_formula_is_the_evaluated_one():
     value = ADAM_STEP_SUPREMUM_SQUARED.subs(
         {s: symbols[s.name] for s in ADAM_STEP_SUPREMUM_SQUARED.free_symbols}
     )
-    assert adam_step_supremum_squared(t, b1, b2) == Fraction(int(value.p), int(value.q))
+    assert adam_step_supremum_squared(t, beta1=b1, beta2=b2) == Fraction(int(value.p), int(value.q))
 
 
 @pytest.mark.parametrize("p", [1.0, 2.0, 7.5])
@@ -351,8 +355,8 @@ def test_everything_public_is_exported():
         (lambda: adam(quadratic, [3.0], step_size=0.1, steps=2, lower=-1.0, upper=1.0), "x0"),
         (lambda: adam_step_squared([0.5], beta1=Fraction(1, 2), beta2=Fraction(1, 2)), "gradients"),
         (lambda: adam_step_squared([1], beta1=0.5, beta2=Fraction(1, 2)), "beta1"),
-        (lambda: adam_step_supremum_squared(None, 0.9, 0.5), "beta1"),
-        (lambda: adamax_step_supremum(None, 0.9, 0.5), "beta1"),
+        (lambda: adam_step_supremum_squared(None, beta1=0.9, beta2=0.5), "beta1"),
+        (lambda: adamax_step_supremum(None, beta1=0.9, beta2=0.5), "beta1"),
     ],
 )
 def test_bad_input_is_named(call, name):
@@ -395,15 +399,15 @@ def test_suprema_beyond_float64_are_refused_by_name_and_their_roots_are_not():
         with pytest.raises(ValueError, match="t: expected a history whose supremum"):
             function(10_000, 0.99, 0.5)
     with pytest.raises(ValueError, match="t: "):
-        adamax_step_supremum(10_000, 0.99, 0.5)
+        adamax_step_supremum(10_000, beta1=0.99, beta2=0.5)
     # The square of this one is 1e400.
     t = 1369
-    exact = adam_step_supremum_squared(t, Fraction(99, 100), Fraction(1, 2))
-    root = adam_step_supremum(t, 0.99, 0.5)
+    exact = adam_step_supremum_squared(t, beta1=Fraction(99, 100), beta2=Fraction(1, 2))
+    root = adam_step_supremum(t, beta1=0.99, beta2=0.5)
     assert 1e195 < root < 1e202
     assert Fraction(root) ** 2 / exact == pytest.approx(1, rel=1e-9)
     with pytest.raises(ValueError, match="t: "):
-        adam_step_supremum_squared(2 * t, 0.99, 0.5)
-    assert adam_step_supremum(5, 1e-300, 0.5) == pytest.approx(
+        adam_step_supremum_squared(2 * t, beta1=0.99, beta2=0.5)
+    assert adam_step_supremum(5, beta1=1e-300, beta2=0.5) == pytest.approx(
         np.sqrt(sum(0.5**k for k in range(5)))
     )

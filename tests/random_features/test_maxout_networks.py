@@ -52,10 +52,12 @@ def test_gain_along_a_direction_is_what_units_have():
     for angle in (0.0, 0.9, 2.0):
         c, s = math.cos(angle), math.sin(angle)
         found = (chosen @ [0.6 * c - 0.8 * s, 0.8 * c + 0.6 * s]) ** 2
-        assert abs(found.mean() - directional_gain(4, c)) < 5 * found.std() / math.sqrt(len(found))
-    assert_allclose(directional_gain(2, [0.0, 0.3, -1.0]), 1)
+        assert abs(found.mean() - directional_gain(rank=4, cosine=c)) < 5 * found.std() / math.sqrt(
+            len(found)
+        )
+    assert_allclose(directional_gain(rank=2, cosine=[0.0, 0.3, -1.0]), 1)
     with pytest.raises(ValueError, match=r"cosine: expected numbers in \[-1, 1\], got -1.5"):
-        directional_gain(2, [0.5, -1.5])
+        directional_gain(rank=2, cosine=[0.5, -1.5])
 
 
 def test_layers_return_the_largest_and_its_gradient():

@@ -36,7 +36,7 @@ def test_closed_forms_against_kernel_matrices(k):
     a = np.linalg.solve(tangent_kernel(angles(X, X), [RELU]), tangent_kernel(angles(X, U), [RELU]))
     cross, among = (output_kernel(angles(X, P), [RELU]) / 2 for P in (U, X))
     variance = 0.5 - 2 * np.sum(a * cross, axis=0) + np.sum(a * (among @ a), axis=0)
-    law = output_law(k, inputs.sum(axis=1).astype(int))
+    law = output_law(n_bits=k, ones=inputs.sum(axis=1).astype(int))
     assert_allclose(law.variance, variance, atol=1e-7)
     bits = inputs @ np.eye(k)[order]
     mean = np.where(bits == 1, law.one[:, None], law.zero[:, None])
@@ -46,7 +46,7 @@ def test_closed_forms_against_kernel_matrices(k):
 
 def test_signs_for_many_bits():
     for k in (2, 30, 1000):
-        law = output_law(k, np.arange(1, k + 1))
+        law = output_law(n_bits=k, ones=np.arange(1, k + 1))
         assert (law.one > 0).all()
         assert law.zero[0] == 0
         assert (law.zero[1:] < 0).all()
@@ -57,7 +57,7 @@ def test_signs_for_many_bits():
 def test_ensembles_have_the_law():
     k, order = 4, [2, 0, 3, 1]
     inputs = binary_inputs(k)
-    law = output_law(k, inputs.sum(axis=1).astype(int))
+    law = output_law(n_bits=k, ones=inputs.sum(axis=1).astype(int))
     models = {"activation": RELU, "n_models": 3, "n_draws": 20_000, "seed": 1}
     out = ensemble_outputs(inputs, order, **models)
     mean = trained_mean(inputs, order, activation=RELU)
@@ -97,7 +97,7 @@ def test_ensemble_sizes_are_minimal(inputs, k):
     s = np.arange(2, k + 1)
 
     def failure(count):
-        wrong = 1 - norm.cdf(np.sqrt(count / noise_to_margin(k, s))) ** k
+        wrong = 1 - norm.cdf(np.sqrt(count / noise_to_margin(n_bits=k, ones=s))) ** k
         many = [comb(k, int(j)) for j in s]
         return wrong.max() if inputs == "one" else many @ wrong
 
@@ -106,7 +106,7 @@ def test_ensemble_sizes_are_minimal(inputs, k):
 
 
 def test_ensemble_sizes_far_in_the_tail():
-    worst = noise_to_margin(9, np.arange(2, 10)).max()
+    worst = noise_to_margin(n_bits=9, ones=np.arange(2, 10)).max()
     count = ensemble_size(9, failure=1e-40)
     before, after = (np.log(9) + norm.logsf(np.sqrt(n / worst)) for n in (count - 1, count))
     assert after <= -40 * np.log(10) < before
@@ -125,25 +125,32 @@ def test_ensemble_sizes_far_in_the_tail():
 def test_costs():
     k = 10**7
     s = np.unique(np.append(np.arange(1, 100), np.geomspace(1, k, 2000).astype(int)))
-    midpoint, zero = noise_to_margin(k, s), noise_to_margin(k, s, threshold="zero")
+    midpoint, zero = (
+        noise_to_margin(n_bits=k, ones=s),
+        noise_to_margin(n_bits=k, ones=s, threshold="zero"),
+    )
     assert s[midpoint.argmax()] == k
     assert s[zero.argmax()] == 2
     limits = cost_limits()
     assert_allclose(midpoint.max() / k, limits.midpoint, rtol=1e-3)
     assert_allclose(zero.max() / k**2, limits.zero, rtol=1e-5)
-    law = output_law(9, 4)
+    law = output_law(n_bits=9, ones=4)
     wanted = law.variance / min(law.one, -law.zero) ** 2
-    assert_allclose(noise_to_margin(9, 4, threshold="zero"), wanted)
-    law = output_law(100, 80)  # here the bits 1 are closer to the threshold
+    assert_allclose(noise_to_margin(n_bits=9, ones=4, threshold="zero"), wanted)
+    law = output_law(n_bits=100, ones=80)  # here the bits 1 are closer to the threshold
     assert law.one < -law.zero
-    assert_allclose(noise_to_margin(100, 80, threshold="zero"), law.variance / law.one**2)
-    full = output_law(9, 9)
-    assert_allclose(noise_to_margin(9, 9, threshold="zero"), full.variance / full.one**2)
+    assert_allclose(
+        noise_to_margin(n_bits=100, ones=80, threshold="zero"), law.variance / law.one**2
+    )
+    full = output_law(n_bits=9, ones=9)
+    assert_allclose(
+        noise_to_margin(n_bits=9, ones=9, threshold="zero"), full.variance / full.one**2
+    )
 
 
 def test_bad_input():
     with pytest.raises(ValueError, match="ones: expected integers from 1 to n_bits = 4"):
-        output_law(4, [5])
+        output_law(n_bits=4, ones=[5])
     with pytest.raises(ValueError, match="permutation: expected the numbers 0 to 1"):
         trained_mean([[1.0, 0.0]], [1, 1], activation=RELU)
     with pytest.raises(ValueError, match="training: expected inputs whose kernel matrix"):

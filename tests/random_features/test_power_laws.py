@@ -53,9 +53,16 @@ def test_collapse_noise_is_what_the_generations_add():
     unit = rf.self_training_risk(
         lam, np.zeros(d), n_samples=[T], ridge=ridge, noise_variance=1.0
     ).test_risk[0]
-    noise = rf.collapse_noise(0.1, 0.3, n, n_modes=d, n_samples=T, n_synthetic=T0)
+    noise = rf.collapse_noise(
+        0.1, synthetic_noise=0.3, generations=n, n_modes=d, n_samples=T, n_synthetic=T0
+    )
     assert variance / unit == pytest.approx(noise, rel=0.01)
-    assert rf.collapse_noise(0.1, 0.3, 0, n_modes=5, n_samples=5, n_synthetic=6) == 0.1
+    assert (
+        rf.collapse_noise(
+            0.1, synthetic_noise=0.3, generations=0, n_modes=5, n_samples=5, n_synthetic=6
+        )
+        == 0.1
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,4 +82,6 @@ def test_exponents_outside_of_the_law_are_refused(change, named):
 
 def test_noise_of_generations_needs_more_rows_than_modes():
     with pytest.raises(ValueError, match="n_synthetic"):
-        rf.collapse_noise(0.1, 0.3, 1, n_modes=5, n_samples=5, n_synthetic=5)
+        rf.collapse_noise(
+            0.1, synthetic_noise=0.3, generations=1, n_modes=5, n_samples=5, n_synthetic=5
+        )

@@ -233,7 +233,15 @@ def train_admm(
     Notes
     -----
     bai2022-efficient, Section 3, has the splitting; the reduction of the least-squares step to n
-    rows and the rate are derived here."""
+    rows and the rate are derived here.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import train_admm
+    >>> X, y = [[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3]
+    >>> train_admm(X, y, 0.1, tol=1e-6).gap <= 1e-6
+    True
+    """
     X = as_array(X, "X", ndim=2)
     y = as_array(y, "y", shape=(X.shape[0],))
     beta = as_real(beta, "beta", above=0.0)
@@ -388,6 +396,13 @@ def train_output_layer(
     Notes
     -----
     bai2022-efficient, Section 2 (training with random first layers); the certificate is derived.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import train_output_layer
+    >>> fit = train_output_layer([[1.0], [2.0]], [1.0, 2.0], 0.5, [[1.0], [-1.0]])
+    >>> fit.objective
+    0.475
     """
     X = as_array(X, "X", ndim=2)
     y = as_array(y, "y", shape=(X.shape[0],))
@@ -443,6 +458,12 @@ def improvement_probability(
     Notes
     -----
     bai2022-efficient, Section 2, defines the event; the closed form is derived.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import improvement_probability
+    >>> improvement_probability([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0], 0.1)
+    0.0
     """
     X = as_array(X, "X", shape=(None, 2))
     v = as_array(v, "v", shape=(X.shape[0],))
@@ -494,6 +515,12 @@ def improving_patterns(X: ArrayLike, v: ArrayLike, beta: float, patterns: ArrayL
     Notes
     -----
     bai2022-efficient, Section 2.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import improving_patterns
+    >>> improving_patterns([[1.0, 0.0], [0.0, 1.0]], [0.5, 0.0], 0.1, [[1, 0], [0, 1]])
+    array([ True, False])
     """
     X = as_array(X, "X", ndim=2)
     v = as_array(v, "v", shape=(X.shape[0],))
@@ -507,7 +534,7 @@ def improving_patterns(X: ArrayLike, v: ArrayLike, beta: float, patterns: ArrayL
     return np.asarray(above[0] | above[1], dtype=np.bool_)
 
 
-def improvement_tail_bound(n: int, n_samples: int, psi: float) -> float:
+def improvement_tail_bound(n: int, *, n_samples: int, psi: float) -> float:
     r"""Return :math:`\sum_{i<n}\binom Ni\psi^i(1-\psi)^{N-i}`, a bound of the probability that V
     exceeds ``psi``.
 
@@ -533,13 +560,20 @@ def improvement_tail_bound(n: int, n_samples: int, psi: float) -> float:
     Notes
     -----
     Exact scenario theorem; sharper than bai2022-efficient, Section 2. An optimum of a strictly
-    concave program in n variables is supported by at most n constraints."""
+    concave program in n variables is supported by at most n constraints.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import improvement_tail_bound
+    >>> improvement_tail_bound(2, n_samples=3, psi=0.5)
+    0.5
+    """
     n, n_samples = as_count(n, "n"), as_count(n_samples, "n_samples")
     psi = as_real(psi, "psi", above=0.0, below=1.0)
     return float(bdtr(n - 1, n_samples, psi)) if n_samples >= n else 1.0
 
 
-def sufficient_samples(n: int, psi: float, xi: float) -> int:
+def sufficient_samples(n: int, *, psi: float, xi: float) -> int:
     r"""Return the number of samples after which improvement has probability at most ``psi`` with
     confidence ``1 - xi``.
 
@@ -563,13 +597,20 @@ def sufficient_samples(n: int, psi: float, xi: float) -> int:
     Notes
     -----
     bai2021-practical, Theorem 1, as restated in bai2022-efficient; linear in n.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import improvement_tail_bound, sufficient_samples
+    >>> n_samples = sufficient_samples(10, psi=0.1, xi=0.05)
+    >>> improvement_tail_bound(10, n_samples=n_samples, psi=0.1) <= 0.05
+    True
     """
     n = as_count(n, "n")
     psi, xi = as_real(psi, "psi", above=0.0, below=1.0), as_real(xi, "xi", above=0.0, below=1.0)
     return max(1, math.ceil(min((n + 1) / (psi * xi) - 1, 2.0 / psi * (n + 1 - math.log(xi)))))
 
 
-def random_first_layer_bound(optimum: TrainingResult, n_directions: int, xi: float) -> float:
+def random_first_layer_bound(optimum: TrainingResult, *, n_directions: int, xi: float) -> float:
     r"""Bound the suboptimality of N uniform directions in the plane, with probability at least ``1
     - xi``.
 
@@ -599,7 +640,17 @@ def random_first_layer_bound(optimum: TrainingResult, n_directions: int, xi: flo
     Notes
     -----
     Derived here: bai2022-efficient bounds the probability of improvement, which says nothing about
-    the value."""
+    the value.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import random_first_layer_bound, train
+    >>> X, y = [[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3]
+    >>> optimum = train(X, y, 0.1)
+    >>> few = random_first_layer_bound(optimum, n_directions=100, xi=0.01)
+    >>> random_first_layer_bound(optimum, n_directions=10_000, xi=0.01) < few
+    True
+    """
     as_instance(optimum, "optimum", TrainingResult)
     n_directions = as_count(n_directions, "n_directions")
     xi = as_real(xi, "xi", above=0.0, below=1.0)

@@ -70,7 +70,17 @@ def enumerate_arrangements(X: ArrayLike) -> BoolArray:
     Notes
     -----
     bai2022-efficient, Section 2, gives the count and the enumeration as known; the sweep is
-    described in the module's docstring."""
+    described in the module's docstring.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import enumerate_arrangements
+    >>> enumerate_arrangements([[1.0, 0.0], [0.0, 1.0]]).astype(int)
+    array([[0, 0],
+           [1, 1],
+           [0, 1],
+           [1, 0]])
+    """
     X = as_array(X, "X", ndim=2)
     lines, index, sign = _distinct_lines(X)
     n = X.shape[0]
@@ -115,6 +125,14 @@ def sample_arrangements(X: ArrayLike, n_samples: int, *, rng: np.random.Generato
     ------
     ValueError
         For an ``X`` that is not a finite matrix or a count below one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import sample_arrangements
+    >>> found = sample_arrangements(np.eye(2), 100, rng=np.random.default_rng(0))
+    >>> len(found)
+    4
     """
     X = as_array(X, "X", ndim=2)
     n_samples = as_count(n_samples, "n_samples")
@@ -146,6 +164,12 @@ def cover_count(n: int, rank: int) -> int:
     ------
     ValueError
         If a count is not an integer of at least one.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import cover_count
+    >>> cover_count(10, 2), cover_count(10, 3)
+    (20, 92)
     """
     n, rank = as_count(n, "n"), as_count(rank, "rank")
     return 2 * sum(comb(n - 1, k) for k in range(rank))

@@ -343,6 +343,15 @@ def certify(
     Notes
     -----
     bai2022-efficient, Section 2 (the convex program and its dual); weak duality.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import certify, Network
+    >>> X, y = [[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3]
+    >>> certificate = certify(X, y, 0.1, Network(np.array([[1.0, 0.0]]), np.array([0.4])))
+    >>> certificate.verify().accepted, certificate.dual_objective <= certificate.objective
+    (True, True)
     """
     X, y, beta, chosen = as_problem(X, y, beta, loss)
     network = as_network(network, X, y)
@@ -394,6 +403,12 @@ def dual_norm(
     ------
     ValueError
         For malformed data or a tolerance outside (0, 1).
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import dual_norm
+    >>> round(dual_norm([[1.0, 0.0], [0.0, 1.0]], [3.0, 4.0]).value, 6)
+    5.0
     """
     X = as_array(X, "X", ndim=2)
     v = as_array(v, "v", shape=(X.shape[0],))

@@ -131,7 +131,15 @@ def train_gated(
     Notes
     -----
     The relaxation is the control of bai2022-efficient, Section 2: without the cone constraints the
-    value falls below that of training."""
+    value falls below that of training.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import train_gated
+    >>> X, y = [[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3]
+    >>> train_gated(X, y, 0.1, [[1, 0, 0], [0, 1, 1]]).gap < 1e-8
+    True
+    """
     X, y, beta, loss = as_problem(X, y, beta, loss)
     if y.ndim != 1:
         raise ValueError(f"y: expected shape ({X.shape[0]},), got {y.shape}")

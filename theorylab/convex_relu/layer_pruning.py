@@ -186,6 +186,16 @@ def prune_layer(
     Notes
     -----
     aghasi2018-fast.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import prune_layer
+    >>> X, W = np.eye(3), np.diag([1.0, 0.1, 0.0])
+    >>> np.round(prune_layer(X, W, 0.5).weights, 2)
+    array([[0.51, 0.  , 0.  ],
+           [0.  , 0.  , 0.  ],
+           [0.  , 0.  , 0.  ]])
     """
     X = as_array(X, "X", ndim=2)
     W = as_array(W, "W", shape=(X.shape[1], None))
@@ -268,6 +278,14 @@ def recover_neuron(X: ArrayLike, w: ArrayLike) -> FloatArray:
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import recover_neuron
+    >>> X = np.random.default_rng(0).normal(size=(20, 4))
+    >>> np.round(recover_neuron(X, [1.0, 0.0, 0.0, 0.0]), 6) + 0.0
+    array([1., 0., 0., 0.])
     """
     X = as_array(X, "X", ndim=2)
     w = as_array(w, "w", shape=(X.shape[1],))
@@ -296,6 +314,15 @@ def recover_neurons(X: ArrayLike, W: ArrayLike) -> FloatArray:
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import recover_neurons
+    >>> X = np.random.default_rng(0).normal(size=(2, 20, 3))
+    >>> np.round(recover_neurons(X, [[1.0, 0.0, 0.0], [0.0, 0.0, -1.0]]), 6) + 0.0
+    array([[ 1.,  0.,  0.],
+           [ 0.,  0., -1.]])
     """
     X = as_array(X, "X", ndim=3)
     W = as_array(W, "W", shape=(X.shape[0], X.shape[2]))
@@ -328,6 +355,12 @@ def basis_pursuit(A: ArrayLike, b: ArrayLike) -> FloatArray:
     ------
     ValueError
         On bad input, and when b is not in the range of A.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import basis_pursuit
+    >>> basis_pursuit([[1.0, 2.0]], [2.0]) + 0.0
+    array([0., 1.])
     """
     A = as_array(A, "A", ndim=2)
     b = as_array(b, "b", shape=(A.shape[0],))
@@ -357,7 +390,14 @@ def statistical_dimension(n_inputs: int, sparsity: int) -> float:
     -----
     The minimum over multiples of the subdifferential exceeds the true statistical dimension by at
     most ``2 sqrt(N / s)`` (Amelunxen, Lotz, McCoy and Tropp). Its stationarity condition ``s t = (N
-    - s) E (|g| - t)_+`` is solved by bracketing."""
+    - s) E (|g| - t)_+`` is solved by bracketing.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import statistical_dimension
+    >>> round(statistical_dimension(100, 10), 1)
+    32.9
+    """
     n_inputs = as_count(n_inputs, "n_inputs")
     sparsity = as_count(sparsity, "sparsity", maximum=n_inputs)
     rest = n_inputs - sparsity
@@ -392,7 +432,14 @@ def mixed_recovery_probability(recovery: ArrayLike, *, active: float = 0.5) -> f
     -----
     Derived: given that m samples are active, their rows span a space with the law of m Gaussian
     rows, since flipping the sign of a row restores the symmetry that conditioning on activity
-    broke."""
+    broke.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import mixed_recovery_probability
+    >>> mixed_recovery_probability([0.0, 0.0, 1.0], active=0.5)
+    0.25
+    """
     recovery = as_array(recovery, "recovery", ndim=1, nonnegative=True)
     active = as_real(active, "active", minimum=0, maximum=1)
     if recovery.max() > 1:
@@ -415,6 +462,13 @@ def layer_outputs(X: ArrayLike, weights: Sequence[ArrayLike]) -> tuple[FloatArra
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import layer_outputs
+    >>> layer_outputs([[1.0, -2.0]], [np.eye(2), np.ones((2, 1))])
+    (array([[1., 0.]]), array([[1.]]))
     """
     X = as_array(X, "X", ndim=2)
     outputs = []
@@ -456,6 +510,16 @@ def prune_network(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import prune_network
+    >>> X = np.random.default_rng(0).normal(size=(12, 3))
+    >>> weights = [np.diag([1.0, 0.1, -1.0]), np.ones((3, 1))]
+    >>> pruned = prune_network(X, weights, [0.5, 0.5])
+    >>> len(pruned.layers)
+    2
     """
     X = as_array(X, "X", ndim=2)
     layers = _as_layers(weights, X.shape[1])
@@ -492,7 +556,15 @@ def error_propagation_bound(weights: Sequence[ArrayLike], layer_errors: ArrayLik
     Notes
     -----
     aghasi2018-fast states ``sum eps_l`` for layers of entrywise l1 norm at most 1; the product form
-    follows from the ReLU being 1-Lipschitz."""
+    follows from the ReLU being 1-Lipschitz.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import error_propagation_bound
+    >>> error_propagation_bound([np.eye(2), 3 * np.eye(2)], [0.5, 0.1])
+    array([0.5, 1.6])
+    """
     layers = _as_layers(weights, None)
     errors = as_array(layer_errors, "layer_errors", shape=(len(layers),), nonnegative=True)
     bounds = np.empty(len(layers))
@@ -516,6 +588,12 @@ def normalize_layers(weights: Sequence[ArrayLike]) -> tuple[FloatArray, ...]:
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import normalize_layers
+    >>> normalize_layers([[[1.0, -3.0]]])
+    (array([[ 0.25, -0.75]]),)
     """
     layers = _as_layers(weights, None)
     sizes = [float(np.abs(W).sum()) for W in layers]

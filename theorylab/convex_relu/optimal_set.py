@@ -254,7 +254,15 @@ def find_optimal_set(
     (module docstring). A direction counts as active if its slack is at most the accuracy of the
     dual point, ``|v @ relu(X u) - v* @ relu(X u)| <=
     |v - v*| |X|``, where ``|v - v*|`` is bounded by Newton's theorem on the faces of a minimal
-    network, or, where that does not apply, by the duality gap."""
+    network, or, where that does not apply, by the duality gap.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import find_optimal_set
+    >>> X, y = [[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3]
+    >>> find_optimal_set(X, y, 0.1).status.name
+    'UNIQUE'
+    """
     X, y, beta, chosen = as_problem(X, y, beta, loss)
     bias = as_flag(bias, "bias")
     if y.ndim != 1:
@@ -341,7 +349,15 @@ def vertices(optimal: OptimalSet, *, max_subsets: int = 1_000_000) -> FloatArray
     Notes
     -----
     mishkin2023-optimal: minimal networks are the vertices. Every vertex is the solution on some
-    basis of the atoms' column space."""
+    basis of the atoms' column space.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import find_optimal_set, vertices
+    >>> X, y = [[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3]
+    >>> vertices(find_optimal_set(X, y, 0.1)).shape
+    (1, 2)
+    """
     as_instance(optimal, "optimal", OptimalSet)
     limit = as_count(max_subsets, "max_subsets")
     k, r = optimal.n_directions, optimal.rank
@@ -394,6 +410,13 @@ def minimal_networks(optimal: OptimalSet, *, max_subsets: int = 1_000_000) -> tu
     ------
     ValueError
         If ``max_subsets`` is too small.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import find_optimal_set, minimal_networks
+    >>> X, y = [[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3]
+    >>> [len(network.output_weights) for network in minimal_networks(find_optimal_set(X, y, 0.1))]
+    [2]
     """
     return tuple(optimal.network(row) for row in vertices(optimal, max_subsets=max_subsets))
 
@@ -422,6 +445,14 @@ def is_minimal(
     Notes
     -----
     mishkin2023-optimal, pruning.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import is_minimal, Network
+    >>> twice = Network(np.array([[1.0, 0.0], [2.0, 0.0]]), np.array([1.0, 1.0]))
+    >>> is_minimal([[1.0, 0.5], [-0.5, 1.0]], twice)
+    False
     """
     neurons = _as_neurons(X, network, bias)
     return _null_vector(neurons.atoms) is None
@@ -476,7 +507,16 @@ def optimal_pruning(
 
     Notes ----- mishkin2023-optimal, optimal pruning. The move goes along a null vector of the
     outputs of the unit neurons, in the direction in which the sum of the weights does not grow,
-    until a weight vanishes."""
+    until a weight vanishes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import Network, optimal_pruning
+    >>> twice = Network(np.array([[1.0, 0.0], [2.0, 0.0]]), np.array([1.0, 1.0]))
+    >>> len(optimal_pruning([[1.0, 0.5], [-0.5, 1.0]], twice).network.output_weights)
+    1
+    """
     neurons = _as_neurons(X, network, bias)
     units, signs, atoms, c = (
         neurons.points / neurons.lengths[:, None],
@@ -585,7 +625,16 @@ def sensitivity(
     -L'(sum_j s_j D_j X p_j)``; differentiating both gives a linear system whose matrix is the
     Hessian on the faces, ``A.T L'' A + beta blkdiag(I - p p.T/|p|^2)/|p|``. The ties hold while ``0
     < lam_jk < -s_j v_k``. A neuron that is about to appear elsewhere is not seen here, but by
-    ``find_optimal_set(...).next_slack``."""
+    ``find_optimal_set(...).next_slack``.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import sensitivity
+    >>> X, y = [[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3]
+    >>> change = sensitivity(X, y, 0.1, d_beta=1.0)
+    >>> round(change.d_objective, 4), round(change.d_penalty, 4)
+    (1.2866, -1.7441)
+    """
     X, y, beta, chosen = as_problem(X, y, beta, loss)
     bias = as_flag(bias, "bias")
     if y.ndim != 1:

@@ -199,7 +199,15 @@ def linear_minimum_norm(
     -----
     wang2021-parallel, theorems on standard and parallel deep linear networks; constants re-derived.
     Singular values below the rounding error of ``X^+ Y`` count as zero, since ``s^(2/L)`` would
-    inflate them."""
+    inflate them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import linear_minimum_norm
+    >>> round(linear_minimum_norm(np.eye(2), np.diag([8.0, 1.0]), 3).primal, 9)
+    7.5
+    """
     X = as_array(X, "X", ndim=2)
     Y = as_array(Y, "Y", shape=(X.shape[0], None))
     depth = as_count(depth, "depth", minimum=2)
@@ -235,9 +243,9 @@ def linear_minimum_norm(
 def rank_one_relu_minimum_norm(
     c: ArrayLike,
     a: ArrayLike,
+    *,
     alpha: float,
     gamma: float,
-    *,
     architecture: str = "standard",
     penalty: str = "squared",
 ) -> MinimumNorm:
@@ -281,7 +289,15 @@ def rank_one_relu_minimum_norm(
     Notes
     -----
     wang2021-parallel states strong duality for three-layer ReLU networks with rank-one data; for
-    scalar outputs and whole-network weight decay it needs ``alpha gamma >= 0`` (derived here)."""
+    scalar outputs and whole-network weight decay it needs ``alpha gamma >= 0`` (derived here).
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import rank_one_relu_minimum_norm
+    >>> best = rank_one_relu_minimum_norm([1.0, -1.0], [1.0], alpha=1.0, gamma=-1.0)
+    >>> round(best.primal, 4), round(best.dual, 4)
+    (3.0, 2.3811)
+    """
     c = as_array(c, "c", ndim=1)
     a = as_array(a, "a", ndim=1)
     alpha = as_real(alpha, "alpha")
@@ -343,6 +359,12 @@ def network_cost(branches: Sequence[Sequence[ArrayLike]], *, penalty: str = "squ
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import network_cost
+    >>> network_cost([([[2.0]], [[1.0]])])
+    2.5
     """
     checked = _as_branches(branches)
     penalty = one_of(penalty, "penalty", _PENALTIES)
@@ -368,6 +390,13 @@ def network_output(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import network_output
+    >>> network_output([[1.0], [-1.0]], [([[2.0]], [[1.0]])])
+    array([[ 2.],
+           [-2.]])
     """
     X = as_array(X, "X", ndim=2)
     checked = _as_branches(branches, n_inputs=X.shape[1])
@@ -411,6 +440,13 @@ def certify_linear(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import certify_linear
+    >>> bounds = certify_linear([[1.0]], [([[1.0]], [[1.0]])], [[1.0]])
+    >>> bounds.lower <= bounds.upper
+    True
     """
     X = as_array(X, "X", ndim=2)
     checked = _as_branches(branches, n_inputs=X.shape[1])
@@ -454,6 +490,14 @@ def certify_rank_one_relu(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import certify_rank_one_relu
+    >>> branch = ([[1.0]], [[1.0]], [[1.0]])
+    >>> bounds = certify_rank_one_relu([1.0], [1.0], [branch], [[1.0]])
+    >>> bounds.lower <= bounds.upper
+    True
     """
     c = as_array(c, "c", ndim=1)
     a = as_array(a, "a", ndim=1)
@@ -518,6 +562,14 @@ def search_minimum_norm(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import search_minimum_norm
+    >>> found = search_minimum_norm(np.eye(1), [[4.0]], [1], n_starts=1, seed=0)
+    >>> round(found.primal, 4)
+    4.0
     """
     X = as_array(X, "X", ndim=2)
     Y = as_array(Y, "Y", shape=(X.shape[0], None))
@@ -564,7 +616,7 @@ def search_minimum_norm(
     return NormSearch(primal=min(ends), branches=best, ends=np.array(ends))
 
 
-def shrink_singular_values(sigma: ArrayLike, beta: float, depth: int) -> FloatArray:
+def shrink_singular_values(sigma: ArrayLike, beta: float, *, depth: int) -> FloatArray:
     r"""Return the minimizer of ``1/2 (s - sigma)^2 + beta L/2 s^(2/L)`` over ``s >= 0``, entrywise.
 
     This is what weight decay ``beta/2 sum ||W_l||_F^2`` does to each singular value of ``X^T Y``
@@ -593,13 +645,20 @@ def shrink_singular_values(sigma: ArrayLike, beta: float, depth: int) -> FloatAr
     Notes
     -----
     Derived. Above the threshold the minimizer is the largest root of ``s - sigma + beta s^(2/L -
-    1)``, a convex function, to which Newton's method from ``s = sigma`` descends monotonically."""
+    1)``, a convex function, to which Newton's method from ``s = sigma`` descends monotonically.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import shrink_singular_values
+    >>> shrink_singular_values([0.5, 3.0], 1.0, depth=2)
+    array([0., 2.])
+    """
     sigma = as_array(sigma, "sigma", ndim=1, nonnegative=True)
     beta = as_real(beta, "beta", minimum=0)
     depth = as_count(depth, "depth", minimum=2)
     if depth == 2:
         return np.maximum(sigma - beta, 0.0)
-    kept = sigma > shrinkage_jump(beta, depth).threshold
+    kept = sigma > shrinkage_jump(beta, depth=depth).threshold
     target = sigma[kept]
     s = target.copy()
     power = 2 / depth - 1
@@ -614,7 +673,7 @@ def shrink_singular_values(sigma: ArrayLike, beta: float, depth: int) -> FloatAr
     return shrunk
 
 
-def shrinkage_jump(beta: float, depth: int) -> ShrinkageJump:
+def shrinkage_jump(beta: float, *, depth: int) -> ShrinkageJump:
     r"""Return the threshold of :func:`shrink_singular_values` and the height of its jump.
 
     ``height = (beta (L - 2))^(L / (2 L - 2))`` and ``threshold = height (L - 1) / (L - 2)`` for ``L
@@ -632,6 +691,12 @@ def shrinkage_jump(beta: float, depth: int) -> ShrinkageJump:
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import shrinkage_jump
+    >>> shrinkage_jump(1.0, depth=2)
+    <ShrinkageJump: threshold 1, height 0>
     """
     beta = as_real(beta, "beta", minimum=0)
     depth = as_count(depth, "depth", minimum=2)
@@ -818,8 +883,8 @@ def fit_factored(
     X: ArrayLike,
     Y: ArrayLike,
     beta: float,
-    depth: int,
     *,
+    depth: int,
     width: int | None = None,
     relu: bool = False,
     n_random: int = 2,
@@ -858,7 +923,7 @@ def fit_factored(
 
     Examples
     --------
-    >>> fit = fit_factored(np.eye(1), [[2.0]], 0.5, 2)
+    >>> fit = fit_factored(np.eye(1), [[2.0]], 0.5, depth=2)
     >>> round(fit.objective, 6), round(float(fit.outputs[0, 0]), 4)
     (0.875, 1.5)
     """

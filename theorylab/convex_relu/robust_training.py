@@ -150,13 +150,13 @@ def train_robust(
     X: ArrayLike,
     y: ArrayLike,
     beta: float,
-    eps: float,
     *,
+    eps: float,
     loss: str = "hinge",
     ball: str = "linf",
     arrangements: str | ArrayLike = "all",
     bias: bool = False,
-    tol: float = 1e-6,
+    tol: float = 1e-06,
 ) -> RobustResult:
     """Train the best network whose neurons are stable on all perturbation balls.
 
@@ -194,7 +194,16 @@ def train_robust(
     Notes
     -----
     bai2021-practical and bai2022-efficient, Section 4, give the program as an upper bound; that it
-    equals robust training of stable networks, and the dual, are derived here."""
+    equals robust training of stable networks, and the dual, are derived here.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import train_robust
+    >>> X, y = [[1.0, 0.2], [-0.3, 0.9], [0.4, -1.1]], [1.0, -1.0, 1.0]
+    >>> robust = train_robust(X, y, 0.1, eps=0.1)
+    >>> robust.gap < 1e-6
+    True
+    """
     return robust_trainer(
         X, y, beta, loss=loss, ball=ball, arrangements=arrangements, bias=bias, tol=tol
     )(eps)
@@ -228,6 +237,14 @@ def robust_trainer(
     ------
     ValueError
         For malformed data or numbers out of range.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import robust_trainer
+    >>> X, y = [[1.0, 0.2], [-0.3, 0.9], [0.4, -1.1]], [1.0, -1.0, 1.0]
+    >>> solve = robust_trainer(X, y, 0.1)
+    >>> solve(0.0).objective <= solve(0.1).objective + 1e-6
+    True
     """
     X, y, beta, loss, ball, patterns, bias = _problem(X, y, beta, loss, ball, arrangements, bias)
     tol = as_real(tol, "tol", above=0.0, below=1.0)
@@ -315,7 +332,16 @@ def worst_case(
     extreme point of the region's closure: where d independent hyperplanes meet (of neurons, or
     faces of the box), or, on the sphere, at the extreme point of an affine function on a flat in
     which k < d of the neurons' hyperplanes meet. All of these points are compared; only neurons
-    that change sign inside the ball take part. Exponential in d."""
+    that change sign inside the ball take part. Exponential in d.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import Network, worst_case
+    >>> network = Network(np.array([[1.0, 0.0]]), np.array([1.0]))
+    >>> worst_case(network, [[1.0, 0.0]], [1.0], 0.25).losses
+    array([0.25])
+    """
     network, X, y, loss, ball = _attacked(network, X, y, loss, ball)
     eps = as_real(eps, "eps", minimum=0.0)
     perturbations, outputs, losses = np.zeros_like(X), np.empty(len(X)), np.empty(len(X))
@@ -362,6 +388,14 @@ def linearized_loss(
     Notes
     -----
     bai2021-practical (convex adversarial training).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import linearized_loss, Network
+    >>> network = Network(np.array([[1.0, 0.0]]), np.array([1.0]))
+    >>> linearized_loss(network, [[1.0, 0.0]], [1.0], 0.25)
+    0.25
     """
     network, X, y, loss, ball = _attacked(network, X, y, loss, ball)
     eps = as_real(eps, "eps", minimum=0.0)
@@ -392,6 +426,14 @@ def stability_radii(network: Network, X: ArrayLike, *, ball: str = "linf") -> Fl
     ------
     ValueError
         For malformed data or an unknown ball.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import Network, stability_radii
+    >>> network = Network(np.array([[3.0, 4.0]]), np.array([1.0]))
+    >>> stability_radii(network, [[1.0, 0.5]], ball="l2")
+    array([1.])
     """
     network = as_instance(network, "network", Network)
     X = as_array(X, "X", shape=(None, network.weights.shape[1]))
@@ -435,7 +477,15 @@ def corridor_widths(
     -----
     Derived from the cone constraint of bai2021-practical. By duality :math:`\mu_i` is the least
     :math:`\ell_p` norm in the convex hull of the points :math:`(2D_i-I)_{kk}x_k`: a linear program,
-    or for p = 2 a non-negative least-squares problem."""
+    or for p = 2 a non-negative least-squares problem.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import corridor_widths
+    >>> np.round(corridor_widths([[1.0], [2.0]]), 6)
+    array([1., 1.])
+    """
     X = as_array(X, "X", ndim=2)
     ball = one_of(ball, "ball", _BALLS)
     patterns = as_patterns(arrangements, X.shape[0])
@@ -479,7 +529,15 @@ def collapse_radius(
     -----
     Derived. Zero is optimal iff the slope :math:`\sum_k(-y_kf_k+\epsilon|y_k|\|g_k\|_q)` of the
     loss is at least :math:`-\beta` over stable blocks with :math:`\sum_b\|v_b\|\le1`. The least
-    slope does not decrease with the radius: bisection up to the widest corridor."""
+    slope does not decrease with the radius: bisection up to the widest corridor.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import collapse_radius
+    >>> X, y = [[1.0, 0.2], [-0.3, 0.9], [0.4, -1.1]], [1.0, -1.0, 1.0]
+    >>> 0 < collapse_radius(X, y, 0.1, tol=0.1)
+    True
+    """
     X, y, beta, loss, ball, patterns, _ = _problem(X, y, beta, loss, ball, arrangements, False)
     tol = as_real(tol, "tol", above=0.0, below=1.0)
     unit, scale = power_of_two(X), power_of_two(y)
@@ -504,8 +562,8 @@ def improve_adversarially(
     X: ArrayLike,
     y: ArrayLike,
     beta: float,
-    eps: float,
     *,
+    eps: float,
     loss: str = "hinge",
     ball: str = "linf",
     bias: bool = False,
@@ -537,6 +595,16 @@ def improve_adversarially(
     Notes
     -----
     The non-convex min-max problem of bai2022-efficient, Section 4, in its local form.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import improve_adversarially, Network
+    >>> X, y = [[1.0, 0.2], [-0.3, 0.9], [0.4, -1.1]], [1.0, -1.0, 1.0]
+    >>> network = Network(np.array([[1.0, 0.0]]), np.array([1.0]))
+    >>> better = improve_adversarially(network, X, y, 0.1, eps=0.1, n_rounds=1)
+    >>> better.weights.shape
+    (1, 2)
     """
     network, X, y, loss, ball = _attacked(network, X, y, loss, ball)
     beta, eps = as_real(beta, "beta", above=0.0), as_real(eps, "eps", minimum=0.0)

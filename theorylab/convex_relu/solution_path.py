@@ -233,7 +233,17 @@ def trace_solution_path(
         For malformed data, or targets for which the zero network is always optimal.
 
     Notes ----- mishkin2023-optimal, solution paths; the interpolation's gap is derived (module
-    docstring). The interval with the largest gap is halved until none exceeds ``tol``."""
+    docstring). The interval with the largest gap is halved until none exceeds ``tol``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import trace_solution_path
+    >>> X, y = [[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3]
+    >>> path = trace_solution_path(X, y, min_ratio=0.5, tol=0.1)
+    >>> bool(np.all(np.diff(path.betas) < 0))
+    True
+    """
     X, y, _, chosen = as_problem(X, y, 1.0, loss)
     bias = as_flag(bias, "bias")
     if y.ndim != 1:
@@ -298,7 +308,15 @@ def breakpoints(path: SolutionPath, *, tol: float = 1e-6) -> FloatArray:
     Notes
     -----
     Bisection on certified optima. The active directions, the bias included, and the faces on which
-    they lie do not depend on which optimal network was found."""
+    they lie do not depend on which optimal network was found.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import breakpoints, trace_solution_path
+    >>> X, y = [[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3]
+    >>> breakpoints(trace_solution_path(X, y, min_ratio=0.5, tol=0.1)).shape[1]
+    2
+    """
     as_instance(path, "path", SolutionPath)
     width = as_real(tol, "tol", above=0.0, below=1.0) * path.beta_max
     brackets: list[tuple[float, float]] = []

@@ -137,7 +137,18 @@ def gradient_descent(
     Notes
     -----
     A step multiplies ``a_j^2 - |u_j|^2`` by ``(1 - step * beta)^2`` up to second order in the step,
-    so the layers end balanced."""
+    so the layers end balanced.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import gradient_descent, Network
+    >>> X, y = [[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3]
+    >>> start = Network(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1.0, -1.0]))
+    >>> run = gradient_descent(X, y, 0.1, start, max_steps=2000)
+    >>> bool(run.objectives[-1] < run.objectives[0])
+    True
+    """
     X, y, beta, first, output = _start(X, y, beta, network)
     largest = float(np.linalg.norm(X, 2))
     scale = max(
@@ -229,7 +240,18 @@ def local_minimum(
     Notes
     -----
     Newton steps on the faces of the arrangement, searched exactly through kinks; the objective
-    never rises."""
+    never rises.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import local_minimum, Network
+    >>> X, y = [[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3]
+    >>> start = Network(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1.0, -1.0]))
+    >>> point = local_minimum(X, y, 0.1, start)
+    >>> round(point.objective, 4)
+    0.1374
+    """
     X, y, beta, first, output = _start(X, y, beta, network)
     max_steps = as_count(max_steps, "max_steps")
     reduction = reduce_rows(X)
@@ -334,7 +356,18 @@ def certify_subsampled(
 
     Notes ----- mishkin2023-optimal (stationary points as optima of sub-sampled programs; the form
     with all cells is derived, module docstring). The bound holds for any network; the objective is
-    that of the network balanced neuron by neuron."""
+    that of the network balanced neuron by neuron.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import certify_subsampled, Network
+    >>> X, y = [[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3]
+    >>> start = Network(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1.0, -1.0]))
+    >>> certificate = certify_subsampled(X, y, 0.1, start)
+    >>> certificate.dual_objective <= certificate.objective
+    True
+    """
     X, y, beta, first, output = _start(X, y, beta, network)
     option = one_of(cells, "cells", ("all", "own"))
     return _certify(neurons_of(X, Network(first, output), False), X, y, beta, option)

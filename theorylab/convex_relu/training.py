@@ -234,6 +234,13 @@ def train(
     balanced, ``|u_j| =
     |a_j|``, and its
     neurons lie in different cells where their signs agree.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import train
+    >>> solution = train([[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3], 0.1)
+    >>> round(solution.objective, 6), solution.status.name, solution.certificate.verify().accepted
+    (0.137378, 'CERTIFIED', True)
     """
     session = Session(
         X,
@@ -467,6 +474,14 @@ def zero_threshold(
     ------
     ValueError
         For malformed data or labels.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import train, zero_threshold
+    >>> X, y = [[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3]
+    >>> beta = zero_threshold(X, y)
+    >>> [len(train(X, y, t * beta).network.output_weights) for t in (1.01, 0.99)]
+    [0, 1]
     """
     X, y, _, loss = as_problem(X, y, 1.0, loss)
     patterns = as_patterns(arrangements, X.shape[0])

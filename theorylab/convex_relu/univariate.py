@@ -345,7 +345,16 @@ def fit_penalized_biases(
     Notes
     -----
     shevchenko2021-mean, the zero-temperature limit, as the convex program of pilanci and ergen with
-    rows ``(x_i, 1)``."""
+    rows ``(x_i, 1)``.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import fit_penalized_biases
+    >>> x, y = [-1.0, 0.0, 1.0], [1.0, 0.0, 1.0]
+    >>> fit = fit_penalized_biases(x, y, 0.1)
+    >>> round(fit.objective, 6), fit.objective - fit.dual_objective < 1e-9
+    (0.185, True)
+    """
     x, y = _as_data(x, y)
     beta = as_real(beta, "beta", above=0)
     tol = as_real(tol, "tol", above=0)
@@ -407,7 +416,16 @@ def certificate_knots(
     On the arc of one orientation between two data points h is one sinusoid, so that ``|h| = beta``
     strictly inside happens at most once, and then ``|h| < beta`` at both ends. With two
     orientations a closed gap holds at most three knots, at most two of them inside, and none at its
-    ends if there are two inside: a sharper form of the theorem of shevchenko2021-mean."""
+    ends if there are two inside: a sharper form of the theorem of shevchenko2021-mean.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import certificate_knots, fit_penalized_biases
+    >>> x, y = [-1.0, 0.0, 1.0], [1.0, 0.0, 1.0]
+    >>> fit = fit_penalized_biases(x, y, 0.1)
+    >>> certificate_knots(x, fit.residual, 0.1)
+    <Knots: position (3,), right (3,), sign (3,), on_data (3,)>
+    """
     x = as_array(x, "x", ndim=1)
     z = as_array(residual, "residual", shape=x.shape)
     beta = as_real(beta, "beta", above=0)
@@ -436,8 +454,8 @@ def mean_field_fit(
     x: ArrayLike,
     y: ArrayLike,
     beta: float,
-    temperature: float,
     *,
+    temperature: float,
     tol: float = 1e-12,
     max_iter: int = 500,
 ) -> MeanFieldFit:
@@ -476,7 +494,16 @@ def mean_field_fit(
     Notes
     -----
     Derived from the Gibbs form of shevchenko2021-mean, without the truncation of the activation:
-    ``|h| < beta`` makes it integrable."""
+    ``|h| < beta`` makes it integrable.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import mean_field_fit
+    >>> x, y = [-1.0, 0.0, 1.0], [1.0, 0.0, 1.0]
+    >>> fit = mean_field_fit(x, y, 0.1, temperature=0.1)
+    >>> fit.residual_error < 1e-9
+    True
+    """
     x, y = _as_data(x, y)
     beta = as_real(beta, "beta", above=0)
     temperature = as_real(temperature, "temperature", above=0)
@@ -519,8 +546,8 @@ def sample_particles(
     x: ArrayLike,
     y: ArrayLike,
     beta: float,
-    temperature: float,
     *,
+    temperature: float,
     n_particles: int = 1000,
     n_sweeps: int = 2000,
     burn_in: int = 1000,
@@ -560,6 +587,15 @@ def sample_particles(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import sample_particles
+    >>> x, y = [-1.0, 0.0, 1.0], [1.0, 0.0, 1.0]
+    >>> sample_particles(
+    ...     x, y, 0.1, temperature=0.1, n_particles=20, n_sweeps=50, burn_in=10, seed=0
+    ... ).shape
+    (3,)
     """
     x, y = _as_data(x, y)
     beta = as_real(beta, "beta", above=0)
@@ -601,6 +637,13 @@ def minimal_path_norm(x: ArrayLike, y: ArrayLike, *, skip: bool = True) -> float
     Notes
     -----
     parhi2023-deep, spline representer theorem; the form without skip connection is derived here.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import minimal_path_norm
+    >>> x, y = [-1.0, 0.0, 1.0], [1.0, 0.0, 1.0]
+    >>> minimal_path_norm(x, y)
+    2.0
     """
     total, ends = _variation(*_sorted_slopes(x, y)[2:])
     return total if as_flag(skip, "skip") else max(total, (total + abs(ends)) / 2)
@@ -624,6 +667,14 @@ def minimal_path_norm_network(x: ArrayLike, y: ArrayLike, *, skip: bool = True) 
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import minimal_path_norm_network
+    >>> x, y = [-1.0, 0.0, 1.0], [1.0, 0.0, 1.0]
+    >>> network = minimal_path_norm_network(x, y)
+    >>> network
+    <SplineNetwork: weights (1,), biases (1,), output_weights (1,), slope -1, intercept 0>
     """
     xs, ys, slopes, bends = _sorted_slopes(x, y)
     knots = xs[1:-1]
@@ -664,6 +715,12 @@ def path_norm(hidden_weights: ArrayLike, output_weights: ArrayLike) -> float:
     Notes
     -----
     parhi2023-deep, neural balance theorem.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import path_norm
+    >>> path_norm([[3.0, 4.0]], [2.0])
+    10.0
     """
     W = as_array(hidden_weights, "hidden_weights", ndim=2)
     output_weights = as_array(output_weights, "output_weights", shape=W.shape[:1])
@@ -689,7 +746,15 @@ def balance(hidden_weights: ArrayLike, output_weights: ArrayLike) -> BalancedWei
     Notes
     -----
     parhi2023-deep, neural balance theorem: only these weights attain :func:`path_norm`. A unit with
-    a zero layer becomes zero."""
+    a zero layer becomes zero.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import balance
+    >>> balanced = balance([[3.0, 4.0]], [0.2])
+    >>> balanced.weights, balanced.output_weights
+    (array([[0.6, 0.8]]), array([1.]))
+    """
     W = as_array(hidden_weights, "hidden_weights", ndim=2)
     output_weights = as_array(output_weights, "output_weights", shape=W.shape[:1])
     inner, outer = np.linalg.norm(W, axis=1), np.abs(output_weights)
@@ -735,6 +800,13 @@ def maurey_mean_squared_error(
     Notes
     -----
     parhi2023-deep, the argument of Maurey, Jones and Barron with its exact constant.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import maurey_mean_squared_error
+    >>> maurey_mean_squared_error(np.eye(2), [0.5, 0.5], 4)
+    0.125
     """
     atoms, c, p = _as_sampling(atoms, coefficients, probabilities)
     n_atoms = as_count(n_atoms, "n_atoms")
@@ -774,6 +846,13 @@ def maurey_errors(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import maurey_errors
+    >>> maurey_errors(np.eye(2), [0.5, 0.5], 4, n_draws=3, seed=0).shape
+    (3,)
     """
     atoms, c, p = _as_sampling(atoms, coefficients, probabilities)
     n_atoms = as_count(n_atoms, "n_atoms")

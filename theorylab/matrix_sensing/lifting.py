@@ -335,7 +335,7 @@ def perturbed_completion(eps: float, *, diagonal: float = 1.0) -> SensingProblem
 
 
 def completion_spectrum(
-    delta: float | Fraction, order: int, *, diagonal: float | Fraction = 1.0
+    delta: float | Fraction, *, order: int, diagonal: float | Fraction = 1.0
 ) -> tuple[tuple[Fraction, int], ...]:
     r"""Return the exact spectrum of the lifted Hessian of `perturbed_completion` at the spurious
     point.
@@ -367,7 +367,7 @@ def completion_spectrum(
     Examples
     --------
     >>> from theorylab.matrix_sensing import completion_spectrum
-    >>> completion_spectrum(0.5, 1)
+    >>> completion_spectrum(0.5, order=1)
     ((Fraction(0, 1), 1), (Fraction(4, 1), 1), (Fraction(16, 3), 1))
     """
     d, order = _rational(delta), as_count(order, "order")

@@ -176,14 +176,23 @@ class DeepLinearMinimizer:
                 return None
             lam_w, lam_h = self.lams.tolist()
             return certify_ufm(
-                self.features, self.layers[0], self.counts, lam_w, lam_h, loss="ce", bias=self.bias
+                self.features,
+                self.layers[0],
+                self.counts,
+                lam_w=lam_w,
+                lam_h=lam_h,
+                loss="ce",
+                bias=self.bias,
             )
         upper = certified_objective(
             self.features, self.layers, self.counts, self.lams, loss="mse", bias=self.bias
         )
         dimension = self.class_features.shape[0]
         return Certificate(
-            upper, von_neumann_bound(self.counts, dimension, self.lams, bias=self.bias is not None)
+            upper,
+            von_neumann_bound(
+                self.counts, dimension=dimension, lams=self.lams, bias=self.bias is not None
+            ),
         )
 
 
@@ -228,6 +237,12 @@ def jump_threshold(n_layers: int) -> float:
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import jump_threshold
+    >>> jump_threshold(2)
+    0.0625
     """
     M = as_count(n_layers, "n_layers")
     return float((M - 1) ** (M - 1) / M ** (2 * M))
@@ -249,6 +264,12 @@ def spinodal(n_layers: int) -> float:
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import spinodal
+    >>> round(spinodal(2), 4)
+    0.1055
     """
     M = as_count(n_layers, "n_layers")
     return float(((M + 1) / (2 * M)) ** (M + 1) * ((M - 1) / (2 * M)) ** (M - 1))
@@ -269,6 +290,13 @@ def stationary_ratio(tau: ArrayLike, n_layers: int) -> FloatArray:
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import stationary_ratio
+    >>> np.round(stationary_ratio([0.0, 0.05, 1.0], 2), 4)
+    array([1.    , 0.5505,    nan])
     """
     values = as_array(tau, "tau", ndim=1, nonnegative=True)
     M = as_count(n_layers, "n_layers")
@@ -303,6 +331,13 @@ def collapse_ratio(tau: ArrayLike, n_layers: int) -> FloatArray:
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import collapse_ratio
+    >>> np.round(collapse_ratio([0.0, 0.05, 0.07], 2), 4)
+    array([1.    , 0.5505, 0.    ])
     """
     values = as_array(tau, "tau", ndim=1, nonnegative=True)
     M = as_count(n_layers, "n_layers")
@@ -312,9 +347,9 @@ def collapse_ratio(tau: ArrayLike, n_layers: int) -> FloatArray:
 @refuses_overflow("lams")
 def deep_linear_minimizer(
     counts: ArrayLike,
-    dimension: int,
     lams: ArrayLike,
     *,
+    dimension: int,
     loss: str = "mse",
     bias: bool = False,
     n_starts: int = 20,
@@ -347,7 +382,15 @@ def deep_linear_minimizer(
     Notes
     -----
     dang2023-neural, deep linear networks, squared loss balanced and imbalanced: a class is tested
-    against the threshold, so that lengths of merely stationary classes are never reported."""
+    against the threshold, so that lengths of merely stationary classes are never reported.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import deep_linear_minimizer
+    >>> best = deep_linear_minimizer([2, 2], [0.01, 0.01, 0.01], dimension=2, loss="mse")
+    >>> round(best.objective, 4)
+    0.0375
+    """
     n = as_counts(counts, "counts")
     d = as_count(dimension, "dimension")
     decay = _as_lams(lams)
@@ -356,7 +399,7 @@ def deep_linear_minimizer(
     n_starts = as_count(n_starts, "n_starts")
     seed = as_count(seed, "seed", minimum=0)
     if loss == "ce" and decay.size == 2:
-        flat = ufm_minimizer(n, d, decay[0], decay[1], loss="ce", bias=bias)
+        flat = ufm_minimizer(n, dimension=d, lam_w=decay[0], lam_h=decay[1], loss="ce", bias=bias)
         convex = DeepLinearStatus.CONVEX
         return DeepLinearMinimizer(
             flat.objective,
@@ -374,7 +417,7 @@ def deep_linear_minimizer(
     total, depth = float(n.sum()), decay.size
     price = float(np.exp(np.log(decay).mean()))
     labels = label_spectrum(n, bias).largest(n.size)
-    fitted = shrink_singular_values(labels.values, total * price, depth)
+    fitted = shrink_singular_values(labels.values, total * price, depth=depth)
     fitted[d:] = 0.0
     objective = float(
         np.sum((labels.values - fitted) ** 2) / (2 * total)
@@ -426,6 +469,13 @@ def deep_linear_objective(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import deep_linear_objective
+    >>> features, classifier = [[1.0, -1.0]], [[1.0], [-1.0]]
+    >>> deep_linear_objective(features, [classifier], [1, 1], [0.1, 0.1])
+    0.7
     """
     H, factors, n, decay, b, lam_b = _checked(features, layers, counts, lams, loss, bias, lam_b)
     labels = np.repeat(np.arange(n.size), n)
@@ -451,6 +501,14 @@ def certified_objective(
     arithmetic.
 
     Parameters and errors are those of :func:`deep_linear_objective`.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import certified_objective
+    >>> features, classifier = [[1.0, -1.0]], [[1.0], [-1.0]]
+    >>> proved = certified_objective(features, [classifier], [1, 1], [0.1, 0.1])
+    >>> 0.7 <= proved < 0.7 + 1e-12
+    True
     """
     H, factors, n, decay, b, lam_b = _checked(features, layers, counts, lams, loss, bias, lam_b)
     labels = np.repeat(np.arange(n.size), n)
@@ -474,7 +532,7 @@ def certified_objective(
 
 @refuses_overflow("lams")
 def von_neumann_bound(
-    counts: ArrayLike, dimension: int, lams: ArrayLike, *, bias: bool = False
+    counts: ArrayLike, lams: ArrayLike, *, dimension: int, bias: bool = False
 ) -> float:
     r"""Return a double that is not above the minimum of squared loss, proved in interval
     arithmetic.
@@ -498,6 +556,13 @@ def von_neumann_bound(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import deep_linear_minimizer, von_neumann_bound
+    >>> best = deep_linear_minimizer([2, 2], [0.01, 0.01, 0.01], dimension=2, loss="mse")
+    >>> best.objective - von_neumann_bound([2, 2], [0.01, 0.01, 0.01], dimension=2) < 1e-9
+    True
     """
     n = as_counts(counts, "counts")
     d = as_count(dimension, "dimension")
@@ -553,6 +618,15 @@ def simplex_sum_logits(blocks: ArrayLike) -> FloatArray:
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import simplex_sum_logits
+    >>> simplex_sum_logits([2, 2])
+    array([[ 1., -1.,  0.,  0.],
+           [-1.,  1.,  0.,  0.],
+           [ 0.,  0.,  1., -1.],
+           [ 0.,  0., -1.,  1.]])
     """
     sizes = _as_blocks(blocks)
     logits = np.zeros((sizes.sum(), sizes.sum()))
@@ -583,6 +657,12 @@ def simplex_sum_price(blocks: ArrayLike, depth: int) -> float:
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import simplex_sum_price
+    >>> simplex_sum_price([2, 2], depth=2)
+    4.0
     """
     sizes = _as_blocks(blocks)
     L = as_count(depth, "depth", minimum=2)
@@ -602,6 +682,16 @@ def polygon_logits(n_classes: int) -> FloatArray:
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import polygon_logits
+    >>> np.round(polygon_logits(4), 12)
+    array([[ 1.,  0., -1., -0.],
+           [ 0.,  1.,  0., -1.],
+           [-1.,  0.,  1.,  0.],
+           [-0., -1.,  0.,  1.]])
     """
     K = as_count(n_classes, "n_classes", minimum=3)
     angles = 2 * np.pi * np.arange(K) / K
@@ -627,6 +717,13 @@ def pairs_and_one_logits(n_classes: int) -> FloatArray:
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import pairs_and_one_logits
+    >>> np.linalg.matrix_rank(pairs_and_one_logits(5)).item()
+    3
     """
     K = as_count(n_classes, "n_classes", minimum=3)
     if K % 2 == 0:
@@ -639,7 +736,7 @@ def pairs_and_one_logits(n_classes: int) -> FloatArray:
 
 
 @refuses_overflow("lams", infinite=True)
-def von_neumann_radius(counts: ArrayLike, lams: ArrayLike, excess: float) -> float:
+def von_neumann_radius(counts: ArrayLike, lams: ArrayLike, *, excess: float) -> float:
     r"""Bound the Frobenius distance of logits to those of the minimizer of squared loss without
     bias (derived).
 
@@ -669,6 +766,12 @@ def von_neumann_radius(counts: ArrayLike, lams: ArrayLike, excess: float) -> flo
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import von_neumann_radius
+    >>> von_neumann_radius([2, 2], [0.01, 0.01, 0.01], excess=1e-6) < 0.1
+    True
     """
     n, decay = as_counts(counts, "counts").astype(np.float64), _as_lams(lams)
     excess, total, depth = as_real(excess, "excess", minimum=0.0), float(n.sum()), decay.size
@@ -709,6 +812,12 @@ def best_scale(logits: ArrayLike, counts: ArrayLike, lams: ArrayLike) -> DeepLin
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import best_scale
+    >>> round(best_scale([[1.0, -1.0], [-1.0, 1.0]], [1, 1], [0.01, 0.01]).objective, 4)
+    0.056
     """
     n = as_counts(counts, "counts")
     A = as_array(logits, "logits", shape=(n.size, n.size))
@@ -744,7 +853,7 @@ def best_scale(logits: ArrayLike, counts: ArrayLike, lams: ArrayLike) -> DeepLin
 
 
 @refuses_overflow("lams")
-def etf_bound(n_classes: int, n_per_class: int, lams: ArrayLike) -> float:
+def etf_bound(n_classes: int, lams: ArrayLike, *, n_per_class: int) -> float:
     r"""Return a double that is not above the cross-entropy objective of any point whose logits are
     a simplex ETF.
 
@@ -765,14 +874,22 @@ def etf_bound(n_classes: int, n_per_class: int, lams: ArrayLike) -> float:
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import best_scale, etf_bound
+    >>> lams = [0.01, 0.01, 0.01]
+    >>> etf_bound(4, lams, n_per_class=1) <= best_scale(4 * np.eye(4) - 1, [1] * 4, lams).objective
+    True
     """
     K = as_count(n_classes, "n_classes", minimum=2)
     n_per_class = as_count(n_per_class, "n_per_class")
-    return simplex_sum_bound([K], n_per_class, _as_lams(lams))
+    return simplex_sum_bound([K], n_per_class=n_per_class, lams=_as_lams(lams))
 
 
 @refuses_overflow("lams")
-def simplex_sum_bound(blocks: ArrayLike, n_per_class: int, lams: ArrayLike) -> float:
+def simplex_sum_bound(blocks: ArrayLike, lams: ArrayLike, *, n_per_class: int) -> float:
     r"""Return a double that is not above the cross-entropy objective of any positive multiple of
     :func:`simplex_sum_logits`.
 
@@ -793,6 +910,14 @@ def simplex_sum_bound(blocks: ArrayLike, n_per_class: int, lams: ArrayLike) -> f
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import best_scale, simplex_sum_bound, simplex_sum_logits
+    >>> lams = [0.01, 0.01, 0.01]
+    >>> reached = best_scale(simplex_sum_logits([2, 2]), [1, 1, 1, 1], lams).objective
+    >>> simplex_sum_bound([2, 2], lams, n_per_class=1) <= reached
+    True
     """
     sizes = _as_blocks(blocks).tolist()
     n = as_count(n_per_class, "n_per_class")
@@ -835,9 +960,9 @@ def simplex_sum_bound(blocks: ArrayLike, n_per_class: int, lams: ArrayLike) -> f
 @refuses_overflow("lams", "lam_b")
 def search_deep_linear(
     counts: ArrayLike,
-    dimension: int,
     lams: ArrayLike,
     *,
+    dimension: int,
     loss: str = "mse",
     bias: bool = False,
     lam_b: float = 0.0,
@@ -875,6 +1000,14 @@ def search_deep_linear(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import best_scale, search_deep_linear
+    >>> found = search_deep_linear([1, 1], [0.01, 0.01], dimension=2, n_starts=2, seed=0)
+    >>> best = best_scale([[1.0, -1.0], [-1.0, 1.0]], [1, 1], [0.01, 0.01])
+    >>> found.objective - best.objective < 1e-6
+    True
     """
     n = as_counts(counts, "counts")
     d = as_count(dimension, "dimension")
@@ -1049,7 +1182,7 @@ def _price(lams: FloatArray) -> arb:
 def _scalar_bound(sigma: arb, total: int, price: arb, depth: int) -> arb:
     """Return a proved lower bound of ``(sigma - p)^2 / (2 N) + L/2 price p^(2/L)`` over p >= 0."""
     size = float(sigma.mid())
-    fitted = float(shrink_singular_values([size], total * float(price.mid()), depth)[0])
+    fitted = float(shrink_singular_values([size], total * float(price.mid()), depth=depth)[0])
     value = (size - fitted) ** 2 / (2 * total) + depth / 2 * float(price.mid()) * fitted ** (
         2 / depth
     )

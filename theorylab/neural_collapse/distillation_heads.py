@@ -59,6 +59,15 @@ def distillation_gradients(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import distillation_gradients
+    >>> features, classifier = [[1.0, -1.0]], [[0.0], [0.0]]
+    >>> gradients = distillation_gradients(features, classifier, [0, 1], np.zeros((2, 2)))
+    >>> gradients.entropy_classifier.ravel(), gradients.binary_classifier.ravel()
+    (array([-1.,  1.]), array([0., 0.]))
     """
     H = as_array(features, "features", ndim=2)
     W = as_array(classifier, "classifier", shape=(None, H.shape[0]))
@@ -71,6 +80,7 @@ def distillation_gradients(
 
 def collapsed_head_cosines(
     own: float,
+    *,
     teacher_own: float,
     teacher_other: float,
     n_classes: int,
@@ -111,6 +121,17 @@ def collapsed_head_cosines(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import collapsed_head_cosines
+    >>> lengths = {"mean_length": 1.0, "offset_length": 2.0}
+    >>> cosines = collapsed_head_cosines(
+    ...     4.0, teacher_own=1.2, teacher_other=-5.3, n_classes=5, **lengths
+    ... )
+    >>> np.round(cosines, 4)
+    array([1.    , 0.0199])
     """
     K = as_count(n_classes, "n_classes", minimum=2)
     z = as_real(own, "own", above=0.0)

@@ -112,6 +112,13 @@ def smoothing_terms(logits: ArrayLike, labels: ArrayLike) -> SmoothingTerms:
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import smoothing_terms
+    >>> terms = smoothing_terms([[2.0], [3.0], [1.0]], [0])
+    >>> terms.regularization, terms.error
+    (array([0.33333333]), array([-0.33333333]))
     """
     Z, y = _logits_and_labels(logits, labels)
     difference = Z[y, np.arange(y.size)] - Z
@@ -142,13 +149,19 @@ def smoothed_loss(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import smoothed_loss
+    >>> smoothed_loss([[0.0], [0.0]], [0], 0.1).values
+    array([0.69314718])
     """
     Z, y = _logits_and_labels(logits, labels)
     return SmoothedLoss(*_loss(Z, y, _as_alpha(alpha), one_of(loss, "loss", _LOSSES)))
 
 
 def correction_time(
-    n_classes: int, margin: float, alpha: float, *, loss: str = "ls", lead: float = 0.0
+    n_classes: int, *, margin: float, alpha: float, loss: str = "ls", lead: float = 0.0
 ) -> float:
     r"""Return the time at which gradient flow on the logits of one sample puts its label ahead of
     all others by ``lead``.
@@ -181,11 +194,19 @@ def correction_time(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import correction_time
+    >>> early = correction_time(4, margin=1.0, alpha=0.1)
+    >>> late = correction_time(4, margin=2.0, alpha=0.1)
+    >>> early < late
+    True
     """
     K = as_count(n_classes, "n_classes", minimum=2)
     start, a = as_real(margin, "margin", maximum=1e12), _as_alpha(alpha)
     ahead, kind = as_real(lead, "lead", minimum=0.0), one_of(loss, "loss", _LOSSES)
-    if ahead >= smoothed_gap(K, 1, 0.0, 0.0, a):
+    if ahead >= smoothed_gap(K, n_per_class=1, lam_w=0.0, lam_h=0.0, alpha=a):
         return np.inf
     if start + ahead <= 0:
         return 0.0
@@ -224,7 +245,7 @@ def correction_time(
 
 
 def smoothed_gap(
-    n_classes: int, n_per_class: int, lam_w: float, lam_h: float, alpha: float
+    n_classes: int, *, n_per_class: int, lam_w: float, lam_h: float, alpha: float
 ) -> float:
     r"""Return the logit gap of the label at the minimum of smoothed cross-entropy, for label
     smoothing and max suppression alike.
@@ -251,6 +272,14 @@ def smoothed_gap(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import smoothed_gap
+    >>> gap = smoothed_gap(4, n_per_class=1, lam_w=1e-9, lam_h=1e-9, alpha=0.1)
+    >>> np.round([gap, np.log(1 + 4 * 0.9 / 0.1)], 4)
+    array([3.6109, 3.6109])
     """
     K = as_count(n_classes, "n_classes", minimum=2)
     n = as_count(n_per_class, "n_per_class")
@@ -300,7 +329,7 @@ class SmoothedUfm:
 
 
 def smoothed_ufm_minimizer(
-    n_classes: int, n_per_class: int, dimension: int, lam_w: float, lam_h: float, alpha: float
+    n_classes: int, *, n_per_class: int, dimension: int, lam_w: float, lam_h: float, alpha: float
 ) -> SmoothedUfm:
     """Return a global minimizer for balanced classes without bias: of label smoothing and of max
     suppression at once.
@@ -325,11 +354,19 @@ def smoothed_ufm_minimizer(
     -----
     Derived. In the product W H the label-smoothing problem is convex, and strictly so up to shifts
     of columns, which the nuclear norm forbids: the minimizer is unique up to rotations of the
-    feature space. The label is a maximum there."""
+    feature space. The label is a maximum there.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import smoothed_ufm_minimizer
+    >>> model = {"lam_w": 0.01, "lam_h": 0.01, "alpha": 0.1}
+    >>> smoothed_ufm_minimizer(3, n_per_class=2, dimension=3, **model)
+    <SmoothedUfm: objective 0.37966, classifier (3, 3), features (3, 6), closed form>
+    """
     W = simplex_etf(n_classes, dimension)
     K, n = W.shape[0], as_count(n_per_class, "n_per_class")
     lams = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", above=0.0)
-    gap = smoothed_gap(K, n, *lams, alpha)
+    gap = smoothed_gap(K, n_per_class=n, lam_w=lams[0], lam_h=lams[1], alpha=alpha)
     # All singular values of the logits are gap sqrt(n); balanced factors share the penalty.
     strength = gap * np.sqrt(n) * (K - 1) / K
     W = W * np.sqrt(strength * np.sqrt(lams[1] / lams[0]))
@@ -342,11 +379,11 @@ def smoothed_ufm_minimizer(
 @refuses_overflow("lam_w", "lam_h")
 def search_smoothed_ufm(
     counts: ArrayLike,
+    *,
     dimension: int,
     lam_w: float,
     lam_h: float,
     alpha: float,
-    *,
     loss: str = "ls",
     bias: bool = False,
     n_starts: int = 4,
@@ -377,6 +414,14 @@ def search_smoothed_ufm(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import search_smoothed_ufm, smoothed_ufm_minimizer
+    >>> model = {"dimension": 3, "lam_w": 0.01, "lam_h": 0.01, "alpha": 0.1}
+    >>> found = search_smoothed_ufm([2, 2, 2], n_starts=2, seed=0, **model)
+    >>> found.objective - smoothed_ufm_minimizer(3, n_per_class=2, **model).objective < 1e-7
+    True
     """
     n = as_counts(counts, "counts")
     d, K, N = as_count(dimension, "dimension"), n.size, int(n.sum())
@@ -417,10 +462,10 @@ def certify_smoothed_ufm(
     features: ArrayLike,
     classifier: ArrayLike,
     counts: ArrayLike,
+    *,
     lam_w: float,
     lam_h: float,
     alpha: float,
-    *,
     loss: str = "ls",
     bias: ArrayLike | None = None,
 ) -> Certificate:
@@ -452,6 +497,14 @@ def certify_smoothed_ufm(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import certify_smoothed_ufm, smoothed_ufm_minimizer
+    >>> model = {"lam_w": 0.01, "lam_h": 0.01, "alpha": 0.1}
+    >>> best = smoothed_ufm_minimizer(3, n_per_class=2, dimension=3, **model)
+    >>> certify_smoothed_ufm(best.features, best.classifier, [2, 2, 2], **model).gap < 1e-9
+    True
     """
     n = as_counts(counts, "counts")
     H = as_array(features, "features", shape=(None, int(n.sum())))
@@ -499,6 +552,12 @@ def logit_radius(logits: ArrayLike, minimizer_logits: ArrayLike, excess: float) 
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import logit_radius
+    >>> logit_radius([[2.0, 0.0], [0.0, 2.0]], [[2.0, 0.0], [0.0, 2.1]], 0.01) > 0.1
+    True
     """
     Z = as_array(logits, "logits", ndim=2)
     optimal = as_array(minimizer_logits, "minimizer_logits", shape=Z.shape)
@@ -520,11 +579,11 @@ class SmoothedFit:
 def smoothed_linear_fit(
     features: ArrayLike,
     labels: ArrayLike,
+    *,
     n_classes: int,
     alpha: float,
-    *,
     loss: str = "ls",
-    ridge: float = 1e-3,
+    ridge: float = 0.001,
 ) -> SmoothedFit:
     r"""Fit a linear softmax model under mean smoothed cross-entropy plus
     :math:`\frac{ridge}2\|V\|_F^2`.
@@ -551,6 +610,13 @@ def smoothed_linear_fit(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import smoothed_linear_fit
+    >>> fit = smoothed_linear_fit([[1.0, -1.0]], [0, 1], n_classes=2, alpha=0.1)
+    >>> round(fit.objective, 4), fit.suboptimality < 1e-12
+    (0.2007, True)
     """
     X = as_array(features, "features", ndim=2)
     K = as_count(n_classes, "n_classes", minimum=2)

@@ -148,6 +148,12 @@ def mean_max_cosine(centres: ArrayLike, *, sharpness: float | None = None) -> fl
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import mean_max_cosine
+    >>> mean_max_cosine([[1.0, 0.0], [-1.0, 0.0]])
+    -1.0
     """
     unit = _unit(_rows(centres))
     if sharpness is None:
@@ -168,6 +174,13 @@ def mean_min_angle(centres: ArrayLike) -> float:
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import mean_min_angle
+    >>> mean_min_angle([[1.0, 0.0], [-1.0, 0.0]]) / np.pi
+    1.0
     """
     unit = _unit(_rows(centres))
     return float(np.arccos(np.clip(_others(unit @ unit.T).max(axis=1), -1, 1)).mean())
@@ -207,6 +220,16 @@ def spread_centres(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import spread_centres
+    >>> centres = spread_centres(3, 2, rng=np.random.default_rng(0))
+    >>> np.round(centres @ centres.T, 4)
+    array([[ 1. , -0.5, -0.5],
+           [-0.5,  1. , -0.5],
+           [-0.5, -0.5,  1. ]])
     """
     K, d = as_count(n_classes, "n_classes", minimum=2), as_count(dimension, "dimension")
     as_instance(rng, "rng", np.random.Generator)
@@ -234,10 +257,10 @@ def spread_centres(
 
 def regularised_minimizer(
     counts: ArrayLike,
+    *,
     dimension: int,
     lam_w: float,
     lam_h: float,
-    *,
     strength: float,
     rng: np.random.Generator,
     sharpness: float = 30.0,
@@ -271,6 +294,16 @@ def regularised_minimizer(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import regularised_minimizer
+    >>> best = regularised_minimizer(
+    ...     [3, 1], dimension=2, lam_w=0.01, lam_h=0.01, strength=0.1, rng=np.random.default_rng(0)
+    ... )
+    >>> round(best.spread, 6)
+    -1.0
     """
     n, d, lam_w, lam_h = _model(counts, dimension, lam_w, lam_h)
     gamma, b = (
@@ -297,7 +330,7 @@ def regularised_minimizer(
         for _ in range(as_count(restarts, "restarts", minimum=fewest))
     ]
     if not fewest:
-        aligned = etf_aligned_minimizer(n, d, lam, lam)
+        aligned = etf_aligned_minimizer(n, dimension=d, lam_w=lam, lam_h=lam)
         lengths = np.linalg.norm(aligned.class_features, axis=0)
         lifted = np.maximum(lengths, 1e-3 * lengths.max() + 1e-9) * simplex_etf(K, d).T
         starts.append(np.concatenate([aligned.classifier.ravel(), lifted.T.ravel()]))
@@ -310,7 +343,7 @@ def regularised_minimizer(
 
 
 def etf_aligned_minimizer(
-    counts: ArrayLike, dimension: int, lam_w: float, lam_h: float
+    counts: ArrayLike, *, dimension: int, lam_w: float, lam_h: float
 ) -> RegularisedMinimizer:
     """Minimize cross-entropy with free features in the directions of a simplex frame: lengths and
     classifier are free.
@@ -331,6 +364,12 @@ def etf_aligned_minimizer(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import etf_aligned_minimizer
+    >>> etf_aligned_minimizer([3, 3, 3], dimension=2, lam_w=0.01, lam_h=0.01)
+    <RegularisedMinimizer: loss 0.174533, spread -0.5, classifier (3, 2), class_features (2, 3)>
     """
     n, d, lam_w, lam_h = _model(counts, dimension, lam_w, lam_h)
     K = n.size
@@ -404,6 +443,13 @@ def cosine_remainder(excess: ArrayLike, n_classes: int, *, sharpness: float) -> 
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import cosine_remainder
+    >>> np.round(cosine_remainder([0.01, 0.001], 4, sharpness=100.0), 3)
+    array([0.204, 0.052])
     """
     e = as_array(excess, "excess", ndim=1, nonnegative=True)
     K = as_count(n_classes, "n_classes", minimum=3)
@@ -431,7 +477,7 @@ def cosine_remainder(excess: ArrayLike, n_classes: int, *, sharpness: float) -> 
 
 
 def random_supports(
-    n_classes: int, dimension: int, sparsity: float, *, rng: np.random.Generator
+    n_classes: int, dimension: int, *, sparsity: float, rng: np.random.Generator
 ) -> FloatArray:
     """Return (K, d) masks of 0 and 1 with ``round((1 - sparsity) d)`` ones at random places in each
     row, at least one.
@@ -449,6 +495,13 @@ def random_supports(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import random_supports
+    >>> random_supports(3, 4, sparsity=0.5, rng=np.random.default_rng(0)).sum(axis=1)
+    array([2., 2., 2.])
     """
     K, d = as_count(n_classes, "n_classes", minimum=2), as_count(dimension, "dimension")
     share = as_real(sparsity, "sparsity", minimum=0.0, below=1.0)
@@ -470,6 +523,12 @@ def disjoint_pairs(supports: ArrayLike) -> NDArray[np.int64]:
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import disjoint_pairs
+    >>> disjoint_pairs([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    array([[0, 1]])
     """
     mask = _rows(supports, "supports") != 0
     return np.argwhere(np.triu(mask.astype(int) @ mask.T.astype(int) == 0, 1))
@@ -496,6 +555,14 @@ def sparse_etf(supports: ArrayLike, *, rng: np.random.Generator, restarts: int =
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import sparse_etf
+    >>> found = sparse_etf(np.ones((3, 3)), rng=np.random.default_rng(0))
+    >>> found.status.name, bool(found.error < 1e-12)
+    ('EXISTS', True)
     """
     mask = _rows(supports, "supports") != 0
     as_instance(rng, "rng", np.random.Generator)
@@ -573,6 +640,13 @@ def von_neumann_entropy(features: ArrayLike, *, normalise: bool = True) -> float
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import von_neumann_entropy
+    >>> np.exp(von_neumann_entropy(np.eye(4), normalise=True)).round(6).item()
+    4.0
     """
     H = as_array(features, "features", ndim=2)
     if as_flag(normalise, "normalise"):

@@ -156,6 +156,13 @@ def collapse_metrics(
     ------
     ValueError
         On bad input; features (N, d) are refused where ``layout`` does not announce them.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import collapse_metrics
+    >>> metrics = collapse_metrics([[1.0, 1.0, -1.0, -1.0]], [0, 0, 1, 1], [[1.0], [-1.0]])
+    >>> metrics.variability, metrics.mean_norm_spread
+    (0.0, 0.0)
     """
     W = as_array(classifier, "classifier", ndim=2)
     n_classes = W.shape[0]
@@ -225,6 +232,16 @@ def simplex_etf(n_classes: int, dimension: int) -> FloatArray:
     ------
     ValueError
         On bad input, and where d < K - 1: there is no such frame.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import simplex_etf
+    >>> frame = simplex_etf(3, 4)
+    >>> np.round(frame @ frame.T, 12)
+    array([[ 1. , -0.5, -0.5],
+           [-0.5,  1. , -0.5],
+           [-0.5, -0.5,  1. ]])
     """
     K = as_count(n_classes, "n_classes", minimum=2)
     d = as_count(dimension, "dimension")
@@ -259,6 +276,15 @@ def general_orthogonal_frame(lengths: ArrayLike, dimension: int) -> FloatArray:
     ------
     ValueError
         On bad input, and where the frame does not fit into d dimensions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import general_orthogonal_frame
+    >>> frame = general_orthogonal_frame([1.0, 2.0], 3)
+    >>> np.round(frame @ frame.T, 12)
+    array([[1., 0.],
+           [0., 4.]])
     """
     size = as_array(lengths, "lengths", ndim=1, nonnegative=True)
     d = as_count(dimension, "dimension")
@@ -276,11 +302,11 @@ def general_orthogonal_frame(lengths: ArrayLike, dimension: int) -> FloatArray:
 def train_features(
     inputs: ArrayLike,
     labels: ArrayLike,
+    *,
     hidden: int,
     dimension: int,
     lam_w: float,
     lam_h: float,
-    *,
     loss: str = "ce",
     bias: bool = False,
     iterations: int = 500,
@@ -324,6 +350,16 @@ def train_features(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import train_features
+    >>> inputs = [[1.0, 1.2, -1.0, -0.9], [0.0, 0.1, 0.3, -0.2]]
+    >>> training = train_features(
+    ...     inputs, [0, 0, 1, 1], hidden=8, dimension=2, lam_w=0.01, lam_h=0.01, iterations=50
+    ... )
+    >>> training.features.shape, bool(training.errors[-1] == 0)
+    ((2, 4), True)
     """
     X = as_array(inputs, "inputs", ndim=2)
     raw = as_array(labels, "labels", shape=(X.shape[1],), nonnegative=True)

@@ -214,6 +214,13 @@ def ridge_classifier(features: ArrayLike, n_classes: int, *, lam_w: float) -> Fl
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import ridge_classifier
+    >>> ridge_classifier([[1.0, -1.0]], 2, lam_w=0.5)
+    array([[ 0.4],
+           [-0.4]])
     """
     H, K = _checked(features, n_classes)
     return _ridge(H, K, as_real(lam_w, "lam_w", above=0.0))
@@ -245,6 +252,12 @@ def central_path_velocity(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import central_path_velocity
+    >>> central_path_velocity([[1.0, -1.0]], 2, lam_w=0.5, lam_h=0.1)
+    array([[-0.02,  0.02]])
     """
     H, K = _checked(features, n_classes)
     lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", minimum=0.0)
@@ -285,6 +298,13 @@ def central_path(
     ValueError
         On bad input; naming ``times``, where the flow cannot be followed to the last of them within
         20,000 evaluations.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import central_path
+    >>> path = central_path([[1.0, -1.0]], 2, lam_w=0.1, times=[0.0, 1.0])
+    >>> path.features.shape
+    (2, 1, 2)
     """
     H, K = _checked(features, n_classes)
     lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", minimum=0.0)
@@ -324,6 +344,13 @@ def trace_rates(features: ArrayLike, n_classes: int, *, lam_w: float) -> TraceRa
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import trace_rates
+    >>> rates = trace_rates([[1.0, 1.25, -1.0, -0.75]], 2, lam_w=0.1)
+    >>> rates.within < 0 < rates.between
+    True
     """
     H, K = _checked(features, n_classes)
     ridge = H.shape[1] // K * as_real(lam_w, "lam_w", above=0.0)
@@ -366,6 +393,12 @@ def exact_variability_rate(features: ArrayLike, n_classes: int, *, lam_w: float)
     ------
     ValueError
         On bad input, and where the centred class means have a smaller rank.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import exact_variability_rate
+    >>> exact_variability_rate([[1.0, 1.25, -1.0, -0.75]], 2, lam_w=0.125)
+    Fraction(-1, 70)
     """
     H, K = _checked(features, n_classes)
     n, d = H.shape[1] // K, H.shape[0]
@@ -431,6 +464,12 @@ def collapsed_response(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import collapsed_response
+    >>> round(collapsed_response(beta=0.3, lam_w=0.05, lam_h=0.02).on_span, 4)
+    0.3217
     """
     beta = as_real(beta, "beta", above=0.0)
     lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", minimum=0.0)
@@ -486,6 +525,14 @@ def near_minimizer(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import near_minimizer
+    >>> targets = [[1.0, 1.25, -1.0, -0.75]]
+    >>> best = near_minimizer(targets, 2, beta=0.3, lam_w=0.05, lam_h=0.02)
+    >>> round(best.objective, 4), best.gradient < 1e-9
+    (0.2675, True)
     """
     H0, K = _checked(targets, n_classes, "targets")
     beta = as_real(beta, "beta", above=0.0)

@@ -57,6 +57,12 @@ def label_gradients(features: ArrayLike, classifier: ArrayLike, targets: ArrayLi
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import label_gradients
+    >>> label_gradients([[1.0, -1.0]], [[0.0], [0.0]], [[1.0, 0.0], [0.0, 1.0]]).ravel()
+    array([-0.5,  0.5, -0.5,  0.5])
     """
     X = as_array(features, "features", ndim=2)
     V = as_array(classifier, "classifier", shape=(None, X.shape[0]))
@@ -120,6 +126,12 @@ def gradient_noise(features: ArrayLike, labels: ArrayLike, classifier: ArrayLike
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import gradient_noise
+    >>> gradient_noise([[1.0, -1.0]], [0, 1], [[0.0], [0.0]])
+    <GradientNoise: label 0, uniform 0.5, covariance 0>
     """
     X = as_array(features, "features", ndim=2)
     V = as_array(classifier, "classifier", shape=(None, X.shape[0]))
@@ -199,6 +211,23 @@ def smoothed_sgd(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.neural_collapse import smoothed_sgd
+    >>> order = [0, 1, 0, 1]
+    >>> run = smoothed_sgd([[1.0, -1.0]], [0, 1], np.zeros((2, 1)), order, 0.5, step_size=0.5)
+    Traceback (most recent call last):
+      File "<console>", line 1, in <module>
+      File "/home/me/lib/theorylab/_validation.py", line 166, in checked
+        result = function(*args, **kwargs)
+                 ^^^^^^^^^^^^^^^^^^^^^^^^^
+    TypeError: smoothed_sgd() missing 1 required keyword-only argument: 'switch'
+    >>> run.last_value < run.first_value
+    Traceback (most recent call last):
+      File "<console>", line 1, in <module>
+    NameError: name 'run' is not defined
     """
     X = as_array(features, "features", ndim=2)
     start = as_array(initial, "initial", shape=(None, X.shape[0]))
@@ -216,7 +245,7 @@ def smoothed_sgd(
 
 @refuses_overflow("curvature", "noise", "step_size", "theta", "bias")
 def quadratic_floor(
-    curvature: float, noise: float, step_size: float, *, theta: float = 0.0, bias: float = 0.0
+    curvature: float, *, noise: float, step_size: float, theta: float = 0.0, bias: float = 0.0
 ) -> float:
     r"""Return the stationary mean square of descent on :math:`\frac\lambda2w^2` with smoothed noisy
     gradients (module docstring).
@@ -236,7 +265,7 @@ def quadratic_floor(
 
     Examples
     --------
-    >>> quadratic_floor(1.0, 1.0, 0.5)
+    >>> quadratic_floor(1.0, noise=1.0, step_size=0.5)
     0.3333333333333333
     """
     lam, s2 = as_real(curvature, "curvature", above=0.0), as_real(noise, "noise", minimum=0.0)
@@ -247,7 +276,7 @@ def quadratic_floor(
 
 
 @refuses_overflow("curvature", "noise", "theta", "bias")
-def smoothing_threshold(curvature: float, noise: float, theta: float, bias: float) -> float:
+def smoothing_threshold(curvature: float, *, noise: float, theta: float, bias: float) -> float:
     r"""Return the step size above which smoothing has the lower :func:`quadratic_floor`.
 
     With :math:`\beta=\theta b^2/((1-\theta)^2\sigma^2)`, :math:`x=\eta\lambda` is the root in
@@ -264,7 +293,7 @@ def smoothing_threshold(curvature: float, noise: float, theta: float, bias: floa
 
     Examples
     --------
-    >>> smoothing_threshold(1.0, 1.0, 0.5, 0.0)
+    >>> smoothing_threshold(1.0, noise=1.0, theta=0.5, bias=0.0)
     0.0
     """
     lam, s2 = as_real(curvature, "curvature", above=0.0), as_real(noise, "noise", above=0.0)

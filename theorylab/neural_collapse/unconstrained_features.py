@@ -300,9 +300,9 @@ def ufm_objective(
     features: ArrayLike,
     classifier: ArrayLike,
     counts: ArrayLike,
+    *,
     lam_w: float,
     lam_h: float,
-    *,
     loss: str = "mse",
     bias: ArrayLike | None = None,
 ) -> float:
@@ -327,6 +327,13 @@ def ufm_objective(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import ufm_objective
+    >>> features, classifier = [[1.0, -1.0]], [[1.0], [-1.0]]
+    >>> round(ufm_objective(features, classifier, [1, 1], lam_w=0.1, lam_h=0.1), 4)
+    0.7
     """
     H, W, n, lam_w, lam_h, b = _checked(features, classifier, counts, lam_w, lam_h, loss, bias)
     labels = np.repeat(np.arange(n.size), n)
@@ -340,7 +347,7 @@ def ufm_objective(
     return float(value / labels.size + lam_w / 2 * np.sum(W**2) + lam_h / 2 * np.sum(H**2))
 
 
-def collapse_threshold(counts: ArrayLike, lam_w: float, lam_h: float) -> float:
+def collapse_threshold(counts: ArrayLike, *, lam_w: float, lam_h: float) -> float:
     r"""Return :math:`N^2\lambda_W\lambda_H`, the class size up to which classes of equal size
     coincide at the global minimum.
 
@@ -360,6 +367,12 @@ def collapse_threshold(counts: ArrayLike, lam_w: float, lam_h: float) -> float:
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import collapse_threshold
+    >>> collapse_threshold([50, 50], lam_w=0.01, lam_h=0.02)
+    2.0
     """
     n = as_counts(counts, "counts")
     return (
@@ -369,7 +382,7 @@ def collapse_threshold(counts: ArrayLike, lam_w: float, lam_h: float) -> float:
     )
 
 
-def cross_entropy_gap(n_classes: int, n_per_class: int, lam_w: float, lam_h: float) -> float:
+def cross_entropy_gap(n_classes: int, *, n_per_class: int, lam_w: float, lam_h: float) -> float:
     r"""Return the logit gap between the right class and each other one at the global minimum of
     balanced cross-entropy.
 
@@ -388,6 +401,12 @@ def cross_entropy_gap(n_classes: int, n_per_class: int, lam_w: float, lam_h: flo
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import cross_entropy_gap
+    >>> round(cross_entropy_gap(3, n_per_class=2, lam_w=0.01, lam_h=0.01), 4)
+    4.2299
     """
     K = as_count(n_classes, "n_classes", minimum=2)
     n = as_count(n_per_class, "n_per_class")
@@ -397,10 +416,10 @@ def cross_entropy_gap(n_classes: int, n_per_class: int, lam_w: float, lam_h: flo
 
 def ufm_minimizer(
     counts: ArrayLike,
+    *,
     dimension: int,
     lam_w: float,
     lam_h: float,
-    *,
     loss: str = "mse",
     bias: bool = False,
 ) -> UfmMinimizer:
@@ -441,7 +460,15 @@ def ufm_minimizer(
     -----
     dang2023-neural, global minimizers for one linear layer: orthogonal frame (squared loss, no
     bias), simplex frame (equal classes). Imbalanced classes with bias, and imbalanced
-    cross-entropy, are derived."""
+    cross-entropy, are derived.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import ufm_minimizer
+    >>> best = ufm_minimizer([3, 2, 2], dimension=3, lam_w=0.01, lam_h=0.02)
+    >>> round(best.objective, 4), best.certificate.gap < 1e-9
+    (0.0624, True)
+    """
     n = as_counts(counts, "counts")
     d = as_count(dimension, "dimension")
     lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", above=0.0)
@@ -460,7 +487,7 @@ def ufm_minimizer(
         spectrum = Spectrum(fitted, labels.left, labels.right)
         offset = n / total if bias else None
     elif np.all(n == n[0]):
-        gap = cross_entropy_gap(n.size, int(n[0]), lam_w, lam_h)
+        gap = cross_entropy_gap(n.size, n_per_class=int(n[0]), lam_w=lam_w, lam_h=lam_h)
         slope = np.sqrt(n[0]) * mu
         objective = float((n.size - 1) * slope * gap + np.log1p((n.size - 1) * np.exp(-gap)))
         none = np.zeros((1, 0))
@@ -491,9 +518,9 @@ def certify_ufm(
     features: ArrayLike,
     classifier: ArrayLike,
     counts: ArrayLike,
+    *,
     lam_w: float,
     lam_h: float,
-    *,
     loss: str = "mse",
     bias: ArrayLike | None = None,
 ) -> Certificate:
@@ -529,6 +556,14 @@ def certify_ufm(
     ------
     ValueError
         On bad input.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import certify_ufm, ufm_minimizer
+    >>> decays = {"lam_w": 0.01, "lam_h": 0.02}
+    >>> best = ufm_minimizer([3, 2, 2], dimension=3, bias=False, **decays)
+    >>> certify_ufm(best.features, best.classifier, [3, 2, 2], **decays).gap < 1e-9
+    True
     """
     H, W, n, lam_w, lam_h, b = _checked(features, classifier, counts, lam_w, lam_h, loss, bias)
     labels = np.repeat(np.arange(n.size), n)

@@ -52,7 +52,7 @@ class Potential:
     curvature: Callable[[FloatArray], FloatArray]
 
 
-def quartic_potential(curvature: float, quartic: float = 0.0) -> Potential:
+def quartic_potential(curvature: float, *, quartic: float = 0.0) -> Potential:
     r"""Return :math:`V(x)=\frac\mu2x^2+qx^4`, :math:`\mu`-strongly convex.
 
     Parameters
@@ -65,7 +65,7 @@ def quartic_potential(curvature: float, quartic: float = 0.0) -> Potential:
     Examples
     --------
     >>> from theorylab.optimal_transport import quartic_potential
-    >>> quartic_potential(2.0, 0.5).value(2.0)
+    >>> quartic_potential(2.0, quartic=0.5).value(2.0)
     12.0
     """
     mu = as_real(curvature, "curvature", above=0.0)

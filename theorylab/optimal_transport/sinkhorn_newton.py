@@ -244,7 +244,7 @@ def vertex_gap(C: ArrayLike) -> float:
     return max(float(distance.diagonal().min()), 0.0) / n
 
 
-def plan_distance_bound(n: int, gap: float, eps: float) -> float:
+def plan_distance_bound(n: int, *, gap: float, eps: float) -> float:
     r"""Return :math:`\min(2,2e^{-\Delta/\epsilon+1+\log n})`, which bounds the l1 distance of the
     entropic plan of uniform weights from the optimal assignment; where it is below 2, half of it
     times the gap bounds the excess of its transport cost.
@@ -261,7 +261,7 @@ def plan_distance_bound(n: int, gap: float, eps: float) -> float:
     Examples
     --------
     >>> from theorylab.optimal_transport import plan_distance_bound
-    >>> round(plan_distance_bound(2, 2.0, 0.1), 10)
+    >>> round(plan_distance_bound(2, gap=2.0, eps=0.1), 10)
     2.24e-08
     """
     n = as_count(n, "n")

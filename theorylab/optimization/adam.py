@@ -550,10 +550,10 @@ def adamax_worst_gradients(t: int, *, beta2: Fraction) -> list[int]:
 
 
 @overload
-def adam_step_supremum_squared(t: int | None, beta1: Fraction, beta2: Fraction) -> Fraction: ...
+def adam_step_supremum_squared(t: int | None, *, beta1: Fraction, beta2: Fraction) -> Fraction: ...
 @overload
-def adam_step_supremum_squared(t: int | None, beta1: float, beta2: float) -> float: ...
-def adam_step_supremum_squared(t: int | None, beta1: Any, beta2: Any) -> Any:
+def adam_step_supremum_squared(t: int | None, *, beta1: float, beta2: float) -> float: ...
+def adam_step_supremum_squared(t: int | None, *, beta1: Any, beta2: Any) -> Any:
     r"""Square of the longest Adam step, in units of the step size, over all gradient histories of
     length t.
 
@@ -574,7 +574,7 @@ def adam_step_supremum_squared(t: int | None, beta1: Any, beta2: Any) -> Any:
     --------
     >>> from fractions import Fraction
     >>> from theorylab.optimization import adam_step_supremum_squared
-    >>> adam_step_supremum_squared(None, Fraction(9, 10), Fraction(999, 1000))
+    >>> adam_step_supremum_squared(None, beta1=Fraction(9, 10), beta2=Fraction(999, 1000))
     Fraction(370, 7)
     """
     b1, b2 = _unit_number(beta1, "beta1"), _unit_number(beta2, "beta2")
@@ -591,28 +591,28 @@ def adam_step_supremum_squared(t: int | None, beta1: Any, beta2: Any) -> Any:
     return _adam_limit(b1, b2, b1 * b1 / b2)
 
 
-def adam_step_supremum(t: int | None, beta1: float, beta2: float) -> float:
+def adam_step_supremum(t: int | None, *, beta1: float, beta2: float) -> float:
     """Longest Adam step in units of the step size: the root of :func:`adam_step_supremum_squared`,
     as a float, also where the square is beyond float64.
 
     Examples
     --------
     >>> from theorylab.optimization import adam_step_supremum
-    >>> round(adam_step_supremum(None, 0.9, 0.999), 5)  # 3.16 was stated
+    >>> round(adam_step_supremum(None, beta1=0.9, beta2=0.999), 5)  # 3.16 was stated
     7.27029
     """
     if t is None:
-        return math.sqrt(adam_step_supremum_squared(t, beta1, beta2))
+        return math.sqrt(adam_step_supremum_squared(t, beta1=beta1, beta2=beta2))
     length = as_count(t, "t")
     b1, b2 = float(_unit_number(beta1, "beta1")), float(_unit_number(beta2, "beta2"))
     return _finite_exp(_log_adam_supremum(length, b1, b2), length)
 
 
 @overload
-def adamax_step_supremum(t: int | None, beta1: Fraction, beta2: Fraction) -> Fraction: ...
+def adamax_step_supremum(t: int | None, *, beta1: Fraction, beta2: Fraction) -> Fraction: ...
 @overload
-def adamax_step_supremum(t: int | None, beta1: float, beta2: float) -> float: ...
-def adamax_step_supremum(t: int | None, beta1: Any, beta2: Any) -> Any:
+def adamax_step_supremum(t: int | None, *, beta1: float, beta2: float) -> float: ...
+def adamax_step_supremum(t: int | None, *, beta1: Any, beta2: Any) -> Any:
     r"""Longest AdaMax step, in units of the step size, over all gradient histories of length t.
 
     Parameters
@@ -634,7 +634,7 @@ def adamax_step_supremum(t: int | None, beta1: Any, beta2: Any) -> Any:
     --------
     >>> from fractions import Fraction
     >>> from theorylab.optimization import adamax_step_supremum
-    >>> adamax_step_supremum(None, Fraction(9, 10), Fraction(999, 1000))  # 1 was stated
+    >>> adamax_step_supremum(None, beta1=Fraction(9, 10), beta2=Fraction(999, 1000))  # not 1
     Fraction(111, 110)
     """
     b1, b2 = _unit_number(beta1, "beta1"), _unit_number(beta2, "beta2", one=True)

@@ -117,7 +117,7 @@ def critical_scale(rank: int) -> float:
     return 1 / maxout_moments(rank).square
 
 
-def directional_gain(rank: int, cosine: ArrayLike) -> FloatArray:
+def directional_gain(cosine: ArrayLike, *, rank: int) -> FloatArray:
     r"""Return :math:`M_K\cos^2+\sin^2`, the mean square of a unit's derivative along a unit vector,
     in units of the variance of a weight.
 
@@ -131,7 +131,7 @@ def directional_gain(rank: int, cosine: ArrayLike) -> FloatArray:
     Examples
     --------
     >>> from theorylab.random_features import directional_gain
-    >>> directional_gain(3, [0.0, 1.0]).round(4).tolist()
+    >>> directional_gain([0.0, 1.0], rank=3).round(4).tolist()
     [1.0, 1.2757]
     """
     moments = maxout_moments(rank)

@@ -67,7 +67,7 @@ class CostLimits:
     zero: float
 
 
-def output_law(n_bits: int, ones: ArrayLike) -> OutputLaw:
+def output_law(ones: ArrayLike, *, n_bits: int) -> OutputLaw:
     """Return mean and variance of the outputs of a trained ReLU network, in closed form.
 
     Parameters
@@ -80,7 +80,7 @@ def output_law(n_bits: int, ones: ArrayLike) -> OutputLaw:
     Examples
     --------
     >>> from theorylab.random_features import output_law
-    >>> output_law(4, 1)
+    >>> output_law(1, n_bits=4)
     <OutputLaw: one 1, zero 0, variance 0>
     """
     k = as_count(n_bits, "n_bits", maximum=10**9)
@@ -98,7 +98,7 @@ def output_law(n_bits: int, ones: ArrayLike) -> OutputLaw:
     return OutputLaw(on, off, np.where(s == 1, 0.0, variance))
 
 
-def noise_to_margin(n_bits: int, ones: ArrayLike, *, threshold: str = "midpoint") -> FloatArray:
+def noise_to_margin(ones: ArrayLike, *, n_bits: int, threshold: str = "midpoint") -> FloatArray:
     r"""Return the variance over the squared distance of the closest mean from the threshold.
 
     Parameters
@@ -111,10 +111,10 @@ def noise_to_margin(n_bits: int, ones: ArrayLike, *, threshold: str = "midpoint"
     Examples
     --------
     >>> from theorylab.random_features import noise_to_margin
-    >>> noise_to_margin(9, [1, 9]).round(6).tolist()
+    >>> noise_to_margin([1, 9], n_bits=9).round(6).tolist()
     [0.0, 13.733242]
     """
-    law = output_law(n_bits, ones)
+    law = output_law(n_bits=n_bits, ones=ones)
     one_of(threshold, "threshold", THRESHOLDS)
     s = np.asarray(ones)
     if threshold == "midpoint":
@@ -173,7 +173,7 @@ def ensemble_size(n_bits: int, *, failure: float, inputs: str = "one") -> int:
     target = log(as_real(failure, "failure", above=0.0, below=1.0))
     together = one_of(inputs, "inputs", ("one", "all")) == "all"
     s = np.arange(2, k + 1)
-    root = np.sqrt(noise_to_margin(k, s))
+    root = np.sqrt(noise_to_margin(n_bits=k, ones=s))
     many = gammaln(k + 1) - gammaln(s + 1) - gammaln(k - s + 1)
 
     def enough(count: int) -> bool:

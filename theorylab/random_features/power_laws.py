@@ -37,9 +37,9 @@ class PowerLawOptimum:
 @refuses_overflow("noise_variance", "synthetic_noise")
 def collapse_noise(
     noise_variance: float,
+    *,
     synthetic_noise: float,
     generations: int,
-    *,
     n_modes: int,
     n_samples: int,
     n_synthetic: int,
@@ -62,7 +62,14 @@ def collapse_noise(
 
     Examples
     --------
-    >>> collapse_noise(0.25, 0.25, 3, n_modes=50, n_samples=50, n_synthetic=150)
+    >>> collapse_noise(
+    ...     0.25,
+    ...     synthetic_noise=0.25,
+    ...     generations=3,
+    ...     n_modes=50,
+    ...     n_samples=50,
+    ...     n_synthetic=150,
+    ... )
     1.0
     """
     sigma2 = as_real(noise_variance, "noise_variance", minimum=0.0)

@@ -1,6 +1,7 @@
 """One convention for all public functions: data first, numbers by keyword, an example each."""
 
 import inspect
+import pydoc
 import re
 import typing
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from types import UnionType
 from typing import Any
 
 import pytest
+
+from theorylab.convex_relu import train
 
 THEMES = (
     *("convex_relu", "implicit_regularization", "matrix_sensing", "neural_collapse"),
@@ -77,3 +80,10 @@ def test_the_convention_is_noticed_when_it_is_broken():
 
     found = [misplaced(f) for f in (penalised, sizes, many, two, by_name)]
     assert found == [["tol"], [], ["k"], ["eps"], []]
+
+
+def test_help_of_the_headline_function_fits_a_screen():
+    text = pydoc.plain(pydoc.render_doc(train))
+    lines = sum(1 + len(line) // 100 for line in text.splitlines())
+    assert lines <= 52
+    assert "X: 'ArrayLike', y: 'ArrayLike', beta: 'float'" in text

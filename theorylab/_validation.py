@@ -1,6 +1,8 @@
 """The one validation helper: bad input raises ``ValueError`` naming the argument, what was expected
 and what came."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import wraps

@@ -8,6 +8,8 @@ means the same on every data set. Up to 50 samples or three features the network
 proves, an upper end that may be far above the truth. With sampled arrangements ``gap_`` is that of
 the restricted problem, and ``global_gap_`` bounds how far the network is from optimal among all."""
 
+from __future__ import annotations
+
 import warnings
 from typing import Any, Self
 

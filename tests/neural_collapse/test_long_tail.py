@@ -1,11 +1,10 @@
 """Spread centres, regularised features, sparse frames, entropy: against loops, other optimizers and
 closed forms."""
 
+from functools import partial
 from itertools import combinations
 
 import mpmath
-from functools import partial
-
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime, minimize

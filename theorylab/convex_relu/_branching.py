@@ -22,6 +22,8 @@ Every inequality holds for whatever f, t, lambda and mu the iterations stopped a
 with a margin that bounds the rounding of its evaluation, so that a closed tree is a proof for the
 real numbers the arrays stand for."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter

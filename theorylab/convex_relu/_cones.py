@@ -6,6 +6,8 @@ non-negative least-squares problem, solved by the active-set method of Lawson an
 support of the last solution. Any :math:`\lambda\ge0` gives an upper bound, which is all a
 certificate needs."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import NDArray
 

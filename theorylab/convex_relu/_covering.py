@@ -17,6 +17,8 @@ maximum, and needs no enumeration of the arrangement and no general position.
 All inequalities are checked with a margin that bounds every rounding error made, so that the
 covering is a proof for the real numbers the arrays stand for."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import NDArray
 

@@ -5,6 +5,8 @@ A network :math:`\sum_ja_j(Xu_j)_+` is written with :math:`p_j=|a_j|u_j`,
 :math:`s_j=\mathrm{sign}\,a_j`, for which the least penalty of a function is :math:`\sum_j\|p_j\|`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 

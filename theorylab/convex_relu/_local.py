@@ -11,6 +11,8 @@ stays negative behind it and becomes tight where it does not. A tight row is rel
 multiplier says that a side of it descends. In cone mode every kink is the boundary of a given cell
 and is never crossed."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import NDArray
 

@@ -15,6 +15,8 @@ u,(x_i^\top u+x_i^\top Wx_i/\|x_i\|)/2)`, :math:`(2r_i-x_i^\top u)^2\le x_i^\top
 over this set and its negative is one semidefinite program, whose dual point satisfies
 :math:`R(\pm v)\le\beta`: the best that this relaxation proves."""
 
+from __future__ import annotations
+
 import warnings
 from typing import Any
 

@@ -26,6 +26,8 @@ the dual variable :math:`z\in\mathbb R^n`: one more random direction strictly lo
 probability V, :math:`\mathbb EV_N=\mathbb E[s_{N+1}]/(N+1)\le n/(N+1)`, where :math:`s_{N+1}`
 counts the active directions among N + 1."""
 
+from __future__ import annotations
+
 import math
 import warnings
 from enum import StrEnum

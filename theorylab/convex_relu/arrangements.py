@@ -19,6 +19,8 @@ Every sign comes from a determinant whose rounding error is bounded beforehand; 
 than its bound the data are treated as possibly degenerate and decided in exact integer arithmetic.
 """
 
+from __future__ import annotations
+
 from fractions import Fraction
 from functools import cache
 from itertools import combinations

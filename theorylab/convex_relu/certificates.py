@@ -19,6 +19,8 @@ Rows may be nearly dependent: with any matrix B of norm at most :math:`1+\delta`
 X`, :math:`h_v(u)\le(1+\delta)\max\hat h_v+\sum_i|v_i|\,\|x_i-B^\top\hat x_i\|`, so a rank-deficient
 problem is decided in its row space and the remainder is added to the bound."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -250,7 +252,7 @@ class Certificate:
             rounding=rounding,
         )
 
-    def unrestricted(self, *, max_nodes: int | None = None) -> "Certificate":
+    def unrestricted(self, *, max_nodes: int | None = None) -> Certificate:
         """Return the certificate of the same network over all activation patterns.
 
         Parameters

@@ -14,6 +14,8 @@ The features :math:`D_iX` are never formed: with the gates as a 0-1 matrix, outp
 gradients are :math:`(D\,\mathrm{diag}(v))X`. Block coordinate descent on a working set finds the
 support; Newton steps on it, by preconditioned conjugate gradients, give the accuracy."""
 
+from __future__ import annotations
+
 import warnings
 from dataclasses import dataclass, replace
 from enum import StrEnum

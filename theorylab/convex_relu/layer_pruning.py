@@ -16,6 +16,8 @@ active rows have the kernel of a Gaussian matrix with Bin(P, 1/2) rows, so that 
 twice the statistical dimension of the descent cone of the l1 norm. Net-Trim: aghasi2018-fast; the
 paper's text was not consulted, and the sharpened forms are derived here."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import cached_property

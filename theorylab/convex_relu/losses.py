@@ -12,6 +12,8 @@ envelope. For small penalties :math:`v` is of their size, a tiny difference of o
 ``optimality`` gives the relation between :math:`f` and :math:`v` so that both can be refined
 together."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from typing import ClassVar
 

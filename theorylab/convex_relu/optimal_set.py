@@ -27,6 +27,8 @@ As long as the faces on which the neurons lie do not change, the optimality cond
 and their implicit derivative gives the derivative of the optimum in :math:`X`, :math:`y` and
 :math:`\beta`."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from enum import StrEnum
 from functools import cached_property

@@ -17,6 +17,8 @@ branches costs no more than the convex gauge. For linear networks gamma is the n
 Y``, while one branch costs its Schatten-2/L quasi-norm. Theorems: wang2021-parallel; every constant
 below is derived here, the paper's text was not consulted."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import pairwise, product
 from math import inf, nextafter

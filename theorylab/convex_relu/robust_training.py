@@ -26,6 +26,8 @@ Pattern D has a non-zero stable neuron iff :math:`\epsilon\le\mu=\max_{\|v\|_q\l
 v`, the half-width of a corridor through the origin; beyond the widest corridor only the zero
 network is left. """
 
+from __future__ import annotations
+
 import math
 import warnings
 from collections.abc import Callable

@@ -27,6 +27,8 @@ with neurons :math:`p_j=|a_j|u_j` of directions :math:`\hat p_j`: zero where no 
 there the path is exactly linear. Paths and their continuity are the subject of mishkin2023-optimal,
 whose text was not consulted; the bounds are derived."""
 
+from __future__ import annotations
+
 import warnings
 from enum import StrEnum
 from heapq import heappop, heappush

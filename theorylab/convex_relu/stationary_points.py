@@ -23,6 +23,8 @@ neuron is global, since the zero neuron asks for the dual constraint on the whol
 (mishkin2023-optimal) states stationary points as optima of sub-sampled programs; its text was not
 consulted."""
 
+from __future__ import annotations
+
 from enum import StrEnum
 
 import numpy as np
@@ -206,7 +208,7 @@ class StationaryPoint:
     signs: FloatArray
     patterns: BoolArray
     ties: BoolArray
-    certificate: "SubsampledCertificate"
+    certificate: SubsampledCertificate
 
 
 def local_minimum(

@@ -24,6 +24,8 @@ For small :math:`\beta` the residual is a small difference of large numbers. So 
 least norm, whose dual is :math:`\max_zz^\top y` subject to :math:`\max_{\|u\|\le1}|z^\top(Xu)_+|
 \le1`. Data and targets are divided by powers of two first, so that units do not matter."""
 
+from __future__ import annotations
+
 import warnings
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -180,60 +182,39 @@ def train(
 
     Parameters
     ----------
-    X
-        Data, shape (n, d).
-    y
-        Targets, shape (n,), or (n, K) for K outputs; labels -1 and 1 for the logistic and hinge
-        losses. With several outputs the penalty of a neuron's output weights is the square of their
-        l1 norm, for which the problem separates over outputs.
+    X, y
+        Data, shape (n, d); targets, shape (n,) or (n, K); labels -1 and 1 for logistic and hinge
+        losses. Of several outputs the penalty of a neuron is the squared l1 norm of its weights.
     beta
         Penalty: the objective is ``loss + beta / 2 * sum_j (|u_j|^2 + a_j^2)``. At zero (squared
-        loss only) the interpolating network of least penalty is found: ``objective`` is the
-        penalty, and the certificate's loss is ``Interpolation()`` with ``beta = 1``.
+        loss only) the interpolating network of least penalty, which is then the objective.
     loss
         "squared" (half the squared error), "logistic", "hinge", or a ``Loss``; summed over samples.
     arrangements
-        "all", or patterns of shape (P, n), for instance from ``sample_arrangements``: then every
-        neuron is confined to the cone ``(2 D - I) X u >= 0`` of one of them, ``gap`` is that of the
-        restricted problem and ``global_gap`` that of the whole.
-    bias
-        Give every neuron a bias, penalised like a weight (a column of ones in the data).
-    skip
-        Add an unpenalised linear map of the input (an affine one if ``bias`` is set). The
-        certificate then needs a dual point orthogonal to the data exactly, which exists only where
-        a minimiser does (no separable labels) and can be found only if the data are
-        well-conditioned.
+        "all", or patterns (P, n), for instance from ``sample_arrangements``, to whose cones ``(2 D
+        - I) X u >= 0`` the neurons are confined; ``global_gap`` is then that of the whole problem.
+    bias, skip
+        Give every neuron a bias, penalised like a weight; add an unpenalised linear map of the
+        input (affine with ``bias``), which needs a minimiser (no separable labels).
     tol
         Relative duality gap, certified.
-    max_rounds
-        Largest number of rounds.
-    max_nodes
-        Largest number of nodes of an exhaustive search, per sign; by default about a quarter of a
-        minute. Up to rank four, and at rank five for n > 80, a node is a cone: hundreds at rank
-        three, up to a hundred thousand at rank five, hardly more for large n. Otherwise it fixes
-        signs of rows: hundreds for n = 30 and ten thousands for n = 60 at any rank. Where the
-        budget does not suffice the dual point is scaled to the best bound that is proved.
+    max_rounds, max_nodes
+        Budgets: rounds, and nodes of an exhaustive search per sign, by default a quarter of a
+        minute. A node is a cone up to rank four (five for n > 80), else a choice of signs of rows;
+        where they do not suffice, the dual point is scaled to the best bound that is proved.
     bound
-        How the dual constraint is decided: "search" exhaustively; "root" by a semidefinite bound of
-        the dual norm, in polynomial time, after local searches for neurons; "sdp" in the same way
-        with the dual point that is best for that bound, from one larger semidefinite program.
+        How the dual constraint is decided: "search" exhaustively; "root" by a semidefinite bound
+        after local searches for neurons; "sdp" with the dual point that is best for that bound.
 
     Returns
     -------
     TrainingResult
-        Objective, certified bound, network, certificate, history, status.
-
-    Raises
-    ------
-    ValueError
-        For malformed data, labels or patterns, a negative ``beta``, or a tolerance outside (0, 1).
+        Objective, certified bound, balanced network, certificate, history, status.
 
     Notes
     -----
-    The convex program and its dual are the base of bai2022-efficient, Section 2. The network is
-    balanced, ``|u_j| =
-    |a_j|``, and its
-    neurons lie in different cells where their signs agree.
+    The convex program and its dual are the base of bai2022-efficient, Section 2. Neurons of equal
+    sign lie in different cells.
 
     Examples
     --------
@@ -298,7 +279,7 @@ class Session:
         self.memory: list[_Memory] = [[] for _ in range(self.y.size // len(self.y))]
         self.problem = self._problem(np.ones(len(self.X), dtype=bool))
 
-    def _problem(self, rows: BoolArray) -> "_Problem":
+    def _problem(self, rows: BoolArray) -> _Problem:
         data = np.ascontiguousarray(self.data[rows] / self.unit)
         return _Problem(
             reduce_rows(data),
@@ -367,7 +348,7 @@ class Session:
         result: FloatArray = scale ** max((self.loss.degree or 0) - 1, 0) * v
         return result
 
-    def _output(self, y: FloatArray, beta: float, loss: Loss, memory: "_Memory") -> "_Output":
+    def _output(self, y: FloatArray, beta: float, loss: Loss, memory: _Memory) -> _Output:
         """Train one output in normalised units."""
         problem, rest = self.problem, np.ones(len(y), dtype=bool)
         escape = np.zeros(self.data.shape[1])
@@ -506,7 +487,7 @@ class _State:
     linear: int
 
     @staticmethod
-    def empty(n: int, d: int, linear: int) -> "_State":
+    def empty(n: int, d: int, linear: int) -> _State:
         return _State(
             np.zeros((linear, d)),
             np.ones(linear),
@@ -515,24 +496,24 @@ class _State:
             linear,
         )
 
-    def copy(self) -> "_State":
+    def copy(self) -> _State:
         return _State(
             self.p.copy(), self.sigma.copy(), self.active.copy(), self.tight.copy(), self.linear
         )
 
-    def select(self, keep: BoolArray) -> "_State":
+    def select(self, keep: BoolArray) -> _State:
         keep = keep.copy()
         keep[: self.linear] = True
         return _State(
             self.p[keep], self.sigma[keep], self.active[keep], self.tight[keep], self.linear
         )
 
-    def pruned(self) -> "_State":
+    def pruned(self) -> _State:
         return self.select(np.any(self.p != 0.0, axis=1))
 
     def extended(
         self, p: FloatArray, sigma: FloatArray, active: BoolArray, tight: BoolArray
-    ) -> "_State":
+    ) -> _State:
         return _State(
             np.vstack([self.p, p]),
             np.concatenate([self.sigma, sigma]),
@@ -541,7 +522,7 @@ class _State:
             self.linear,
         )
 
-    def blend(self, other: "_State", weight: float) -> "_State":
+    def blend(self, other: _State, weight: float) -> _State:
         """The network whose output is the convex combination of both outputs."""
         k = self.linear
         first, second = self.copy(), other.copy()
@@ -1013,7 +994,7 @@ class _Problem:
         )
         return state.pruned()
 
-    def newton(self, state: _State, y: FloatArray, loss: "Loss | _Moreau") -> _State:
+    def newton(self, state: _State, y: FloatArray, loss: Loss | _Moreau) -> _State:
         """Proximal Newton method: quadratic models of the loss, steps in the space of networks."""
         X, beta = self.reduction.data, self.beta
         floor = 1e-6

@@ -20,6 +20,8 @@ constraint by a barrier,
 *Free biases and output bias*: least weight decay of an interpolant is a total variation of its
 slope (parhi2023-deep). Derivations are ours; the papers' texts were not consulted."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache, cached_property

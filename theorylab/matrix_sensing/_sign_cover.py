@@ -10,6 +10,8 @@ sign of measurement $i$ is that at $X_0$ unless $|\langle A_i,X_0\rangle-s_i|\le
 $$\rho+\frac1\varphi\min\Big\{\tfrac1{\sqrt m}\sum_{i\in U}\|A_i\|_F,\ \sigma_1\sqrt{|U|/m}\Big\}.$$
 Cells are halved, those with the largest bounds first."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 

@@ -14,6 +14,8 @@ I,\Sigma_0)$ cures this. A descent step of 1/2 is the subspace iteration
 $\operatorname{range}W\mapsto\Sigma_0\operatorname{range}W$. (brechet2023-critical; the theorems'
 text was not consulted, and what follows is derived here.)"""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from itertools import combinations, pairwise

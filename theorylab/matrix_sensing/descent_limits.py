@@ -16,6 +16,8 @@ xiong2023-over:
   start, and free of $\alpha$ after one `rebalance` (`rebalanced_slowest_bounds`).
 """
 
+from __future__ import annotations
+
 import warnings
 from enum import StrEnum
 

@@ -9,6 +9,8 @@ cost is in `descent_limits`: a linear rate becomes $\sqrt{\min(k,n)-r}/(2\eta T)
 descent, and one set by the imbalance $F^\top F-G^\top G$ for the asymmetric one, which a single
 `rebalance` frees of the start."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable
 from enum import StrEnum

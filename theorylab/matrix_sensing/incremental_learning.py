@@ -14,6 +14,8 @@ $s=1$, with $g_1>g_2$ the top eigenvalues of $\mathcal A^*\mathcal A(M)$,
 $e_1=2(1-g_2/g_1)\mu/(\mu+2\nu)$. Steps of size $\eta$ replace $\nu$ by $\log(1+\eta\nu)$ and $\mu$
 by $-\log(1-\eta\mu)$."""
 
+from __future__ import annotations
+
 import math
 from typing import Any
 

@@ -18,6 +18,8 @@ $a=\delta b$. Every eigenvalue of the lifted Hessian is one term of a Kronecker 
 and one is negative iff $2^l(1-\delta^{2l})>2(\delta(1+\delta))^l$. (ma2023-over: the lift and
 stationarity; the rest is derived here.)"""
 
+from __future__ import annotations
+
 from fractions import Fraction
 from functools import reduce
 from math import factorial

@@ -15,6 +15,8 @@ changes only the penalty, by $c^{-2}$. With orthonormal $D$ and $E$ the minimum 
 leading left singular vectors of $X$ and $M$ diagonal with $m_i=(1-\lambda/(2\sigma_i^2))_+$.
 (Derived here; the texts of xu2020-trained and mazumder2023-learning were not consulted.)"""
 
+from __future__ import annotations
+
 import warnings
 from enum import StrEnum
 

@@ -17,6 +17,8 @@ A^*\mathrm{sign}(\mathcal A(X)-s)-\varphi X,Y\Big\rangle\Big|,\qquad\|X\|_F=\|Y\
 isometry and Sign-RIP; both suprema are bounded from below by local search and from above by
 spectra, the second in few dimensions by a covering."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
@@ -735,7 +737,7 @@ def _width(n: int, n_columns: int, symmetric: bool) -> int:
 
 def _choose(
     available: int, m: int, rng: np.random.Generator
-) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     rng = as_instance(rng, "rng", np.random.Generator)
     if m > available:
         raise ValueError(f"m: expected at most {available} distinct measurements, got {m}")

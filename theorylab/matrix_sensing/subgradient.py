@@ -12,6 +12,8 @@ X{\|X\|_F},\qquad \varphi(X)=\sqrt{\tfrac2\pi}\,\mathbb E\,e^{-ms^2/2\|X\|_F^2},
 of $s$ (Sign-RIP of ma2022-global). Noise is given in the unit in which $\sqrt m\mathcal A(X)_i$ has
 variance $\|X\|_F^2$. """
 
+from __future__ import annotations
+
 import warnings
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,5 +1,7 @@
 """Exact rationals and outward-rounded balls for the certificates of this theme."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf, nextafter

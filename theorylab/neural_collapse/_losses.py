@@ -1,5 +1,7 @@
 """Squared loss and cross-entropy of logits with one-hot labels, and the check of labels."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

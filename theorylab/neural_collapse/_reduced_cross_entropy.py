@@ -10,6 +10,8 @@ smooth functions of the two sizes: where there are many groups, those of neighbo
 merged first, and splines through that solution start Newton's method, whose steps come from
 conjugate gradients: six products of G x G matrices for an iteration, in single precision."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np
@@ -147,7 +149,7 @@ class _GroupProblem:
         ]
         return float(value), np.concatenate(gradient)
 
-    def curvature(self, theta: FloatArray) -> "_Curvature":
+    def curvature(self, theta: FloatArray) -> _Curvature:
         return _Curvature(self, theta)
 
 

@@ -7,6 +7,8 @@ those of :math:`A\,\mathrm{diag}(\sqrt{n_k})`. If A commutes with permutations o
 acts on the vectors that sum to zero inside a group of m equal classes by a scalar c, which gives m
 - 1 singular values :math:`|c|\sqrt n`, and on the G group indicators by a G x G matrix."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +38,7 @@ class Spectrum:
     left: FloatArray
     right: FloatArray
 
-    def largest(self, count: int) -> "Spectrum":
+    def largest(self, count: int) -> Spectrum:
         """Return the ``count`` largest singular values, in descending order."""
         order = np.argsort(-self.values, kind="stable")[:count]
         return Spectrum(self.values[order], self.left[:, order], self.right[order])

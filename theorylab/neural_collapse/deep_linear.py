@@ -33,6 +33,8 @@ was not consulted: this is a counterexample to the stated form; hypotheses unsee
 collapse is not optimal in general for cross-entropy was shown first by Garrod and Keating, arXiv
 2410.23169."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import cached_property, reduce

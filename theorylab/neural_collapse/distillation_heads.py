@@ -6,6 +6,8 @@ through the mean of the features, and on features through the sum of the classif
 
 Statements derived here; of yang2024-dual only the abstract was consulted."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit, softmax

@@ -16,6 +16,8 @@ vanish otherwise.
 
 Statements re-derived here; of zhou2025-maxsup only the abstract was consulted."""
 
+from __future__ import annotations
+
 import math
 from enum import StrEnum
 from typing import Any

@@ -22,6 +22,8 @@ entropy of the features.
 Sources: liu2023-inducing, xiao2024-fedloge, kim2023-effective; statements derived here, the papers'
 texts were not consulted."""
 
+from __future__ import annotations
+
 import math
 from enum import StrEnum
 from typing import Any

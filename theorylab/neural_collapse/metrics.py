@@ -22,6 +22,8 @@ The definitions are those of Papyan, Han and Donoho (2020), extended to unequal 
 :func:`train_features` makes real features to measure: a two-layer network trained past zero error
 with the penalties of the unconstrained-features model."""
 
+from __future__ import annotations
+
 from itertools import count
 from typing import Any
 
@@ -112,7 +114,7 @@ class FeatureTraining:
         (K,) at the end, or None.
     """
 
-    iterations: "np.ndarray[tuple[int], np.dtype[np.int64]]"
+    iterations: np.ndarray[tuple[int], np.dtype[np.int64]]
     objectives: FloatArray
     errors: FloatArray
     metrics: tuple[CollapseMetrics, ...]
@@ -477,7 +479,7 @@ def _columns(features: ArrayLike, layout: str | None, dimension: int, n_samples:
     return H
 
 
-def _labels(labels: ArrayLike, n_classes: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+def _labels(labels: ArrayLike, n_classes: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     y = as_array(labels, "labels", ndim=1, nonnegative=True)
     whole = y.astype(np.int64)
     if (whole != y).any() or np.unique(whole).size != n_classes or whole.max() >= n_classes:

@@ -27,6 +27,8 @@ Near collapse a perturbation :math:`\varepsilon\Delta` of :math:`H_0` with zero 
 by :math:`\varepsilon\beta(W^\top W+\beta+\lambda_H)^{-1}\Delta+O(\varepsilon^3)`: W depends on
 second moments, which move by :math:`\varepsilon^2`."""
 
+from __future__ import annotations
+
 from enum import StrEnum
 from fractions import Fraction
 

@@ -15,6 +15,8 @@ tends to 0 with b.
 
 Statements derived here; of xu2020-towards only the abstract was consulted."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax

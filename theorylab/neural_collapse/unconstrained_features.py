@@ -21,6 +21,8 @@ size n coincide iff :math:`n\le N^2\lambda_W\lambda_H`, for both losses, with or
 Theorems: dang2023-neural (one linear layer); statements re-derived here, the paper's text was not
 consulted."""
 
+from __future__ import annotations
+
 import math
 import warnings
 from dataclasses import field, replace

@@ -1,5 +1,7 @@
 """Two-sided bounds of an optimal value, and the one meaning of "gap"."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from math import frexp, isnan, ldexp
 

@@ -11,6 +11,8 @@ that process ends. Interpreted numbers may differ in their last digits; where th
 ``THEORYLAB_KERNELS=compiled``, calls wait for machine code instead.
 """
 
+from __future__ import annotations
+
 import base64
 import ctypes
 import hashlib

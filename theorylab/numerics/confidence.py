@@ -4,6 +4,8 @@ Each function takes samples along the first axis and the error probability of bo
 and returns the lower and upper ends.
 """
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

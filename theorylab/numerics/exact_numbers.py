@@ -4,6 +4,8 @@ The sign of a difference is decided exactly, or not at all: a ball that contains
 expression whose sign SymPy cannot tell, has none.
 """
 
+from __future__ import annotations
+
 import operator
 from fractions import Fraction
 from typing import Any

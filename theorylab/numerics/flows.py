@@ -1,5 +1,7 @@
 """Flows with a budget: an explicit method crawls where the flow is stiff, and never ends."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import numpy as np

@@ -5,6 +5,8 @@ read-only views, so that what was certified stays what it was; ``repr`` names nu
 the status, never the entries.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, fields

@@ -1,6 +1,8 @@
 """Units: problems are divided by powers of two, which rounds nothing, before anything is squared or
 compared with a tolerance."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from theorylab._validation import FloatArray

@@ -1,6 +1,8 @@
 """The penalised inverse problem in units of its own (eps = 1): couplings with two fixed marginals,
 clouds or Gaussians, and proximal Newton steps with a bound of the distance from the minimum."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable
 from enum import StrEnum

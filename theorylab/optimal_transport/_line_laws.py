@@ -1,5 +1,7 @@
 """Measures on the line with a density: what the boundaries of adversarial classifiers need."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 
 import numpy as np

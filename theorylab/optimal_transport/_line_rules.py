@@ -15,6 +15,8 @@ differences over disjoint intervals.
 
 Theorem: trillos2020-adversarial (the conditions, the flow)."""
 
+from __future__ import annotations
+
 from itertools import pairwise
 from typing import Any, NamedTuple
 

@@ -1,6 +1,8 @@
 """What every solver shares: the checked problem in units of its own, the result, rounding to a
 feasible plan."""
 
+from __future__ import annotations
+
 import warnings
 from dataclasses import dataclass
 from enum import StrEnum

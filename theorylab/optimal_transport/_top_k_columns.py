@@ -9,6 +9,8 @@ Sorted by score, the first r entries have z = 1 and t = (s - nu) / (gamma + delt
 have 0 < z = t / tau < 1 and t = (s - nu - gamma tau) / delta, and the others are zero. So the
 column is piecewise linear in the scores; its Jacobian is a diagonal less two squares."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +80,7 @@ class Columns:
         kept = self.mass > share * self.b[cols]
         return self.rows[kept], cols[kept], self.mass[kept]
 
-    def curvature(self, delta: float) -> "Curvature":
+    def curvature(self, delta: float) -> Curvature:
         """Sum the Jacobians of the columns: diag(p, 1/delta) - v v^T / (1^T v) - block, with v = p
         on the full entries and w on the mixed ones, the block constant on the latter."""
         p, q = 1 / (self.gamma + delta), 1 / delta if delta > 0 else 0.0  # no mixed entries then

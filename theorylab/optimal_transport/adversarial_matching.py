@@ -10,6 +10,8 @@ is transport of the law :math:`\rho` of (x, y) to itself:
 
 Theorem: trillos2020-adversarial (the identity)."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse

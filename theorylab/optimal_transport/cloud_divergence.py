@@ -13,6 +13,8 @@ the Gaussian flow, :math:`e^{-t}m` and :math:`I+e^{-2t}(\Sigma-I)`.
 
 Source: fan2021-variational (the quadratic class is derived)."""
 
+from __future__ import annotations
+
 import warnings
 
 import numpy as np

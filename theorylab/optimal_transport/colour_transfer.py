@@ -16,6 +16,8 @@ and the entropic plan for :math:`\|x-y\|^2` does for large :math:`\epsilon`, whe
 .. math:: T_j-\bar y\sim\frac2\epsilon\Sigma_y(x_j-\bar x),\qquad
    \text{kept}\sim\frac4{\epsilon^2}\operatorname{tr}\Sigma_x\Sigma_y^2."""
 
+from __future__ import annotations
+
 import warnings
 from typing import NamedTuple
 

@@ -9,6 +9,8 @@ at t = 1 and gives exact zeros.
 
 Theorem: chen2025-displacement (smoothed l0 in place of l1)."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -159,7 +161,7 @@ class SmoothedL0(Penalty):
         return total
 
 
-def cost_matrix(X: ArrayLike, Y: ArrayLike, cost: "str | Penalty | Cost") -> FloatArray:
+def cost_matrix(X: ArrayLike, Y: ArrayLike, cost: str | Penalty | Cost) -> FloatArray:
     """Return the costs between all pairs of points.
 
     Parameters

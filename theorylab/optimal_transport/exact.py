@@ -9,6 +9,8 @@ assigned pairs; other weights are a linear program (HiGHS) over a growing set of
 cell has a negative reduced cost. On the line, for a convex cost of the difference, sorting solves
 the problem."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import numpy as np

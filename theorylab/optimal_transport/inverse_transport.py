@@ -26,6 +26,8 @@ recovers the signs. Matrices are flattened row by row.
 
 Theorems: andrade2023-sparsistency (certificate, Hessian, limits)."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 

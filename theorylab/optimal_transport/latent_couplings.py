@@ -22,6 +22,8 @@ likelihood is :math:`2\,\mathrm{JS}(b,q)-2\log2`; the kernel's is an unbiased es
 
 Theorem: tolstikhin2017-wasserstein (the reformulation; the penalties)."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np

@@ -21,6 +21,8 @@ These are for study, dense; the solver is :func:`~theorylab.optimal_transport.ne
 
 Theorem: tang2024-accelerating (the method); the factors are derived here, the first is known."""
 
+from __future__ import annotations
+
 import warnings
 from typing import NamedTuple
 

@@ -21,6 +21,8 @@ positive definite :math:`\Sigma` zero iff A is symmetric positive semidefinite.
 
 Theorem: uscidda2023-monge (the gap, its zeros, its entropic version as a regularizer)."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import numpy as np

@@ -20,6 +20,8 @@ A network of step neurons :math:`x\mapsto\mathbf 1\{\cos(\theta-\varphi)>0\}` on
 
 Source: daneshmand2023-efficient (the instance is ours)."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 

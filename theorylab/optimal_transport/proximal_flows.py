@@ -12,6 +12,8 @@ With V :math:`\mu`-strongly convex each step contracts the distance to the minim
 
 Source: fan2021-variational (the scheme); the contraction is known theory."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Callable
 

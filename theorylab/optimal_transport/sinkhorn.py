@@ -16,6 +16,8 @@ where a row or column of the kernel has vanished. Small :math:`\epsilon` is appr
 The error then falls by a factor per iteration that tends to one as :math:`\epsilon` falls: see
 :func:`~theorylab.optimal_transport.newton_plan`."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 

@@ -23,6 +23,8 @@ complement of the entries that matter, and lowers :math:`\epsilon` in stages.
 Theorems: tang2024-accelerating (potential, approximate sparsity); the exponent and the constants of
 the bound are derived here."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np
@@ -281,7 +283,7 @@ def _excess(C: ArrayLike) -> FloatArray:
 
 
 def _ascend(
-    rows: "_Rows", g: FloatArray, eps: float, tol: float, budget: int
+    rows: _Rows, g: FloatArray, eps: float, tol: float, budget: int
 ) -> tuple[FloatArray, int, float]:
     """Maximise the semi-dual from g by damped Newton steps until the l1 norm of its gradient is at
     most tol; return the point, the steps taken and that norm. ``rows`` ends at that point."""
@@ -351,7 +353,7 @@ class _Rows:
                 return gradient
             self._reserve(2 * int(self.start[-1]))
 
-    def plan(self) -> "sparse.csr_array":
+    def plan(self) -> sparse.csr_array:
         end = self.start[-1]
         parts = self.mass[:end].copy(), self.columns[:end].copy(), self.start.copy()
         return sparse.csr_array(parts, shape=self.C.shape)
@@ -371,7 +373,7 @@ class _Rows:
         return H
 
 
-def _row_numbers(plan: "sparse.csr_array") -> IntArray:
+def _row_numbers(plan: sparse.csr_array) -> IntArray:
     return np.repeat(np.arange(plan.shape[0]), np.diff(plan.indptr))
 
 

@@ -21,6 +21,8 @@ it worse than none.
 
 Theorem: nguyen2023-sliced (the two control variates for fitted Gaussians)."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np

@@ -27,6 +27,8 @@ with a continuous gradient, takes regularised Newton steps, and lets :math:`\del
 
 Theorems: liu2022-sparsity (semi-dual, interpolation); the bidual is derived here."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse

@@ -32,6 +32,8 @@ optimum from below.
 
 Theorem: rahbar2019-recovery (recovery under geometric conditions); the window is derived here."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

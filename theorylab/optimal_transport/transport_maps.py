@@ -21,6 +21,8 @@ norm.
 
 Theorem: chen2025-displacement (a penalty inside neural transport; smoothed l0)."""
 
+from __future__ import annotations
+
 import warnings
 from dataclasses import replace
 from functools import cached_property

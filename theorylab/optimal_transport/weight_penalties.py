@@ -14,6 +14,8 @@ so that gradients of different outputs stay different at every layer.
 
 Source: lewandowski2024-learning (both derived)."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 

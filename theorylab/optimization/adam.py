@@ -16,6 +16,8 @@ kingma2014-adam, Section 2.1 states. AdaMax divides :math:`m_t/(1-\beta_1^t)` by
 :math:`v_t`, AdaGrad divides :math:`g_t` by that of :math:`\sum_{s\le t}g_s^2`. The regret of these
 methods is in :mod:`theorylab.optimization.adaptive_regret`."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction

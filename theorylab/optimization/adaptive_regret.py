@@ -19,6 +19,8 @@ maximum of AMSGrad, methods with :math:`\beta_1=0` on a box of side D have
 which sharpens reddi2018-convergence, Theorem 4, in the case without momentum.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import field

@@ -3,6 +3,8 @@
 Eigenvalues :math:`i^{-\\alpha}`, squared coefficients :math:`i^{-\\beta}`; see
 :mod:`~theorylab.random_features.eigenframework`."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

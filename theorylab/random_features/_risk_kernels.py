@@ -1,5 +1,7 @@
 """Kernels of the deterministic equivalents: their sums over the modes, and curves of them."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -1,6 +1,8 @@
 """Risks that are simulated, and spectra that are estimated from kernels: what the deterministic
 equivalents of :mod:`~theorylab.random_features.eigenframework` are held against."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 

@@ -9,6 +9,8 @@ the second being the derivative of the first in c. Both have closed forms for th
 and Saul 2009), the error function (Williams 1997), the sine and polynomials; any other pair can be
 given. They are evaluated entry by entry in float64."""
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence

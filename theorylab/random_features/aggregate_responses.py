@@ -19,6 +19,8 @@ and every other trace follows by leaving one bag out (derived; the paper's text 
 
 Source: javanmard2024-learning."""
 
+from __future__ import annotations
+
 import math
 from typing import NamedTuple
 

@@ -24,6 +24,8 @@ kept for ever, its symmetric part falls by :math:`d/(d+2)` a layer, on average o
 
 Paper: meterez2024-towards."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -14,6 +14,8 @@ estimators that satisfy the constraint. The closed forms are in
 
 Source: segert2023-flat."""
 
+from __future__ import annotations
+
 import math
 from enum import StrEnum
 

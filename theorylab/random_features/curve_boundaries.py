@@ -19,6 +19,8 @@ nearest is on average at least :math:`1/(4\rho)` where the ends are further away
 
 Paper: tiwari2022-effects (its constants are not explicit; formulas derived here)."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 

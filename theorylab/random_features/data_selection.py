@@ -17,6 +17,8 @@ mean noise of what it keeps; the influence at the full sample has that of all sa
 
 Source: kolossov2024-towards (derived; text not seen)."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np

@@ -23,6 +23,8 @@ Everything is computed in logarithms, with cosines in (0, 1].
 
 Source: radhakrishnan2023-wide (recalled; limits derived)."""
 
+from __future__ import annotations
+
 from math import atan2, cos, log, pi, sin
 
 import numpy as np

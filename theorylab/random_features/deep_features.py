@@ -28,6 +28,8 @@ sample covariances and test errors follow from the covariances as for Gaussian f
 :mod:`~theorylab.random_features.fixed_points`: deterministic equivalents, asymptotically exact with
 a relative error O(1/n)."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 

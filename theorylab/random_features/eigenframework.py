@@ -21,6 +21,8 @@ risk decreases in a and b, that is in n and k: more is better. Where :math:`\lam
 i^{-\alpha}` and :math:`v_i^2\propto i^{-\beta}` the best ratio :math:`\mathcal E_{tr}/\mathcal
 E_{te}` tends to :func:`optimal_fitting_ratio`."""
 
+from __future__ import annotations
+
 import math
 from enum import StrEnum
 

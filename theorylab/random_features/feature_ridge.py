@@ -26,6 +26,8 @@ evidence's. The two derivatives agree at v, so that both objectives are stationa
 .. math:: \kappa^\star=\frac{v\operatorname{tr}K}{s^2+v\operatorname{tr}K/D}\Big/
    \operatorname{tr}\big(vK(s^2I+vK)^{-1}\big)."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

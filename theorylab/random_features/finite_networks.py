@@ -13,6 +13,8 @@ multiples of the identity by what averages out.
 
 Theorems: jacot2018-neural (the limit), guo2024-sample (blocks and their sums)."""
 
+from __future__ import annotations
+
 import itertools
 import math
 from collections.abc import Sequence

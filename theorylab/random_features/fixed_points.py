@@ -21,6 +21,8 @@ In :math:`t=\log\gamma` each term of :math:`z+s` has :math:`|f''|\le|f'|\le f`, 
 method on :math:`\log((z+s)/m)` converges quadratically from any step below 1; a bracket guards the
 steps before."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

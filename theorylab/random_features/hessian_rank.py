@@ -34,6 +34,8 @@ is the generic one except with a probability of at most the degree of a minor ov
 Source: singh2023-hessian (the bound recalled, the exact ranks derived; that the span on the kernel
 is as large as it can be was checked on some thousand architectures, not proved)."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

@@ -18,6 +18,8 @@ matrices (Bai and Silverstein for the first; checked against exact moments for t
 
 Source: segert2023-flat (derived again; text not seen)."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import NamedTuple

@@ -22,6 +22,8 @@ breakpoints are the upper edges of the convex hull of K Gaussian points in the p
 
 Paper: tseran2023-expected (formulas derived here; hull: Renyi and Sulanke)."""
 
+from __future__ import annotations
+
 import math
 from typing import NamedTuple
 

@@ -15,6 +15,8 @@ that is neither linear nor, for signs, even continuous.
 
 Theorems: jacot2018-neural (flow), yang2023-tensor (entrywise steps)."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from dataclasses import replace

@@ -20,6 +20,8 @@ grow (one after the other in the paper), and its tangent kernel
 
 Theorem: jacot2018-neural (there :math:`\sigma_w=1` and :math:`\sigma_b=\beta`)."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

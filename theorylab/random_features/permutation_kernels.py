@@ -17,6 +17,8 @@ the variance over the squared distance of the mean from a threshold is largest a
 
 Source: giapitzakis2025-exact (recalled; closed forms and limits derived)."""
 
+from __future__ import annotations
+
 from math import log, pi, sqrt
 
 import numpy as np

@@ -6,6 +6,8 @@ For :math:`\lambda_k=k^{-\beta}`, :math:`\lambda_kw_k^2=k^{-1-2r\beta}` and a fi
 :math:`s^2=\sigma^2+n\sigma_0^2(T+d)/(T_0-d)`. Sums against integrals leave a relative
 :math:`O(\lambda^{1/\beta}+\lambda^{2-2r})`, the effective ridge :math:`O(\lambda^{-1/\beta}/T)`."""
 
+from __future__ import annotations
+
 import math
 
 from theorylab._validation import as_count, as_real, refuses_overflow

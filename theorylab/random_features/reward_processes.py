@@ -4,6 +4,8 @@ Transitions are columns: U holds the states, A the states less :math:`\gamma` ti
 (or their law), each scaled by the root of its weight, so that Bellman errors are squared norms.
 """
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -18,6 +18,8 @@ error O(1/T). Special cases are the formulas of dohmatob2024-model: least square
 linearly), few rows (error :math:`(1-\eta^n)\|w^*\|^2`), a final ridge. Gaussian least squares is
 exact with :math:`T-d-1` in place of :math:`T-d`."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

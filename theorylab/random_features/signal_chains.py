@@ -22,6 +22,8 @@ For odd :math:`\sigma(x)=x-\frac a6x^3+\dots` at :math:`C_W=1,C_b=0`, :math:`K'=
 
 Paper: roberts2021-principles."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 

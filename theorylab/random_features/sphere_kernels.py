@@ -14,6 +14,8 @@ Their spectra are in :mod:`theorylab.random_features.sphere_spectra`.
 
 Sources: choraria2022-spectral and salgia2023-provably (recalled; derived here)."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from math import pi, prod, sqrt
 

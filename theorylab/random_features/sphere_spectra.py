@@ -11,6 +11,8 @@ and :math:`(1+u)^\nu` the same times :math:`(-1)^k`.
 
 Sources: choraria2022-spectral and salgia2023-provably (recalled; derived here)."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from math import factorial, lgamma, log, pi, prod, sqrt
 

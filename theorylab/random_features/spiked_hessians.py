@@ -32,6 +32,8 @@ in b: a batch of b + 1 is the mean of its parts of size b, and :math:`\lambda_{\
 
 Source: granziol2022-learning (its limits recalled, which drop the factor 1 - b/N)."""
 
+from __future__ import annotations
+
 import itertools
 import math
 

@@ -29,6 +29,8 @@ relative errors of means are of order 1/m, with a constant that grows as g tends
 
 Source: brellmann2024-double, Theorems 5.1 to 5.3 (recalled; derived here)."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from enum import StrEnum

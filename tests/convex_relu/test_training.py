@@ -8,11 +8,13 @@ from itertools import pairwise
 import cvxpy as cp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy.optimize import minimize, nnls
 
 from theorylab.convex_relu import (
     Network,
     Rejection,
+    Round,
     TrainingStatus,
     certify,
     dual_norm,
@@ -482,3 +484,53 @@ def test_labels_and_options_are_checked():
         certify(X, y, 1.0, Network(np.ones((1, 2)), np.ones(1), np.ones(1)))
     with pytest.raises(ValueError, match="arrangements: expected entries 0 and 1"):
         train(X, y, 1.0, arrangements=np.full((2, 10), 0.5))
+
+
+def test_a_callback_sees_the_rounds_and_stops_with_a_valid_bound():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((30, 3)), rng.standard_normal(30)
+    seen: list[Round] = []
+    whole = train(X, y, 0.1, callback=seen.append)
+    assert tuple(seen) == whole.history
+    with pytest.warns(RuntimeWarning, match="stopped by the callback"):
+        stopped = train(X, y, 0.1, callback=lambda r: True)
+    assert stopped.status is TrainingStatus.STOPPED
+    assert len(stopped.history) == 1
+    assert stopped.dual_objective <= whole.objective <= stopped.objective
+    assert stopped.certificate.verify().accepted
+
+
+def test_the_summary_says_what_was_solved():
+    text = train([[1.0], [2.0]], [1.0, 1.0], 0.1, skip=True).summary()
+    assert "2 x 1, squared loss, penalty 0.1" in text
+    assert "skip connection" in text
+    assert text.endswith(TrainingStatus.CERTIFIED.value)
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_a_plot_shows_the_network_and_where_it_bends(d):
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((12, d))
+    solution = train(X, np.abs(X[:, 0]), 0.01, bias=True)
+    figure = Figure()
+    ax = solution.plot(figure.add_subplot())
+    if d == 1:
+        x, f = ax.lines[0].get_data()
+        # The curve is linear between its points: the network everywhere.
+        grid = np.linspace(x.min(), x.max(), 500)
+        np.testing.assert_allclose(np.interp(grid, x, f), solution.network(grid[:, None]))
+        assert len(ax.lines[1].get_data()[0]) >= 1
+    else:
+        assert len(ax.collections) > 2
+    with pytest.raises(ValueError, match="network: expected at most two inputs"):
+        train(np.eye(3), [1.0, 0.0, 0.0], 0.1).plot()
+
+
+def test_the_state_dict_gives_the_outputs_by_matrix_products():
+    rng = np.random.default_rng(2)
+    X, Y = rng.standard_normal((10, 3)), rng.standard_normal((10, 2))
+    network = train(X, Y, 0.5, bias=True, skip=True).network
+    w = network.state_dict()
+    hidden = np.maximum(X @ w["hidden.weight"].T + w["hidden.bias"], 0)
+    outputs = hidden @ w["output.weight"].T + X @ w["skip.weight"].T + w["skip.bias"]
+    np.testing.assert_allclose(outputs, network(X), atol=1e-12)

@@ -131,6 +131,26 @@ class Network:
             np.sum(self.weights**2) + np.sum(np.square(self.biases)) + np.sum(output**2)
         )
 
+    def state_dict(self) -> dict[str, FloatArray]:
+        """Return the weights as plain arrays, named and laid out (rows are outputs) as those of a
+        PyTorch module with linear layers hidden, output (no bias) and skip.
+
+        Examples
+        --------
+        >>> from theorylab.convex_relu import Network
+        >>> network = Network([[1.0, 2.0]], [3.0])
+        >>> [(name, array.shape) for name, array in network.state_dict().items()][:3]
+        [('hidden.weight', (1, 2)), ('hidden.bias', (1,)), ('output.weight', (1, 1))]
+        """
+        linear = self.linear.reshape(self.weights.shape[1], -1)
+        return {
+            "hidden.weight": self.weights,
+            "hidden.bias": self.biases,
+            "output.weight": _columns(self.output_weights).T,
+            "skip.weight": linear.T,
+            "skip.bias": np.atleast_1d(self.offset),
+        }
+
 
 class Rejection(StrEnum):
     """What is wrong with a certificate."""

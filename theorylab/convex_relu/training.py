@@ -27,16 +27,19 @@ least norm, whose dual is :math:`\max_zz^\top y` subject to :math:`\max_{\|u\|\l
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import lstsq
 from scipy.optimize import linprog
 
-from theorylab._validation import FloatArray, as_count, as_flag, as_real, one_of
+from theorylab._validation import FloatArray, as_count, as_flag, as_function, as_real, one_of
+from theorylab.convex_relu._drawing import draw_network
 from theorylab.convex_relu._local import descend
 from theorylab.convex_relu._relaxation import relaxed_dual
 from theorylab.convex_relu.certificates import (
@@ -63,6 +66,9 @@ from theorylab.convex_relu.losses import Hinge, Interpolation, Loss, Squared
 from theorylab.numerics.bounds import power_of_two
 from theorylab.numerics.results import result
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 __all__ = ["Round", "TrainingResult", "TrainingStatus", "train", "zero_threshold"]
 
 BoolArray = NDArray[np.bool_]
@@ -88,6 +94,7 @@ class TrainingStatus(StrEnum):
         "the dual constraint could not be decided within max_nodes nodes, the gap is the best "
         "bound proved; raise max_nodes or tol, or train on a sample of the arrangements"
     )
+    STOPPED = "stopped by the callback, with the bound that was proved by then"
     LOCAL = (
         "neurons were sought by local searches only, as bound asked, and the gap is what a "
         "semidefinite relaxation proves"
@@ -163,6 +170,47 @@ class TrainingResult:
         """Certified relative gap to the optimum over all activation patterns."""
         return self.global_certificate.gap
 
+    def summary(self) -> str:
+        r"""Return what was solved, how well, and why training ended, in a few lines.
+
+        Examples
+        --------
+        >>> from theorylab.convex_relu import train
+        >>> text = train([[1.0], [2.0]], [1.0, 1.0], 0.1).summary()
+        >>> print("\n".join(text.splitlines()[:3]))
+        data          2 x 1, squared loss, penalty 0.1
+        network       1 neuron
+        objective     0.159
+        """
+        c, m = self.certificate, self.network.n_neurons
+        rows = [
+            (
+                "data",
+                f"{' x '.join(map(str, c.X.shape))}, {c.loss.name} loss, penalty {c.beta:.6g}",
+            ),
+            ("network", f"{m} neuron{'s' * (m != 1)}" + ", skip connection" * c.skip),
+            ("objective", f"{self.objective:.10g}"),
+            ("lower bound", f"{self.dual_objective:.10g}, relative gap {self.gap:.1e}"),
+            ("rounds", f"{len(self.history)}"),
+        ]
+        return "\n".join([*(f"{name:14}{text}" for name, text in rows), self.status.value])
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the network on its data: a curve with its kinks for one input, a map with the lines
+        where neurons bend for two (one output).
+
+        Parameters
+        ----------
+        ax
+            Where to draw; a new figure by default.
+
+        Raises
+        ------
+        ValueError
+            With more than two inputs, or several outputs.
+        """
+        return draw_network(self.network, self.certificate.X, self.certificate.y, ax)
+
 
 def train(
     X: ArrayLike,
@@ -177,6 +225,7 @@ def train(
     max_rounds: int = 200,
     max_nodes: int | None = None,
     bound: str = "search",
+    callback: Callable[[Round], object] | None = None,
 ) -> TrainingResult:
     """Train a two-layer ReLU network to certified global optimality.
 
@@ -205,6 +254,8 @@ def train(
     bound
         How the dual constraint is decided: "search" exhaustively; "root" by a semidefinite bound
         after local searches for neurons; "sdp" with the dual point that is best for that bound.
+    callback
+        Called with each :class:`Round`; training stops where it returns True.
 
     Returns
     -------
@@ -234,6 +285,7 @@ def train(
         max_rounds=max_rounds,
         max_nodes=max_nodes,
         bound=bound,
+        callback=callback,
     )
     result = session.train(beta)
     if result.status not in (TrainingStatus.CERTIFIED, TrainingStatus.LOCAL):
@@ -248,7 +300,7 @@ class Session:
 
     Parameters
     ----------
-    X, y, loss, arrangements, bias, skip, tol, max_rounds, max_nodes, bound
+    X, y, loss, arrangements, bias, skip, tol, max_rounds, max_nodes, bound, callback
         As for ``train``.
     """
 
@@ -265,6 +317,7 @@ class Session:
         max_rounds: int = 200,
         max_nodes: int | None = None,
         bound: str = "search",
+        callback: Callable[[Round], object] | None = None,
     ) -> None:
         self.X, self.y, _, self.loss = as_problem(X, y, 1.0, loss)
         self.patterns = as_patterns(arrangements, self.X.shape[0])
@@ -273,6 +326,7 @@ class Session:
         self.max_rounds = as_count(max_rounds, "max_rounds")
         self.max_nodes = as_budget(max_nodes)
         self.bound = one_of(bound, "bound", ["search", "root", "sdp"])
+        self.callback = None if callback is None else as_function(callback, "callback")
         self.data = augment(self.X, self.bias)
         # Exact divisions: nothing below depends on units.
         self.unit = power_of_two(np.linalg.norm(self.data, axis=1))
@@ -290,6 +344,7 @@ class Session:
             self.max_rounds,
             self.max_nodes,
             self.bound,
+            self.callback,
         )
 
     def train(self, beta: float) -> TrainingResult:
@@ -598,6 +653,7 @@ class _Problem:
     max_rounds: int
     max_nodes: int | None
     bound: str
+    callback: Callable[[Round], object] | None
     loss: Loss = field(init=False)
     beta: float = field(init=False)
     stiffness: float = field(init=False)
@@ -664,6 +720,9 @@ class _Problem:
             found, violation, exact, complete = self.price(v, exhaustive=self.bound == "search")
             objective = self.value(state, y)
             history.append(Round(objective, len(state.sigma) - state.linear, violation, exact))
+            if self.callback is not None and self.callback(history[-1]) is True and found:
+                status = TrainingStatus.STOPPED
+                break
             if not found:
                 norm = beta * (1.0 + self.slack(v)) if complete else None
                 status = TrainingStatus.CERTIFIED if complete else TrainingStatus.BUDGET
@@ -675,7 +734,7 @@ class _Problem:
             previous = objective
             state = self.add(state, found)
             state, multiplier, v = self.minimise(state, y, multiplier)
-        if self.bound != "search" and self.patterns is None:
+        if self.bound != "search" and self.patterns is None and status != TrainingStatus.STOPPED:
             status = TrainingStatus.LOCAL
         if self.skip:
             v = project_skip(self.full, v, y, self.loss)

@@ -33,11 +33,11 @@ def test_beyond_exhaustive_search_a_relaxation_bounds_the_gap():
     assert model.result_.certificate.verify().accepted
     with pytest.warns(RuntimeWarning, match="among all networks"):
         sampled = ConvexReLURegressor(n_arrangements=200, random_state=0).fit(X, y)
-    scaled = model.scaler_.transform(X)
+    scaled = np.column_stack([model.scaler_.transform(X), np.ones(len(X))])
     beta, network = model.beta_, sampled.result_.network
     sampled_objective = 0.5 * np.sum((network(scaled) - y + y.mean()) ** 2) + beta * network.penalty
     assert model.result_.objective < 0.95 * sampled_objective
-    best = train(scaled, y - y.mean(), beta, bias=True, bound="sdp", max_rounds=10)
+    best = train(scaled, y - y.mean(), beta, bound="sdp", max_rounds=10)
     assert best.gap <= 0.45
 
 
@@ -122,3 +122,19 @@ def test_a_missing_scikit_learn_is_named_with_its_remedy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "pip install 'theorylab[sklearn]'" in done.stderr
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_weights_of_samples_are_repetitions(skip):
+    rng = np.random.default_rng(5)
+    X, y = rng.standard_normal((12, 2)), rng.standard_normal((12, 2))
+    weights = rng.integers(0, 4, 12)
+    weighted = ConvexReLURegressor(tol=1e-9, skip=skip).fit(X, y, sample_weight=weights)
+    rows = np.repeat(np.arange(12), weights)
+    repeated = ConvexReLURegressor(tol=1e-9, skip=skip).fit(X[rows], y[rows])
+    assert weighted.beta_ == pytest.approx(repeated.beta_, rel=1e-8)
+    np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), atol=1e-6)
+    plain = ConvexReLURegressor(tol=1e-9, skip=skip).fit(X, y)
+    assert np.abs(plain.predict(X) - weighted.predict(X)).max() > 1e-3
+    with pytest.raises(ValueError, match="weights"):
+        plain.fit(X, y, sample_weight=np.zeros(12))

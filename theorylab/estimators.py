@@ -22,7 +22,7 @@ try:
     from sklearn.preprocessing import StandardScaler
     from sklearn.utils import check_random_state
     from sklearn.utils.multiclass import check_classification_targets, unique_labels
-    from sklearn.utils.validation import check_is_fitted, validate_data
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ImportError as error:
     raise ImportError(
         "theorylab.estimators needs scikit-learn: pip install 'theorylab[sklearn]'"
@@ -60,20 +60,26 @@ class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
         self.tol = tol
         self.random_state = random_state
 
-    def _train(self, X: FloatArray, targets: FloatArray, loss: str) -> None:
+    def _train(
+        self, X: FloatArray, targets: FloatArray, loss: str, weights: FloatArray | None = None
+    ) -> None:
         relative = as_real(self.relative_beta, "relative_beta", above=0.0)
         skip, tol = as_flag(self.skip, "skip"), as_real(self.tol, "tol", above=0.0, below=1.0)
-        self.scaler_ = StandardScaler().fit(X)
-        scaled = self.scaler_.transform(X)
+        self.scaler_ = StandardScaler().fit(X, sample_weight=weights)
+        # The bias is a column of ones, so that rows can be scaled.
+        scaled = _with_ones(self.scaler_.transform(X))
+        if weights is not None:
+            # A neuron is positively homogeneous: the weight of a squared error scales its row.
+            roots = np.sqrt(weights)
+            scaled, targets = roots[:, None] * scaled, (roots * targets.T).T
         arrangements: str | NDArray[np.bool_] = "all"
-        exhaustive = len(X) <= MAX_EXACT_SAMPLES or X.shape[1] + 1 <= MAX_EXACT_COLUMNS
+        exhaustive = len(X) <= MAX_EXACT_SAMPLES or scaled.shape[1] <= MAX_EXACT_COLUMNS
         if self.n_arrangements is not None:
             rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
-            with_bias = np.column_stack([scaled, np.ones(len(scaled))])
             arrangements = sample_arrangements(
-                with_bias, as_count(self.n_arrangements, "n_arrangements"), rng=rng
+                scaled, as_count(self.n_arrangements, "n_arrangements"), rng=rng
             )
-        options: dict[str, Any] = {"loss": loss, "arrangements": arrangements, "bias": True}
+        options: dict[str, Any] = {"loss": loss, "arrangements": arrangements}
         threshold = zero_threshold(scaled, targets, exhaustive=exhaustive, **options)
         if self.n_arrangements is None and not exhaustive:
             options |= {"bound": "root", "max_rounds": LOCAL_ROUNDS}
@@ -105,7 +111,11 @@ class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
     def _output(self, X: ArrayLike) -> FloatArray:
         check_is_fitted(self)
         data = validate_data(self, X, reset=False, dtype=np.float64)
-        return self.result_.network(self.scaler_.transform(data))
+        return self.result_.network(_with_ones(self.scaler_.transform(data)))
+
+
+def _with_ones(X: FloatArray) -> FloatArray:
+    return np.column_stack([X, np.ones(len(X))])
 
 
 class ConvexReLURegressor(RegressorMixin, _ConvexReLU):  # type: ignore[misc]
@@ -130,8 +140,8 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):  # type: ignore[misc]
     Attributes
     ----------
     result_
-        The :class:`theorylab.convex_relu.TrainingResult` on standardised inputs, with network and
-        certificate.
+        The :class:`theorylab.convex_relu.TrainingResult` on standardised inputs and a last column
+        of ones (rows times the roots of the weights, if given), with network and certificate.
     gap_, global_gap_
         Certified relative duality gaps: of the problem on the patterns used, and among all
         networks. They agree where all patterns are used; a global gap above 0.1 is warned about.
@@ -150,8 +160,9 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):  # type: ignore[misc]
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Train on data of shape (n, d) and targets of shape (n,), or (n, K) for K outputs."""
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train on data of shape (n, d) and targets of shape (n,), or (n, K) for K outputs; the
+        squared errors are weighted by ``sample_weight``, shape (n,)."""
         data, targets = validate_data(
             self,
             X,
@@ -162,8 +173,14 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):  # type: ignore[misc]
             ensure_min_samples=2,
         )
         targets = np.asarray(targets, dtype=np.float64)
-        self.mean_ = targets.mean(axis=0)
-        self._train(data, targets - self.mean_, "squared")
+        weights = None
+        if sample_weight is not None:
+            weights = _check_sample_weight(sample_weight, data, ensure_non_negative=True)
+            # Samples without weight could not be standardised, and tell nothing.
+            kept = weights > 0
+            data, targets, weights = data[kept], targets[kept], weights[kept]
+        self.mean_ = np.average(targets, axis=0, weights=weights)
+        self._train(data, targets - self.mean_, "squared", weights)
         return self
 
     def predict(self, X: ArrayLike) -> FloatArray:

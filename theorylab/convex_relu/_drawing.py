@@ -59,7 +59,7 @@ def _draw_map(
     grid = np.meshgrid(*(np.linspace(a, b, 200) for a, b in zip(low, high, strict=True)))
     points = np.stack(grid, axis=-1).reshape(-1, 2)
     values = network(points).reshape(200, 200)
-    size = max(float(np.abs(values).max()), float(np.abs(y).max())) or 1.0
+    size = float(np.abs(values).max()) or 1.0
     drawn = ax.contourf(*grid, values, 20, cmap="RdBu_r", vmin=-size, vmax=size, alpha=0.8)
     bends = points @ network.weights.T + network.biases
     for column in bends.T:

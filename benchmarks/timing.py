@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 from statistics import median
-from time import perf_counter
+from time import process_time
 
 
 def seconds(run: Callable[[], object], repetitions: int = 7) -> float:
-    """Median of the repetitions, after one call that does not count."""
+    """Median process time of the repetitions, after one call that does not count."""
     run()
     times = []
     for _ in range(repetitions):
-        start = perf_counter()
+        start = process_time()
         run()
-        times.append(perf_counter() - start)
+        times.append(process_time() - start)
     return median(times)
 
 

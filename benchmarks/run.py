@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-
 HEADINGS = ("task", "ours (s)", "peer", "peer (s)", "ratio", "target")
 PEERS = ("POT", "celer", "clarabel", "cvxpy", "numba", "numpy", "scikit-learn", "scipy")
 

@@ -25,6 +25,9 @@ from .kernel import Verdict as Verdict
 from .kernel import draws as draws
 from .kernel import judge as judge
 from .kernel import judge_all as judge_all
+from .maps import TightnessMap as TightnessMap
+from .maps import draw_map as draw_map
+from .maps import tightness_map as tightness_map
 from .panels import panel as panel
 from .search import Falsification as Falsification
 from .search import SearchStatus as SearchStatus

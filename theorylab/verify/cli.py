@@ -42,6 +42,8 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 COLOUR = {"verified": "green", "refuted": "magenta", "open": "yellow", "failed": "bold red"}
 
+ROOMS = ((1.01, "1 %"), (1.1, "10 %"), (10.0, "10x"))
+
 Json = Annotated[bool, typer.Option("--json", help="Print plain data.")]
 
 
@@ -193,6 +195,9 @@ def falsify_command(
     name: Annotated[str, typer.Argument(metavar="CLAIM", help="theme/module:slug.")],
     budget: Annotated[float, typer.Option(help="Seconds of search.")] = 10.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    slice_: Annotated[
+        str, typer.Option("--map", metavar="X,Y", help="Draw how tight the bound is instead.")
+    ] = "",
 ) -> None:
     """Search a claim's space for a counterexample; print the tightest instance; exit 1 if found."""
     from theorylab.verify.search import falsify
@@ -206,6 +211,9 @@ def falsify_command(
     if not claim.space:
         reason = claim.notes.get("no_space", "it is refuted or open")
         _fail(f"{name} declares no space ({reason}): only its cases are judged")
+    if slice_:
+        _write_map(claim, name, slice_, seed)
+        return
     result = falsify(claim, budget=budget, seed=seed)
     counts = f"({result.evaluations} instances, {result.inconclusive} inconclusive)"
     out.print(f"{result.status} {counts}", markup=False)
@@ -218,6 +226,22 @@ def falsify_command(
         out.print(f"  margin {p.margin:.4g}: {sides}", markup=False)
     if result.found:
         raise typer.Exit(1)
+
+
+def _write_map(claim: Claim, name: str, slice_: str, seed: int) -> None:
+    from theorylab.verify.maps import draw_map, tightness_map
+    from theorylab.verify.panels import save
+
+    x, _, y = slice_.partition(",")
+    try:
+        found = tightness_map(claim, x.strip(), y.strip(), seed=seed)
+    except (TypeError, ValueError) as error:
+        _fail(f"{name}: {error}")
+    path = find_root() / ".theorylab" / "maps" / f"{name.replace(':', '/')}-{x}-{y}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(draw_map(found, name), path)
+    shares = ", ".join(f"{100 * found.share(f):.0f} % within {w}" for f, w in ROOMS)
+    out.print(f"{shares}: {path}", markup=False)
 
 
 @app.command()

@@ -6,11 +6,13 @@ import re
 import typing
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from pathlib import Path
 from types import UnionType
 from typing import Any
 
 import pytest
 
+import theorylab
 from theorylab.convex_relu import train
 
 THEMES = (
@@ -87,3 +89,10 @@ def test_help_of_the_headline_function_fits_a_screen():
     lines = sum(1 + len(line) // 100 for line in text.splitlines())
     assert lines <= 52
     assert "X: 'ArrayLike', y: 'ArrayLike', beta: 'float'" in text
+
+
+def test_mathematics_has_one_markup():
+    for path in Path(theorylab.__file__).parent.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert ":math:" not in text, path
+        assert ".. math::" not in text, path

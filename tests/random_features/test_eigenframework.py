@@ -700,7 +700,7 @@ def test_power_law_optimum_agrees_with_the_explicit_spectrum():
     [(1.5, 2.0, 1.0), (2.0, 3.0, 1.0), (2.5, 2.0, 0.1), (1.5, 1.3, 0.1)],
 )
 def test_the_1_over_n_term_of_the_fitting_ratio(alpha, beta, relative):
-    r"""With :math:`z=Z-1/2+O(\gamma)`, :math:`Z\propto\gamma^{-1/\alpha}`, the problem at n is that
+    r"""With $z=Z-1/2+O(\gamma)$, $Z\propto\gamma^{-1/\alpha}$, the problem at n is that
     of the limit at n + 1/2."""
     for n in (100, 1000):
         shifted = rf.optimal_fitting_ratio(alpha, beta, relative_noise=relative * n / (n + 0.5))

@@ -1,22 +1,22 @@
 r"""The dual constraint of ReLU training, decided by branching on the rows of positive sign.
 
-Let :math:`a_i=v_ix_i` where :math:`v_i>0`, :math:`b_j=-v_jx_j` where :math:`v_j<0`, and :math:`h(u)
-=\sum_i(a_i^\top u)_+-\sum_j(b_j^\top u)_++\ell^\top u`. A node fixes the signs :math:`s_i=\pm1` of
-some :math:`a_i^\top u`; it speaks of the set of its unit vectors with :math:`h(u)>\tau`, and is
-closed when that set is proved to be empty. On it :math:`L_i\le a_i^\top u\le U_i`, so that for any
-:math:`f_i,t_j\in[0,1]` and :math:`\lambda_i\ge0`
+Let $a_i=v_ix_i$ where $v_i>0$, $b_j=-v_jx_j$ where $v_j<0$, and $h(u)
+=\sum_i(a_i^\top u)_+-\sum_j(b_j^\top u)_++\ell^\top u$. A node fixes the signs $s_i=\pm1$ of
+some $a_i^\top u$; it speaks of the set of its unit vectors with $h(u)>\tau$, and is
+closed when that set is proved to be empty. On it $L_i\le a_i^\top u\le U_i$, so that for any
+$f_i,t_j\in[0,1]$ and $\lambda_i\ge0$
 
-.. math:: h(u)\le w^\top u+C,\quad w=\ell+\sum_{\rm on}a_i+\sum_{\rm free}f_ia_i-\sum_jt_jb_j+
-\sum_{\rm fixed}\lambda_is_ia_i,\quad C=\sum_{\rm free}\max(-f_iL_i,(1-f_i)U_i),
+$$h(u)\le w^\top u+C,\quad w=\ell+\sum_{\rm on}a_i+\sum_{\rm free}f_ia_i-\sum_jt_jb_j+
+\sum_{\rm fixed}\lambda_is_ia_i,\quad C=\sum_{\rm free}\max(-f_iL_i,(1-f_i)U_i),$$
 
-and :math:`\|w\|+C\le\tau` closes the node. The shortest w is a least-distance problem with bounds.
-Three reductions shrink the ranges: over the cone of the fixed signs :math:`U_i\le\|a_i+\sum_k
-\mu_ks_ka_k\|` for any :math:`\mu\ge0`; :math:`w^\top u>\tau-C` is a cap, on which every row has its
+and $\|w\|+C\le\tau$ closes the node. The shortest w is a least-distance problem with bounds.
+Three reductions shrink the ranges: over the cone of the fixed signs $U_i\le\|a_i+\sum_k
+\mu_ks_ka_k\|$ for any $\mu\ge0$; $w^\top u>\tau-C$ is a cap, on which every row has its
 range; and rows whose range has one sign are decided without a branch. Negative rows are never
-branched: with the positive signs D known h is at least the concave :math:`h_D(u)=\sum_Da_i^\top u-
-\sum_j(b_j^\top u)_++\ell^\top u` everywhere, so that :math:`\max h=\max_D\min_t\|\ell+\sum_Da_i-
-\sum_jt_jb_j\|` (minimax; the one-sided Hausdorff distance of two zonotopes). A leaf is therefore
-decided even without its constraints, and the tree ends after at most :math:`2^{|P|}` leaves.
+branched: with the positive signs D known h is at least the concave $h_D(u)=\sum_Da_i^\top u-
+\sum_j(b_j^\top u)_++\ell^\top u$ everywhere, so that $\max h=\max_D\min_t\|\ell+\sum_Da_i-
+\sum_jt_jb_j\|$ (minimax; the one-sided Hausdorff distance of two zonotopes). A leaf is therefore
+decided even without its constraints, and the tree ends after at most $2^{|P|}$ leaves.
 
 Every inequality holds for whatever f, t, lambda and mu the iterations stopped at, and is checked
 with a margin that bounds the rounding of its evaluation, so that a closed tree is a proof for the

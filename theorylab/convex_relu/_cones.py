@@ -1,9 +1,9 @@
 r"""Projection onto the cones of given activation patterns.
 
-For a pattern D the largest value of :math:`g^\top u`, :math:`g=X^\top Dv`, over unit vectors in
-:math:`K=\{u:(2D-I)Xu\ge0\}` is :math:`\|\Pi_K(g)\|=\min_{\lambda\ge0}\|g+X^\top(2D-I)\lambda\|`: a
+For a pattern D the largest value of $g^\top u$, $g=X^\top Dv$, over unit vectors in
+$K=\{u:(2D-I)Xu\ge0\}$ is $\|\Pi_K(g)\|=\min_{\lambda\ge0}\|g+X^\top(2D-I)\lambda\|$: a
 non-negative least-squares problem, solved by the active-set method of Lawson and Hanson from the
-support of the last solution. Any :math:`\lambda\ge0` gives an upper bound, which is all a
+support of the last solution. Any $\lambda\ge0$ gives an upper bound, which is all a
 certificate needs."""
 
 from __future__ import annotations

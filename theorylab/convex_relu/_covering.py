@@ -1,16 +1,16 @@
 r"""The dual constraint of ReLU training, decided by a covering of the sphere with cones.
 
-For :math:`h_v(u)=v^\top(Xu)_+` the constraint :math:`\max_{\|u\|\le1}h_v(u)\le\tau` is split over
-simplicial cones. On the cone spanned by rays :math:`r_1,\dots,r_d` any :math:`t\in[0,1]^n` and any
-:math:`w` with
+For $h_v(u)=v^\top(Xu)_+$ the constraint $\max_{\|u\|\le1}h_v(u)\le\tau$ is split over
+simplicial cones. On the cone spanned by rays $r_1,\dots,r_d$ any $t\in[0,1]^n$ and any
+$w$ with
 
-.. math:: \sum_{v_i>0}v_i(x_i^\top r_k)_+ + \sum_{v_i<0}t_iv_i\,x_i^\top r_k \;\le\; w^\top
-r_k\quad(k\le d),\qquad \|w\|\le\tau
+$$\sum_{v_i>0}v_i(x_i^\top r_k)_+ + \sum_{v_i<0}t_iv_i\,x_i^\top r_k \;\le\; w^\top
+r_k\quad(k\le d),\qquad \|w\|\le\tau$$
 
-prove :math:`h_v\le\tau\|u\|` there: the first sum is convex, so it lies below its interpolation,
-and :math:`v_i(z)_+\le t_iv_iz` for negative :math:`v_i`. The best :math:`(t,w)` is a least-distance
+prove $h_v\le\tau\|u\|$ there: the first sum is convex, so it lies below its interpolation,
+and $v_i(z)_+\le t_iv_iz$ for negative $v_i$. The best $(t,w)$ is a least-distance
 problem with bounds. A cone without such a proof is split, near a decision at the kink of a row with
-:math:`v_i>0`; on a cone that no such row crosses :math:`h_v` is concave and the proof is exact, on
+$v_i>0$; on a cone that no such row crosses $h_v$ is concave and the proof is exact, on
 cells and on faces. So the covering ends after finitely many splits, visits only the cells near the
 maximum, and needs no enumeration of the arrangement and no general position.
 

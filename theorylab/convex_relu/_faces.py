@@ -1,8 +1,8 @@
 r"""Neurons as points on faces of the arrangement: signs, sides, the closed cells that contain them,
 and the local curvature.
 
-A network :math:`\sum_ja_j(Xu_j)_+` is written with :math:`p_j=|a_j|u_j`,
-:math:`s_j=\mathrm{sign}\,a_j`, for which the least penalty of a function is :math:`\sum_j\|p_j\|`.
+A network $\sum_ja_j(Xu_j)_+$ is written with $p_j=|a_j|u_j$,
+$s_j=\mathrm{sign}\,a_j$, for which the least penalty of a function is $\sum_j\|p_j\|$.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 r"""Active-set Newton descent for two-layer ReLU networks with a quadratic data term.
 
-With :math:`f=\sum_j\sigma_j(Xp_j)_+`, :math:`\sigma_j=\pm1`, the kernel decreases
+With $f=\sum_j\sigma_j(Xp_j)_+$, $\sigma_j=\pm1$, the kernel decreases
 
-.. math:: F(p)=\tfrac12 f^\top\mathrm{diag}(\kappa)f-b^\top f+\beta\sum_j\|p_j\|
+$$F(p)=\tfrac12 f^\top\mathrm{diag}(\kappa)f-b^\top f+\beta\sum_j\|p_j\|$$
 
-until every neuron is stationary. Each :math:`p_j` lives on a face of the arrangement: the rows it
-is tight to are held at zero, and on the product of the faces :math:`F` is smooth and convex. A
+until every neuron is stationary. Each $p_j$ lives on a face of the arrangement: the rows it
+is tight to are held at zero, and on the product of the faces $F$ is smooth and convex. A
 Newton direction is searched exactly through all kinks it meets: a kink is crossed where the slope
 stays negative behind it and becomes tight where it does not. A tight row is released when its
 multiplier says that a side of it descends. In cone mode every kink is the boundary of a given cell

@@ -1,19 +1,19 @@
 r"""A bound of the dual norm in any dimension, and a dual point, from semidefinite relaxation.
 
-With :math:`z_+=(z+|z|)/2`, and for unit vectors u
+With $z_+=(z+|z|)/2$, and for unit vectors u
 
-.. math:: |x_i^\top u|\le\tfrac12\big(\sigma_i(x_i^\top u)^2+1/\sigma_i\big),\qquad |x_j^\top u|\ge
-\tau_jx_j^\top u+\theta_j(x_j^\top u)^2/\|x_j\|\quad(|\tau_j|+\theta_j\le1),
+$$|x_i^\top u|\le\tfrac12\big(\sigma_i(x_i^\top u)^2+1/\sigma_i\big),\qquad |x_j^\top u|\ge
+\tau_jx_j^\top u+\theta_j(x_j^\top u)^2/\|x_j\|\quad(|\tau_j|+\theta_j\le1),$$
 
-the function :math:`h_v(u)=v^\top(Xu)_+` lies below a quadratic :math:`u^\top Mu+g^\top u+\kappa` on
-the sphere, whose maximum is at most :math:`\kappa+\mu+\tfrac14g^\top(\mu I-M)^{-1}g` for every
-:math:`\mu>\lambda_{\max}(M)`. Any multipliers give a bound; the best are a semidefinite program.
+the function $h_v(u)=v^\top(Xu)_+$ lies below a quadratic $u^\top Mu+g^\top u+\kappa$ on
+the sphere, whose maximum is at most $\kappa+\mu+\tfrac14g^\top(\mu I-M)^{-1}g$ for every
+$\mu>\lambda_{\max}(M)$. Any multipliers give a bound; the best are a semidefinite program.
 
 The bound R(v) of the best multipliers is convex, as the support function of a relaxation of the
-set of outputs :math:`(Xu)_+`: :math:`W\succeq uu^\top` of trace one, :math:`r_i\ge\max(0,x_i^\top
-u,(x_i^\top u+x_i^\top Wx_i/\|x_i\|)/2)`, :math:`(2r_i-x_i^\top u)^2\le x_i^\top Wx_i`. Training
+set of outputs $(Xu)_+$: $W\succeq uu^\top$ of trace one, $r_i\ge\max(0,x_i^\top
+u,(x_i^\top u+x_i^\top Wx_i/\|x_i\|)/2)$, $(2r_i-x_i^\top u)^2\le x_i^\top Wx_i$. Training
 over this set and its negative is one semidefinite program, whose dual point satisfies
-:math:`R(\pm v)\le\beta`: the best that this relaxation proves."""
+$R(\pm v)\le\beta$: the best that this relaxation proves."""
 
 from __future__ import annotations
 

@@ -1,29 +1,29 @@
 r"""First-order and sampled routes to the convex ReLU program: ADMM, and training with a random
 first layer.
 
-With the patterns :math:`D_i` and :math:`S_i=2D_i-I` the program of two-layer ReLU training with
+With the patterns $D_i$ and $S_i=2D_i-I$ the program of two-layer ReLU training with
 squared loss is
 
-.. math:: \min_{u=v,\;Gu=s\ge0}\ \tfrac12\|Au-y\|^2+\beta\sum_b\|v_b\|,\qquad
-          A=[D_1X,\dots,-D_1X,\dots],\quad G=\mathrm{blkdiag}(S_iX).
+$$\min_{u=v,\;Gu=s\ge0}\ \tfrac12\|Au-y\|^2+\beta\sum_b\|v_b\|,\qquad
+A=[D_1X,\dots,-D_1X,\dots],\quad G=\mathrm{blkdiag}(S_iX).$$
 
-ADMM alternates a group soft-threshold in :math:`v`, a clip in :math:`s` and a least-squares step in
-:math:`u` with a cached factorisation. Since :math:`S_i^2=I`, all diagonal blocks of :math:`I+G^\top
-G` are :math:`K=I+X^\top X`, and what is left to factor is :math:`\rho
-I_n+2(XK^{-1}X^\top)\circ\sum_i d_id_i^\top`: n rows whatever the number of patterns. An iteration
-costs :math:`O(Pnd)`, linear in the number of variables.
+ADMM alternates a group soft-threshold in $v$, a clip in $s$ and a least-squares step in
+$u$ with a cached factorisation. Since $S_i^2=I$, all diagonal blocks of $I+G^\top
+G$ are $K=I+X^\top X$, and what is left to factor is $\rho
+I_n+2(XK^{-1}X^\top)\circ\sum_i d_id_i^\top$: n rows whatever the number of patterns. An iteration
+costs $O(Pnd)$, linear in the number of variables.
 
-In :math:`q=(u+\lambda,\,Gu+\nu)` the iteration is one firmly non-expansive map T
-(Douglas-Rachford), so that :math:`\|q^{k+1}-q^k\|` never increases. T is smooth off the kinks
-:math:`\|q_b\|=\beta/\rho`, :math:`q_{bk}=0`; once the iterates stay on one piece they contract at
-the largest modulus among the eigenvalues of :math:`T'(q^\star)` other than 1 (the directions along
+In $q=(u+\lambda,\,Gu+\nu)$ the iteration is one firmly non-expansive map T
+(Douglas-Rachford), so that $\|q^{k+1}-q^k\|$ never increases. T is smooth off the kinks
+$\|q_b\|=\beta/\rho$, $q_{bk}=0$; once the iterates stay on one piece they contract at
+the largest modulus among the eigenvalues of $T'(q^\star)$ other than 1 (the directions along
 the set of fixed points). The multipliers of unused blocks are not unique, so that eigenvalue 1 is
 always there.
 
-With N unit directions :math:`u_i` fixed as the first layer, training is the Lasso
-:math:`\min_\alpha\frac12\|\sum_i(Xu_i)_+\alpha_i-y\|^2+\beta\|\alpha\|_1`, a scenario program in
-the dual variable :math:`z\in\mathbb R^n`: one more random direction strictly lowers its value with
-probability V, :math:`\mathbb EV_N=\mathbb E[s_{N+1}]/(N+1)\le n/(N+1)`, where :math:`s_{N+1}`
+With N unit directions $u_i$ fixed as the first layer, training is the Lasso
+$\min_\alpha\frac12\|\sum_i(Xu_i)_+\alpha_i-y\|^2+\beta\|\alpha\|_1$, a scenario program in
+the dual variable $z\in\mathbb R^n$: one more random direction strictly lowers its value with
+probability V, $\mathbb EV_N=\mathbb E[s_{N+1}]/(N+1)\le n/(N+1)$, where $s_{N+1}$
 counts the active directions among N + 1."""
 
 from __future__ import annotations
@@ -443,7 +443,7 @@ def improvement_probability(
         Penalty, positive.
     law
         "directions": the new sample is a uniform unit vector u, which helps iff
-        :math:`|v^\top(Xu)_+|>\beta`. "patterns": it is the pattern of u, which helps iff that
+        $|v^\top(Xu)_+|>\beta$. "patterns": it is the pattern of u, which helps iff that
         happens somewhere in u's cell.
 
     Returns
@@ -507,7 +507,7 @@ def improving_patterns(X: ArrayLike, v: ArrayLike, beta: float, patterns: ArrayL
     Returns
     -------
     ndarray of bool, shape (P,)
-        Whether :math:`\|\Pi_K(\pm X^\top Dv)\|>\beta` for a sign, up to 1e-9 relatively.
+        Whether $\|\Pi_K(\pm X^\top Dv)\|>\beta$ for a sign, up to 1e-9 relatively.
 
     Raises
     ------
@@ -537,7 +537,7 @@ def improving_patterns(X: ArrayLike, v: ArrayLike, beta: float, patterns: ArrayL
 
 
 def improvement_tail_bound(n: int, *, n_samples: int, psi: float) -> float:
-    r"""Return :math:`\sum_{i<n}\binom Ni\psi^i(1-\psi)^{N-i}`, a bound of the probability that V
+    r"""Return $\sum_{i<n}\binom Ni\psi^i(1-\psi)^{N-i}$, a bound of the probability that V
     exceeds ``psi``.
 
     Parameters
@@ -589,7 +589,7 @@ def sufficient_samples(n: int, *, psi: float, xi: float) -> int:
     Returns
     -------
     int
-        :math:`\lceil\min\{\frac{n+1}{\psi\xi}-1,\ \frac2\psi(n+1-\log\xi)\}\rceil`.
+        $\lceil\min\{\frac{n+1}{\psi\xi}-1,\ \frac2\psi(n+1-\log\xi)\}\rceil$.
 
     Raises
     ------
@@ -616,8 +616,8 @@ def random_first_layer_bound(optimum: TrainingResult, *, n_directions: int, xi: 
     r"""Bound the suboptimality of N uniform directions in the plane, with probability at least ``1
     - xi``.
 
-    All of the m optimal neurons lie within the angle t of a sampled direction, :math:`m(1-t/\pi)^N
-    =\xi`, except with probability ``xi``; then ``displaced_neurons_bound`` holds.
+    All of the m optimal neurons lie within the angle t of a sampled direction, $m(1-t/\pi)^N
+    =\xi$, except with probability ``xi``; then ``displaced_neurons_bound`` holds.
 
     Parameters
     ----------
@@ -667,10 +667,10 @@ def displaced_neurons_bound(optimum: TrainingResult, angle: float) -> float:
 
     Replace each optimal neuron by that direction. The objective grows by at most
 
-    .. math:: \sum_jc_j\max_{|\theta-\theta_j|\le
-    t}\big(\beta-|z^\top(Xu_\theta)_+|\big)+\tfrac12\big(2\sin\tfrac t2\,\|X\|\sum_jc_j\big)^2,
+    $$\sum_jc_j\max_{|\theta-\theta_j|\le
+    t}\big(\beta-|z^\top(Xu_\theta)_+|\big)+\tfrac12\big(2\sin\tfrac t2\,\|X\|\sum_jc_j\big)^2,$$
 
-    with :math:`c_j` the norms of the optimal blocks and z the optimal residual.
+    with $c_j$ the norms of the optimal blocks and z the optimal residual.
 
     Parameters
     ----------
@@ -1018,17 +1018,17 @@ class ADMMIteration:
     r"""One iteration of ADMM as published: every matrix written out, for any number type.
 
     It is there to be studied: started anywhere, counted, perturbed. ``train_admm`` takes the same
-    steps by a reduction to n rows, at a cost linear in the number :math:`N=2Pd` of variables; with
-    the stored inverse a call takes :math:`N^2+2nN+(2+1/d)N` multiplications and divisions.
+    steps by a reduction to n rows, at a cost linear in the number $N=2Pd$ of variables; with
+    the stored inverse a call takes $N^2+2nN+(2+1/d)N$ multiplications and divisions.
 
     Parameters
     ----------
     X, y, beta, patterns, penalty, cones
         The problem, divided by the powers of 64 of the result it was made from.
     inverse
-        :math:`(I+G^\top G+A^\top A/\rho)^{-1}`, shape (N, N).
+        $(I+G^\top G+A^\top A/\rho)^{-1}$, shape (N, N).
     offset
-        ``inverse`` times :math:`A^\top y/\rho`, shape (N,).
+        ``inverse`` times $A^\top y/\rho$, shape (N,).
     rows
         The blocks of G, shape (2P, n, d).
     threshold
@@ -1075,7 +1075,7 @@ class ADMMIteration:
         r"""Return the state at an optimal network: a fixed point of ``apply``, off its kinks.
 
         A neuron on faces of cells is divided evenly among them. The multipliers are those of the
-        projections of :math:`\pm X^\top D_iz` onto the cones, moved inwards where they are not
+        projections of $\pm X^\top D_iz$ onto the cones, moved inwards where they are not
         unique.
 
         Parameters

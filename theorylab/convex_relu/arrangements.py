@@ -1,19 +1,19 @@
 r"""Activation patterns of a ReLU layer: the cells of a central hyperplane arrangement.
 
-The rows :math:`x_1,\dots,x_n` of :math:`X` cut :math:`\mathbb R^d` into open cones on which the
-pattern :math:`D(u)=\mathrm{diag}(1[Xu\ge0])` is constant. With :math:`r=\mathrm{rank}\,X` and rows
+The rows $x_1,\dots,x_n$ of $X$ cut $\mathbb R^d$ into open cones on which the
+pattern $D(u)=\mathrm{diag}(1[Xu\ge0])$ is constant. With $r=\mathrm{rank}\,X$ and rows
 in general position there are
 
-.. math:: P = 2\sum_{k=0}^{r-1}\binom{n-1}{k}
+$$P = 2\sum_{k=0}^{r-1}\binom{n-1}{k}$$
 
 of them (Cover). They are generated here from their vertices, at a cost proportional to the output:
-slice the cells by a generic affine hyperplane :math:`q^\top u=1` and let :math:`\eta` be a generic
-functional on the slice. A cell whose slice is bounded below in :math:`\eta` has exactly one lowest
-vertex, a vertex of :math:`r-1` hyperplanes is the lowest one of exactly one cell, a cell and its
+slice the cells by a generic affine hyperplane $q^\top u=1$ and let $\eta$ be a generic
+functional on the slice. A cell whose slice is bounded below in $\eta$ has exactly one lowest
+vertex, a vertex of $r-1$ hyperplanes is the lowest one of exactly one cell, a cell and its
 antipode are never both found in this way, and the cells not found, up to sign, are those meeting
-the subspace :math:`\{q^\top u=\eta^\top u=0\}`: the same problem in dimension :math:`r-2`. Hence
-:math:`P(n,r)=2\binom n{r-1}+P(n,r-2)`. The vertices are visited by sweeping the planes in which
-:math:`r-2` hyperplanes meet.
+the subspace $\{q^\top u=\eta^\top u=0\}$: the same problem in dimension $r-2$. Hence
+$P(n,r)=2\binom n{r-1}+P(n,r-2)$. The vertices are visited by sweeping the planes in which
+$r-2$ hyperplanes meet.
 
 Every sign comes from a determinant whose rounding error is bounded beforehand; when one is smaller
 than its bound the data are treated as possibly degenerate and decided in exact integer arithmetic.
@@ -668,8 +668,8 @@ def sampled_set_law(probabilities: ArrayLike, n_samples: int) -> FloatArray:
     Returns
     -------
     ndarray, shape (2^P,)
-        Probability that exactly the set S is seen, at the index :math:`\sum_{i\in S}2^i`:
-        :math:`\sum_{T\subseteq S}(-1)^{|S\setminus T|}(\sum_{i\in T}q_i)^N`, to some rounding
+        Probability that exactly the set S is seen, at the index $\sum_{i\in S}2^i$:
+        $\sum_{T\subseteq S}(-1)^{|S\setminus T|}(\sum_{i\in T}q_i)^N$, to some rounding
         errors of one.
 
     Examples

@@ -1,22 +1,22 @@
 r"""Certificates of global optimality for two-layer ReLU networks.
 
-For any dual point :math:`v` with :math:`\max_{\|u\|\le1}|v^\top(Xu)_+|\le\beta` the number
-:math:`-L^*(-v)` is a lower bound of
+For any dual point $v$ with $\max_{\|u\|\le1}|v^\top(Xu)_+|\le\beta$ the number
+$-L^*(-v)$ is a lower bound of
 
-.. math:: p^\star=\min\;L\Big(\sum_j(Xu_j)_+a_j\Big)+\frac\beta2\sum_j\big(\|u_j\|^2+a_j^2\big),
+$$p^\star=\min\;L\Big(\sum_j(Xu_j)_+a_j\Big)+\frac\beta2\sum_j\big(\|u_j\|^2+a_j^2\big),$$
 
 so a network and a dual point prove each other's quality. The constraint is decided over the whole
-sphere, that is over all cells and faces of the arrangement of :math:`X`: by a covering with cones
+sphere, that is over all cells and faces of the arrangement of $X$: by a covering with cones
 up to rank four and by branching on the signs of rows above.
-For a list of patterns D the constraint is :math:`\|\Pi_K(\pm X^\top Dv)\|\le\beta`,
-:math:`K=\{u:(2D-I)Xu\ge0\}`, and bounds the networks with neurons in those cones.
+For a list of patterns D the constraint is $\|\Pi_K(\pm X^\top Dv)\|\le\beta$,
+$K=\{u:(2D-I)Xu\ge0\}$, and bounds the networks with neurons in those cones.
 
 ``Certificate.verify`` repeats everything from the data, the network and the dual point: values in
 ball arithmetic, the constraint with a bound on every rounding error, and all places where it is
 nearly tight (a relative slack below 1e-6) in rational arithmetic.
 
-Rows may be nearly dependent: with any matrix B of norm at most :math:`1+\delta` and any :math:`\hat
-X`, :math:`h_v(u)\le(1+\delta)\max\hat h_v+\sum_i|v_i|\,\|x_i-B^\top\hat x_i\|`, so a rank-deficient
+Rows may be nearly dependent: with any matrix B of norm at most $1+\delta$ and any $\hat
+X$, $h_v(u)\le(1+\delta)\max\hat h_v+\sum_i|v_i|\,\|x_i-B^\top\hat x_i\|$, so a rank-deficient
 problem is decided in its row space and the remainder is added to the bound."""
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 r"""Gated ReLU networks: the group lasso left when the cone constraints are dropped.
 
-With fixed gates :math:`D_i=\mathrm{diag}(1[Xg_i\ge0])` a gated network is
-:math:`f(x)=\sum_i1[x^\top g_i\ge0]\,x^\top w_i`, and
+With fixed gates $D_i=\mathrm{diag}(1[Xg_i\ge0])$ a gated network is
+$f(x)=\sum_i1[x^\top g_i\ge0]\,x^\top w_i$, and
 
-.. math:: \min_w\;L\Big(\sum_iD_iXw_i\Big)+\beta\sum_i\|w_i\|
+$$\min_w\;L\Big(\sum_iD_iXw_i\Big)+\beta\sum_i\|w_i\|$$
 
-is the convex program of ReLU training without :math:`(2D_i-I)Xw_i\ge0`, so over the same patterns
-its value is a lower bound of that of training. The dual constraint is :math:`\max_i\|X^\top
-D_iv\|\le\beta`.
+is the convex program of ReLU training without $(2D_i-I)Xw_i\ge0$, so over the same patterns
+its value is a lower bound of that of training. The dual constraint is $\max_i\|X^\top
+D_iv\|\le\beta$.
 
-The features :math:`D_iX` are never formed: with the gates as a 0-1 matrix, outputs are row sums of
-:math:`D\circ(XW^\top)` and all
-gradients are :math:`(D\,\mathrm{diag}(v))X`. Block coordinate descent on a working set finds the
+The features $D_iX$ are never formed: with the gates as a 0-1 matrix, outputs are row sums of
+$D\circ(XW^\top)$ and all
+gradients are $(D\,\mathrm{diag}(v))X$. Block coordinate descent on a working set finds the
 support; Newton steps on it, by preconditioned conjugate gradients, give the accuracy."""
 
 from __future__ import annotations

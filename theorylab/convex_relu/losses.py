@@ -1,15 +1,15 @@
 r"""Convex losses for exact ReLU training, each with its Fenchel dual.
 
-A loss is :math:`L(f)=\sum_i\ell(f_i,y_i)`. The convex dual of training is
+A loss is $L(f)=\sum_i\ell(f_i,y_i)$. The convex dual of training is
 
-.. math:: \max_v\;-\sum_i\ell^*(-v_i,y_i)\quad\text{subject
-to}\quad\max_{\|u\|\le1}|v^\top(Xu)_+|\le\beta,
+$$\max_v\;-\sum_i\ell^*(-v_i,y_i)\quad\text{subject
+to}\quad\max_{\|u\|\le1}|v^\top(Xu)_+|\le\beta,$$
 
-and :math:`v=-L'(f)` at an optimum. A loss object supplies values, derivatives and the dual, the
+and $v=-L'(f)$ at an optimum. A loss object supplies values, derivatives and the dual, the
 last two also in ball arithmetic for certificates; the solvers know nothing else about it. A loss
 without a second derivative supplies its proximal map instead and is trained through its Moreau
-envelope. For small penalties :math:`v` is of their size, a tiny difference of outputs and targets;
-``optimality`` gives the relation between :math:`f` and :math:`v` so that both can be refined
+envelope. For small penalties $v$ is of their size, a tiny difference of outputs and targets;
+``optimality`` gives the relation between $f$ and $v$ so that both can be refined
 together."""
 
 from __future__ import annotations

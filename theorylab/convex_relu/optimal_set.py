@@ -1,31 +1,31 @@
 r"""All globally optimal two-layer ReLU networks, and how they move with the data.
 
-For a strictly convex smooth loss the optimal outputs :math:`\hat y` and the dual point
-:math:`v=-L'(\hat y)` are unique. A unit neuron of sign :math:`s` can carry weight only where
-:math:`s\,v^\top(Xu)_+=\beta`; on a closed cell the maximum of that linear function over the unit
-ball has one maximiser, :math:`\Pi_K(sX^\top Dv)/\beta`, so there are finitely many such directions
-:math:`(u_k,s_k)`, and the optimal networks are, up to splitting a neuron into parallel copies, the
+For a strictly convex smooth loss the optimal outputs $\hat y$ and the dual point
+$v=-L'(\hat y)$ are unique. A unit neuron of sign $s$ can carry weight only where
+$s\,v^\top(Xu)_+=\beta$; on a closed cell the maximum of that linear function over the unit
+ball has one maximiser, $\Pi_K(sX^\top Dv)/\beta$, so there are finitely many such directions
+$(u_k,s_k)$, and the optimal networks are, up to splitting a neuron into parallel copies, the
 polytope
 
-.. math:: \mathcal C=\Big\{c\ge0:\;\sum_kc_k\,a_k=\hat y\Big\},\qquad a_k=s_k(Xu_k)_+,\qquad
-\sum_kc_k=v^\top\hat y/\beta
+$$\mathcal C=\Big\{c\ge0:\;\sum_kc_k\,a_k=\hat y\Big\},\qquad a_k=s_k(Xu_k)_+,\qquad
+\sum_kc_k=v^\top\hat y/\beta$$
 
-(mishkin2023-optimal, Corollary 4.1). Since :math:`v^\top a_k=\beta`, a relation
-:math:`\sum_k\lambda_ka_k=0` has :math:`\sum_k\lambda_k=0`: moving along it changes neither loss nor
+(mishkin2023-optimal, Corollary 4.1). Since $v^\top a_k=\beta$, a relation
+$\sum_k\lambda_ka_k=0$ has $\sum_k\lambda_k=0$: moving along it changes neither loss nor
 penalty. A network is minimal (no proper subset of its neurons, with any weights, is optimal) iff
-its :math:`a_k` are linearly independent (Proposition 3.6); these are the vertices of
-:math:`\mathcal C`, with at most :math:`n` neurons. Another minimal network may have fewer. The
+its $a_k$ are linearly independent (Proposition 3.6); these are the vertices of
+$\mathcal C$, with at most $n$ neurons. Another minimal network may have fewer. The
 results are known to us from the authors' poster, which states them informally; the paper's text was
 not consulted.
 
-Several optimal networks are common, without any symmetry: if :math:`X^\top v=0`, as for Gaussian
-data and small :math:`\beta`, the active directions come in pairs :math:`\pm u_k` of one sign, and
-:math:`q` pairs that span the space of the rows leave a polytope of dimension
-:math:`q-\mathrm{rank}X`.
+Several optimal networks are common, without any symmetry: if $X^\top v=0$, as for Gaussian
+data and small $\beta$, the active directions come in pairs $\pm u_k$ of one sign, and
+$q$ pairs that span the space of the rows leave a polytope of dimension
+$q-\mathrm{rank}X$.
 
 As long as the faces on which the neurons lie do not change, the optimality conditions are smooth,
-and their implicit derivative gives the derivative of the optimum in :math:`X`, :math:`y` and
-:math:`\beta`."""
+and their implicit derivative gives the derivative of the optimum in $X$, $y$ and
+$\beta$."""
 
 from __future__ import annotations
 

@@ -1,29 +1,29 @@
 r"""Adversarial training of two-layer ReLU networks: the robust convex program, exact attacks, and
 where training collapses.
 
-Every input may move by :math:`\|\delta\|_p\le\epsilon`, p infinite or 2; q is the dual exponent, 1
-or 2. A neuron v with :math:`|x_k^\top v|\ge\epsilon\|v\|_q` for all k keeps its pattern D on all
+Every input may move by $\|\delta\|_p\le\epsilon$, p infinite or 2; q is the dual exponent, 1
+or 2. A neuron v with $|x_k^\top v|\ge\epsilon\|v\|_q$ for all k keeps its pattern D on all
 balls, so that a network of such *stable* neurons is affine on every ball and its worst case is
-explicit. With signs :math:`\sigma_b` and :math:`S_b=2D_b-I` the robust convex program
+explicit. With signs $\sigma_b$ and $S_b=2D_b-I$ the robust convex program
 
-.. math:: \min_{S_bXv_b\ge\epsilon\|v_b\|_q}\ \sum_k\ell_k\big(g_k^\top x_k,\
+$$\min_{S_bXv_b\ge\epsilon\|v_b\|_q}\ \sum_k\ell_k\big(g_k^\top x_k,\
 \epsilon\|g_k\|_q\big)+\beta\sum_b\|v_b\|_2,\qquad
-          g_k=\sum_b\sigma_bd_{bk}v_b,
+g_k=\sum_b\sigma_bd_{bk}v_b,$$
 
-with :math:`\ell_k(f,r)=(1-y_kf+r)_+` (hinge) or :math:`\frac12(|f-y_k|+r)^2` (squared) is therefore
+with $\ell_k(f,r)=(1-y_kf+r)_+$ (hinge) or $\frac12(|f-y_k|+r)^2$ (squared) is therefore
 robust training restricted to stable networks, exactly: an upper bound of the min-max value over all
 networks, in general a strict one.
 
-Its dual is a game against weighted perturbed data: maximise :math:`\sum_ka_k` over
-:math:`0\le a_k\le1,\ \|\eta_k\|_p\le\epsilon a_k` such that
-:math:`h_b=\sigma_b\sum_kd_{bk}(y_ka_kx_k+\eta_k)` satisfies :math:`h_b^\top v\le\beta\|v\|_2` on
-the cone of every block (squared loss: :math:`\sum_k(c_ky_k-\frac12a_k^2)`, :math:`|c_k|\le a_k`,
-with :math:`c_k` for :math:`y_ka_k`). Multipliers :math:`\lambda\ge0,\
-\|\zeta\|_p\le\epsilon\sum_k\lambda_k` prove it:
-:math:`\|h_b+\sum_k\lambda_ks_kx_k-\zeta\|_2\le\beta`.
+Its dual is a game against weighted perturbed data: maximise $\sum_ka_k$ over
+$0\le a_k\le1,\ \|\eta_k\|_p\le\epsilon a_k$ such that
+$h_b=\sigma_b\sum_kd_{bk}(y_ka_kx_k+\eta_k)$ satisfies $h_b^\top v\le\beta\|v\|_2$ on
+the cone of every block (squared loss: $\sum_k(c_ky_k-\frac12a_k^2)$, $|c_k|\le a_k$,
+with $c_k$ for $y_ka_k$). Multipliers $\lambda\ge0,\
+\|\zeta\|_p\le\epsilon\sum_k\lambda_k$ prove it:
+$\|h_b+\sum_k\lambda_ks_kx_k-\zeta\|_2\le\beta$.
 
-Pattern D has a non-zero stable neuron iff :math:`\epsilon\le\mu=\max_{\|v\|_q\le1}\min_ks_kx_k^\top
-v`, the half-width of a corridor through the origin; beyond the widest corridor only the zero
+Pattern D has a non-zero stable neuron iff $\epsilon\le\mu=\max_{\|v\|_q\le1}\min_ks_kx_k^\top
+v$, the half-width of a corridor through the origin; beyond the widest corridor only the zero
 network is left. """
 
 from __future__ import annotations
@@ -379,7 +379,7 @@ def linearized_loss(
     Returns
     -------
     float
-        :math:`\sum_k\ell_k(f(x_k),\epsilon\|\nabla f(x_k)\|_q)`; the true worst case if every
+        $\sum_k\ell_k(f(x_k),\epsilon\|\nabla f(x_k)\|_q)$; the true worst case if every
         neuron is stable.
 
     Raises
@@ -407,8 +407,8 @@ def linearized_loss(
 
 
 def stability_radii(network: Network, X: ArrayLike, *, ball: str = "linf") -> FloatArray:
-    r"""Return the largest radius at which each neuron changes sign on no ball, :math:`\min_k|w^\top
-    x_k+b|/\|w\|_q`.
+    r"""Return the largest radius at which each neuron changes sign on no ball, $\min_k|w^\top
+    x_k+b|/\|w\|_q$.
 
     Parameters
     ----------
@@ -453,7 +453,7 @@ def corridor_widths(
     X: ArrayLike, *, ball: str = "linf", arrangements: str | ArrayLike = "all"
 ) -> FloatArray:
     r"""Return the largest radius at which each pattern has a stable neuron,
-    :math:`\mu_i=\max_{\|v\|_q\le1}\min_k(2D_i-I)_{kk}x_k^\top v`.
+    $\mu_i=\max_{\|v\|_q\le1}\min_k(2D_i-I)_{kk}x_k^\top v$.
 
     Parameters
     ----------
@@ -477,8 +477,8 @@ def corridor_widths(
 
     Notes
     -----
-    Derived from the cone constraint of bai2021-practical. By duality :math:`\mu_i` is the least
-    :math:`\ell_p` norm in the convex hull of the points :math:`(2D_i-I)_{kk}x_k`: a linear program,
+    Derived from the cone constraint of bai2021-practical. By duality $\mu_i$ is the least
+    $\ell_p$ norm in the convex hull of the points $(2D_i-I)_{kk}x_k$: a linear program,
     or for p = 2 a non-negative least-squares problem.
 
     Examples
@@ -529,8 +529,8 @@ def collapse_radius(
 
     Notes
     -----
-    Derived. Zero is optimal iff the slope :math:`\sum_k(-y_kf_k+\epsilon|y_k|\|g_k\|_q)` of the
-    loss is at least :math:`-\beta` over stable blocks with :math:`\sum_b\|v_b\|\le1`. The least
+    Derived. Zero is optimal iff the slope $\sum_k(-y_kf_k+\epsilon|y_k|\|g_k\|_q)$ of the
+    loss is at least $-\beta$ over stable blocks with $\sum_b\|v_b\|\le1$. The least
     slope does not decrease with the radius: bisection up to the widest corridor.
 
     Examples

@@ -1,29 +1,29 @@
 r"""The regularisation path of two-layer ReLU networks, with a certified gap at every value of the
 penalty.
 
-Let :math:`f(\beta)`, :math:`v(\beta)`, :math:`P(\beta)` be the outputs, dual point and penalty of
-an optimum. For the squared loss :math:`v(\beta)` is the projection of :math:`y` onto
-:math:`\beta\mathcal Z`, :math:`\mathcal Z=\{z:\max_{\|u\|\le1}|z^\top(Xu)_+|\le1\}`, so that for
-:math:`\beta<\beta'`
+Let $f(\beta)$, $v(\beta)$, $P(\beta)$ be the outputs, dual point and penalty of
+an optimum. For the squared loss $v(\beta)$ is the projection of $y$ onto
+$\beta\mathcal Z$, $\mathcal Z=\{z:\max_{\|u\|\le1}|z^\top(Xu)_+|\le1\}$, so that for
+$\beta<\beta'$
 
-.. math:: \|v(\beta')-v(\beta)\|\le\Big(1-\frac\beta{\beta'}\Big)\|v(\beta')\|,\qquad
-          \|f(\beta')-f(\beta)\|^2\le(\beta'-\beta)\,(P(\beta)-P(\beta')):
+$$\|v(\beta')-v(\beta)\|\le\Big(1-\frac\beta{\beta'}\Big)\|v(\beta')\|,\qquad
+\|f(\beta')-f(\beta)\|^2\le(\beta'-\beta)\,(P(\beta)-P(\beta')):$$
 
-outputs are continuous, the loss grows with :math:`\beta`, the penalty shrinks, and the network
-vanishes from :math:`\beta_{\max}` on, the dual norm of :math:`y`. The value is concave in
-:math:`\beta` with derivative :math:`P`.
+outputs are continuous, the loss grows with $\beta$, the penalty shrinks, and the network
+vanishes from $\beta_{\max}$ on, the dual norm of $y$. The value is concave in
+$\beta$ with derivative $P$.
 
 Between two solved penalties the path is interpolated. The mixture with weights
-:math:`1-\theta,\theta` of both networks, and the same mixture of the dual points, feasible for the
+$1-\theta,\theta$ of both networks, and the same mixture of the dual points, feasible for the
 mixed penalty by convexity, differ in value by at most
 
-.. math:: (1-\theta)g_1+\theta
-g_2+\theta(1-\theta)\big((\beta_1-\beta_2)(P_2-P_1)-\|f_1-f_2\|^2\big)
+$$(1-\theta)g_1+\theta
+g_2+\theta(1-\theta)\big((\beta_1-\beta_2)(P_2-P_1)-\|f_1-f_2\|^2\big)$$
 
-(both dual points residuals, gaps :math:`g_1,g_2` at the ends), so the gap is known on the whole
+(both dual points residuals, gaps $g_1,g_2$ at the ends), so the gap is known on the whole
 interval. Between breakpoints the bracket is
-:math:`(\beta_1-\beta_2)^2\beta\sum_j\|p_j\|\,\|\tfrac{d}{d\beta}\hat p_j\|^2` to leading order,
-with neurons :math:`p_j=|a_j|u_j` of directions :math:`\hat p_j`: zero where no neuron rotates, and
+$(\beta_1-\beta_2)^2\beta\sum_j\|p_j\|\,\|\tfrac{d}{d\beta}\hat p_j\|^2$ to leading order,
+with neurons $p_j=|a_j|u_j$ of directions $\hat p_j$: zero where no neuron rotates, and
 there the path is exactly linear. Paths and their continuity are the subject of mishkin2023-optimal,
 whose text was not consulted; the bounds are derived."""
 

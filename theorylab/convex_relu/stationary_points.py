@@ -1,24 +1,24 @@
 r"""Local minima of the training problem of two-layer ReLU networks, as optima of sub-sampled convex
 programs.
 
-Descent on :math:`F(u,a)=\tfrac12\|\sum_ja_j(Xu_j)_+-y\|^2+\tfrac\beta2\sum_j(\|u_j\|^2+a_j^2)` ends
-in balanced networks, :math:`|a_j|=\|u_j\|`; with :math:`p_j=|a_j|u_j`,
-:math:`s_j=\mathrm{sign}\,a_j` and the residual :math:`v=y-\sum_js_j(Xp_j)_+`, a network without
+Descent on $F(u,a)=\tfrac12\|\sum_ja_j(Xu_j)_+-y\|^2+\tfrac\beta2\sum_j(\|u_j\|^2+a_j^2)$ ends
+in balanced networks, $|a_j|=\|u_j\|$; with $p_j=|a_j|u_j$,
+$s_j=\mathrm{sign}\,a_j$ and the residual $v=y-\sum_js_j(Xp_j)_+$, a network without
 zero neurons is a local minimum if and only if
 
-.. math:: \beta\frac{p_j^\top\delta}{\|p_j\|}\;\ge\;s_j\sum_{x_k^\top p_j>0}v_kx_k^\top\delta
-          +s_j\sum_{x_k^\top p_j=0}v_k(x_k^\top\delta)_+\qquad\text{for all }\delta\text{ and }j,
+$$\beta\frac{p_j^\top\delta}{\|p_j\|}\;\ge\;s_j\sum_{x_k^\top p_j>0}v_kx_k^\top\delta
++s_j\sum_{x_k^\top p_j=0}v_k(x_k^\top\delta)_+\qquad\text{for all }\delta\text{ and }j,$$
 
 if and only if it is optimal for the convex program over the closed cells that contain its own
 neurons, each with that neuron's sign: on a product of such cells the objective is convex, and the
 finitely many products cover a neighbourhood. In particular it is optimal for the program with one
-cell per neuron, the ties counted as active (:math:`D_{kk}=1` where :math:`x_k^\top p_j=0`), or any
-other choice. Weak duality makes the test: the cells' constraints :math:`\|\Pi_K(s_jX^\top
-Dv)\|\le\beta` hold, up to the scaling of v that gives the certified gap.
+cell per neuron, the ties counted as active ($D_{kk}=1$ where $x_k^\top p_j=0$), or any
+other choice. Weak duality makes the test: the cells' constraints $\|\Pi_K(s_jX^\top
+Dv)\|\le\beta$ hold, up to the scaling of v that gives the certified gap.
 
 Ties are the rule: descent ends on kinks, where gradients do not vanish. A Clarke stationary point,
 zero in the convex hull of the limits of gradients, need not be a local minimum: at a tie with
-:math:`s_jv_k>0` moving the neuron to either side may descend. A local minimum that has a zero
+$s_jv_k>0$ moving the neuron to either side may descend. A local minimum that has a zero
 neuron is global, since the zero neuron asks for the dual constraint on the whole sphere. The paper
 (mishkin2023-optimal) states stationary points as optima of sub-sampled programs; its text was not
 consulted."""

@@ -2,27 +2,26 @@ r"""Globally optimal two-layer ReLU networks, with a certificate.
 
 Training solves
 
-.. math::
-p^\star=\min_{\{u_j,a_j\}}\;L\Big(\sum_j(Xu_j)_+a_j\Big)+\frac\beta2\sum_j\big(\|u_j\|^2+a_j^2\big)
+$$p^\star=\min_{\{u_j,a_j\}}\;L\Big(\sum_j(Xu_j)_+a_j\Big)+\frac\beta2\sum_j\big(\|u_j\|^2+a_j^2\big)$$
 
-over networks of any width. With :math:`p_j=|a_j|u_j` the penalty becomes :math:`\beta\sum_j\|p_j\|`
+over networks of any width. With $p_j=|a_j|u_j$ the penalty becomes $\beta\sum_j\|p_j\|$
 and the problem is convex in the measure of neurons: the value is that of the finite program over
-the cones of the activation patterns of :math:`X` (bai2022-efficient, Section 2, where it is the
+the cones of the activation patterns of $X$ (bai2022-efficient, Section 2, where it is the
 base of the paper), and of the dual
 
-.. math:: \max_v\;-L^*(-v)\quad\text{subject to}\quad\max_{\|u\|\le1}|v^\top(Xu)_+|\le\beta .
+$$\max_v\;-L^*(-v)\quad\text{subject to}\quad\max_{\|u\|\le1}|v^\top(Xu)_+|\le\beta .$$
 
 The method never forms that program. It keeps the few neurons that are active, brings them to a
 local minimum by active-set Newton steps on the faces of the arrangement, and asks whether
-:math:`v=-L'(f)` is feasible: by a covering of the sphere with cones, or by branching on the
+$v=-L'(f)$ is feasible: by a covering of the sphere with cones, or by branching on the
 signs of rows, that either proves it or returns the neurons to add (conditional gradients, fully
 corrective). The end is exact up to rounding; the dual point is the certificate.
 
-For small :math:`\beta` the residual is a small difference of large numbers. So neurons and
-:math:`z=v/\beta` are refined together by Newton's method on the optimality conditions, in which
-:math:`z` keeps its own digits. At :math:`\beta=0` what is left is the interpolating network of
-least norm, whose dual is :math:`\max_zz^\top y` subject to :math:`\max_{\|u\|\le1}|z^\top(Xu)_+|
-\le1`. Data and targets are divided by powers of two first, so that units do not matter."""
+For small $\beta$ the residual is a small difference of large numbers. So neurons and
+$z=v/\beta$ are refined together by Newton's method on the optimality conditions, in which
+$z$ keeps its own digits. At $\beta=0$ what is left is the interpolating network of
+least norm, whose dual is $\max_zz^\top y$ subject to $\max_{\|u\|\le1}|z^\top(Xu)_+|
+\le1$. Data and targets are divided by powers of two first, so that units do not matter."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 r"""Cross-entropy with free features and classes of any sizes, reduced to its convex core.
 
 The minimizing logits are invariant under permutations of classes of equal size. With G groups of
-:math:`m_h` classes of size :math:`n_h` the own logit is :math:`a_{hh}+c_h`, that of other classes
-of the same group :math:`a_{hh}`, that of classes of group g :math:`a_{gh}`. The singular values are
-:math:`c_h\sqrt{n_h}`, :math:`m_h-1` times, and those of
-:math:`B=(c_g\delta_{gh}+a_{gh}\sqrt{m_gm_h})\,\mathrm{diag}\sqrt{n_h}`. With :math:`c=x^2` and
-:math:`B=UV^\top` the penalty is smooth and every local minimum is global. The :math:`a_{gh}` are
+$m_h$ classes of size $n_h$ the own logit is $a_{hh}+c_h$, that of other classes
+of the same group $a_{hh}$, that of classes of group g $a_{gh}$. The singular values are
+$c_h\sqrt{n_h}$, $m_h-1$ times, and those of
+$B=(c_g\delta_{gh}+a_{gh}\sqrt{m_gm_h})\,\mathrm{diag}\sqrt{n_h}$. With $c=x^2$ and
+$B=UV^\top$ the penalty is smooth and every local minimum is global. The $a_{gh}$ are
 smooth functions of the two sizes: where there are many groups, those of neighbouring sizes are
 merged first, and splines through that solution start Newton's method, whose steps come from
 conjugate gradients: six products of G x G matrices for an iteration, in single precision."""

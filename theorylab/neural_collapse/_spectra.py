@@ -1,11 +1,11 @@
 r"""Class-level matrices that are invariant under permutations of classes of equal size, by their
 singular values.
 
-A logit matrix with one column a class, :math:`A\in\mathbb R^{K\times K}`, stands for
-:math:`P\in\mathbb R^{K\times N}` with column k repeated n_k times; the singular values of P are
-those of :math:`A\,\mathrm{diag}(\sqrt{n_k})`. If A commutes with permutations of equal classes, it
+A logit matrix with one column a class, $A\in\mathbb R^{K\times K}$, stands for
+$P\in\mathbb R^{K\times N}$ with column k repeated n_k times; the singular values of P are
+those of $A\,\mathrm{diag}(\sqrt{n_k})$. If A commutes with permutations of equal classes, it
 acts on the vectors that sum to zero inside a group of m equal classes by a scalar c, which gives m
-- 1 singular values :math:`|c|\sqrt n`, and on the G group indicators by a G x G matrix."""
+- 1 singular values $|c|\sqrt n$, and on the G group indicators by a G x G matrix."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def expand(
 
 def label_spectrum(counts: NDArray[np.int64], bias: bool) -> Spectrum:
     r"""Return the spectrum of the labels Y, with a free bias that of
-    :math:`Y(I-\frac1N\mathbf1\mathbf1^\top)`."""
+    $Y(I-\frac1N\mathbf1\mathbf1^\top)$."""
     n = counts.astype(np.float64)
     if not bias:
         return Spectrum(np.sqrt(n), np.eye(n.size), np.eye(n.size))
@@ -108,12 +108,12 @@ def label_spectrum(counts: NDArray[np.int64], bias: bool) -> Spectrum:
 def balanced_factors(
     spectrum: Spectrum, counts: NDArray[np.int64], lams: FloatArray, width: int
 ) -> list[FloatArray]:
-    r"""Return :math:`W_M,\dots,W_1` and class features (width, K) with the given product at least
+    r"""Return $W_M,\dots,W_1$ and class features (width, K) with the given product at least
     penalty.
 
     Every factor carries the same share of the penalty: the singular value p contributes
-    :math:`\lambda_jw_j^2=(\Lambda p^2)^{1/L}` in each of the L factors,
-    :math:`\Lambda=\prod_j\lambda_j`."""
+    $\lambda_jw_j^2=(\Lambda p^2)^{1/L}$ in each of the L factors,
+    $\Lambda=\prod_j\lambda_j$."""
     depth = lams.size
     rank = int(np.count_nonzero(spectrum.values > 0))
     if rank > width:

@@ -1,30 +1,30 @@
 r"""Deep linear heads on unconstrained features: lengths, jumps, and logits that beat the simplex
 frame.
 
-M linear layers on free features, :math:`L=M+1` factors, widths at least d,
-:math:`\Lambda=\lambda_H\prod_m\lambda_{W_m}`:
+M linear layers on free features, $L=M+1$ factors, widths at least d,
+$\Lambda=\lambda_H\prod_m\lambda_{W_m}$:
 
-.. math:: \min\;\ell(W_M\cdots
+$$\min\;\ell(W_M\cdots
 W_1H+b\mathbf1^\top)+\sum_m\tfrac{\lambda_{W_m}}2\|W_m\|_F^2+\tfrac{\lambda_H}2\|H\|_F^2
-   \;=\;\min_{P,b}\;\ell(P+b\mathbf1^\top)+\tfrac L2\Lambda^{1/L}\sum_is_i(P)^{2/L},
+\;=\;\min_{P,b}\;\ell(P+b\mathbf1^\top)+\tfrac L2\Lambda^{1/L}\sum_is_i(P)^{2/L},$$
 
-over matrices P of rank at most d, with :math:`s_i` their singular values and :math:`\ell` as in
+over matrices P of rank at most d, with $s_i$ their singular values and $\ell$ as in
 ``unconstrained_features``.
 
-Squared loss, by von Neumann's trace inequality: each singular value :math:`\sigma` of the (centred)
-labels is fitted by the minimizer of :math:`\frac1{2N}(\sigma-p)^2+\frac L2\Lambda^{1/L}p^{2/L}`.
-With :math:`q=p/\sqrt{n_k}` and :math:`\tau=N^{M+1}\Lambda/n_k^M` the non-zero stationary points
-solve :math:`(1-q)^{M+1}q^{M-1}=\tau`; the largest is global up to
-:math:`\tau_*=(M-1)^{M-1}/M^{2M}`, where class k jumps from :math:`q=1-1/M` to 0, and exists up to a
-larger :math:`\tau`.
+Squared loss, by von Neumann's trace inequality: each singular value $\sigma$ of the (centred)
+labels is fitted by the minimizer of $\frac1{2N}(\sigma-p)^2+\frac L2\Lambda^{1/L}p^{2/L}$.
+With $q=p/\sqrt{n_k}$ and $\tau=N^{M+1}\Lambda/n_k^M$ the non-zero stationary points
+solve $(1-q)^{M+1}q^{M-1}=\tau$; the largest is global up to
+$\tau_*=(M-1)^{M-1}/M^{2M}$, where class k jumps from $q=1-1/M$ to 0, and exists up to a
+larger $\tau$.
 
-Cross-entropy, balanced, :math:`M\ge2`: the sum of singular values to the power 2/L < 1 rewards low
-rank. Split the K classes into at least two blocks of sizes :math:`\kappa_j\ge2`, with orthogonal
+Cross-entropy, balanced, $M\ge2$: the sum of singular values to the power 2/L < 1 rewards low
+rank. Split the K classes into at least two blocks of sizes $\kappa_j\ge2$, with orthogonal
 simplex logits in the blocks, scaled so that the gap between the blocks is s. Inside a block the gap
-is then :math:`s\kappa_j/(\kappa_j-1)>s`, so the loss is below that of the simplex ETF of gap s, and
-the penalty is proportional to :math:`\sum_j(\kappa_j-1)(\kappa_j/(\kappa_j-1))^{2/L}` against
-:math:`K-1`. With pairs (and a triple, if K is odd) this is smaller for :math:`L\ge3,K\ge6` and for
-:math:`L\ge4,K\ge4`, at every s > 0 and so for every weight decay: there no ETF of positive scale is
+is then $s\kappa_j/(\kappa_j-1)>s$, so the loss is below that of the simplex ETF of gap s, and
+the penalty is proportional to $\sum_j(\kappa_j-1)(\kappa_j/(\kappa_j-1))^{2/L}$ against
+$K-1$. With pairs (and a triple, if K is odd) this is smaller for $L\ge3,K\ge6$ and for
+$L\ge4,K\ge4$, at every s > 0 and so for every weight decay: there no ETF of positive scale is
 a global minimizer. For even K the pairs are a cross-polytope. A bias, penalised or not, cannot
 lower the value of an ETF (by symmetry and convexity), and b = 0 is feasible for the blocks.
 
@@ -126,7 +126,7 @@ class DeepLinearMinimizer:
     objective
         Its value.
     layers
-        :math:`(W_M,\dots,W_1)`, in the order of the product: shapes (K, d), (d, d), ..., (d, d).
+        $(W_M,\dots,W_1)$, in the order of the product: shapes (K, d), (d, d), ..., (d, d).
     class_features
         (d, K).
     bias
@@ -223,12 +223,12 @@ class DeepLinearSearch:
 
 
 def jump_threshold(n_layers: int) -> float:
-    r"""Return :math:`\tau_*=(M-1)^{M-1}/M^{2M}`: class k survives squared loss iff
-    :math:`N^{M+1}\Lambda/n_k^M<\tau_*`.
+    r"""Return $\tau_*=(M-1)^{M-1}/M^{2M}$: class k survives squared loss iff
+    $N^{M+1}\Lambda/n_k^M<\tau_*$.
 
     Derived in closed form from the per-class problem of dang2023-neural (deep squared loss). For M
     = 1 it is 1, and the transition is continuous; for more layers the length jumps from
-    :math:`(1-1/M)\sqrt{n_k}` to 0.
+    $(1-1/M)\sqrt{n_k}$ to 0.
 
     Parameters
     ----------
@@ -251,10 +251,10 @@ def jump_threshold(n_layers: int) -> float:
 
 
 def spinodal(n_layers: int) -> float:
-    r"""Return the :math:`\tau` up to which a non-zero stationary length exists; beyond the jump it
+    r"""Return the $\tau$ up to which a non-zero stationary length exists; beyond the jump it
     is only a local minimum.
 
-    The maximum of :math:`(1-q)^{M+1}q^{M-1}`, at :math:`q=(M-1)/(2M)`. For M = 1 it is 1, the
+    The maximum of $(1-q)^{M+1}q^{M-1}$, at $q=(M-1)/(2M)$. For M = 1 it is 1, the
     threshold itself.
 
     Parameters
@@ -278,13 +278,13 @@ def spinodal(n_layers: int) -> float:
 
 
 def stationary_ratio(tau: ArrayLike, n_layers: int) -> FloatArray:
-    r"""Return the largest root q of :math:`(1-q)^{M+1}q^{M-1}=\tau`; NaN beyond the
+    r"""Return the largest root q of $(1-q)^{M+1}q^{M-1}=\tau$; NaN beyond the
     :func:`spinodal`.
 
     Parameters
     ----------
     tau
-        (r,), :math:`N^{M+1}\Lambda/n_k^M`, non-negative.
+        (r,), $N^{M+1}\Lambda/n_k^M$, non-negative.
     n_layers
         M >= 1.
 
@@ -314,8 +314,8 @@ def stationary_ratio(tau: ArrayLike, n_layers: int) -> FloatArray:
 
 
 def collapse_ratio(tau: ArrayLike, n_layers: int) -> FloatArray:
-    r"""Return :math:`p_k/\sqrt{n_k}` at the global minimum of squared loss, a function of
-    :math:`\tau=N^{M+1}\Lambda/n_k^M` only.
+    r"""Return $p_k/\sqrt{n_k}$ at the global minimum of squared loss, a function of
+    $\tau=N^{M+1}\Lambda/n_k^M$ only.
 
     Parameters
     ----------
@@ -539,8 +539,8 @@ def von_neumann_bound(
     r"""Return a double that is not above the minimum of squared loss, proved in interval
     arithmetic.
 
-    :math:`\|P-Y\|_F^2\ge\sum_i(s_i(P)-\sigma_i)^2` separates the problem into scalar ones, each
-    bounded from below by bisection. The squares of :math:`\sigma_i` are the class sizes without
+    $\|P-Y\|_F^2\ge\sum_i(s_i(P)-\sigma_i)^2$ separates the problem into scalar ones, each
+    bounded from below by bisection. The squares of $\sigma_i$ are the class sizes without
     bias, else bounded by Sylvester's law of inertia. Meant for K up to about 50.
 
     Parameters
@@ -601,9 +601,9 @@ def simplex_sum_logits(blocks: ArrayLike) -> FloatArray:
     r"""Return orthogonal simplex logits in blocks of classes, scaled to a gap of 1 between the
     blocks.
 
-    Inside a block of :math:`\kappa\ge2` classes:
-    :math:`\frac\kappa{\kappa-1}(I-\frac1\kappa\mathbf1\mathbf1^\top)`. One block is the simplex ETF
-    (scaled to a gap of :math:`K/(K-1)`), pairs are a cross-polytope, single classes an orthogonal
+    Inside a block of $\kappa\ge2$ classes:
+    $\frac\kappa{\kappa-1}(I-\frac1\kappa\mathbf1\mathbf1^\top)$. One block is the simplex ETF
+    (scaled to a gap of $K/(K-1)$), pairs are a cross-polytope, single classes an orthogonal
     frame.
 
     Parameters
@@ -641,10 +641,10 @@ def simplex_sum_logits(blocks: ArrayLike) -> FloatArray:
 
 
 def simplex_sum_price(blocks: ArrayLike, depth: int) -> float:
-    r"""Return :math:`\sum_is_i^{2/L}=\sum_j(\kappa_j-1)(\kappa_j/(\kappa_j-1))^{2/L}` of logits
+    r"""Return $\sum_is_i^{2/L}=\sum_j(\kappa_j-1)(\kappa_j/(\kappa_j-1))^{2/L}$ of logits
     with gap 1 between the blocks.
 
-    The ETF of gap 1 has :math:`K-1`. Where the sum is smaller, and there are at least two blocks,
+    The ETF of gap 1 has $K-1$. Where the sum is smaller, and there are at least two blocks,
     none of a single class, the blocks beat the ETF for cross-entropy at every scale (module
     docstring).
 
@@ -672,7 +672,7 @@ def simplex_sum_price(blocks: ArrayLike, depth: int) -> float:
 
 
 def polygon_logits(n_classes: int) -> FloatArray:
-    r"""Return the logits :math:`\cos(2\pi(j-k)/K)/(1-\cos(2\pi/K))` of a regular polygon, of rank 2
+    r"""Return the logits $\cos(2\pi(j-k)/K)/(1-\cos(2\pi/K))$ of a regular polygon, of rank 2
     and least gap 1.
 
     Parameters
@@ -705,8 +705,8 @@ def pairs_and_one_logits(n_classes: int) -> FloatArray:
     r"""Return logits of (K - 1) / 2 opposite pairs and a last class opposed to all others, for odd
     K, of rank (K + 1) / 2.
 
-    The pairs have gap 1 among each other; the last class adds :math:`w\,uv^\top` with
-    :math:`u=(-\frac1{K-1},\dots,1)`, :math:`v=(-t,\dots,1)`. Any w and t give a valid upper bound
+    The pairs have gap 1 among each other; the last class adds $w\,uv^\top$ with
+    $u=(-\frac1{K-1},\dots,1)$, $v=(-t,\dots,1)$. Any w and t give a valid upper bound
     of the cross-entropy minimum; w = 0.86 and t = 0.15 are near what local search finds for K = 5
     and two layers.
 
@@ -743,11 +743,11 @@ def von_neumann_radius(counts: ArrayLike, lams: ArrayLike, *, excess: float) -> 
     bias (derived).
 
     An excess over the minimum, width at least K, is a sum of non-negative terms: those of the
-    scalar problems, which exceed their minima by at least :math:`\frac gN(p-p_k)^2`; and
-    :math:`\frac1N\sum_j(\sigma_j-\sigma_{j+1})D_j`, sizes descending, :math:`D_j\ge0` the defects
+    scalar problems, which exceed their minima by at least $\frac gN(p-p_k)^2$; and
+    $\frac1N\sum_j(\sigma_j-\sigma_{j+1})D_j$, sizes descending, $D_j\ge0$ the defects
     of Ky Fan's inequalities for the first j singular vectors. The squared distance is
-    :math:`\sum_k(s_k-p_k)^2+2\sum_j(p_j-p_{j+1})D_j`. The scalar problems of classes j and j+1 at
-    each other's minimizers give :math:`2g(p_j-p_{j+1})\le\sigma_j-\sigma_{j+1}`, so that it is at
+    $\sum_k(s_k-p_k)^2+2\sum_j(p_j-p_{j+1})D_j$. The scalar problems of classes j and j+1 at
+    each other's minimizers give $2g(p_j-p_{j+1})\le\sigma_j-\sigma_{j+1}$, so that it is at
     most N/g times the excess.
 
     Parameters
@@ -859,7 +859,7 @@ def etf_bound(n_classes: int, lams: ArrayLike, *, n_per_class: int) -> float:
     r"""Return a double that is not above the cross-entropy objective of any point whose logits are
     a simplex ETF.
 
-    That is :math:`\min_{s\ge0}\log(1+(K-1)e^{-s})+\frac L2\Lambda^{1/L}(K-1)(s\sqrt n)^{2/L}`, see
+    That is $\min_{s\ge0}\log(1+(K-1)e^{-s})+\frac L2\Lambda^{1/L}(K-1)(s\sqrt n)^{2/L}$, see
     :func:`simplex_sum_bound`. The bound covers every scale, every factorization, every bias, free
     or penalised (the mean over permutations of a bias is constant and no worse), and ETFs whose
     vertices are assigned to the classes in another order or with the opposite sign (at the same

@@ -44,7 +44,7 @@ def distillation_gradients(
     features: ArrayLike, classifier: ArrayLike, labels: ArrayLike, teacher_logits: ArrayLike
 ) -> HeadGradients:
     r"""Return the gradients of cross-entropy with the labels and of
-    :math:`\sum_kKL(\sigma(z^T_k)\|\sigma(z_k))` with a teacher.
+    $\sum_kKL(\sigma(z^T_k)\|\sigma(z_k))$ with a teacher.
 
     Parameters
     ----------
@@ -92,12 +92,12 @@ def collapsed_head_cosines(
     r"""Return the cosines of :func:`distillation_gradients` in features and classifier at a
     balanced collapsed state.
 
-    Simplex-frame classifier, features :math:`m_k+h_G` with :math:`m_k\parallel w_k`,
-    :math:`h_G\perp w_k`. With student logits z (own) and -z/(K-1) (other),
-    :math:`u=\sigma(z)-\sigma(z^T)` for the own class, v for the others, :math:`c=(u+(K-1)v)/K`,
+    Simplex-frame classifier, features $m_k+h_G$ with $m_k\parallel w_k$,
+    $h_G\perp w_k$. With student logits z (own) and -z/(K-1) (other),
+    $u=\sigma(z)-\sigma(z^T)$ for the own class, v for the others, $c=(u+(K-1)v)/K$,
 
-    .. math:: \cos_H=\mathrm{sign}(v-u),\qquad
-       \cos_W=\frac{(v-u)\|m\|}{\sqrt{(v-u)^2\|m\|^2+c^2K^2\|h_G\|^2}} .
+    $$\cos_H=\mathrm{sign}(v-u),\qquad
+    \cos_W=\frac{(v-u)\|m\|}{\sqrt{(v-u)^2\|m\|^2+c^2K^2\|h_G\|^2}} .$$
 
     Features agree iff the teacher separates own from other classes more than the student, after the
     sigmoid; the entries of the two logit gradients at the label have opposite signs iff u > 0

@@ -1,17 +1,17 @@
 r"""Label smoothing and max suppression: what they share, and where they differ.
 
-With logits :math:`z\in\mathbb R^K`, label g and smoothing :math:`\alpha`, cross-entropy against
-:math:`s=(1-\alpha)e_g+\frac\alpha K\mathbf 1` is
+With logits $z\in\mathbb R^K$, label g and smoothing $\alpha$, cross-entropy against
+$s=(1-\alpha)e_g+\frac\alpha K\mathbf 1$ is
 
-.. math:: \ell_{LS}(z)=\ell_{CE}(z)+\alpha(z_g-\bar z),\qquad
-   z_g-\bar z=\tfrac1K\sum_{z_m<z_g}(z_g-z_m)+\tfrac1K\sum_{z_m>z_g}(z_g-z_m),
+$$\ell_{LS}(z)=\ell_{CE}(z)+\alpha(z_g-\bar z),\qquad
+z_g-\bar z=\tfrac1K\sum_{z_m<z_g}(z_g-z_m)+\tfrac1K\sum_{z_m>z_g}(z_g-z_m),$$
 
 a regulariser and a negative term that appears on errors. Max suppression penalises
-:math:`\alpha(\max_kz_k-\bar z)` instead, so that
-:math:`\ell_{MS}-\ell_{LS}=\alpha(z_{\max}-z_g)\ge0`, zero iff the label is a maximum: in every
+$\alpha(\max_kz_k-\bar z)$ instead, so that
+$\ell_{MS}-\ell_{LS}=\alpha(z_{\max}-z_g)\ge0$, zero iff the label is a maximum: in every
 model whose smoothing minimizers fit all training data the minimizers of both coincide. On balanced
 unconstrained features (as in ``unconstrained_features``) they form a simplex frame with logit gap
-:math:`\log(1/t-K+1)`, :math:`t=\frac\alpha K+\sqrt{n\lambda_W\lambda_H}`, for :math:`Kt<1`, and
+$\log(1/t-K+1)$, $t=\frac\alpha K+\sqrt{n\lambda_W\lambda_H}$, for $Kt<1$, and
 vanish otherwise.
 
 Statements re-derived here; of zhou2025-maxsup only the abstract was consulted."""
@@ -252,9 +252,9 @@ def smoothed_gap(
     r"""Return the logit gap of the label at the minimum of smoothed cross-entropy, for label
     smoothing and max suppression alike.
 
-    :math:`\log(1/t-K+1)` with :math:`t=\alpha/K+\sqrt{n\lambda_W\lambda_H}` if :math:`Kt<1`, else
+    $\log(1/t-K+1)$ with $t=\alpha/K+\sqrt{n\lambda_W\lambda_H}$ if $Kt<1$, else
     0. With zero weight decay it is that of a single sample,
-    :math:`\log\frac{1-\alpha+\alpha/K}{\alpha/K}` (derived).
+    $\log\frac{1-\alpha+\alpha/K}{\alpha/K}$ (derived).
 
     Parameters
     ----------
@@ -474,8 +474,8 @@ def certify_smoothed_ufm(
     r"""Bound the global minimum rigorously from both sides, given any point of the model.
 
     Upper: the objective of the point in interval arithmetic. Lower: the dual of label smoothing,
-    :math:`\max\frac1N\sum_iH(q_i)` over distributions with :math:`\|Q-S\|_{op}\le
-    N\sqrt{\lambda_W\lambda_H}` (and :math:`(Q-S)\mathbf1=0` with a free bias), at a rational point
+    $\max\frac1N\sum_iH(q_i)$ over distributions with $\|Q-S\|_{op}\le
+    N\sqrt{\lambda_W\lambda_H}$ (and $(Q-S)\mathbf1=0$ with a free bias), at a rational point
     near the gradient; max suppression lies above label smoothing, so that the bound holds for both.
 
     Parameters
@@ -539,9 +539,9 @@ def logit_radius(logits: ArrayLike, minimizer_logits: ArrayLike, excess: float) 
     r"""Bound the Frobenius distance, up to shifts of columns, of logits to those of a minimizer of
     mean smoothed cross-entropy.
 
-    Cross-entropy has curvature at least :math:`m=\min_{ki}p_{ki}` on centred columns, and
-    :math:`\log p` is concave, so that m along the segment is attained at an end: the distance is at
-    most :math:`\sqrt{2N\,\mathrm{excess}/m}` (derived).
+    Cross-entropy has curvature at least $m=\min_{ki}p_{ki}$ on centred columns, and
+    $\log p$ is concave, so that m along the segment is attained at an end: the distance is at
+    most $\sqrt{2N\,\mathrm{excess}/m}$ (derived).
 
     Parameters
     ----------
@@ -588,10 +588,10 @@ def smoothed_linear_fit(
     ridge: float = 0.001,
 ) -> SmoothedFit:
     r"""Fit a linear softmax model under mean smoothed cross-entropy plus
-    :math:`\frac{ridge}2\|V\|_F^2`.
+    $\frac{ridge}2\|V\|_F^2$.
 
-    Newton's method; max suppression along :math:`\max\le\tau\log\sum e^{\cdot/\tau}\le\max+\tau\log
-    K`, down to tau = 1e-5.
+    Newton's method; max suppression along $\max\le\tau\log\sum e^{\cdot/\tau}\le\max+\tau\log
+    K$, down to tau = 1e-5.
 
     Parameters
     ----------

@@ -1,23 +1,23 @@
 r"""Geometry that is imposed on long-tailed classes: spread-out means, sparse simplex frames,
 entropy of the features.
 
-- For unit centres :math:`c_1,\dots,c_K`,
+- For unit centres $c_1,\dots,c_K$,
 
-  .. math:: \frac1K\sum_i\max_{j\ne i}c_i^\top c_j\ge\frac{\|\sum c_i\|^2-K}{K(K-1)}\ge-\frac1{K-1},
+  $$\frac1K\sum_i\max_{j\ne i}c_i^\top c_j\ge\frac{\|\sum c_i\|^2-K}{K(K-1)}\ge-\frac1{K-1},$$
 
   with equality exactly for simplex equiangular tight frames (ETF). The smooth form
-  :math:`R_b=\frac1K\sum_i\frac1b\log\operatorname{mean}_{j\ne i}e^{b\,c_i^\top c_j}` lies between
+  $R_b=\frac1K\sum_i\frac1b\log\operatorname{mean}_{j\ne i}e^{b\,c_i^\top c_j}$ lies between
   the mean and the maximum, so it has the same minimum and the same minimizers for every b > 0.
-- Added to cross-entropy with free features, :math:`L(W,H)+\gamma R_b`, it moves the class means to
+- Added to cross-entropy with free features, $L(W,H)+\gamma R_b$, it moves the class means to
   an ETF whatever the class
-  sizes: a minimizer satisfies :math:`R_b+\frac1{K-1}\le(L_{\mathrm{etf}}-\min L)/\gamma`,
-  :math:`L_{\mathrm{etf}}` the least loss of features in ETF directions. The classifier is not
+  sizes: a minimizer satisfies $R_b+\frac1{K-1}\le(L_{\mathrm{etf}}-\min L)/\gamma$,
+  $L_{\mathrm{etf}}$ the least loss of features in ETF directions. The classifier is not
   regularised towards a frame.
 - Rows with fixed supports: two disjoint supports have inner product 0, an error of 1/(K-1) in the
   ETF's Gram matrix.
 - The von Neumann entropy S of the normalised autocorrelation satisfies
-  :math:`e^S\le\operatorname{rank}`, and
-  :math:`\|\lambda-\frac1d\|_1\le\sqrt{2(\log d-S)}` (Pinsker): full entropy means isotropy.
+  $e^S\le\operatorname{rank}$, and
+  $\|\lambda-\frac1d\|_1\le\sqrt{2(\log d-S)}$ (Pinsker): full entropy means isotropy.
 
 Sources: liu2023-inducing, xiao2024-fedloge, kim2023-effective; statements derived here, the papers'
 texts were not consulted."""
@@ -136,7 +136,7 @@ class SparseEtf:
 
 
 def mean_max_cosine(centres: ArrayLike, *, sharpness: float | None = None) -> float:
-    r"""Return :math:`\frac1K\sum_i\max_{j\ne i}\cos(c_i,c_j)` or its smooth form :math:`R_b`; both
+    r"""Return $\frac1K\sum_i\max_{j\ne i}\cos(c_i,c_j)$ or its smooth form $R_b$; both
     are at least -1/(K-1).
 
     Parameters
@@ -164,7 +164,7 @@ def mean_max_cosine(centres: ArrayLike, *, sharpness: float | None = None) -> fl
 
 
 def mean_min_angle(centres: ArrayLike) -> float:
-    r"""Return :math:`\frac1K\sum_i\min_{j\ne i}\angle(c_i,c_j)`, the regulariser of
+    r"""Return $\frac1K\sum_i\min_{j\ne i}\angle(c_i,c_j)$, the regulariser of
     liu2023-inducing up to its sign.
 
     Parameters
@@ -268,7 +268,7 @@ def regularised_minimizer(
     sharpness: float = 30.0,
     restarts: int = 5,
 ) -> RegularisedMinimizer:
-    r"""Minimize cross-entropy with free features, no bias, plus :math:`\gamma R_b` of the class
+    r"""Minimize cross-entropy with free features, no bias, plus $\gamma R_b$ of the class
     means (L-BFGS, multi-start).
 
     Given W and the class means, cross-entropy and weight decay are convex in the features of a
@@ -284,7 +284,7 @@ def regularised_minimizer(
     lam_w, lam_h
         Weight decay of classifier and features, positive.
     strength
-        :math:`\gamma\ge0`.
+        $\gamma\ge0$.
     rng
         For the starts.
     sharpness
@@ -392,15 +392,15 @@ def etf_aligned_minimizer(
 
 
 def correlation_factor(deviation: float) -> float:
-    r"""Return :math:`\phi(r)=\frac{-\log(1-r)-r}{(1-r)\log(1-r)+r}`: zero-mean Gaussian features of
-    trace 1 in d dimensions have total correlation at most :math:`\frac d2\phi(r)(\log d-S)` if no
-    eigenvalue is below :math:`(1-r)/d` (derived).
+    r"""Return $\phi(r)=\frac{-\log(1-r)-r}{(1-r)\log(1-r)+r}$: zero-mean Gaussian features of
+    trace 1 in d dimensions have total correlation at most $\frac d2\phi(r)(\log d-S)$ if no
+    eigenvalue is below $(1-r)/d$ (derived).
 
-    With eigenvalues :math:`(1+x_i)/d`, :math:`\sum x_i=0`, the correlation is at most
-    :math:`\frac12\sum k(x_i)`, :math:`k(x)=x-\log(1+x)`, and the deficit is
-    :math:`\frac1d\sum h(x_i)`, :math:`h(x)=(1+x)\log(1+x)-x`. Both vanish at 0, and
-    :math:`k'/h'=(1-e^{-u})/u`, :math:`u=\log(1+x)`, decreases: so does k/h, which is
-    :math:`\phi(r)` at x = -r.
+    With eigenvalues $(1+x_i)/d$, $\sum x_i=0$, the correlation is at most
+    $\frac12\sum k(x_i)$, $k(x)=x-\log(1+x)$, and the deficit is
+    $\frac1d\sum h(x_i)$, $h(x)=(1+x)\log(1+x)-x$. Both vanish at 0, and
+    $k'/h'=(1-e^{-u})/u$, $u=\log(1+x)$, decreases: so does k/h, which is
+    $\phi(r)$ at x = -r.
 
     Parameters
     ----------
@@ -426,9 +426,9 @@ def correlation_factor(deviation: float) -> float:
 
 def cosine_remainder(excess: ArrayLike, n_classes: int, *, sharpness: float) -> FloatArray:
     r"""Bound how far a cosine of two centres can be from -1/(K-1), given
-    :math:`R_b\le-\frac1{K-1}+` excess.
+    $R_b\le-\frac1{K-1}+$ excess.
 
-    K times the excess is :math:`\|\sum c_i\|^2/(K-1)` plus, for each i, the difference of
+    K times the excess is $\|\sum c_i\|^2/(K-1)$ plus, for each i, the difference of
     log-mean-exp and mean of its cosines; each is non-negative and bounds the deviation of the mean,
     and of the extreme cosines from it (derived).
 
@@ -625,8 +625,8 @@ def sparse_etf(supports: ArrayLike, *, rng: np.random.Generator, restarts: int =
 
 
 def von_neumann_entropy(features: ArrayLike, *, normalise: bool = True) -> float:
-    r"""Return :math:`-\sum\lambda_i\log\lambda_i` of the spectrum of the autocorrelation
-    :math:`HH^\top/N` (kim2023-effective).
+    r"""Return $-\sum\lambda_i\log\lambda_i$ of the spectrum of the autocorrelation
+    $HH^\top/N$ (kim2023-effective).
 
     With unit columns the eigenvalues sum to one, and the exponential of the entropy is at most the
     rank, d where isotropic.

@@ -1,21 +1,21 @@
 r"""Neural collapse, measured: within-class variability, geometry of the class means, self-duality,
 nearest centre.
 
-Features :math:`h_i\in\mathbb R^d` of N samples in K classes, classifier rows :math:`w_k`, class
-means :math:`\mu_k`, their mean :math:`\mu=\frac1K\sum_k\mu_k` (every class counts once, so that a
-simplex ETF of means is centred whatever the class sizes), :math:`M=[\mu_k-\mu]`, and
+Features $h_i\in\mathbb R^d$ of N samples in K classes, classifier rows $w_k$, class
+means $\mu_k$, their mean $\mu=\frac1K\sum_k\mu_k$ (every class counts once, so that a
+simplex ETF of means is centred whatever the class sizes), $M=[\mu_k-\mu]$, and
 
-.. math:: \Sigma_W=\frac1N\sum_i(h_i-\mu_{y_i})(h_i-\mu_{y_i})^\top,\qquad \Sigma_B=\frac1K MM^\top
-.
+$$\Sigma_W=\frac1N\sum_i(h_i-\mu_{y_i})(h_i-\mu_{y_i})^\top,\qquad \Sigma_B=\frac1K MM^\top
+.$$
 
-- NC1: :math:`\operatorname{tr}(\Sigma_W\Sigma_B^+)/K`, and the weak form
-  :math:`\operatorname{tr}\Sigma_W/\operatorname{tr}\Sigma_B`.
+- NC1: $\operatorname{tr}(\Sigma_W\Sigma_B^+)/K$, and the weak form
+  $\operatorname{tr}\Sigma_W/\operatorname{tr}\Sigma_B$.
 - NC2: the Gram matrix of M is that of a simplex equiangular tight frame (ETF),
-  :math:`I-\frac1K\mathbf 1\mathbf 1^\top` up to
+  $I-\frac1K\mathbf 1\mathbf 1^\top$ up to
   scale; for squared loss without a last-layer bias the uncentred means form an orthogonal frame, of
   lengths set by the class sizes.
-- NC3: :math:`W^\top` and M agree up to scale; the weak form asks for parallel :math:`w_k` and
-  :math:`\mu_k` only.
+- NC3: $W^\top$ and M agree up to scale; the weak form asks for parallel $w_k$ and
+  $\mu_k$ only.
 - NC4: the classifier decides like the nearest class centre.
 
 The definitions are those of Papyan, Han and Donoho (2020), extended to unequal classes as stated.
@@ -54,25 +54,25 @@ class CollapseMetrics:
     Attributes
     ----------
     variability
-        NC1, :math:`\operatorname{tr}(\Sigma_W\Sigma_B^+)/K`.
+        NC1, $\operatorname{tr}(\Sigma_W\Sigma_B^+)/K$.
     variability_ratio
-        Weak NC1, :math:`\operatorname{tr}\Sigma_W/\operatorname{tr}\Sigma_B`.
+        Weak NC1, $\operatorname{tr}\Sigma_W/\operatorname{tr}\Sigma_B$.
     mean_norm_spread, classifier_norm_spread
         NC2, standard deviation over mean of the lengths of the centred means, and of the centred
         rows of the classifier.
     mean_angle_error, classifier_angle_error
-        NC2, mean over pairs of classes of :math:`|\cos+\frac1{K-1}|`, centred vectors.
+        NC2, mean over pairs of classes of $|\cos+\frac1{K-1}|$, centred vectors.
     mean_etf_distance, classifier_etf_distance
         NC2, Frobenius distance of the centred Gram matrix, at unit norm, to that of a simplex ETF.
     mean_orthogonality_error, classifier_orthogonality_error
-        Mean over pairs of classes of :math:`|\cos|`, uncentred vectors: 0 for an orthogonal frame
+        Mean over pairs of classes of $|\cos|$, uncentred vectors: 0 for an orthogonal frame
         of any lengths.
     duality_distance
-        NC3, :math:`\|W_c^\top/\|W_c\|_F-M/\|M\|_F\|_F` with W_c the centred classifier.
+        NC3, $\|W_c^\top/\|W_c\|_F-M/\|M\|_F\|_F$ with W_c the centred classifier.
     uncentred_duality_distance
         The same without centring.
     alignment_error
-        Weak NC3, mean over the classes of :math:`1-\cos(w_k,\mu_k)`, uncentred; classes of length 0
+        Weak NC3, mean over the classes of $1-\cos(w_k,\mu_k)$, uncentred; classes of length 0
         are left out.
     agreement
         NC4, share of the samples on which the classifier and the nearest class mean agree.
@@ -215,7 +215,7 @@ def collapse_metrics(
 
 
 def simplex_etf(n_classes: int, dimension: int) -> FloatArray:
-    r"""Return unit vectors with the least common cosine, :math:`w_k^\top w_j=-\frac1{K-1}`, as
+    r"""Return unit vectors with the least common cosine, $w_k^\top w_j=-\frac1{K-1}$, as
     rows.
 
     Parameters
@@ -316,12 +316,12 @@ def train_features(
     n_records: int = 20,
     seed: int = 0,
 ) -> FeatureTraining:
-    r"""Train features :math:`h(x)=V\max(Ux+c,0)+e` and a linear classifier W on them, full batch,
+    r"""Train features $h(x)=V\max(Ux+c,0)+e$ and a linear classifier W on them, full batch,
     by L-BFGS.
 
     The objective is that of the unconstrained-features model at the features of the training
-    samples: the mean loss of :math:`Wh(x_i)+b`, plus
-    :math:`\frac{\lambda_W}2\|W\|_F^2+\frac{\lambda_H}2\sum_i\|h(x_i)\|^2`. The other weights and
+    samples: the mean loss of $Wh(x_i)+b$, plus
+    $\frac{\lambda_W}2\|W\|_F^2+\frac{\lambda_H}2\sum_i\|h(x_i)\|^2$. The other weights and
     the bias are not penalised, so the model's minimum bounds the objective from below, and a
     network that can give its training samples any features (N hidden units in general position) can
     attain it.

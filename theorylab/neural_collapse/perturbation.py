@@ -1,31 +1,30 @@
 r"""Features near given features: within-class variability along the central path, and its response
 near collapse.
 
-K balanced classes of n samples, columns of :math:`H\in\mathbb R^{d\times Kn}` ordered by class,
+K balanced classes of n samples, columns of $H\in\mathbb R^{d\times Kn}$ ordered by class,
 one-hot labels Y,
 
-.. math::
-f(W,H;H_0)=\tfrac1{2Kn}\|WH-Y\|_F^2+\tfrac{\lambda_W}{2K}\|W\|_F^2+\tfrac{\lambda_H}{2Kn}\|H\|_F^2
-   +\tfrac\beta{2Kn}\|H-H_0\|_F^2 .
+$$f(W,H;H_0)=\tfrac1{2Kn}\|WH-Y\|_F^2+\tfrac{\lambda_W}{2K}\|W\|_F^2+\tfrac{\lambda_H}{2Kn}\|H\|_F^2
++\tfrac\beta{2Kn}\|H-H_0\|_F^2 .$$
 
-For large :math:`\beta` the minimizer follows the *central path* :math:`\dot
-H=-W^\top(WH-Y)-\lambda_HH` with the ridge classifier
-:math:`W(H)=YH^\top(HH^\top+n\lambda_WI)^{-1}`. With M the class means, :math:`M_c` the centred
-ones, :math:`H_w` the deviations from them, :math:`S=H_wH_w^\top`,
-:math:`R=(HH^\top+n\lambda_WI)^{-1}` and :math:`Q=R(S+n\lambda_WI)R\succeq0` the flow reads
+For large $\beta$ the minimizer follows the *central path* $\dot
+H=-W^\top(WH-Y)-\lambda_HH$ with the ridge classifier
+$W(H)=YH^\top(HH^\top+n\lambda_WI)^{-1}$. With M the class means, $M_c$ the centred
+ones, $H_w$ the deviations from them, $S=H_wH_w^\top$,
+$R=(HH^\top+n\lambda_WI)^{-1}$ and $Q=R(S+n\lambda_WI)R\succeq0$ the flow reads
 
-.. math:: \dot H_w=-(W^\top W+\lambda_H)H_w,\qquad \dot M_c=(nQ-\lambda_H)M_c:
+$$\dot H_w=-(W^\top W+\lambda_H)H_w,\qquad \dot M_c=(nQ-\lambda_H)M_c:$$
 
-up to :math:`e^{-2\lambda_Ht}` the trace of :math:`\Sigma_W` falls and that of :math:`\Sigma_B`
-rises, so their ratio decreases whatever :math:`\lambda_H` (tirer2022-perturbation, Theorem 3.1; the
+up to $e^{-2\lambda_Ht}$ the trace of $\Sigma_W$ falls and that of $\Sigma_B$
+rises, so their ratio decreases whatever $\lambda_H$ (tirer2022-perturbation, Theorem 3.1; the
 numbers of its theorems and equations are recalled here and below).
-The metric :math:`\operatorname{tr}(\Sigma_W\Sigma_B^+)` need not: its rate has the sign of
-:math:`\operatorname{tr}\Sigma_B^+(2Q(I-P)-R)S`, P the projection on the span of :math:`M_c`, which
+The metric $\operatorname{tr}(\Sigma_W\Sigma_B^+)$ need not: its rate has the sign of
+$\operatorname{tr}\Sigma_B^+(2Q(I-P)-R)S$, P the projection on the span of $M_c$, which
 can be positive for K >= 3.
 
-Near collapse a perturbation :math:`\varepsilon\Delta` of :math:`H_0` with zero class means moves H
-by :math:`\varepsilon\beta(W^\top W+\beta+\lambda_H)^{-1}\Delta+O(\varepsilon^3)`: W depends on
-second moments, which move by :math:`\varepsilon^2`."""
+Near collapse a perturbation $\varepsilon\Delta$ of $H_0$ with zero class means moves H
+by $\varepsilon\beta(W^\top W+\beta+\lambda_H)^{-1}\Delta+O(\varepsilon^3)$: W depends on
+second moments, which move by $\varepsilon^2$."""
 
 from __future__ import annotations
 
@@ -137,7 +136,7 @@ class TraceRates:
 
 @result
 class CollapsedResponse:
-    r"""The collapsed minimizer for an orthogonal frame :math:`H_0`, and how it answers small
+    r"""The collapsed minimizer for an orthogonal frame $H_0$, and how it answers small
     perturbations.
 
     Attributes
@@ -200,7 +199,7 @@ class NearMinimizer:
 
 @refuses_overflow("features")
 def ridge_classifier(features: ArrayLike, n_classes: int, *, lam_w: float) -> FloatArray:
-    r"""Return :math:`W(H)=YH^\top(HH^\top+n\lambda_WI)^{-1}`, shape (K, d) (tirer2022-perturbation,
+    r"""Return $W(H)=YH^\top(HH^\top+n\lambda_WI)^{-1}$, shape (K, d) (tirer2022-perturbation,
     Section 3).
 
     Parameters
@@ -237,7 +236,7 @@ def central_path_velocity(
     lam_h: float = 0.0,
     classifier: ArrayLike | None = None,
 ) -> FloatArray:
-    r"""Return :math:`-W^\top(WH-Y)-\lambda_HH`, shape (d, N) (tirer2022-perturbation, Equation 4).
+    r"""Return $-W^\top(WH-Y)-\lambda_HH$, shape (d, N) (tirer2022-perturbation, Equation 4).
 
     Parameters
     ----------
@@ -329,7 +328,7 @@ def central_path(
 def trace_rates(features: ArrayLike, n_classes: int, *, lam_w: float) -> TraceRates:
     r"""Return the rates of the traces of the two covariances on the central path.
 
-    They are :math:`-2\|WH_w\|^2/\|H_w\|^2` and :math:`2n\langle Q,M_cM_c^\top\rangle/\|M_c\|^2`;
+    They are $-2\|WH_w\|^2/\|H_w\|^2$ and $2n\langle Q,M_cM_c^\top\rangle/\|M_c\|^2$;
     their signs prove tirer2022-perturbation, Theorem 3.1 (formulas derived: module docstring).
 
     Parameters
@@ -374,11 +373,11 @@ def trace_rates(features: ArrayLike, n_classes: int, *, lam_w: float) -> TraceRa
 
 
 def exact_variability_rate(features: ArrayLike, n_classes: int, *, lam_w: float) -> Fraction:
-    r"""Return :math:`\frac{d}{dt}\operatorname{tr}(\Sigma_W\Sigma_B^+)` on the central path
+    r"""Return $\frac{d}{dt}\operatorname{tr}(\Sigma_W\Sigma_B^+)$ on the central path
     exactly, at rational features.
 
-    The rate is :math:`2n\operatorname{tr}B^+(2Q(I-P)-R)S` with :math:`B=nM_cM_c^\top` (module
-    docstring; derived), whatever :math:`\lambda_H`.
+    The rate is $2n\operatorname{tr}B^+(2Q(I-P)-R)S$ with $B=nM_cM_c^\top$ (module
+    docstring; derived), whatever $\lambda_H$.
 
     Parameters
     ----------
@@ -444,22 +443,22 @@ def collapsed_response(
     r"""Return the collapsed minimizer for an orthogonal frame and the factors by which it passes
     perturbations on.
 
-    The frame's features :math:`hq_k` and classifier rows :math:`wq_k`, :math:`q_k` orthonormal,
-    satisfy :math:`w(h^2+\lambda_W)=h` and :math:`h(w^2+\beta+\lambda_H)=w+\beta\rho` for
-    :math:`H_0` of length :math:`\rho`; w is unique and decreases with :math:`\lambda_W` (derived).
-    The factors are :math:`\beta/(w^2+\beta+\lambda_H)` and :math:`\beta/(\beta+\lambda_H)`. Where
-    :math:`H_0` is itself the minimizer without attachment,
-    :math:`w^2+\lambda_H=\sqrt{\lambda_H/\lambda_W}`: tirer2022-perturbation, Theorem 4.2, here for
-    every :math:`\beta`.
+    The frame's features $hq_k$ and classifier rows $wq_k$, $q_k$ orthonormal,
+    satisfy $w(h^2+\lambda_W)=h$ and $h(w^2+\beta+\lambda_H)=w+\beta\rho$ for
+    $H_0$ of length $\rho$; w is unique and decreases with $\lambda_W$ (derived).
+    The factors are $\beta/(w^2+\beta+\lambda_H)$ and $\beta/(\beta+\lambda_H)$. Where
+    $H_0$ is itself the minimizer without attachment,
+    $w^2+\lambda_H=\sqrt{\lambda_H/\lambda_W}$: tirer2022-perturbation, Theorem 4.2, here for
+    every $\beta$.
 
     Parameters
     ----------
     beta
-        Attachment to :math:`H_0`, positive.
+        Attachment to $H_0$, positive.
     lam_w, lam_h
         Weight decay of classifier (positive) and features (non-negative).
     length
-        Length of the frame :math:`H_0`; by default that of the collapsed minimizer without
+        Length of the frame $H_0$; by default that of the collapsed minimizer without
         attachment, which needs 0 < lam_w lam_h < 1.
 
     Raises
@@ -501,20 +500,20 @@ def collapsed_response(
 def near_minimizer(
     targets: ArrayLike, n_classes: int, *, beta: float, lam_w: float, lam_h: float
 ) -> NearMinimizer:
-    r"""Minimize the model in W and H jointly, from the ridge classifier of :math:`H_0` on.
+    r"""Minimize the model in W and H jointly, from the ridge classifier of $H_0$ on.
 
-    At fixed W the features are explicit, :math:`H=(W^\top W+\beta+\lambda_H)^{-1}(W^\top Y+\beta
-    H_0)`; the rest is a smooth function of K d numbers that sees :math:`H_0` through second moments
+    At fixed W the features are explicit, $H=(W^\top W+\beta+\lambda_H)^{-1}(W^\top Y+\beta
+    H_0)$; the rest is a smooth function of K d numbers that sees $H_0$ through second moments
     only, minimized by a trust region with exact Hessian.
 
     Parameters
     ----------
     targets
-        (d, N) features :math:`H_0`, samples ordered by class, N a multiple of K.
+        (d, N) features $H_0$, samples ordered by class, N a multiple of K.
     n_classes
         K >= 2.
     beta
-        Attachment to :math:`H_0`, positive.
+        Attachment to $H_0$, positive.
     lam_w, lam_h
         Weight decay of classifier (positive) and features (non-negative).
 

@@ -1,14 +1,14 @@
 r"""Descent on smoothed labels: the noise of gradients, and what it leaves behind.
 
-Cross-entropy gradients are affine in the label, so that smoothing by :math:`\theta` scales their
+Cross-entropy gradients are affine in the label, so that smoothing by $\theta$ scales their
 deviations from the plain gradient:
-:math:`(1-\theta)^2\sigma^2+\theta^2\delta\sigma^2+2\theta(1-\theta)c`. On a parabola
-:math:`\frac\lambda2w^2` with gradient noise of variance :math:`\sigma^2`, smoothing replaces the
-gradient :math:`\lambda w+\xi` by :math:`(1-\theta)(\lambda w+\xi)+\theta b` and descent ends at
+$(1-\theta)^2\sigma^2+\theta^2\delta\sigma^2+2\theta(1-\theta)c$. On a parabola
+$\frac\lambda2w^2$ with gradient noise of variance $\sigma^2$, smoothing replaces the
+gradient $\lambda w+\xi$ by $(1-\theta)(\lambda w+\xi)+\theta b$ and descent ends at
 the mean square
 
-.. math:: \Big(\frac{\theta b}{(1-\theta)\lambda}\Big)^2
-   +\frac{\eta(1-\theta)\sigma^2}{\lambda(2-\eta(1-\theta)\lambda)},
+$$\Big(\frac{\theta b}{(1-\theta)\lambda}\Big)^2
++\frac{\eta(1-\theta)\sigma^2}{\lambda(2-\eta(1-\theta)\lambda)},$$
 
 a bias and a smaller variance: smoothing has the lower floor iff the step exceeds a threshold that
 tends to 0 with b.
@@ -38,7 +38,7 @@ __all__ = [
 
 
 def label_gradients(features: ArrayLike, classifier: ArrayLike, targets: ArrayLike) -> FloatArray:
-    r"""Return the cross-entropy gradients :math:`(p_i-t_i)x_i^\top` of a linear softmax model,
+    r"""Return the cross-entropy gradients $(p_i-t_i)x_i^\top$ of a linear softmax model,
     affine in the targets.
 
     Parameters
@@ -77,14 +77,14 @@ def label_gradients(features: ArrayLike, classifier: ArrayLike, targets: ArrayLi
 
 @result
 class GradientNoise:
-    r"""Mean squared deviations from the plain gradient :math:`\nabla F`, uniform over the samples.
+    r"""Mean squared deviations from the plain gradient $\nabla F$, uniform over the samples.
 
     Attributes
     ----------
     label
-        :math:`\sigma^2`, of the gradients at the labels.
+        $\sigma^2$, of the gradients at the labels.
     uniform
-        :math:`\delta\sigma^2`, of the gradients at the uniform label.
+        $\delta\sigma^2$, of the gradients at the uniform label.
     covariance
         Mean inner product of both deviations.
     """
@@ -183,11 +183,11 @@ def smoothed_sgd(
     r"""Descend one sample at a time, smoothed labels first and plain labels from step ``switch``
     on.
 
-    If F is L-smooth and the step at most 1/L, :math:`\frac1T\sum E\|\nabla F(w_t)\|^2\le
-    \frac{2E(F(w_0)-F(w_T))}{\eta T}+\frac1T\sum E\,\mathrm{noise}_t`; with
-    :math:`\theta=1/(1+\delta)` the noise is at most :math:`2\delta\sigma^2` (xu2020-towards,
+    If F is L-smooth and the step at most 1/L, $\frac1T\sum E\|\nabla F(w_t)\|^2\le
+    \frac{2E(F(w_0)-F(w_T))}{\eta T}+\frac1T\sum E\,\mathrm{noise}_t$; with
+    $\theta=1/(1+\delta)$ the noise is at most $2\delta\sigma^2$ (xu2020-towards,
     convergence with label smoothing; derived here). For the linear softmax model
-    :math:`L=\frac12\lambda_{\max}(XX^\top/N)`.
+    $L=\frac12\lambda_{\max}(XX^\top/N)$.
 
     Parameters
     ----------
@@ -249,17 +249,17 @@ def smoothed_sgd(
 def quadratic_floor(
     curvature: float, *, noise: float, step_size: float, theta: float = 0.0, bias: float = 0.0
 ) -> float:
-    r"""Return the stationary mean square of descent on :math:`\frac\lambda2w^2` with smoothed noisy
+    r"""Return the stationary mean square of descent on $\frac\lambda2w^2$ with smoothed noisy
     gradients (module docstring).
 
     Parameters
     ----------
     curvature
-        :math:`\lambda>0`.
+        $\lambda>0$.
     noise
-        Variance :math:`\sigma^2\ge0` of the gradient noise.
+        Variance $\sigma^2\ge0$ of the gradient noise.
     step_size
-        :math:`\eta`, positive, with :math:`\eta(1-\theta)\lambda<2`.
+        $\eta$, positive, with $\eta(1-\theta)\lambda<2$.
     theta
         Smoothing, 0 <= theta < 1; 0 is plain descent.
     bias
@@ -281,13 +281,13 @@ def quadratic_floor(
 def smoothing_threshold(curvature: float, *, noise: float, theta: float, bias: float) -> float:
     r"""Return the step size above which smoothing has the lower :func:`quadratic_floor`.
 
-    With :math:`\beta=\theta b^2/((1-\theta)^2\sigma^2)`, :math:`x=\eta\lambda` is the root in
-    (0, 2) of :math:`\beta(2-x)(2-(1-\theta)x)=2x` (derived).
+    With $\beta=\theta b^2/((1-\theta)^2\sigma^2)$, $x=\eta\lambda$ is the root in
+    (0, 2) of $\beta(2-x)(2-(1-\theta)x)=2x$ (derived).
 
     Parameters
     ----------
     curvature, noise
-        :math:`\lambda` and :math:`\sigma^2`, positive.
+        $\lambda$ and $\sigma^2$, positive.
     theta
         Smoothing, 0 < theta < 1.
     bias

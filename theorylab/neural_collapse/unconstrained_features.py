@@ -1,22 +1,22 @@
 r"""Unconstrained features: global minimizers in closed form, thresholds of collapse, certificates
 of optimality.
 
-Features :math:`H\in\mathbb R^{d\times N}` are free parameters, :math:`n_k` columns for class k,
-:math:`N=\sum_kn_k`, with a linear classifier W (and possibly a bias b that is not penalised):
+Features $H\in\mathbb R^{d\times N}$ are free parameters, $n_k$ columns for class k,
+$N=\sum_kn_k$, with a linear classifier W (and possibly a bias b that is not penalised):
 
-.. math:: \min_{W,H,b}\;\ell(WH+b\mathbf
+$$\min_{W,H,b}\;\ell(WH+b\mathbf
 1^\top)+\frac{\lambda_W}2\|W\|_F^2+\frac{\lambda_H}2\|H\|_F^2,\qquad
-   \ell_{\mathrm{mse}}(Z)=\frac1{2N}\|Z-Y\|_F^2,\quad
-   \ell_{\mathrm{ce}}(Z)=\frac1N\sum_i\Big(\log\sum_ke^{Z_{ki}}-Z_{y_ii}\Big).
+\ell_{\mathrm{mse}}(Z)=\frac1{2N}\|Z-Y\|_F^2,\quad
+\ell_{\mathrm{ce}}(Z)=\frac1N\sum_i\Big(\log\sum_ke^{Z_{ki}}-Z_{y_ii}\Big).$$
 
-At fixed :math:`P=WH` the penalty is at least :math:`\mu\|P\|_*`,
-:math:`\mu=\sqrt{\lambda_W\lambda_H}`, with equality for balanced factors, so for :math:`d\ge K` the
-problem is convex in P. Its dual maximises :math:`-\ell^*(G)` over :math:`\|G\|_{op}\le\mu` (and
-:math:`G\mathbf 1=0` with a bias). Squared loss: singular values of the (centred) labels are
-soft-thresholded at :math:`N\mu`; without a bias the frame is orthogonal with lengths set by the
+At fixed $P=WH$ the penalty is at least $\mu\|P\|_*$,
+$\mu=\sqrt{\lambda_W\lambda_H}$, with equality for balanced factors, so for $d\ge K$ the
+problem is convex in P. Its dual maximises $-\ell^*(G)$ over $\|G\|_{op}\le\mu$ (and
+$G\mathbf 1=0$ with a bias). Squared loss: singular values of the (centred) labels are
+soft-thresholded at $N\mu$; without a bias the frame is orthogonal with lengths set by the
 class sizes. Cross-entropy: a simplex frame for equal classes; in general P depends on the group
-sizes only, a convex problem in :math:`G^2+G` numbers for G distinct class sizes. Classes of equal
-size n coincide iff :math:`n\le N^2\lambda_W\lambda_H`, for both losses, with or without a bias.
+sizes only, a convex problem in $G^2+G$ numbers for G distinct class sizes. Classes of equal
+size n coincide iff $n\le N^2\lambda_W\lambda_H$, for both losses, with or without a bias.
 
 Theorems: dang2023-neural (one linear layer); statements re-derived here, the paper's text was not
 consulted."""
@@ -350,13 +350,13 @@ def ufm_objective(
 
 
 def collapse_threshold(counts: ArrayLike, *, lam_w: float, lam_h: float) -> float:
-    r"""Return :math:`N^2\lambda_W\lambda_H`, the class size up to which classes of equal size
+    r"""Return $N^2\lambda_W\lambda_H$, the class size up to which classes of equal size
     coincide at the global minimum.
 
     For squared loss without bias a class of this size or less vanishes altogether. For both losses,
     with or without a bias, the classifiers of two or more classes of equal size coincide iff the
     size is at most this number (derived: the dual variable on differences of the two has norm
-    :math:`\sqrt n/N` while they coincide). Needs d >= K.
+    $\sqrt n/N$ while they coincide). Needs d >= K.
 
     Parameters
     ----------
@@ -388,9 +388,9 @@ def cross_entropy_gap(n_classes: int, *, n_per_class: int, lam_w: float, lam_h: 
     r"""Return the logit gap between the right class and each other one at the global minimum of
     balanced cross-entropy.
 
-    :math:`x=\log(1/\sqrt{n\lambda_W\lambda_H}-K+1)` if :math:`K\sqrt{n\lambda_W\lambda_H}<1`, else
+    $x=\log(1/\sqrt{n\lambda_W\lambda_H}-K+1)$ if $K\sqrt{n\lambda_W\lambda_H}<1$, else
     0 (dang2023-neural, cross-entropy, one layer; closed form derived). The minimum is
-    :math:`(K-1)\sqrt{n\lambda_W\lambda_H}\,x+\log(1+(K-1)e^{-x})`.
+    $(K-1)\sqrt{n\lambda_W\lambda_H}\,x+\log(1+(K-1)e^{-x})$.
 
     Parameters
     ----------

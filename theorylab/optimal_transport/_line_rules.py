@@ -1,13 +1,13 @@
 r"""Classifiers of the line under an adversary: their risk, proofs of optimality, and the flow of
 their boundaries with the budget.
 
-With densities :math:`f_0,f_1` that include the class weights, a boundary b between l on its left
-and r on its right is stationary iff :math:`f_l(b-\epsilon)=f_r(b+\epsilon)`, hence
+With densities $f_0,f_1$ that include the class weights, a boundary b between l on its left
+and r on its right is stationary iff $f_l(b-\epsilon)=f_r(b+\epsilon)$, hence
 
-.. math:: \dot b=\frac{f_l'(b-\epsilon)+f_r'(b+\epsilon)}{f_l'(b-\epsilon)-f_r'(b+\epsilon)},
+$$\dot b=\frac{f_l'(b-\epsilon)+f_r'(b+\epsilon)}{f_l'(b-\epsilon)-f_r'(b+\epsilon)},$$
 
-each boundary by itself while they are more than :math:`2\epsilon` apart. Radial laws with radial
-boundaries are the same problem in :math:`|x|`, as rays carry the matching.
+each boundary by itself while they are more than $2\epsilon$ apart. Radial laws with radial
+boundaries are the same problem in $|x|$, as rays carry the matching.
 
 A rule is proved optimal by matching what it misses with what it keeps: by Hall's theorem in each of
 its regions, where the neighbourhoods are intervals, so that the unmatched mass is a largest sum of
@@ -194,8 +194,8 @@ class Stationarity(NamedTuple):
 
 
 def stationarity(class0: LineLaw, class1: LineLaw, rule: LineRule, eps: float) -> Stationarity:
-    r"""Return :math:`f_l(b-\epsilon)`, :math:`f_r(b+\epsilon)` and
-    :math:`f_r'(b+\epsilon)-f_l'(b-\epsilon)` at each boundary, l and r the classes beside it.
+    r"""Return $f_l(b-\epsilon)$, $f_r(b+\epsilon)$ and
+    $f_r'(b+\epsilon)-f_l'(b-\epsilon)$ at each boundary, l and r the classes beside it.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 r"""The inner maxima of the sparse semi-dual: columns of a plan at one potential, and how they move.
 
-A column of mass b maximises, over :math:`t\ge0` with :math:`1^\top t=b` and scores s,
+A column of mass b maximises, over $t\ge0$ with $1^\top t=b$ and scores s,
 
-.. math:: \langle s,t\rangle-\frac\gamma2\|t\|_k^2-\frac\delta2\|t\|^2,\qquad
-   \|t\|_k^2=\min\Big\{\sum_i\frac{t_i^2}{z_i}:0\le z\le1,\;1^\top z\le k\Big\}.
+$$\langle s,t\rangle-\frac\gamma2\|t\|_k^2-\frac\delta2\|t\|^2,\qquad
+\|t\|_k^2=\min\Big\{\sum_i\frac{t_i^2}{z_i}:0\le z\le1,\;1^\top z\le k\Big\}.$$
 
 Sorted by score, the first r entries have z = 1 and t = (s - nu) / (gamma + delta), those up to e
 have 0 < z = t / tau < 1 and t = (s - nu - gamma tau) / delta, and the others are zero. So the

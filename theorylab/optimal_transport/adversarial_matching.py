@@ -1,12 +1,12 @@
 r"""Adversarial 0-1 risk as a matching.
 
-An adversary moves each point by at most :math:`\epsilon`. A classifier errs on a point of class 0
+An adversary moves each point by at most $\epsilon$. A classifier errs on a point of class 0
 iff its ball meets the region of class 1, and the least risk is the largest mass of a matching of
-the classes at distance at most :math:`2\epsilon` (König: of two balls that meet one is lost), which
-is transport of the law :math:`\rho` of (x, y) to itself:
+the classes at distance at most $2\epsilon$ (König: of two balls that meet one is lost), which
+is transport of the law $\rho$ of (x, y) to itself:
 
-.. math:: R^*_\epsilon=\tfrac12\Bigl(1-\min_{\pi\in\Pi(\rho,\rho)}\int c_\epsilon\,d\pi\Bigr),\qquad
-   c_\epsilon=0\text{ if }|x-x'|\le2\epsilon,\ y\ne y',\text{ else }1.
+$$R^*_\epsilon=\tfrac12\Bigl(1-\min_{\pi\in\Pi(\rho,\rho)}\int c_\epsilon\,d\pi\Bigr),\qquad
+c_\epsilon=0\text{ if }|x-x'|\le2\epsilon,\ y\ne y',\text{ else }1.$$
 
 Theorem: trillos2020-adversarial (the identity)."""
 
@@ -123,7 +123,7 @@ def robust_classifier(
 
 
 def conflict_cost(X: ArrayLike, labels: ArrayLike, eps: float) -> FloatArray:
-    r"""Return the costs :math:`c_\epsilon` (module docstring) between all points, as (n, n) zeros
+    r"""Return the costs $c_\epsilon$ (module docstring) between all points, as (n, n) zeros
     and ones: the least risk is (1 - the least cost of moving the weights to themselves) / 2.
 
     Parameters

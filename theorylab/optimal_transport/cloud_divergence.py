@@ -1,15 +1,15 @@
 r"""The variational divergence of a point cloud from a Gaussian: finite where the divergence is not.
 
-.. math:: \mathrm{KL}(P\|Q)=\sup_h\,1+\mathbb E_Ph-\mathbb E_Qe^h
+$$\mathrm{KL}(P\|Q)=\sup_h\,1+\mathbb E_Ph-\mathbb E_Qe^h$$
 
 is infinite on a cloud P, but finite on a class of h. For quadratics
-:math:`h(x)=c+b^\top x+\frac12x^\top Ax`, :math:`A\prec I`, and :math:`Q=N(0,I)` it is
-:math:`\mathrm{KL}(N(m_P,\Sigma_P)\|Q)` if :math:`\Sigma_P\succ0`, and infinite otherwise. In
+$h(x)=c+b^\top x+\frac12x^\top Ax$, $A\prec I$, and $Q=N(0,I)$ it is
+$\mathrm{KL}(N(m_P,\Sigma_P)\|Q)$ if $\Sigma_P\succ0$, and infinite otherwise. In
 (b, A) the objective is the conjugate of a log-determinant barrier, so that Newton's decrement
 bounds the distance from the supremum.
 
-Particles that move along :math:`-\nabla h=-(Ax+b)` of the best h have the mean and covariance of
-the Gaussian flow, :math:`e^{-t}m` and :math:`I+e^{-2t}(\Sigma-I)`.
+Particles that move along $-\nabla h=-(Ax+b)$ of the best h have the mean and covariance of
+the Gaussian flow, $e^{-t}m$ and $I+e^{-2t}(\Sigma-I)$.
 
 Source: fan2021-variational (the quadratic class is derived)."""
 
@@ -37,7 +37,7 @@ _ROUNDS = 500
 
 @refuses_overflow("mean", "covariance")
 def gaussian_divergence(mean: ArrayLike, covariance: ArrayLike) -> float:
-    r"""Return :math:`\mathrm{KL}(N(m,\Sigma)\|N(0,I))`.
+    r"""Return $\mathrm{KL}(N(m,\Sigma)\|N(0,I))$.
 
     Parameters
     ----------
@@ -66,8 +66,8 @@ def gaussian_divergence(mean: ArrayLike, covariance: ArrayLike) -> float:
 def variational_divergence(
     X: ArrayLike, curvature: ArrayLike, slope: ArrayLike, offset: float
 ) -> float:
-    r"""Return :math:`1+\mathbb E_Ph-\mathbb E_Qe^h` for the quadratic h, P the cloud and
-    :math:`Q=N(0,I)`; -inf where the Gaussian integral diverges.
+    r"""Return $1+\mathbb E_Ph-\mathbb E_Qe^h$ for the quadratic h, P the cloud and
+    $Q=N(0,I)$; -inf where the Gaussian integral diverges.
 
     Parameters
     ----------
@@ -130,10 +130,10 @@ def best_witness(X: ArrayLike, *, quadratic: bool = True) -> Witness:
     r"""Maximise the variational divergence of a cloud from N(0, I) over quadratics by damped Newton
     steps, with a bound.
 
-    With R the density :math:`e^hQ`, z the points seen by the whitening of R, of mean m and second
+    With R the density $e^hQ$, z the points seen by the whitening of R, of mean m and second
     moments S, the decrement of the (self-concordant) doubled objective is
-    :math:`\lambda^2=2|m|^2+\|S-I\|_F^2`, and the supremum is within
-    :math:`\frac12(-\lambda-\log(1-\lambda))`.
+    $\lambda^2=2|m|^2+\|S-I\|_F^2$, and the supremum is within
+    $\frac12(-\lambda-\log(1-\lambda))$.
 
     Parameters
     ----------

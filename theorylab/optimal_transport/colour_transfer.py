@@ -1,20 +1,20 @@
 r"""Colour transfer: the palettes of two pictures, and what a plan between them leaves of a palette.
 
-A palette is n colours :math:`y_i` of weight :math:`b_i`. A plan P from m classes of pixels of
-weight :math:`a_j` to it gives each class the mean of the colours that it is matched with,
+A palette is n colours $y_i$ of weight $b_i$. A plan P from m classes of pixels of
+weight $a_j$ to it gives each class the mean of the colours that it is matched with,
 
-.. math:: T_j=\frac1{a_j}\sum_iP_{ji}y_i,\qquad
-   \underbrace{\sum_ib_i\|y_i-\bar y\|^2}_{\text{variance of the palette}}
-   =\underbrace{\sum_ja_j\|T_j-\bar y\|^2}_{\text{kept}}
-   +\underbrace{\sum_{ij}P_{ji}\|y_i-T_j\|^2}_{\text{lost in mixing}},
+$$T_j=\frac1{a_j}\sum_iP_{ji}y_i,\qquad
+\underbrace{\sum_ib_i\|y_i-\bar y\|^2}_{\text{variance of the palette}}
+=\underbrace{\sum_ja_j\|T_j-\bar y\|^2}_{\text{kept}}
++\underbrace{\sum_{ij}P_{ji}\|y_i-T_j\|^2}_{\text{lost in mixing}},$$
 
 the law of total variance: the recoloured picture has the mean of the palette, and its contrast is
 what mixing leaves. Nothing is lost iff every class takes one colour. The product plan loses all,
-and the entropic plan for :math:`\|x-y\|^2` does for large :math:`\epsilon`, where (derived, from
-:math:`P_{ji}=a_jb_i(1+\frac2\epsilon(x_j-\bar x)\cdot(y_i-\bar y)+O(\epsilon^{-2}))`)
+and the entropic plan for $\|x-y\|^2$ does for large $\epsilon$, where (derived, from
+$P_{ji}=a_jb_i(1+\frac2\epsilon(x_j-\bar x)\cdot(y_i-\bar y)+O(\epsilon^{-2}))$)
 
-.. math:: T_j-\bar y\sim\frac2\epsilon\Sigma_y(x_j-\bar x),\qquad
-   \text{kept}\sim\frac4{\epsilon^2}\operatorname{tr}\Sigma_x\Sigma_y^2."""
+$$T_j-\bar y\sim\frac2\epsilon\Sigma_y(x_j-\bar x),\qquad
+\text{kept}\sim\frac4{\epsilon^2}\operatorname{tr}\Sigma_x\Sigma_y^2.$$"""
 
 from __future__ import annotations
 
@@ -188,9 +188,9 @@ def mixing(plan: ArrayLike, Y: ArrayLike) -> Mixing:
 
 @refuses_overflow("X", "Y")
 def entropic_contrast(X: ArrayLike, Y: ArrayLike, a: ArrayLike, b: ArrayLike) -> float:
-    r"""Return :math:`4\operatorname{tr}\Sigma_x\Sigma_y^2`, the limit of :math:`\epsilon^2` times
-    the variance that the entropic plan for :math:`\|x-y\|^2` keeps of Y, as
-    :math:`\epsilon\to\infty`.
+    r"""Return $4\operatorname{tr}\Sigma_x\Sigma_y^2$, the limit of $\epsilon^2$ times
+    the variance that the entropic plan for $\|x-y\|^2$ keeps of Y, as
+    $\epsilon\to\infty$.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
 r"""Elastic costs: half the squared displacement plus a penalty that prefers few moved coordinates,
 
-.. math:: h(z)=\tfrac12\|z\|^2+\lambda s(z),\qquad c(x,y)=h(x-y),
+$$h(z)=\tfrac12\|z\|^2+\lambda s(z),\qquad c(x,y)=h(x-y),$$
 
 with s the l1 norm, half the squared k-overlap norm, or a smoothed count of nonzeros. A penalty is a
-small object with its weight :math:`\lambda`; a convex one also has its proximal operator
-:math:`\arg\min_z\frac12\|z-v\|^2+t\lambda s(z)`, which is the gradient of the conjugate of h
+small object with its weight $\lambda$; a convex one also has its proximal operator
+$\arg\min_z\frac12\|z-v\|^2+t\lambda s(z)$, which is the gradient of the conjugate of h
 at t = 1 and gives exact zeros.
 
 Theorem: chen2025-displacement (smoothed l0 in place of l1)."""
@@ -79,8 +79,8 @@ class L1(ConvexPenalty):
 
 @dataclass(frozen=True)
 class KOverlap(ConvexPenalty):
-    r"""Half the squared k-overlap (k-support) norm, :math:`\frac12\min\sum_iz_i^2/\eta_i` over
-    :math:`0\le\eta_i\le1`, :math:`\sum_i\eta_i\le k`; the weight has no unit.
+    r"""Half the squared k-overlap (k-support) norm, $\frac12\min\sum_iz_i^2/\eta_i$ over
+    $0\le\eta_i\le1$, $\sum_i\eta_i\le k$; the weight has no unit.
 
     Attributes
     ----------
@@ -137,7 +137,7 @@ class KOverlap(ConvexPenalty):
 
 @dataclass(frozen=True)
 class SmoothedL0(Penalty):
-    r"""Smoothed count of moved coordinates, :math:`\sum_i(1-e^{-z_i^2/2\sigma^2})`; the weight has
+    r"""Smoothed count of moved coordinates, $\sum_i(1-e^{-z_i^2/2\sigma^2})$; the weight has
     the unit of a squared length.
 
     Attributes

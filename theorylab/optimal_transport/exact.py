@@ -1,9 +1,9 @@
 r"""Exact transport through SciPy's solvers, certified by dual potentials.
 
-.. math:: \mathrm{OT}(a,b)=\min_{P\ge0,\,P1=a,\,P^\top1=b}\langle C,P\rangle
-   =\max_{f_i+g_j\le C_{ij}}\langle a,f\rangle+\langle b,g\rangle.
+$$\mathrm{OT}(a,b)=\min_{P\ge0,\,P1=a,\,P^\top1=b}\langle C,P\rangle
+=\max_{f_i+g_j\le C_{ij}}\langle a,f\rangle+\langle b,g\rangle.$$
 
-A plan and feasible potentials are both optimal iff :math:`P_{ij}(C_{ij}-f_i-g_j)=0` for all i, j.
+A plan and feasible potentials are both optimal iff $P_{ij}(C_{ij}-f_i-g_j)=0$ for all i, j.
 Uniform weights on as many points are an assignment, whose potentials are shortest paths between
 assigned pairs; other weights are a linear program (HiGHS) over a growing set of cells, until no
 cell has a negative reduced cost. On the line, for a convex cost of the difference, sorting solves
@@ -102,8 +102,8 @@ class Slackness(NamedTuple):
 
 
 def slackness(result: TransportPlan, C: ArrayLike) -> Slackness:
-    r"""Return the largest :math:`f_i+g_j-C_{ij}`, at least 0, and
-    :math:`\sum_{ij}P_{ij}|C_{ij}-f_i-g_j|`: both vanish iff the plan is optimal for its marginals.
+    r"""Return the largest $f_i+g_j-C_{ij}$, at least 0, and
+    $\sum_{ij}P_{ij}|C_{ij}-f_i-g_j|$: both vanish iff the plan is optimal for its marginals.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def line_plan(
     *,
     p: float = 2.0,
 ) -> TransportPlan:
-    r"""Return the optimal plan on the line for :math:`|x-y|^p`, p >= 1: both sides sorted, mass
+    r"""Return the optimal plan on the line for $|x-y|^p$, p >= 1: both sides sorted, mass
     moves in order, in O((n + m) log(n + m)).
 
     Parameters
@@ -192,7 +192,7 @@ def gaussian_transport(
     covariance: ArrayLike, other_covariance: ArrayLike
 ) -> tuple[float, FloatArray]:
     r"""Return the squared Bures distance of two centred Gaussians and the matrix
-    :math:`A=\Sigma_1^{-1/2}(\Sigma_1^{1/2}\Sigma_2\Sigma_1^{1/2})^{1/2}\Sigma_1^{-1/2}` of the
+    $A=\Sigma_1^{-1/2}(\Sigma_1^{1/2}\Sigma_2\Sigma_1^{1/2})^{1/2}\Sigma_1^{-1/2}$ of the
     Monge map x -> A x between them; means add their squared distance and a shift.
 
     Parameters

@@ -1,27 +1,27 @@
 r"""The cost behind a coupling: entropic inverse transport with an l1 penalty.
 
-Points :math:`x,y` gain :math:`c_A(x,y)=x^\top Ay` when matched. A coupling :math:`\hat\pi` with
-marginals :math:`\alpha,\beta` is explained by the A that minimises
+Points $x,y$ gain $c_A(x,y)=x^\top Ay$ when matched. A coupling $\hat\pi$ with
+marginals $\alpha,\beta$ is explained by the A that minimises
 
-.. math:: \lambda\|A\|_1+W(A)-\langle A,\hat S\rangle,\qquad W(A)=\max_{\pi\in\Pi(\alpha,\beta)}
-   \langle A,S_\pi\rangle-\epsilon\,\mathrm{KL}(\pi|\alpha\otimes\beta),\qquad
-   S_\pi=\mathrm E_\pi[xy^\top],
+$$\lambda\|A\|_1+W(A)-\langle A,\hat S\rangle,\qquad W(A)=\max_{\pi\in\Pi(\alpha,\beta)}
+\langle A,S_\pi\rangle-\epsilon\,\mathrm{KL}(\pi|\alpha\otimes\beta),\qquad
+S_\pi=\mathrm E_\pi[xy^\top],$$
 
-convex, with :math:`\nabla W(A)=S_{\pi_A}`; :math:`\hat S=S_{\hat\pi}`. Its dual maximises
-:math:`-\epsilon\,\mathrm{KL}(\pi|\alpha\otimes\beta)` over the couplings with
-:math:`\|S_\pi-\hat S\|_\infty\le\lambda`: mixtures of :math:`\pi_A` with :math:`\hat\pi` are such,
+convex, with $\nabla W(A)=S_{\pi_A}$; $\hat S=S_{\hat\pi}$. Its dual maximises
+$-\epsilon\,\mathrm{KL}(\pi|\alpha\otimes\beta)$ over the couplings with
+$\|S_\pi-\hat S\|_\infty\le\lambda$: mixtures of $\pi_A$ with $\hat\pi$ are such,
 so every A comes with a bound of its distance from the minimum. Points may be moved (functions of x
-alone are absorbed), and :math:`A/\epsilon` does not depend on :math:`\epsilon`.
+alone are absorbed), and $A/\epsilon$ does not depend on $\epsilon$.
 
-For centred Gaussians with covariances :math:`\Sigma_\alpha=LL^\top,\Sigma_\beta=MM^\top`, and
-:math:`L^\top AM/\epsilon=U\mathrm{diag}(s)V^\top`, :math:`r=2s/(1+\sqrt{1+4s^2})`,
+For centred Gaussians with covariances $\Sigma_\alpha=LL^\top,\Sigma_\beta=MM^\top$, and
+$L^\top AM/\epsilon=U\mathrm{diag}(s)V^\top$, $r=2s/(1+\sqrt{1+4s^2})$,
 
-.. math:: S=LU\mathrm{diag}(r)V^\top M^\top,\qquad W=\epsilon\sum_i\big(s_ir_i+\tfrac12\log(1-r_i^2)
-   \big),\qquad \epsilon\,dR_{ij}=\frac{dB_{ij}-r_ir_j\,dB_{ji}}{g_i+g_j-1}
+$$S=LU\mathrm{diag}(r)V^\top M^\top,\qquad W=\epsilon\sum_i\big(s_ir_i+\tfrac12\log(1-r_i^2)
+\big),\qquad \epsilon\,dR_{ij}=\frac{dB_{ij}-r_ir_j\,dB_{ji}}{g_i+g_j-1}$$
 
-(derived), where :math:`dB=U^\top L^\top dA\,MV`, :math:`dS=LU\,dR\,V^\top M^\top`,
-:math:`g=(1+\sqrt{1+4s^2})/2`. With :math:`H=\nabla^2W(A)` and I the support of A the certificate is
-:math:`z_{I^c}=H_{I^cI}H_{II}^{-1}\mathrm{sign}(A_I)`: below 1 in size, small :math:`\lambda`
+(derived), where $dB=U^\top L^\top dA\,MV$, $dS=LU\,dR\,V^\top M^\top$,
+$g=(1+\sqrt{1+4s^2})/2$. With $H=\nabla^2W(A)$ and I the support of A the certificate is
+$z_{I^c}=H_{I^cI}H_{II}^{-1}\mathrm{sign}(A_I)$: below 1 in size, small $\lambda$
 recovers the signs. Matrices are flattened row by row.
 
 Theorems: andrade2023-sparsistency (certificate, Hessian, limits)."""
@@ -261,7 +261,7 @@ def gain_hessian(plan: ArrayLike, X: ArrayLike, Y: ArrayLike, eps: float) -> Flo
 
 def irrepresentability(hessian: ArrayLike, A: ArrayLike) -> FloatArray:
     r"""Return the certificate in the shape of A: its signs on the support I, and
-    :math:`H_{I^cI}H_{II}^{-1}\mathrm{sign}(A_I)` off it.
+    $H_{I^cI}H_{II}^{-1}\mathrm{sign}(A_I)$ off it.
 
     Parameters
     ----------

@@ -1,24 +1,24 @@
 r"""Couplings through a latent code: Wasserstein auto-encoders on finite sets.
 
 Data x of law a, codes z of prior b, a decoder G and costs c(x, G(z)). An encoder Q is a table with
-rows Q(. | x); its aggregate law is :math:`q=\sum_xa_xQ(\cdot|x)`. For a deterministic decoder
+rows Q(. | x); its aggregate law is $q=\sum_xa_xQ(\cdot|x)$. For a deterministic decoder
 
-.. math:: W_c(P_X,G_\sharp P_Z)=\min_{Q:\ q=b}\ \sum_xa_x\sum_zQ(z|x)\,c(x,G(z)),
+$$W_c(P_X,G_\sharp P_Z)=\min_{Q:\ q=b}\ \sum_xa_x\sum_zQ(z|x)\,c(x,G(z)),$$
 
 as a plan between data and outputs spreads over the codes of each output in proportion to b. With a
 penalty in place of the constraint, TV half the sum of absolute differences, a code is exchanged for
-another at the price :math:`\lambda`:
+another at the price $\lambda$:
 
-.. math:: \min_Q\ \mathbb E\,c+\lambda\,\mathrm{TV}(q,b)=W_{c_\lambda},\qquad
-   c_\lambda(x,z)=\min\{c(x,z),\ \lambda+\min_{z'}c(x,z')\},
+$$\min_Q\ \mathbb E\,c+\lambda\,\mathrm{TV}(q,b)=W_{c_\lambda},\qquad
+c_\lambda(x,z)=\min\{c(x,z),\ \lambda+\min_{z'}c(x,z')\},$$
 
-concave in :math:`\lambda` and exact from :math:`\max_x(\max_zc-\min_zc)` on. For a square,
-:math:`\lambda t^2=\max_s(st-s^2/4\lambda)` leaves a concave problem in one number.
+concave in $\lambda$ and exact from $\max_x(\max_zc-\min_zc)$ on. For a square,
+$\lambda t^2=\max_s(st-s^2/4\lambda)$ leaves a concave problem in one number.
 
-The penalties of the codes: the variational :math:`\sum_xa_x\mathrm{KL}(Q(\cdot|x)\|b)` is the
-aggregate :math:`\mathrm{KL}(q\|b)` plus the mutual information; a discriminator's best log
-likelihood is :math:`2\,\mathrm{JS}(b,q)-2\log2`; the kernel's is an unbiased estimate of
-:math:`\mathrm{MMD}^2` with :math:`k(x,y)=\exp(-|x-y|^2/2s^2)`.
+The penalties of the codes: the variational $\sum_xa_x\mathrm{KL}(Q(\cdot|x)\|b)$ is the
+aggregate $\mathrm{KL}(q\|b)$ plus the mutual information; a discriminator's best log
+likelihood is $2\,\mathrm{JS}(b,q)-2\log2$; the kernel's is an unbiased estimate of
+$\mathrm{MMD}^2$ with $k(x,y)=\exp(-|x-y|^2/2s^2)$.
 
 Theorem: tolstikhin2017-wasserstein (the reformulation; the penalties)."""
 
@@ -118,8 +118,8 @@ def encoder_of_plan(plan: ArrayLike, b: ArrayLike, outputs: ArrayLike) -> FloatA
 
 
 def penalised_plan(a: ArrayLike, b: ArrayLike, C: ArrayLike, lam: float) -> TransportPlan:
-    r"""Return the plan that proves the least of :math:`\mathbb E\,c+\lambda\,\mathrm{TV}(q,b)` over
-    all encoders: transport at the costs :math:`c_\lambda` of the module docstring.
+    r"""Return the plan that proves the least of $\mathbb E\,c+\lambda\,\mathrm{TV}(q,b)$ over
+    all encoders: transport at the costs $c_\lambda$ of the module docstring.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def penalised_plan(a: ArrayLike, b: ArrayLike, C: ArrayLike, lam: float) -> Tran
 def penalised_value(
     a: ArrayLike, b: ArrayLike, C: ArrayLike, lam: float, *, penalty: str = "tv"
 ) -> tuple[float, float]:
-    r"""Return an upper and a lower bound of :math:`\min_Q\mathbb E\,c+\lambda D(q,b)`.
+    r"""Return an upper and a lower bound of $\min_Q\mathbb E\,c+\lambda D(q,b)$.
 
     Parameters
     ----------
@@ -279,7 +279,7 @@ def jensen_shannon(p: ArrayLike, q: ArrayLike) -> float:
 
 
 def discriminator_value(p: ArrayLike, q: ArrayLike, D: ArrayLike) -> float:
-    r"""Return :math:`\sum_zp_z\log D_z+q_z\log(1-D_z)`, minus infinity where it errs for sure.
+    r"""Return $\sum_zp_z\log D_z+q_z\log(1-D_z)$, minus infinity where it errs for sure.
 
     Parameters
     ----------
@@ -303,8 +303,8 @@ def discriminator_value(p: ArrayLike, q: ArrayLike, D: ArrayLike) -> float:
 
 
 def unbiased_mmd(X: ArrayLike, Y: ArrayLike, bandwidth: float) -> float:
-    r"""Return the unbiased estimate of :math:`\mathrm{MMD}^2` with the kernel
-    :math:`\exp(-|x-y|^2/2s^2)`: means over pairs of distinct points, which may be negative.
+    r"""Return the unbiased estimate of $\mathrm{MMD}^2$ with the kernel
+    $\exp(-|x-y|^2/2s^2)$: means over pairs of distinct points, which may be negative.
 
     Parameters
     ----------
@@ -333,15 +333,15 @@ def unbiased_mmd(X: ArrayLike, Y: ArrayLike, bandwidth: float) -> float:
 
 
 def gaussian_mmd(variance: float, bandwidth: float, *, dimension: int) -> float:
-    r"""Return :math:`\mathrm{MMD}^2` of N(0, I) and N(0, v I): :math:`g(1,1)+g(v,v)-2g(1,v)`,
-    :math:`g(u,v)=(s^2/(s^2+u+v))^{d/2}` (derived: a difference of independent points is normal).
+    r"""Return $\mathrm{MMD}^2$ of N(0, I) and N(0, v I): $g(1,1)+g(v,v)-2g(1,v)$,
+    $g(u,v)=(s^2/(s^2+u+v))^{d/2}$ (derived: a difference of independent points is normal).
 
     Parameters
     ----------
     variance
         v.
     bandwidth
-        s, of the kernel :math:`\exp(-|x-y|^2/2s^2)`.
+        s, of the kernel $\exp(-|x-y|^2/2s^2)$.
     dimension
         d.
 

@@ -1,21 +1,21 @@
 r"""Ascent on Sinkhorn's Lyapunov potential, step by step: scaling, Newton, cut Newton.
 
-With :math:`P_{ij}=e^{(x_i+y_j-C_{ij})/\epsilon-1}` the potential of
-:func:`~theorylab.optimal_transport.lyapunov` has gradient :math:`(a-P1,b-P^\top1)` and
+With $P_{ij}=e^{(x_i+y_j-C_{ij})/\epsilon-1}$ the potential of
+:func:`~theorylab.optimal_transport.lyapunov` has gradient $(a-P1,b-P^\top1)$ and
 
-.. math:: -\epsilon\nabla^2L=H=\begin{pmatrix}\mathrm{diag}(P1)&P\\P^\top&\mathrm{diag}(P^\top1)
-   \end{pmatrix},\qquad H_k=\begin{pmatrix}\mathrm{diag}(P1)&S\\S^\top&\mathrm{diag}(P^\top1)
-   \end{pmatrix},
+$$-\epsilon\nabla^2L=H=\begin{pmatrix}\mathrm{diag}(P1)&P\\P^\top&\mathrm{diag}(P^\top1)
+\end{pmatrix},\qquad H_k=\begin{pmatrix}\mathrm{diag}(P1)&S\\S^\top&\mathrm{diag}(P^\top1)
+\end{pmatrix},$$
 
 S the k largest entries of P. Scaling maximises over x and over y in turn; a Newton step solves
-:math:`H_kd=\epsilon\nabla L`. Near the maximum (derived here) the marginal error falls
+$H_kd=\epsilon\nabla L$. Near the maximum (derived here) the marginal error falls
 
-- by :math:`\sigma_2^2` an iteration of scaling, the second singular value of
-  :math:`\mathrm{diag}(a)^{-1/2}P\,\mathrm{diag}(b)^{-1/2}`;
-- by the spectral radius of :math:`I-H_k^{-1}H` (without the direction (1, -1)) a cut step;
-- to :math:`\lambda^2(1+O(\|s\|_\infty))` in a full step, :math:`s_{ij}=(d_i+d_{n+j})/\epsilon`,
-  :math:`\lambda^2=\langle\nabla L,d\rangle/\epsilon=\sum_{ij}P_{ij}s_{ij}^2`, as it is exactly
-  :math:`2\sum_{ij}P_{ij}(e^{s_{ij}}-1-s_{ij})`.
+- by $\sigma_2^2$ an iteration of scaling, the second singular value of
+  $\mathrm{diag}(a)^{-1/2}P\,\mathrm{diag}(b)^{-1/2}$;
+- by the spectral radius of $I-H_k^{-1}H$ (without the direction (1, -1)) a cut step;
+- to $\lambda^2(1+O(\|s\|_\infty))$ in a full step, $s_{ij}=(d_i+d_{n+j})/\epsilon$,
+  $\lambda^2=\langle\nabla L,d\rangle/\epsilon=\sum_{ij}P_{ij}s_{ij}^2$, as it is exactly
+  $2\sum_{ij}P_{ij}(e^{s_{ij}}-1-s_{ij})$.
 
 These are for study, dense; the solver is :func:`~theorylab.optimal_transport.newton_plan`.
 
@@ -54,7 +54,7 @@ class Ascent:
     decrements
         (steps,) squared Newton decrements before each Newton step; empty for scaling.
     sizes
-        (steps,) largest :math:`|s_{ij}|` of each Newton step, as taken; empty for scaling.
+        (steps,) largest $|s_{ij}|$ of each Newton step, as taken; empty for scaling.
     """
 
     x: FloatArray

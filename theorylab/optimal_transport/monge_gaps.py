@@ -1,23 +1,23 @@
 r"""The Monge gap: by how much a map costs more than the best coupling of the same two measures.
 
-For a map T, a cost c and a reference measure :math:`\rho`,
+For a map T, a cost c and a reference measure $\rho$,
 
-.. math:: \mathcal M(T)=\mathbb E_\rho\,c(x,T(x))-W_c(\rho,T_\sharp\rho)\ge0,
+$$\mathcal M(T)=\mathbb E_\rho\,c(x,T(x))-W_c(\rho,T_\sharp\rho)\ge0,$$
 
 zero iff the pairs (x, T(x)) are c-cyclically monotone; defined for samples and for any cost. The
-cycle :math:`i_1\to i_2\to\dots` changes the cost by the sum of
-:math:`c(x_{i_k},T(x_{i_{k+1}}))-c(x_{i_k},T(x_{i_k}))`; with :math:`-\mu` the least mean of a
-cycle, :math:`\frac2n\mu\le\mathcal M\le\mu` (derived). For n times the gap, a subset never has
+cycle $i_1\to i_2\to\dots$ changes the cost by the sum of
+$c(x_{i_k},T(x_{i_{k+1}}))-c(x_{i_k},T(x_{i_k}))$; with $-\mu$ the least mean of a
+cycle, $\frac2n\mu\le\mathcal M\le\mu$ (derived). For n times the gap, a subset never has
 more than the whole sample.
 
-*Entropic.* With :math:`W_\epsilon=\min_P\langle C,P\rangle+\epsilon\sum P\log P` and n points of
+*Entropic.* With $W_\epsilon=\min_P\langle C,P\rangle+\epsilon\sum P\log P$ and n points of
 equal weight, the entropy of a coupling lies between log n and 2 log n (derived):
 
-.. math:: \mathcal M+\epsilon\log n\le\mathcal M_\epsilon\le\mathcal M+2\epsilon\log n.
+$$\mathcal M+\epsilon\log n\le\mathcal M_\epsilon\le\mathcal M+2\epsilon\log n.$$
 
-*Gaussian.* For :math:`\rho=N(m,\Sigma)`, T(x) = A x + b, :math:`c=\|x-y\|^2` and
-:math:`M=\Sigma^{1/2}A\Sigma^{1/2}` (derived): :math:`\mathcal M(T)=2(\|M\|_*-\mathrm{tr}\,M)`; for
-positive definite :math:`\Sigma` zero iff A is symmetric positive semidefinite.
+*Gaussian.* For $\rho=N(m,\Sigma)$, T(x) = A x + b, $c=\|x-y\|^2$ and
+$M=\Sigma^{1/2}A\Sigma^{1/2}$ (derived): $\mathcal M(T)=2(\|M\|_*-\mathrm{tr}\,M)$; for
+positive definite $\Sigma$ zero iff A is symmetric positive semidefinite.
 
 Theorem: uscidda2023-monge (the gap, its zeros, its entropic version as a regularizer)."""
 

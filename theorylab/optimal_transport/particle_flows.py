@@ -1,22 +1,22 @@
 r"""Particle gradient descent on the line, on a displacement-convex functional.
 
-For distribution functions :math:`F_\mu,F_\nu` on the line and independent copies,
+For distribution functions $F_\mu,F_\nu$ on the line and independent copies,
 
-.. math:: \mathcal E(\mu,\nu)=\int(F_\mu-F_\nu)^2
-   =\mathbb E|X-Y|-\tfrac12\mathbb E|X-X'|-\tfrac12\mathbb E|Y-Y'|,\qquad X\sim\mu,\ Y\sim\nu.
+$$\mathcal E(\mu,\nu)=\int(F_\mu-F_\nu)^2
+=\mathbb E|X-Y|-\tfrac12\mathbb E|X-X'|-\tfrac12\mathbb E|Y-Y'|,\qquad X\sim\mu,\ Y\sim\nu.$$
 
-It is convex along sorted (optimal) couplings in :math:`\mu`. For :math:`\nu=U[0,1]` and n equal
-particles :math:`w_i` of rank :math:`r_i` (ties share their mean rank), the gradient in the
-n-particle metric :math:`\frac1n\sum v_i^2` is
+It is convex along sorted (optimal) couplings in $\mu$. For $\nu=U[0,1]$ and n equal
+particles $w_i$ of rank $r_i$ (ties share their mean rank), the gradient in the
+n-particle metric $\frac1n\sum v_i^2$ is
 
-.. math:: n\,\partial_i\mathcal E=2\big(\mathrm{clip}(w_i,0,1)-\tfrac{r_i-1/2}n\big).
+$$n\,\partial_i\mathcal E=2\big(\mathrm{clip}(w_i,0,1)-\tfrac{r_i-1/2}n\big).$$
 
-Steps of size :math:`\eta\le\frac12` therefore never change the order of distinct particles. On
-[0,1] the functional is :math:`W_2^2(\mu,\nu)=\frac1n\sum(w_i-\frac{r_i-1/2}n)^2+\frac1{12n^2}`.
+Steps of size $\eta\le\frac12$ therefore never change the order of distinct particles. On
+[0,1] the functional is $W_2^2(\mu,\nu)=\frac1n\sum(w_i-\frac{r_i-1/2}n)^2+\frac1{12n^2}$.
 
-A network of step neurons :math:`x\mapsto\mathbf 1\{\cos(\theta-\varphi)>0\}` on inputs of angle
-:math:`\varphi`, uniform on the circle, has squared loss :math:`\mathcal E/\pi` between its angles
-:math:`\theta\in[0,\pi)` and those of the target.
+A network of step neurons $x\mapsto\mathbf 1\{\cos(\theta-\varphi)>0\}$ on inputs of angle
+$\varphi$, uniform on the circle, has squared loss $\mathcal E/\pi$ between its angles
+$\theta\in[0,\pi)$ and those of the target.
 
 Source: daneshmand2023-efficient (the instance is ours)."""
 
@@ -68,7 +68,7 @@ class ParticleDescent:
 def cramer_distance(
     x: ArrayLike, y: ArrayLike, a: ArrayLike | None = None, b: ArrayLike | None = None
 ) -> float:
-    r"""Return :math:`\int(F_\mu-F_\nu)^2` of weighted points on the line: the energy distance,
+    r"""Return $\int(F_\mu-F_\nu)^2$ of weighted points on the line: the energy distance,
     half the square of SciPy's.
 
     Parameters
@@ -93,10 +93,10 @@ def cramer_distance(
 
 @refuses_overflow("X", "Y")
 def energy_distance(X: ArrayLike, Y: ArrayLike) -> float:
-    r"""Return :math:`\mathbb E|X-Y|-\frac12\mathbb E|X-X'|-\frac12\mathbb E|Y-Y'|` of two clouds in
+    r"""Return $\mathbb E|X-Y|-\frac12\mathbb E|X-X'|-\frac12\mathbb E|Y-Y'|$ of two clouds in
     any dimension.
 
-    Displacement convex in X on the line only: in the plane :math:`-|x_i-x_j|` is concave along
+    Displacement convex in X on the line only: in the plane $-|x_i-x_j|$ is concave along
     straight paths that turn about each other.
 
     Parameters
@@ -120,7 +120,7 @@ def energy_distance(X: ArrayLike, Y: ArrayLike) -> float:
 
 @refuses_overflow("x")
 def uniform_energy(x: ArrayLike) -> float:
-    r"""Return :math:`\int(F_\mu-F_\nu)^2` between n equal particles and the uniform measure on
+    r"""Return $\int(F_\mu-F_\nu)^2$ between n equal particles and the uniform measure on
     [0,1], as a sum of non-negative terms.
 
     Parameters
@@ -171,9 +171,9 @@ def uniform_gradient(x: ArrayLike) -> FloatArray:
 def particle_descent(x: ArrayLike, *, step_size: float, steps: int) -> ParticleDescent:
     r"""Run gradient descent of n particles towards the uniform measure on [0,1].
 
-    From distinct particles and a step :math:`\eta\le\frac12` the energy is within
-    :math:`W_2^2(w_0,w^\star)/(4\eta k+1)` of its least :math:`\frac1{12n^2}`, where
-    :math:`w^\star` are the points :math:`\frac{i-1/2}n`. Particles that coincide stay together.
+    From distinct particles and a step $\eta\le\frac12$ the energy is within
+    $W_2^2(w_0,w^\star)/(4\eta k+1)$ of its least $\frac1{12n^2}$, where
+    $w^\star$ are the points $\frac{i-1/2}n$. Particles that coincide stay together.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def particle_descent(x: ArrayLike, *, step_size: float, steps: int) -> ParticleD
 def step_network(
     angles: ArrayLike, inputs: ArrayLike, weights: ArrayLike | None = None
 ) -> FloatArray:
-    r"""Return :math:`\sum_ia_i\mathbf 1\{\cos(\theta_i-\varphi)>0\}` at each input.
+    r"""Return $\sum_ia_i\mathbf 1\{\cos(\theta_i-\varphi)>0\}$ at each input.
 
     Parameters
     ----------

@@ -1,14 +1,14 @@
 r"""Wasserstein gradient flow on the line by proximal (JKO) steps.
 
-A step of size :math:`\tau` minimises :math:`\mathcal F(P)+W_2^2(P,P_k)/(2\tau)`. For
-:math:`\mathcal F=\mathrm{KL}(\cdot\|e^{-V})`, up to a constant, n sorted particles with entropy
+A step of size $\tau$ minimises $\mathcal F(P)+W_2^2(P,P_k)/(2\tau)$. For
+$\mathcal F=\mathrm{KL}(\cdot\|e^{-V})$, up to a constant, n sorted particles with entropy
 from their spacings make it a convex problem in n coordinates that is itself a proximal step:
 
-.. math:: \mathcal F_n(x)=\frac1n\sum_iV(x_i)-\frac1n\sum_{i<n}\log n(x_{i+1}-x_i),\qquad
-   W_2^2(x,y)=\frac1n\sum_i(x_i-y_i)^2.
+$$\mathcal F_n(x)=\frac1n\sum_iV(x_i)-\frac1n\sum_{i<n}\log n(x_{i+1}-x_i),\qquad
+W_2^2(x,y)=\frac1n\sum_i(x_i-y_i)^2.$$
 
-With V :math:`\mu`-strongly convex each step contracts the distance to the minimiser by
-:math:`1/(1+\tau\mu)`, for particles as for their limit.
+With V $\mu$-strongly convex each step contracts the distance to the minimiser by
+$1/(1+\tau\mu)$, for particles as for their limit.
 
 Source: fan2021-variational (the scheme); the contraction is known theory."""
 
@@ -55,7 +55,7 @@ class Potential:
 
 
 def quartic_potential(curvature: float, *, quartic: float = 0.0) -> Potential:
-    r"""Return :math:`V(x)=\frac\mu2x^2+qx^4`, :math:`\mu`-strongly convex.
+    r"""Return $V(x)=\frac\mu2x^2+qx^4$, $\mu$-strongly convex.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def quartic_potential(curvature: float, *, quartic: float = 0.0) -> Potential:
 
 
 def flat_potential(curvature: float) -> Potential:
-    r"""Return :math:`V(x)=\mu(\sqrt{1+x^2}-1)`: convex, and far away linear, so not strongly
+    r"""Return $V(x)=\mu(\sqrt{1+x^2}-1)$: convex, and far away linear, so not strongly
     convex.
 
     Parameters
@@ -127,8 +127,8 @@ def free_energy(x: ArrayLike, potential: Potential) -> float:
 @refuses_overflow("x")
 def free_energy_gradient(x: ArrayLike, potential: Potential) -> FloatArray:
     r"""Return the gradient of :func:`free_energy` at the sorted particles, n times the partial
-    derivatives. With the root mean square :math:`\rho` of it plus :math:`(x-P_k)/\tau`, x is within
-    :math:`\tau\rho` of the step from :math:`P_k`.
+    derivatives. With the root mean square $\rho$ of it plus $(x-P_k)/\tau$, x is within
+    $\tau\rho$ of the step from $P_k$.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def jko_step(x: ArrayLike, potential: Potential, *, step_size: float) -> FloatAr
     potential
         A convex V.
     step_size
-        :math:`\tau`.
+        $\tau$.
 
     Examples
     --------
@@ -198,16 +198,16 @@ def gaussian_jko_step(
     mean: float, deviation: float, *, curvature: float, step_size: float
 ) -> tuple[float, float]:
     r"""Return mean and standard deviation after a proximal step from a Gaussian on the line for
-    :math:`V=\frac\mu2x^2`.
+    $V=\frac\mu2x^2$.
 
     Parameters
     ----------
     mean, deviation
         Of the Gaussian.
     curvature
-        :math:`\mu`.
+        $\mu$.
     step_size
-        :math:`\tau`.
+        $\tau$.
 
     Examples
     --------

@@ -2,18 +2,18 @@ r"""Entropic transport by Sinkhorn's scaling, stabilised.
 
 Of all plans with marginals a and b the entropic plan minimises
 
-.. math:: \langle C,P\rangle+\epsilon\sum_{ij}P_{ij}\log P_{ij},\qquad
-   P_{ij}=e^{(f_i+g_j-C_{ij})/\epsilon},
+$$\langle C,P\rangle+\epsilon\sum_{ij}P_{ij}\log P_{ij},\qquad
+P_{ij}=e^{(f_i+g_j-C_{ij})/\epsilon},$$
 
-and its potentials maximise :math:`\langle a,f\rangle+\langle b,g\rangle+\epsilon(1-\sum_{ij}
-e^{(f_i+g_j-C_{ij})/\epsilon})`, concave. Scaling rows and columns to their marginals in turn is
+and its potentials maximise $\langle a,f\rangle+\langle b,g\rangle+\epsilon(1-\sum_{ij}
+e^{(f_i+g_j-C_{ij})/\epsilon})$, concave. Scaling rows and columns to their marginals in turn is
 exact maximisation over f and over g. The two values differ by less than the marginal error times
 the size of costs and potentials, and both are reported.
 
-One kernel :math:`e^{(f+g-C)/\epsilon}` is kept and scaled by two vectors; potentials absorb the
+One kernel $e^{(f+g-C)/\epsilon}$ is kept and scaled by two vectors; potentials absorb the
 vectors before they leave the range of float64, and a half-step in the log domain is taken only
-where a row or column of the kernel has vanished. Small :math:`\epsilon` is approached from above.
-The error then falls by a factor per iteration that tends to one as :math:`\epsilon` falls: see
+where a row or column of the kernel has vanished. Small $\epsilon$ is approached from above.
+The error then falls by a factor per iteration that tends to one as $\epsilon$ falls: see
 :func:`~theorylab.optimal_transport.newton_plan`."""
 
 from __future__ import annotations

@@ -1,24 +1,24 @@
 r"""Entropic transport by Newton's method with sparse Hessians, and the law of that sparsity.
 
-With :math:`\eta=1/\epsilon` Sinkhorn's iteration is alternating maximisation of the concave
+With $\eta=1/\epsilon$ Sinkhorn's iteration is alternating maximisation of the concave
 Lyapunov potential
 
-.. math:: L(x,y)=a^\top x+b^\top y-\frac1\eta\sum_{ij}P_{ij},\qquad
-   P_{ij}=e^{\eta(x_i+y_j-C_{ij})-1},\qquad
-   \nabla^2L=-\eta\begin{pmatrix}\mathrm{diag}(P1)&P\\P^\top&\mathrm{diag}(P^\top1)\end{pmatrix},
+$$L(x,y)=a^\top x+b^\top y-\frac1\eta\sum_{ij}P_{ij},\qquad
+P_{ij}=e^{\eta(x_i+y_j-C_{ij})-1},\qquad
+\nabla^2L=-\eta\begin{pmatrix}\mathrm{diag}(P1)&P\\P^\top&\mathrm{diag}(P^\top1)\end{pmatrix},$$
 
-with gradient :math:`(a-P1,b-P^\top1)` and kernel spanned by (1, -1). P tends to an optimal plan of
+with gradient $(a-P1,b-P^\top1)$ and kernel spanned by (1, -1). P tends to an optimal plan of
 the unregularised problem, so the Hessian has about n entries that matter. For uniform weights on n
-points and a unique optimal assignment :math:`\pi` (derived here),
+points and a unique optimal assignment $\pi$ (derived here),
 
-.. math:: \|P_\eta-P^\star\|_1=c\,e^{-\eta\mu^\star}(1+o(1)),\qquad
-   \mu^\star=\min_{\text{cycles}}\frac1{|\text{cycle}|}\sum_{i\to j}(C_{i\pi(j)}-C_{i\pi(i)}),
+$$\|P_\eta-P^\star\|_1=c\,e^{-\eta\mu^\star}(1+o(1)),\qquad
+\mu^\star=\min_{\text{cycles}}\frac1{|\text{cycle}|}\sum_{i\to j}(C_{i\pi(j)}-C_{i\pi(i)}),$$
 
-the minimum cycle mean; and with :math:`\Delta` the gap between the two least vertex values,
-:math:`\|P_\eta-P^\star\|_1\le2e^{-\eta\Delta+1+\log n}` once :math:`\eta\Delta\ge1+\log n`.
+the minimum cycle mean; and with $\Delta$ the gap between the two least vertex values,
+$\|P_\eta-P^\star\|_1\le2e^{-\eta\Delta+1+\log n}$ once $\eta\Delta\ge1+\log n$.
 
 The solver maximises over x exactly (row sums stay right), takes Newton steps in y with the Schur
-complement of the entries that matter, and lowers :math:`\epsilon` in stages.
+complement of the entries that matter, and lowers $\epsilon$ in stages.
 
 Theorems: tang2024-accelerating (potential, approximate sparsity); the exponent and the constants of
 the bound are derived here."""
@@ -198,8 +198,8 @@ def lyapunov(
 
 
 def sparsity_exponent(C: ArrayLike) -> float:
-    r"""Return :math:`\mu^\star`, the rate at which the entropic plan of uniform weights approaches
-    the optimal assignment in 1 / eps: the minimum cycle mean of :math:`C_{i\pi(j)}-C_{i\pi(i)}`
+    r"""Return $\mu^\star$, the rate at which the entropic plan of uniform weights approaches
+    the optimal assignment in 1 / eps: the minimum cycle mean of $C_{i\pi(j)}-C_{i\pi(i)}$
     (Karp), zero where two assignments are optimal, infinite for a single point.
 
     Parameters
@@ -225,8 +225,8 @@ def sparsity_exponent(C: ArrayLike) -> float:
 
 
 def vertex_gap(C: ArrayLike) -> float:
-    r"""Return :math:`\Delta`, by how much the second best assignment of uniform weights costs more
-    than the best: the least weight of a cycle of :math:`C_{i\pi(j)}-C_{i\pi(i)}`, over n.
+    r"""Return $\Delta$, by how much the second best assignment of uniform weights costs more
+    than the best: the least weight of a cycle of $C_{i\pi(j)}-C_{i\pi(i)}$, over n.
 
     Parameters
     ----------
@@ -247,7 +247,7 @@ def vertex_gap(C: ArrayLike) -> float:
 
 
 def plan_distance_bound(n: int, *, gap: float, eps: float) -> float:
-    r"""Return :math:`\min(2,2e^{-\Delta/\epsilon+1+\log n})`, which bounds the l1 distance of the
+    r"""Return $\min(2,2e^{-\Delta/\epsilon+1+\log n})$, which bounds the l1 distance of the
     entropic plan of uniform weights from the optimal assignment; where it is below 2, half of it
     times the gap bounds the excess of its transport cost.
 

@@ -1,22 +1,22 @@
 r"""Sliced Wasserstein distance, and control variates that are exact for Gaussians.
 
-For clouds X and Y and directions :math:`\theta` uniform on the sphere,
+For clouds X and Y and directions $\theta$ uniform on the sphere,
 
-.. math:: \mathrm{SW}_2^2=\mathbb E_\theta W_2^2(\theta^\top X,\theta^\top Y),
+$$\mathrm{SW}_2^2=\mathbb E_\theta W_2^2(\theta^\top X,\theta^\top Y),$$
 
-estimated by the mean over L directions. With means :math:`m_i`, covariances :math:`\Sigma_i` and
-:math:`\sigma_i^2=\theta^\top\Sigma_i\theta` of the clouds, for arbitrary measures and every
+estimated by the mean over L directions. With means $m_i$, covariances $\Sigma_i$ and
+$\sigma_i^2=\theta^\top\Sigma_i\theta$ of the clouds, for arbitrary measures and every
 direction (derived: the optimal coupling has a covariance between 0 and
-:math:`\sigma_1\sigma_2`),
+$\sigma_1\sigma_2$),
 
-.. math:: (\theta^\top(m_1-m_2))^2\le(\theta^\top(m_1-m_2))^2+(\sigma_1-\sigma_2)^2\le
-   W_2^2(\theta^\top X,\theta^\top Y)\le(\theta^\top(m_1-m_2))^2+\sigma_1^2+\sigma_2^2.
+$$(\theta^\top(m_1-m_2))^2\le(\theta^\top(m_1-m_2))^2+(\sigma_1-\sigma_2)^2\le
+W_2^2(\theta^\top X,\theta^\top Y)\le(\theta^\top(m_1-m_2))^2+\sigma_1^2+\sigma_2^2.$$
 
-The outer two have closed means :math:`\|m_1-m_2\|^2/d` and that plus
-:math:`\mathrm{tr}(\Sigma_1+\Sigma_2)/d`: with a coefficient :math:`\gamma` the estimator
-:math:`\frac1L\sum_l(W_l-\gamma(C_l-\mathbb EC))` is unbiased, and its variance is
-:math:`1-\rho^2` of the plain one's at :math:`\gamma=\mathrm{Cov}(W,C)/\mathrm{Var}\,C`. A
-coefficient fitted on the same few directions biases it, and where :math:`\rho` is small can make
+The outer two have closed means $\|m_1-m_2\|^2/d$ and that plus
+$\mathrm{tr}(\Sigma_1+\Sigma_2)/d$: with a coefficient $\gamma$ the estimator
+$\frac1L\sum_l(W_l-\gamma(C_l-\mathbb EC))$ is unbiased, and its variance is
+$1-\rho^2$ of the plain one's at $\gamma=\mathrm{Cov}(W,C)/\mathrm{Var}\,C$. A
+coefficient fitted on the same few directions biases it, and where $\rho$ is small can make
 it worse than none.
 
 Theorem: nguyen2023-sliced (the two control variates for fitted Gaussians)."""

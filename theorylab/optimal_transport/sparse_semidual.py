@@ -1,29 +1,29 @@
 r"""Sparse plans: quadratic regularisation and at most k entries a column, by Newton's method on the
 semi-dual.
 
-Columns :math:`p_j\ge0` of the plan have sum :math:`b_j`, rows have sum :math:`a_i`. Of
+Columns $p_j\ge0$ of the plan have sum $b_j$, rows have sum $a_i$. Of
 
-.. math:: P_k=\min_P\;\langle C,P\rangle+\frac\gamma2\|P\|_F^2\quad\text{with at most }k\text{
-   nonzeros in each column},
+$$P_k=\min_P\;\langle C,P\rangle+\frac\gamma2\|P\|_F^2\quad\text{with at most }k\text{
+nonzeros in each column},$$
 
 which is not convex, the semi-dual is the concave maximum
 
-.. math:: D_k=\max_f\;\langle f,a\rangle-\sum_j\Omega_{b_j}^*(f-c_j),\qquad
-   \Omega_b^*(s)=\max\{\langle s,t\rangle-\frac\gamma2\|t\|^2:t\ge0,\;1^\top t=b,\;\|t\|_0\le k\},
+$$D_k=\max_f\;\langle f,a\rangle-\sum_j\Omega_{b_j}^*(f-c_j),\qquad
+\Omega_b^*(s)=\max\{\langle s,t\rangle-\frac\gamma2\|t\|^2:t\ge0,\;1^\top t=b,\;\|t\|_0\le k\},$$
 
 whose inner maximum projects the k largest entries of s on a simplex. Its dual in turn (derived
-here) has the regulariser :math:`\frac\gamma2\sum_j\|p_j\|_{k}^2` with the k-support norm
+here) has the regulariser $\frac\gamma2\sum_j\|p_j\|_{k}^2$ with the k-support norm
 
-.. math:: \|p\|_{k}^2=\min\Big\{\sum_i\frac{p_i^2}{z_i}:0\le z\le1,\;1^\top z\le k\Big\},
+$$\|p\|_{k}^2=\min\Big\{\sum_i\frac{p_i^2}{z_i}:0\le z\le1,\;1^\top z\le k\Big\},$$
 
-so that every plan with the right marginals bounds :math:`D_k` from above, and a plan with at most k
+so that every plan with the right marginals bounds $D_k$ from above, and a plan with at most k
 nonzeros a column that meets the bound also solves the problem with the constraint. For k = n rows
-:math:`D_n` is quadratically regularised transport; for k = 1 the regulariser is constant and
-:math:`D_1=\mathrm{OT}+\frac\gamma2\|b\|^2`.
+$D_n$ is quadratically regularised transport; for k = 1 the regulariser is constant and
+$D_1=\mathrm{OT}+\frac\gamma2\|b\|^2$.
 
-:math:`D_k` has kinks where the k-th and (k+1)-th scores tie. The solver adds
-:math:`\frac\delta2\|P-P_{old}\|^2` (proximal point), which makes the semi-dual piecewise quadratic
-with a continuous gradient, takes regularised Newton steps, and lets :math:`\delta` fall to nothing.
+$D_k$ has kinks where the k-th and (k+1)-th scores tie. The solver adds
+$\frac\delta2\|P-P_{old}\|^2$ (proximal point), which makes the semi-dual piecewise quadratic
+with a continuous gradient, takes regularised Newton steps, and lets $\delta$ fall to nothing.
 
 Theorems: liu2022-sparsity (semi-dual, interpolation); the bidual is derived here."""
 
@@ -61,9 +61,9 @@ def quadratic_plan(
     tol: float = 1e-9,
     max_iter: int = 500,
 ) -> TransportPlan:
-    r"""Return the plan that minimises :math:`\langle C,P\rangle+\frac\gamma2\|P\|_F^2`.
+    r"""Return the plan that minimises $\langle C,P\rangle+\frac\gamma2\|P\|_F^2$.
 
-    The optimum is unique and sparse: :math:`P_{ij}=(f_i+g_j-C_{ij})_+/\gamma`.
+    The optimum is unique and sparse: $P_{ij}=(f_i+g_j-C_{ij})_+/\gamma$.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def sparse_plan(
     tol: float = 1e-9,
     max_iter: int = 500,
 ) -> TransportPlan:
-    r"""Return a plan that attains the value :math:`D_k` of transport with at most k nonzeros in
+    r"""Return a plan that attains the value $D_k$ of transport with at most k nonzeros in
     each column (module docstring), as in the routing of tokens (rows) to experts (columns).
 
     ``value`` is the objective of the convex relaxation, k-support norm included. The plan has the
@@ -141,8 +141,8 @@ def top_k_plan(
     f: ArrayLike, b: ArrayLike, C: ArrayLike, gamma: float, *, k: int
 ) -> tuple[FloatArray, FloatArray]:
     r"""Return the inner maxima of the semi-dual at f: the plan whose columns project the k largest
-    scores :math:`f_i-C_{ij}` on the simplex of size :math:`b_j`, and the values
-    :math:`\Omega^*_{b_j}(f-c_j)`.
+    scores $f_i-C_{ij}$ on the simplex of size $b_j$, and the values
+    $\Omega^*_{b_j}(f-c_j)$.
 
     The semi-dual is ``f @ a - values.sum()`` and a - plan.sum(1) a supergradient of it.
 
@@ -181,7 +181,7 @@ def top_k_plan(
 def support_norm(p: ArrayLike, *, k: int) -> float:
     r"""Return the squared k-support norm of a non-negative vector (module docstring).
 
-    It is :math:`(1^\top p)^2` for k = 1 and :math:`\|p\|_2^2` where p has at most k nonzeros;
+    It is $(1^\top p)^2$ for k = 1 and $\|p\|_2^2$ where p has at most k nonzeros;
     half of it is the convex envelope of half the squared norm on k-sparse vectors of equal sum.
 
     Parameters
@@ -203,7 +203,7 @@ def support_norm(p: ArrayLike, *, k: int) -> float:
 
 
 def conjugate_jump_bound(mass: float, *, k: int, swaps: int = 1) -> float:
-    r"""Return :math:`\sqrt{2r}\,b/k`, the largest jump of the gradient of :math:`\Omega_b^*` where
+    r"""Return $\sqrt{2r}\,b/k$, the largest jump of the gradient of $\Omega_b^*$ where
     the last r of the k largest scores tie with the r next: entries of at most b/k change places
     (derived).
 

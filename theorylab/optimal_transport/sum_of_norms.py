@@ -2,30 +2,30 @@ r"""Class-structured plans: transport with a sum of norms of differences of rows
 
 For weights a, b the plan minimises
 
-.. math:: \langle C,X\rangle+\lambda\,n\sum_{i<k}\|a_kX_{i\cdot}-a_iX_{k\cdot}\|_2
-   +\lambda\,m\sum_{j<l}\|b_lX_{\cdot j}-b_jX_{\cdot l}\|_2
+$$\langle C,X\rangle+\lambda\,n\sum_{i<k}\|a_kX_{i\cdot}-a_iX_{k\cdot}\|_2
++\lambda\,m\sum_{j<l}\|b_lX_{\cdot j}-b_jX_{\cdot l}\|_2$$
 
-over :math:`X\ge0` with these marginals, n and m the numbers of points with mass: for equal weights
+over $X\ge0$ with these marginals, n and m the numbers of points with mass: for equal weights
 the norms are those of plain differences, and the plan times n solves the problem with unit sums and
-the same :math:`\lambda`. Rows of a class fuse without being told which they are.
+the same $\lambda$. Rows of a class fuse without being told which they are.
 
-Let there be K classes of p points on either side, :math:`C_{ij}=M_{aa}+r_i+c_j+R_{ij}` inside class
-a with R doubly centred, :math:`\rho_a,\kappa_a` the largest distances between two rows and two
-columns of R there. Outside let :math:`N_{ab}=\min(C_{ij}-r_i-c_j)`, M be the block means of C and
-:math:`\mu^\star(A)` the least cycle mean of :math:`A_{ab}-M_{aa}`. The plan that is constant on the
+Let there be K classes of p points on either side, $C_{ij}=M_{aa}+r_i+c_j+R_{ij}$ inside class
+a with R doubly centred, $\rho_a,\kappa_a$ the largest distances between two rows and two
+columns of R there. Outside let $N_{ab}=\min(C_{ij}-r_i-c_j)$, M be the block means of C and
+$\mu^\star(A)$ the least cycle mean of $A_{ab}-M_{aa}$. The plan that is constant on the
 blocks is optimal if (derived)
 
-.. math:: \max_a\frac{\rho_a\kappa_a}{p(\rho_a+\kappa_a)}\le\lambda\le
-   \frac{\mu^\star(N)}{K\sqrt{2p}},
+$$\max_a\frac{\rho_a\kappa_a}{p(\rho_a+\kappa_a)}\le\lambda\le
+\frac{\mu^\star(N)}{K\sqrt{2p}},$$
 
-and not beyond :math:`\mu^\star(M)/(K\sqrt{2p})`: the residual is split between the differences of
-rows and of columns in proportion to :math:`\kappa_a,\rho_a`. Strictly inside it is the only
+and not beyond $\mu^\star(M)/(K\sqrt{2p})$: the residual is split between the differences of
+rows and of columns in proportion to $\kappa_a,\rho_a$. Strictly inside it is the only
 solution. For K = 1 only the lower end is left: beyond it all points fuse.
 
 The paper names an accelerated proximal method. All norms together have no closed proximal map, and
 nothing here is smooth or strongly convex, so the solver is another: over-relaxed alternating
 directions of multipliers (ADMM, with a proximal term that makes the plan's step closed), which take
-the proximal map of each norm (closed form), the projection on :math:`X\ge0` and that on the
+the proximal map of each norm (closed form), the projection on $X\ge0$ and that on the
 marginals (closed form up to a system of n + m unknowns). It stops by the duality gap: the dual
 variables S, T of the norms move the costs, and the transport value for the moved costs bounds the
 optimum from below.
@@ -200,8 +200,8 @@ def class_penalty(plan: ArrayLike, *, labels: ArrayLike | None = None) -> float:
 
 
 def pair_prox(x: ArrayLike, y: ArrayLike, step: float) -> tuple[FloatArray, FloatArray]:
-    r"""Return the minimiser (u, v) of :math:`\tau\|u-v\|+\frac12\|u-x\|^2+\frac12\|v-y\|^2`: the
-    mean stays, the difference is multiplied by :math:`(1-2\tau/\|x-y\|)_+`.
+    r"""Return the minimiser (u, v) of $\tau\|u-v\|+\frac12\|u-x\|^2+\frac12\|v-y\|^2$: the
+    mean stays, the difference is multiplied by $(1-2\tau/\|x-y\|)_+$.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ def pair_prox(x: ArrayLike, y: ArrayLike, step: float) -> tuple[FloatArray, Floa
 
 def marginal_projection(X: ArrayLike, rows: ArrayLike, columns: ArrayLike) -> FloatArray:
     r"""Return the Euclidean projection of a matrix on those with these row and column sums, of any
-    sign: :math:`X+\frac1m(r-X1)1^\top+\frac1n1(c-X^\top1)^\top-\frac{1^\top(r-X1)}{nm}11^\top`.
+    sign: $X+\frac1m(r-X1)1^\top+\frac1n1(c-X^\top1)^\top-\frac{1^\top(r-X1)}{nm}11^\top$.
 
     Parameters
     ----------

@@ -2,21 +2,21 @@ r"""Maps with sparse displacements: elastic costs, their exact potentials, thres
 
 An elastic cost adds a penalty of the displacement to the quadratic cost,
 
-.. math:: h(z)=\tfrac12\|z\|^2+\lambda s(z),\qquad c(x,y)=h(x-y).
+$$h(z)=\tfrac12\|z\|^2+\lambda s(z),\qquad c(x,y)=h(x-y).$$
 
 *Potentials.* Makkuva's minimax objective with the penalty,
-:math:`\tfrac12E\|x\|^2+\tfrac12E\|y\|^2-E f(x)-E\sup_z[\langle y,z\rangle-f(z)-\lambda s(z-y)]`,
-maximised over all f, is transport with cost c: :math:`\varphi=\tfrac12\|\cdot\|^2-f` is a
+$\tfrac12E\|x\|^2+\tfrac12E\|y\|^2-E f(x)-E\sup_z[\langle y,z\rangle-f(z)-\lambda s(z-y)]$,
+maximised over all f, is transport with cost c: $\varphi=\tfrac12\|\cdot\|^2-f$ is a
 Kantorovich potential. Over convex f and for convex s it is (derived, by minimax)
 
-.. math:: \min_P\ \sum_{ij}P_{ij}\tfrac12\|x_i-y_j\|^2
-   +\lambda\sum_jb_j\,s\Bigl(\sum_iP_{ij}x_i/b_j-y_j\Bigr):
+$$\min_P\ \sum_{ij}P_{ij}\tfrac12\|x_i-y_j\|^2
++\lambda\sum_jb_j\,s\Bigl(\sum_iP_{ij}x_i/b_j-y_j\Bigr):$$
 
 the penalty of each target's mean displacement replaces the mean of the penalties.
 
-*Thresholding.* For any g, :math:`T(x)\in\arg\min_yh(x-y)+g(y)` is optimal for c between its
+*Thresholding.* For any g, $T(x)\in\arg\min_yh(x-y)+g(y)$ is optimal for c between its
 source and its image. If g is smooth and s convex, the displacement z = x - T(x) is
-:math:`\mathrm{prox}_{\lambda s}(\nabla g(T(x)))`: soft thresholding, with exact zeros, for the l1
+$\mathrm{prox}_{\lambda s}(\nabla g(T(x)))$: soft thresholding, with exact zeros, for the l1
 norm.
 
 Theorem: chen2025-displacement (a penalty inside neural transport; smoothed l0)."""
@@ -167,8 +167,8 @@ class Pareto(NamedTuple):
 def pareto_curve(X: ArrayLike, Y: ArrayLike, penalty: Penalty, *, weights: ArrayLike) -> Pareto:
     r"""Return transport cost C and sparsity S of the optimal maps for each weight.
 
-    For weights :math:`\lambda<\lambda'` an exchange gives
-    :math:`\lambda(S-S')\le C'-C\le\lambda'(S-S')`: the cost never falls, the sparsity never rises,
+    For weights $\lambda<\lambda'$ an exchange gives
+    $\lambda(S-S')\le C'-C\le\lambda'(S-S')$: the cost never falls, the sparsity never rises,
     and the curve is convex.
 
     Parameters
@@ -202,7 +202,7 @@ class ConvexPotential:
     ----------
     plan
         The plan that minimises transport cost plus the penalty of mean displacements, with
-        potentials :math:`\varphi_i+\psi_j\le\frac12\|x_i-y_j\|^2+\langle q_j,x_i-y_j\rangle`.
+        potentials $\varphi_i+\psi_j\le\frac12\|x_i-y_j\|^2+\langle q_j,x_i-y_j\rangle$.
     slopes
         (m, d), q, at most the weight of the penalty.
     targets
@@ -214,8 +214,8 @@ class ConvexPotential:
     targets: FloatArray
 
     def at(self, points: ArrayLike) -> FloatArray:
-        r"""Return the convex potential :math:`f(x)=\max_j\langle y_j-q_j,x\rangle+\langle
-        q_j,y_j\rangle-\frac12\|y_j\|^2+\psi_j` at any points."""
+        r"""Return the convex potential $f(x)=\max_j\langle y_j-q_j,x\rangle+\langle
+        q_j,y_j\rangle-\frac12\|y_j\|^2+\psi_j$ at any points."""
         points = as_array(points, "points", shape=(None, self.targets.shape[1]))
         Y, q = self.targets, self.slopes
         offsets = np.einsum("ij,ij->i", q - Y / 2, Y) + self.plan.potentials[1]
@@ -300,7 +300,7 @@ def convex_potential(X: ArrayLike, Y: ArrayLike, penalty: L1) -> ConvexPotential
 
 
 def proximal_map(X: ArrayLike, curvature: ArrayLike, penalty: ConvexPenalty) -> FloatArray:
-    r"""Return :math:`T(x)=\arg\min_yh(x-y)+\frac12y^\top By`, by proximal gradient steps on the
+    r"""Return $T(x)=\arg\min_yh(x-y)+\frac12y^\top By$, by proximal gradient steps on the
     displacement: an optimal map for the elastic cost onto its image, sparse for the penalties here.
 
     Parameters

@@ -1,14 +1,14 @@
 r"""Penalties on the distribution of weights, and on their singular values.
 
-In place of :math:`\frac1n\|w-w^0\|^2` one penalises how far the *distribution* of the weights has
+In place of $\frac1n\|w-w^0\|^2$ one penalises how far the *distribution* of the weights has
 moved from the initial one, which by the rearrangement inequality is no more:
 
-.. math:: W_2^2=\frac1n\sum_i(w_{(i)}-w^0_{(i)})^2\le\frac1n\|w-w^0\|^2.
+$$W_2^2=\frac1n\sum_i(w_{(i)}-w^0_{(i)})^2\le\frac1n\|w-w^0\|^2.$$
 
-Layers with singular values in :math:`[1-\delta,1+\delta]` and activations of slopes in
-:math:`[s,1]` have products :math:`J=D_kW_k\cdots D_1W_1` with
+Layers with singular values in $[1-\delta,1+\delta]$ and activations of slopes in
+$[s,1]$ have products $J=D_kW_k\cdots D_1W_1$ with
 
-.. math:: \frac{\sigma_{\min}(J)}{\sigma_{\max}(J)}\ge\Big(\frac{(1-\delta)s}{1+\delta}\Big)^k,
+$$\frac{\sigma_{\min}(J)}{\sigma_{\max}(J)}\ge\Big(\frac{(1-\delta)s}{1+\delta}\Big)^k,$$
 
 so that gradients of different outputs stay different at every layer.
 
@@ -72,14 +72,14 @@ def layer_stack(
     depth: int, width: int, *, spread: float, aligned: bool = False, seed: int
 ) -> FloatArray:
     r"""Return square layers, (depth, width, width), with singular values in
-    :math:`[1-\delta,1+\delta]`, both ends taken.
+    $[1-\delta,1+\delta]$, both ends taken.
 
     Parameters
     ----------
     depth, width
         Number and size of the layers; width two at least.
     spread
-        :math:`0\le\delta<1`.
+        $0\le\delta<1$.
     aligned
         Equal diagonal layers, largest entry first, instead of random ones.
     seed
@@ -106,7 +106,7 @@ def layer_stack(
 
 
 def path_conditioning(layers: ArrayLike, x: ArrayLike, *, slope: float) -> FloatArray:
-    r"""Return for k = 1, ..., L the least :math:`\sigma_{\min}/\sigma_{\max}` among the Jacobians
+    r"""Return for k = 1, ..., L the least $\sigma_{\min}/\sigma_{\max}$ among the Jacobians
     of k consecutive layers of a leaky-ReLU network at an input; 0 where one vanishes.
 
     The map from the output's error to the error at a layer is the transpose of such a Jacobian.

@@ -1,19 +1,19 @@
 r"""Adam, AMSGrad, AdaMax and AdaGrad: their iterates, their steps, and the longest step they can
 take.
 
-With gradients :math:`g_1,\dots,g_t`, :math:`m_t=\beta_1m_{t-1}+(1-\beta_1)g_t` and
-:math:`v_t=\beta_2v_{t-1}+(1-\beta_2)g_t^2`, Adam moves by :math:`x_{t+1}=x_t-\Delta_t`,
+With gradients $g_1,\dots,g_t$, $m_t=\beta_1m_{t-1}+(1-\beta_1)g_t$ and
+$v_t=\beta_2v_{t-1}+(1-\beta_2)g_t^2$, Adam moves by $x_{t+1}=x_t-\Delta_t$,
 
-.. math:: \Delta_t=\alpha\,\frac{m_t/(1-\beta_1^t)}{\sqrt{v_t/(1-\beta_2^t)}},\qquad
-   \sup_g\frac{\Delta_t^2}{\alpha^2}=\frac{(1-\beta_1)^2}{1-\beta_2}\,\frac{1-\beta_2^t}{(1-\beta_1^t)^2}\sum_{k<t}\rho^k,\quad
-   \rho=\frac{\beta_1^2}{\beta_2}
+$$\Delta_t=\alpha\,\frac{m_t/(1-\beta_1^t)}{\sqrt{v_t/(1-\beta_2^t)}},\qquad
+\sup_g\frac{\Delta_t^2}{\alpha^2}=\frac{(1-\beta_1)^2}{1-\beta_2}\,\frac{1-\beta_2^t}{(1-\beta_1^t)^2}\sum_{k<t}\rho^k,\quad
+\rho=\frac{\beta_1^2}{\beta_2}$$
 
-by the Cauchy-Schwarz inequality, attained at :math:`g_{t-k}\propto(\beta_1/\beta_2)^k`: more than
-kingma2014-adam, Section 2.1 states. AdaMax divides :math:`m_t/(1-\beta_1^t)` by
-:math:`u_t=\max(\beta_2u_{t-1},|g_t|)` instead, and its longest step is
-:math:`\alpha\frac{1-\beta_1}{1-\beta_1^t}\sum_{k<t}(\beta_1/\beta_2)^k`, attained at
-:math:`g_{t-k}\propto\beta_2^{-k}`. AMSGrad divides by the root of the running maximum of
-:math:`v_t`, AdaGrad divides :math:`g_t` by that of :math:`\sum_{s\le t}g_s^2`. The regret of these
+by the Cauchy-Schwarz inequality, attained at $g_{t-k}\propto(\beta_1/\beta_2)^k$: more than
+kingma2014-adam, Section 2.1 states. AdaMax divides $m_t/(1-\beta_1^t)$ by
+$u_t=\max(\beta_2u_{t-1},|g_t|)$ instead, and its longest step is
+$\alpha\frac{1-\beta_1}{1-\beta_1^t}\sum_{k<t}(\beta_1/\beta_2)^k$, attained at
+$g_{t-k}\propto\beta_2^{-k}$. AMSGrad divides by the root of the running maximum of
+$v_t$, AdaGrad divides $g_t$ by that of $\sum_{s\le t}g_s^2$. The regret of these
 methods is in :mod:`theorylab.optimization.adaptive_regret`."""
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def adam(
     x0
         Shape (d,): the starting point.
     step_size
-        The paper's :math:`\alpha`, positive.
+        The paper's $\alpha$, positive.
     steps
         Number of steps.
     beta1, beta2
@@ -167,11 +167,11 @@ def adam(
     eps
         Added to the root of the second moment.
     decay
-        ``"constant"``, or ``"sqrt"`` for :math:`\alpha_t=\alpha/\sqrt t`.
+        ``"constant"``, or ``"sqrt"`` for $\alpha_t=\alpha/\sqrt t$.
     momentum_decay
-        :math:`\lambda` in (0, 1]: the first coefficient at time t is :math:`\beta_1\lambda^{t-1}`.
+        $\lambda$ in (0, 1]: the first coefficient at time t is $\beta_1\lambda^{t-1}$.
     bias_correction
-        Divide the moments by :math:`1-\beta^t`.
+        Divide the moments by $1-\beta^t$.
     lower, upper
         Ends of the box; in the diagonal metric of the method the projection clips.
 
@@ -326,7 +326,7 @@ def adam_steps(
     eps: float = 0.0,
     bias_correction: bool = True,
 ) -> FloatArray:
-    r"""Steps :math:`\Delta_t/\alpha=\hat m_t/(\sqrt{\hat v_t}+\epsilon)` of Adam for a given
+    r"""Steps $\Delta_t/\alpha=\hat m_t/(\sqrt{\hat v_t}+\epsilon)$ of Adam for a given
     gradient history.
 
     Parameters
@@ -338,7 +338,7 @@ def adam_steps(
     eps
         Added to the root.
     bias_correction
-        Divide the moments by :math:`1-\beta^t`.
+        Divide the moments by $1-\beta^t$.
 
     Returns
     -------
@@ -368,8 +368,8 @@ def adam_steps(
 
 
 def adamax_steps(gradients: ArrayLike, *, beta1: float, beta2: float) -> FloatArray:
-    r"""Steps :math:`\Delta_t/\alpha=m_t/((1-\beta_1^t)u_t)`,
-    :math:`u_t=\max(\beta_2u_{t-1},|g_t|)`, of AdaMax.
+    r"""Steps $\Delta_t/\alpha=m_t/((1-\beta_1^t)u_t)$,
+    $u_t=\max(\beta_2u_{t-1},|g_t|)$, of AdaMax.
 
     Parameters
     ----------
@@ -402,11 +402,11 @@ def adamax_steps(gradients: ArrayLike, *, beta1: float, beta2: float) -> FloatAr
 
 
 def adamax_finite_p_norm(gradients: ArrayLike, *, beta2: float, p: float) -> float:
-    r"""Root :math:`v_t^{1/p}` of :math:`v_t=(1-\beta_2^p)\sum_i\beta_2^{p(t-i)}|g_i|^p`, which
-    tends to AdaMax's :math:`u_t`.
+    r"""Root $v_t^{1/p}$ of $v_t=(1-\beta_2^p)\sum_i\beta_2^{p(t-i)}|g_i|^p$, which
+    tends to AdaMax's $u_t$.
 
-    The quotient :math:`v_t^{1/p}/u_t` lies between :math:`(1-\beta_2^p)^{1/p}` and
-    :math:`(t(1-\beta_2^p))^{1/p}`.
+    The quotient $v_t^{1/p}/u_t$ lies between $(1-\beta_2^p)^{1/p}$ and
+    $(t(1-\beta_2^p))^{1/p}$.
 
     Parameters
     ----------
@@ -438,13 +438,13 @@ def adamax_finite_p_norm(gradients: ArrayLike, *, beta2: float, p: float) -> flo
 def adam_step_squared(
     gradients: Sequence[int | Fraction], *, beta1: Fraction, beta2: Fraction
 ) -> Fraction:
-    r"""Square of Adam's last step, :math:`\Delta_t^2/\alpha^2` with bias correction and ``eps=0``,
+    r"""Square of Adam's last step, $\Delta_t^2/\alpha^2$ with bias correction and ``eps=0``,
     in exact rational arithmetic.
 
     Parameters
     ----------
     gradients
-        The history :math:`g_1,\dots,g_t`: integers or fractions.
+        The history $g_1,\dots,g_t$: integers or fractions.
     beta1, beta2
         Fractions in [0, 1).
 
@@ -470,13 +470,13 @@ def adam_step_squared(
 def adamax_step(
     gradients: Sequence[int | Fraction], *, beta1: Fraction, beta2: Fraction
 ) -> Fraction:
-    r"""AdaMax's last step, :math:`\Delta_t/\alpha`, in exact rational arithmetic (kingma2014-adam,
+    r"""AdaMax's last step, $\Delta_t/\alpha$, in exact rational arithmetic (kingma2014-adam,
     Section 7.1).
 
     Parameters
     ----------
     gradients
-        The history :math:`g_1,\dots,g_t`: integers or fractions.
+        The history $g_1,\dots,g_t$: integers or fractions.
     beta1
         Fraction in [0, 1).
     beta2
@@ -503,7 +503,7 @@ def adamax_step(
 
 
 def adam_worst_gradients(t: int, *, beta1: Fraction, beta2: Fraction) -> list[int]:
-    r"""Integers :math:`g_1,\dots,g_t` proportional to :math:`(\beta_1/\beta_2)^{t-s}`: the history
+    r"""Integers $g_1,\dots,g_t$ proportional to $(\beta_1/\beta_2)^{t-s}$: the history
     with the longest Adam step.
 
     Parameters
@@ -530,7 +530,7 @@ def adam_worst_gradients(t: int, *, beta1: Fraction, beta2: Fraction) -> list[in
 
 
 def adamax_worst_gradients(t: int, *, beta2: Fraction) -> list[int]:
-    r"""Integers :math:`g_1,\dots,g_t` proportional to :math:`\beta_2^{s}`: the history with the
+    r"""Integers $g_1,\dots,g_t$ proportional to $\beta_2^{s}$: the history with the
     longest AdaMax step.
 
     Parameters
@@ -563,7 +563,7 @@ def adam_step_supremum_squared(t: int | None, *, beta1: Any, beta2: Any) -> Any:
     ----------
     t
         Length of the history, or None for the limit of long histories, which is finite only if
-        :math:`\beta_1^2<\beta_2`.
+        $\beta_1^2<\beta_2$.
     beta1, beta2
         In (0, 1); two fractions give an exact fraction.
 
@@ -621,7 +621,7 @@ def adamax_step_supremum(t: int | None, *, beta1: Any, beta2: Any) -> Any:
     ----------
     t
         Length of the history, or None for the limit of long histories, which is finite only if
-        :math:`\beta_1<\beta_2`.
+        $\beta_1<\beta_2$.
     beta1
         In (0, 1).
     beta2
@@ -662,8 +662,8 @@ def adam_step_ceiling_squared(t: int, *, beta1: Fraction, beta2: Fraction) -> Fr
     r"""Bound of Adam's squared step over all histories of length t, by Cauchy and Schwarz, term by
     term.
 
-    With :math:`\hat m_t=\sum_kc_kg_{t-k}` and :math:`\hat v_t=\sum_kd_kg_{t-k}^2`,
-    :math:`\hat m_t^2\le\hat v_t\sum_kc_k^2/d_k`; the sum is taken in exact rationals, without the
+    With $\hat m_t=\sum_kc_kg_{t-k}$ and $\hat v_t=\sum_kd_kg_{t-k}^2$,
+    $\hat m_t^2\le\hat v_t\sum_kc_k^2/d_k$; the sum is taken in exact rationals, without the
     geometric series.
 
     Parameters
@@ -691,8 +691,8 @@ def adam_step_ceiling_squared(t: int, *, beta1: Fraction, beta2: Fraction) -> Fr
 def adamax_step_ceiling(t: int, *, beta1: Fraction, beta2: Fraction) -> Fraction:
     r"""Bound of AdaMax's step over all histories of length t, term by term.
 
-    With :math:`|g_{t-k}|\le\beta_2^{-k}u_t`, the step is at most
-    :math:`\sum_kc_k\beta_2^{-k}`.
+    With $|g_{t-k}|\le\beta_2^{-k}u_t$, the step is at most
+    $\sum_kc_k\beta_2^{-k}$.
 
     Parameters
     ----------
@@ -722,7 +722,7 @@ def stated_step_bound_squared(beta1: Fraction, beta2: Fraction) -> Fraction: ...
 @overload
 def stated_step_bound_squared(beta1: float, beta2: float) -> float: ...
 def stated_step_bound_squared(beta1: Any, beta2: Any) -> Any:
-    r"""Square of the step bound stated for Adam: :math:`(1-\beta_1)/\sqrt{1-\beta_2}` if that
+    r"""Square of the step bound stated for Adam: $(1-\beta_1)/\sqrt{1-\beta_2}$ if that
     exceeds 1, else 1.
 
     The statement is false in both cases; :func:`adam_step_supremum_squared` is the true value.

@@ -1,20 +1,20 @@
 r"""Regret of Adam, AMSGrad and AdaGrad on linear losses whose slopes repeat, or are drawn at
 random.
 
-On losses :math:`f_t(x)=g_tx` over [-1, 1] the regret is :math:`R_T=\sum_{t\le
-T}g_tx_t-\min_x\sum_{t\le T}g_tx`. Where the slopes repeat with period P, the moments of Adam settle
-into a cycle, and with :math:`\alpha_t=\alpha/\sqrt t` the iterate drifts by
+On losses $f_t(x)=g_tx$ over [-1, 1] the regret is $R_T=\sum_{t\le
+T}g_tx_t-\min_x\sum_{t\le T}g_tx$. Where the slopes repeat with period P, the moments of Adam settle
+into a cycle, and with $\alpha_t=\alpha/\sqrt t$ the iterate drifts by
 
-.. math:: x_{t+P}-x_t\approx-\alpha_tS,\qquad S=\sum_{j\le P}\frac{m_j}{\sqrt{v_j}},\qquad
-G=\sum_{j\le P}g_j,
+$$x_{t+P}-x_t\approx-\alpha_tS,\qquad S=\sum_{j\le P}\frac{m_j}{\sqrt{v_j}},\qquad
+G=\sum_{j\le P}g_j,$$
 
 until it reaches an end. Where S and the total slope G differ in sign, this is the worst point and
-:math:`R_T/T\to2|G|/P` (reddi2018-convergence, Theorems 1 and 2), against the bound of
-kingma2014-adam, Theorem 4.1. Where no :math:`t\hat v_{t,i}` ever decreases, as under the running
-maximum of AMSGrad, methods with :math:`\beta_1=0` on a box of side D have
+$R_T/T\to2|G|/P$ (reddi2018-convergence, Theorems 1 and 2), against the bound of
+kingma2014-adam, Theorem 4.1. Where no $t\hat v_{t,i}$ ever decreases, as under the running
+maximum of AMSGrad, methods with $\beta_1=0$ on a box of side D have
 
-.. math:: R_T\le\frac{D^2\sqrt T}{2\alpha}\sum_i\sqrt{\hat v_{T,i}}
-   +\frac\alpha2\sum_{t\le T}\sum_i\frac{g_{t,i}^2}{\sqrt{t\,\hat v_{t,i}}},
+$$R_T\le\frac{D^2\sqrt T}{2\alpha}\sum_i\sqrt{\hat v_{T,i}}
++\frac\alpha2\sum_{t\le T}\sum_i\frac{g_{t,i}^2}{\sqrt{t\,\hat v_{t,i}}},$$
 
 which sharpens reddi2018-convergence, Theorem 4, in the case without momentum.
 """
@@ -73,8 +73,8 @@ r"""Bounds of ``(d/u)^2 (d/w)^2`` for the slopes (C, -1, -1), ``beta_1 = 0`` and
 1/(1+C^2)``.
 
 One period moves the iterate down by d and then up by u and w, unless it reaches 1 on the way. By
-the inequality of the means :math:`u+w\ge2\sqrt{uw}`, so a product of at most 16 gives :math:`u+w\ge
-d`: the iterate is back after every period. "Projected" is Adam without bias correction on [-1, 1];
+the inequality of the means $u+w\ge2\sqrt{uw}$, so a product of at most 16 gives $u+w\ge
+d$: the iterate is back after every period. "Projected" is Adam without bias correction on [-1, 1];
 "unprojected" is Adam with bias correction on the line, with losses that are flat beyond -1 and 1.
 """
 
@@ -87,7 +87,7 @@ d`: the iterate is back after every period. "Projected" is Adam without bias cor
 def linear_regret(
     gradients: ArrayLike, iterates: ArrayLike, *, lower: float, upper: float
 ) -> float:
-    r"""Regret :math:`\sum_t g_t\cdot x_t-\min_{x\in[l,u]^d}\sum_tg_t\cdot x` of linear losses on a
+    r"""Regret $\sum_t g_t\cdot x_t-\min_{x\in[l,u]^d}\sum_tg_t\cdot x$ of linear losses on a
     box.
 
     For convex losses with these (sub)gradients it bounds the regret from above.
@@ -150,14 +150,14 @@ class OnlineRun:
 
     @property
     def monotone_bound(self) -> FloatArray:
-        r"""Bound of R_T on the box for ``beta1=0`` and :math:`x_{t+1}=\Pi(x_t-\alpha
-        g_t/\sqrt{t\hat v_t})`, shape (n,).
+        r"""Bound of R_T on the box for ``beta1=0`` and $x_{t+1}=\Pi(x_t-\alpha
+        g_t/\sqrt{t\hat v_t})$, shape (n,).
 
-        .. math:: \frac{D^2\sqrt T}{2\alpha}\sum_i\sqrt{\hat v_{T,i}}
-           +\frac\alpha2\sum_{t\le T}\sum_i\frac{g_{t,i}^2}{\sqrt{t\,\hat v_{t,i}}},\qquad
-           D=2\,\text{radius}:
+        $$\frac{D^2\sqrt T}{2\alpha}\sum_i\sqrt{\hat v_{T,i}}
+        +\frac\alpha2\sum_{t\le T}\sum_i\frac{g_{t,i}^2}{\sqrt{t\,\hat v_{t,i}}},\qquad
+        D=2\,\text{radius}:$$
 
-        whenever every :math:`t\hat v_{t,i}` is non-decreasing in t, as for AMSGrad and AdaGrad.
+        whenever every $t\hat v_{t,i}$ is non-decreasing in t, as for AMSGrad and AdaGrad.
         Derived by telescoping; it is the case without momentum of reddi2018-convergence, Theorem 4,
         with smaller constants. For Adam it is no bound."""
         return self.diameter_term + self.gradient_term
@@ -190,9 +190,9 @@ def cyclic_losses(
     x0: float = 1.0,
     times: ArrayLike | None = None,
 ) -> OnlineRun:
-    r"""Run a method with :math:`\alpha_t=\alpha/\sqrt t` on linear losses whose slopes repeat.
+    r"""Run a method with $\alpha_t=\alpha/\sqrt t$ on linear losses whose slopes repeat.
 
-    At time t each coordinate pays :math:`g_tx` with :math:`g_t` = ``slopes[(t-1) % period]``. A
+    At time t each coordinate pays $g_tx$ with $g_t$ = ``slopes[(t-1) % period]``. A
     history without repetition is a single period: ``steps=len(slopes)``.
 
     Parameters
@@ -205,11 +205,11 @@ def cyclic_losses(
         ``"adam"``, ``"amsgrad"`` or ``"adagrad"`` (for which the second moment is the mean of all
         squared gradients).
     step_size
-        :math:`\alpha`, positive.
+        $\alpha$, positive.
     beta1, beta2
         Momentum coefficients in [0, 1).
     bias_correction
-        Divide the moments by :math:`1-\beta^t`; reddi2018-convergence does not, and AdaGrad has
+        Divide the moments by $1-\beta^t$; reddi2018-convergence does not, and AdaGrad has
         none.
     domain
         ``"projected"``: the iterate is clipped to [-radius, radius]. ``"flat"``: it is not, but
@@ -305,7 +305,7 @@ def random_losses(
     and Section 5).
 
     The slope is ``rare`` with the given probability and ``common`` otherwise; steps
-    :math:`\alpha/\sqrt t` without bias correction, clipped to [-radius, radius].
+    $\alpha/\sqrt t$ without bias correction, clipped to [-radius, radius].
 
     Parameters
     ----------
@@ -365,7 +365,7 @@ class CycleDrift:
     slopes
         Shape (period,).
     ratios
-        Shape (period,): :math:`m/\sqrt v` at each phase once the moments repeat.
+        Shape (period,): $m/\sqrt v$ at each phase once the moments repeat.
     """
 
     slopes: FloatArray
@@ -384,7 +384,7 @@ class CycleDrift:
 
     @property
     def average_regret(self) -> float:
-        r"""Limit of :math:`R_T/T` on [-1, 1]: :math:`2|G|` per period at the wrong end, 0 at the
+        r"""Limit of $R_T/T$ on [-1, 1]: $2|G|$ per period at the wrong end, 0 at the
         right one."""
         total = float(self.slopes.sum())
         return (total * self.limit + abs(total)) / self.slopes.size
@@ -400,8 +400,8 @@ class CycleDrift:
         P, on [-1, 1].
 
         Valid once the moments repeat and the iterate has been at its end. The distance from the end
-        at time t is then a sum of terms :math:`\alpha_\tau r_\tau` over less than the last period,
-        in which :math:`\alpha_\tau/\alpha_t` lies between 1 and :math:`(1-P/\text{start})^{-1/2}`:
+        at time t is then a sum of terms $\alpha_\tau r_\tau$ over less than the last period,
+        in which $\alpha_\tau/\alpha_t$ lies between 1 and $(1-P/\text{start})^{-1/2}$:
         stretching the terms of one sign by that factor encloses the distance.
 
         Parameters
@@ -409,7 +409,7 @@ class CycleDrift:
         start, stop
             Multiples of the period.
         step_size
-            :math:`\alpha` of :math:`\alpha_t=\alpha/\sqrt t`.
+            $\alpha$ of $\alpha_t=\alpha/\sqrt t$.
 
         Raises
         ------
@@ -452,7 +452,7 @@ class CycleDrift:
 
 
 def cycle_drift(slopes: ArrayLike, *, beta1: float, beta2: float) -> CycleDrift:
-    r"""Stationary period of :math:`m/\sqrt v` for repeating slopes, from the closed forms of the
+    r"""Stationary period of $m/\sqrt v$ for repeating slopes, from the closed forms of the
     periodic moments.
 
     Parameters
@@ -572,16 +572,16 @@ def certified_regret(
     r"""Enclose the regret of Adam, as published, on the line, and the bound stated for it, in ball
     arithmetic.
 
-    Losses of slope c are :math:`c\max(x,-1)` for c > 0 and :math:`c\min(x,1)` for c < 0: convex,
-    with gradients bounded by :math:`G_\infty=\max|c|`. Nothing is projected, the bias is corrected,
-    ``eps=0``, :math:`\alpha_t=\alpha/\sqrt t` and :math:`\beta_{1,t}=\beta_1\lambda^{t-1}`: the
+    Losses of slope c are $c\max(x,-1)$ for c > 0 and $c\min(x,1)$ for c < 0: convex,
+    with gradients bounded by $G_\infty=\max|c|$. Nothing is projected, the bias is corrected,
+    ``eps=0``, $\alpha_t=\alpha/\sqrt t$ and $\beta_{1,t}=\beta_1\lambda^{t-1}$: the
     setting of kingma2014-adam, Theorem 4.1, whose bound is
 
-    .. math:: \frac{D^2\sqrt{T\hat v_T}}{2\alpha(1-\beta_1)}
-       +\frac{\alpha(1+\beta_1)G_\infty\|g_{1:T}\|_2}{(1-\beta_1)\sqrt{1-\beta_2}(1-\gamma)^2}
-       +\frac{D^2G_\infty\sqrt{1-\beta_2}}{2\alpha\,b\,(1-\lambda)^2},\qquad\gamma=\frac{\beta_1^2}{\sqrt{\beta_2}},
+    $$\frac{D^2\sqrt{T\hat v_T}}{2\alpha(1-\beta_1)}
+    +\frac{\alpha(1+\beta_1)G_\infty\|g_{1:T}\|_2}{(1-\beta_1)\sqrt{1-\beta_2}(1-\gamma)^2}
+    +\frac{D^2G_\infty\sqrt{1-\beta_2}}{2\alpha\,b\,(1-\lambda)^2},\qquad\gamma=\frac{\beta_1^2}{\sqrt{\beta_2}},$$
 
-    with b the smaller of :math:`1-\beta_1` and, where positive, :math:`\beta_1`: the last term
+    with b the smaller of $1-\beta_1$ and, where positive, $\beta_1$: the last term
     circulates in both forms. D includes the distance to the best fixed point.
 
     Parameters
@@ -591,11 +591,11 @@ def certified_regret(
     steps
         The time T, a multiple of the period.
     step_size
-        Fraction :math:`\alpha>0`.
+        Fraction $\alpha>0$.
     beta1, beta2
-        Fractions in [0, 1), ``beta2`` positive, with :math:`\gamma<1`.
+        Fractions in [0, 1), ``beta2`` positive, with $\gamma<1$.
     momentum_decay
-        Fraction :math:`\lambda` in (0, 1).
+        Fraction $\lambda$ in (0, 1).
     x0
         Fraction: the start.
     precision

@@ -1,6 +1,6 @@
 """Power laws: the best ratio of training to test risk, and the noise above which fitting is best.
 
-Eigenvalues :math:`i^{-\\alpha}`, squared coefficients :math:`i^{-\\beta}`; see
+Eigenvalues $i^{-\\alpha}$, squared coefficients $i^{-\\beta}$; see
 :mod:`~theorylab.random_features.eigenframework`."""
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ __all__ += ["power_law_threshold"]
 
 
 def interpolation_threshold(spectral_exponent: float, target_exponent: float) -> float:
-    r"""Return the relative noise :math:`(\beta-\alpha)/(\alpha(\alpha-1))` up to which
+    r"""Return the relative noise $(\beta-\alpha)/(\alpha(\alpha-1))$ up to which
     interpolation is optimal.
 
     Parameters
     ----------
     spectral_exponent
-        :math:`\alpha>1`, :math:`\lambda_i\propto i^{-\alpha}`.
+        $\alpha>1$, $\lambda_i\propto i^{-\alpha}$.
     target_exponent
-        :math:`\beta>1`, :math:`v_i^2\propto i^{-\beta}`. The theorem needs :math:`\beta<2\alpha+1`:
-        beyond, the bias decays as it does for :math:`\beta=2\alpha+1`.
+        $\beta>1$, $v_i^2\propto i^{-\beta}$. The theorem needs $\beta<2\alpha+1$:
+        beyond, the bias decays as it does for $\beta=2\alpha+1$.
 
     Returns
     -------
     float
-        A bound on :math:`\sigma^2` in units of the noiseless ridgeless test risk; negative where no
+        A bound on $\sigma^2$ in units of the noiseless ridgeless test risk; negative where no
         noise is low enough.
 
     Raises
@@ -59,11 +59,11 @@ def interpolation_threshold(spectral_exponent: float, target_exponent: float) ->
 def optimal_fitting_ratio(
     spectral_exponent: float, target_exponent: float, *, relative_noise: float
 ) -> float:
-    r"""Return the limit of :math:`\mathcal E_{tr}/\mathcal E_{te}` at the optimal ridge of kernel
+    r"""Return the limit of $\mathcal E_{tr}/\mathcal E_{te}$ at the optimal ridge of kernel
     regression.
 
     The root r in [0, 1) of
-    :math:`\alpha-\beta-(\alpha-1)\beta\sqrt r+\alpha(\alpha-1)\sigma_{rel}^2(1-\sqrt r)^\beta=0` if
+    $\alpha-\beta-(\alpha-1)\beta\sqrt r+\alpha(\alpha-1)\sigma_{rel}^2(1-\sqrt r)^\beta=0$ if
     the left side is positive at 0, else 0.
 
     Parameters
@@ -71,7 +71,7 @@ def optimal_fitting_ratio(
     spectral_exponent, target_exponent
         As for :func:`interpolation_threshold`.
     relative_noise
-        :math:`\sigma_{rel}^2\ge0`: the noise variance in units of the noiseless ridgeless test
+        $\sigma_{rel}^2\ge0$: the noise variance in units of the noiseless ridgeless test
         risk.
 
     Returns
@@ -119,16 +119,16 @@ def optimal_fitting_ratio(
 def power_law_fitting_ratio(
     spectral_exponent: float, target_exponent: float, *, relative_noise: float, n_samples: int
 ) -> float:
-    r"""Return :math:`\mathcal E_{tr}/\mathcal E_{te}` at the optimal ridge for n samples and
+    r"""Return $\mathcal E_{tr}/\mathcal E_{te}$ at the optimal ridge for n samples and
     infinitely many power-law modes.
 
     Parameters
     ----------
     spectral_exponent, target_exponent
-        :math:`\alpha>1` and :math:`\beta>1`, with :math:`\alpha\le50` and
-        :math:`n^\alpha\le10^{100}`.
+        $\alpha>1$ and $\beta>1$, with $\alpha\le50$ and
+        $n^\alpha\le10^{100}$.
     relative_noise
-        :math:`\sigma_{rel}^2\ge0`: the noise variance in units of the noiseless ridgeless test risk
+        $\sigma_{rel}^2\ge0$: the noise variance in units of the noiseless ridgeless test risk
         at this n.
     n_samples
         n, at least 2.
@@ -136,7 +136,7 @@ def power_law_fitting_ratio(
     Returns
     -------
     float
-        From the stationary points of the predicted test risk in :math:`\gamma`; sums over modes are
+        From the stationary points of the predicted test risk in $\gamma$; sums over modes are
         exact to rounding (explicit terms, then Hurwitz zeta tails).
 
     Raises
@@ -235,8 +235,8 @@ def _exponents(spectral_exponent: float, target_exponent: float) -> tuple[float,
 
 
 def _power_sum(gamma: float, alpha: float, exponent: float, learned: int, unlearned: int) -> float:
-    r"""Return :math:`\sum_{i\ge1}i^{-\beta}p_i^a(1-p_i)^b` with
-    :math:`p_i=i^{-\alpha}/(i^{-\alpha}+\gamma)`.
+    r"""Return $\sum_{i\ge1}i^{-\beta}p_i^a(1-p_i)^b$ with
+    $p_i=i^{-\alpha}/(i^{-\alpha}+\gamma)$.
 
     The integers a and b are ``learned`` and ``unlearned``.
     """

@@ -93,10 +93,10 @@ def risk_floors(left: FloatArray, right: FloatArray, n: float) -> FloatArray:
     r"""Return a lower bound of the risk on each interval between the points ``left`` and ``right``,
     the rows of ``curves``.
 
-    With dots for derivatives in :math:`\log\gamma`: :math:`\ddot B\le\frac{15}2B`, :math:`0\le\dot
-    F\le2c`, :math:`|\ddot F|\le\frac{15}2c` for :math:`F=n-D`, and :math:`|\dot c|\le c`. Hence
-    :math:`\log(B+\sigma^2)-\log F` has second derivative at most :math:`\frac{15}2(1+y)+4y^2`, y
-    being the largest :math:`c/F`, and stays above its chord less an eighth of this times the
+    With dots for derivatives in $\log\gamma$: $\ddot B\le\frac{15}2B$, $0\le\dot
+    F\le2c$, $|\ddot F|\le\frac{15}2c$ for $F=n-D$, and $|\dot c|\le c$. Hence
+    $\log(B+\sigma^2)-\log F$ has second derivative at most $\frac{15}2(1+y)+4y^2$, y
+    being the largest $c/F$, and stays above its chord less an eighth of this times the
     squared width."""
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         width = np.log(right[0] / left[0])

@@ -66,13 +66,13 @@ def simulate_risk(
     ----------
     eigenvalues, coefficients, n_samples, n_features, ridge, noise_variance
         As for :func:`random_feature_risk`; ``n_features=None`` is kernel regression. A ridge of 0
-        needs at least :math:`\min(n,k)` positive eigenvalues.
+        needs at least $\min(n,k)$ positive eigenvalues.
     n_draws
         Number of training runs.
     rng
         Source of randomness.
     sample_modes, feature_modes
-        Laws of :math:`\phi(x)` and :math:`\zeta(w)`: functions of ``rng`` and a shape (draws,
+        Laws of $\phi(x)$ and $\zeta(w)$: functions of ``rng`` and a shape (draws,
         points, modes); independent standard Gaussians by default.
 
     Returns
@@ -187,7 +187,7 @@ def population_spectrum(kernel: ArrayLike, targets: ArrayLike) -> Spectrum:
 
 @refuses_overflow("profile")
 def circulant_spectrum(profile: ArrayLike, targets: ArrayLike) -> Spectrum:
-    r"""Return the spectrum of the features :math:`g(w,x)=h(x-w)` with x and w uniform on N
+    r"""Return the spectrum of the features $g(w,x)=h(x-w)$ with x and w uniform on N
     equispaced points of a circle.
 
     Parameters
@@ -200,7 +200,7 @@ def circulant_spectrum(profile: ArrayLike, targets: ArrayLike) -> Spectrum:
     Returns
     -------
     Spectrum
-        :math:`|\hat h_m|^2` and :math:`|\hat f_m|`, Fourier coefficients with the factor 1/N; a
+        $|\hat h_m|^2$ and $|\hat f_m|$, Fourier coefficients with the factor 1/N; a
         cosine and its sine share both.
 
     Raises

@@ -1,9 +1,9 @@
 r"""Activations and their Gaussian moments.
 
-An activation :math:`\phi` of a wide network enters its limit through the dual activation,
+An activation $\phi$ of a wide network enters its limit through the dual activation,
 
-.. math:: \mathbb E[\phi(u)\phi(v)],\quad\mathbb E[\phi'(u)\phi'(v)],\qquad
-   (u,v)\sim N\Big(0,\begin{pmatrix}a&c\\c&b\end{pmatrix}\Big),
+$$\mathbb E[\phi(u)\phi(v)],\quad\mathbb E[\phi'(u)\phi'(v)],\qquad
+(u,v)\sim N\Big(0,\begin{pmatrix}a&c\\c&b\end{pmatrix}\Big),$$
 
 the second being the derivative of the first in c. Both have closed forms for the leaky ReLU (Cho
 and Saul 2009), the error function (Williams 1997), the sine and polynomials; any other pair can be
@@ -114,7 +114,7 @@ class LeakyReLU(Activation):
 
 @dataclass(frozen=True)
 class Erf(Activation):
-    r"""The error function :math:`\frac2{\sqrt\pi}\int_0^ze^{-t^2}dt`."""
+    r"""The error function $\frac2{\sqrt\pi}\int_0^ze^{-t^2}dt$."""
 
     def value(self, z: FloatArray) -> FloatArray:
         """Return the activations of an array."""
@@ -181,9 +181,9 @@ class Sine(Activation):
 
 @dataclass(frozen=True)
 class Polynomial(Activation):
-    r"""The polynomial :math:`\sum_jc_jz^j`, lowest power first.
+    r"""The polynomial $\sum_jc_jz^j$, lowest power first.
 
-    Its dual is :math:`\sum_k\frac{c^k}{k!}\mathbb E\phi^{(k)}(u)\,\mathbb E\phi^{(k)}(v)`.
+    Its dual is $\sum_k\frac{c^k}{k!}\mathbb E\phi^{(k)}(u)\,\mathbb E\phi^{(k)}(v)$.
     """
 
     coefficients: tuple[float, ...]

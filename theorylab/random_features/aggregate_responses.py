@@ -1,19 +1,19 @@
 r"""Least squares from the mean responses of bags: bag-level and instance-level losses.
 
-n = mk samples in m bags of k; of the responses only the bag means :math:`\bar y_a` are known. With
-:math:`\bar f_a` the mean prediction of a bag,
+n = mk samples in m bags of k; of the responses only the bag means $\bar y_a$ are known. With
+$\bar f_a$ the mean prediction of a bag,
 
-.. math:: \frac1n\sum_a\sum_{i\in a}(\bar y_a-f_i)^2=\frac1m\sum_a(\bar y_a-\bar f_a)^2
-   +\frac1n\sum_a\sum_{i\in a}(f_i-\bar f_a)^2 :
+$$\frac1n\sum_a\sum_{i\in a}(\bar y_a-f_i)^2=\frac1m\sum_a(\bar y_a-\bar f_a)^2
++\frac1n\sum_a\sum_{i\in a}(f_i-\bar f_a)^2 :$$
 
-the instance loss is the bag loss plus a regulariser, and a weight :math:`\rho` of the regulariser
+the instance loss is the bag loss plus a regulariser, and a weight $\rho$ of the regulariser
 leads from the bag loss (0) to the instance loss (1). For linear predictions
-:math:`\hat\theta_\rho=(A+\rho B)^{-1}\bar X^\top\bar y/m` with :math:`A=\bar X^\top\bar X/m` and B
+$\hat\theta_\rho=(A+\rho B)^{-1}\bar X^\top\bar y/m$ with $A=\bar X^\top\bar X/m$ and B
 the scatter within bags over n. Under a standard Gaussian design A and B are independent Wishart
-matrices over n, of m and n - m degrees of freedom. For :math:`n,d\to\infty`, :math:`d/n\to a`,
-:math:`p=1/k`, the trace :math:`u` of :math:`\frac1d(A+\rho B)^{-1}` is the only positive root of
+matrices over n, of m and n - m degrees of freedom. For $n,d\to\infty$, $d/n\to a$,
+$p=1/k$, the trace $u$ of $\frac1d(A+\rho B)^{-1}$ is the only positive root of
 
-.. math:: \rho a(1-a)u^2+(p+(1-p)\rho-a(1+\rho))u=1,
+$$\rho a(1-a)u^2+(p+(1-p)\rho-a(1+\rho))u=1,$$
 
 and every other trace follows by leaving one bag out (derived; the paper's text was not seen).
 
@@ -51,8 +51,8 @@ class AggregateLosses(NamedTuple):
 
 
 class AggregateRisk(NamedTuple):
-    r"""Of an estimator with mean :math:`g\theta`: the gain g; the factor of
-    :math:`\|\theta\|^2` in :math:`\mathbb E\|\hat\theta-\theta\|^2`; the contribution of the
+    r"""Of an estimator with mean $g\theta$: the gain g; the factor of
+    $\|\theta\|^2$ in $\mathbb E\|\hat\theta-\theta\|^2$; the contribution of the
     noise."""
 
     gain: float
@@ -60,7 +60,7 @@ class AggregateRisk(NamedTuple):
     noise: float
 
     def risk(self, signal: float = 1.0) -> float:
-        r"""Return :math:`\mathbb E\|\hat\theta-\theta\|^2` at :math:`\|\theta\|^2` = ``signal``."""
+        r"""Return $\mathbb E\|\hat\theta-\theta\|^2$ at $\|\theta\|^2$ = ``signal``."""
         return self.signal * as_real(signal, "signal", minimum=0.0) + self.noise
 
     def variance(self, signal: float = 1.0) -> float:
@@ -97,14 +97,14 @@ def aggregate_losses(predictions: ArrayLike, responses: ArrayLike) -> AggregateL
 
 @refuses_overflow("X", "weight")
 def aggregate_operator(X: ArrayLike, *, weight: float) -> FloatArray:
-    r"""Return the matrix that maps bag means of the responses to :math:`\hat\theta_\rho`.
+    r"""Return the matrix that maps bag means of the responses to $\hat\theta_\rho$.
 
     Parameters
     ----------
     X
         (m, k, d) inputs of the bags, or (..., m, k, d) for many designs.
     weight
-        :math:`\rho\ge0` of the regulariser: 0 is the bag loss, 1 the instance loss.
+        $\rho\ge0$ of the regulariser: 0 is the bag loss, 1 the instance loss.
 
     Returns
     -------
@@ -167,21 +167,21 @@ def aggregate_risk(
     noise_variance: float,
     privacy_variance: float = 0.0,
 ) -> AggregateRisk:
-    r"""Return the proportional limit of gain and risk of :math:`\hat\theta_\rho` for a standard
+    r"""Return the proportional limit of gain and risk of $\hat\theta_\rho$ for a standard
     Gaussian design in random bags.
 
     Parameters
     ----------
     aspect
-        :math:`a=d/n<1`; below 1 / k at weight 0.
+        $a=d/n<1$; below 1 / k at weight 0.
     bag_size
         k, at least 1; the formula also holds between integers.
     weight
-        :math:`\rho\ge0`.
+        $\rho\ge0$.
     noise_variance
         Of a response.
     privacy_variance
-        c, if the released means carry independent noise of variance :math:`c/k^2`.
+        c, if the released means carry independent noise of variance $c/k^2$.
 
     Examples
     --------
@@ -252,11 +252,11 @@ def instance_risk(
     r"""Return gain and risk of the instance loss for a standard Gaussian design in random bags,
     exact at every size.
 
-    With P the projector on vectors that are constant in bags, :math:`X=UR` and
-    :math:`Q=U^\top PU`, :math:`\hat\theta=R^{-1}QR\theta` without noise; U is uniform and
-    independent of R, :math:`\mathbb EQSQ=\alpha S+\beta\operatorname{tr}(S)I`, and
-    :math:`\mathbb E\operatorname{tr}(W^{-1})\operatorname{tr}(W)=(nd-2)d/(n-d-1)` for
-    :math:`W=X^\top X`.
+    With P the projector on vectors that are constant in bags, $X=UR$ and
+    $Q=U^\top PU$, $\hat\theta=R^{-1}QR\theta$ without noise; U is uniform and
+    independent of R, $\mathbb EQSQ=\alpha S+\beta\operatorname{tr}(S)I$, and
+    $\mathbb E\operatorname{tr}(W^{-1})\operatorname{tr}(W)=(nd-2)d/(n-d-1)$ for
+    $W=X^\top X$.
 
     Parameters
     ----------
@@ -286,10 +286,10 @@ def instance_risk(
 def optimal_private_share(
     *, aspect: float, noise_variance: float, privacy_variance: float
 ) -> float:
-    r"""Return the :math:`u=1/k\in[0,1]` of least limiting risk of the instance loss at
-    :math:`\|\theta\|=1`.
+    r"""Return the $u=1/k\in[0,1]$ of least limiting risk of the instance loss at
+    $\|\theta\|=1$.
 
-    The risk is :math:`(1-u)^2+r(u(1-u)+\sigma^2u+cu^2)`, :math:`r=a/(1-a)`; 0 says that the zero
+    The risk is $(1-u)^2+r(u(1-u)+\sigma^2u+cu^2)$, $r=a/(1-a)$; 0 says that the zero
     estimator is better than every bag size.
 
     Parameters

@@ -1,26 +1,26 @@
 r"""Batch-normalised linear networks with orthogonal weights: they turn batches into isometries.
 
 A batch of d samples in d features is a square X, rows being features. Layers are
-:math:`X'=\mathrm{BN}(WX)`, W orthogonal, where BN divides each row by its norm (no centring). The
+$X'=\mathrm{BN}(WX)$, W orthogonal, where BN divides each row by its norm (no centring). The
 isometry gap
 
-.. math:: \phi(X)=\log\frac{\|X\|_F^2}d-\frac1d\log\det X^\top X\ge0
+$$\phi(X)=\log\frac{\|X\|_F^2}d-\frac1d\log\det X^\top X\ge0$$
 
 vanishes for multiples of orthogonal matrices only; W does not change it, and BN lowers it by the
 logarithm of the ratio of the arithmetic to the geometric mean of the squared norms of the rows.
 
 *Forward* (derived; the published statement has the same form with an unspecified constant). Let
-:math:`\lambda` be the eigenvalues of :math:`XX^\top`, of mean 1, w uniform on the sphere and
-:math:`y=\sum_j\lambda_jw_j^2\le d`. A layer with W uniform lowers the gap by
-:math:`\mathbb E[y-1-\log y]\ge\mathbb E(y-1)^2/(2d)=\sum_j(\lambda_j-1)^2/(d^2(d+2))` on average,
-and :math:`\phi\le(\frac32+d\phi)\frac1d\sum_j(\lambda_j-1)^2`, hence
-:math:`\mathbb E\phi(X_\ell)\le\phi(X_0)(1-1/k)^\ell`, :math:`k=d(d+2)(\frac32+d\phi(X_0))`. Near
-an isometry the factor a layer is :math:`d/(d+2)`.
+$\lambda$ be the eigenvalues of $XX^\top$, of mean 1, w uniform on the sphere and
+$y=\sum_j\lambda_jw_j^2\le d$. A layer with W uniform lowers the gap by
+$\mathbb E[y-1-\log y]\ge\mathbb E(y-1)^2/(2d)=\sum_j(\lambda_j-1)^2/(d^2(d+2))$ on average,
+and $\phi\le(\frac32+d\phi)\frac1d\sum_j(\lambda_j-1)^2$, hence
+$\mathbb E\phi(X_\ell)\le\phi(X_0)(1-1/k)^\ell$, $k=d(d+2)(\frac32+d\phi(X_0))$. Near
+an isometry the factor a layer is $d/(d+2)$.
 
 *Backward* (derived). BN maps the gradient g of a normalised row r to
-:math:`(g-\langle g,r\rangle r)/|\cdot|`, the norm being that of the row before. On isometries the
-matrix :math:`A=GX^\top` therefore loses its diagonal and is turned by W: its antisymmetric part is
-kept for ever, its symmetric part falls by :math:`d/(d+2)` a layer, on average of the square.
+$(g-\langle g,r\rangle r)/|\cdot|$, the norm being that of the row before. On isometries the
+matrix $A=GX^\top$ therefore loses its diagonal and is turned by W: its antisymmetric part is
+kept for ever, its symmetric part falls by $d/(d+2)$ a layer, on average of the square.
 
 Paper: meterez2024-towards."""
 
@@ -75,7 +75,7 @@ class BatchNormSignals:
 
 
 def isometry_gap(X: ArrayLike) -> FloatArray:
-    r"""Return :math:`\phi(X)`; infinite for matrices that are singular in float64.
+    r"""Return $\phi(X)$; infinite for matrices that are singular in float64.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def random_rotations(d: int, n: int, *, rng: np.random.Generator) -> FloatArray:
 
 @refuses_overflow("X", "W", "cotangent")
 def batch_norm_signals(X: ArrayLike, W: ArrayLike, cotangent: ArrayLike) -> BatchNormSignals:
-    """Send a batch forward and a gradient backward through :math:`X'=BN(WX)`.
+    """Send a batch forward and a gradient backward through $X'=BN(WX)$.
 
     Parameters
     ----------
@@ -200,8 +200,8 @@ def batch_norm_signals(X: ArrayLike, W: ArrayLike, cotangent: ArrayLike) -> Batc
 
 
 def gap_decay_length(d: int, gap: float) -> float:
-    r"""Return :math:`k=d(d+2)(\frac32+d\phi)`: a layer with a uniform orthogonal matrix multiplies
-    the mean gap by :math:`1-1/k` at most.
+    r"""Return $k=d(d+2)(\frac32+d\phi)$: a layer with a uniform orthogonal matrix multiplies
+    the mean gap by $1-1/k$ at most.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ def gap_decay_length(d: int, gap: float) -> float:
 
 
 def gradient_survival(d: int, layers: int) -> float:
-    r"""Return :math:`\frac{d-1}{2d}\big(1+\frac{d+2}d(\frac d{d+2})^s\big)` for s > 0 layers, 1 for
+    r"""Return $\frac{d-1}{2d}\big(1+\frac{d+2}d(\frac d{d+2})^s\big)$ for s > 0 layers, 1 for
     none: the mean square of a gradient of unit size, uniform in direction, after it has passed back
     through s layers that act on isometries.
 

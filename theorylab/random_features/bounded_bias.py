@@ -1,13 +1,13 @@
 r"""The linear estimator of least variance under a bound on its bias, by a search that knows no
 closed form.
 
-.. math:: \min\{\|L\|_F^2:\ \|LX-I\|\le C\}\quad\text{over all }L\in\mathbb R^{p\times n},
+$$\min\{\|L\|_F^2:\ \|LX-I\|\le C\}\quad\text{over all }L\in\mathbb R^{p\times n},$$
 
 for a Schatten norm. For every p by p matrix Z, with the dual norm,
 
-.. math:: 2\operatorname{tr}Z-\|ZX^\top\|_F^2-2C\|Z\|_*
+$$2\operatorname{tr}Z-\|ZX^\top\|_F^2-2C\|Z\|_*$$
 
-is a lower bound, and at its maximum :math:`L=ZX^\top` is the solution. Accelerated proximal
+is a lower bound, and at its maximum $L=ZX^\top$ is the solution. Accelerated proximal
 gradient steps on Z give the bounds; mixing with the pseudo-inverse, whose bias is 0, gives
 estimators that satisfy the constraint. The closed forms are in
 :mod:`theorylab.random_features.linear_estimators`.

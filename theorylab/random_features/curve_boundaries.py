@@ -1,21 +1,21 @@
 r"""Where a curve meets the boundaries of linear regions of a random ReLU network.
 
-A neuron with weights :math:`N(0,\sigma_w^2)` and bias :math:`N(0,\sigma_b^2)` is along a curve
-:math:`c(t)` a Gaussian process of variance :math:`s=\sigma_w^2|c|^2+\sigma_b^2`, which vanishes
+A neuron with weights $N(0,\sigma_w^2)$ and bias $N(0,\sigma_b^2)$ is along a curve
+$c(t)$ a Gaussian process of variance $s=\sigma_w^2|c|^2+\sigma_b^2$, which vanishes
 (Kac and Rice) at a mean of
 
-.. math:: \frac1\pi\sqrt{\frac{\sigma_w^2|c'|^2}s-\frac{\sigma_w^4(c^\top c')^2}{s^2}}
-   \le\frac{\sigma_w|c'|}{\pi\sqrt s}\le\frac{\sigma_w|c'|}{\pi\sigma_b}
+$$\frac1\pi\sqrt{\frac{\sigma_w^2|c'|^2}s-\frac{\sigma_w^4(c^\top c')^2}{s^2}}
+\le\frac{\sigma_w|c'|}{\pi\sqrt s}\le\frac{\sigma_w|c'|}{\pi\sigma_b}$$
 
 points per unit of t. Given the layers before, this holds in every layer with the image of the curve
-in place of c. A layer with :math:`\sigma_w^2=2/n`, n its inputs, m units, multiplies the mean
-squared speed :math:`|c'|^2` by m/n, so that at constant width the mean number of boundary points of
-a neuron of any layer is at most :math:`\sqrt{2/n}/(\pi\sigma_b)` per unit of length of the curve
+in place of c. A layer with $\sigma_w^2=2/n$, n its inputs, m units, multiplies the mean
+squared speed $|c'|^2$ by m/n, so that at constant width the mean number of boundary points of
+a neuron of any layer is at most $\sqrt{2/n}/(\pi\sigma_b)$ per unit of length of the curve
 (derived): boundaries are linear in the number of neurons, whatever the depth.
 
-If points lie at a mean density of at most :math:`\rho` on a curve, the distance along it to the
-nearest is on average at least :math:`1/(4\rho)` where the ends are further away than
-:math:`1/(2\rho)`, by Markov's inequality.
+If points lie at a mean density of at most $\rho$ on a curve, the distance along it to the
+nearest is on average at least $1/(4\rho)$ where the ends are further away than
+$1/(2\rho)$, by Markov's inequality.
 
 Paper: tiwari2022-effects (its constants are not explicit; formulas derived here)."""
 
@@ -100,7 +100,7 @@ def crossing_density(
 def crossing_density_bound(
     points: ArrayLike, velocities: ArrayLike, *, weight_scale: float, bias_scale: float
 ) -> FloatArray:
-    r"""Return :math:`\sigma_w|c'|/(\pi\sqrt s)`, which the density attains where the curve keeps
+    r"""Return $\sigma_w|c'|/(\pi\sqrt s)$, which the density attains where the curve keeps
     its distance from the origin.
 
     Parameters
@@ -120,9 +120,9 @@ def crossing_density_bound(
 
 
 def deep_crossing_bound(width: int, *, bias_scale: float) -> float:
-    r"""Return :math:`\sqrt{2/n}/(\pi\sigma_b)`: per unit of length of the curve no neuron of any
-    layer switches more often, on average, in a ReLU network with weights :math:`N(0,2/n)` and
-    :math:`n` inputs and neurons in every layer.
+    r"""Return $\sqrt{2/n}/(\pi\sigma_b)$: per unit of length of the curve no neuron of any
+    layer switches more often, on average, in a ReLU network with weights $N(0,2/n)$ and
+    $n$ inputs and neurons in every layer.
 
     Parameters
     ----------
@@ -142,13 +142,13 @@ def deep_crossing_bound(width: int, *, bias_scale: float) -> float:
 
 
 def distance_bound(density: float) -> float:
-    r"""Return :math:`1/(4\rho)`, below which the mean distance to the nearest boundary cannot be.
+    r"""Return $1/(4\rho)$, below which the mean distance to the nearest boundary cannot be.
 
     Parameters
     ----------
     density
-        :math:`\rho`, an upper bound of the mean number of boundary points per unit of length; the
-        point must be further than :math:`1/(2\rho)` from the ends of the curve.
+        $\rho$, an upper bound of the mean number of boundary points per unit of length; the
+        point must be further than $1/(2\rho)$ from the ends of the curve.
 
     Examples
     --------

@@ -1,18 +1,18 @@
 r"""Least squares on a selected part of the data: what a selection rule costs, and the best rules.
 
-:math:`y=\langle\theta,x\rangle+\varepsilon`, noise variance :math:`\sigma^2(x)`; a sample is kept
-with probability :math:`\pi(x)`. As the number N of samples grows, N times the covariance of least
-squares on the kept samples, and of least squares with weights :math:`1/\pi`, tends to
+$y=\langle\theta,x\rangle+\varepsilon$, noise variance $\sigma^2(x)$; a sample is kept
+with probability $\pi(x)$. As the number N of samples grows, N times the covariance of least
+squares on the kept samples, and of least squares with weights $1/\pi$, tends to
 
-.. math:: H_\pi^{-1}\,\mathbb E[\pi\sigma^2xx^\top]\,H_\pi^{-1},\ H_\pi=\mathbb E[\pi xx^\top],
-   \qquad H^{-1}\,\mathbb E[\sigma^2xx^\top/\pi]\,H^{-1},\ H=\mathbb E[xx^\top].
+$$H_\pi^{-1}\,\mathbb E[\pi\sigma^2xx^\top]\,H_\pi^{-1},\ H_\pi=\mathbb E[\pi xx^\top],
+\qquad H^{-1}\,\mathbb E[\sigma^2xx^\top/\pi]\,H^{-1},\ H=\mathbb E[xx^\top].$$
 
-In one dimension, at equal noise and a kept fraction :math:`\gamma`, the first is least for the
-largest :math:`|x|`, the second for :math:`\pi=\min(c|x|,1)`, and their quotient lies in
-:math:`[1,1/\gamma]`. Where the noise varies and any fraction may be kept, the best rule keeps those
+In one dimension, at equal noise and a kept fraction $\gamma$, the first is least for the
+largest $|x|$, the second for $\pi=\min(c|x|,1)$, and their quotient lies in
+$[1,1/\gamma]$. Where the noise varies and any fraction may be kept, the best rule keeps those
 x whose noise variance is at most twice the weighted mean
-:math:`\mathbb E[\pi\sigma^2x^2]/\mathbb E[\pi x^2]` of what it keeps. At a kept fraction the best
-rule keeps the x of largest influence :math:`x^2(2\bar v-\sigma^2(x))`, :math:`\bar v` the weighted
+$\mathbb E[\pi\sigma^2x^2]/\mathbb E[\pi x^2]$ of what it keeps. At a kept fraction the best
+rule keeps the x of largest influence $x^2(2\bar v-\sigma^2(x))$, $\bar v$ the weighted
 mean noise of what it keeps; the influence at the full sample has that of all samples (derived).
 
 Source: kolossov2024-towards (derived; text not seen)."""
@@ -101,8 +101,8 @@ def selection_influence(
     r"""Return how fast the trace of the unweighted :func:`selection_covariance` falls if more of
     each value is kept, per unit of kept probability, shape (m,).
 
-    :math:`2x^\top H^{-2}GH^{-1}x-\sigma^2(x)\,x^\top H^{-2}x` with :math:`H=\mathbb
-    E[\pi xx^\top]`, :math:`G=\mathbb E[\pi\sigma^2xx^\top]`; ones as ``selection`` give the
+    $2x^\top H^{-2}GH^{-1}x-\sigma^2(x)\,x^\top H^{-2}x$ with $H=\mathbb
+    E[\pi xx^\top]$, $G=\mathbb E[\pi\sigma^2xx^\top]$; ones as ``selection`` give the
     influence on the full sample.
 
     Parameters
@@ -210,7 +210,7 @@ def quietest_subset(
     x: ArrayLike, probabilities: ArrayLike, *, noise_variances: ArrayLike
 ) -> QuietSubset:
     r"""Return the selection of least limiting variance
-    :math:`\mathbb E[\pi\sigma^2x^2]/\mathbb E[\pi x^2]^2` in one dimension, any fraction being
+    $\mathbb E[\pi\sigma^2x^2]/\mathbb E[\pi x^2]^2$ in one dimension, any fraction being
     allowed.
 
     For a given denominator the rule is a threshold on the noise; between two thresholds the
@@ -256,10 +256,10 @@ def quietest_fraction(
     x: ArrayLike, probabilities: ArrayLike, fraction: float, *, noise_variances: ArrayLike
 ) -> QuietSubset:
     r"""Return the selection of least limiting variance
-    :math:`\mathbb E[\pi\sigma^2x^2]/\mathbb E[\pi x^2]^2` in one dimension among those that keep a
+    $\mathbb E[\pi\sigma^2x^2]/\mathbb E[\pi x^2]^2$ in one dimension among those that keep a
     fraction.
 
-    It keeps the values of largest :math:`x^2(c-\sigma^2(x))` with c twice the weighted mean noise
+    It keeps the values of largest $x^2(c-\sigma^2(x))$ with c twice the weighted mean noise
     of what it keeps, the last in part: every order of these scores is tried, of which there are
     at most (m^2 - m) / 2 + 1.
 

@@ -1,23 +1,23 @@
 r"""Infinitely wide and deep networks as classifiers: majority vote, nearest neighbour, or between.
 
-An activation :math:`\sum_k\pm\sqrt{p_k}h_k` in normalised Hermite polynomials, with *weights*
-:math:`p_k\ge0` of sum 1, has the dual :math:`g(\xi)=\sum_kp_k\xi^k`. The tangent kernel of depth L
-at unit inputs of cosine :math:`\xi` is
+An activation $\sum_k\pm\sqrt{p_k}h_k$ in normalised Hermite polynomials, with *weights*
+$p_k\ge0$ of sum 1, has the dual $g(\xi)=\sum_kp_k\xi^k$. The tangent kernel of depth L
+at unit inputs of cosine $\xi$ is
 
-.. math:: K_L(\xi)=g_L(\xi)+K_{L-1}(\xi)\,g'(g_{L-1}(\xi)),\qquad g_L=g\circ\cdots\circ g,\quad
-          K_0(\xi)=\xi.
+$$K_L(\xi)=g_L(\xi)+K_{L-1}(\xi)\,g'(g_{L-1}(\xi)),\qquad g_L=g\circ\cdots\circ g,\quad
+K_0(\xi)=\xi.$$
 
-Let :math:`a=g'(0)=p_1` and :math:`b=g'(1)=\sum_kkp_k`. As L grows the interpolating classifier
-becomes majority vote if :math:`p_0>0` and b > 1, the nearest neighbour if :math:`p_0=p_1=0`, and if
-:math:`p_0=0<a<1`
+Let $a=g'(0)=p_1$ and $b=g'(1)=\sum_kkp_k$. As L grows the interpolating classifier
+becomes majority vote if $p_0>0$ and b > 1, the nearest neighbour if $p_0=p_1=0$, and if
+$p_0=0<a<1$
 
-.. math:: \frac{K_L(\xi)}{(L+1)a^L}\to c(\xi)=\lim_l\frac{g_l(\xi)}{a^l},\qquad
-          c(g(\xi))=a\,c(\xi),
+$$\frac{K_L(\xi)}{(L+1)a^L}\to c(\xi)=\lim_l\frac{g_l(\xi)}{a^l},\qquad
+c(g(\xi))=a\,c(\xi),$$
 
-Koenigs's function, singular as :math:`\|x-x'\|^{-\alpha}` with
-:math:`\alpha=-2\log a/\log b`. A smoother with that kernel is consistent in d dimensions for
-:math:`\alpha=d`. For :math:`\alpha>d` its weights at a point tend to those of a Poisson-Dirichlet
-law of index :math:`d/\alpha`, so that noise is outvoted only in part.
+Koenigs's function, singular as $\|x-x'\|^{-\alpha}$ with
+$\alpha=-2\log a/\log b$. A smoother with that kernel is consistent in d dimensions for
+$\alpha=d$. For $\alpha>d$ its weights at a point tend to those of a Poisson-Dirichlet
+law of index $d/\alpha$, so that noise is outvoted only in part.
 
 Everything is computed in logarithms, with cosines in (0, 1].
 
@@ -63,8 +63,8 @@ class DeepPrediction:
 
 
 def optimal_weights(dimension: int) -> FloatArray:
-    r"""Return weights with :math:`p_0=0` and :math:`\alpha=d`: :math:`p_1=p_3=2^{-d/2}`,
-    :math:`p_2=1-2^{1-d/2}` for d > 1, and :math:`p_1=p_7=\frac12` for d = 1.
+    r"""Return weights with $p_0=0$ and $\alpha=d$: $p_1=p_3=2^{-d/2}$,
+    $p_2=1-2^{1-d/2}$ for d > 1, and $p_1=p_7=\frac12$ for d = 1.
 
     Parameters
     ----------
@@ -85,12 +85,12 @@ def optimal_weights(dimension: int) -> FloatArray:
 
 
 def singularity_exponent(weights: ArrayLike) -> float:
-    r"""Return :math:`\alpha=-2\log a/\log b`.
+    r"""Return $\alpha=-2\log a/\log b$.
 
     Parameters
     ----------
     weights
-        (n,) weights :math:`p_0,p_1,\ldots` with :math:`p_0=0<p_1\le.99`.
+        (n,) weights $p_0,p_1,\ldots$ with $p_0=0<p_1\le.99$.
 
     Examples
     --------
@@ -104,14 +104,14 @@ def singularity_exponent(weights: ArrayLike) -> float:
 
 @refuses_overflow("log_cosine")
 def log_tangent_kernel(log_cosine: ArrayLike, *, weights: ArrayLike, depth: int) -> FloatArray:
-    r"""Return :math:`\log K_L`.
+    r"""Return $\log K_L$.
 
     Parameters
     ----------
     log_cosine
         Logarithms of cosines, at most 0, of any shape.
     weights
-        (n,) weights :math:`p_0,p_1,\ldots`, of sum 1, not all of them on :math:`p_0`.
+        (n,) weights $p_0,p_1,\ldots$, of sum 1, not all of them on $p_0$.
     depth
         L, at most 10,000.
 
@@ -131,14 +131,14 @@ def log_tangent_kernel(log_cosine: ArrayLike, *, weights: ArrayLike, depth: int)
 
 @refuses_overflow("log_cosine")
 def koenigs_logarithm(log_cosine: ArrayLike, *, weights: ArrayLike) -> FloatArray:
-    r"""Return :math:`\log c`, the logarithm of Koenigs's function.
+    r"""Return $\log c$, the logarithm of Koenigs's function.
 
     Parameters
     ----------
     log_cosine
         Logarithms of cosines, below 0, of any shape.
     weights
-        (n,) weights with :math:`p_0=0<p_1\le.99`.
+        (n,) weights with $p_0=0<p_1\le.99$.
 
     Examples
     --------
@@ -207,17 +207,17 @@ def deep_prediction(
 def hilbert_average(
     squared_distances: ArrayLike, labels: ArrayLike, *, exponent: float
 ) -> FloatArray:
-    r"""Return :math:`\sum_iy_ir_i^{-\alpha}/\sum_ir_i^{-\alpha}`, whose sign is the vote of the
+    r"""Return $\sum_iy_ir_i^{-\alpha}/\sum_ir_i^{-\alpha}$, whose sign is the vote of the
     training points; the mean label of the points at distance 0 where there are any.
 
     Parameters
     ----------
     squared_distances
-        (..., n) squares of the distances :math:`r_i` from test points to training points.
+        (..., n) squares of the distances $r_i$ from test points to training points.
     labels
         (..., n) labels, of a shape that broadcasts.
     exponent
-        :math:`\alpha\ge0`.
+        $\alpha\ge0$.
 
     Examples
     --------
@@ -249,18 +249,18 @@ def hilbert_average(
 
 
 def stable_vote_error(index: float, noise: float) -> float:
-    r"""Return the probability that Poisson-Dirichlet weights of index :math:`\beta` give less than
+    r"""Return the probability that Poisson-Dirichlet weights of index $\beta$ give less than
     half to the labels that are right, each label being wrong with the same probability.
 
-    The two sides are independent stable variables of index :math:`\beta`; a ratio of those has an
-    explicit law, and the probability is :math:`\arg(1-p+pe^{i\pi\beta})/(\pi\beta)`: the noise
-    (the nearest neighbour's error) for :math:`\beta\to0`, and 0 for :math:`\beta\to1` and
-    :math:`p<\frac12`.
+    The two sides are independent stable variables of index $\beta$; a ratio of those has an
+    explicit law, and the probability is $\arg(1-p+pe^{i\pi\beta})/(\pi\beta)$: the noise
+    (the nearest neighbour's error) for $\beta\to0$, and 0 for $\beta\to1$ and
+    $p<\frac12$.
 
     Parameters
     ----------
     index
-        :math:`\beta=d/\alpha`, in (0, 1).
+        $\beta=d/\alpha$, in (0, 1).
     noise
         Probability of a wrong label, in (0, 1).
 

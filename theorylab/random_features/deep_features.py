@@ -1,27 +1,27 @@
 r"""Features of a deep random network: layerwise covariances, and what ridge regression costs.
 
-Layers :math:`\varphi_\ell(x)=\sigma(W_\ell\varphi_{\ell-1}(x)/\sqrt{k_{\ell-1}})`,
-:math:`\varphi_0=x\sim N(0,\Omega_0)`, with frozen Gaussian weights and an odd :math:`\sigma`. Given
-the weights, :math:`\Omega_\ell=\mathrm E\varphi_\ell\varphi_\ell^\top` is close to
+Layers $\varphi_\ell(x)=\sigma(W_\ell\varphi_{\ell-1}(x)/\sqrt{k_{\ell-1}})$,
+$\varphi_0=x\sim N(0,\Omega_0)$, with frozen Gaussian weights and an odd $\sigma$. Given
+the weights, $\Omega_\ell=\mathrm E\varphi_\ell\varphi_\ell^\top$ is close to
 
-.. math:: \Omega_\ell^{lin} = \kappa_1^2\,\frac{W_\ell\Omega^{lin}_{\ell-1}W_\ell^\top}{k_{\ell-1}}
-          + \kappa_*^2I,\qquad r=\frac{\mathrm{tr}\,\Omega^{lin}_{\ell-1}}{k_{\ell-1}},\quad
-          \kappa_1=\frac{\mathrm E z\sigma(z)}{r},\quad
-          \kappa_*^2=\mathrm E\sigma(z)^2-r\kappa_1^2,\quad z\sim N(0,r)
+$$\Omega_\ell^{lin} = \kappa_1^2\,\frac{W_\ell\Omega^{lin}_{\ell-1}W_\ell^\top}{k_{\ell-1}}
++ \kappa_*^2I,\qquad r=\frac{\mathrm{tr}\,\Omega^{lin}_{\ell-1}}{k_{\ell-1}},\quad
+\kappa_1=\frac{\mathrm E z\sigma(z)}{r},\quad
+\kappa_*^2=\mathrm E\sigma(z)^2-r\kappa_1^2,\quad z\sim N(0,r)$$
 
 (schroder2023-deterministic). The rest has a Frobenius norm of order 1, while that of
-:math:`\Omega_\ell` grows like :math:`\sqrt{k_\ell}`. Its leading part is explicit: with
-:math:`C=W_\ell\Omega^{lin}_{\ell-1}W_\ell^\top/k_{\ell-1}` and :math:`\delta_i=C_{ii}-r`,
+$\Omega_\ell$ grows like $\sqrt{k_\ell}$. Its leading part is explicit: with
+$C=W_\ell\Omega^{lin}_{\ell-1}W_\ell^\top/k_{\ell-1}$ and $\delta_i=C_{ii}-r$,
 
-.. math:: E_\ell = \kappa_1^2\,\frac{W_\ell E_{\ell-1}W_\ell^\top}{k_{\ell-1}} + M,\qquad
-          M_{ii}=(\partial_r\mathrm E\sigma^2-\kappa_1^2)\,\delta_i,\quad
-          M_{ij}=\kappa_1\,\partial_r\kappa_1\,(\delta_i+\delta_j)\,C_{ij},
+$$E_\ell = \kappa_1^2\,\frac{W_\ell E_{\ell-1}W_\ell^\top}{k_{\ell-1}} + M,\qquad
+M_{ii}=(\partial_r\mathrm E\sigma^2-\kappa_1^2)\,\delta_i,\quad
+M_{ij}=\kappa_1\,\partial_r\kappa_1\,(\delta_i+\delta_j)\,C_{ij},$$
 
-and with :math:`g=k_\ell/k_{\ell-1}`, :math:`\tau=\|\Omega_{\ell-1}^{lin}\|_F^2/k_{\ell-1}` its
+and with $g=k_\ell/k_{\ell-1}$, $\tau=\|\Omega_{\ell-1}^{lin}\|_F^2/k_{\ell-1}$ its
 squared norm tends to
 
-.. math:: e_\ell^2 = \kappa_1^4g^2e_{\ell-1}^2 + 2g\tau(\partial_r\mathrm E\sigma^2-\kappa_1^2)^2
-          + 4g^2\tau^2\kappa_1^2(\partial_r\kappa_1)^2
+$$e_\ell^2 = \kappa_1^4g^2e_{\ell-1}^2 + 2g\tau(\partial_r\mathrm E\sigma^2-\kappa_1^2)^2
++ 4g^2\tau^2\kappa_1^2(\partial_r\kappa_1)^2$$
 
 (both derived here; the paper's text was not consulted). Resolvents of
 sample covariances and test errors follow from the covariances as for Gaussian features, by
@@ -147,7 +147,7 @@ def deep_weights(
 def network_features(
     inputs: ArrayLike, weights: Sequence[ArrayLike], activation: Activation
 ) -> FloatArray:
-    r"""Return the features :math:`\varphi_L(x)` of the last layer.
+    r"""Return the features $\varphi_L(x)$ of the last layer.
 
     Parameters
     ----------
@@ -186,7 +186,7 @@ def deep_feature_covariances(
     Parameters
     ----------
     input_covariance
-        Shape (n_inputs, n_inputs): :math:`\Omega_0`, positive semidefinite. The covariance of a
+        Shape (n_inputs, n_inputs): $\Omega_0$, positive semidefinite. The covariance of a
         hidden layer may stand here, where the weights are those of the layers after it.
     weights
         One matrix of shape (width, previous width) per layer, of standard Gaussian entries.
@@ -254,13 +254,13 @@ def deep_feature_covariances(
 def deep_cross_covariance(
     input_covariance: ArrayLike, learner: DeepCovariances, teacher: DeepCovariances
 ) -> FloatArray:
-    r"""Return the linearised :math:`\mathrm E\varphi\psi^\top` of the features of two networks with
+    r"""Return the linearised $\mathrm E\varphi\psi^\top$ of the features of two networks with
     independent weights and the same inputs.
 
     Parameters
     ----------
     input_covariance
-        Shape (n_inputs, n_inputs): :math:`\Omega_0`, as for both networks.
+        Shape (n_inputs, n_inputs): $\Omega_0$, as for both networks.
     learner, teacher
         Their covariances, of any depths and widths.
 
@@ -300,24 +300,24 @@ def feature_ridge_risk(
     noise_variance: float = 0.0,
 ) -> FeatureRidgeRisk:
     r"""Return the predicted error of ridge regression on features of the target
-    :math:`\theta^\top\psi(x)/\sqrt m`, on average over :math:`\theta\sim N(0,I_m)`.
+    $\theta^\top\psi(x)/\sqrt m$, on average over $\theta\sim N(0,I_m)$.
 
-    With :math:`\Omega=\mathrm E\varphi\varphi^\top=U\Lambda U^\top`, :math:`\Phi=\mathrm
-    E\varphi\psi^\top` and :math:`\Psi=\mathrm E\psi\psi^\top`, the target is a linear function of
-    the features with power :math:`v_i^2=\|\Phi^\top u_i\|^2/(m\lambda_i)` on mode i, and
-    :math:`\frac1m\mathrm{tr}(\Psi-\Phi^\top\Omega^{-1}\Phi)` acts as noise.
+    With $\Omega=\mathrm E\varphi\varphi^\top=U\Lambda U^\top$, $\Phi=\mathrm
+    E\varphi\psi^\top$ and $\Psi=\mathrm E\psi\psi^\top$, the target is a linear function of
+    the features with power $v_i^2=\|\Phi^\top u_i\|^2/(m\lambda_i)$ on mode i, and
+    $\frac1m\mathrm{tr}(\Psi-\Phi^\top\Omega^{-1}\Phi)$ acts as noise.
 
     Parameters
     ----------
     covariance
-        Shape (k, k): :math:`\Omega`, positive semidefinite.
+        Shape (k, k): $\Omega$, positive semidefinite.
     cross_covariance, target_covariance
-        Shapes (k, m) and (m, m): :math:`\Phi` and :math:`\Psi`. All three are :math:`\Omega` where
+        Shapes (k, m) and (m, m): $\Phi$ and $\Psi$. All three are $\Omega$ where
         the target shares the frozen layers.
     n_samples
         n.
     ridge
-        Non-negative; added to :math:`\sum_i\varphi(x_i)\varphi(x_i)^\top`.
+        Non-negative; added to $\sum_i\varphi(x_i)\varphi(x_i)^\top$.
     noise_variance
         Of the labels; not part of the risk.
 
@@ -376,19 +376,19 @@ def feature_ridge_risk(
 
 @refuses_overflow("covariance", "ridge")
 def resolvent_trace(covariance: ArrayLike, *, n_samples: ArrayLike, ridge: ArrayLike) -> FloatArray:
-    r"""Return the deterministic equivalent of :math:`\frac1k\mathrm{tr}(\frac1nF^\top
-    F+\lambda)^{-1}` for n rows of features F with a given covariance.
+    r"""Return the deterministic equivalent of $\frac1k\mathrm{tr}(\frac1nF^\top
+    F+\lambda)^{-1}$ for n rows of features F with a given covariance.
 
-    It is :math:`\frac{\kappa}{\lambda k}\mathrm{tr}(\Omega+\kappa)^{-1}` with
-    :math:`\lambda=\kappa(1-\frac1n\mathrm{tr}\,\Omega(\Omega+\kappa)^{-1})`: the Stieltjes
-    transform, at :math:`-\lambda`, of the spectrum of a sample covariance.
+    It is $\frac{\kappa}{\lambda k}\mathrm{tr}(\Omega+\kappa)^{-1}$ with
+    $\lambda=\kappa(1-\frac1n\mathrm{tr}\,\Omega(\Omega+\kappa)^{-1})$: the Stieltjes
+    transform, at $-\lambda$, of the spectrum of a sample covariance.
 
     Parameters
     ----------
     covariance
-        Shape (k, k): :math:`\Omega`, positive semidefinite.
+        Shape (k, k): $\Omega$, positive semidefinite.
     n_samples, ridge
-        n, and :math:`\lambda>0`; numbers or one-dimensional arrays that broadcast.
+        n, and $\lambda>0$; numbers or one-dimensional arrays that broadcast.
 
     Returns
     -------

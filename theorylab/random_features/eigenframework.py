@@ -1,25 +1,24 @@
 r"""Deterministic equivalents of the risks of kernel and random-feature ridge regression, from the
 spectrum alone.
 
-Features :math:`g(w,x)=\sum_i\sqrt{\lambda_i}\,\zeta_i(w)\phi_i(x)` with orthonormal
-:math:`\phi_i,\zeta_i`, k of them, n samples, target :math:`\sum_iv_i\phi_i` with label noise of
-variance :math:`\sigma^2`, ridge :math:`\delta` in :math:`(\hat K+\delta I_n)^{-1}`, :math:`\hat
-K=\frac1k\sum_jg(w_j,\cdot)g(w_j,\cdot)`. With the effective ridge :math:`\gamma` of
-:mod:`~theorylab.random_features.fixed_points`, :math:`\Gamma_i=\gamma/(\lambda_i+\gamma)`,
-:math:`a=n-z`, :math:`b=k-z` and :math:`c=\sum_i\Gamma_i(1-\Gamma_i)`,
+Features $g(w,x)=\sum_i\sqrt{\lambda_i}\,\zeta_i(w)\phi_i(x)$ with orthonormal
+$\phi_i,\zeta_i$, k of them, n samples, target $\sum_iv_i\phi_i$ with label noise of
+variance $\sigma^2$, ridge $\delta$ in $(\hat K+\delta I_n)^{-1}$, $\hat
+K=\frac1k\sum_jg(w_j,\cdot)g(w_j,\cdot)$. With the effective ridge $\gamma$ of
+:mod:`~theorylab.random_features.fixed_points`, $\Gamma_i=\gamma/(\lambda_i+\gamma)$,
+$a=n-z$, $b=k-z$ and $c=\sum_i\Gamma_i(1-\Gamma_i)$,
 
-.. math::
-    \mathcal E_{te} =
-    n\,\frac{\sum_i\Gamma_i^2v_i^2+\frac{c}{b+c}\sum_i\Gamma_i(1-\Gamma_i)v_i^2+\sigma^2}{a+\frac{bc}{b+c}},
-    \qquad \mathcal E_{tr} = \Big(\frac an\Big)^2\mathcal E_{te} =
-    \frac{\delta^2}{n^2\kappa^2}\,\mathcal E_{te}
+$$\mathcal E_{te} =
+n\,\frac{\sum_i\Gamma_i^2v_i^2+\frac{c}{b+c}\sum_i\Gamma_i(1-\Gamma_i)v_i^2+\sigma^2}{a+\frac{bc}{b+c}},
+\qquad \mathcal E_{tr} = \Big(\frac an\Big)^2\mathcal E_{te} =
+\frac{\delta^2}{n^2\kappa^2}\,\mathcal E_{te}$$
 
 (simon2024-more, Section 4, written so that every term is positive; kernel regression is
-:math:`b=\infty`). For Gaussian :math:`\phi,\zeta` both risks are exact up to a relative
-:math:`O(1/n)`, whose first term :func:`finite_size_term` gives. At fixed :math:`\gamma` the test
-risk decreases in a and b, that is in n and k: more is better. Where :math:`\lambda_i\propto
-i^{-\alpha}` and :math:`v_i^2\propto i^{-\beta}` the best ratio :math:`\mathcal E_{tr}/\mathcal
-E_{te}` tends to :func:`optimal_fitting_ratio`."""
+$b=\infty$). For Gaussian $\phi,\zeta$ both risks are exact up to a relative
+$O(1/n)$, whose first term :func:`finite_size_term` gives. At fixed $\gamma$ the test
+risk decreases in a and b, that is in n and k: more is better. Where $\lambda_i\propto
+i^{-\alpha}$ and $v_i^2\propto i^{-\beta}$ the best ratio $\mathcal E_{tr}/\mathcal
+E_{te}$ tends to :func:`optimal_fitting_ratio`."""
 
 from __future__ import annotations
 
@@ -97,7 +96,7 @@ class LearningCurve:
 
 @result
 class FiniteSizeTerm:
-    r"""First correction in 1/n: mean risk = predicted risk + term + :math:`O(n^{-2})`, for Gaussian
+    r"""First correction in 1/n: mean risk = predicted risk + term + $O(n^{-2})$, for Gaussian
     modes."""
 
     test_risk: float
@@ -159,13 +158,13 @@ def random_feature_risk(
     eigenvalues
         Shape (n_modes,), non-negative; a zero is a mode that the kernel cannot learn.
     coefficients
-        Shape (n_modes,): :math:`v_i`, the target on orthonormal eigenfunctions (not squared).
+        Shape (n_modes,): $v_i$, the target on orthonormal eigenfunctions (not squared).
     n_samples, n_features
         n and k.
     ridge
-        :math:`\delta\ge0`, added to the n x n kernel matrix of the kernel with the factor 1/k.
+        $\delta\ge0$, added to the n x n kernel matrix of the kernel with the factor 1/k.
     noise_variance
-        :math:`\sigma^2\ge0` of the labels; included in both risks.
+        $\sigma^2\ge0$ of the labels; included in both risks.
 
     Returns
     -------
@@ -210,8 +209,8 @@ def kernel_ridge_risk(
     r"""Return the predicted test and training risk of kernel ridge regression.
 
     The limit of :func:`random_feature_risk` for infinitely many features:
-    :math:`\mathcal E_{te}=\big(\sum_i\Gamma_i^2v_i^2+\sigma^2\big)/(1-q/n)` with
-    :math:`q=\sum_i(\lambda_i/(\lambda_i+\kappa))^2`.
+    $\mathcal E_{te}=\big(\sum_i\Gamma_i^2v_i^2+\sigma^2\big)/(1-q/n)$ with
+    $q=\sum_i(\lambda_i/(\lambda_i+\kappa))^2$.
 
     Parameters
     ----------
@@ -301,19 +300,19 @@ def finite_size_term(
 ) -> FiniteSizeTerm:
     r"""Return the 1/n correction of the mean test and training risk for Gaussian modes.
 
-    Both mean risks are mixed derivatives :math:`\partial_\tau\partial_\epsilon L` at 0, at every n
+    Both mean risks are mixed derivatives $\partial_\tau\partial_\epsilon L$ at 0, at every n
     and k, of
 
-    .. math:: L=\mathrm
+    $$L=\mathrm
     E\log\det\big[\delta+(T+\tau\delta\,\mathrm{diag}(v^2))(\Phi^\top\Phi+\epsilon)\big],
-              \qquad T=\tfrac1k\Lambda^{1/2}Z^\top Z\Lambda^{1/2}
+    \qquad T=\tfrac1k\Lambda^{1/2}Z^\top Z\Lambda^{1/2}$$
 
-    (the noise is a mode with eigenvalue 0; for the training risk :math:`\Phi^\top\Phi` is scaled by
-    :math:`1+\epsilon`). By Laplace's method :math:`L=f(x,y)+\frac12\log\det\nabla^2f+O(1/n)` at the
+    (the noise is a mode with eigenvalue 0; for the training risk $\Phi^\top\Phi$ is scaled by
+    $1+\epsilon$). By Laplace's method $L=f(x,y)+\frac12\log\det\nabla^2f+O(1/n)$ at the
     stationary point of
 
-    .. math:: f = ke^x-kx+e^y-ny+\sum_i\log\big((\tau\delta
-    v_i^2+e^x\lambda_i)(\epsilon+e^y)+\delta\big).
+    $$f = ke^x-kx+e^y-ny+\sum_i\log\big((\tau\delta
+    v_i^2+e^x\lambda_i)(\epsilon+e^y)+\delta\big).$$
 
     The first part gives the predicted risks, the second one this correction.
 
@@ -336,7 +335,7 @@ def finite_size_term(
     Notes
     -----
     Derived here; in the isotropic ridgeless case it is the first term of the expansion of the exact
-    :math:`\sigma^2(n-1)/(n-d-1)`.
+    $\sigma^2(n-1)/(n-d-1)$.
 
     Examples
     --------
@@ -416,13 +415,13 @@ def optimal_ridge(
 ) -> OptimalRidge:
     r"""Minimise the predicted test risk over the ridge, globally and with a lower bound.
 
-    The risk is :math:`n\,(B+\sigma^2)/(n-D)` with B increasing and D decreasing in :math:`\gamma`.
-    Indeed :math:`B=\bar\Gamma-\kappa\bar\Gamma'` and :math:`D=(\kappa z)'=k-k(\kappa^2/\gamma)'`
-    with derivatives in :math:`\kappa`, and :math:`\gamma` is a concave function of :math:`\kappa`:
-    hence :math:`\bar\Gamma=\sum_iv_i^2\Gamma_i` is concave and :math:`\kappa^2/\gamma` convex. On
-    an interval of :math:`\gamma` the value of B at its left end and that of D at its right end
-    bound the risk from below. So does, in an interval of width w in :math:`\log\gamma`, the smaller
-    risk of the two ends times :math:`e^{-Kw^2/8}`, K bounding the second derivative of the log
+    The risk is $n\,(B+\sigma^2)/(n-D)$ with B increasing and D decreasing in $\gamma$.
+    Indeed $B=\bar\Gamma-\kappa\bar\Gamma'$ and $D=(\kappa z)'=k-k(\kappa^2/\gamma)'$
+    with derivatives in $\kappa$, and $\gamma$ is a concave function of $\kappa$:
+    hence $\bar\Gamma=\sum_iv_i^2\Gamma_i$ is concave and $\kappa^2/\gamma$ convex. On
+    an interval of $\gamma$ the value of B at its left end and that of D at its right end
+    bound the risk from below. So does, in an interval of width w in $\log\gamma$, the smaller
+    risk of the two ends times $e^{-Kw^2/8}$, K bounding the second derivative of the log
     risk. Intervals that could hold a better risk are halved until none is left.
 
     Parameters

@@ -1,30 +1,30 @@
 r"""Ridge in a feature map: gradients through its solution, and bounds of its evidence.
 
-A network :math:`f(x)=a^\top\tanh(Wx)/\sqrt m` linearised at its parameters is linear in the
-tangent features :math:`\varphi(x)=\partial_{(a,W)}f(x)`. For a few support points :math:`(X_s,y_s)`
-the inner problem :math:`\mathcal L_i=\frac12\|\varphi(X_s)\theta-y_s\|^2+\frac\lambda2\|\theta\|^2`
+A network $f(x)=a^\top\tanh(Wx)/\sqrt m$ linearised at its parameters is linear in the
+tangent features $\varphi(x)=\partial_{(a,W)}f(x)$. For a few support points $(X_s,y_s)$
+the inner problem $\mathcal L_i=\frac12\|\varphi(X_s)\theta-y_s\|^2+\frac\lambda2\|\theta\|^2$
 is strongly convex, and the gradient of an outer loss at its solution is
 
-.. math:: \nabla_{(X_s,y_s)}\mathcal L_o(\theta^\star)=-\partial_{(X_s,y_s)}\langle q,
-   \nabla_\theta\mathcal L_i(\theta^\star)\rangle,\qquad
-   (\varphi^\top\varphi+\lambda I)q=\nabla_\theta\mathcal L_o(\theta^\star),
+$$\nabla_{(X_s,y_s)}\mathcal L_o(\theta^\star)=-\partial_{(X_s,y_s)}\langle q,
+\nabla_\theta\mathcal L_i(\theta^\star)\rangle,\qquad
+(\varphi^\top\varphi+\lambda I)q=\nabla_\theta\mathcal L_o(\theta^\star),$$
 
 q held fixed (loo2023-dataset).
 
 Bayesian regression with kernel K, weights of prior variance v and noise variance s^2, has minus
-twice its log evidence :math:`y^\top(s^2I+vK)^{-1}y+\log\det(I+vK/s^2)` up to a constant. The best
-posterior :math:`N(\mu,\tau^2I)` on D features, the likelihood counted :math:`\kappa` times, gives
-with :math:`w=\kappa v`
+twice its log evidence $y^\top(s^2I+vK)^{-1}y+\log\det(I+vK/s^2)$ up to a constant. The best
+posterior $N(\mu,\tau^2I)$ on D features, the likelihood counted $\kappa$ times, gives
+with $w=\kappa v$
 
-.. math:: J_\kappa=\kappa\,y^\top(s^2I+wK)^{-1}y+D\log\Big(1+\frac{w\operatorname{tr}K}{s^2D}\Big)
+$$J_\kappa=\kappa\,y^\top(s^2I+wK)^{-1}y+D\log\Big(1+\frac{w\operatorname{tr}K}{s^2D}\Big)$$
 
 for minus twice the bound (harvey2025-learning; derived). The derivative in w of the last term over
-:math:`\kappa` falls with :math:`\kappa` and is at :math:`\kappa=1` at least that of the log
-determinant, by concavity: the best w rises with :math:`\kappa`, from a value that is at most the
+$\kappa$ falls with $\kappa$ and is at $\kappa=1$ at least that of the log
+determinant, by concavity: the best w rises with $\kappa$, from a value that is at most the
 evidence's. The two derivatives agree at v, so that both objectives are stationary there, for
 
-.. math:: \kappa^\star=\frac{v\operatorname{tr}K}{s^2+v\operatorname{tr}K/D}\Big/
-   \operatorname{tr}\big(vK(s^2I+vK)^{-1}\big)."""
+$$\kappa^\star=\frac{v\operatorname{tr}K}{s^2+v\operatorname{tr}K/D}\Big/
+\operatorname{tr}\big(vK(s^2I+vK)^{-1}\big).$$"""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ __all__ = [
 
 @refuses_overflow("X", "W", "a")
 def tangent_features(X: ArrayLike, W: ArrayLike, a: ArrayLike) -> FloatArray:
-    r"""Return the tangent features of :math:`a^\top\tanh(Wx)/\sqrt m`, shape (n, m + m d): the
+    r"""Return the tangent features of $a^\top\tanh(Wx)/\sqrt m$, shape (n, m + m d): the
     derivative in a, then in W row by row.
 
     Parameters
@@ -85,7 +85,7 @@ def tangent_features(X: ArrayLike, W: ArrayLike, a: ArrayLike) -> FloatArray:
 
 @refuses_overflow("X", "W", "a", "G")
 def tangent_pullback(X: ArrayLike, W: ArrayLike, a: ArrayLike, G: ArrayLike) -> FloatArray:
-    r"""Return the gradient in X, shape (n, d), of :math:`\langle G,\varphi(X)\rangle`.
+    r"""Return the gradient in X, shape (n, d), of $\langle G,\varphi(X)\rangle$.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def distillation_gradient(
         (m + m d,) added to the solution of the inner problem, to see what an inexact one costs.
     steps
         Of gradient descent for q in place of a solver: the error is then
-        :math:`(I-H/\|H\|)^{steps}q`, at most :math:`(1-\lambda/\|H\|)^{steps}` of q.
+        $(I-H/\|H\|)^{steps}q$, at most $(1-\lambda/\|H\|)^{steps}$ of q.
 
     Examples
     --------
@@ -266,7 +266,7 @@ class HeadGradient:
 def head_gradient(
     X: ArrayLike, y: ArrayLike, W: ArrayLike, *, ridge: float, shift: ArrayLike | None = None
 ) -> HeadGradient:
-    r"""Return :math:`\frac12\|\tanh(XW^\top)v-y\|^2+\frac\lambda2\|v\|^2` and its partial gradient
+    r"""Return $\frac12\|\tanh(XW^\top)v-y\|^2+\frac\lambda2\|v\|^2$ and its partial gradient
     in W at the best head v, which is the whole gradient of the loss minimised over heads.
 
     Parameters
@@ -304,7 +304,7 @@ def evidence_objective(
     K: ArrayLike, y: ArrayLike, prior_variances: ArrayLike, *, noise_variance: float
 ) -> FloatArray:
     r"""Return minus twice the log evidence at each prior variance, less
-    :math:`n\log(2\pi s^2)`.
+    $n\log(2\pi s^2)$.
 
     Parameters
     ----------
@@ -342,8 +342,8 @@ def emphasized_objective(
     noise_variance: float,
 ) -> FloatArray:
     r"""Return minus twice the evidence lower bound at each prior variance, less
-    :math:`\kappa n\log(2\pi s^2)`: the likelihood counted ``emphasis`` times, the posterior the
-    best :math:`N(\mu,\tau^2I)`.
+    $\kappa n\log(2\pi s^2)$: the likelihood counted ``emphasis`` times, the posterior the
+    best $N(\mu,\tau^2I)$.
 
     Parameters
     ----------
@@ -352,7 +352,7 @@ def emphasized_objective(
     n_features
         D, at least the rank of K.
     emphasis
-        :math:`\kappa>0`; 1 is the plain bound.
+        $\kappa>0$; 1 is the plain bound.
 
     Examples
     --------
@@ -375,8 +375,8 @@ def emphasized_objective(
 def matching_emphasis(
     K: ArrayLike, prior_variance: float, *, n_features: int, noise_variance: float
 ) -> float:
-    r"""Return :math:`\kappa^\star\ge1`, at which the emphasised objective is stationary in
-    :math:`\kappa v` where the evidence is.
+    r"""Return $\kappa^\star\ge1$, at which the emphasised objective is stationary in
+    $\kappa v$ where the evidence is.
 
     Parameters
     ----------

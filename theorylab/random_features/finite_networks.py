@@ -1,12 +1,12 @@
 r"""Networks of finite width, many draws at a time, and their tangent kernels.
 
 The parametrisation is that of :mod:`theorylab.random_features.neural_tangent`: parameters
-:math:`\omega,\beta\sim N(0,1)`, weights :math:`\sigma_w\omega/\sqrt{\text{fan-in}}`; gradients are
+$\omega,\beta\sim N(0,1)$, weights $\sigma_w\omega/\sqrt{\text{fan-in}}$; gradients are
 those in the parameters. With one hidden layer of n units, K outputs and the block of two
 points is
 
-.. math:: \Theta_{kl}=\delta_{kl}\Big(\frac{\sigma_w^2}n\sum_i\phi_i\phi_i'+\sigma_b^2\Big)
-   +\frac{\sigma_w^2}n\sum_iV_{ki}V_{li}g_i,\qquad g_i=\Sigma^1\dot\phi_i\dot\phi_i',
+$$\Theta_{kl}=\delta_{kl}\Big(\frac{\sigma_w^2}n\sum_i\phi_i\phi_i'+\sigma_b^2\Big)
++\frac{\sigma_w^2}n\sum_iV_{ki}V_{li}g_i,\qquad g_i=\Sigma^1\dot\phi_i\dot\phi_i',$$
 
 a mean of independent terms: its expectation is the limit at any width, and its blocks differ from
 multiples of the identity by what averages out.
@@ -306,7 +306,7 @@ def decay_exponents(
     Returns
     -------
     FloatArray
-        Shape (sizes - 1, n_batches): :math:`\log(m_{k+1}/m_k)/(2\log\text{factor})`, m being the
+        Shape (sizes - 1, n_batches): $\log(m_{k+1}/m_k)/(2\log\text{factor})$, m being the
         mean of a batch, whose logarithm is corrected to first order for its own spread.
 
     Examples

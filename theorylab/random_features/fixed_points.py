@@ -1,24 +1,24 @@
 r"""Effective ridge of kernel and random-feature regression: two equations, one root.
 
-For eigenvalues :math:`\lambda_i\ge0`, n samples, k features and ridge :math:`\delta\ge0`, find
-:math:`\kappa,\gamma\ge0` with
+For eigenvalues $\lambda_i\ge0$, n samples, k features and ridge $\delta\ge0$, find
+$\kappa,\gamma\ge0$ with
 
-.. math:: n = z(\gamma) + \frac{\delta}{\kappa}, \qquad k = z(\gamma) + \frac{k\kappa}{\gamma},
+$$n = z(\gamma) + \frac{\delta}{\kappa}, \qquad k = z(\gamma) + \frac{k\kappa}{\gamma},
 \qquad
-          z(\gamma) = \sum_i \frac{\lambda_i}{\lambda_i+\gamma}
+z(\gamma) = \sum_i \frac{\lambda_i}{\lambda_i+\gamma}$$
 
-(simon2024-more, Section 4). Eliminating :math:`\kappa=\gamma(1-z/k)` leaves
-:math:`\delta=\gamma\,(n-z)(k-z)/k`. With :math:`m=\min(n,k)` and :math:`g=|n-k|`, the shortfall
-:math:`s=m-z` is the non-negative root of :math:`s(s+g)=k\delta/\gamma`, so that both
-:math:`z(\gamma)` and :math:`s(\gamma)` decrease and :math:`\gamma` is the only root of
-:math:`z(\gamma)+s(\gamma)=m`. To z, the p eigenvalues of at least :math:`\gamma` contribute p less
+(simon2024-more, Section 4). Eliminating $\kappa=\gamma(1-z/k)$ leaves
+$\delta=\gamma\,(n-z)(k-z)/k$. With $m=\min(n,k)$ and $g=|n-k|$, the shortfall
+$s=m-z$ is the non-negative root of $s(s+g)=k\delta/\gamma$, so that both
+$z(\gamma)$ and $s(\gamma)$ decrease and $\gamma$ is the only root of
+$z(\gamma)+s(\gamma)=m$. To z, the p eigenvalues of at least $\gamma$ contribute p less
 what they miss, the others what they add: p is an integer, so that nothing is computed as a
-difference of close numbers, and :math:`\gamma`, :math:`n-z`, :math:`k-z` and
-:math:`\sum_i\lambda_i\gamma/(\lambda_i+\gamma)^2` keep full relative accuracy however small the
+difference of close numbers, and $\gamma$, $n-z$, $k-z$ and
+$\sum_i\lambda_i\gamma/(\lambda_i+\gamma)^2$ keep full relative accuracy however small the
 ridge is and however wide the gaps of the spectrum are.
 
-In :math:`t=\log\gamma` each term of :math:`z+s` has :math:`|f''|\le|f'|\le f`, so that Newton's
-method on :math:`\log((z+s)/m)` converges quadratically from any step below 1; a bracket guards the
+In $t=\log\gamma$ each term of $z+s$ has $|f''|\le|f'|\le f$, so that Newton's
+method on $\log((z+s)/m)$ converges quadratically from any step below 1; a bracket guards the
 steps before."""
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class EffectiveRidge:
     gamma, kappa
         The two effective ridges; equal for infinitely many features.
     learned
-        :math:`z=\sum_i\lambda_i/(\lambda_i+\gamma)`, the number of learned modes.
+        $z=\sum_i\lambda_i/(\lambda_i+\gamma)$, the number of learned modes.
     spread
-        :math:`\sum_i\lambda_i\gamma/(\lambda_i+\gamma)^2`, the number of half-learned modes.
+        $\sum_i\lambda_i\gamma/(\lambda_i+\gamma)^2$, the number of half-learned modes.
     free_samples, free_features
-        :math:`n-z` and :math:`k-z` (infinite for infinitely many features), accurate even where
+        $n-z$ and $k-z$ (infinite for infinitely many features), accurate even where
         they are tiny.
     residual
-        :math:`|z+s-m|/m` as evaluated; rounding.
+        $|z+s-m|/m$ as evaluated; rounding.
     """
 
     gamma: FloatArray
@@ -64,7 +64,7 @@ class EffectiveRidge:
 
     @property
     def degrees_of_freedom(self) -> FloatArray:
-        r""":math:`q=\sum_i(\lambda_i/(\lambda_i+\gamma))^2`."""
+        r"""$q=\sum_i(\lambda_i/(\lambda_i+\gamma))^2$."""
         return self.learned - self.spread
 
 
@@ -86,10 +86,10 @@ def effective_ridge(
         ``ridge``; ``n_features=None`` means infinitely many. Neighbouring sizes start from each
         other's root, so that a sorted array is the fastest.
     ridge
-        Non-negative; multiplies :math:`I_n`, the kernel being
-        :math:`\frac1k\sum_jg(w_j,\cdot)g(w_j,\cdot)`. At ridge 0 the root is
-        :math:`z(\gamma)=\min(n,k)`, or :math:`\gamma=0` where there are no more than
-        :math:`\min(n,k)` positive eigenvalues.
+        Non-negative; multiplies $I_n$, the kernel being
+        $\frac1k\sum_jg(w_j,\cdot)g(w_j,\cdot)$. At ridge 0 the root is
+        $z(\gamma)=\min(n,k)$, or $\gamma=0$ where there are no more than
+        $\min(n,k)$ positive eigenvalues.
 
     Returns
     -------

@@ -1,32 +1,32 @@
 r"""Rank of the loss Hessian of linear convolutional networks, by exact arithmetic modulo a prime.
 
-A linear convolutional network is a product of polynomial matrices: its output on :math:`x\in R^d`
-is :math:`\langle A_\kappa,x\rangle` with the coefficients of :math:`A=VW_L\cdots W_1`, where
-:math:`W_l` holds filters of :math:`k_l` taps, L hidden layers have m channels each, and V is dense:
-K outputs from what the valid convolutions leave, :math:`d_L=d-\sum_l(k_l-1)` entries of each
-channel. For squared losses, with the gradient G in A and :math:`M=I_K\otimes XX^\top`,
+A linear convolutional network is a product of polynomial matrices: its output on $x\in R^d$
+is $\langle A_\kappa,x\rangle$ with the coefficients of $A=VW_L\cdots W_1$, where
+$W_l$ holds filters of $k_l$ taps, L hidden layers have m channels each, and V is dense:
+K outputs from what the valid convolutions leave, $d_L=d-\sum_l(k_l-1)$ entries of each
+channel. For squared losses, with the gradient G in A and $M=I_K\otimes XX^\top$,
 
-.. math:: H=J^\top MJ+H_F,\qquad H_F=\nabla^2_\theta\langle G,A(\theta)\rangle.
+$$H=J^\top MJ+H_F,\qquad H_F=\nabla^2_\theta\langle G,A(\theta)\rangle.$$
 
-Let :math:`q=Kd_L`. With one hidden layer (k taps) :math:`H_F` is m copies of
-:math:`\begin{pmatrix}0&C\\C^\top&0\end{pmatrix}`, C the Hankel matrix of G, so that
-:math:`\operatorname{rank}H\le2m\min(k,q)+Kd`. On its kernel J is orthogonal to G (Euler), and the
-Schur complement gives for generic weights, data and labels, :math:`m\ge\min(k,q)` and at least d
+Let $q=Kd_L$. With one hidden layer (k taps) $H_F$ is m copies of
+$\begin{pmatrix}0&C\\C^\top&0\end{pmatrix}$, C the Hankel matrix of G, so that
+$\operatorname{rank}H\le2m\min(k,q)+Kd$. On its kernel J is orthogonal to G (Euler), and the
+Schur complement gives for generic weights, data and labels, $m\ge\min(k,q)$ and at least d
 samples,
 
-.. math:: \operatorname{rank}H=2mk+\min(Kd-1,k(q-k))\ \text{ if }k\le q,\qquad
-   2mq+\min(K(d-K),q(k-q))\ \text{ if }k>q:
+$$\operatorname{rank}H=2mk+\min(Kd-1,k(q-k))\ \text{ if }k\le q,\qquad
+2mq+\min(K(d-K),q(k-q))\ \text{ if }k>q:$$
 
-if :math:`k\le q` it holds products of all filters with the kernel of :math:`C^\top`, orthogonal to
-G; if :math:`k>q`, for each output, products of the kernel of C with all :math:`d_1` entries, each
+if $k\le q$ it holds products of all filters with the kernel of $C^\top$, orthogonal to
+G; if $k>q$, for each output, products of the kernel of C with all $d_1$ entries, each
 orthogonal to all K rows of G.
 
-With two hidden layers (:math:`k_1`, and :math:`k_2\ge2` taps), :math:`k_{12}=k_1+k_2-1\le q` and
-:math:`m\ge k_1+k_{12}`,
+With two hidden layers ($k_1$, and $k_2\ge2$ taps), $k_{12}=k_1+k_2-1\le q$ and
+$m\ge k_1+k_{12}$,
 
-.. math:: \operatorname{rank}H=2m(k_1+k_{12})-1+\min(Kd-1,k_{12}(q-k_{12})),
+$$\operatorname{rank}H=2m(k_1+k_{12})-1+\min(Kd-1,k_{12}(q-k_{12})),$$
 
-linear in m, while the number of parameters :math:`mk_1+m^2k_2+mq` is quadratic.
+linear in m, while the number of parameters $mk_1+m^2k_2+mq$ is quadratic.
 
 A rank modulo a prime p bounds the rank over the rationals from below; for weights drawn modulo p it
 is the generic one except with a probability of at most the degree of a minor over p.
@@ -126,7 +126,7 @@ def end_to_end(layers: Sequence[ArrayLike]) -> IntArray:
 
 
 def loss_hessian(layers: Sequence[ArrayLike], inputs: ArrayLike, targets: ArrayLike) -> LossHessian:
-    r"""Return the Hessian of :math:`\frac12\sum\|f(x)-y\|^2` in all weights, modulo the prime.
+    r"""Return the Hessian of $\frac12\sum\|f(x)-y\|^2$ in all weights, modulo the prime.
 
     Parameters
     ----------
@@ -193,7 +193,7 @@ def rank_modulo_prime(matrix: ArrayLike) -> int:
 
 
 def rank_bound(length: int, filter_size: int, *, channels: int, outputs: int = 1) -> int:
-    r"""Return :math:`\min(P,2m\min(k,Kd_1)+Kd)`, a bound for one hidden layer and all data.
+    r"""Return $\min(P,2m\min(k,Kd_1)+Kd)$, a bound for one hidden layer and all data.
 
     Parameters
     ----------

@@ -1,12 +1,12 @@
 r"""Linear estimators of least variance under a bound on their bias operator, and their risks.
 
-:math:`y=X\beta+\varepsilon`, :math:`X=U\,\mathrm{diag}(s)V^\top` of full column rank, noise
-covariance :math:`\sigma^2I`. Among linear estimators :math:`\hat\beta=Ly` whose bias operator has a
-Schatten norm :math:`\|LX-I\|\le C`, the variance :math:`\|L\|_F^2` is least at
-:math:`L=V\,\mathrm{diag}((1-b_i)/s_i)U^\top` with
+$y=X\beta+\varepsilon$, $X=U\,\mathrm{diag}(s)V^\top$ of full column rank, noise
+covariance $\sigma^2I$. Among linear estimators $\hat\beta=Ly$ whose bias operator has a
+Schatten norm $\|LX-I\|\le C$, the variance $\|L\|_F^2$ is least at
+$L=V\,\mathrm{diag}((1-b_i)/s_i)U^\top$ with
 
-.. math:: b_i=\frac t{s_i^2+t}\ \text{(Frobenius: ridge)},\qquad b_i=\Big(1-\frac{s_i^2}t\Big)_+\
-   \text{(nuclear)},\qquad b_i=\frac t{1+t}\ \text{(spectral: shrunk least squares)},
+$$b_i=\frac t{s_i^2+t}\ \text{(Frobenius: ridge)},\qquad b_i=\Big(1-\frac{s_i^2}t\Big)_+\
+\text{(nuclear)},\qquad b_i=\frac t{1+t}\ \text{(spectral: shrunk least squares)},$$
 
 t such that the bound is attained; C = 0 is the Gauss-Markov theorem. Pinching in the basis V lowers
 both the variance and the norm, which leaves a problem in the b alone.
@@ -174,7 +174,7 @@ def shrinkage_risk(
     *,
     noise_variance: float,
 ) -> float:
-    r"""Return :math:`\mathbb E\|Ly-\beta\|^2=\sum_ib_i^2c_i^2+\sigma^2\sum_i(1-b_i)^2/s_i^2`.
+    r"""Return $\mathbb E\|Ly-\beta\|^2=\sum_ib_i^2c_i^2+\sigma^2\sum_i(1-b_i)^2/s_i^2$.
 
     Parameters
     ----------
@@ -299,14 +299,14 @@ class SpectralMean(NamedTuple):
 def spectral_mean(
     function: Callable[[FloatArray], FloatArray], *, aspect: float, block: float = 0.0
 ) -> SpectralMean:
-    r"""Return limit and correction of :math:`\mathbb E\frac1p\sum_if(\lambda_i)` over the
-    eigenvalues of :math:`X^\top X/n`, X an n by p standard Gaussian design, q = p / n, or
-    :math:`\sqrt N` times n rows and p columns of a uniform N by N orthogonal matrix.
+    r"""Return limit and correction of $\mathbb E\frac1p\sum_if(\lambda_i)$ over the
+    eigenvalues of $X^\top X/n$, X an n by p standard Gaussian design, q = p / n, or
+    $\sqrt N$ times n rows and p columns of a uniform N by N orthogonal matrix.
 
-    :math:`\int f\,d\mu+\frac1p\Big[\frac{f(a)+f(b)}4-\frac1{2\pi}\int_a^b\frac{f(x)\,dx}
-    {\sqrt{(x-a)(b-x)}}\Big]+o(1/p)` with the law :math:`\mu` of density
-    :math:`\frac{\sqrt{(b-x)(x-a)}}{2\pi qx(1-\alpha x)}` between the ends
-    :math:`a,b=(\sqrt{1-q\alpha}\mp\sqrt{q(1-\alpha)})^2` of its support, :math:`\alpha=n/N`.
+    $\int f\,d\mu+\frac1p\Big[\frac{f(a)+f(b)}4-\frac1{2\pi}\int_a^b\frac{f(x)\,dx}
+    {\sqrt{(x-a)(b-x)}}\Big]+o(1/p)$ with the law $\mu$ of density
+    $\frac{\sqrt{(b-x)(x-a)}}{2\pi qx(1-\alpha x)}$ between the ends
+    $a,b=(\sqrt{1-q\alpha}\mp\sqrt{q(1-\alpha)})^2$ of its support, $\alpha=n/N$.
 
     Parameters
     ----------
@@ -315,7 +315,7 @@ def spectral_mean(
     aspect
         q in (0, 1).
     block
-        :math:`\alpha<1/(1+q)`; 0 is the Gaussian design.
+        $\alpha<1/(1+q)$; 0 is the Gaussian design.
 
     Raises
     ------
@@ -355,12 +355,12 @@ def shrinkage_limit(
     strength: float, *, norm: str, aspect: float, noise_variance: float, block: float = 0.0
 ) -> SpectralMean:
     r"""Return limit and correction of the risk of a family for an isotropic random design and
-    :math:`\|\beta\|=1`.
+    $\|\beta\|=1$.
 
     Parameters
     ----------
     strength
-        t of :func:`bias_factors`, for the singular values of :math:`X/\sqrt n`.
+        t of :func:`bias_factors`, for the singular values of $X/\sqrt n$.
     norm
         ``"frobenius"``, ``"nuclear"`` or ``"spectral"``.
     aspect

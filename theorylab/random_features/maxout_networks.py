@@ -1,24 +1,24 @@
 r"""Random maxout networks: what one initialisation does to values, gradients and breakpoints.
 
 A maxout unit of rank K returns the largest of K linear functions of its input. With weights
-:math:`N(0,c/n)`, n the number of inputs, the largest product with x is
-:math:`\sqrt{c/n}\,|x|\max_kg_k`, and across x the chosen weight is Gaussian whatever was chosen.
-With :math:`m_K=\mathbb E\max_kg_k` and :math:`M_K=\mathbb E\max_kg_k^2` (of the largest) of K
+$N(0,c/n)$, n the number of inputs, the largest product with x is
+$\sqrt{c/n}\,|x|\max_kg_k$, and across x the chosen weight is Gaussian whatever was chosen.
+With $m_K=\mathbb E\max_kg_k$ and $M_K=\mathbb E\max_kg_k^2$ (of the largest) of K
 independent normals therefore, at every width,
 
-.. math:: \mathbb E(w_{k^*}^\top u)^2=\frac cn|u|^2\big(M_K\cos^2+\sin^2\big)\angle(x,u).
+$$\mathbb E(w_{k^*}^\top u)^2=\frac cn|u|^2\big(M_K\cos^2+\sin^2\big)\angle(x,u).$$
 
-In a chain of layers of width n let h be the values, v a tangent and :math:`a=\langle h,v\rangle^2
-/|h|^2`, :math:`b=|v|^2-a` its parts along and across h. A layer maps their means by (derived)
+In a chain of layers of width n let h be the values, v a tangent and $a=\langle h,v\rangle^2
+/|h|^2$, $b=|v|^2-a$ its parts along and across h. A layer maps their means by (derived)
 
-.. math:: a'=cM_Ka+\frac cnb,\qquad b'=c\Big(1-\frac1n\Big)b,\qquad\mathbb E|h'|^2=cM_K|h|^2:
+$$a'=cM_Ka+\frac cnb,\qquad b'=c\Big(1-\frac1n\Big)b,\qquad\mathbb E|h'|^2=cM_K|h|^2:$$
 
-at :math:`c=1/M_K` values keep their size, and so does what moves along them; other directions
-shrink by :math:`c(1-1/n)` a layer, down to a floor of order 1/n, if K > 2.
+at $c=1/M_K$ values keep their size, and so does what moves along them; other directions
+shrink by $c(1-1/n)$ a layer, down to a floor of order 1/n, if K > 2.
 
 On the line a unit with Gaussian slopes and intercepts is an upper envelope of K lines. Its
 breakpoints are the upper edges of the convex hull of K Gaussian points in the plane, on average
-:math:`\frac12\mathbb EV_K`, :math:`\mathbb EV_K=K(K-1)\int\Phi^{K-2}(x)e^{-x^2}dx/\sqrt\pi`.
+$\frac12\mathbb EV_K$, $\mathbb EV_K=K(K-1)\int\Phi^{K-2}(x)e^{-x^2}dx/\sqrt\pi$.
 
 Paper: tseran2023-expected (formulas derived here; hull: Renyi and Sulanke)."""
 
@@ -65,13 +65,13 @@ class MaxoutSignals:
     Attributes
     ----------
     values
-        :math:`\mathbb E|h|^2`, and of the product of the Jacobian with the input.
+        $\mathbb E|h|^2$, and of the product of the Jacobian with the input.
     across
-        :math:`\mathbb E|Ju|^2` for a unit vector u orthogonal to the input.
+        $\mathbb E|Ju|^2$ for a unit vector u orthogonal to the input.
     backward
-        :math:`\mathbb E|J^\top g|^2` for g uniform on the unit sphere, independent of the network.
+        $\mathbb E|J^\top g|^2$ for g uniform on the unit sphere, independent of the network.
     kernel
-        Expected squared norm of the gradient of :math:`\langle g,h\rangle` in all weights: the
+        Expected squared norm of the gradient of $\langle g,h\rangle$ in all weights: the
         tangent kernel on its diagonal.
     """
 
@@ -82,7 +82,7 @@ class MaxoutSignals:
 
 
 def maxout_moments(rank: int) -> MaxoutMoments:
-    r"""Return :math:`m_K` and :math:`M_K`, by quadrature to rounding.
+    r"""Return $m_K$ and $M_K$, by quadrature to rounding.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def maxout_moments(rank: int) -> MaxoutMoments:
 
 
 def critical_scale(rank: int) -> float:
-    r"""Return :math:`1/M_K`: with weights of variance :math:`1/(nM_K)` values keep their mean
+    r"""Return $1/M_K$: with weights of variance $1/(nM_K)$ values keep their mean
     square.
 
     Parameters
@@ -120,7 +120,7 @@ def critical_scale(rank: int) -> float:
 
 
 def directional_gain(cosine: ArrayLike, *, rank: int) -> FloatArray:
-    r"""Return :math:`M_K\cos^2+\sin^2`, the mean square of a unit's derivative along a unit vector,
+    r"""Return $M_K\cos^2+\sin^2$, the mean square of a unit's derivative along a unit vector,
     in units of the variance of a weight.
 
     Parameters

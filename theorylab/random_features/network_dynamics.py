@@ -1,16 +1,16 @@
 r"""How networks of finite width train: gradient flow beside its linear limit, and adaptive steps.
 
-Under the gradient flow of :math:`\frac12\sum_i(f(x_i)-y_i)^2` the outputs obey
-:math:`\dot f=-\Theta_t(f-y)` with the tangent kernel of the moment. Where that is constant,
+Under the gradient flow of $\frac12\sum_i(f(x_i)-y_i)^2$ the outputs obey
+$\dot f=-\Theta_t(f-y)$ with the tangent kernel of the moment. Where that is constant,
 
-.. math:: f_t=y+e^{-t\Theta}(f_0-y),\qquad
-   f_t(x)=f_0(x)+\Theta(x,X)\,\frac{I-e^{-t\Theta}}\Theta\,(y-f_0),
+$$f_t=y+e^{-t\Theta}(f_0-y),\qquad
+f_t(x)=f_0(x)+\Theta(x,X)\,\frac{I-e^{-t\Theta}}\Theta\,(y-f_0),$$
 
 so that the part along an eigenvector decays at the rate of its eigenvalue.
 
 An entrywise optimiser moves every parameter by a function Q of its own gradient: its first step is
 that of sign descent for Adam without damping. For one hidden layer of n units and a step
-:math:`\eta/\sqrt n` the outputs move, as n grows, by a functional of the derivatives of the loss
+$\eta/\sqrt n$ the outputs move, as n grows, by a functional of the derivatives of the loss
 that is neither linear nor, for signs, even continuous.
 
 Theorems: jacot2018-neural (flow), yang2023-tensor (entrywise steps)."""
@@ -54,7 +54,7 @@ __all__ = [
 def gradient_flow(
     networks: Networks, X: ArrayLike, targets: ArrayLike, *, time: float, n_steps: int
 ) -> tuple[FloatArray, Networks]:
-    r"""Train every network on its own by the gradient flow of :math:`\frac12\sum_i(f(x_i)-y_i)^2`.
+    r"""Train every network on its own by the gradient flow of $\frac12\sum_i(f(x_i)-y_i)^2$.
 
     Parameters
     ----------
@@ -205,10 +205,10 @@ def entrywise_step(
     loss_derivatives
         Derivatives of the loss in the outputs, shape (n,).
     step_sizes
-        One a layer: :math:`\omega\leftarrow\omega-\eta\,Q(g)`.
+        One a layer: $\omega\leftarrow\omega-\eta\,Q(g)$.
     update
         Q; the gradient is passed in units of its own size at the start (that of a layer times
-        :math:`\sqrt n` for each of its sides that is hidden), as a Q with a scale, such as Adam's
+        $\sqrt n$ for each of its sides that is hidden), as a Q with a scale, such as Adam's
         with its damping, needs. The sign is Adam's first step without damping.
 
     Examples
@@ -251,13 +251,13 @@ def planar_sign_limit(
     r"""Return by how much the outputs of a wide ReLU network move in one step of sign descent.
 
     One hidden layer of n units, no bias, points in the plane, both layers moved by
-    :math:`\eta/\sqrt n`; as n grows the outputs at x move by
+    $\eta/\sqrt n$; as n grows the outputs at x move by
 
-    .. math:: -\eta\frac{\sigma_w^2}{\sqrt d}\,\mathbb E\Big[\sqrt{\tfrac2\pi}\,
-       1_{\omega\cdot x>0}\Big\langle x,\mathrm{sgn}\sum_b\chi_b1_{\omega\cdot x_b>0}x_b\Big\rangle
-       +(\omega\cdot x)_+\,\mathrm{sgn}\sum_b\chi_b(\omega\cdot x_b)_+\Big].
+    $$-\eta\frac{\sigma_w^2}{\sqrt d}\,\mathbb E\Big[\sqrt{\tfrac2\pi}\,
+    1_{\omega\cdot x>0}\Big\langle x,\mathrm{sgn}\sum_b\chi_b1_{\omega\cdot x_b>0}x_b\Big\rangle
+    +(\omega\cdot x)_+\,\mathrm{sgn}\sum_b\chi_b(\omega\cdot x_b)_+\Big].$$
 
-    The signs depend on the angle of :math:`\omega` only, and change at finitely many of them: the
+    The signs depend on the angle of $\omega$ only, and change at finitely many of them: the
     expectation is a finite sum.
 
     Parameters
@@ -265,13 +265,13 @@ def planar_sign_limit(
     X
         (n, 2) points of the batch.
     loss_derivatives
-        :math:`\chi`, shape (n,).
+        $\chi$, shape (n,).
     X_test
         (m, 2) points.
     step_size
-        :math:`\eta`.
+        $\eta$.
     weight_variance
-        :math:`\sigma_w^2`.
+        $\sigma_w^2$.
 
     Examples
     --------

@@ -1,24 +1,24 @@
 r"""Kernels of infinitely wide fully connected networks.
 
-A network of L hidden layers and an activation :math:`\phi` (no factor 2 hidden in it), with weights
-:math:`N(0,\sigma_w^2/\text{fan-in})` and biases :math:`N(0,\sigma_b^2)` in every layer,
+A network of L hidden layers and an activation $\phi$ (no factor 2 hidden in it), with weights
+$N(0,\sigma_w^2/\text{fan-in})$ and biases $N(0,\sigma_b^2)$ in every layer,
 
-.. math:: h^1=\frac{\sigma_w}{\sqrt d}\omega^1x+\sigma_b\beta^1,\qquad
-   h^{l+1}=\frac{\sigma_w}{\sqrt n}\omega^{l+1}\phi(h^l)+\sigma_b\beta^{l+1},\qquad f=h^{L+1},
+$$h^1=\frac{\sigma_w}{\sqrt d}\omega^1x+\sigma_b\beta^1,\qquad
+h^{l+1}=\frac{\sigma_w}{\sqrt n}\omega^{l+1}\phi(h^l)+\sigma_b\beta^{l+1},\qquad f=h^{L+1},$$
 
-tends at initialisation to a Gaussian process of covariance :math:`\Sigma^{L+1}` as the widths n
+tends at initialisation to a Gaussian process of covariance $\Sigma^{L+1}$ as the widths n
 grow (one after the other in the paper), and its tangent kernel
-:math:`\nabla_\theta f(x)\cdot\nabla_\theta f(x')`, of the standard Gaussian parameters
-:math:`\theta=(\omega,\beta)`, to :math:`\Theta^{L+1}`:
+$\nabla_\theta f(x)\cdot\nabla_\theta f(x')$, of the standard Gaussian parameters
+$\theta=(\omega,\beta)$, to $\Theta^{L+1}$:
 
-.. math:: \Sigma^1=\Theta^1=\frac{\sigma_w^2}d\langle x,x'\rangle+\sigma_b^2,\quad
-   \Sigma^{l+1}=\sigma_w^2\mathbb E[\phi(u)\phi(v)]+\sigma_b^2,\quad
-   \Theta^{l+1}=\Sigma^{l+1}+\sigma_w^2\mathbb E[\phi'(u)\phi'(v)]\,\Theta^l,
+$$\Sigma^1=\Theta^1=\frac{\sigma_w^2}d\langle x,x'\rangle+\sigma_b^2,\quad
+\Sigma^{l+1}=\sigma_w^2\mathbb E[\phi(u)\phi(v)]+\sigma_b^2,\quad
+\Theta^{l+1}=\Sigma^{l+1}+\sigma_w^2\mathbb E[\phi'(u)\phi'(v)]\,\Theta^l,$$
 
-(u, v) being Gaussian with the covariance :math:`\Sigma^l` of the two points
+(u, v) being Gaussian with the covariance $\Sigma^l$ of the two points
 (:mod:`theorylab.random_features.activations`).
 
-Theorem: jacot2018-neural (there :math:`\sigma_w=1` and :math:`\sigma_b=\beta`)."""
+Theorem: jacot2018-neural (there $\sigma_w=1$ and $\sigma_b=\beta$)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def ntk(
     weight_variance: float = 1.0,
     bias_variance: float = 0.0,
 ) -> FloatArray:
-    r"""Return the tangent kernel :math:`\Theta^{L+1}` of the infinitely wide network.
+    r"""Return the tangent kernel $\Theta^{L+1}$ of the infinitely wide network.
 
     Parameters
     ----------
@@ -60,9 +60,9 @@ def ntk(
     activation
         ``"relu"``, ``"erf"``, ``"sine"``, or an :class:`Activation`.
     weight_variance
-        :math:`\sigma_w^2`, before the division by the fan-in; 2 keeps the size of ReLU signals.
+        $\sigma_w^2$, before the division by the fan-in; 2 keeps the size of ReLU signals.
     bias_variance
-        :math:`\sigma_b^2`.
+        $\sigma_b^2$.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def nngp(
     weight_variance: float = 1.0,
     bias_variance: float = 0.0,
 ) -> FloatArray:
-    r"""Return the covariance :math:`\Sigma^{L+1}` of the outputs of the infinitely wide network.
+    r"""Return the covariance $\Sigma^{L+1}$ of the outputs of the infinitely wide network.
 
     Parameters
     ----------

@@ -1,19 +1,19 @@
 r"""A permutation learnt from its basis vectors: an ensemble of networks in the tangent regime.
 
-Two-layer networks without biases are trained to zero loss on :math:`(e_i,e_{\pi(i)})_{i\le k}`,
-tested at :math:`x/\|x\|`, :math:`x\in\{0,1\}^k` with s ones. With the tangent kernel
-:math:`\Theta(u)`, :math:`\Theta(1)=1`, :math:`c=\Theta(0)`, :math:`t=\Theta(1/\sqrt s)` and
-:math:`D=1+(k-1)c` the mean of an output is
+Two-layer networks without biases are trained to zero loss on $(e_i,e_{\pi(i)})_{i\le k}$,
+tested at $x/\|x\|$, $x\in\{0,1\}^k$ with s ones. With the tangent kernel
+$\Theta(u)$, $\Theta(1)=1$, $c=\Theta(0)$, $t=\Theta(1/\sqrt s)$ and
+$D=1+(k-1)c$ the mean of an output is
 
-.. math:: \mu_1=\frac1{1-c}\Big(t-\frac{c(st+(k-s)c)}D\Big)\quad\text{or}\quad
-          \mu_0=\frac{c(1-c-s(t-c))}{(1-c)D}
+$$\mu_1=\frac1{1-c}\Big(t-\frac{c(st+(k-s)c)}D\Big)\quad\text{or}\quad
+\mu_0=\frac{c(1-c-s(t-c))}{(1-c)D}$$
 
 where the permuted input is 1 or 0. The outputs are Gaussian, independent of each other, with the
-variance :math:`\Sigma(x,x)-2a^\top\Sigma(X,x)+a^\top\Sigma(X,X)a`,
-:math:`a=\Theta(X,X)^{-1}\Theta(X,x)`. For ReLU :math:`c=\frac1{2\pi}`, :math:`\mu_1>0\ge\mu_0`, and
+variance $\Sigma(x,x)-2a^\top\Sigma(X,x)+a^\top\Sigma(X,X)a$,
+$a=\Theta(X,X)^{-1}\Theta(X,x)$. For ReLU $c=\frac1{2\pi}$, $\mu_1>0\ge\mu_0$, and
 the variance over the squared distance of the mean from a threshold is largest at
-:math:`s=k`, where it is :math:`16(1-c)^2(\frac12-c)k`, for the threshold
-:math:`\frac{\mu_0+\mu_1}2`, and of order :math:`k^2` for the threshold 0.
+$s=k$, where it is $16(1-c)^2(\frac12-c)k$, for the threshold
+$\frac{\mu_0+\mu_1}2$, and of order $k^2$ for the threshold 0.
 
 Source: giapitzakis2025-exact (recalled; closed forms and limits derived)."""
 
@@ -127,8 +127,8 @@ def noise_to_margin(ones: ArrayLike, *, n_bits: int, threshold: str = "midpoint"
 
 
 def cost_limits() -> CostLimits:
-    r"""Return the limits for :math:`k\to\infty` of the largest :func:`noise_to_margin`, over k and
-    over :math:`k^2`.
+    r"""Return the limits for $k\to\infty$ of the largest :func:`noise_to_margin`, over k and
+    over $k^2$.
 
     For the threshold 0 the worst inputs have two ones: the mean of the absent bits is of order 1/k,
     and the variance of order 1.
@@ -149,9 +149,9 @@ def cost_limits() -> CostLimits:
 
 def ensemble_size(n_bits: int, *, failure: float, inputs: str = "one") -> int:
     r"""Return the least number of networks whose averaged outputs, cut at the midpoint, are all
-    right with a probability of at least :math:`1-\delta`.
+    right with a probability of at least $1-\delta$.
 
-    At one input with s ones it is :math:`\Phi(\sqrt N/r_s)^k` with :math:`r_s^2` from
+    At one input with s ones it is $\Phi(\sqrt N/r_s)^k$ with $r_s^2$ from
     :func:`noise_to_margin`; the failures of several inputs are added up.
 
     Parameters
@@ -159,9 +159,9 @@ def ensemble_size(n_bits: int, *, failure: float, inputs: str = "one") -> int:
     n_bits
         k, from 2 to 100,000.
     failure
-        :math:`\delta`.
+        $\delta$.
     inputs
-        At ``"one"`` input, whichever it is, or at ``"all"`` of the :math:`2^k-1` at once.
+        At ``"one"`` input, whichever it is, or at ``"all"`` of the $2^k-1$ at once.
 
     Examples
     --------

@@ -1,10 +1,10 @@
 r"""Error of ridge regression with a power-law spectrum after generations of its own labels.
 
-For :math:`\lambda_k=k^{-\beta}`, :math:`\lambda_kw_k^2=k^{-1-2r\beta}` and a final ridge
-:math:`\lambda=\delta/T\to0` the error of :mod:`~theorylab.random_features.self_training` tends to
-:math:`C_b\lambda^{2r}+s^2C_v\lambda^{-1/\beta}/T`: generations of least squares act as noise,
-:math:`s^2=\sigma^2+n\sigma_0^2(T+d)/(T_0-d)`. Sums against integrals leave a relative
-:math:`O(\lambda^{1/\beta}+\lambda^{2-2r})`, the effective ridge :math:`O(\lambda^{-1/\beta}/T)`."""
+For $\lambda_k=k^{-\beta}$, $\lambda_kw_k^2=k^{-1-2r\beta}$ and a final ridge
+$\lambda=\delta/T\to0$ the error of :mod:`~theorylab.random_features.self_training` tends to
+$C_b\lambda^{2r}+s^2C_v\lambda^{-1/\beta}/T$: generations of least squares act as noise,
+$s^2=\sigma^2+n\sigma_0^2(T+d)/(T_0-d)$. Sums against integrals leave a relative
+$O(\lambda^{1/\beta}+\lambda^{2-2r})$, the effective ridge $O(\lambda^{-1/\beta}/T)$."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["PowerLawOptimum", "collapse_noise", "power_law_optimum"]
 
 @result
 class PowerLawOptimum:
-    r"""Sharp power law :math:`C_b\lambda^{2r}+s^2C_v\lambda^{-1/\beta}/T` and its minimiser.
+    r"""Sharp power law $C_b\lambda^{2r}+s^2C_v\lambda^{-1/\beta}/T$ and its minimiser.
 
     Attributes
     ----------
     bias_constant, variance_constant
-        :math:`C_b` and :math:`C_v`.
+        $C_b$ and $C_v$.
     ridge
-        Minimising :math:`\lambda` (delta / T); 0 without noise.
+        Minimising $\lambda$ (delta / T); 0 without noise.
     test_risk
         Minimum; without noise the limit of the error at ridge 0.
     """
@@ -46,17 +46,17 @@ def collapse_noise(
     n_samples: int,
     n_synthetic: int,
 ) -> float:
-    r"""Return the label noise :math:`\sigma^2+n\sigma_0^2\frac{T+d}{T_0-d}` that n generations of
+    r"""Return the label noise $\sigma^2+n\sigma_0^2\frac{T+d}{T_0-d}$ that n generations of
     least squares amount to, for a final ridge that leaves most of the d modes unlearned.
 
     Parameters
     ----------
     noise_variance, synthetic_noise
-        :math:`\sigma^2` of the last labels, :math:`\sigma_0^2` of those of each generation before.
+        $\sigma^2$ of the last labels, $\sigma_0^2$ of those of each generation before.
     generations
         n, how often the data were replaced by the labels of a fit.
     n_modes, n_samples, n_synthetic
-        d, T and :math:`T_0>d`.
+        d, T and $T_0>d$.
 
     Returns
     -------
@@ -88,24 +88,24 @@ def power_law_optimum(
 ) -> PowerLawOptimum:
     r"""Return the sharp power law of the error, and the ridge that it makes optimal.
 
-    For :math:`\lambda_k=k^{-\beta}` and :math:`\lambda_kw_k^2=k^{-1-2r\beta}`,
+    For $\lambda_k=k^{-\beta}$ and $\lambda_kw_k^2=k^{-1-2r\beta}$,
 
-    .. math:: C_b = \frac{\Gamma(2-2r)\Gamma(2r)}\beta,\qquad
-              C_v = \Big(1-\frac1\beta\Big)C_1,\qquad C_1=\frac{\pi/\beta}{\sin(\pi/\beta)}.
+    $$C_b = \frac{\Gamma(2-2r)\Gamma(2r)}\beta,\qquad
+    C_v = \Big(1-\frac1\beta\Big)C_1,\qquad C_1=\frac{\pi/\beta}{\sin(\pi/\beta)}.$$
 
-    With noise the optimum is :math:`\lambda^{2r+1/\beta}=\frac{s^2C_v}{2r\beta C_bT}`, of error
-    :math:`C_b(1+2r\beta)\lambda^{2r}`; without, :math:`\beta C_b(C_1/T)^{2r\beta}` at ridge 0.
+    With noise the optimum is $\lambda^{2r+1/\beta}=\frac{s^2C_v}{2r\beta C_bT}$, of error
+    $C_b(1+2r\beta)\lambda^{2r}$; without, $\beta C_b(C_1/T)^{2r\beta}$ at ridge 0.
 
     Parameters
     ----------
     spectral_exponent
-        :math:`\beta>1`.
+        $\beta>1$.
     source_exponent
         r in (0, 1): beyond, ridge regression saturates.
     n_samples
         T.
     noise
-        :math:`s^2\ge0`, see :func:`collapse_noise`.
+        $s^2\ge0$, see :func:`collapse_noise`.
 
     Returns
     -------

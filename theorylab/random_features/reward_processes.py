@@ -1,6 +1,6 @@
 r"""Reward processes on finitely many states, and the transitions that a learner sees of them.
 
-Transitions are columns: U holds the states, A the states less :math:`\gamma` times the next ones
+Transitions are columns: U holds the states, A the states less $\gamma$ times the next ones
 (or their law), each scaled by the root of its weight, so that Bellman errors are squared norms.
 """
 
@@ -42,9 +42,9 @@ class Transitions:
     Attributes
     ----------
     process, discount
-        The reward process and :math:`\gamma`.
+        The reward process and $\gamma$.
     states, differences, rewards
-        U and A, (S, n), and :math:`\hat r`, (n,).
+        U and A, (S, n), and $\hat r$, (n,).
     visited
         m, the number of distinct states visited.
     """
@@ -58,7 +58,7 @@ class Transitions:
 
     @property
     def true_map(self) -> FloatArray:
-        r""":math:`D_\pi^{1/2}(I-\gamma P)`."""
+        r"""$D_\pi^{1/2}(I-\gamma P)$."""
         P = self.process.transitions
         root = np.sqrt(self.process.stationary)[:, None]
         found: FloatArray = root * (np.eye(len(P)) - self.discount * P)
@@ -66,7 +66,7 @@ class Transitions:
 
     @property
     def true_rewards(self) -> FloatArray:
-        r""":math:`D_\pi^{1/2}\bar r`."""
+        r"""$D_\pi^{1/2}\bar r$."""
         return np.sqrt(self.process.stationary) * self.process.rewards
 
 

@@ -1,22 +1,22 @@
 r"""Regression trained again and again on its own labels: the test error of every generation.
 
-Generation m fits :math:`\hat w_m=(X_m^\top X_m+\delta_mI)^{-1}X_m^\top y_m` to
-:math:`y_m=X_m\hat w_{m-1}+\sigma_m\epsilon`, :math:`\hat w_0=w^*`, on :math:`T_m` fresh rows
-:math:`X_m\sim N(0,\Sigma)`; at ridge 0 it is least squares, of minimal norm where rows are few. The
-error is :math:`\|\hat w_m-w^*\|_\Sigma^2`. In the eigenbasis of :math:`\Sigma`, with the effective
-ridge :math:`\kappa` of :mod:`~theorylab.random_features.fixed_points`,
-:math:`p_i=\lambda_i/(\lambda_i+\kappa)` and :math:`q=\sum_ip_i^2`, mean and second moment of the
+Generation m fits $\hat w_m=(X_m^\top X_m+\delta_mI)^{-1}X_m^\top y_m$ to
+$y_m=X_m\hat w_{m-1}+\sigma_m\epsilon$, $\hat w_0=w^*$, on $T_m$ fresh rows
+$X_m\sim N(0,\Sigma)$; at ridge 0 it is least squares, of minimal norm where rows are few. The
+error is $\|\hat w_m-w^*\|_\Sigma^2$. In the eigenbasis of $\Sigma$, with the effective
+ridge $\kappa$ of :mod:`~theorylab.random_features.fixed_points`,
+$p_i=\lambda_i/(\lambda_i+\kappa)$ and $q=\sum_ip_i^2$, mean and second moment of the
 coordinates follow
 
-.. math:: \mathrm E w_i \leftarrow p_i\,\mathrm E w_i,\qquad
-    \mathrm E w_i^2 \leftarrow p_i^2\,\mathrm E w_i^2 + \frac{p_i^2}{\lambda_i}\,
-    \frac{\sum_j\lambda_j(1-p_j)^2\,\mathrm E w_j^2+\sigma^2}{T-q}
+$$\mathrm E w_i \leftarrow p_i\,\mathrm E w_i,\qquad
+\mathrm E w_i^2 \leftarrow p_i^2\,\mathrm E w_i^2 + \frac{p_i^2}{\lambda_i}\,
+\frac{\sum_j\lambda_j(1-p_j)^2\,\mathrm E w_j^2+\sigma^2}{T-q}$$
 
 from one generation to the next: the deterministic equivalents of one resolvent and of a product of
 two, applied in turn, since designs are independent. It is asymptotically exact, with a relative
 error O(1/T). Special cases are the formulas of dohmatob2024-model: least squares (variance grows
-linearly), few rows (error :math:`(1-\eta^n)\|w^*\|^2`), a final ridge. Gaussian least squares is
-exact with :math:`T-d-1` in place of :math:`T-d`."""
+linearly), few rows (error $(1-\eta^n)\|w^*\|^2$), a final ridge. Gaussian least squares is
+exact with $T-d-1$ in place of $T-d$."""
 
 from __future__ import annotations
 
@@ -95,12 +95,12 @@ def self_training_risk(
     Parameters
     ----------
     eigenvalues
-        Shape (d,), positive: of :math:`\Sigma`.
+        Shape (d,), positive: of $\Sigma$.
     coefficients
-        Shape (d,): :math:`w^*` in its eigenbasis.
+        Shape (d,): $w^*$ in its eigenbasis.
     n_samples, ridge, noise_variance
-        :math:`T_m\ge1`, :math:`\delta_m\ge0` (added to :math:`X_m^\top X_m`) and
-        :math:`\sigma_m^2\ge0`: numbers or arrays of one entry per generation.
+        $T_m\ge1$, $\delta_m\ge0$ (added to $X_m^\top X_m$) and
+        $\sigma_m^2\ge0$: numbers or arrays of one entry per generation.
 
     Returns
     -------
@@ -137,9 +137,9 @@ def exact_self_training_risk(
 ) -> FloatArray:
     r"""Return the exact mean error after each generation of least squares on Gaussian rows.
 
-    With :math:`T>d+1` rows a generation adds :math:`\sigma^2d/(T-d-1)`, whatever :math:`\Sigma`.
-    With :math:`T<d-1` rows and an isotropic :math:`\Sigma=\lambda I` it projects at random: of the
-    mean and of the second moment :math:`T/d` stays, and :math:`\sigma^2T/(d-T-1)` is added.
+    With $T>d+1$ rows a generation adds $\sigma^2d/(T-d-1)$, whatever $\Sigma$.
+    With $T<d-1$ rows and an isotropic $\Sigma=\lambda I$ it projects at random: of the
+    mean and of the second moment $T/d$ stays, and $\sigma^2T/(d-T-1)$ is added.
 
     Parameters
     ----------
@@ -188,11 +188,11 @@ def self_training_finite_size_term(
     r"""Return the 1/T correction to the error of a last ridge fit after least-squares generations.
 
     What least squares passes on is the truth and independent noise of covariance
-    :math:`s\Sigma^{-1}`, :math:`s=\sum_m\sigma_m^2/(T_m-d-1)` exactly. The last fit turns the noise
-    into :math:`s\,\mathrm E[d-2\,\mathrm{tr}\,\delta R+\delta^2\mathrm{tr}\,\Sigma R\Sigma^{-1}R]`,
-    :math:`R=(X^\top X+\delta)^{-1}`. The last term is a risk, corrected by
+    $s\Sigma^{-1}$, $s=\sum_m\sigma_m^2/(T_m-d-1)$ exactly. The last fit turns the noise
+    into $s\,\mathrm E[d-2\,\mathrm{tr}\,\delta R+\delta^2\mathrm{tr}\,\Sigma R\Sigma^{-1}R]$,
+    $R=(X^\top X+\delta)^{-1}$. The last term is a risk, corrected by
     :func:`~theorylab.random_features.finite_size_term`; the trace is corrected by
-    :math:`\frac\delta2\partial_\delta\log(T-q)=\frac{\delta\sum_ip_i^2(1-p_i)}{\kappa(T-q)^2}`.
+    $\frac\delta2\partial_\delta\log(T-q)=\frac{\delta\sum_ip_i^2(1-p_i)}{\kappa(T-q)^2}$.
 
     Parameters
     ----------
@@ -201,12 +201,12 @@ def self_training_finite_size_term(
     n_samples, noise_variance
         As there, one entry per generation; all but the last have more than d + 1 samples.
     final_ridge
-        Positive :math:`\delta` of the last generation; the ridge of the others is 0.
+        Positive $\delta$ of the last generation; the ridge of the others is 0.
 
     Returns
     -------
     float
-        Mean error = predicted error + term, up to a relative :math:`O(T^{-2})`.
+        Mean error = predicted error + term, up to a relative $O(T^{-2})$.
 
     Examples
     --------
@@ -317,7 +317,7 @@ def simulate_self_training(
         Source of randomness.
     draw_design
         Function of (rng, rows) that returns rows of shape (rows, d) in the eigenbasis, with second
-        moment :math:`\mathrm{diag}(\lambda)`; Gaussian ones by default.
+        moment $\mathrm{diag}(\lambda)$; Gaussian ones by default.
 
     Returns
     -------

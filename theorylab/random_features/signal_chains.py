@@ -1,24 +1,24 @@
 r"""Signals in deep random networks: width, depth and residual branches, kernels near criticality.
 
-*Finite width.* Layers :math:`W\sigma(z)` with Gaussian weights and :math:`\sigma(z)=\max(z,az)`,
-n inputs, keep the mean of :math:`G=|\sigma(z)|^2/n` at its critical weight variance and multiply
+*Finite width.* Layers $W\sigma(z)$ with Gaussian weights and $\sigma(z)=\max(z,az)$,
+n inputs, keep the mean of $G=|\sigma(z)|^2/n$ at its critical weight variance and multiply
 its second moment by exactly
 
-.. math:: \mathbb EG'^2/\mathbb EG^2=1+\frac{\kappa-1}n,\qquad
-   \kappa=\frac{6(1+a^4)}{(1+a^2)^2},
+$$\mathbb EG'^2/\mathbb EG^2=1+\frac{\kappa-1}n,\qquad
+\kappa=\frac{6(1+a^4)}{(1+a^2)^2},$$
 
-3 for linear layers, 6 for ReLU. The residual layer :math:`\zeta z+\sqrt{1-\zeta^2}\,Wz` of a linear
-network has :math:`1+2(1-\zeta^4)/n` (derived).
+3 for linear layers, 6 for ReLU. The residual layer $\zeta z+\sqrt{1-\zeta^2}\,Wz$ of a linear
+network has $1+2(1-\zeta^4)/n$ (derived).
 
 *Infinite width.* The kernel K and the vertex V (the limit of n Var G) of an activation follow
 
-.. math:: K'=C_b+C_W\mathbb E\sigma(\sqrt Kz)^2,\qquad
-   V'=\chi^2V+C_W^2\operatorname{Var}\sigma(\sqrt Kz)^2,\qquad
-   \chi=C_W\frac d{dK}\mathbb E\sigma(\sqrt Kz)^2.
+$$K'=C_b+C_W\mathbb E\sigma(\sqrt Kz)^2,\qquad
+V'=\chi^2V+C_W^2\operatorname{Var}\sigma(\sqrt Kz)^2,\qquad
+\chi=C_W\frac d{dK}\mathbb E\sigma(\sqrt Kz)^2.$$
 
-For odd :math:`\sigma(x)=x-\frac a6x^3+\dots` at :math:`C_W=1,C_b=0`, :math:`K'=K-aK^2+O(K^3)`:
-:math:`aK_\ell\ell\to1` and, as :math:`\chi=1-2aK+O(K^2)`, :math:`V_\ell/(K_\ell^2\ell)
-\to\frac23` for every such activation (derived).
+For odd $\sigma(x)=x-\frac a6x^3+\dots$ at $C_W=1,C_b=0$, $K'=K-aK^2+O(K^3)$:
+$aK_\ell\ell\to1$ and, as $\chi=1-2aK+O(K^2)$, $V_\ell/(K_\ell^2\ell)
+\to\frac23$ for every such activation (derived).
 
 Paper: roberts2021-principles."""
 
@@ -72,7 +72,7 @@ class KernelChain:
 
 
 def vertex_growth(width: int, *, leak: float = 1.0) -> float:
-    r"""Return the factor by which a layer multiplies :math:`\mathbb EG^2` at criticality.
+    r"""Return the factor by which a layer multiplies $\mathbb EG^2$ at criticality.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def vertex_growth(width: int, *, leak: float = 1.0) -> float:
 
 
 def residual_growth(width: int, *, skip: float) -> float:
-    r"""Return :math:`1+2(1-\zeta^4)/n`, the same factor for :math:`\zeta z+\sqrt{1-\zeta^2}\,Wz`.
+    r"""Return $1+2(1-\zeta^4)/n$, the same factor for $\zeta z+\sqrt{1-\zeta^2}\,Wz$.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def propagate(
     skip: float = 0.0,
     branch: float = 1.0,
 ) -> FloatArray:
-    r"""Apply one layer :math:`\zeta z+\beta W\sigma(z)`, :math:`\sigma(z)=\max(z,az)`, to a batch
+    r"""Apply one layer $\zeta z+\beta W\sigma(z)$, $\sigma(z)=\max(z,az)$, to a batch
     of networks.
 
     Parameters

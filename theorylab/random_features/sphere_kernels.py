@@ -1,15 +1,15 @@
 r"""Kernels of wide two-layer networks on the sphere, and how linear these networks are.
 
-A network :math:`\frac1{\sqrt m}\sum_ra_r\prod_j\varphi_j(w_{rj}^\top x)` on :math:`S^{d-1}` with
-standard normal weights has, for :math:`m\to\infty`, kernels of the angle :math:`\theta` alone: with
-:math:`u=\cos\theta` and the duals :math:`\hat\varphi(u)=\operatorname E\varphi(z)\varphi(z')`,
-:math:`\operatorname{corr}(z,z')=u`,
+A network $\frac1{\sqrt m}\sum_ra_r\prod_j\varphi_j(w_{rj}^\top x)$ on $S^{d-1}$ with
+standard normal weights has, for $m\to\infty$, kernels of the angle $\theta$ alone: with
+$u=\cos\theta$ and the duals $\hat\varphi(u)=\operatorname E\varphi(z)\varphi(z')$,
+$\operatorname{corr}(z,z')=u$,
 
-.. math:: \Sigma=\prod_j\hat\varphi_j,\qquad
-          \Theta=\Sigma+u\sum_j\widehat{\varphi_j'}\prod_{i\ne j}\hat\varphi_i.
+$$\Sigma=\prod_j\hat\varphi_j,\qquad
+\Theta=\Sigma+u\sum_j\widehat{\varphi_j'}\prod_{i\ne j}\hat\varphi_i.$$
 
-For :math:`\varphi(z)\propto\max(0,z)^s` the dual is the arc-cosine kernel
-:math:`\kappa_s=J_s/J_s(0)`, :math:`J_{s+1}=(2s+1)\cos\theta J_s+s^2\sin^2\theta J_{s-1}`.
+For $\varphi(z)\propto\max(0,z)^s$ the dual is the arc-cosine kernel
+$\kappa_s=J_s/J_s(0)$, $J_{s+1}=(2s+1)\cos\theta J_s+s^2\sin^2\theta J_{s-1}$.
 Their spectra are in :mod:`theorylab.random_features.sphere_spectra`.
 
 Sources: choraria2022-spectral and salgia2023-provably (recalled; derived here)."""
@@ -61,12 +61,12 @@ class AngleActivation:
 
 
 def arc_cosine_kernel(angle: ArrayLike, *, order: int) -> FloatArray:
-    r"""Return :math:`\kappa_s`, the dual of :math:`\max(0,z)^s` with value 1 at angle 0.
+    r"""Return $\kappa_s$, the dual of $\max(0,z)^s$ with value 1 at angle 0.
 
     Parameters
     ----------
     angle
-        Angles in :math:`[0,\pi]`, of any shape.
+        Angles in $[0,\pi]$, of any shape.
     order
         s, from 0 (the step function) to 20.
 
@@ -90,7 +90,7 @@ def arc_cosine_kernel(angle: ArrayLike, *, order: int) -> FloatArray:
 
 
 def rectified_power(order: int) -> AngleActivation:
-    r"""Return :math:`\max(0,z)^s` with unit mean square: ReLU for s = 1.
+    r"""Return $\max(0,z)^s$ with unit mean square: ReLU for s = 1.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ def linear_activation() -> AngleActivation:
 def output_kernel(
     angle: ArrayLike, factors: Sequence[AngleActivation], *, bias: bool = False
 ) -> FloatArray:
-    r"""Return :math:`\Sigma`, the covariance of the outputs at initialisation.
+    r"""Return $\Sigma$, the covariance of the outputs at initialisation.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def output_kernel(
     factors
         Activations that are multiplied in each unit.
     bias
-        Whether inputs are :math:`(x,1)/\sqrt2`.
+        Whether inputs are $(x,1)/\sqrt2$.
 
     Examples
     --------
@@ -162,7 +162,7 @@ def output_kernel(
 def tangent_kernel(
     angle: ArrayLike, factors: Sequence[AngleActivation], *, bias: bool = False
 ) -> FloatArray:
-    r"""Return :math:`\Theta`, the tangent kernel for training all weights.
+    r"""Return $\Theta$, the tangent kernel for training all weights.
 
     Parameters
     ----------
@@ -238,8 +238,8 @@ def linearisation_error(
     *,
     activation: AngleActivation,
 ) -> FloatArray:
-    r"""Return :math:`f_{W+\Delta}-f_W-\langle\nabla_Wf_W,\Delta\rangle` for
-    :math:`f_W(x)=\frac1{\sqrt m}\sum_ra_r\varphi(w_r^\top x)` at every point.
+    r"""Return $f_{W+\Delta}-f_W-\langle\nabla_Wf_W,\Delta\rangle$ for
+    $f_W(x)=\frac1{\sqrt m}\sum_ra_r\varphi(w_r^\top x)$ at every point.
 
     Parameters
     ----------
@@ -250,7 +250,7 @@ def linearisation_error(
     points
         (n, d) inputs.
     activation
-        :math:`\varphi`.
+        $\varphi$.
 
     Examples
     --------

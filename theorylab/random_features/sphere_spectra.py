@@ -1,13 +1,13 @@
 r"""Spectra of arc-cosine kernels on the sphere: exact, and how singularities make them decay.
 
-A function of :math:`u=\cos\theta` on :math:`S^{d-1}` has the eigenvalue :math:`\mu_k` on the
-spherical harmonics of degree k, its mean against the Legendre polynomial :math:`P_k` of dimension
-d. What is not smooth at the ends decides the decay: :math:`(1-u)^\nu` has
+A function of $u=\cos\theta$ on $S^{d-1}$ has the eigenvalue $\mu_k$ on the
+spherical harmonics of degree k, its mean against the Legendre polynomial $P_k$ of dimension
+d. What is not smooth at the ends decides the decay: $(1-u)^\nu$ has
 
-.. math:: \mu_k=\frac{2^{\nu+d-2}\Gamma(\frac d2)\Gamma(\nu+\frac{d-1}2)}{\sqrt\pi\,\Gamma(-\nu)}
-          \frac{\Gamma(k-\nu)}{\Gamma(k+\nu+d-1)}\asymp k^{-(2\nu+d-1)},
+$$\mu_k=\frac{2^{\nu+d-2}\Gamma(\frac d2)\Gamma(\nu+\frac{d-1}2)}{\sqrt\pi\,\Gamma(-\nu)}
+\frac{\Gamma(k-\nu)}{\Gamma(k+\nu+d-1)}\asymp k^{-(2\nu+d-1)},$$
 
-and :math:`(1+u)^\nu` the same times :math:`(-1)^k`.
+and $(1+u)^\nu$ the same times $(-1)^k$.
 
 Sources: choraria2022-spectral and salgia2023-provably (recalled; derived here)."""
 
@@ -43,9 +43,9 @@ MAX_DIMENSION = 100
 def sphere_eigenvalues(
     kernel: Callable[[FloatArray], FloatArray], *, dimension: int, n_degrees: int
 ) -> FloatArray:
-    r"""Return :math:`\mu_0,\ldots` of a kernel on :math:`S^{d-1}`, by Gauss-Legendre quadrature in
+    r"""Return $\mu_0,\ldots$ of a kernel on $S^{d-1}$, by Gauss-Legendre quadrature in
     the angle: exact to some 1e-15 of the kernel's size where it is analytic on
-    :math:`[0,\pi]`, as arc-cosine kernels are.
+    $[0,\pi]$, as arc-cosine kernels are.
 
     Parameters
     ----------
@@ -82,10 +82,10 @@ def sphere_eigenvalues(
 
 
 def arc_cosine_eigenvalues(*, order: int, dimension: int, n_degrees: int) -> FloatArray:
-    r"""Return :math:`\mu_0,\ldots` of :math:`\kappa_s` on :math:`S^{d-1}` in closed form, each to
+    r"""Return $\mu_0,\ldots$ of $\kappa_s$ on $S^{d-1}$ in closed form, each to
     full relative accuracy: squares, so that the kernel is positive definite.
 
-    They vanish exactly for :math:`k>s` of the parity of s.
+    They vanish exactly for $k>s$ of the parity of s.
 
     Parameters
     ----------
@@ -98,9 +98,9 @@ def arc_cosine_eigenvalues(*, order: int, dimension: int, n_degrees: int) -> Flo
 
     Notes
     -----
-    :math:`\mu_k\propto I_k^2`, :math:`I_k(s)=\int_0^1u^sP_k(u)(1-u^2)^{(d-3)/2}du`, for which the
-    differential equation of :math:`P_k` gives
-    :math:`(s(s+d-2)-k(k+d-2))I_k(s)=s(s-1)I_k(s-2)`.
+    $\mu_k\propto I_k^2$, $I_k(s)=\int_0^1u^sP_k(u)(1-u^2)^{(d-3)/2}du$, for which the
+    differential equation of $P_k$ gives
+    $(s(s+d-2)-k(k+d-2))I_k(s)=s(s-1)I_k(s-2)$.
 
     Examples
     --------
@@ -136,8 +136,8 @@ def arc_cosine_eigenvalues(*, order: int, dimension: int, n_degrees: int) -> Flo
 
 
 def tangent_eigenvalues(*, order: int, dimension: int, n_degrees: int) -> FloatArray:
-    r"""Return :math:`\mu_0,\ldots` of the tangent kernel
-    :math:`\kappa_s+\frac{s^2}{2s-1}u\kappa_{s-1}` of :math:`\max(0,z)^s` on :math:`S^{d-1}`, each
+    r"""Return $\mu_0,\ldots$ of the tangent kernel
+    $\kappa_s+\frac{s^2}{2s-1}u\kappa_{s-1}$ of $\max(0,z)^s$ on $S^{d-1}$, each
     to full relative accuracy.
 
     Parameters
@@ -166,8 +166,8 @@ def tangent_eigenvalues(*, order: int, dimension: int, n_degrees: int) -> FloatA
 
 
 def arc_cosine_singularity(order: int) -> float:
-    r"""Return the factor of :math:`(1-u)^{s+1/2}` in :math:`\kappa_s` at u = 1, beside powers of
-    :math:`1-u` that are integers or larger.
+    r"""Return the factor of $(1-u)^{s+1/2}$ in $\kappa_s$ at u = 1, beside powers of
+    $1-u$ that are integers or larger.
 
     Parameters
     ----------
@@ -186,12 +186,12 @@ def arc_cosine_singularity(order: int) -> float:
 
 
 def singular_eigenvalues(exponent: float, *, dimension: int, n_degrees: int) -> FloatArray:
-    r"""Return :math:`\mu_0,\ldots` of :math:`(1-u)^\nu` on :math:`S^{d-1}` (module docstring).
+    r"""Return $\mu_0,\ldots$ of $(1-u)^\nu$ on $S^{d-1}$ (module docstring).
 
     Parameters
     ----------
     exponent
-        :math:`\nu`, from 0 to 50.
+        $\nu$, from 0 to 50.
     dimension, n_degrees
         As in :func:`arc_cosine_eigenvalues`.
 

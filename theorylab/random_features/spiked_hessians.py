@@ -1,34 +1,34 @@
 r"""Extreme eigenvalues of mini-batch Hessians: a spike, and the noise of the batch.
 
-Per-sample Hessians :math:`H_i`, of size P, with mean H over all N samples differ from it by
-matrices of independent entries of variance :math:`\sigma^2` (twice that on the diagonal). The mean
+Per-sample Hessians $H_i$, of size P, with mean H over all N samples differ from it by
+matrices of independent entries of variance $\sigma^2$ (twice that on the diagonal). The mean
 over a batch of b drawn without replacement is H plus a Gaussian matrix with semicircle of
 radius 2s,
 
-.. math:: s^2=P\sigma^2\Big(\frac1b-\frac1N\Big)=\frac{P\sigma^2}b\Big(1-\frac bN\Big).
+$$s^2=P\sigma^2\Big(\frac1b-\frac1N\Big)=\frac{P\sigma^2}b\Big(1-\frac bN\Big).$$
 
-If H has finite rank, an extreme eigenvalue :math:`\lambda` becomes, as P grows (Baik, Ben Arous and
+If H has finite rank, an extreme eigenvalue $\lambda$ becomes, as P grows (Baik, Ben Arous and
 Péché),
 
-.. math:: \lambda+\frac{s^2}\lambda\ \text{ if }|\lambda|>s,\qquad
-   \pm2s\ \text{ (its sign) otherwise.}
+$$\lambda+\frac{s^2}\lambda\ \text{ if }|\lambda|>s,\qquad
+\pm2s\ \text{ (its sign) otherwise.}$$
 
-The corrections of the mean up to 1/P are, with :math:`t=s/\lambda` and the other eigenvalues
-:math:`u_js` (for :math:`\lambda<0` mirrored),
+The corrections of the mean up to 1/P are, with $t=s/\lambda$ and the other eigenvalues
+$u_js$ (for $\lambda<0$ mirrored),
 
-.. math:: \frac sP\Big[-\frac{t(1-2t^2)}{1-t^2}+\sum_j\frac{t^2u_j}{1-tu_j}\Big]\ \text{ and }\
-   -1.2065336\,sP^{-2/3}+\frac sP\Big[-\frac12+\frac{1}{t-1}+\sum_j\frac{u_j}{1-u_j}\Big]
+$$\frac sP\Big[-\frac{t(1-2t^2)}{1-t^2}+\sum_j\frac{t^2u_j}{1-tu_j}\Big]\ \text{ and }\
+-1.2065336\,sP^{-2/3}+\frac sP\Big[-\frac12+\frac{1}{t-1}+\sum_j\frac{u_j}{1-u_j}\Big]$$
 
 (from the loop equation and the resolvent between two eigenvectors; Tracy and Widom's mean, the
 centring of Johnstone and Ma, recalled, and the boundary condition of the stochastic Airy operator;
-derived, not proved). The largest stable learning rate is :math:`2/\lambda_{\max}`. With
-:math:`\kappa=P\sigma^2/\lambda^2` and :math:`e=s^2/\lambda^2=\kappa(1/b-1/N)` it grows as
-:math:`\sqrt b` in the bulk (:math:`e\ge1`, :math:`b\ll N`), and on the spiked branch
-:math:`d\log\eta/d\log b=(e+\kappa/N)/(1+e)`, which is 1 if and only if :math:`N=\kappa`.
+derived, not proved). The largest stable learning rate is $2/\lambda_{\max}$. With
+$\kappa=P\sigma^2/\lambda^2$ and $e=s^2/\lambda^2=\kappa(1/b-1/N)$ it grows as
+$\sqrt b$ in the bulk ($e\ge1$, $b\ll N$), and on the spiked branch
+$d\log\eta/d\log b=(e+\kappa/N)/(1+e)$, which is 1 if and only if $N=\kappa$.
 
-Without any model, for symmetric matrices :math:`H_i` and batches drawn without replacement,
-:math:`\operatorname E\lambda_{\max}` decreases and :math:`\operatorname E\lambda_{\min}` increases
-in b: a batch of b + 1 is the mean of its parts of size b, and :math:`\lambda_{\max}` is convex.
+Without any model, for symmetric matrices $H_i$ and batches drawn without replacement,
+$\operatorname E\lambda_{\max}$ decreases and $\operatorname E\lambda_{\min}$ increases
+in b: a batch of b + 1 is the mean of its parts of size b, and $\lambda_{\max}$ is convex.
 
 Source: granziol2022-learning (its limits recalled, which drop the factor 1 - b/N)."""
 
@@ -100,7 +100,7 @@ def edge_location(eigenvalue: ArrayLike, noise: ArrayLike) -> FloatArray:
     Parameters
     ----------
     eigenvalue
-        :math:`\lambda`: largest ones, if positive, smallest ones, if negative.
+        $\lambda$: largest ones, if positive, smallest ones, if negative.
     noise
         s >= 0, of a shape that broadcasts.
 
@@ -163,7 +163,7 @@ def edge_correction(
 
 @refuses_overflow("eigenvalue", "noise")
 def maximal_learning_rate(eigenvalue: ArrayLike, noise: ArrayLike) -> FloatArray:
-    r"""Return :math:`2/\lambda_{\max}` of a batch, as P grows.
+    r"""Return $2/\lambda_{\max}$ of a batch, as P grows.
 
     Parameters
     ----------
@@ -183,12 +183,12 @@ def maximal_learning_rate(eigenvalue: ArrayLike, noise: ArrayLike) -> FloatArray
 
 
 def learning_rate_slope(kappa: float, *, batch: int, n_samples: int | None = None) -> float:
-    r"""Return :math:`d\log\eta/d\log b` of the maximal learning rate.
+    r"""Return $d\log\eta/d\log b$ of the maximal learning rate.
 
     Parameters
     ----------
     kappa
-        :math:`P\sigma^2/\lambda^2>0`.
+        $P\sigma^2/\lambda^2>0$.
     batch, n_samples
         b and N > b; None is infinitely many.
 
@@ -270,7 +270,7 @@ def _deviation(P: int, noise: str, rng: np.random.Generator) -> FloatArray:
 
 @refuses_overflow("hessians")
 def batch_extremes(hessians: ArrayLike) -> FloatArray:
-    r"""Return the means of :math:`\lambda_{\max}` and :math:`\lambda_{\min}` over all batches of
+    r"""Return the means of $\lambda_{\max}$ and $\lambda_{\min}$ over all batches of
     each size, (2, N).
 
     Parameters

@@ -1,30 +1,30 @@
 r"""Least-squares temporal differences with random features: deterministic limits of Bellman errors.
 
-A reward process on finitely many states has transitions P, mean rewards :math:`\bar r`, stationary
-law :math:`\pi` and discount :math:`\gamma`. Data are n transitions of weights :math:`w_j` from m
-distinct states: columns :math:`\sqrt{w_j}e_{s_j}` of U and :math:`\sqrt{w_j}(e_{s_j}-\gamma p_j)`
-of A, where :math:`p_j` is the next state or, for exact rows, its law, and rewards
-:math:`\hat r_j=\sqrt{w_j}r_j`. N random features :math:`f_i` on the states, with second moment
-:math:`\Phi=\operatorname E ff^\top`, give values :math:`v=F^\top\hat\theta` with
+A reward process on finitely many states has transitions P, mean rewards $\bar r$, stationary
+law $\pi$ and discount $\gamma$. Data are n transitions of weights $w_j$ from m
+distinct states: columns $\sqrt{w_j}e_{s_j}$ of U and $\sqrt{w_j}(e_{s_j}-\gamma p_j)$
+of A, where $p_j$ is the next state or, for exact rows, its law, and rewards
+$\hat r_j=\sqrt{w_j}r_j$. N random features $f_i$ on the states, with second moment
+$\Phi=\operatorname E ff^\top$, give values $v=F^\top\hat\theta$ with
 
-.. math:: \hat\theta=\Big[\frac1mFUA^\top F^\top+\lambda I\Big]^{-1}\frac1mFU\hat r,\qquad
-   \hat r-A^\top v=\lambda Q\hat r,\quad Q=\Big[\frac1mA^\top F^\top FU+\lambda I\Big]^{-1}.
+$$\hat\theta=\Big[\frac1mFUA^\top F^\top+\lambda I\Big]^{-1}\frac1mFU\hat r,\qquad
+\hat r-A^\top v=\lambda Q\hat r,\quad Q=\Big[\frac1mA^\top F^\top FU+\lambda I\Big]^{-1}.$$
 
-Leaving one feature out gives, as N and m grow together, :math:`Q\leftrightarrow\bar Q`,
+Leaving one feature out gives, as N and m grow together, $Q\leftrightarrow\bar Q$,
 
-.. math:: \bar Q=[cA^\top\Phi U+\lambda I]^{-1},\quad c=\frac N{m(1+\delta)},\quad
-   \delta=\frac1m\operatorname{tr}(\Phi U\bar QA^\top),
+$$\bar Q=[cA^\top\Phi U+\lambda I]^{-1},\quad c=\frac N{m(1+\delta)},\quad
+\delta=\frac1m\operatorname{tr}(\Phi U\bar QA^\top),$$
 
-values :math:`\bar v=c\Phi U\bar Q\hat r`, and, for every matrix M and vector :math:`\rho`,
+values $\bar v=c\Phi U\bar Q\hat r$, and, for every matrix M and vector $\rho$,
 
-.. math:: \operatorname E\|\rho-Mv\|^2\leftrightarrow\|\rho-M\bar v\|^2
-   +\frac{c}{1+\delta}\,\frac{\frac1m\operatorname{tr}(ME\Phi E^\top M^\top)}{1-g}\,
-   \hat r^\top\bar Q^\top U^\top\Phi U\bar Q\hat r,\qquad E=I-c\Phi U\bar QA^\top,
+$$\operatorname E\|\rho-Mv\|^2\leftrightarrow\|\rho-M\bar v\|^2
++\frac{c}{1+\delta}\,\frac{\frac1m\operatorname{tr}(ME\Phi E^\top M^\top)}{1-g}\,
+\hat r^\top\bar Q^\top U^\top\Phi U\bar Q\hat r,\qquad E=I-c\Phi U\bar QA^\top,$$
 
-with :math:`g=\frac c{m(1+\delta)}\operatorname{tr}(A^\top\Phi A\bar Q^\top U^\top\Phi U\bar Q)`.
-The last term is the variance of :math:`Mv`; :math:`M=A^\top,\rho=\hat r` is the empirical Bellman
-error, :math:`M=D_\pi^{1/2}(I-\gamma P),\rho=D_\pi^{1/2}\bar r` the true one. Where
-:math:`g\ge1` the variance has no limit, and none is returned. These are deterministic equivalents:
+with $g=\frac c{m(1+\delta)}\operatorname{tr}(A^\top\Phi A\bar Q^\top U^\top\Phi U\bar Q)$.
+The last term is the variance of $Mv$; $M=A^\top,\rho=\hat r$ is the empirical Bellman
+error, $M=D_\pi^{1/2}(I-\gamma P),\rho=D_\pi^{1/2}\bar r$ the true one. Where
+$g\ge1$ the variance has no limit, and none is returned. These are deterministic equivalents:
 relative errors of means are of order 1/m, with a constant that grows as g tends to 1.
 
 Source: brellmann2024-double, Theorems 5.1 to 5.3 (recalled; derived here)."""
@@ -87,9 +87,9 @@ class BellmanLimits:
     status
         Whether they exist.
     delta, amplification
-        :math:`\delta` and g.
+        $\delta$ and g.
     resolvent, values
-        :math:`\bar Q`, (n, n), and :math:`\bar v`, (S,).
+        $\bar Q$, (n, n), and $\bar v$, (S,).
     empirical, true
         Limits of the two mean-squared Bellman errors, corrections included.
     empirical_correction, true_correction
@@ -110,7 +110,7 @@ class BellmanLimits:
 # ---------------------------------------------------------------------------------- features
 @refuses_overflow("points")
 def feature_kernel(points: ArrayLike, *, activation: str = "erf") -> FloatArray:
-    r"""Return :math:`\operatorname E_w\sigma(w^\top s)\sigma(w^\top s')` for Gaussian w.
+    r"""Return $\operatorname E_w\sigma(w^\top s)\sigma(w^\top s')$ for Gaussian w.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def feature_kernel(points: ArrayLike, *, activation: str = "erf") -> FloatArray:
 def random_features(
     points: ArrayLike, n_features: int, *, activation: str = "erf", rng: np.random.Generator
 ) -> FloatArray:
-    r"""Return :math:`\sigma(w_i^\top s)`, (N, S), for independent Gaussian w.
+    r"""Return $\sigma(w_i^\top s)$, (N, S), for independent Gaussian w.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def random_features(
 
 @refuses_overflow("features", "ridge")
 def lstd_resolvent(transitions: Transitions, features: ArrayLike, *, ridge: float) -> FloatArray:
-    r"""Return :math:`Q=[\frac1mA^\top F^\top FU+\lambda I]^{-1}`, (n, n).
+    r"""Return $Q=[\frac1mA^\top F^\top FU+\lambda I]^{-1}$, (n, n).
 
     Parameters
     ----------
@@ -182,7 +182,7 @@ def lstd_resolvent(transitions: Transitions, features: ArrayLike, *, ridge: floa
     features
         (N, S).
     ridge
-        :math:`\lambda>0`.
+        $\lambda>0$.
 
     Examples
     --------
@@ -212,8 +212,8 @@ def simulate_values(
 ) -> FloatArray:
     r"""Return the values v of all states over independent draws of the features, (draws, S).
 
-    The empirical residual is :math:`\hat r-A^\top v`, the true one
-    :math:`D_\pi^{1/2}(\bar r-(I-\gamma P)v)`.
+    The empirical residual is $\hat r-A^\top v$, the true one
+    $D_\pi^{1/2}(\bar r-(I-\gamma P)v)$.
 
     Parameters
     ----------
@@ -222,7 +222,7 @@ def simulate_values(
     draw_features
         From a generator to (N, S) features on the states.
     ridge
-        :math:`\lambda>0`.
+        $\lambda>0$.
     n_draws, rng
         Number of draws and their generator.
 
@@ -261,17 +261,17 @@ def bellman_error_limits(
     transitions
         The data.
     kernel
-        (S, S) second moment :math:`\Phi` of a feature on the states, positive semidefinite.
+        (S, S) second moment $\Phi$ of a feature on the states, positive semidefinite.
     n_features
         N; the limits are those of N and m growing in proportion.
     ridge
-        :math:`\lambda>0`.
+        $\lambda>0$.
 
     Returns
     -------
     BellmanLimits
         REFUSED, with NaN, where the variance has no limit; this happens for sampled next states and
-        small ridges, where some eigenvalues of :math:`A^\top\Phi U` have negative real parts.
+        small ridges, where some eigenvalues of $A^\top\Phi U$ have negative real parts.
 
     Examples
     --------
@@ -330,11 +330,11 @@ def _refused(n: int, S: int, delta: float, g: float) -> BellmanLimits:
 def _inflation(
     spectrum: NDArray[np.complex128], ratio: float, m: int, ridge: float
 ) -> float | None:
-    r"""Return :math:`1+\delta`, or None if the root that starts at an infinite ridge is lost.
+    r"""Return $1+\delta$, or None if the root that starts at an infinite ridge is lost.
 
-    In :math:`t=1+\delta` and the eigenvalues :math:`\mu` of :math:`A^\top\Phi U` the equation is
-    :math:`t=1+\frac tm\sum\operatorname{Re}(N/m+\lambda t/\mu)^{-1}`. Where no real part of
-    :math:`\mu` is negative each summand decreases in t, and the root is unique.
+    In $t=1+\delta$ and the eigenvalues $\mu$ of $A^\top\Phi U$ the equation is
+    $t=1+\frac tm\sum\operatorname{Re}(N/m+\lambda t/\mu)^{-1}$. Where no real part of
+    $\mu$ is negative each summand decreases in t, and the root is unique.
     """
     mu = spectrum[np.abs(spectrum) > 0]
 

@@ -143,7 +143,7 @@ def slope(
 ) -> Enclosure:
     r"""Enclose a rate by the local slopes of the last half of a record.
 
-    ``scale="log"`` measures the p of :math:`y\sim Cx^p`, ``"linear"`` of :math:`y\sim Ce^{px}`, on
+    ``scale="log"`` measures the p of $y\sim Cx^p$, ``"linear"`` of $y\sim Ce^{px}$, on
     the upper half of the record up to the first value at or below ``floor``, a half that is fixed
     before any slope is seen. The enclosure is the hull of its local slopes, extended in the
     direction in which they drift (which covers the limit if the remainder halves over the half),

@@ -259,12 +259,8 @@ def train(
     Returns
     -------
     TrainingResult
-        Objective, certified bound, balanced network, certificate, history, status.
-
-    Notes
-    -----
-    The convex program and its dual are the base of bai2022-efficient, Section 2. Neurons of equal
-    sign lie in different cells.
+        Objective, certified bound, balanced network, certificate, history, status. (The convex
+        program and its dual: bai2022-efficient, Section 2.)
 
     Examples
     --------

@@ -19,7 +19,7 @@ from theorylab.verify.claims import Claim, Origin
 from theorylab.verify.records import Record, read_records
 from theorylab.verify.runner import PACKAGE, Experiment, outputs
 
-__all__ = ["assertion_lines", "committed", "paper_index", "serving"]
+__all__ = ["assertion_lines", "committed", "functions", "paper_index", "serving"]
 
 OVERVIEW = """# Paper index
 
@@ -154,7 +154,7 @@ def _entry(root: Path, paper: Paper, claims: Sequence[Served]) -> Iterator[str]:
         yield f"No theoretical assertion to check: {paper.why.rstrip('.')}."
 
     def named(s: Served) -> str:
-        calls = ", ".join(f"[{name}](../../{place})" for name, place in _functions(s, root).items())
+        calls = ", ".join(f"[{name}](../../{place})" for name, place in functions(s, root).items())
         line = inspect.getsourcelines(s.claim.check)[1]
         link = f"[`{s.claim.slug}`](../../experiments/{s.experiment.name}.py#L{line})"
         return f"{link}" + (f" ({calls})" if calls else "")
@@ -162,7 +162,7 @@ def _entry(root: Path, paper: Paper, claims: Sequence[Served]) -> Iterator[str]:
     yield from assertion_lines(paper, claims, named)
 
 
-def _functions(served: Served, root: Path) -> Mapping[str, str]:
+def functions(served: Served, root: Path) -> Mapping[str, str]:
     """Return the package's functions that a check and its simulations call -> where they are."""
     module = sys.modules[served.claim.check.__module__]
     found: dict[str, str] = {}

@@ -1,0 +1,115 @@
+"""The site: every claim and paper has a page, links lead somewhere, and a browser can use it."""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from theorylab.corpus import papers
+from theorylab.verify.runner import discover, load
+from theorylab.verify.site import site_pages
+
+ROOT = Path(__file__).parents[2]
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(scope="module")
+def experiments():
+    return [load(path) for path in discover(ROOT)]
+
+
+@pytest.fixture(scope="module")
+def pages(experiments):
+    return site_pages(ROOT, experiments)
+
+
+def test_every_claim_and_paper_has_a_page(pages, experiments):
+    for experiment in experiments:
+        for claim in experiment.claims:
+            text = pages[f"claims/{experiment.name}/{claim.slug}.md"]
+            assert claim.statement in text
+            assert f"theorylab run {experiment.name}:{claim.slug} --full" in text
+            assert "```bibtex" in text
+            for source in claim.sources:
+                assert f"papers/{source.key}.md" in text
+    for item in papers():
+        text = pages[f"papers/{item.key}.md"]
+        assert all(words.rstrip(".") in text for words in item.assertions.values())
+
+
+def test_links_inside_lead_to_pages_or_files(pages):
+    for name, text in pages.items():
+        # What stands in fences and formulas is no link.
+        prose = re.sub(r"```.*?```|\$[^$]*\$", "", text, flags=re.DOTALL)
+        for target in LINK.findall(prose):
+            if target.startswith("http"):
+                continue
+            path = str(((Path("/") / name).parent / target).resolve().relative_to("/"))
+            assert path in pages or (ROOT / path).is_file(), (name, target)
+
+
+def test_refuted_statements_stand_beside_what_holds(pages, experiments):
+    text = pages["corrections.md"]
+    every = [claim for experiment in experiments for claim in experiment.claims]
+    assert any(claim.refuted for claim in every)
+    for claim in every:
+        if claim.refuted:
+            assert claim.statement in text
+            assert claim.notes["refuted_by"] in text
+        if "contradicts" in claim.notes:
+            assert claim.slug in text
+
+
+def test_bars_of_statements_do_not_end_cells(pages):
+    for line in pages["claims/index.md"].splitlines():
+        if line.startswith("| ["):
+            assert line.count("|") == 6, line
+
+
+@pytest.fixture(scope="session")
+def site():
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("latex2mathml")
+    path = ROOT / "docs" / "site" / "build.py"
+    spec = importlib.util.spec_from_file_location("build_site", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main()
+    return ROOT / ".theorylab" / "site"
+
+
+@pytest.mark.long
+def test_the_site_loads_nothing_from_elsewhere(site):
+    remote = re.compile(r"(?:src|<link[^>]*href)=\"https?://[^\"]*")
+    for path in site.rglob("*.html"):
+        assert not remote.findall(path.read_text(encoding="utf-8")), path
+    text = (site / "claims" / "index.html").read_text(encoding="utf-8")
+    assert text.count("<math") > 1000
+    assert "arithmatex" not in text
+
+
+@pytest.mark.long
+def test_a_browser_filters_and_searches_from_the_folder(site, tmp_path):
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip("no browser")
+
+    def dump(address: str) -> str:
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+        command += ["--virtual-time-budget=20000", f"--user-data-dir={tmp_path}", address]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+        return done.stdout
+
+    filtered = dump(f"{(site / 'claims' / 'index.html').as_uri()}#refuted")
+    rows = re.findall(r"<tr( hidden=\"\")?>(.*?)</tr>", filtered, re.DOTALL)
+    shown = [text for hidden, text in rows if not hidden and "verdict" in text]
+    assert len(shown) > 1
+    assert all("verdict refuted" in text for text in shown if "<td" in text)
+    found = dump(f"{(site / 'index.html').as_uri()}?q=perceptron")
+    results = re.search(r"md-search-result__list.*?</ol>", found, re.DOTALL)
+    assert results
+    assert "perceptron" in results[0].lower()

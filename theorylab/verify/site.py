@@ -76,7 +76,7 @@ def _row(entry: _Entry, base: str) -> str:
     r = entry.record
     link = f"[{entry.claim.slug}]({base}{entry.page})"
     # A bar would end the cell.
-    statement = r.statement.replace("\\|", "\\Vert ").replace("|", "\\vert ")
+    statement = r.statement.replace("\\|", "\\Vert{}").replace("|", "\\vert{}")
     return f"| {link} | {statement} | {_badge(r)} | {r.grade or ''} | {r.origin} |"
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -176,6 +177,18 @@ def test_checks_and_panels_see_one_thread(checkout, monkeypatch):
     text = text.replace("    pen.points", f"    {alone}\n    pen.points")
     (checkout / "experiments/statistics/one.py").write_text(text)
     theorylab_command(checkout, "run")
+
+
+def test_the_vector_figure_and_what_it_draws_are_saved_on_request(checkout):
+    theorylab_command(checkout, "run", "statistics/one", "--full")
+    saved = checkout / ".theorylab" / "saved" / "full-0" / "statistics"
+    assert not saved.exists()
+    theorylab_command(checkout, "run", "statistics/one", "--full", "--save", "pdf,npz")
+    assert (saved / "one.pdf").read_bytes().startswith(b"%PDF")
+    arrays = np.load(saved / "one.npz")
+    drawn = np.random.default_rng(0).normal(size=20)
+    np.testing.assert_array_equal(arrays["first/0/judged/y"], drawn)
+    np.testing.assert_array_equal(arrays["first/0/judged/x"], np.arange(20))
 
 
 def test_a_figure_goes_with_its_last_panel(checkout):

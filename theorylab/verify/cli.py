@@ -153,12 +153,16 @@ def run_command(
     seeds: Annotated[int, typer.Option(min=0, help="Judge on seeds 0 to N-1 instead.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds a claim; 0: no limit.")] = 0.0,
+    save: Annotated[str, typer.Option(metavar="pdf,npz", help="Write these too.")] = "",
     as_json: Json = False,
 ) -> None:
     """Judge claims, run their controls, draw their figures; exit 1 if a claim or control fails."""
     preset: Preset = "full" if full else "quick"
     if seed and seeds:
         _fail("expected --seed or --seeds, got both")
+    also = [word for word in save.split(",") if word]
+    if odd := {*also} - {"pdf", "npz"}:
+        _fail(f"expected --save pdf, npz or both, got {', '.join(sorted(odd))}")
     wanted = names or []
     files = [Path(n) for n in wanted if n.endswith(".py")]
     missing = next((f for f in files if not f.is_file()), None)
@@ -176,7 +180,7 @@ def run_command(
             else:
                 whole.append(path)
     options: dict[str, Any] = {"preset": preset, "seeds": chosen_seeds, "timeout": timeout}
-    outcomes = _run(whole, jobs=jobs, quiet=as_json, **options)
+    outcomes = _run(whole, jobs=jobs, quiet=as_json, save=also, **options)
     for path, slugs in single.items():
         outcomes += _run([path], slugs=slugs, jobs=jobs, quiet=as_json, **options)
     if as_json:

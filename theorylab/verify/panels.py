@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["BROKEN", "COLOURS", "MAX_PANELS", "Panel", "Pen", "Runs", "compose", "panel", "save"]
+__all__ += ["save_pdf", "series"]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito's colour-blind-safe palette."""
@@ -330,3 +331,30 @@ def save(figure: "Figure", path: Path) -> None:
         figure.savefig(drawn, format="png")
         palette = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
         palette.save(path, format="png", optimize=True)
+
+
+def save_pdf(figure: "Figure", path: Path) -> None:
+    """Write the vector figure, without a date."""
+    from matplotlib.style import context
+
+    with context(STYLE):
+        figure.savefig(path, format="pdf", metadata={"CreationDate": None})
+
+
+def series(judgements: Sequence[Judgement]) -> dict[str, FloatArray]:
+    """Return what the panels draw: "slug/n/label/x", ".../y" and ".../error" -> array.
+
+    ``n`` counts the series of the claim; a label that repeats, or is empty, costs nothing.
+    """
+    found: dict[str, FloatArray] = {}
+    for judgement in judgements:
+        pen = Pen()
+        for drawn in judgement.claim.panels:
+            drawn.draw(pen, Runs(judgement))
+        for n, s in enumerate(pen._series):
+            kind = "theory" if s.line else "broken" if s.colour == BROKEN else "judged"
+            name = f"{judgement.claim.slug}/{n}/{s.label or kind}"
+            found |= {f"{name}/x": s.x, f"{name}/y": s.y}
+            if s.error is not None:
+                found[f"{name}/error"] = s.error
+    return found

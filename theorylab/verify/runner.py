@@ -25,10 +25,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
+
 import theorylab
 from theorylab.verify.claims import Claim, Preset
 from theorylab.verify.kernel import Judgement, Verdict, judge_all
-from theorylab.verify.panels import STYLE, compose, save
+from theorylab.verify.panels import STYLE, compose, save, save_pdf, series
 from theorylab.verify.records import Record, read_records, record_of
 
 __all__ = [
@@ -210,6 +212,7 @@ def run(
     jobs: int = 1,
     slugs: Sequence[str] = (),
     timeout: float = 0.0,
+    save: Sequence[str] = (),
     progress: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Run scripts on seeds, in parallel over both, and return the outcomes in that order.
@@ -226,6 +229,9 @@ def run(
         If given, judge only these claims (and their corrections), write and skip nothing.
     timeout
         Seconds after which a claim fails; 0 for no limit.
+    save
+        What else to write, in ``.theorylab/saved``: "pdf" for the vector figure, "npz" for what its
+        panels draw. A script is then judged though it is finished.
     progress
         Called with each outcome as it is ready.
     """
@@ -235,7 +241,8 @@ def run(
     for root in {find_root(script.parent) for script in scripts}:
         _sweep(root)
     results = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(_run_one)(script, preset, seed, tuple(slugs), timeout) for script, seed in tasks
+        delayed(_run_one)(script, preset, seed, tuple(slugs), timeout, tuple(save))
+        for script, seed in tasks
     )
     finished: list[Outcome] = []
     try:
@@ -251,7 +258,12 @@ def run(
 
 
 def _run_one(
-    script: Path, preset: Preset, seed: int, slugs: tuple[str, ...], timeout: float
+    script: Path,
+    preset: Preset,
+    seed: int,
+    slugs: tuple[str, ...],
+    timeout: float,
+    also: tuple[str, ...] = (),
 ) -> Outcome:
     name = name_of(script)
     started = time.perf_counter()
@@ -260,7 +272,7 @@ def _run_one(
         if slugs:
             records, skipped = _judge_only(script, preset, seed, slugs, timeout), False
         else:
-            records, skipped = _judge_and_write(script, preset, seed, timeout)
+            records, skipped = _judge_and_write(script, preset, seed, timeout, also)
     except KeyboardInterrupt:
         raise
     except BaseException:  # a script that exits has not been judged
@@ -317,13 +329,13 @@ def _alarm(seconds: float) -> Iterator[None]:
 
 
 def _judge_and_write(
-    script: Path, preset: Preset, seed: int, timeout: float
+    script: Path, preset: Preset, seed: int, timeout: float, also: tuple[str, ...]
 ) -> tuple[list[Record], bool]:
     root = find_root(script.parent)
     name = name_of(script)
     target, figure = outputs(root, name, preset, seed)
     marker = root / ".theorylab" / "done" / f"{preset}-{seed}" / f"{name}.json"
-    if _finished(marker, root):
+    if not also and _finished(marker, root):
         return read_records(target), True
     _forget_modules()
     before = {p: _digest(p) for p in (script.resolve(), *PACKAGE.resolve().glob("*/*.py"))}
@@ -333,6 +345,7 @@ def _judge_and_write(
     with _one_thread():
         judgements = _judge(experiment.claims, preset, seed, timeout)
         drawn = compose(judgements, experiment.title)
+        arrays = series(judgements) if "npz" in also else {}
     code = _loaded(script, root)
     # A file that was edited during the run must not pass for the one that was loaded.
     changed = any(not p.is_file() or _digest(p) != digest for p, digest in before.items())
@@ -344,11 +357,21 @@ def _judge_and_write(
     else:
         _write(figure, lambda path: save(drawn, path))
     _write(target, lambda path: path.write_text(text, encoding="utf-8"))
+    kept = root / ".theorylab" / "saved" / f"{preset}-{seed}" / name
+    if drawn is not None and "pdf" in also:
+        _write(kept.with_suffix(".pdf"), lambda path: save_pdf(drawn, path))
+    if arrays:
+        _write(kept.with_suffix(".npz"), lambda path: _write_arrays(path, arrays))
     if not changed and not any(r.verdict == Verdict.FAILED for r in records):
         digests = {str(p.relative_to(root)): _digest(p) for p in (target, figure) if p.exists()}
         key = {"code": code, "versions": versions(), "outputs": digests}
         _write(marker, lambda path: path.write_text(json.dumps(key)))
     return records, False
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 @contextmanager

@@ -20,3 +20,12 @@ from .masked_regression import linear_risk as linear_risk
 from .masked_regression import masked_law as masked_law
 from .masked_regression import tight_frame as tight_frame
 from .masked_regression import zero_imputation_risk as zero_imputation_risk
+from .sequential_projections import SequentialProjections as SequentialProjections
+from .sequential_projections import SequentialStatus as SequentialStatus
+from .sequential_projections import TaskGeometry as TaskGeometry
+from .sequential_projections import WeakRegularisation as WeakRegularisation
+from .sequential_projections import cyclic_regression_limit as cyclic_regression_limit
+from .sequential_projections import random_tasks as random_tasks
+from .sequential_projections import sequential_max_margin as sequential_max_margin
+from .sequential_projections import task_geometry as task_geometry
+from .sequential_projections import weak_regularisation as weak_regularisation

@@ -1,0 +1,446 @@
+"""Tasks learned one after the other are projections onto their separators."""
+
+from fractions import Fraction
+
+import numpy as np
+
+from theorylab import implicit_regularization as ir
+from theorylab.verify import (
+    Choice,
+    Int,
+    Real,
+    breaks,
+    cases,
+    compare,
+    full,
+    panel,
+    paper,
+    simulation,
+    slope,
+    space,
+    theory,
+    within,
+)
+from theorylab.verify.cli import run_script
+
+KEY = "evron2023-continual"
+training = paper(
+    KEY,
+    r"Tasks $Z_t$ with rows $z_i=y_ix_i$ are trained one after the other from $v_0=0$ on "
+    r"exponential loss, task $t$ with the penalty $\frac{\lambda^{c_t}}2\|w-w_{t-1}\|_{B_t}^2$; "
+    r"as $\ell=\log\frac1\lambda\to\infty$,",
+)
+projections = paper(
+    KEY,
+    r"$w_t$ is the projection of $w_{t-1}$ onto $C_t=\{w:Z_tw\ge1\}$, $w_0=0$; the tasks have a "
+    r"common separator, the shortest $w^*$; $R$ is the longest row, $q=R^2\|w^*\|^2$, $C=\bigcap_t"
+    r"C_t$:",
+)
+regression = paper(
+    KEY,
+    r"Projections are cycled from 0, onto the separators $\{w:z_i^\top w\ge1\}$ of tasks of one "
+    r"row, or onto the solutions of linear systems that have a common one:",
+)
+
+STRENGTHS = np.geomspace(1e2, 1e8, 13)
+ROUNDING = "projections to rounding"
+
+
+def rounded(value, unit):
+    return within(value, 1e-9 * unit, ROUNDING)
+
+
+def metric(tilt, T, d, seed):
+    """Random positive definite matrices, the identity without tilt."""
+    A = np.random.default_rng([seed, d, 5]).standard_normal((T, d, d))
+    return [np.eye(d) + tilt * a @ a.T for a in A]
+
+
+@simulation
+def trained(T, n, d, margin, margins, tilt, seed):
+    """Iterates over log(1 / lambda) of one round and one more task, for each strength."""
+    tasks = ir.random_tasks(T, n, d, margin=margin, spread=0.7, seed=seed)
+    order, metrics = [*range(T), 0], metric(tilt, T, d, seed)
+    return np.array(
+        [
+            ir.weak_regularisation(
+                tasks, order, log_strength=ell, margins=margins, metrics=metrics
+            ).iterates[1:]
+            for ell in STRENGTHS
+        ]
+    )
+
+
+@simulation
+def projected(T, n, d, margin, margins, tilt, seed):
+    tasks = ir.random_tasks(T, n, d, margin=margin, spread=0.7, seed=seed)
+    metrics = metric(tilt, T, d, seed)
+    run = ir.sequential_max_margin(tasks, [*range(T), 0], margins=margins, metrics=metrics)
+    return run.iterates[1:]
+
+
+def limit_and_rate(paths, limits):
+    """The last strength, its remainder from one that is weaker by a root of ten, and the rate of the
+    whole record."""
+    remainder = np.abs(paths[-1] - paths[-2]).max()
+    errors = np.linalg.norm(paths - limits, axis=(1, 2))
+    return {
+        "limit": compare(
+            within(paths[-1], 2 * remainder, "difference to a stronger penalty"),
+            "==",
+            theory("projections", limits),
+        ),
+        "rate": compare(
+            slope(STRENGTHS / np.log(STRENGTHS), errors, floor=1e-11), "==", theory("rate", -1.0)
+        ),
+    }
+
+
+@training.abstract("a", instance=True)
+@cases(T=3, n=4, d=6, margin=0.3)
+@full(T=3, n=4, d=[2, 6, 20], margin=[0.1, 0.3])
+@space(T=Int(1, 4), n=Int(1, 5), d=Int(1, 8), margin=Real(0.1, 1.0))
+@breaks("the penalty of the second task squared", margins=(1.0, 2.0, 1.0))
+@breaks("penalties in another norm", tilt=1.0)
+def weak_regularisation_equals_sequential_max_margin(T, n, d, margin, seed, margins=None, tilt=0.0):
+    r"""$\frac{w_t}\ell$ tends to the $v_t$ of sequential max-margin, the projection of $v_{t-1}$ onto
+    $\{w:Z_tw\ge1\}$, if $c_t=1$ and $B_t=I$; the error is of order $\frac{\log\ell}\ell$."""
+    paths = trained(T, n, d, margin, margins, tilt, seed)
+    return limit_and_rate(paths, projected(T, n, d, margin, None, 0.0, seed))
+
+
+@panel(
+    weak_regularisation_equals_sequential_max_margin,
+    "Weak penalties: the fourth iterate nears its projection",
+    x=r"$\ell=\log(1/\lambda)$",
+    y=r"$\|w_4/\ell-v_4\|$",
+    log="xy",
+)
+def _(pen, runs):
+    for k, d in enumerate((2, 6, 20)):
+        where = dict(T=3, n=4, d=d, margin=0.3, margins=None, tilt=0.0)
+        seed = runs.judgement.seed
+        gap = trained(**where, seed=seed)[:, -1] - projected(**where, seed=seed)[-1]
+        errors = np.linalg.norm(gap, axis=1)
+        guide = np.log(STRENGTHS) / STRENGTHS
+        pen.points(STRENGTHS, errors, label=f"$d={d}$", k=k)
+        pen.theory(STRENGTHS, guide * errors[-1] / guide[-1], k=k)
+
+
+@training.ours("derived: what the schedule and the weights of the penalty change", serves="d")
+@cases(T=3, n=4, d=6, margin=0.3, margins=(0.5, 2.0, 1.0, 3.0), tilt=1.0)
+@full(T=3, n=4, d=[2, 6, 20], margin=0.3, margins=(0.5, 2.0, 1.0, 3.0), tilt=[0.0, 0.3, 1.0])
+@space(
+    T=Int(1, 4),
+    n=Int(1, 5),
+    d=Int(1, 8),
+    margin=Real(0.1, 1.0),
+    margins=Real(0.3, 3.0, size=4),
+    tilt=Real(0.0, 1.0),
+)
+@breaks("equal margins", used=(1.0, 1.0, 1.0))
+@breaks("penalties in the Euclidean norm", tilted=0.0)
+def scheduled_regularisation_scales_margin(
+    T, n, d, margin, margins, tilt, seed, used=None, tilted=None
+):
+    r"""$\frac{w_t}\ell$ tends to the point of $\{w:Z_tw\ge c_t\}$ nearest to the limit before in
+    $\|\cdot\|_{B_t}$, $B_t\succ0$, $c_t>0$: exponents of the schedule are margins, weights the
+    metric; the error is of order $\frac{\log\ell}\ell$."""
+    c = tuple(float(v) for v in margins[:T])
+    bent = tilt if tilted is None else tilted
+    paths = trained(T, n, d, margin, used or c, bent, seed)
+    return limit_and_rate(paths, projected(T, n, d, margin, c, tilt, seed))
+
+
+def onto_separators(Z, w):
+    return ir.margin_projection(Z, w).weights
+
+
+def onto_solutions(Z, w):
+    return w + np.linalg.lstsq(Z, 1 - Z @ w, rcond=None)[0]
+
+
+def random_points(d, count, size, seed):
+    return size * np.random.default_rng([seed, 11]).standard_normal((count, d))
+
+
+def with_conflict(tasks):
+    return [*tasks[:-1], -tasks[0]]
+
+
+@simulation
+def followed(T, n, d, margin, spread, rounds, conflict, start, seed):
+    """Iterates in random order, the shortest separator, and common separators."""
+    tasks = ir.random_tasks(T, n, d, margin=margin, spread=spread, seed=seed)
+    shortest = ir.task_geometry(tasks).separator
+    rng = np.random.default_rng([seed, 1])
+    order = np.concatenate([np.arange(T), rng.integers(0, T, (rounds - 1) * T)])
+    used = with_conflict(tasks) if conflict else tasks
+    run = ir.sequential_max_margin(used, order, start=start * shortest)
+    size = np.linalg.norm(shortest)
+    far = random_points(d, 6, 2 * size / np.sqrt(d), seed)
+    rows = np.concatenate(tasks)
+    points = [1.05 * shortest, *(onto_separators(rows, w) + shortest / 2 for w in far)]
+    return run.iterates, shortest, np.array(points)
+
+
+@projections.ours("derived: projections onto convex sets, with the sum of steps", serves="a")
+@cases(T=[1, 3], n=3, d=5, margin=0.3, spread=1.0)
+@full(T=[1, 2, 4, 8], n=3, d=[2, 10], margin=[0.1, 0.5], spread=1.0, rounds=10)
+@space(
+    T=Int(1, 5),
+    n=Int(1, 4),
+    d=Int(1, 8),
+    margin=Real(0.05, 1.0, log=True),
+    spread=Real(0.1, 2.0),
+)
+@breaks("the last task contradicts the first", conflict=True)
+@breaks("another start", start=-5.0)
+def fejer_and_step_summability(T, n, d, margin, spread, seed, rounds=4, conflict=False, start=0.0):
+    r"""in every order of the tasks $\|w_t-w\|^2+\|w_t-w_{t-1}\|^2\le\|w_{t-1}-w\|^2$ for every $w\in
+    C$, and $\sum_t\|w_t-w_{t-1}\|^2\le\|w^*\|^2$."""
+    path, shortest, points = followed(T, n, d, margin, spread, rounds, conflict, start, seed)
+    gaps = np.sum((path[:, None] - points) ** 2, axis=2)
+    steps = np.sum(np.diff(path, axis=0) ** 2, axis=1)
+    size = float(shortest @ shortest)
+    return {
+        "steps": compare(rounded(steps.sum() / size, 1.0), "<=", theory("sum", 1.0)),
+        "fejer": compare(
+            rounded(gaps[1:] + steps[:, None], gaps[:-1]), "<=", theory("before", gaps[:-1])
+        ),
+    }
+
+
+@panel(
+    fejer_and_step_summability,
+    r"Squared steps sum to at most $\|w^*\|^2$, in any order",
+    x="tasks $T$",
+    y=r"$\sum_t\|w_t-w_{t-1}\|^2/\|w^*\|^2$",
+)
+def _(pen, runs):
+    for k, margin in enumerate((0.1, 0.5)):
+        for d in (2, 10):
+            where = {"margin": margin, "d": d}
+            label = f"margin {margin}" if d == 10 else ""
+            pen.points(*runs.measured("T", "steps", where=where)[:2], label=label, k=k + 1)
+    pen.theory([1, 8], [1, 1], "bound")
+
+
+@simulation
+def all_orders(T, n, d, margin, spread, drawn, project, seed):
+    """Means over all orders of the squared distance to the common set and of the largest squared
+    violation, after 1, 2, ... tasks; and at random points distances to both."""
+    tasks = ir.random_tasks(T, n, d, margin=margin, spread=spread, seed=seed)
+    rows = np.concatenate(tasks)
+    shortest = project(rows, np.zeros(d))
+    size = np.linalg.norm(shortest)
+    level, distances, missed = [np.zeros(d)], [], []
+    for _ in range(6 if T == 1 else int(np.log(120) / np.log(T))):
+        level = [project(tasks[t], w) for w in level for t in range(drawn or T)]
+        distances.append(np.mean([np.sum((project(rows, w) - w) ** 2) for w in level]))
+        missed.append(np.mean([np.max(1 - rows @ w, initial=0) ** 2 for w in level]))
+    found = []
+    for w in random_points(d, 8, 2 * size / np.sqrt(d), seed):
+        single = max(np.linalg.norm(project(Z, w) - w) for Z in tasks)
+        found.append((np.linalg.norm(project(rows, w) - w), single))
+    radius = np.linalg.norm(rows, axis=1).max()
+    return np.array(distances) / size**2, np.array(missed), np.array(found).T, radius * size
+
+
+@projections.ours("derived: the rate of a random order, with its constant", serves="c")
+@cases(T=2, n=2, d=5, margin=0.5, spread=[1.0, 0.1])
+@full(T=[1, 2, 3], n=2, d=6, margin=[0.1, 0.5], spread=[1.0, 0.1])
+@full(T=2, n=2, d=6, margin=0.5, spread=0.1)
+@space(
+    T=Int(1, 4),
+    n=Int(1, 4),
+    d=Int(1, 8),
+    margin=Real(0.05, 1.0, log=True),
+    spread=Real(0.1, 2.0),
+)
+@breaks("the last task is never drawn", drawn=1)
+@breaks("solutions of linear systems in place of separators", project=onto_solutions)
+def linear_regularity_and_random_order_rate(
+    T, n, d, margin, spread, seed, drawn=0, project=onto_separators
+):
+    r"""$\mathrm{dist}(w,C)\le R\|w^*\|\max_t\mathrm{dist}(w,C_t)$ for every $w$; if each task is drawn
+    uniformly from $T$, $\mathbb E\,\mathrm{dist}^2(w_k,C)\le\big(1-\frac1{Tq}\big)^k\|w^*\|^2$, and the
+    largest violation of any row has a mean square of at most $q\big(1-\frac1{Tq}\big)^k$."""
+    distances, missed, (joint, single), root = all_orders(
+        T, n, d, margin, spread, drawn, project, seed
+    )
+    decay = theory("rate", 1 - 1 / (T * root**2)) ** np.arange(1, len(distances) + 1)
+    return {
+        "distance": compare(rounded(distances, 1.0), "<=", decay),
+        "violation": compare(rounded(missed, 1.0), "<=", theory("scale", root**2) * decay),
+        "regularity": compare(
+            rounded(joint, joint.max()), "<=", theory("regularity", root) * single
+        ),
+    }
+
+
+@panel(
+    linear_regularity_and_random_order_rate,
+    "Random order: mean over all orders, two tasks",
+    x="tasks seen $k$",
+    y=r"$\mathbb{E}\,\mathrm{dist}^2/\|w^*\|^2$",
+)
+def _(pen, runs):
+    kinds = [(0.1, 1.0), (0.5, 1.0), (0.5, 0.1)]
+    for i, (margin, spread) in enumerate(kinds):
+        run = next(
+            r
+            for r in runs.judgement.runs
+            if {"T": 2, "margin": margin, "spread": spread}.items() <= r.instance.items()
+        )
+        part = run.parts["distance"]
+        k = np.arange(1, part.centre.size + 1)
+        pen.theory(k, part.predicted, "bound", k=i)
+        pen.points(k, part.shown, label=f"margin {margin}, spread {spread}", k=i)
+
+
+@simulation
+def cycled(T, n, d, margin, spread, cycles, left_out, conflict, seed):
+    """Squared distance to the common set over that of the start, and largest squared violation,
+    after every task of some cycles; the root of q."""
+    tasks = ir.random_tasks(T, n, d, margin=margin, spread=spread, seed=seed)
+    rows, found = np.concatenate(tasks), ir.task_geometry(tasks)
+    order = np.tile(np.minimum(np.arange(T), T - 1 - left_out), cycles)
+    run = ir.sequential_max_margin(with_conflict(tasks) if conflict else tasks, order)
+    size = found.separator @ found.separator
+    distances = [np.sum((onto_separators(rows, w) - w) ** 2) / size for w in run.iterates[1:]]
+    missed = np.maximum(np.max(1 - run.iterates[1:] @ rows.T, axis=1), 0) ** 2
+    return np.array(distances), missed, found.condition
+
+
+@projections.ours("derived: explicit constants in place of recalled ones", serves="b")
+@cases(T=3, n=2, d=5, margin=0.5, spread=[1.0, 0.3])
+@full(T=[2, 3, 5], n=2, d=6, margin=[0.1, 0.5], spread=[1.0, 0.3], cycles=12)
+@space(
+    T=Int(2, 5),
+    n=Int(1, 4),
+    d=Int(1, 8),
+    margin=Real(0.05, 1.0, log=True),
+    spread=Real(0.1, 2.0),
+)
+@breaks("the last task is left out", left_out=1)
+@breaks("the last task contradicts the first", conflict=True)
+def cyclic_order_bounds(T, n, d, margin, spread, seed, cycles=6, left_out=0, conflict=False):
+    r"""after $m\ge1$ cycles of $T$ tasks $\mathrm{dist}^2(w_{mT},C)\le\big(1-\frac1{Tq}\big)^m\|w^*
+    \|^2$, and the square of the largest violation of any row is at most $q\big(1-\frac1{Tq}\big)^m$
+    and at most $\frac{2qT^{3/2}}{\sqrt{m+1}}$."""
+    distances, missed, q = cycled(T, n, d, margin, spread, cycles, left_out, conflict, seed)
+    distances, missed = distances[T - 1 :: T], missed[T - 1 :: T]
+    m = np.arange(1, cycles + 1)
+    decay = theory("rate", 1 - 1 / (T * q)) ** m
+    return {
+        "distance": compare(rounded(distances, 1.0), "<=", decay),
+        "violation": compare(rounded(missed, 1.0), "<=", theory("scale", q) * decay),
+        "any margin": compare(
+            rounded(missed, 1.0), "<=", theory("slow", 2 * q * T**1.5) / np.sqrt(m + 1)
+        ),
+    }
+
+
+@projections.ours("derived: two tasks cycle faster than the general bound says", serves="b")
+@cases(n=1, d=2, margin=[0.1, 0.5], spread=1.0)
+@full(n=[1, 2], d=2, margin=[0.05, 0.2], spread=1.0, cycles=60)
+@full(n=2, d=6, margin=[0.2, 0.5], spread=[0.3, 1.0], cycles=12)
+@space(
+    n=Int(1, 4),
+    d=Int(1, 8),
+    margin=Real(0.05, 1.0, log=True),
+    spread=Real(0.1, 2.0),
+)
+@breaks("the second task is left out", left_out=1)
+@breaks("the second task contradicts the first", conflict=True)
+def cyclic_order_of_two_tasks(n, d, margin, spread, seed, cycles=12, left_out=0, conflict=False):
+    r"""two tasks in turn have $\mathrm{dist}^2(w_k,C)\le\big(1-\frac1q\big)^{k-1}\|w^*\|^2$ for $k\ge1$,
+    and the square of the largest violation of any row is at most $q\big(1-\frac1q\big)^{k-1}$ and at
+    most $\frac qk$."""
+    distances, missed, q = cycled(2, n, d, margin, spread, cycles, left_out, conflict, seed)
+    k = np.arange(1, 2 * cycles + 1)
+    decay = theory("rate", 1 - 1 / q) ** (k - 1)
+    return {
+        "distance": compare(rounded(distances, 1.0), "<=", decay),
+        "violation": compare(rounded(missed, 1.0), "<=", theory("scale", q) * decay),
+        "any margin": compare(rounded(missed, 1.0), "<=", theory("slow", q) / k),
+    }
+
+
+def rational_rows(d, sign, seed):
+    """Integer rows z_1 and z_2 with |z_1|^2 <= z_1 z_2 < |z_2|^2, or z_1 z_2 < |z_1|^2."""
+    rng = np.random.default_rng([seed, d])
+    while True:
+        z, u = rng.integers(-6, 7, (2, d))
+        if (z @ z) * (u @ u) > (z @ u) ** 2:
+            break
+    u = u * (sign if z @ u >= 0 else -sign) if z @ u else u + sign * z
+    one, two = (np.array([Fraction(int(v)) for v in w], object) for w in (z, z + u))
+    return one, two
+
+
+@simulation
+def rational_limit(d, sign, order, start, seed):
+    """The exact limit of projections onto two half-spaces: both hold after some steps."""
+    rows = rational_rows(d, sign, seed)
+    w = np.array([Fraction(start)] * d, object)
+    for _ in range(200):
+        for t in order:
+            missing = 1 - np.dot(rows[t], w)
+            if missing > 0:
+                w = w + rows[t] * (missing / np.dot(rows[t], rows[t]))
+        if all(np.dot(z, w) >= 1 for z in rows):
+            return w
+    raise ValueError("order: expected projections that end")
+
+
+@simulation
+def regression_limits(T, n, d, start, seed):
+    """Limits of cycles in two orders, and the least-norm common solution."""
+    rng = np.random.default_rng([seed, 9])
+    X = [rng.standard_normal((n, d)) for _ in range(T)]
+    truth = rng.standard_normal(d)
+    y = [x @ truth for x in X]
+    limits = [
+        ir.cyclic_regression_limit(X, y, order, start=np.full(d, float(start)))
+        for order in (range(T), range(T)[::-1])
+    ]
+    return np.array(limits), np.linalg.pinv(np.concatenate(X)) @ np.concatenate(y)
+
+
+@regression.ours("derived: a family in the plane of two rows, in rationals", serves="e")
+@cases(d=[2, 4], T=2, n=1)
+@full(d=[3, 6], T=3, n=[1, 2])
+@space(d=Int(2, 6), T=Int(2, 4), n=Int(1, 2))
+@breaks("another start", start=3)
+@breaks("the first separator misses the second task", sign=-1)
+def limit_is_not_the_offline_solution(d, T, n, seed, start=0, sign=1):
+    r"""if $|z_1|^2\le z_1^\top z_2<|z_2|^2$ the shortest common separator is $w^*=\frac{z_1}
+    {|z_1|^2}$, the limit of the order $z_1,z_2$; that of the order $z_2,z_1$ is a separator at the
+    squared distance $\frac{|z_1|^2|z_2|^2-(z_1^\top z_2)^2}{|z_1|^2|z_2|^4}$ from $w^*$, which is
+    positive unless the rows are parallel. In regression the limit is the least-norm common
+    solution in both orders."""
+    one, two = rational_rows(d, sign, seed)
+    a, b, c = np.dot(one, one), np.dot(two, two), np.dot(one, two)
+    found = ir.task_geometry([np.array([z], float) for z in (one, two)]).separator
+    first, second = (rational_limit(d, sign, order, start, seed) for order in ((0, 1), (1, 0)))
+    limits, least = regression_limits(T, n, d, start, seed)
+    shortest = theory("shortest", one / a)
+    return {
+        "second order": compare(
+            np.sum((second - first) ** 2),
+            "==",
+            theory("distance", (a * b - c**2) / (a * b**2)),
+            rival=Fraction(0),
+        ),
+        "first order": compare(first, "==", shortest),
+        "shortest": compare(rounded(found, np.abs(found).max()), "==", shortest.astype(float)),
+        "regression": compare(
+            rounded(limits, 10 * np.abs(limits).max()), "==", theory("least norm", least)
+        ),
+    }
+
+
+if __name__ == "__main__":
+    run_script(__file__)

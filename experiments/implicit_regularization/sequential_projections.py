@@ -41,7 +41,7 @@ regression = paper(
     r"row, or onto the solutions of linear systems that have a common one:",
 )
 
-STRENGTHS = np.array([1e2, 1e3, 1e4, 1e5, 2e5, 4e5, 1e6, 2e6, 4e6])
+STRENGTHS = np.array([1e2, 1e3, 1e4, 1e6, 2e6, 4e6, 2.5e7, 5e7, 1e8])
 ROUNDING = "projections to rounding"
 
 
@@ -92,12 +92,13 @@ def logarithmic(paths, ell):
 
 
 def limit_and_rate(paths, limits, slopes):
-    """The last iterates and their slopes in log l, with what weaker penalties change in them."""
+    """The last iterates and their slopes in log l, with what penalties that are stronger by l / 25
+    change in these: their remainder of order log l / l shrinks twentyfold, a quarter is safe."""
     remainder = np.abs(paths[-1] - paths[-3]).max()
     early, late = (
         logarithmic(paths[k, : len(slopes)], STRENGTHS[k]) for k in (slice(3, 6), slice(6, 9))
     )
-    drift = np.abs(late - early).max() + 1e-7
+    drift = np.abs(late - early).max() / 4 + 3e-6  # rounding of weights of length 1e8
     return {
         "limit": compare(
             within(paths[-1], 2 * remainder, "difference to stronger penalties"),
@@ -115,7 +116,7 @@ def limit_and_rate(paths, limits, slopes):
 @training.abstract("a", instance=True)
 @cases(T=3, n=4, d=6, margin=0.3)
 @full(T=3, n=4, d=[2, 6, 20], margin=[0.1, 0.3])
-@space(T=Int(1, 4), n=Int(1, 5), d=Int(1, 8), margin=Real(0.1, 1.0))
+@space(T=Int(1, 4), n=Int(1, 5), d=Int(1, 8), margin=Real(0.1, 0.9))
 @breaks("the penalty of the second task squared", margins=(1.0, 2.0, 1.0))
 @breaks("penalties in another norm", tilt=1.0)
 def weak_regularisation_equals_sequential_max_margin(T, n, d, margin, seed, margins=None, tilt=0.0):
@@ -152,7 +153,7 @@ def _(pen, runs):
     T=Int(1, 4),
     n=Int(1, 5),
     d=Int(1, 8),
-    margin=Real(0.1, 1.0),
+    margin=Real(0.1, 0.9),
     margins=Real(0.3, 3.0, size=4),
     tilt=Real(0.0, 1.0),
 )

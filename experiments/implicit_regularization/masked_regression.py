@@ -367,7 +367,8 @@ def averaged_sgd_benign_regime(r, size, n, rho, noise, seed=0):
     exceeds that of the best linear predictor from $X$ by at most
     $\frac{rs}{\rho^2\sqrt n}+\frac1n\Big(\frac{\sigma\sqrt d}{1-n^{-1/4}}+\frac{n^{1/4}\sqrt{rs}}
     \rho\Big)^2$, $\sigma$ as in the bound of the descent: only $\frac{\sigma^2d}n$ grows with
-    $d$."""
+    $d$. Judged where
+    the entries are copies of $r$ independent signs."""
     d = r * size
     excess, missing, level, _ = descended(*blocks(r, size, noise), rho, 1 / (d * np.sqrt(n)), n)
     slow = theory("slow", r / (rho**2 * np.sqrt(n)))

@@ -350,8 +350,8 @@ def blocks(r, size, noise):
 @descent.ours("derived: what the dimension costs where the spectrum is flat", serves="d")
 @cases(r=2, size=10, n=400, rho=0.5, noise=0.5)
 @cases(r=1, size=12, n=900, rho=0.5, noise=0.0)
-@full(r=2, size=[5, 20, 40], n=[100, 400, 1600], rho=0.5, noise=0.5)
 @full(r=1, size=12, n=1600, rho=0.5, noise=0.5)
+@full(r=2, size=[5, 20, 40], n=[100, 400, 1600], rho=0.5, noise=0.5)
 @space(
     r=Int(1, 3),
     n=Int(2, 600),
@@ -393,7 +393,7 @@ def _(pen, runs):
         where = {"r": 2, "size": size}
         pen.points(*runs.measured("n", "total", where=where), f"$d={2 * size}$", k=k)
         pen.theory(*runs.predicted("n", "total", where=where), "bound", k=k)
-    pen.broken(*runs.measured("n", control="few entries"), "$d=1$")
+    pen.broken(*runs.measured("n", control="few entries"), "$d=2$")
 
 
 if __name__ == "__main__":

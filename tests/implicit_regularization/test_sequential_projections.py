@@ -132,6 +132,27 @@ def test_weak_penalties_are_stationary_and_near_projections(seed, T, n, d):
     assert np.abs(strong.iterates - limits).max() > 1e-2 * np.abs(limits[1]).max()
 
 
+@pytest.mark.parametrize(
+    ("seed", "T", "n", "d", "margin"),
+    [(100, 4, 4, 1, 0.48), (248, 1, 2, 1, 0.38), (183, 3, 5, 4, 0.8), (1020, 4, 3, 1, 0.61)],
+)
+def test_weak_penalties_where_a_row_is_separated_by_little(seed, T, n, d, margin):
+    # Rows whose multiplier is of order one at strong penalties and exp(-0.004 l) at weak ones.
+    tasks = random_tasks(T, n, d, margin=margin, spread=0.7, seed=seed)
+    order = [*range(T), 0]
+    limits = sequential_max_margin(tasks, order).iterates
+    for ell in (1e4, 1e8):
+        found = weak_regularisation(tasks, order, log_strength=ell)
+        assert found.residual < 1e-13
+        assert_allclose(found.iterates, limits, atol=30 / ell * math.log(ell))
+
+
+def test_equations_that_are_not_solved_are_reported():
+    rows = [np.array([[1.0], [1 + 1e-9]])]
+    with pytest.warns(RuntimeWarning, match="weak_regularisation: the equations hold to"):
+        assert weak_regularisation(rows, [0], log_strength=1e9).residual > 1e-9
+
+
 def test_one_row_by_lambert():
     # v = (0, a): v = 1 - (log l + log a) / l with a = v.
     ell = 30.0
@@ -190,9 +211,27 @@ def test_contraction_of_cycles_and_a_false_one(seed, T):
     run = sequential_max_margin(tasks, np.tile(np.arange(T), 5))
     gaps = [margin_projection(rows, w).distance ** 2 for w in run.iterates[::T]]
     assert_allclose(gaps[0], geometry.separator @ geometry.separator)
+    assert_allclose(geometry.contraction, 1 - 1 / (T * geometry.condition))
+    strides = geometry.condition * (T // 2)
+    assert_allclose(geometry.cyclic_contraction, 1 - 1 / (1 + strides))
+    gaps = [margin_projection(rows, w).distance ** 2 for w in run.iterates[1 :: T - 1]]
     for before, after in itertools.pairwise(gaps):
-        assert after <= geometry.contraction * before + 1e-20
-    assert np.sum(run.steps**2) <= gaps[0] * (1 + 1e-9)
+        assert after <= geometry.cyclic_contraction * before + 1e-20
+    assert np.sum(run.steps**2) <= geometry.separator @ geometry.separator * (1 + 1e-9)
+    # What the bound at any margin rests on: whole cycles never move further than the one before.
+    moves = np.linalg.norm(run.iterates[T:] - run.iterates[:-T], axis=1)
+    assert (np.diff(moves) <= 1e-9 * moves[0]).all()
+
+
+def test_two_tasks_that_nearly_oppose_cycle_four_times_as_fast_as_the_bound():
+    # Opposing by an angle 2a, q = 1 / sin^2 a: each step multiplies squared distances by cos^2 2a.
+    ratios = []
+    for angle in (0.5, 0.1, 0.02):
+        tasks = [np.array([[math.sin(angle), s * math.cos(angle)]]) for s in (1, -1)]
+        geometry = task_geometry(tasks)
+        ratios.append((1 - math.cos(2 * angle) ** 2) / (1 - geometry.cyclic_contraction))
+    assert np.all(np.array(ratios) > 1)
+    assert_allclose(ratios[-1], 4, rtol=1e-2)
 
 
 def test_the_rate_of_opposing_tasks_is_nearly_that_of_the_bound():

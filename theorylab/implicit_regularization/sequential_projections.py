@@ -12,17 +12,32 @@ as :math:`\ell\to\infty` the projection of :math:`v_{t-1}` onto :math:`\{Z_tw\ge
 of :math:`B_t`. With :math:`c_t=1` and :math:`B_t=I` this is sequential max-margin,
 :math:`w_t=P_{C_t}w_{t-1}`.
 
-If the tasks have a common separator, let :math:`w^*` be the shortest one, :math:`R` the longest
-row and :math:`q=R^2\|w^*\|^2\ge1`. A multiple of :math:`w^*` repairs every violation:
+If the tasks have a common separator, let :math:`C=\cap_tC_t`, :math:`w^*` be its shortest point,
+:math:`R` the norm of the longest row and :math:`q=R^2\|w^*\|^2\ge1`. At distance at most
+:math:`\delta` from every :math:`C_t` no row misses 1 by more than :math:`R\delta`, and
+:math:`w+R\delta w^*` is in C:
 
-.. math:: \mathrm{dist}(w,\cap_tC_t)\le R\|w^*\|\max_t\mathrm{dist}(w,C_t),
+.. math:: \mathrm{dist}(w,C)\le R\|w^*\|\max_t\mathrm{dist}(w,C_t).
 
-so that squared distances to :math:`\cap_tC_t` shrink by :math:`1-1/(Tq)` in expectation at a step
-of a random order of T tasks, and at every cycle of a cyclic one.
+A step of length :math:`s_k` takes :math:`s_k^2` from the squared distance to every point of C, and
+from :math:`a_k=\mathrm{dist}^2(w_k,C)`. So T tasks have the rates
+
+- in random order: :math:`\mathbb Es_k^2\ge\frac1T\max_t\mathrm{dist}^2(w_{k-1},C_t)`, and
+  :math:`a_k` shrinks by :math:`1-\frac1{Tq}` in expectation;
+- in cyclic order: with :math:`p=\lfloor T/2\rfloor` every :math:`C_t` is reached from :math:`w_j`
+  by at most p steps ahead, or at most :math:`T-1-p\le p` steps back, whose squares sum to S. By
+  Cauchy and Schwarz :math:`a_j\le qpS`; so the :math:`T-1` steps from :math:`w_i`, i at least 1,
+  have :math:`a_{i+T-1}\le a_j\le qp(a_i-a_{i+T-1})`: they shrink it by
+  :math:`\frac{qp}{1+qp}`;
+- in cyclic order at any q: :math:`\|w_{i+T}-w_i\|` never grows, for both ends are projected onto
+  the same set, and its squares over m cycles sum to at most
+  :math:`T\sum_ks_k^2\le T\|w^*\|^2`: it is at most :math:`\|w^*\|\sqrt{T/m}`. Times
+  :math:`2\|w^*\|` it bounds :math:`S`, and :math:`R^2pS` the squared violations.
 
 Paper: evron2023-continual (constants derived here)."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
@@ -120,9 +135,15 @@ class TaskGeometry:
 
     @property
     def contraction(self) -> float:
-        """1 - 1 / (T q): of squared distances in expectation at a step of a random order, and at
-        every cycle of a cyclic one."""
+        """1 - 1 / (T q): of squared distances, in expectation, at a step of a random order."""
         return 1 - 1 / (self.n_tasks * self.condition)
+
+    @property
+    def cyclic_contraction(self) -> float:
+        """q p / (1 + q p), p = floor(T / 2): of squared distances at every T - 1 steps of a cyclic
+        order after the first."""
+        strides = self.n_tasks // 2 * self.condition
+        return strides / (1 + strides)
 
 
 @result
@@ -309,6 +330,9 @@ def weak_regularisation(
         v = v + np.ldexp(np.linalg.solve(roots[t].T, rows.T @ beta), -e)
         iterates.append(v)
         residual = max(residual, missed)
+    if residual > 1e-9:
+        message = f"weak_regularisation: the equations hold to {residual:.1e} only"
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
     return WeakRegularisation(np.array(iterates), residual)
 
 
@@ -366,40 +390,52 @@ def cyclic_regression_limit(
 
 def _log_newton(K: FloatArray, g: FloatArray, ell: float, shift: float) -> tuple[FloatArray, float]:
     r"""Solve K exp(a) + g + (log l + a + shift) / l = 0 for l = ell; return exp(a) and the
-    relative residual."""
+    relative residual.
+
+    A step up follows exp(a) where this outweighs a / l, and a below; one down follows a."""
     n = len(g)
     strengths = [2.0]
     while strengths[-1] < ell:
         strengths.append(min(16 * strengths[-1], ell))
     a, before = np.zeros(n), 2.0
-    worst = 0.0
+    beta, worst = np.ones(n), 0.0
     for level in strengths:
         # A row that is separated with room keeps its slack, which is -a / l.
         a = np.where(a < -5, a * (level / before), a)
         before = level
         constant = g + (math.log(level) + shift) / level
+        turn = -np.log(np.maximum(np.diag(K), 1e-300)) - math.log(level)
 
-        def equations(a: FloatArray, constant: FloatArray = constant, level: float = level) -> Any:
-            return K @ np.exp(np.minimum(a, 600.0)) + constant + a / level
+        def state(a: FloatArray, constant: FloatArray = constant, level: float = level) -> Any:
+            """The multipliers, the equations, and the dual objective of which they are the
+            gradient."""
+            beta = np.exp(np.minimum(a, 300.0))
+            image = K @ beta
+            value = beta @ (image / 2 + constant + (a - 1) / level)
+            return beta, image + constant + a / level, float(value)
 
-        F = equations(a)
+        beta, F, value = state(a)
         for _ in range(NEWTON):
             scale = 1 + float(np.abs(constant).max()) + float(np.abs(a).max()) / level
             worst = float(np.abs(F).max()) / scale
             if worst < 4 * np.finfo(float).eps * n:
                 break
-            weights = np.exp(np.minimum(a, 600.0))
-            step = np.linalg.solve(K * weights + np.eye(n) / level, -F)
-            size, share = float(np.linalg.norm(F)), 1.0
-            while share > 1e-6:
-                trial = equations(a + share * step)
-                if float(np.linalg.norm(trial)) <= (1 - 1e-4 * share) * size:
+            step = np.linalg.solve(K * beta + np.eye(n) / level, -F)
+            size, slope, share = float(np.linalg.norm(F)), float((beta * F) @ step), 1.0
+            while share > 1e-9:
+                move = share * step
+                up = np.maximum(a + np.log1p(np.maximum(move, 0)), np.minimum(a + move, turn))
+                reached = np.where(move > 0, up, a + move)
+                trial = state(reached)
+                shrinks = float(np.linalg.norm(trial[1])) <= (1 - 1e-4 * share) * size
+                if shrinks or (value > trial[2] and trial[2] <= value + 1e-4 * share * slope):
                     break
                 share /= 2
             else:
                 break
-            a, F = a + share * step, trial
-    return np.exp(a), worst
+            a = reached
+            beta, F, value = trial
+    return beta, worst
 
 
 def _tasks(tasks: Sequence[ArrayLike]) -> list[FloatArray]:

@@ -1,7 +1,7 @@
 """Zeros for missing entries are a ridge penalty, and in high dimension a small one."""
 
 from fractions import Fraction
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -57,31 +57,39 @@ def data(d, m, signs, seed):
     return rows, [Fraction(int(v), 2) for v in theta], [int(v) for v in rng.integers(-5, 6, m)]
 
 
-def independent(x, rho):
-    for mask in product((0, 1), repeat=len(x)):
+def independent(X, k, rho):
+    """All masks of point k with their probabilities."""
+    for mask in product((0, 1), repeat=len(rho)):
         chances = [p if seen else 1 - p for seen, p in zip(mask, rho, strict=True)]
         yield mask, np.prod(chances)
 
 
-def all_or_nothing(x, rho):
-    yield [1] * len(x), rho[0]
-    yield [0] * len(x), 1 - rho[0]
+def missing_together(X, k, rho):
+    """One uniform number decides: entry j is seen where it is below rho_j."""
+    levels = sorted({Fraction(0), *rho, Fraction(1)})
+    for low, high in pairwise(levels):
+        yield [int(p >= high) for p in rho], high - low
 
 
-def large_ones_missing(x, rho):
-    yield from independent(x, [p / 4 if abs(v) >= 1 else p for v, p in zip(x, rho, strict=True)])
+def large_ones_missing(X, k, rho):
+    """Every entry is seen with its probability in the mean, large ones less often."""
+    sizes = np.abs(np.array(X, float))
+    lead = np.sum(np.sign(sizes[k] - sizes), axis=0).astype(int)
+    shares = [Fraction(int(v), max(len(X) - 1, 1)) for v in lead]
+    moved = [p - min(p, 1 - p) * v for p, v in zip(rho, shares, strict=True)]
+    yield from independent(X, k, moved)
 
 
 @simulation
-def masked_points(d, m, rho, masks, signs, noise, seed):
+def masked_points(d, m, rho, masks, signs, noise, spread, seed):
     """All masked inputs with their outputs and probabilities; each point has two outputs, of which
     the means are linear where there is no noise of its own."""
     X, theta, own = data(d, m, signs, seed)
     found = []
-    for x, u in zip(X, own, strict=True):
-        for mask, chance in masks(x, rational(rho)):
+    for k, (x, u) in enumerate(zip(X, own, strict=True)):
+        for mask, chance in masks(X, k, rational(rho)):
             for error in (-1, 1):
-                y = np.dot(theta, x) + (u if noise else 2 * error)
+                y = np.dot(theta, x) + noise * u + spread * error
                 found.append((np.multiply(mask, x), y, chance / (2 * m)))
     return found
 
@@ -134,7 +142,7 @@ def variances(X):
 @cases(d=[1, 3], m=3, rho=(0.5, 0.9, 0.25, 1.0, 0.1))
 @full(d=[1, 2, 3, 5], m=[1, 4], rho=(0.5, 0.9, 0.25, 1.0, 0.1))
 @space(d=Int(1, 5), m=Int(1, 5), rho=Real(0.02, 1.0, size=5))
-@breaks("all entries seen, or none", masks=all_or_nothing)
+@breaks("entries are missing together", masks=missing_together)
 @breaks("large entries are missing more often", masks=large_ones_missing)
 @breaks("variances in place of second moments", size=variances)
 def zero_imputation_ridge_identity(d, m, rho, seed, masks=independent, size=raw):
@@ -144,7 +152,7 @@ def zero_imputation_ridge_identity(d, m, rho, seed, masks=independent, size=raw)
     found = {}
     for name, signs in (("any scales", False), ("unit scales", True)):
         share = np.array([rho[0]] * d if signs else rho[:d])
-        points = masked_points(d, m, share, masks, signs, True, seed)
+        points = masked_points(d, m, share, masks, signs, 1, 0, seed)
         X, theta, own = data(d, m, signs, seed)
         theta = np.array(theta[::-1], object)
         risk = sum(p * (y - np.dot(theta, x)) ** 2 for x, y, p in points)
@@ -165,21 +173,21 @@ def zero_imputation_ridge_identity(d, m, rho, seed, masks=independent, size=raw)
 @full(d=[1, 2, 3, 4], m=[1, 4], rho=(0.5, 0.9, 0.25, 1.0))
 @full(d=3, m=3, rho=(0.95, 0.9, 0.8, 1.0))
 @space(d=Int(1, 4), m=Int(1, 5), rho=Real(0.02, 1.0, size=4))
-@breaks("all entries seen, or none", masks=all_or_nothing)
+@breaks("entries are missing together", masks=missing_together)
 @breaks("large entries are missing more often", masks=large_ones_missing)
-@breaks("errors that depend on the inputs", noise=True)
-def imputation_bias_closed_form(d, m, rho, seed, masks=independent, noise=False):
+@breaks("errors that depend on the inputs", noise=1)
+def imputation_bias_closed_form(d, m, rho, seed, masks=independent, noise=0):
     r"""with $Y=\beta^\top X+\varepsilon$, $\mathbb E\varepsilon X=0$, the best linear predictor
     from $\tilde X$ has a risk that exceeds $\mathbb E\varepsilon^2$ by $\beta^\top\Sigma(\Sigma+D
-    )^{-1}D\beta\le\beta^\top D\beta$, $D=\mathrm{diag}(\lambda_j\Sigma_{jj})$: by $\lambda\beta^
-    \top\Sigma(\Sigma+\lambda I)^{-1}\beta\le\lambda|\beta|^2$ if $\Sigma_{jj}=1$ and all
-    $\rho_j$ are equal."""
-    points = masked_points(d, m, np.array(rho[:d]), masks, False, noise, seed)
-    X, beta, _ = data(d, m, False, seed)
+    )^{-1}D\beta\le\beta^\top D\beta$, $D=\mathrm{diag}(\lambda_j\Sigma_{jj})$ (a pseudo-inverse of
+    singular matrices): by $\lambda\beta^\top\Sigma(\Sigma+\lambda I)^{-1}\beta\le\lambda|\beta|^2$
+    if $\Sigma_{jj}=1$ and all $\rho_j$ are equal."""
+    points = masked_points(d, m, np.array(rho[:d]), masks, False, noise, 2, seed)
+    X, beta, own = data(d, m, False, seed)
     beta, p = np.array(beta, object), np.array(rational(rho[:d]), object)
     S, D = second_moments(X), (1 - p) / p * raw(X)
     ridge = row_reduced(S + np.diag(D), D * beta)
-    excess = least_risk(points) - 4  # errors of -2 and 2
+    excess = least_risk(points) - 4 - noise * Fraction(sum(u * u for u in own), m)  # errors of +-2
     return {
         "bias": compare(excess, "==", theory("bias", np.dot(beta, S @ ridge))),
         "ridge": compare(excess, "<=", theory("ridge", np.dot(beta, D * beta))),
@@ -210,8 +218,8 @@ def thirds(d, r, seed):
 
 @simulation
 def least_bias(frame, d, r, rho, seed):
-    """Least risk and its lower bound, over the second moment of the noiseless output, and the
-    extreme non-zero eigenvalues of the inputs."""
+    """Least risk and its lower bound, over the second moment of the noiseless output and apart by
+    its rounding, and the extreme non-zero eigenvalues of the inputs."""
     A = frame(d, r, seed)
     k = A.shape[1]
     X = np.sqrt(k) * A.T
@@ -219,7 +227,8 @@ def least_bias(frame, d, r, rho, seed):
     law = ir.masked_law(X, y, observed=rho)
     fit = ir.best_linear(ir.imputed_moments(law))
     power = ir.complete_moments(law).output
-    return np.array([fit.risk, fit.lower]) / power, np.linalg.eigvalsh(A.T @ A)[[-1, 0]]
+    ends = fit.risk / power + 1e-13, fit.lower / power - 1e-13
+    return ends, np.linalg.eigvalsh(A.T @ A)[[-1, 0]]
 
 
 @unit.ours("derived: the exact bias of a flat spectrum, and bounds of any", serves="c")
@@ -292,7 +301,7 @@ def rounded(value):
     return within(value, 1e-9 * np.abs(value), "rounding")
 
 
-@descent.ours("derived: Bach and Moulines' bound (recalled) for the masked law", serves="d")
+@descent.ours("derived: Bach and Moulines' bound, proved anew for the masked law", serves="d")
 @cases(d=[1, 8], m=12, n=[16, 250], rho=0.7, noise=0.3)
 @full(d=[1, 8, 40], m=16, n=[16, 200, 800, 3200], rho=0.7, noise=0.3)
 @full(d=8, m=12, n=250, rho=0.7, noise=0.3)
@@ -309,8 +318,9 @@ def averaged_sgd_imputed_bound(d, m, n, rho, noise, seed, scale=1.0, factor=1.0)
     r"""$\mathbb E\|\bar\theta_n-\tilde\theta\|_{\tilde\Sigma}^2\le\frac1n\Big(\frac{\sigma\sqrt d}
     {1-n^{-1/4}}+\sqrt dn^{1/4}\|\tilde\theta\|\Big)^2$, $\tilde\theta$ the best linear predictor
     from $\tilde X$, $\tilde\Sigma=\mathbb E\tilde X\tilde X^\top$, $\sigma^2$ the least with
-    $\mathbb E(Y-\tilde\theta^\top\tilde X)^2\tilde X\tilde X^\top\preceq\sigma^2\tilde\Sigma$; the
-    risk exceeds that of the best from $X$ by at most this and the imputation bias."""
+    $\mathbb E(Y-\tilde\theta^\top\tilde X)^2\tilde X\tilde X^\top\preceq\sigma^2\tilde\Sigma$; its
+    risk exceeds that of the best from $X$, $\beta$, by at most this and
+    $\beta^\top\Sigma(\Sigma+D)^{-1}D\beta$, $D=\frac{1-\rho}\rho\mathrm{diag}\Sigma$."""
     X, y = points(d, m, noise, seed)
     step = 1 / (d * np.sqrt(n))
     excess, missing, level, distance = descended(scale * X, y, rho, factor * step, n)
@@ -338,19 +348,20 @@ def _(pen, runs):
 
 
 @simulation
-def blocks(r, size, noise):
+def blocks(r, size, noise, power, seed):
     """All signs of r latent variables, each copied to ``size`` entries, with an output of mean
-    square 1 + noise^2."""
+    square power + noise^2."""
     latent = np.array(list(product((-1.0, 1.0), repeat=r)))
-    y = latent.sum(axis=1) / np.sqrt(r)
+    direction = np.random.default_rng([seed, r, 4]).standard_normal(r)
+    y = np.sqrt(power) * latent @ direction / np.linalg.norm(direction)
     X = np.repeat(latent, size, axis=1)
     return np.vstack([X, X]), np.concatenate([y + noise, y - noise])
 
 
 @descent.ours("derived: what the dimension costs where the spectrum is flat", serves="d")
 @cases(r=2, size=10, n=400, rho=0.5, noise=0.5)
-@cases(r=1, size=12, n=900, rho=0.5, noise=0.0)
-@full(r=1, size=12, n=1600, rho=0.5, noise=0.5)
+@cases(r=1, size=12, n=900, rho=0.5, noise=0.0, power=3.0)
+@full(r=1, size=12, n=1600, rho=0.5, noise=0.5, power=3.0)
 @full(r=2, size=[5, 20, 40], n=[100, 400, 1600], rho=0.5, noise=0.5)
 @space(
     r=Int(1, 3),
@@ -358,20 +369,21 @@ def blocks(r, size, noise):
     size=Int("sqrt(n) / (4 * r)", "max(sqrt(n) / (4 * r), 24) + 1"),
     rho=Real(0.05, 1.0),
     noise=Real(0.0, 2.0),
+    power=Real(0.01, 4.0, log=True),
 )
 @breaks("few entries", size=1)
-def averaged_sgd_benign_regime(r, size, n, rho, noise, seed=0):
-    r"""let $\mathbb EX_j^2=1$, $\Sigma$ be $\frac dr$ times a projection of rank $r$,
-    $Y=\beta^\top X+\varepsilon$, $\varepsilon$ independent of $X$, $s=\mathbb E(\beta^\top X)^2$.
-    If $d\ge\frac14\sqrt n$, the imputation bias is at most $\frac{rs}{\rho^2\sqrt n}$, and the risk
-    exceeds that of the best linear predictor from $X$ by at most
+def averaged_sgd_benign_regime(r, size, n, rho, noise, seed, power=1.0):
+    r"""let $\mathbb EX_j^2=1$, $\Sigma=\mathbb EXX^\top$ be $\frac dr$ times a projection of rank
+    $r$, $Y=\beta^\top X+\varepsilon$, $\varepsilon$ centred and independent of $X$,
+    $s=\mathbb E(\beta^\top X)^2$. If $d\ge\frac14\sqrt n$, the risk of the best linear predictor
+    from $\tilde X$ exceeds that of the best from $X$ by at most $\frac{rs}{\rho^2\sqrt n}$, and the
+    expected risk at $\bar\theta_n$ exceeds it by at most
     $\frac{rs}{\rho^2\sqrt n}+\frac1n\Big(\frac{\sigma\sqrt d}{1-n^{-1/4}}+\frac{n^{1/4}\sqrt{rs}}
-    \rho\Big)^2$, $\sigma$ as in the bound of the descent: only $\frac{\sigma^2d}n$ grows with
-    $d$. Judged where
-    the entries are copies of $r$ independent signs."""
-    d = r * size
-    excess, missing, level, _ = descended(*blocks(r, size, noise), rho, 1 / (d * np.sqrt(n)), n)
-    slow = theory("slow", r / (rho**2 * np.sqrt(n)))
+    \rho\Big)^2$, $\sigma$ as in the bound of the descent: $d$ enters by $\sigma\sqrt d$ alone.
+    Judged where the entries are copies of $r$ independent signs."""
+    d, data = r * size, blocks(r, size, noise, power, seed)
+    excess, missing, level, _ = descended(*data, rho, 1 / (d * np.sqrt(n)), n)
+    slow = theory("slow", r * power / (rho**2 * np.sqrt(n)))
     spread = theory("noise", np.sqrt(level * d) / (1 - n**-0.25))
     return {
         "total": compare(

@@ -30,13 +30,7 @@ CALLS = {
     mr.zero_imputation_risk: lambda: {"law": made(), "coefficients": np.array([0.3, -0.2])},
     mr.best_linear: lambda: {"moments": mr.imputed_moments(made())},
     mr.imputation_bias: lambda: {"law": made()},
-    mr.enumerate_masks: lambda: {"observed": np.array([0.5, 0.25, 1.0])},
     mr.tight_frame: lambda: {"d": 5, "r": 2, "seed": 0},
-    mr.averaged_sgd: lambda: {
-        "inputs": np.array([[1.0, 0.0], [0.5, -0.3], [0.0, 1.0]]),
-        "outputs": np.array([1.0, 0.2, -0.4]),
-        "step": 0.25,
-    },
     mr.averaged_sgd_risk: lambda: {"law": made(), "step": 0.25, "n_steps": 5},
     mr.averaged_sgd_bound: lambda: {
         "n": 16,

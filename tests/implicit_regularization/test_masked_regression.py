@@ -1,6 +1,8 @@
 """Masked regression: enumerated masks, sampled runs, explicit formulas of one entry."""
 
+import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -9,12 +11,10 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from theorylab.implicit_regularization import (
-    averaged_sgd,
     averaged_sgd_bound,
     averaged_sgd_risk,
     best_linear,
     complete_moments,
-    enumerate_masks,
     imputation_bias,
     imputed_moments,
     linear_risk,
@@ -34,6 +34,21 @@ def random_law(seed, d=3, m=4, low=0.1):
     )
 
 
+def enumerate_masks(rho):
+    masks = np.array(list(itertools.product((0.0, 1.0), repeat=len(rho))))
+    return masks, np.prod(np.where(masks > 0, rho, 1 - np.asarray(rho)), axis=1)
+
+
+def averaged_sgd(X, y, step):
+    """The mean of the first n iterates from 0; leading axes are runs."""
+    theta, iterates = np.zeros((len(X), X.shape[2])), []
+    for t in range(X.shape[1]):
+        iterates.append(theta)
+        residual = y[:, t] - np.sum(theta * X[:, t], axis=1)
+        theta = theta + step * residual[:, None] * X[:, t]
+    return np.mean(iterates, axis=0)
+
+
 def enumerated(law):
     """The law of the masked inputs as one of complete inputs, by all masks."""
     masks, chances = enumerate_masks(law.observed)
@@ -43,18 +58,6 @@ def enumerated(law):
         observed=1.0,
         weights=np.outer(chances, law.weights).ravel() + 1e-300,
     )
-
-
-def test_masks_and_their_probabilities():
-    masks, chances = enumerate_masks([0.2, 0.9, 1.0])
-    assert len({tuple(m) for m in masks}) == 8
-    assert_allclose(chances.sum(), 1)
-    assert_allclose(masks.T @ chances, [0.2, 0.9, 1.0])
-    assert_allclose(
-        (masks.T * chances) @ masks, [[0.2, 0.18, 0.2], [0.18, 0.9, 0.9], [0.2, 0.9, 1]]
-    )
-    with pytest.raises(ValueError, match="observed: expected at most 20"):
-        enumerate_masks(np.full(21, 0.5))
 
 
 @settings(max_examples=25)
@@ -191,12 +194,88 @@ def test_units():
         assert_allclose(run.averaged, averaged_sgd_risk(law, step=0.1, n_steps=4).averaged)
 
 
+def test_units_of_single_entries():
+    law = random_law(2)
+    units = np.array([1e-9, 1.0, 1e9])
+    scaled = masked_law(units * law.inputs, law.outputs, observed=law.observed, weights=law.weights)
+    for moments in (complete_moments, imputed_moments):
+        one, other = best_linear(moments(law)), best_linear(moments(scaled))
+        assert_allclose(other.coefficients * units, one.coefficients)
+        assert_allclose(other.risk, one.risk)
+    assert_allclose(imputation_bias(scaled), imputation_bias(law))
+    # The noise level does not depend on units, nor do risks after one step in the smallest ones.
+    assert_allclose(
+        averaged_sgd_risk(scaled, step=1e-30, n_steps=1).noise,
+        averaged_sgd_risk(law, step=0.1, n_steps=1).noise,
+    )
+    with pytest.raises(ValueError, match="law: expected inputs whose squares"):
+        complete_moments(masked_law([[1e-200, 1.0]], [1.0], observed=0.5))
+
+
+def test_the_fit_of_dependent_entries_has_the_least_norm():
+    rng = np.random.default_rng(6)
+    X, y = rng.standard_normal((5, 2)) @ rng.standard_normal((2, 4)), rng.standard_normal(5)
+    X = X * [1.0, 30.0, 0.02, 1.0]
+    fit = best_linear(complete_moments(masked_law(X, y, observed=0.5)))
+    assert_allclose(fit.coefficients, np.linalg.pinv(X) @ y, rtol=1e-7)
+    # One point: theta is along it, whatever the scales.
+    fit = best_linear(complete_moments(masked_law([[3.0, 4e3]], [5.0], observed=0.5)))
+    assert_allclose(fit.coefficients, np.array([15.0, 2e4]) / (9 + 16e6))
+
+
+@pytest.mark.parametrize("rho", [[1.0, 1e-15], [1e-15, 1.0], [1 - 1e-12, 1.0], [1e-6, 1e-12]])
+def test_bias_of_extreme_probabilities(rho):
+    X, y = np.array([[1.0, 0.5], [-1.0, 2.0], [0.3, 0.7]]), np.array([1.0, -2.0, 0.4])
+    law = masked_law(X, y, observed=rho)
+    S, b = (np.vectorize(Fraction)(v) for v in (X, y))
+    S, b = S.T @ S / 3, S.T @ b / 3
+    p = [Fraction(v) for v in law.observed.tolist()]
+
+    def explained(extra):
+        a, d, c = S[0, 0] + extra[0], S[1, 1] + extra[1], S[0, 1]
+        return (d * b[0] ** 2 - 2 * c * b[0] * b[1] + a * b[1] ** 2) / (a * d - c * c)
+
+    ridge = [(1 - v) / v * S[i, i] for i, v in enumerate(p)]
+    exact = float(explained([0, 0]) - explained(ridge))
+    assert_allclose(imputation_bias(law), exact, rtol=1e-6)
+
+
 def test_an_entry_that_is_always_zero_costs_nothing():
     law = masked_law([[1.0, 0.0], [-1.0, 0.0]], [2.0, 1.0], observed=[0.5, 0.3])
     assert_allclose(
         imputation_bias(law), imputation_bias(masked_law([[1.0], [-1.0]], [2.0, 1.0], observed=0.5))
     )
     assert best_linear(imputed_moments(law)).coefficients[1] == 0
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99, 0.9999])
+@pytest.mark.parametrize("linear", [True, False])
+def test_bound_at_steps_up_to_the_largest(share, linear):
+    worst = 0.0
+    for seed in range(12):
+        rng = np.random.default_rng([seed, 1])
+        d, m = rng.integers(1, 5), rng.integers(1, 6)
+        X = rng.uniform(-1, 1, (m, d)) * 10.0 ** rng.uniform(-3, 0, d)
+        y = X @ rng.standard_normal(d) if linear else rng.standard_normal(m)
+        law = masked_law(X, y, observed=rng.uniform(0.05, 1, d), weights=rng.uniform(0.01, 1, m))
+        radius = np.linalg.norm(X, axis=1).max()
+        step = share / radius**2
+        run = averaged_sgd_risk(law, step=step, n_steps=100)
+        size = float(np.linalg.norm(run.target))
+        for n in (1, 2, 10, 100):
+            terms = averaged_sgd_bound(
+                n, d=d, radius=radius, step=step, noise=run.noise, distance=size
+            )
+            worst = max(worst, run.averaged[n - 1] / sum(terms) ** 2)
+    assert worst <= 1 + 1e-9
+
+
+def test_bound_of_the_start_is_attained():
+    # One step's mean is the start, X = R always seen: excess R^2 theta^2 = theta^2 / gamma.
+    run = averaged_sgd_risk(masked_law([[2.0]], [6.0], observed=1.0), step=0.2499, n_steps=1)
+    terms = averaged_sgd_bound(1, d=1, radius=2.0, step=0.2499, noise=0.0, distance=3.0)
+    assert terms[0] == 0
+    assert_allclose(run.averaged[0], terms[1] ** 2, rtol=1e-3)
 
 
 def test_bad_laws_are_refused():

@@ -8,12 +8,10 @@ from .masked_regression import AveragedDescent as AveragedDescent
 from .masked_regression import LinearFit as LinearFit
 from .masked_regression import MaskedLaw as MaskedLaw
 from .masked_regression import RegressionMoments as RegressionMoments
-from .masked_regression import averaged_sgd as averaged_sgd
 from .masked_regression import averaged_sgd_bound as averaged_sgd_bound
 from .masked_regression import averaged_sgd_risk as averaged_sgd_risk
 from .masked_regression import best_linear as best_linear
 from .masked_regression import complete_moments as complete_moments
-from .masked_regression import enumerate_masks as enumerate_masks
 from .masked_regression import imputation_bias as imputation_bias
 from .masked_regression import imputed_moments as imputed_moments
 from .masked_regression import linear_risk as linear_risk

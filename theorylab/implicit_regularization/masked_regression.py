@@ -16,8 +16,24 @@ x_t)\tilde x_t`, of mean :math:`\bar\theta_n=\frac1n\sum_{t<n}\theta_t`: the sec
 :math:`\theta_t` follow a linear recursion in which masks are averaged in closed form, so that
 :math:`\mathbb E\|\bar\theta_n-\tilde\theta\|^2_{\tilde\Sigma}` is computed without sampling.
 
-Papers: ayme2023-naive; the bound on averaged descent is Bach and Moulines', arXiv 1306.2119
-(recalled), with the constants of the masked law (derived here)."""
+It is bounded as Bach and Moulines (arXiv 1306.2119) did; proof, with :math:`H=\tilde\Sigma`,
+:math:`\|\tilde X\|\le R`, :math:`\gamma R^2<1`, :math:`\xi=Y-\tilde\theta^\top\tilde X` and
+:math:`\mathbb E\xi^2\tilde X\tilde X^\top\preceq\sigma^2H`. Roots of mean squares add
+(Minkowski), so the start and the noise are bounded apart.
+
+- Start, :math:`\xi=0`: a step takes at least :math:`\gamma(2-\gamma R^2)\mathbb E\|\theta_t-
+  \tilde\theta\|_H^2` from :math:`\mathbb E\|\theta_t-\tilde\theta\|^2`. The sum over t and
+  convexity leave :math:`\|\theta_0-\tilde\theta\|^2/(\gamma n)` for the mean.
+- Noise, :math:`\theta_0=\tilde\theta`: :math:`\theta_t-\tilde\theta=\sum_{r\ge0}\eta^r_t`,
+  :math:`\eta^r_{t+1}=(I-\gamma H)\eta^r_t+\gamma\Xi^r_t`, :math:`\Xi^0=\xi\tilde X`,
+  :math:`\Xi^{r+1}=(H-\tilde X\tilde X^\top)\eta^r`, uncorrelated over t. If
+  :math:`\mathbb E\Xi^r\Xi^{r\top}\preceq s_rH`, then by induction over t
+  :math:`\mathbb E\eta^r\eta^{r\top}\preceq\gamma s_rI`, so that :math:`s_{r+1}\le\gamma
+  R^2s_r`; and the mean is :math:`\frac1n\sum_kH^{-1}(I-(I-\gamma H)^{n-1-k})\Xi^r_k`, of mean
+  square :math:`s_rd/n` at most in the norm of H. With :math:`s_0=\sigma^2` the roots of these sum
+  to :math:`\sigma\sqrt{d/n}/(1-\sqrt{\gamma R^2})`.
+
+Paper: ayme2023-naive."""
 
 import math
 
@@ -39,12 +55,10 @@ __all__ = [
     "LinearFit",
     "MaskedLaw",
     "RegressionMoments",
-    "averaged_sgd",
     "averaged_sgd_bound",
     "averaged_sgd_risk",
     "best_linear",
     "complete_moments",
-    "enumerate_masks",
     "imputation_bias",
     "imputed_moments",
     "linear_risk",
@@ -52,8 +66,6 @@ __all__ = [
     "tight_frame",
     "zero_imputation_risk",
 ]
-
-MASKS = 20  # entries of which all masks are enumerated
 
 
 @result
@@ -85,7 +97,7 @@ class RegressionMoments:
 
 @result
 class LinearFit:
-    """A best linear predictor.
+    r"""A best linear predictor.
 
     Attributes
     ----------
@@ -94,7 +106,7 @@ class LinearFit:
     risk
         Its mean squared error.
     lower
-        What no linear predictor goes below, by duality.
+        :math:`\mathbb EY^2-b^\top S^+b`, S and b the moments: the least risk by duality.
     """
 
     coefficients: FloatArray
@@ -182,6 +194,8 @@ def complete_moments(law: MaskedLaw) -> RegressionMoments:
     """
     as_instance(law, "law", MaskedLaw)
     X, y, w = law.inputs, law.outputs, law.weights
+    if (w @ X**2 < 1e-290)[np.abs(X).max(axis=0) > 0].any():
+        raise ValueError("law: expected inputs whose squares stay within float64")
     return RegressionMoments((X.T * w) @ X, X.T @ (w * y), float(w @ y**2))
 
 
@@ -255,6 +269,8 @@ def zero_imputation_risk(law: MaskedLaw, coefficients: ArrayLike) -> float:
 def best_linear(moments: RegressionMoments) -> LinearFit:
     """Return the linear predictor of least risk, and of least norm among those.
 
+    Inputs count as linearly dependent to 1e-14 d in units in which each has second moment 1.
+
     Parameters
     ----------
     moments
@@ -269,13 +285,25 @@ def best_linear(moments: RegressionMoments) -> LinearFit:
     """
     as_instance(moments, "moments", RegressionMoments)
     S, b = moments.inputs, moments.cross
-    values, vectors = np.linalg.eigh(S)
-    keep = values > len(S) * 1e-14 * values.max(initial=0.0)
-    along = vectors[:, keep].T @ b
-    theta = vectors[:, keep] @ (along / values[keep])
-    # For every u: the risk is at least E Y^2 - u' S^+ u, u = b; its error is of second order.
-    lower = moments.output - float(np.sum(along**2 / values[keep]))
+    unit, values, vectors = _spectrum(S)
+    along = vectors.T @ (b / unit)
+    theta = vectors @ (along / values) / unit
+    # The least norm is in the units of the caller: nothing along the null space of S.
+    null = np.linalg.svd(vectors.T)[2][len(values) :].T / unit[:, None]
+    if null.size:
+        null = np.linalg.qr(null / np.linalg.norm(null, axis=0))[0]
+        theta = theta - null @ (null.T @ theta)
+    lower = moments.output - float(np.sum(along**2 / values))
     return LinearFit(theta, max(linear_risk(moments, theta), lower), lower)
+
+
+def _spectrum(S: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return units in which the diagonal of S is 1, or 0, and its non-zero eigenvalues and their
+    eigenvectors, (d, k), in these."""
+    unit = np.sqrt(np.where(np.diag(S) > 0, np.diag(S), 1.0))
+    values, vectors = np.linalg.eigh(S / unit / unit[:, None])
+    keep = values > len(S) * 1e-14
+    return unit, values[keep], vectors[:, keep]
 
 
 @refuses_overflow("law")
@@ -296,44 +324,15 @@ def imputation_bias(law: MaskedLaw) -> float:
     1.333333333
     """
     whole, rho = complete_moments(law), law.observed
-    fit = best_linear(whole)
-    size = np.diag(whole.inputs)
-    seen = size > 0
-    scale = np.sqrt(size[seen])
-    penalty = (1 - rho[seen]) / rho[seen]
-    # In units in which every entry of X has second moment 1: S, D and beta of order one.
-    S = whole.inputs[np.ix_(seen, seen)] / np.outer(scale, scale)
-    beta = fit.coefficients[seen] * scale
-    ridge = np.linalg.lstsq(S + np.diag(penalty), penalty * beta, rcond=1e-14)[0]
-    return max(float(beta @ S @ ridge), 0.0)
-
-
-def enumerate_masks(observed: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Return all masks of d entries, shape (2^d, d), and their probabilities, (2^d,).
-
-    Parameters
-    ----------
-    observed
-        (d,): the probabilities, in [0, 1], with which entries are seen; at most 20.
-
-    Examples
-    --------
-    >>> from theorylab.implicit_regularization import enumerate_masks
-    >>> masks, probabilities = enumerate_masks([0.5, 0.25])
-    >>> masks.tolist()
-    [[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
-    >>> probabilities.tolist()
-    [0.375, 0.125, 0.375, 0.125]
-    """
-    rho = as_array(observed, "observed", ndim=1, nonnegative=True)
-    if rho.max() > 1 or rho.size > MASKS:
-        raise ValueError(
-            f"observed: expected at most {MASKS} probabilities, got {rho.size} with "
-            f"maximum {rho.max()}"
-        )
-    d = rho.size
-    masks = (np.arange(2**d)[:, None] >> np.arange(d)[::-1] & 1).astype(float)
-    return masks, np.prod(np.where(masks > 0, rho, 1 - rho), axis=1)
+    unit, values, vectors = _spectrum(whole.inputs)
+    along = vectors.T @ (whole.cross / unit)
+    # In units in which every entry of X has second moment 1, and the unknowns are over sqrt(rho):
+    # (Sigma + D) u = D beta has a matrix of unit diagonal.
+    share, missing = np.sqrt(rho), 1 - rho
+    matrix = whole.inputs / unit / unit[:, None] * np.outer(share, share) + np.diag(missing)
+    penalty = missing / share * (vectors @ (along / values))
+    ridge = np.linalg.lstsq(matrix, penalty, rcond=1e-14)[0]
+    return max(float(along @ (vectors.T @ (share * ridge))), 0.0)
 
 
 def tight_frame(d: int, r: int, *, seed: int) -> FloatArray:
@@ -372,39 +371,6 @@ def tight_frame(d: int, r: int, *, seed: int) -> FloatArray:
     return np.asarray(A / np.linalg.norm(A, axis=1)[:, None])
 
 
-@refuses_overflow("inputs", "outputs", "step")
-def averaged_sgd(inputs: ArrayLike, outputs: ArrayLike, *, step: float) -> FloatArray:
-    r"""Return :math:`\bar\theta_n=\frac1n\sum_{t<n}\theta_t` of one pass of least-squares descent
-    from 0, one sample a step.
-
-    Parameters
-    ----------
-    inputs, outputs
-        Shapes (..., n, d) and (..., n), with zeros for what is missing; leading axes are
-        independent runs.
-    step
-        The constant step.
-
-    Examples
-    --------
-    >>> from theorylab.implicit_regularization import averaged_sgd
-    >>> averaged_sgd([[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0], step=0.5).tolist()
-    [0.25, 0.0]
-    """
-    X = as_array(inputs, "inputs")
-    if X.ndim < 2:
-        raise ValueError(f"inputs: expected two axes or more, got shape {X.shape}")
-    y = as_array(outputs, "outputs", shape=X.shape[:-1])
-    gamma = as_real(step, "step", above=0.0)
-    theta = np.zeros((*X.shape[:-2], X.shape[-1]))
-    total = np.zeros_like(theta)
-    for t in range(X.shape[-2]):
-        total += theta
-        x = X[..., t, :]
-        theta = theta + gamma * (y[..., t] - np.sum(theta * x, axis=-1))[..., None] * x
-    return np.asarray(total / X.shape[-2])
-
-
 @refuses_overflow("law", "step")
 def averaged_sgd_risk(law: MaskedLaw, *, step: float, n_steps: int) -> AveragedDescent:
     r"""Return the expected excess risks of one-pass averaged descent from 0 on zero-imputed
@@ -439,9 +405,8 @@ def averaged_sgd_risk(law: MaskedLaw, *, step: float, n_steps: int) -> AveragedD
         Q[d, d] = 1.0
         return residual(Q)
 
-    values, vectors = np.linalg.eigh(S)
-    keep = values > d * 1e-14 * values.max(initial=0.0)
-    root = vectors[:, keep] / np.sqrt(values[keep])
+    unit, values, vectors = _spectrum(S)
+    root = vectors / np.sqrt(values) / unit[:, None]
     around = np.linalg.eigvalsh(root.T @ mean_square(target, np.outer(target, target)) @ root)
     noise = max(float(around.max(initial=0.0)), 0.0)
     shrink = np.eye(d) - gamma * S

@@ -256,6 +256,8 @@ def test_random_tasks_have_the_margin_that_they_ask():
 def test_bad_tasks_are_refused_by_name():
     with pytest.raises(ValueError, match="order: expected integers from 0 to 1"):
         sequential_max_margin(ROWS, [0, 2])
+    with pytest.raises(ValueError, match="order: expected integers from 0 to 1"):
+        sequential_max_margin(ROWS, [-1])
     with pytest.raises(ValueError, match="order: expected integers"):
         weak_regularisation(ROWS, [0.5], log_strength=5.0)
     with pytest.raises(ValueError, match="metrics: expected positive definite"):

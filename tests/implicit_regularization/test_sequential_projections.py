@@ -175,7 +175,9 @@ def test_units(scale):
 def test_margins_and_metrics_scale_as_they_must():
     tasks = random_tasks(2, 3, 4, margin=0.3, spread=1.0, seed=3)
     one = sequential_max_margin(tasks, [0, 1, 0]).iterates
-    assert_allclose(sequential_max_margin(tasks, [0, 1, 0], margins=[3.0, 3.0]).iterates, 3 * one)
+    wide = sequential_max_margin(tasks, [0, 1, 0], margins=[3.0, 3.0])
+    assert_allclose(wide.iterates, 3 * one)
+    assert_allclose(wide.violations[0], 3)
     metrics = [5 * np.eye(4), 0.1 * np.eye(4)]
     assert_allclose(sequential_max_margin(tasks, [0, 1, 0], metrics=metrics).iterates, one)
     unequal = sequential_max_margin(tasks, [0, 1, 0], margins=[1.0, 3.0]).iterates

@@ -1,0 +1,475 @@
+"""Descent from an uphill point: the loss it follows, its noise, and the saddles it falls into."""
+
+import numpy as np
+
+from theorylab import implicit_regularization as ir
+from theorylab.verify import (
+    Choice,
+    Int,
+    Real,
+    breaks,
+    cases,
+    compare,
+    full,
+    panel,
+    paper,
+    simulation,
+    slope,
+    space,
+    switch,
+    theory,
+    within,
+)
+from theorylab.verify.cli import run_script
+
+KEY = "compagnoni2023-modeling"
+noisy = paper(
+    KEY,
+    r"USAM $x_{k+1}=x_k-\eta\nabla f_\gamma(x_k+\rho\nabla f_\gamma(x_k))$, $\rho=c\sqrt\eta$, "
+    r"with quadratic losses $f_\gamma$ drawn at random from finitely many, $f=\mathbb Ef_\gamma$, "
+    r"and $dX=-\nabla\tilde f(X)dt+(\eta\Sigma)^{1/2}dW$:",
+)
+samples = paper(
+    KEY,
+    r"SAM $x_{k+1}=x_k-\eta\nabla f_\gamma(x_k+\rho\nabla f_\gamma(x_k)/\|\nabla f_\gamma(x_k)\|)$,"
+    r" $\rho=c\sqrt\eta$, with the squared loss of a random sample of finitely many, whose "
+    r"residuals keep their signs up to time $T$, and $dX=-\nabla\tilde f(X)dt+(\eta\Sigma)^{1/2}"
+    r"dW$ with the affine coefficients of these signs:",
+)
+smooth = paper(
+    KEY,
+    r"SAM and USAM on the full loss $f\in C^4$, $\rho=c\sqrt\eta$, $\|\nabla f\|\ge m>0$ up to "
+    r"time $T$ (for SAM), and $\dot X=-\nabla\tilde f(X)$, $\tilde f=f+\rho\|\nabla f\|$ for SAM, "
+    r"$f+\frac\rho2\|\nabla f\|^2$ for USAM:",
+)
+quadratic = paper(KEY, r"For $f(x)=\frac12x^\top Hx$, $\det H\ne0$,")
+stationary = paper(
+    KEY,
+    r"USAM on $f(x)=\frac12x^\top Hx$, $H\succ0$ with eigenvalues $\lambda_i$, with independent "
+    r"gradient noise of covariance $\sigma^2I$, the same in ascent and descent of a step:",
+)
+
+COUNTS = np.geomspace(256, 8192, 13).round().astype(int)
+MANY = 64 * COUNTS  # the order 1/2 needs a small square root
+FEW = np.geomspace(32, 640, 13).round().astype(int)
+
+
+def root(c, eta):
+    return c * np.sqrt(eta)
+
+
+def proportional(c, eta):
+    return c * eta
+
+
+def constant(c, eta):
+    return c * 0.1
+
+
+def quadratic_losses(rng, d, k, time):
+    """Gradients of k quadratics as matrices, what USAM changes them by, and a start."""
+    A = rng.standard_normal((k, d, d))
+    H = A @ A.transpose(0, 2, 1) / d + 0.3 * (A + A.transpose(0, 2, 1))
+    G = np.concatenate([H, rng.standard_normal((k, d, 1))], axis=2)
+    return G, ir.usam_corrections(G), rng.standard_normal(d)
+
+
+def sample_losses(rng, d, k, time):
+    """The same for SAM on the squared losses of single samples, if no residual can vanish."""
+    A = rng.standard_normal((k, d))
+    A *= rng.uniform(0.5, 1.0, (k, 1)) / np.linalg.norm(A, axis=1, keepdims=True)
+    start, r = rng.standard_normal(d), rng.choice([-1.0, 1.0], k) * rng.uniform(1.0, 1.3, k)
+    # A step moves x by at most eta (|r| + 0.1), |r| by at most that: a Gronwall bound.
+    if np.expm1(time) * (1.3 + 0.1) >= 1.0:
+        raise ValueError("time: expected one up to which no residual can change its sign")
+    G = np.concatenate([A[:, :, None] * A[:, None], (A * (r - A @ start)[:, None])[:, :, None]], 2)
+    return G, ir.sam_corrections(A, np.sign(r)), start
+
+
+def own(G, V, w, rho):
+    return ir.ascent_covariance(G, V, w, radius=rho)
+
+
+def of_sgd(G, V, w, rho):
+    return ir.covariance_operator(G, G, w)
+
+
+def none(G, V, w, rho):
+    return 0 * of_sgd(G, V, w, rho)
+
+
+@simulation
+def moment_errors(losses, d, k, c, time, radius, noise, seed):
+    """Errors at the end of the first two moments and of the covariance, and, for many steps, of the
+    moments of the equation of plain descent."""
+    rng = np.random.default_rng([seed, 1])
+    G, V, start = losses(rng, d, k, time)
+    w = rng.dirichlet(np.full(k, 5.0))
+
+    def both(count, noise, penalty):
+        eta = time / count
+        rho = radius(c, eta)
+        Z = ir.recursion_moments(G + rho * V, w, start, step_size=eta, steps=int(count))
+        drift, K = np.tensordot(w, G + penalty * rho * V, 1), eta * noise(G, V, w, rho)
+        return Z, ir.diffusion_moments(drift, K, start, time=time)
+
+    moments, spread = [], []
+    for Z, model in (both(count, noise, 1.0) for count in COUNTS):
+        a, b = (M[:d, :d] - np.outer(M[:d, d], M[:d, d]) for M in (Z, model))
+        moments.append(np.linalg.norm(Z - model))
+        spread.append(np.linalg.norm(a - b))
+    plain = [np.linalg.norm(np.subtract(*both(count, of_sgd, 0.0))) for count in MANY]
+    return np.array([moments, spread, plain])
+
+
+def judge_orders(errors):
+    moments, spread = (slope(COUNTS, e, floor=1e-12) for e in errors[:2])
+    plain = slope(MANY, errors[2])
+    return {
+        "moments": compare(moments, "==", -theory("order", 1.0)),
+        "covariance": compare(spread, "==", -theory("order of the covariance", 2.0)),
+        "plain": compare(plain, "==", -theory("order without the penalty", 0.5)),
+    }
+
+
+@noisy.abstract("a", "b", instance=True)
+@cases(d=2, k=3, c=1.0, time=1.0)
+@full(d=[1, 3], k=[2, 5], c=[0.5, 2.0], time=1.0)
+@space(d=Int(1, 3), k=Int(2, 5), c=Real(0.5, 2.0, log=True), time=Real(0.5, 1.5))
+@breaks("rho of the order of eta", radius=proportional)
+@breaks("the noise of plain descent", noise=of_sgd)
+@breaks("no noise", noise=none)
+def usam_modified_loss_weak_order(d, k, c, time, seed, radius=root, noise=own):
+    r"""with $\tilde f=f+\frac\rho2\mathbb E\|\nabla f_\gamma\|^2$ and $\Sigma=\operatorname{Cov}
+    \nabla f_\gamma+\rho(\tilde\Sigma+\tilde\Sigma^\top)$, $\tilde\Sigma=\operatorname{Cov}(\nabla
+    f_\gamma,\nabla^2f_\gamma\nabla f_\gamma)$, the first two moments of $x_{T/\eta}$ and $X_T$
+    differ by the order $\eta$ and their covariances by $\eta^2$; with $\tilde f=f$ and the noise of
+    plain descent the moments differ by $\sqrt\eta$."""
+    return judge_orders(moment_errors(quadratic_losses, d, k, c, time, radius, noise, seed))
+
+
+@panel(
+    usam_modified_loss_weak_order,
+    "Moments of USAM follow the modified loss",
+    x=r"steps $T/\eta$",
+    y="error",
+    log="xy",
+)
+def _(pen, runs):
+    run = runs.judgement.runs[-1].instance
+    errors = moment_errors(
+        quadratic_losses, run["d"], run["k"], run["c"], 1.0, root, own, runs.judgement.seed
+    )
+    words = (r"moments: $\eta$", r"covariance: $\eta^2$", r"moments, plain loss: $\sqrt\eta$")
+    for i, (n, e, p) in enumerate(zip((COUNTS, COUNTS, MANY), errors, (1, 2, 0.5), strict=True)):
+        pen.theory(n, e[-1] * (n[-1] / n) ** p, k=i)
+        pen.points(n, e, label=words[i], k=i)
+
+
+@samples.abstract("a", "b", instance=True)
+@cases(d=2, k=3, c=1.0, time=0.4)
+@full(d=[1, 3], k=[2, 5], c=[0.5, 2.0], time=0.4)
+@space(d=Int(1, 3), k=Int(2, 5), c=Real(0.5, 2.0, log=True), time=Real(0.2, 0.5))
+@breaks("rho of the order of eta", radius=proportional)
+@breaks("the noise of plain descent", noise=of_sgd)
+def sam_modified_loss_weak_order(d, k, c, time, seed, radius=root, noise=own):
+    r"""with $\tilde f=f+\rho\mathbb E\|\nabla f_\gamma\|$ and $\Sigma=\operatorname{Cov}\nabla
+    f_\gamma+\rho(\hat\Sigma+\hat\Sigma^\top)$, $\hat\Sigma=\operatorname{Cov}(\nabla f_\gamma,
+    \nabla^2f_\gamma\nabla f_\gamma/\|\nabla f_\gamma\|)$, the first two moments of $x_{T/\eta}$ and
+    $X_T$ differ by the order $\eta$ and their covariances by $\eta^2$; with $\tilde f=f$ and the
+    noise of plain descent the moments differ by $\sqrt\eta$."""
+    return judge_orders(moment_errors(sample_losses, d, k, c, time, radius, noise, seed))
+
+
+@simulation
+def path_errors(normalised, d, c, time, radius, seed):
+    """Largest distance of the iterates from the flows of the modified and of the plain loss."""
+    rng = np.random.default_rng([seed, 2])
+    A, s = rng.standard_normal((3, d)), rng.standard_normal(3)
+    b = rng.standard_normal(d)
+    # So steep that the gradient of f = b x + sum log cosh(A x - s) vanishes nowhere.
+    b *= 1.2 * np.linalg.norm(A, axis=1).sum() / np.linalg.norm(b)
+
+    def gradient(x):
+        return b + np.tanh(A @ x - s) @ A
+
+    def product(x, v):
+        return ((1 - np.tanh(A @ x - s) ** 2) * (A @ v)) @ A
+
+    errors, start = [], rng.standard_normal(d) - time * b / 2
+    for count in FEW:
+        eta = time / count
+        rho = radius(c, eta)
+        given = {"radius": rho, "normalised": normalised}
+        path = ir.ascent_descent(gradient, start, step_size=eta, steps=int(count), **given)
+        times = eta * np.arange(1, count + 1)
+        flows = [
+            ir.sam_flow(gradient, product, start, times, radius=r, normalised=normalised)
+            for r in (rho, 0.0)
+        ]
+        errors.append([np.linalg.norm(path[1:] - X, axis=1).max() for X in flows])
+    return np.array(errors).T
+
+
+@smooth.abstract("a", "b", instance=True)
+@cases(normalised=[True, False], d=2, c=1.0, time=0.3)
+@full(normalised=[True, False], d=[1, 4], c=[1.0, 2.0], time=0.3)
+@space(
+    normalised=Choice([True, False]),
+    d=Int(1, 4),
+    c=Real(1.0, 2.0, log=True),
+    time=Real(0.2, 0.4),
+)
+@breaks("rho of the order of eta", radius=proportional)
+@breaks("rho fixed", radius=constant)
+def sam_modified_loss_order_one(normalised, d, c, time, seed, radius=root):
+    r"""$\max_{k\eta\le T}\|x_k-X_{k\eta}\|$ is of the order $\eta$, and of the order $\sqrt\eta$
+    for the flow of $f$ itself, where the penalty moves it."""
+    ours, plain = (slope(FEW, e) for e in path_errors(normalised, d, c, time, radius, seed))
+    return {
+        "modified": compare(ours, "==", -theory("order", 1.0)),
+        "plain": compare(plain, "==", -theory("order without the penalty", 0.5)),
+    }
+
+
+def symmetric(eigenvalues, seed):
+    """A matrix with these eigenvalues and random eigenvectors, and the eigenvectors."""
+    rng = np.random.default_rng([seed, 3])
+    Q = np.linalg.qr(rng.standard_normal((len(eigenvalues),) * 2))[0]
+    H = (Q * eigenvalues) @ Q.T
+    return (H + H.T) / 2, Q
+
+
+def saddle(sizes, negative):
+    return np.array(sizes) * np.where(np.arange(len(sizes)) < negative, -1.0, 1.0)
+
+
+@simulation
+def attraction(eigenvalues, ascent, seed):
+    """Where, as rho grows, the iterates of USAM with small steps begin to shrink."""
+    H, _ = symmetric(eigenvalues, seed)
+    d = len(H)
+    start = np.random.default_rng([seed, 4]).standard_normal(d)
+
+    def shrinks(rho):
+        moved = [
+            ir.ascent_descent(
+                lambda x: H @ x, e, radius=ascent * rho, step_size=2**-7, steps=1, normalised=False
+            )[1]
+            for e in np.eye(d)
+        ]
+        half, end = (np.linalg.matrix_power(np.array(moved).T, 2**k) @ start for k in (14, 15))
+        return bool(np.linalg.norm(end) <= np.linalg.norm(half))
+
+    return switch(shrinks, bracket=(0.05, 12.0), tol=1e-4)
+
+
+@quadratic.abstract("c", instance=True)
+@cases(sizes=(0.8, 1.5, 1.0), negative=[1, 2])
+@full(sizes=[(0.5, 1.0), (1.0, 1.0), (1.5, 1.0), (2.0, 1.0)], negative=1)
+@full(sizes=(0.8, 1.5, 1.0), negative=[2, 3])
+@space(
+    d=Int(1, 5),
+    sizes=Real(0.3, 2.0, log=True, size="d", capacity=5),
+    negative=Int(1, "d"),
+)
+@breaks("the ascent on another loss, twice as steep", ascent=2.0)
+def usam_saddle_threshold(sizes, negative, seed, d=None, ascent=1.0):
+    r"""with a negative eigenvalue, the flow $\dot X=-H(I+\rho H)X$ of USAM, and its iterates with
+    small steps, are attracted by 0 where $\rho>1/\min_{\lambda_i<0}|\lambda_i|$, and where $\rho$
+    is smaller they are not."""
+    found = attraction(saddle(sizes, negative), ascent, seed)
+    smallest = np.min(np.array(sizes)[:negative])
+    return compare(found, "==", 1 / theory("eigenvalue", smallest))
+
+
+@panel(
+    usam_saddle_threshold,
+    "A saddle attracts USAM beyond a radius",
+    x=r"negative eigenvalue $|\lambda|$",
+    y=r"radius $\rho$",
+    log="xy",
+)
+def _(pen, runs):
+    lam = np.geomspace(0.45, 2.2, 40)
+    pen.theory(lam, 1 / lam, r"$1/|\lambda|$")
+    found = [(r.instance["sizes"][0], r.parts[""]) for r in runs.judgement.runs[:4]]
+    x, parts = zip(*found, strict=True)
+    pen.points(x, [p.shown for p in parts], [p.error for p in parts], "bisection")
+    (other,) = [c.run.parts[""] for c in runs.judgement.controls]
+    pen.broken([0.8], [other.shown], label="steeper ascent")
+
+
+@simulation
+def sphere_growth(eigenvalues, rho, shares, normalised, seed):
+    """Largest d/dt log |HX| of the flow over all X with |HX| = r, for some r."""
+    H, _ = symmetric(eigenvalues, seed)
+    reach = rho * np.min(-eigenvalues[eigenvalues < 0])
+    rates = []
+    for r in shares * reach:
+        # On this sphere the velocity is linear in V = HX: its values on a basis are its matrix.
+        velocity = [
+            -ir.sam_modified_gradient(
+                lambda x: H @ x, lambda x, v: H @ v, x, radius=rho, normalised=normalised
+            )
+            for x in np.linalg.solve(H, r * np.eye(len(H))).T
+        ]
+        M = H @ np.array(velocity).T / r
+        rates.append(np.linalg.eigvalsh((M + M.T) / 2)[-1])
+    return np.array(rates)
+
+
+@simulation
+def escape(eigenvalues, rho, normalised, seed):
+    """From which |HX| on, along the least negative eigenvector, the iterates of SAM grow."""
+    H, Q = symmetric(eigenvalues, seed)
+    at = int(np.argmin(np.where(eigenvalues < 0, -eigenvalues, np.inf)))
+    lam = -eigenvalues[at]
+
+    def grows(r):
+        path = ir.ascent_descent(
+            lambda x: H @ x,
+            r / lam * Q[:, at],
+            radius=rho,
+            step_size=1e-3,
+            steps=5,
+            normalised=normalised,
+        )
+        return bool(np.linalg.norm(path[-1]) > np.linalg.norm(path[0]))
+
+    return switch(grows, bracket=(0.05 * rho, 10 * rho), tol=1e-4)
+
+
+@quadratic.abstract("c", instance=True)
+@cases(sizes=(0.8, 1.5, 1.0), negative=[1, 2], rho=0.2)
+@full(sizes=(0.8, 1.5, 1.0), negative=[1, 2, 3], rho=[0.02, 0.1, 0.5])
+@space(
+    d=Int(1, 5),
+    sizes=Real(0.3, 2.0, log=True, size="d", capacity=5),
+    negative=Int(1, "d"),
+    rho=Real(0.01, 1.0, log=True),
+)
+@breaks("without normalisation", normalised=False)
+def sam_saddle_basin(sizes, negative, rho, seed, d=None, normalised=True):
+    r"""$\lambda_*$ the negative eigenvalue nearest to 0, $\|HX\|$ never grows along the flow of
+    SAM, $\dot X=-H(X+\rho HX/\|HX\|)$, where $0<\|HX\|\le\rho|\lambda_*|$: the saddle attracts this
+    region. On $\|HX\|=r$ its largest relative rate is $\max_i-\lambda_i(1+\rho\lambda_i/r)$. The
+    region cannot be larger: iterates with small steps from the eigenvector of $\lambda_*$ outside
+    of it move away, and inside they approach to a step's length."""
+    eigenvalues = saddle(sizes, negative)
+    shares = np.array([0.1, 0.3, 0.6, 0.9, 1.0])
+    rates = sphere_growth(eigenvalues, rho, shares, normalised, seed)
+    edge = np.min(np.array(sizes)[:negative])
+    error = 1e-12 * (1 + 1 / shares) * np.max(sizes) ** 2 / np.min(sizes)
+    H, _ = symmetric(eigenvalues, seed)
+    largest = [ir.saddle_growth(H, radius=rho, norm=r) for r in shares * rho * edge]
+    measured = within(rates, error, "rounding")
+    return {
+        "inside": compare(measured, "<=", theory("growth", np.zeros(5))),
+        "rate": compare(measured, "==", theory("rate", np.array(largest))),
+        "edge": compare(
+            escape(eigenvalues, rho, normalised, seed), "==", rho * theory("eigenvalue", edge)
+        ),
+    }
+
+
+@panel(
+    sam_saddle_basin,
+    r"A saddle attracts SAM where $\|HX\|\leq\rho|\lambda_*|$",
+    x=r"$\rho$",
+    y=r"$\|HX\|$ from which it escapes",
+    log="xy",
+)
+def _(pen, runs):
+    rho = np.geomspace(0.015, 0.7, 30)
+    for i, negative in enumerate((1, 3)):
+        lam = (0.8, 1.0)[0] if negative == 1 else 0.8
+        pen.theory(rho, rho * lam, k=i)
+        where = {"negative": negative}
+        pen.points(*runs.measured("rho", "edge", where=where), f"{negative} negative", k=i)
+
+
+def isotropic_noise(d):
+    return np.sqrt(d) * np.concatenate([np.eye(d), -np.eye(d)])
+
+
+def tilted_noise(d):
+    return isotropic_noise(d) * np.linspace(1.5, 0.5, d)
+
+
+@simulation
+def stationary_moments(eigenvalues, rho, eta, variance, noise, shared, seed):
+    """Covariances in the eigenbasis: of the chain, of the diffusion, of that of plain descent."""
+    H, Q = symmetric(eigenvalues, seed)
+    d = len(H)
+    shifts = np.sqrt(variance) * noise(d) @ Q.T
+    G = np.concatenate([np.broadcast_to(H, (2 * d, d, d)), -shifts[:, :, None]], axis=2)
+    V = ir.usam_corrections(G)
+    if not shared:
+        G, V = np.repeat(G, 2 * d, axis=0), np.tile(V, (2 * d, 1, 1))
+    w = np.full(len(G), 1 / len(G))
+    found = [ir.recursion_moments(G + rho * V, w, np.ones(d), step_size=eta, steps=2**15)]
+    for U in (G + rho * V, G):
+        K = eta * ir.covariance_operator(U, U, w)
+        found.append(ir.diffusion_moments(np.tensordot(w, U, 1), K, np.ones(d), time=300.0))
+    return [Q.T @ M[:d, :d] @ Q for M in found]
+
+
+@stationary.abstract("b", instance=True)
+@cases(sizes=(0.4, 1.0, 3.0), rho=[0.1, 0.5], eta=0.1, variance=1.0)
+@full(sizes=(0.4, 1.0, 3.0), rho=[0.05, 0.1, 0.2, 0.4, 0.8], eta=0.1, variance=1.0)
+@space(
+    d=Int(1, 4),
+    sizes=Real(0.2, 4.0, log=True, size="d", capacity=4),
+    rho=Real(0.02, 1.0, log=True),
+    eta=Real(0.01, "1.8 / (max(sizes) + rho * max(sizes) ** 2)", log=True),
+    variance=Real(0.01, 100.0, log=True),
+)
+@breaks("independent noise in ascent and descent", shared=False)
+@breaks("noise that is not isotropic", noise=tilted_noise)
+def usam_stationary_variance(
+    sizes, rho, eta, variance, seed, d=None, noise=isotropic_noise, shared=True
+):
+    r"""where $\eta\lambda_i(1+\rho\lambda_i)<2$, the stationary variance along eigenvector $i$ is
+    $\frac{\eta(1+\rho\lambda_i)\sigma^2}{\lambda_i(2-\eta\lambda_i(1+\rho\lambda_i))}$, that of
+    $dX=-H(I+\rho H)Xdt+\sqrt\eta\sigma(I+\rho H)dW$ is
+    $\frac{\eta\sigma^2(1+\rho\lambda_i)}{2\lambda_i}$, and the mean loss of the latter exceeds that
+    of plain descent by $\frac{\eta\rho\sigma^2}4\operatorname{tr}H$: on a quadratic it is larger,
+    the more so the sharper it is."""
+    lam = np.array(sizes)
+    chain, diffusion, plain = stationary_moments(lam, rho, eta, variance, noise, shared, seed)
+    excess = float(np.diag(diffusion - plain) @ lam) / 2
+    given = {"radius": rho, "step_size": eta, "noise_variance": variance}
+    expected = ir.usam_stationary_variance(lam, **given)
+    size = eta * variance * lam.sum()
+
+    def exactly(values, unit):
+        return within(values, 1e-9 * unit, "rounding")
+
+    top = np.diag(chain).max()
+    return {
+        "chain": compare(exactly(np.diag(chain), top), "==", theory("chain", expected.chain)),
+        "diffusion": compare(
+            exactly(np.diag(diffusion), top), "==", theory("diffusion", expected.diffusion)
+        ),
+        "excess": compare(
+            exactly(excess, size), "==", eta * variance / 4 * theory("trace", lam.sum()) * rho
+        ),
+    }
+
+
+@panel(
+    usam_stationary_variance,
+    r"The ascent raises the stationary loss by $\frac{\eta\rho\sigma^2}{4}$tr$\,H$",
+    x=r"$\rho$",
+    y="excess of the mean loss",
+    log="xy",
+)
+def _(pen, runs):
+    rho = np.geomspace(0.04, 1.0, 30)
+    pen.theory(rho, 0.1 * rho * 4.4 / 4, "theory")
+    pen.points(*runs.measured("rho", "excess"), "moments of the diffusion")
+
+
+if __name__ == "__main__":
+    run_script(__file__)

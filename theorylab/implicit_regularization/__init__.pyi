@@ -15,6 +15,7 @@ from .modified_equations import dropout_gradients as dropout_gradients
 from .modified_equations import epoch_average as epoch_average
 from .modified_equations import epoch_modified_gradient as epoch_modified_gradient
 from .modified_equations import gap_change as gap_change
+from .modified_equations import observed_order as observed_order
 from .modified_equations import recursion_moments as recursion_moments
 from .modified_equations import second_order_drift as second_order_drift
 from .modified_equations import small_step_coefficient as small_step_coefficient

@@ -45,6 +45,7 @@ __all__ = [
     "epoch_average",
     "epoch_modified_gradient",
     "gap_change",
+    "observed_order",
     "recursion_moments",
     "second_order_drift",
     "small_step_coefficient",
@@ -405,6 +406,49 @@ def two_step_losses(
             at = at - step * np.take_along_axis(slopes, batch[:, :, None], axis=1).mean(axis=1)
         ends.append(float(np.mean(as_array(loss(at), "loss", shape=(len(at), size)))))
     return ends[0], ends[1]
+
+
+@refuses_overflow("errors", "ratio", "power", "noise")
+def observed_order(
+    errors: ArrayLike, *, ratio: float, power: float = 1.0, noise: float = 0.0
+) -> tuple[float, float]:
+    """Return the order of a method, and its error, from its errors at step sizes that are divided
+    by a ratio again and again.
+
+    The local orders are extrapolated to step size 0 (Richardson); the error is three times the
+    differences of the last three extrapolations, and what noise in the data amounts to.
+
+    Parameters
+    ----------
+    errors
+        Shape (n,), positive, n >= 4, of step sizes h, h / ratio, h / ratio^2, ...
+    ratio, power
+        The ratio, at least 1.1, and the power of h in which the local orders are a series.
+    noise
+        Absolute error of the errors.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import observed_order
+    >>> h = 0.5 ** np.arange(6)
+    >>> round(observed_order(h**2 * (1 + h), ratio=2.0)[0], 3)
+    2.0
+    """
+    e = as_array(errors, "errors", ndim=1, positive=True)
+    if len(e) < 4:
+        raise ValueError(f"errors: expected at least four, got {len(e)}")
+    step = as_real(ratio, "ratio", minimum=1.1, maximum=1e6)
+    base = step ** as_real(power, "power", minimum=0.1, maximum=10.0)
+    rounding = as_real(noise, "noise", minimum=0.0)
+    local = -np.diff(np.log(e)) / math.log(step)
+    level, lasts, growth = local, [float(local[-1])], 1.0
+    for j in range(1, len(local)):
+        level = (base**j * level[1:] - level[:-1]) / (base**j - 1)
+        lasts.append(float(level[-1]))
+        growth *= (base**j + 1) / (base**j - 1)
+    error = 3 * float(np.abs(np.diff(lasts[-3:])).sum())
+    error += 2 * growth * rounding / float(e[-1]) / math.log(step)
+    return lasts[-1], error
 
 
 @refuses_overflow("function", "width")

@@ -102,7 +102,7 @@ def dropout_gradients(
     Parameters
     ----------
     features, targets, keep
-        As for :func:`dropout_averaged_loss`; at most 10 neurons, p < 1.
+        As for :func:`dropout_averaged_loss`; at most 10 neurons.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def dropout_gradients(
     phi = as_array(features, "features", ndim=2)
     n, m = phi.shape
     y = as_array(targets, "targets", shape=(n,))
-    p = as_real(keep, "keep", minimum=1e-9, below=1.0)
+    p = as_real(keep, "keep", minimum=1e-9, maximum=1.0)
     if m > _MASKED:
         raise ValueError(f"features: expected at most {_MASKED} columns, got {m}")
     kept = np.array(list(itertools.product([0.0, 1.0], repeat=m)))
@@ -451,37 +451,41 @@ def observed_order(
     return lasts[-1], error
 
 
-@refuses_overflow("function", "width")
+@refuses_overflow("function", "width", "noise")
 def small_step_coefficient(
-    function: Callable[[float], float], *, order: int, width: float
-) -> tuple[float, float]:
+    function: Callable[[float], ArrayLike], *, order: int, width: float, noise: float = 0.0
+) -> tuple[FloatArray, FloatArray]:
     r"""Return the coefficient of :math:`\eta^q` in a function that is analytic at 0, and its error:
     the difference to two degrees less, and rounding.
 
     Parameters
     ----------
     function
-        Of one real number, of either sign.
+        Of one real number, of either sign; its values may be arrays.
     order, width
         q, at most 4, and the h for which a polynomial is fitted on Chebyshev nodes of (-h, h).
+    noise
+        Absolute error of the function, beside rounding of its values.
 
     Examples
     --------
     >>> from theorylab.implicit_regularization import small_step_coefficient
-    >>> round(small_step_coefficient(math.exp, order=2, width=0.1)[0], 9)
-    0.5
+    >>> small_step_coefficient(math.exp, order=2, width=0.1)[0].round(9)
+    array(0.5)
     """
     as_function(function, "function")
     q = as_count(order, "order", minimum=0, maximum=4)
     h = as_real(width, "width", minimum=1e-30, maximum=1e30)
-    found, size = [], 0.0
+    rounding = as_real(noise, "noise", minimum=0.0)
+    found, spread = [], 0.0
     for degree in (10, 8):
         nodes = np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
-        values = np.array([as_real(function(float(h * t)), "function") for t in nodes])
-        powers = np.linalg.solve(np.vander(nodes, increasing=True), values)
-        found.append(float(powers[q]) / h**q)
-        size = max(size, float(np.abs(values).max()))
-    return found[0], abs(found[0] - found[1]) + 1e-12 * size / h**q
+        values = np.array([as_array(function(float(h * t)), "function") for t in nodes])
+        row = np.linalg.inv(np.vander(nodes, increasing=True))[q]
+        found.append(np.asarray(np.tensordot(row, values, 1) / h**q))
+        wrong = rounding + 1e-14 * float(np.abs(values).max())
+        spread = max(spread, wrong * float(np.abs(row).sum()) / h**q)
+    return found[0], np.abs(found[0] - found[1]) + spread
 
 
 def _affine(drift: ArrayLike, name: str) -> FloatArray:

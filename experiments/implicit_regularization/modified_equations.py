@@ -1,0 +1,512 @@
+"""Modified equations of noisy descent: dropout, epochs through batches, test against training."""
+
+import itertools
+from fractions import Fraction
+
+import numpy as np
+
+from theorylab import implicit_regularization as ir
+from theorylab.numerics.flows import integrate
+from theorylab.verify import (
+    Choice,
+    Int,
+    Real,
+    breaks,
+    cases,
+    compare,
+    full,
+    note,
+    panel,
+    paper,
+    simulation,
+    space,
+    theory,
+    within,
+)
+from theorylab.verify.cli import run_script
+
+DROPOUT = "zhang2023-stochastic"
+masked = paper(
+    DROPOUT,
+    r"$f_\theta(x)=\sum_{r=1}^ma_r\sigma(w_r^\top x)$, $R(\theta)=\frac1{2n}\sum_i"
+    r"(f_\theta(x_i)-y_i)^2$, and independent dropout factors of the neurons, $\frac1p$ with "
+    r"probability $p$, else 0:",
+)
+descent = paper(
+    DROPOUT,
+    r"Dropout descent $a_{k+1}=a_k-\varepsilon\nabla R^{drop}(a_k,\xi_k)$ on the output weights of "
+    r"a two-layer net, $L=\mathbb ER^{drop}$, $\Sigma=\operatorname{Cov}\nabla R^{drop}$, and "
+    r"$dA=-\nabla\tilde L(A)dt+\sqrt\varepsilon\Sigma(A)^{1/2}dW$:",
+)
+epochs = paper(
+    "geiping2021-stochastic",
+    r"One epoch of descent with step $\varepsilon$ through $B\geq2$ batches with losses "
+    r"$L_b\in C^3$ of mean $L$, averaged over its $B!$ orders,",
+)
+sample = paper(
+    "roberts2021-implicitly",
+    r"$N$ independent points with analytic losses of mean $L$ (the test loss), parameters that do "
+    r"not depend on them, and $C$ the covariance of the gradient at a point:",
+)
+
+
+def relu(z):
+    return np.maximum(z, 0.0)
+
+
+def separate(m):
+    return list(itertools.product((0, 1), repeat=m))
+
+
+def paired(m):
+    """Masks in which each neuron shares its factor with the next."""
+    return [tuple(mask[r // 2] for r in range(m)) for mask in separate(-(-m // 2))]
+
+
+@simulation
+def enumerated_loss(n, d, m, keep, activation, masks, gain, seed):
+    """The mean loss over masks in exact arithmetic, the neurons, output weights and targets."""
+    rng = np.random.default_rng([seed, 1])
+    phi = activation(rng.standard_normal((n, d)) @ rng.standard_normal((d, m)))
+    a, y, p = rng.standard_normal(m), rng.standard_normal(n), Fraction(keep)
+    rows = [[Fraction(float(v)) for v in row] for row in phi * a]
+    targets, factor = [Fraction(float(v)) for v in y], Fraction(1) if gain == "1" else 1 / p
+    drawn = -(-m // 2) if masks is paired else m
+    total = Fraction(0)
+    for mask in masks(m):
+        kept = sum(mask if masks is separate else mask[::2])
+        outputs = [sum(v for v, on in zip(row, mask, strict=True) if on) * factor for row in rows]
+        loss = sum((f - t) ** 2 for f, t in zip(outputs, targets, strict=True))
+        total += p**kept * (1 - p) ** (drawn - kept) * loss / (2 * n)
+    return total, phi, a, y
+
+
+@masked.abstract("a", instance=True)
+@cases(n=4, d=3, m=5, keep=[0.3, 0.8])
+@full(n=4, d=3, m=6, keep=[0.2, 0.3, 0.5, 0.8, 0.95])
+@space(
+    n=Int(1, 5),
+    d=Int(1, 4),
+    m=Int(1, 5),
+    keep=Real(0.05, 1.0),
+    activation=Choice([np.tanh, relu, np.sin]),
+)
+@breaks("neurons that share their factor", masks=paired)
+@breaks("factors 0 and 1", gain="1")
+def dropout_averaged_loss(n, d, m, keep, seed, activation=np.tanh, masks=separate, gain="1/p"):
+    r"""$\mathbb ER^{drop}(\theta)=R(\theta)+\frac{1-p}{2np}\sum_{ir}a_r^2\sigma(w_r^\top x_i)^2$,
+    whatever the activation: the loss whose gradient drives the equations of dropout."""
+    total, phi, a, y = enumerated_loss(n, d, m, keep, activation, masks, gain, seed)
+    loss = ir.dropout_averaged_loss(phi, a, y, keep=1.0)
+    penalty = ir.dropout_averaged_loss(phi, a, y, keep=keep) - loss
+    return compare(total, "==", theory("loss", loss) + theory("penalty", penalty))
+
+
+@panel(
+    dropout_averaged_loss,
+    "The mean loss under dropout is the loss and a penalty",
+    x="probability $p$ to keep a neuron",
+    y="mean loss",
+    log="y",
+)
+def _(pen, runs):
+    keep = np.linspace(0.18, 1.0, 60)
+    _, phi, a, y = enumerated_loss(4, 3, 6, 0.5, np.tanh, separate, "1/p", runs.judgement.seed)
+    pen.theory(keep, [ir.dropout_averaged_loss(phi, a, y, keep=p) for p in keep], "loss + penalty")
+    pen.points(*runs.measured("keep"), r"all $2^6$ masks")
+    pen.broken(*runs.measured("keep", control="neurons that share their factor"), "shared masks")
+
+
+STEPS = 64 * 2 ** np.arange(5)
+
+
+def mean_loss(gradients, w, curvature, step):
+    return np.tensordot(w, gradients, 1)
+
+
+def corrected(gradients, w, curvature, step):
+    return ir.second_order_drift(mean_loss(gradients, w, curvature, step), step_size=step)
+
+
+def without_penalty(gradients, w, curvature, step):
+    return curvature
+
+
+def dropout_noise(gradients, w, step):
+    return step * ir.covariance_operator(gradients, gradients, w)
+
+
+def no_noise(gradients, w, step):
+    return 0 * dropout_noise(gradients, w, step)
+
+
+def net(n, m, seed, stream):
+    """Neurons of a random tanh net, with unit curvature of the loss, and targets."""
+    rng = np.random.default_rng([seed, stream])
+    phi = np.tanh(rng.standard_normal((n, 3)) @ rng.standard_normal((3, m)))
+    phi *= np.sqrt(n) / np.linalg.norm(phi, 2)
+    return phi, rng.standard_normal(n), rng.standard_normal(m)
+
+
+@simulation
+def dropout_errors(n, m, keep, time, drift, noise, seed):
+    """Errors, at T/2 and T together, of the first two moments and of the covariance."""
+    phi, y, start = net(n, m, seed, 2)
+    gradients, w = ir.dropout_gradients(phi, y, keep=keep)
+    curvature = np.concatenate([phi.T @ phi, -(phi.T @ y)[:, None]], axis=1) / n
+    errors = []
+    for count in STEPS:
+        step, now = time / count, []
+        D, K = drift(gradients, w, curvature, step), noise(gradients, w, step)
+        for part in (2, 1):
+            Z = ir.recursion_moments(gradients, w, start, step_size=step, steps=int(count) // part)
+            model = ir.diffusion_moments(D, K, start, time=time / part)
+            a, b = (M[:m, :m] - np.outer(M[:m, m], M[:m, m]) for M in (Z, model))
+            now.append([np.linalg.norm(Z - model), np.linalg.norm(a - b)])
+        errors.append(np.linalg.norm(now, axis=0))
+    return np.array(errors).T
+
+
+def order(errors):
+    """Of errors at steps that are halved."""
+    value, error = ir.observed_order(errors, ratio=2.0, noise=1e-13)
+    return within(value, error + 0.005, "difference of extrapolations of the local orders")
+
+
+@descent.abstract("a", instance=True)
+@cases(n=4, m=3, keep=[0.5, 0.8], time=1.0)
+@full(n=4, m=[2, 4], keep=[0.4, 0.6, 0.9], time=1.0)
+@space(n=Int(1, 5), m=Int(1, 4), keep=Real(0.3, 0.95), time=Real(0.5, 2.0))
+@breaks("the loss without its penalty", drift=without_penalty)
+@breaks("no noise", noise=no_noise)
+def sme_weak_order_1(n, m, keep, time, seed, drift=mean_loss, noise=dropout_noise):
+    r"""with $\tilde L=L$ the first two moments of $a_{T/\varepsilon}$ and $A_T$ differ by the order
+    $\varepsilon$. Their covariances, which are of the order $\varepsilon$ themselves, differ by
+    $\varepsilon^2$: this is where the noise is seen, for without it the moments also differ by
+    $\varepsilon$."""
+    moments, spread = map(order, dropout_errors(n, m, keep, time, drift, noise, seed))
+    return {
+        "moments": compare(moments, "==", theory("order", 1.0)),
+        "covariance": compare(spread, "==", theory("order of the covariance", 2.0)),
+    }
+
+
+@descent.abstract("a", instance=True)
+@cases(n=4, m=3, keep=[0.5, 0.8], time=1.0)
+@full(n=4, m=[2, 4], keep=[0.4, 0.6, 0.9], time=1.0)
+@space(n=Int(1, 5), m=Int(1, 4), keep=Real(0.3, 0.95), time=Real(0.5, 2.0))
+@breaks("the drift of order 1", drift=mean_loss)
+@breaks("no noise", noise=no_noise)
+def sme_weak_order_2(n, m, keep, time, seed, drift=corrected, noise=dropout_noise):
+    r"""with $\tilde L=L+\frac\varepsilon4\|\nabla L\|^2$ the first two moments of
+    $a_{T/\varepsilon}$ and $A_T$ differ by the order $\varepsilon^2$, and by $\varepsilon$ without
+    the noise or with $\tilde L=L$."""
+    moments = order(dropout_errors(n, m, keep, time, drift, noise, seed)[0])
+    return compare(moments, "==", theory("order", 2.0))
+
+
+@panel(
+    sme_weak_order_2,
+    r"Moments of dropout: both the noise and the drift of order 2 are needed",
+    x=r"steps $T/\varepsilon$",
+    y="error of the moments",
+    log="xy",
+)
+def _(pen, runs):
+    run, seed = runs.judgement.runs[-1].instance, runs.judgement.seed
+    given = (run["n"], run["m"], run["keep"], run["time"])
+    rows = (
+        (corrected, dropout_noise, 2, r"order 2: $\varepsilon^2$"),
+        (mean_loss, dropout_noise, 1, r"order 1: $\varepsilon$"),
+        (corrected, no_noise, 1, r"order 2, no noise: $\varepsilon$"),
+        (without_penalty, dropout_noise, 0, "no penalty"),
+    )
+    for k, (drift, noise, p, label) in enumerate(rows):
+        e = dropout_errors(*given, drift, noise, seed)[0]
+        if p:
+            pen.theory(STEPS, e[-1] * (STEPS[-1] / STEPS) ** p, k=k)
+            pen.points(STEPS, e, label=label, k=k)
+        else:
+            pen.broken(STEPS, e, label=label)
+
+
+@simulation
+def small_dropout_noise(n, m, off, seed):
+    """Covariance of the gradient over 1 - p as p -> 1, its error, curvature and weights."""
+    phi, _, a = net(n, m, seed, 3)
+    y = phi @ a + off * np.arange(1, n + 1)
+    z = np.append(a, 1.0)
+
+    def covariance(root):
+        gradients, w = ir.dropout_gradients(phi, y, keep=1 - root**2)
+        K = ir.covariance_operator(gradients, gradients, w)
+        return (K @ np.outer(z, z).ravel()).reshape(m, m)
+
+    limit, error = ir.small_step_coefficient(covariance, order=2, width=0.1)
+    return limit, error, phi.T @ phi / n, a
+
+
+@descent.ours("derived: to first order in the dropout rate, where the data are fitted", serves="b")
+@cases(n=[2, 4], m=3)
+@full(n=[2, 3, 5], m=[2, 4])
+@space(n=Int(1, 5), m=Int(2, 5))
+@breaks("data that are not fitted", off=0.3)
+def dropout_noise_from_hessian(n, m, seed, off=0.0):
+    r"""where $R(a)=0$, $\Sigma(a)/(1-p)\to\hat H\operatorname{diag}(a^2)\hat H$ as $p\to1$,
+    $\hat H$ the Hessian of $R$ without its diagonal: the noise is a weighted square of the
+    curvature between neurons."""
+    limit, error, H, a = small_dropout_noise(n, m, off, seed)
+    size, between = np.abs(limit).max(), H - np.diag(np.diag(H))
+    expected = theory("noise", between @ np.diag(a**2) @ between)
+    measured = within(limit, error + 1e-10 * size, "difference of degrees of interpolation")
+    return compare(measured, "==", expected)
+
+
+def all_orders(gradients, start, step):
+    return ir.epoch_average(gradients, start, step_size=step)
+
+
+def independent(gradients, start, step):
+    """Each step on a batch that does not depend on the others."""
+    ends = []
+    for order in itertools.product(gradients, repeat=len(gradients)):
+        at = start
+        for gradient in order:
+            at = at - step * gradient(at)
+        ends.append(at)
+    return np.mean(ends, axis=0)
+
+
+def one_order(gradients, start, step):
+    at = start
+    for gradient in gradients:
+        at = at - step * gradient(at)
+    return at
+
+
+EPOCH = 0.25 * 0.5 ** np.arange(5)
+
+
+@simulation
+def epoch_errors(B, d, average, same, seed):
+    """Distances of the mean end of an epoch from three flows: of the loss with its regulariser,
+    with that of the full batch, and alone."""
+    rng = np.random.default_rng([seed, 4])
+    A, s = rng.standard_normal((B, 3, d)) / np.sqrt(3 * d), rng.standard_normal((B, 3))
+    if same:
+        A, s = np.broadcast_to(A[0], A.shape), np.broadcast_to(s[0], s.shape)
+    start = rng.standard_normal(3 * d)  # three copies of the parameters, each with the same losses
+    tilt = np.zeros((B, d)) if same else 1.5 * rng.standard_normal((B, d))
+    tilt = np.tile(tilt - tilt.mean(axis=0), 3)
+
+    def slope(b):
+        def apply(x):
+            bent = np.tanh(x.reshape(3, d) @ A[b].T - s[b]) @ A[b]
+            return bent.ravel() + x / 2 + tilt[b]
+
+        return apply
+
+    def product(b):
+        def apply(x, v):
+            bend = 1 - np.tanh(x.reshape(3, d) @ A[b].T - s[b]) ** 2
+            return ((bend * (v.reshape(3, d) @ A[b].T)) @ A[b]).ravel() + v / 2
+
+        return apply
+
+    slopes, products = [slope(b) for b in range(B)], [product(b) for b in range(B)]
+    whole = [lambda x: sum(g(x) for g in slopes) / B]
+    whole_product = [lambda x, v: sum(h(x, v) for h in products) / B]
+    errors = []
+    for step in EPOCH / B:
+        end, now = average(slopes, start, step), []
+        flows = ((slopes, products, 1), (whole, whole_product, 1), (whole, whole_product, 0))
+        for g, h, penalty in flows:
+
+            def velocity(_, x, g=g, h=h, penalty=penalty):
+                return -ir.epoch_modified_gradient(g, h, x, step_size=penalty * step)
+
+            flow = integrate(velocity, start, np.array([B * step]), rtol=1e-12, atol=1e-12)
+            now.append(np.linalg.norm(flow[-1] - end))
+        errors.append(now)
+    return np.array(errors).T
+
+
+@epochs.ours("derived: Smith, Dherin, Barrett and De (2021), used by the paper", serves="a")
+@note(credit="Smith, Dherin, Barrett and De, On the Origin of Implicit Regularization in SGD, 2021")
+@cases(B=3, d=2)
+@full(B=[2, 4], d=[1, 3])
+@space(B=Int(2, 4), d=Int(1, 4))
+@breaks("batches drawn independently", average=independent)
+@breaks("one order", average=one_order)
+@breaks("equal batches", same=True)
+def explicit_sgd_regulariser(B, d, seed, average=all_orders, same=False):
+    r"""ends where the gradient flow of $L+\frac\varepsilon{4B}\sum_b\|\nabla L_b\|^2$ is at time
+    $B\varepsilon$, up to $\varepsilon^3$; the flows of $L+\frac\varepsilon4\|\nabla L\|^2$ and of
+    $L$, for batches that differ, only up to $\varepsilon^2$."""
+    batches, whole, plain = map(order, epoch_errors(B, d, average, same, seed))
+    return {
+        "regulariser": compare(batches, "==", theory("order", 3.0)),
+        "full batch": compare(whole, "==", theory("order of the full-batch term", 2.0)),
+        "none": compare(plain, "==", theory("order without", 2.0)),
+    }
+
+
+@panel(
+    explicit_sgd_regulariser,
+    "The mean epoch follows the loss with a regulariser for each batch",
+    x=r"step $\varepsilon$",
+    y="error after an epoch",
+    log="xy",
+)
+def _(pen, runs):
+    run = runs.judgement.runs[-1].instance
+    errors = epoch_errors(run["B"], run["d"], all_orders, False, runs.judgement.seed)
+    step = EPOCH / run["B"]
+    words = (
+        r"each batch: $\varepsilon^3$",
+        r"full batch: $\varepsilon^2$",
+        r"none: $\varepsilon^2$",
+    )
+    for k, (e, p) in enumerate(zip(errors, (3, 2, 2), strict=True)):
+        pen.theory(step, e[-1] * (step / step[-1]) ** p, k=k)
+        pen.points(step, e, label=words[k], k=k)
+
+
+def squared(z, y):
+    """A loss of predictions z with its first two derivatives."""
+    return (z - y) ** 2 / 2, z - y, np.ones_like(z)
+
+
+def logistic(z, y):
+    s = np.sign(y)
+    return np.logaddexp(0, -s * z), -s / (1 + np.exp(s * z)), 1 / (2 + 2 * np.cosh(z))
+
+
+def one_neuron(z, y):
+    t = np.tanh(z)
+    u = 1 - t**2
+    return (t - y) ** 2 / 2, (t - y) * u, u**2 - 2 * t * (t - y) * u
+
+
+def population(link, P, d, seed):
+    """Losses and gradients of a population, its points and targets, and parameters."""
+    rng = np.random.default_rng([seed, 5])
+    X, y, start = (
+        rng.standard_normal((P, d)) / np.sqrt(d),
+        rng.standard_normal(P),
+        rng.standard_normal(d),
+    )
+
+    def loss(theta):
+        return link(theta @ X.T, y)[0]
+
+    def gradient(theta):
+        return link(theta @ X.T, y)[1][:, :, None] * X
+
+    return loss, gradient, X, y, start
+
+
+@simulation
+def gap_coefficient(link, P, d, N, replace, seed):
+    loss, gradient, _, _, start = population(link, P, d, seed)
+    return ir.small_step_coefficient(
+        lambda step: ir.gap_change(
+            loss, gradient, start, n_samples=N, step_size=step, replace=replace
+        ),
+        order=1,
+        width=0.1,
+    )
+
+
+@sample.abstract("a", "c", instance=True)
+@cases(link=[squared, logistic, one_neuron], P=4, d=3, N=3)
+@full(link=[squared, logistic, one_neuron], P=4, d=3, N=[1, 2, 3, 4])
+@space(link=Choice([squared, logistic, one_neuron]), P=Int(2, 5), d=Int(1, 4), N=Int(1, 4))
+@breaks("points drawn without replacement", replace=False)
+def gap_change_per_gd_step(link, P, d, N, seed, replace=True):
+    r"""a step $\eta$ on the training loss of the points raises the gap $L-L_N$ by
+    $\frac\eta N\operatorname{tr}C+O(\eta^2)$ on average, whatever the model."""
+    found, error = gap_coefficient(link, P, d, N, replace, seed)
+    _, gradient, _, _, start = population(link, P, d, seed)
+    C = np.cov(gradient(start[None])[0].T, bias=True)
+    measured = within(found, error, "difference of degrees of interpolation")
+    return compare(measured, "==", theory("trace", float(np.trace(np.atleast_2d(C)))) / N)
+
+
+@panel(
+    gap_change_per_gd_step,
+    r"A step opens the gap by $\eta\,$tr$\,C/N$",
+    x="points $N$",
+    y=r"change of the gap over $\eta$",
+    log="xy",
+)
+def _(pen, runs):
+    N = np.linspace(0.9, 4.4, 40)
+    for k, link in enumerate((squared, logistic, one_neuron)):
+        where = {"link": link}
+        _, values = runs.predicted("N", where=where)
+        pen.theory(N, values[0] / N, k=k)
+        pen.points(*runs.measured("N", where=where), link.__name__.replace("_", " "), k=k)
+
+
+def halves(loss, gradient, start, N, step):
+    return ir.two_step_losses(loss, gradient, start, n_samples=N, step_size=step)
+
+
+def same_half(loss, gradient, start, N, step):
+    """Both steps of the stochastic descent on the same half."""
+    whole, half = (halves(loss, gradient, start, number, step)[0] for number in (N, N // 2))
+    return whole, half
+
+
+@simulation
+def decorrelation(link, P, d, N, algorithm, seed):
+    loss, gradient, _, _, start = population(link, P, d, seed)
+
+    def difference(step):
+        gd, sgd = algorithm(loss, gradient, start, N, step)
+        return gd - sgd
+
+    noise = 1e-14 * float(loss(start[None]).max())
+    return ir.small_step_coefficient(difference, order=2, width=0.1, noise=noise)
+
+
+@sample.ours("derived: the order that decides, with its sign", serves="bc")
+@cases(link=[squared, logistic, one_neuron], P=3, d=2, half=2)
+@full(link=[squared, logistic, one_neuron], P=3, d=[1, 2, 3], half=[1, 2])
+@space(link=Choice([squared, logistic, one_neuron]), P=Int(2, 4), d=Int(1, 4), half=Int(1, 2))
+@breaks("both steps on one half", algorithm=same_half)
+def sgd_vs_gd_test_loss_difference(link, P, d, half, seed, algorithm=halves):
+    r"""after two steps $\eta$ of full-batch descent ($N$ even) the mean test loss exceeds that
+    after one step on each half of the points by
+    $\frac{\eta^2}{2N}\nabla L\cdot\nabla\operatorname{tr}C+O(\eta^3)$: decorrelated steps are
+    better where the noise decreases along the descent, and worse where it grows."""
+    N = 2 * half
+    found, error = decorrelation(link, P, d, N, algorithm, seed)
+    _, gradient, X, y, start = population(link, P, d, seed)
+    g, curvature = gradient(start[None])[0], link(X @ start, y)[2]
+    products = (curvature * np.sum(X * g, axis=1))[:, None] * X
+    mean = g.mean(axis=0)
+    slope = 2 * (products.mean(axis=0) - (X.T * curvature) @ (X @ mean) / P)
+    measured = within(found, error, "difference of degrees of interpolation")
+    return compare(measured, "==", theory("coefficient", float(mean @ slope)) / (2 * N))
+
+
+@panel(
+    sgd_vs_gd_test_loss_difference,
+    "Steps on two halves against two steps on all points",
+    x=r"$\nabla L\cdot\nabla$tr$\,C/2N$",
+    y=r"excess of full-batch descent over $\eta^2$",
+)
+def _(pen, runs):
+    found = [(float(r.parts[""].predicted), r.parts[""]) for r in runs.judgement.runs]
+    x = np.array([a for a, _ in found])
+    ends = np.array([x.min(), x.max()])
+    pen.theory(ends, ends, "theory")
+    pen.points(
+        x, [float(p.shown) for _, p in found], [float(p.error) for _, p in found], "all samples"
+    )
+
+
+if __name__ == "__main__":
+    run_script(__file__)

@@ -50,7 +50,7 @@ stationary = paper(
 )
 
 COUNTS = 32 * 4 ** np.arange(5)
-FEW = 8 * 3 ** np.arange(5)
+FEW = 5 * 3 ** np.arange(5)
 
 
 def root(c, eta):
@@ -210,7 +210,7 @@ def path_errors(normalised, d, c, time, radius, seed):
         eta = time / count
         rho = radius(c, eta)
         given = {"radius": rho, "normalised": normalised}
-        path = ir.ascent_descent(gradient, start, step_size=eta, steps=int(count), **given)
+        path = ir.sharpness_aware_descent(gradient, start, step_size=eta, steps=int(count), **given)
         times = eta * np.arange(1, count + 1)
         flows = [
             ir.sam_flow(gradient, product, start, times, radius=r, normalised=normalised)
@@ -261,7 +261,7 @@ def attraction(eigenvalues, ascent, seed):
 
     def shrinks(rho):
         moved = [
-            ir.ascent_descent(
+            ir.sharpness_aware_descent(
                 lambda x: H @ x, e, radius=ascent * rho, step_size=2**-7, steps=1, normalised=False
             )[1]
             for e in np.eye(len(H))
@@ -334,7 +334,7 @@ def escape(eigenvalues, rho, normalised, seed):
     lam = -eigenvalues[at]
 
     def grows(r):
-        path = ir.ascent_descent(
+        path = ir.sharpness_aware_descent(
             lambda x: H @ x,
             r / lam * Q[:, at],
             radius=rho,

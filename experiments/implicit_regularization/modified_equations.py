@@ -410,9 +410,7 @@ def population(link, P, d, seed):
 def gap_coefficient(link, P, d, N, replace, seed):
     loss, gradient, _, _, start = population(link, P, d, seed)
     return ir.small_step_coefficient(
-        lambda step: ir.gap_change(
-            loss, gradient, start, n_samples=N, step_size=step, replace=replace
-        ),
+        lambda step: ir.gap_change(loss, gradient, start, n_samples=N, step=step, replace=replace),
         order=1,
         width=0.1,
     )
@@ -450,7 +448,7 @@ def _(pen, runs):
 
 
 def halves(loss, gradient, start, N, step):
-    return ir.two_step_losses(loss, gradient, start, n_samples=N, step_size=step)
+    return ir.two_step_losses(loss, gradient, start, n_samples=N, step=step)
 
 
 def same_half(loss, gradient, start, N, step):

@@ -1,11 +1,11 @@
 from .ascent_descent import StationaryVariance as StationaryVariance
 from .ascent_descent import ascent_covariance as ascent_covariance
-from .ascent_descent import ascent_descent as ascent_descent
 from .ascent_descent import saddle_growth as saddle_growth
 from .ascent_descent import saddle_radius as saddle_radius
 from .ascent_descent import sam_corrections as sam_corrections
 from .ascent_descent import sam_flow as sam_flow
 from .ascent_descent import sam_modified_gradient as sam_modified_gradient
+from .ascent_descent import sharpness_aware_descent as sharpness_aware_descent
 from .ascent_descent import usam_corrections as usam_corrections
 from .ascent_descent import usam_stationary_variance as usam_stationary_variance
 from .modified_equations import covariance_operator as covariance_operator

@@ -41,12 +41,12 @@ from theorylab.numerics.results import result
 __all__ = [
     "StationaryVariance",
     "ascent_covariance",
-    "ascent_descent",
     "saddle_growth",
     "saddle_radius",
     "sam_corrections",
     "sam_flow",
     "sam_modified_gradient",
+    "sharpness_aware_descent",
     "usam_corrections",
     "usam_stationary_variance",
 ]
@@ -72,7 +72,7 @@ class StationaryVariance:
 
 
 @refuses_overflow("gradient", "start", "radius", "step_size")
-def ascent_descent(
+def sharpness_aware_descent(
     gradient: Field,
     start: ArrayLike,
     *,
@@ -96,9 +96,9 @@ def ascent_descent(
 
     Examples
     --------
-    >>> from theorylab.implicit_regularization import ascent_descent
-    >>> ascent_descent(lambda x: x, [1.0], radius=0.5, step_size=0.5, steps=2).ravel().tolist()
-    [1.0, 0.25, -0.125]
+    >>> from theorylab.implicit_regularization import sharpness_aware_descent
+    >>> sharpness_aware_descent(lambda x: x, [1.0], radius=0.5, step_size=0.5, steps=2).ravel()
+    array([ 1.   ,  0.25 , -0.125])
     """
     as_function(gradient, "gradient")
     x = as_array(start, "start", ndim=1)
@@ -188,6 +188,8 @@ def sam_flow(
     rho = as_real(radius, "radius", minimum=0.0)
 
     def velocity(_: float, at: FloatArray) -> FloatArray:
+        if not np.isfinite(at).all():
+            return at
         return -sam_modified_gradient(
             gradient, hessian_product, at, radius=rho, normalised=normalised
         )

@@ -317,14 +317,14 @@ def epoch_modified_gradient(
     return np.asarray(total / len(fields))
 
 
-@refuses_overflow("loss", "gradient", "start", "step_size")
+@refuses_overflow("loss", "gradient", "start", "step")
 def gap_change(
     loss: Field,
     gradient: Field,
     start: ArrayLike,
     *,
     n_samples: int,
-    step_size: float,
+    step: float,
     replace: bool = True,
 ) -> float:
     """Return by how much a descent step on a random sample changes the test loss minus the training
@@ -337,7 +337,7 @@ def gap_change(
         shape (m, P), and their gradients, shape (m, P, d).
     start
         Parameters, shape (d,), that do not depend on the sample.
-    n_samples, step_size
+    n_samples, step
         Size N of the sample, and the step, of either sign.
     replace
         Whether the points of a sample are independent.
@@ -350,35 +350,35 @@ def gap_change(
     ...     return (x - points.T) ** 2 / 2
     >>> def gradient(x):
     ...     return x[:, None] - points
-    >>> gap_change(loss, gradient, [0.0], n_samples=2, step_size=0.5)
+    >>> gap_change(loss, gradient, [0.0], n_samples=2, step=0.5)
     0.25
     """
     x, size = _population(loss, gradient, start)
     number = as_count(n_samples, "n_samples")
     samples = _samples(size, number, replace=as_flag(replace, "replace"))
-    step = as_real(step_size, "step_size")
+    eta = as_real(step, "step")
     slopes = as_array(gradient(x), "gradient", shape=(1, size, x.shape[1]))[0]
-    moved = x - step * slopes[samples].mean(axis=1)
+    moved = x - eta * slopes[samples].mean(axis=1)
     change = as_array(loss(moved), "loss", shape=(len(moved), size)) - as_array(loss(x), "loss")
     seen = np.take_along_axis(change, samples, axis=1)
     return float(np.mean(change.mean(axis=1) - seen.mean(axis=1)))
 
 
-@refuses_overflow("loss", "gradient", "start", "step_size")
+@refuses_overflow("loss", "gradient", "start", "step")
 def two_step_losses(
     loss: Field,
     gradient: Field,
     start: ArrayLike,
     *,
     n_samples: int,
-    step_size: float,
+    step: float,
 ) -> tuple[float, float]:
     """Return the mean test losses after two descent steps on a random sample, and after one on each
     half of it, over all samples of independent points of a finite population.
 
     Parameters
     ----------
-    loss, gradient, start, n_samples, step_size
+    loss, gradient, start, n_samples, step
         As for :func:`gap_change`; the sample size is even.
 
     Examples
@@ -389,7 +389,7 @@ def two_step_losses(
     ...     return (x - points.T) ** 2 / 2
     >>> def gradient(x):
     ...     return x[:, None] - points
-    >>> two_step_losses(loss, gradient, [0.0], n_samples=2, step_size=0.5)
+    >>> two_step_losses(loss, gradient, [0.0], n_samples=2, step=0.5)
     (0.640625, 0.65625)
     """
     x, size = _population(loss, gradient, start)
@@ -397,13 +397,13 @@ def two_step_losses(
     if number % 2:
         raise ValueError(f"n_samples: expected an even number, got {number}")
     samples = _samples(size, number, replace=True)
-    step, half = as_real(step_size, "step_size"), number // 2
+    eta, half = as_real(step, "step"), number // 2
     ends = []
     for batches in ((samples, samples), (samples[:, :half], samples[:, half:])):
         at = np.repeat(x, len(samples), axis=0)
         for batch in batches:
             slopes = as_array(gradient(at), "gradient", shape=(len(at), size, x.shape[1]))
-            at = at - step * np.take_along_axis(slopes, batch[:, :, None], axis=1).mean(axis=1)
+            at = at - eta * np.take_along_axis(slopes, batch[:, :, None], axis=1).mean(axis=1)
         ends.append(float(np.mean(as_array(loss(at), "loss", shape=(len(at), size)))))
     return ends[0], ends[1]
 
@@ -470,8 +470,8 @@ def small_step_coefficient(
     Examples
     --------
     >>> from theorylab.implicit_regularization import small_step_coefficient
-    >>> small_step_coefficient(math.exp, order=2, width=0.1)[0].round(9)
-    array(0.5)
+    >>> round(float(small_step_coefficient(math.exp, order=2, width=0.1)[0]), 9)
+    0.5
     """
     as_function(function, "function")
     q = as_count(order, "order", minimum=0, maximum=4)

@@ -50,7 +50,7 @@ stationary = paper(
 )
 
 COUNTS = 32 * 4 ** np.arange(5)
-FEW = 5 * 3 ** np.arange(5)
+FEW = 8 * 3 ** np.arange(5)
 
 
 def root(c, eta):
@@ -169,7 +169,7 @@ def _(pen, runs):
     errors = moment_errors(
         quadratic_losses, run["d"], run["k"], run["c"], 1.0, root, own, runs.judgement.seed
     )
-    words = (r"moments: $\eta$", r"covariance: $\eta^2$", r"moments, plain loss: $\sqrt\eta$")
+    words = (r"moments: $\eta$", r"covariance: $\eta^2$", r"moments, plain loss: $\sqrt{\eta}$")
     for i, (e, p) in enumerate(zip(errors, (1, 2, 0.5), strict=True)):
         pen.theory(COUNTS, e[-1] * (COUNTS[-1] / COUNTS) ** p, k=i)
         pen.points(COUNTS, e, label=words[i], k=i)
@@ -222,11 +222,11 @@ def path_errors(normalised, d, c, time, radius, seed):
 
 @smooth.abstract("a", "b", instance=True)
 @cases(normalised=[True, False], d=2, c=1.0, time=1.0)
-@full(normalised=[True, False], d=[1, 4], c=[0.5, 2.0], time=1.0)
+@full(normalised=[True, False], d=[1, 4], c=[0.5, 1.5], time=1.0)
 @space(
     normalised=Choice([True, False]),
     d=Int(1, 4),
-    c=Real(0.5, 2.0, log=True),
+    c=Real(0.5, 1.5, log=True),
     time=Real(0.5, 1.5),
 )
 @breaks("rho of the order of eta", radius=proportional)

@@ -187,12 +187,14 @@ def sam_flow(
     tol = as_real(rtol, "rtol", minimum=1e-13, maximum=1e-2)
     rho = as_real(radius, "radius", minimum=0.0)
 
+    sam_modified_gradient(gradient, hessian_product, x, radius=rho, normalised=normalised)
+
     def velocity(_: float, at: FloatArray) -> FloatArray:
         if not np.isfinite(at).all():
             return at
-        return -sam_modified_gradient(
-            gradient, hessian_product, at, radius=rho, normalised=normalised
-        )
+        g = np.asarray(gradient(at), dtype=float)
+        v = _direction(g) if normalised else g
+        return -(g + rho * np.asarray(hessian_product(at, v), dtype=float))
 
     scale = max(float(np.abs(x).max()), 1e-290)
     return integrate(velocity, x, t, rtol=tol, atol=tol * scale)

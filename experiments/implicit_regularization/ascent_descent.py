@@ -153,7 +153,7 @@ def usam_modified_loss_weak_order(d, k, c, time, seed, radius=root, noise=own):
     \nabla f_\gamma+\rho(\tilde\Sigma+\tilde\Sigma^\top)$, $\tilde\Sigma=\operatorname{Cov}(\nabla
     f_\gamma,\nabla^2f_\gamma\nabla f_\gamma)$, the first two moments of $x_{T/\eta}$ and $X_T$
     differ by the order $\eta$ and their covariances by $\eta^2$; with $\tilde f=f$ and the noise of
-    plain descent the moments differ by $\sqrt\eta$."""
+    plain descent the moments that the penalty moves differ by $\sqrt\eta$."""
     return judge_orders(moment_errors(quadratic_losses, d, k, c, time, radius, noise, seed))
 
 
@@ -186,7 +186,7 @@ def sam_modified_loss_weak_order(d, k, c, time, seed, radius=root, noise=own):
     f_\gamma+\rho(\hat\Sigma+\hat\Sigma^\top)$, $\hat\Sigma=\operatorname{Cov}(\nabla f_\gamma,
     \nabla^2f_\gamma\nabla f_\gamma/\|\nabla f_\gamma\|)$, the first two moments of $x_{T/\eta}$ and
     $X_T$ differ by the order $\eta$ and their covariances by $\eta^2$; with $\tilde f=f$ and the
-    noise of plain descent the moments differ by $\sqrt\eta$."""
+    noise of plain descent the moments that the penalty moves differ by $\sqrt\eta$."""
     return judge_orders(moment_errors(sample_losses, d, k, c, time, radius, noise, seed))
 
 
@@ -348,8 +348,8 @@ def escape(eigenvalues, rho, normalised, seed):
 
 
 @quadratic.abstract("c", instance=True)
-@cases(sizes=(0.8, 1.5, 1.0), negative=[1, 2], rho=0.2)
-@full(sizes=(0.8, 1.5, 1.0), negative=[1, 2, 3], rho=[0.02, 0.1, 0.5])
+@cases(sizes=(1.5, 0.6, 1.0), negative=[1, 2], rho=0.2)
+@full(sizes=(1.5, 0.6, 1.0), negative=[1, 2], rho=[0.02, 0.1, 0.5])
 @space(
     d=Int(1, 5),
     sizes=Real(0.3, 2.0, log=True, size="d", capacity=5),
@@ -390,11 +390,10 @@ def sam_saddle_basin(sizes, negative, rho, seed, d=None, normalised=True):
 )
 def _(pen, runs):
     rho = np.geomspace(0.015, 0.7, 30)
-    for i, negative in enumerate((1, 3)):
-        lam = (0.8, 1.0)[0] if negative == 1 else 0.8
+    for i, lam in enumerate((1.5, 0.6)):
         pen.theory(rho, rho * lam, k=i)
-        where = {"negative": negative}
-        pen.points(*runs.measured("rho", "edge", where=where), f"{negative} negative", k=i)
+        found = runs.measured("rho", "edge", where={"negative": i + 1})
+        pen.points(*found, rf"$\lambda_*=-{lam}$", k=i)
 
 
 def isotropic_noise(d):
@@ -423,7 +422,7 @@ def stationary_moments(eigenvalues, rho, eta, variance, noise, shared, seed):
     return [Q.T @ M[:d, :d] @ Q for M in found]
 
 
-@stationary.abstract("b", instance=True)
+@stationary.ours("derived: the noise that depends on the Hessian, on a quadratic", serves="b")
 @cases(sizes=(0.4, 1.0, 3.0), rho=[0.1, 0.5], eta=0.1, variance=1.0)
 @full(sizes=(0.4, 1.0, 3.0), rho=[0.05, 0.1, 0.2, 0.4, 0.8], eta=0.1, variance=1.0)
 @space(

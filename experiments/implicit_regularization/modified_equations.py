@@ -81,7 +81,7 @@ def enumerated_loss(n, d, m, keep, activation, masks, gain, seed):
     return total, phi, a, y
 
 
-@masked.abstract("a", instance=True)
+@masked.ours("derived: the loss that the equations of dropout descend", serves="a")
 @cases(n=4, d=3, m=5, keep=[0.3, 0.8])
 @full(n=4, d=3, m=6, keep=[0.2, 0.3, 0.5, 0.8, 0.95])
 @space(
@@ -492,7 +492,7 @@ def sgd_vs_gd_test_loss_difference(link, P, d, half, seed, algorithm=halves):
 
 @panel(
     sgd_vs_gd_test_loss_difference,
-    "Steps on two halves against two steps on all points",
+    "Steps on two halves win where the noise decreases",
     x=r"$\nabla L\cdot\nabla$tr$\,C/2N$",
     y=r"excess of full-batch descent over $\eta^2$",
 )

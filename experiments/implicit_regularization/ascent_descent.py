@@ -256,19 +256,23 @@ def saddle(sizes, negative):
 
 @simulation
 def attraction(eigenvalues, ascent, seed):
-    """Where, as rho grows, the iterates of USAM with small steps begin to shrink."""
+    """From which rho on the iterates of USAM with small steps shrink, and the flow does."""
     H, _ = symmetric(eigenvalues, seed)
+    basis = np.eye(len(H))
 
-    def shrinks(rho):
-        moved = [
-            ir.sharpness_aware_descent(
-                lambda x: H @ x, e, radius=ascent * rho, step_size=2**-7, steps=1, normalised=False
-            )[1]
-            for e in np.eye(len(H))
-        ]
+    def iterates_shrink(rho):
+        given = {"radius": ascent * rho, "step_size": 2**-7, "steps": 1, "normalised": False}
+        moved = [ir.sharpness_aware_descent(lambda x: H @ x, e, **given)[1] for e in basis]
         return bool(np.abs(np.linalg.eigvals(np.array(moved).T)).max() < 1)
 
-    return switch(shrinks, bracket=(0.05, 12.0), tol=1e-4)
+    def flow_shrinks(rho):
+        given = {"radius": ascent * rho, "normalised": False}
+        slopes = [
+            ir.sam_modified_gradient(lambda x: H @ x, lambda x, v: H @ v, e, **given) for e in basis
+        ]
+        return bool(np.linalg.eigvals(np.array(slopes).T).real.min() > 0)
+
+    return [switch(f, bracket=(0.05, 12.0), tol=1e-4) for f in (iterates_shrink, flow_shrinks)]
 
 
 @quadratic.abstract("c", instance=True)
@@ -286,8 +290,9 @@ def usam_saddle_threshold(sizes, negative, seed, d=None, ascent=1.0):
     small steps, are attracted by 0 where $\rho>1/\min_{\lambda_i<0}|\lambda_i|$, and where $\rho$
     is smaller they are not."""
     found = attraction(saddle(sizes, negative), ascent, seed)
-    smallest = np.min(np.array(sizes)[:negative])
-    return compare(found, "==", 1 / theory("eigenvalue", smallest))
+    radius = 1 / theory("eigenvalue", np.min(np.array(sizes)[:negative]))
+    names = ("iterates", "flow")
+    return {k: compare(measured, "==", radius) for k, measured in zip(names, found, strict=True)}
 
 
 @panel(
@@ -300,10 +305,10 @@ def usam_saddle_threshold(sizes, negative, seed, d=None, ascent=1.0):
 def _(pen, runs):
     lam = np.geomspace(0.45, 2.2, 40)
     pen.theory(lam, 1 / lam, r"$1/|\lambda|$")
-    found = [(r.instance["sizes"][0], r.parts[""]) for r in runs.judgement.runs[:4]]
+    found = [(r.instance["sizes"][0], r.parts["iterates"]) for r in runs.judgement.runs[:4]]
     x, parts = zip(*found, strict=True)
     pen.points(x, [p.shown for p in parts], [p.error for p in parts], "bisection")
-    (other,) = [c.run.parts[""] for c in runs.judgement.controls]
+    (other,) = [c.run.parts["iterates"] for c in runs.judgement.controls]
     pen.broken([0.8], [other.shown], label="steeper ascent")
 
 

@@ -82,6 +82,9 @@ def test_flow_in_other_units():
     for s in (1e-100, 1e100):
         one = ir.sam_flow(lambda x: x, lambda x, v: v, [s], t, radius=0.2 * s)
         assert_allclose(one / s, [[1.2 * math.exp(-0.3) - 0.2]], rtol=1e-7)
+        given = {"radius": 0.2, "normalised": False}
+        far = ir.sam_flow(lambda x: x, lambda x, v: v, [s], [6.0], **given)
+        assert_allclose(far / s, [[math.exp(-7.2)]], rtol=1e-5)
 
 
 def test_flow_refuses_what_it_cannot_follow():

@@ -3,6 +3,7 @@
 import numpy as np
 
 from theorylab import implicit_regularization as ir
+from theorylab.numerics.flows import integrate
 from theorylab.verify import (
     Choice,
     Int,
@@ -27,20 +28,20 @@ noisy = paper(
     KEY,
     r"USAM $x_{k+1}=x_k-\eta\nabla f_\gamma(x_k+\rho\nabla f_\gamma(x_k))$, $\rho=c\sqrt\eta$, "
     r"with quadratic losses $f_\gamma$ drawn at random from finitely many, $f=\mathbb Ef_\gamma$, "
-    r"and $dX=-\nabla\tilde f(X)dt+(\eta\Sigma)^{1/2}dW$:",
+    r"$T=k\eta$ fixed, $\eta\to0$, and $dX=-\nabla\tilde f(X)dt+(\eta\Sigma)^{1/2}dW$:",
 )
 samples = paper(
     KEY,
     r"SAM $x_{k+1}=x_k-\eta\nabla f_\gamma(x_k+\rho\nabla f_\gamma(x_k)/\|\nabla f_\gamma(x_k)\|)$,"
     r" $\rho=c\sqrt\eta$, with the squared loss of a random sample of finitely many, whose "
-    r"residuals keep their signs up to time $T$, and $dX=-\nabla\tilde f(X)dt+(\eta\Sigma)^{1/2}"
-    r"dW$ with the affine coefficients of these signs:",
+    r"residuals keep their signs up to time $T=k\eta$, $\eta\to0$, and $dX=-\nabla\tilde f(X)dt+"
+    r"(\eta\Sigma)^{1/2}dW$ with the affine coefficients of these signs:",
 )
 smooth = paper(
     KEY,
-    r"SAM and USAM on the full loss $f\in C^4$, $\rho=c\sqrt\eta$, $\|\nabla f\|\ge m>0$ up to "
-    r"time $T$ (for SAM), and $\dot X=-\nabla\tilde f(X)$, $\tilde f=f+\rho\|\nabla f\|$ for SAM, "
-    r"$f+\frac\rho2\|\nabla f\|^2$ for USAM:",
+    r"SAM and USAM on the full loss $f\in C^4$, $\rho=c\sqrt\eta$, $\eta\to0$, $k\eta=t\le T$, "
+    r"$\|\nabla f\|\ge m>0$ up to time $T$ (for SAM), and $\dot X=-\nabla\tilde f(X)$, "
+    r"$\tilde f=f+\rho\|\nabla f\|$ for SAM, $f+\frac\rho2\|\nabla f\|^2$ for USAM:",
 )
 quadratic = paper(KEY, r"For $f(x)=\frac12x^\top Hx$, $\det H\ne0$,")
 stationary = paper(
@@ -49,8 +50,11 @@ stationary = paper(
     r"gradient noise of covariance $\sigma^2I$, the same in ascent and descent of a step:",
 )
 
-COUNTS = 32 * 4 ** np.arange(5)
-FEW = 8 * 3 ** np.arange(5)
+def numbers_of_steps(least, spread, multiple=1):
+    """Numbers of steps whose inverse roots are near Chebyshev nodes: the errors are series in the
+    root of the step size."""
+    nodes = 1 - (1 - 1 / spread) * np.sin(np.pi * (np.arange(8) + 0.5) / 16) ** 2
+    return multiple * np.ceil(max(least, 32.0) / multiple / nodes**2).astype(int)
 
 
 def root(c, eta):
@@ -65,22 +69,23 @@ def constant(c, eta):
     return c * 0.1
 
 
-def quadratic_losses(rng, d, k, time):
+def quadratic_losses(rng, d, k, c, size, time):
     """Gradients of k quadratics as matrices, what USAM changes them by, and a start."""
     A = rng.standard_normal((k, d, d))
     H = A @ A.transpose(0, 2, 1) / d + 0.3 * (A + A.transpose(0, 2, 1))
-    H /= np.linalg.norm(H, axis=(1, 2)).max()
-    G = np.concatenate([H, rng.standard_normal((k, d, 1))], axis=2)
+    H *= size / np.linalg.norm(H, 2, axis=(1, 2)).max()
+    G = np.concatenate([H, size * rng.standard_normal((k, d, 1))], axis=2)
     return G, ir.usam_corrections(G), rng.standard_normal(d)
 
 
-def sample_losses(rng, d, k, time):
+def sample_losses(rng, d, k, c, size, time):
     """The same for SAM on the squared losses of single samples, if no residual can vanish."""
     A = rng.standard_normal((k, d))
-    A *= rng.uniform(0.5, 1.0, (k, 1)) / np.linalg.norm(A, axis=1, keepdims=True)
+    A *= np.sqrt(size) * rng.uniform(0.3, 1.0, (k, 1)) / np.linalg.norm(A, axis=1, keepdims=True)
     start, r = rng.standard_normal(d), rng.choice([-1.0, 1.0], k) * rng.uniform(1.0, 1.3, k)
-    # A step moves x by at most eta (|r| + 0.1), |r| by at most that: a Gronwall bound.
-    if np.expm1(time) * (1.3 + 0.1) >= 1.0:
+    # A step moves a residual by at most eta size (|r| + |a| rho): a Gronwall bound.
+    farthest = c * np.sqrt(time / numbers_of_steps(16 * size * time, 10).min() * size)
+    if np.expm1(size * time) * (1.3 + farthest) >= 1.0:
         raise ValueError("time: expected one up to which no residual can change its sign")
     G = np.concatenate([A[:, :, None] * A[:, None], (A * (r - A @ start)[:, None])[:, :, None]], 2)
     return G, ir.sam_corrections(A, np.sign(r)), start
@@ -98,63 +103,98 @@ def none(G, V, w, rho):
     return 0 * of_sgd(G, V, w, rho)
 
 
-@simulation
-def moment_errors(losses, d, k, c, time, radius, noise, seed):
-    """Errors, at T/2 and T together, of the first two moments and of the covariance, and of the
-    moments of the equation of plain descent."""
+def problem(losses, d, k, c, size, time, seed):
     rng = np.random.default_rng([seed, 1])
-    G, V, start = losses(rng, d, k, time)
-    w = rng.dirichlet(np.full(k, 5.0))
+    return *losses(rng, d, k, c, size, time), rng.dirichlet(np.full(k, 2.0))
 
-    errors = []
-    for count in COUNTS:
+
+@simulation
+def moment_errors(losses, d, k, c, size, time, radius, noise, seed):
+    """Roots of the step sizes; differences of the moments, of the covariance and of the moments to
+    those of plain descent, and the covariance, at each; their errors of rounding."""
+    G, V, start, w = problem(losses, d, k, c, size, time, seed)
+    hardness = 16 * size * time
+    if losses is quadratic_losses:
+        hardness = max(hardness, 16 * (c * size) ** 2 * time)
+    counts, rows, wrong = numbers_of_steps(hardness, 10), [], []
+    for count in counts:
         eta = time / count
         rho = radius(c, eta)
         U, drifts = G + rho * V, [np.tensordot(w, G + r * V, 1) for r in (rho, 0.0)]
         noises = [eta * noise(G, V, w, rho), eta * of_sgd(G, V, w, rho)]
-        now = []
-        for part in (2, 1):
-            Z = ir.recursion_moments(U, w, start, step_size=eta, steps=int(count) // part)
-            ours, plain = (
-                ir.diffusion_moments(D, K, start, time=time / part)
-                for D, K in zip(drifts, noises, strict=True)
-            )
-            a, b = (M[:d, :d] - np.outer(M[:d, d], M[:d, d]) for M in (Z, ours))
-            now.append([np.linalg.norm(e) for e in (Z - ours, a - b, Z - plain)])
-        errors.append(np.linalg.norm(now, axis=0))
-    return np.array(errors).T
+        Z = ir.recursion_moments(U, w, start, step_size=eta, steps=int(count))
+        ours, plain = (
+            ir.diffusion_moments(D, K, start, time=time)
+            for D, K in zip(drifts, noises, strict=True)
+        )
+        a, b = (M[:d, :d] - np.outer(M[:d, d], M[:d, d]) for M in (Z, ours))
+        rows.append([M.ravel() for M in (Z - ours, a - b, Z - plain, a)])
+        wrong.append((count + 100) * 2e-16 * np.abs(Z).max())
+    stacked = [np.array(column) for column in zip(*rows, strict=True)]
+    return np.sqrt(time / counts), stacked, np.array(wrong)
 
 
-def order(errors, counts):
-    """Of errors at some numbers of steps; local orders are a series in the root of the step."""
-    ratio = float(counts[1] / counts[0])
-    value, error = ir.observed_order(errors, ratio=ratio, power=0.5, noise=1e-13)
-    return within(value, error + 0.002, "difference of extrapolations of the local orders")
+def small(coefficients, errors, scale):
+    """Their size over a scale."""
+    return within(
+        np.linalg.norm(coefficients) / scale,
+        np.linalg.norm(errors) / scale,
+        "difference of degrees of interpolation",
+    )
 
 
-def judge_orders(errors):
-    moments, spread, plain = (order(e, COUNTS) for e in errors)
+def judge_moments(losses, d, k, c, size, time, radius, noise, seed):
+    """The errors as series in the root of the step size."""
+    roots, errors, wrong = moment_errors(losses, d, k, c, size, time, radius, noise, seed)
+    moments, spread, plain, own_spread = (
+        ir.expansion_coefficients(roots, e, noise=wrong) for e in errors
+    )
+    G, V, start, w = problem(losses, d, k, c, size, time, seed)
+    D = np.tensordot(w, G, 1)
+    first = ir.first_order_error(D, start, time=time).ravel()
+    moved = c * ir.drift_response(D, np.tensordot(w, V, 1), start, time=time).ravel()
+    source = "difference of degrees of interpolation"
     return {
-        "moments": compare(moments, "==", theory("order", 1.0)),
-        "covariance": compare(spread, "==", theory("order of the covariance", 2.0)),
-        "plain": compare(plain, "==", theory("order without the penalty", 0.5)),
+        "moments": compare(
+            within(moments[0][:3] / size, moments[1][:3] / size, source),
+            "==",
+            np.array([0 * first, 0 * first, theory("coefficient", first / size)]),
+        ),
+        "covariance": compare(
+            small(spread[0][2:4], spread[1][2:4], np.linalg.norm(own_spread[0][2:4])),
+            "==",
+            theory("difference of the covariances", 0.0),
+        ),
+        "plain": compare(
+            within(plain[0][1], plain[1][1], source), "==", theory("penalty", moved)
+        ),
     }
 
 
-@noisy.abstract("a", "b", instance=True)
-@cases(d=2, k=3, c=1.0, time=1.0)
-@full(d=[1, 3], k=[2, 5], c=[0.5, 2.0], time=1.0)
-@space(d=Int(1, 3), k=Int(2, 5), c=Real(0.5, 2.0, log=True), time=Real(0.5, 1.5))
+@noisy.ours("sharpened: an error linear in the step size, with its coefficient", serves="ab")
+@cases(d=2, k=3, c=1.0, size=1.0, time=1.0)
+@full(d=[1, 3], k=[2, 5], c=[0.5, 2.0], size=1.0, time=1.0)
+@space(
+    d=Int(1, 4),
+    k=Int(2, 6),
+    c=Real(0.05, 3.0, log=True),
+    size=Real(0.1, 3.0, log=True),
+    time=Real(0.1, 2.0, log=True),
+)
 @breaks("rho of the order of eta", radius=proportional)
 @breaks("the noise of plain descent", noise=of_sgd)
 @breaks("no noise", noise=none)
-def usam_modified_loss_weak_order(d, k, c, time, seed, radius=root, noise=own):
+def usam_modified_loss_weak_order(d, k, c, time, seed, size=1.0, radius=root, noise=own):
     r"""with $\tilde f=f+\frac\rho2\mathbb E\|\nabla f_\gamma\|^2$ and $\Sigma=\operatorname{Cov}
     \nabla f_\gamma+\rho(\tilde\Sigma+\tilde\Sigma^\top)$, $\tilde\Sigma=\operatorname{Cov}(\nabla
-    f_\gamma,\nabla^2f_\gamma\nabla f_\gamma)$, the first two moments of $x_{T/\eta}$ and $X_T$
-    differ by the order $\eta$ and their covariances by $\eta^2$; with $\tilde f=f$ and the noise of
-    plain descent the moments that the penalty moves differ by $\sqrt\eta$."""
-    return judge_orders(moment_errors(quadratic_losses, d, k, c, time, radius, noise, seed))
+    f_\gamma,\nabla^2f_\gamma\nabla f_\gamma)$, the first two moments of $x_k$ and $X_T$ differ by
+    $\eta E+O(\eta^{3/2})$, where with $\dot y=-\nabla f(y)$, $y_0=x_0$, $E$ is
+    $-\frac T2\nabla^2f\nabla f(y_T)$ for the mean and $-\frac T2(\nabla^2f\nabla f\,y_T^\top+
+    y_T(\nabla^2f\nabla f)^\top)$ for the second moments. Their covariances, which are of the order
+    $\eta$, differ by $O(\eta^2)$. For plain descent, $\tilde f=f$ and $\Sigma=\operatorname{Cov}
+    \nabla f_\gamma$, the moments differ by $\sqrt\eta$ times their change to first order by the
+    drift $-\frac c2\nabla\mathbb E\|\nabla f_\gamma\|^2$."""
+    return judge_moments(quadratic_losses, d, k, c, size, time, radius, noise, seed)
 
 
 @panel(
@@ -166,80 +206,157 @@ def usam_modified_loss_weak_order(d, k, c, time, seed, radius=root, noise=own):
 )
 def _(pen, runs):
     run = runs.judgement.runs[-1].instance
-    errors = moment_errors(
-        quadratic_losses, run["d"], run["k"], run["c"], 1.0, root, own, runs.judgement.seed
+    given = (quadratic_losses, run["d"], run["k"], run["c"], 1.0, 1.0)
+    roots, errors, _ = moment_errors(*given, root, own, runs.judgement.seed)
+    G, V, start, w = problem(*given, runs.judgement.seed)
+    D = np.tensordot(w, G, 1)
+    first = np.linalg.norm(ir.first_order_error(D, start, time=1.0))
+    moved = run["c"] * np.linalg.norm(
+        ir.drift_response(D, np.tensordot(w, V, 1), start, time=1.0)
     )
-    words = (r"moments: $\eta$", r"covariance: $\eta^2$", r"moments, plain loss: $\sqrt{\eta}$")
-    for i, (e, p) in enumerate(zip(errors, (1, 2, 0.5), strict=True)):
-        pen.theory(COUNTS, e[-1] * (COUNTS[-1] / COUNTS) ** p, k=i)
-        pen.points(COUNTS, e, label=words[i], k=i)
+    counts, found = roots**-2, [np.linalg.norm(e, axis=1) for e in errors]
+    pen.theory(counts, first / counts, k=0)
+    pen.points(counts, found[0], label=r"moments: $\eta\|E\|$", k=0)
+    pen.theory(counts, found[1][-1] * (counts[-1] / counts) ** 2, k=1)
+    pen.points(counts, found[1], label=r"covariance: $\eta^2$", k=1)
+    pen.theory(counts, moved / np.sqrt(counts), k=2)
+    pen.points(counts, found[2], label=r"moments, plain loss: $\sqrt{\eta}$", k=2)
 
 
-@samples.abstract("a", "b", instance=True)
-@cases(d=2, k=3, c=2.0, time=0.4)
-@full(d=[2, 3], k=[3, 5], c=[1.0, 2.0], time=0.4)
-@space(d=Int(1, 3), k=Int(2, 5), c=Real(0.5, 2.0, log=True), time=Real(0.2, 0.5))
+@samples.ours("sharpened: an error linear in the step size, with its coefficient", serves="ab")
+@cases(d=2, k=3, c=2.0, size=1.0, time=0.4)
+@full(d=[2, 3], k=[3, 5], c=[1.0, 2.0], size=1.0, time=0.4)
+@space(
+    d=Int(1, 4),
+    k=Int(2, 6),
+    c=Real(0.05, 2.0, log=True),
+    size=Real(0.1, 3.0, log=True),
+    time=Real("0.05 / size", "0.4 / size", log=True),
+)
 @breaks("rho of the order of eta", radius=proportional)
 @breaks("the noise of plain descent", noise=of_sgd)
-def sam_modified_loss_weak_order(d, k, c, time, seed, radius=root, noise=own):
+def sam_modified_loss_weak_order(d, k, c, time, seed, size=1.0, radius=root, noise=own):
     r"""with $\tilde f=f+\rho\mathbb E\|\nabla f_\gamma\|$ and $\Sigma=\operatorname{Cov}\nabla
     f_\gamma+\rho(\hat\Sigma+\hat\Sigma^\top)$, $\hat\Sigma=\operatorname{Cov}(\nabla f_\gamma,
-    \nabla^2f_\gamma\nabla f_\gamma/\|\nabla f_\gamma\|)$, the first two moments of $x_{T/\eta}$ and
-    $X_T$ differ by the order $\eta$ and their covariances by $\eta^2$; with $\tilde f=f$ and the
-    noise of plain descent the moments that the penalty moves differ by $\sqrt\eta$."""
-    return judge_orders(moment_errors(sample_losses, d, k, c, time, radius, noise, seed))
+    \nabla^2f_\gamma\nabla f_\gamma/\|\nabla f_\gamma\|)$, the first two moments of $x_k$ and $X_T$
+    differ by $\eta E+O(\eta^{3/2})$, where with $\dot y=-\nabla f(y)$, $y_0=x_0$, $E$ is
+    $-\frac T2\nabla^2f\nabla f(y_T)$ for the mean and $-\frac T2(\nabla^2f\nabla f\,y_T^\top+
+    y_T(\nabla^2f\nabla f)^\top)$ for the second moments. Their covariances, which are of the order
+    $\eta$, differ by $O(\eta^2)$. For plain descent, $\tilde f=f$ and $\Sigma=\operatorname{Cov}
+    \nabla f_\gamma$, the moments differ by $\sqrt\eta$ times their change to first order by the
+    drift $-c\nabla\mathbb E\|\nabla f_\gamma\|$."""
+    return judge_moments(sample_losses, d, k, c, size, time, radius, noise, seed)
+
+
+def bent_loss(d, units, bend, tilt, seed):
+    """Slope b of f = b x + sum log cosh(bend A x - s) / bend, its A and s, and a direction."""
+    rng = np.random.default_rng([seed, 2])
+    A, s, b = rng.standard_normal((units, d)), rng.standard_normal(units), rng.standard_normal(d)
+    A /= np.linalg.norm(A, axis=1).sum()
+    # Where the tilt is larger than 1 the gradient vanishes nowhere.
+    b *= tilt / np.linalg.norm(b)
+    return A, s, b, 0.5 * rng.standard_normal(d)
 
 
 @simulation
-def path_errors(normalised, d, c, time, radius, seed):
-    """Largest distance of the iterates from the flows of the modified and of the plain loss."""
-    rng = np.random.default_rng([seed, 2])
-    A, s, b = rng.standard_normal((3, d)), rng.standard_normal(3), rng.standard_normal(d)
-    A /= np.linalg.norm(A, axis=1).sum()
-    # So steep that the gradient of f = b x + sum log cosh(3 A x - s) / 3 vanishes nowhere.
-    b *= 1.2 / np.linalg.norm(b)
+def path_errors(normalised, d, units, bend, tilt, c, time, radius, seed):
+    """Roots of the step sizes, and the differences of iterates, at four times, to the flows of the
+    modified and of the plain loss."""
+    A, s, b, start = bent_loss(d, units, bend, tilt, seed)
 
     def gradient(x):
-        return b + np.tanh(3 * A @ x - s) @ A
+        return b + np.tanh(bend * A @ x - s) @ A
 
     def product(x, v):
-        return ((1 - np.tanh(3 * A @ x - s) ** 2) * (3 * A @ v)) @ A
+        return ((1 - np.tanh(bend * A @ x - s) ** 2) * (bend * A @ v)) @ A
 
-    errors, start = [], 0.5 * rng.standard_normal(d) - time * b / 2
-    for count in FEW:
+    reach = bend * (1 if normalised else 1 + tilt)
+    counts = numbers_of_steps(3 * max(bend, (c * reach) ** 2) * time, 4, multiple=4)
+    times, errors = time * np.array([0.25, 0.5, 0.75, 1.0]), []
+    plain = ir.sam_flow(gradient, product, start, times, radius=0.0, rtol=1e-12)
+    for count in counts:
         eta = time / count
         rho = radius(c, eta)
         given = {"radius": rho, "normalised": normalised}
-        path = ir.sharpness_aware_descent(gradient, start, step_size=eta, steps=int(count), **given)
-        times = eta * np.arange(1, count + 1)
-        flows = [
-            ir.sam_flow(gradient, product, start, times, radius=r, normalised=normalised)
-            for r in (rho, 0.0)
-        ]
-        errors.append([np.linalg.norm(path[1:] - X, axis=1).max() for X in flows])
-    return np.array(errors).T
+        path = ir.sharpness_aware_descent(gradient, start, step_size=eta, steps=count, **given)
+        modified = ir.sam_flow(gradient, product, start, times, rtol=1e-12, **given)
+        errors.append([path[count // 4 :: count // 4] - X for X in (modified, plain)])
+    return np.sqrt(time / counts), np.array(errors)
 
 
-@smooth.abstract("a", "b", instance=True)
+def error_flow(normalised, d, units, bend, tilt, c, time, seed):
+    """The errors of first order of both flows at the four times, along the gradient flow of f."""
+    A, s, b, start = bent_loss(d, units, bend, tilt, seed)
+
+    def velocity(_, state):
+        x, first, half = state.reshape(3, d)
+        t = np.tanh(bend * A @ x - s)
+        g, H = b + t @ A, bend * (A.T * (1 - t**2)) @ A
+        u = g / np.linalg.norm(g) if normalised else g
+        third = (-2 * bend**2 * t * (1 - t**2) * (A @ u) ** 2) @ A
+        step = -H @ first - (H @ g + c**2 * third) / 2
+        return np.concatenate([-g, step, -H @ half - c * H @ u])
+
+    times = time * np.array([0.25, 0.5, 0.75, 1.0])
+    at = np.concatenate([start, np.zeros(2 * d)])
+    return integrate(velocity, at, times, rtol=1e-11, atol=1e-12).reshape(4, 3, d)[:, 1:]
+
+
+@smooth.ours("sharpened: an error linear in the step size, with its coefficient", serves="ab")
 @cases(normalised=[True, False], d=2, c=1.0, time=1.0)
 @full(normalised=[True, False], d=[1, 4], c=[0.5, 1.5], time=1.0)
 @space(
     normalised=Choice([True, False]),
-    d=Int(1, 4),
-    c=Real(0.5, 1.5, log=True),
-    time=Real(0.5, 1.5),
+    d=Int(1, 5),
+    units=Int(1, 6),
+    bend=Real(0.3, 3.0, log=True),
+    tilt=Real(1.05, 3.0, log=True),
+    c=Real(0.05, 1.5, log=True),
+    time=Real(0.1, 1.5, log=True),
 )
 @breaks("rho of the order of eta", radius=proportional)
 @breaks("rho fixed", radius=constant)
-def sam_modified_loss_order_one(normalised, d, c, time, seed, radius=root):
-    r"""$\max_{k\eta\le T}\|x_k-X_{k\eta}\|$ is of the order $\eta$, and of the order $\sqrt\eta$
-    for the flow of $f$ itself, where the penalty moves it."""
-    errors = path_errors(normalised, d, c, time, radius, seed)
-    ours, plain = (order(e, FEW) for e in errors)
+def sam_modified_loss_order_one(
+    normalised, d, c, time, seed, units=3, bend=3.0, tilt=1.2, radius=root
+):
+    r"""$x_k-X_t=\eta E_t+O(\eta^{3/2})$, and from the flow of $f$ itself, $\dot y=-\nabla f(y)$,
+    $x_k-y_t=\sqrt\eta F_t+O(\eta)$, where $\dot E=-\nabla^2f(y)E-\frac12(\nabla^2f\nabla f+
+    c^2\nabla^3f[u,u])(y)$ and $\dot F=-\nabla^2f(y)F-c\nabla^2f(y)u$ from 0, with
+    $u=\nabla f/\|\nabla f\|$ at $y$ for SAM, $\nabla f$ for USAM."""
+    shape = (normalised, d, units, bend, tilt, c, time)
+    roots, errors = path_errors(*shape, radius, seed)
+    values, wrong = ir.expansion_coefficients(roots, errors, noise=1e-11)
+    E, F = error_flow(*shape, seed).transpose(1, 0, 2)
+    source = "difference of degrees of interpolation"
     return {
-        "modified": compare(ours, "==", theory("order", 1.0)),
-        "plain": compare(plain, "==", theory("order without the penalty", 0.5)),
+        "modified": compare(
+            within(values[:3, 0], wrong[:3, 0], source),
+            "==",
+            np.array([0 * E, 0 * E, theory("coefficient", E)]),
+        ),
+        "plain": compare(
+            within(values[1, 1], wrong[1, 1], source), "==", theory("penalty", F)
+        ),
     }
+
+
+@panel(
+    sam_modified_loss_order_one,
+    "SAM follows the modified loss to order one",
+    x=r"steps $T/\eta$",
+    y=r"distance $\|x_k-X_T\|$",
+    log="xy",
+)
+def _(pen, runs):
+    run = runs.judgement.runs[0].instance
+    shape = (True, run["d"], 3, 3.0, 1.2, run["c"], run["time"])
+    roots, errors = path_errors(*shape, root, runs.judgement.seed)
+    counts, size = run["time"] / roots**2, np.linalg.norm(errors[:, :, -1], axis=2)
+    E, F = np.linalg.norm(error_flow(*shape, runs.judgement.seed)[-1], axis=1)
+    pen.theory(counts, E * roots**2, k=0)
+    pen.points(counts, size[:, 0], label=r"modified: $\eta\|E_T\|$", k=0)
+    pen.theory(counts, F * roots, k=2)
+    pen.points(counts, size[:, 1], label=r"plain: $\sqrt{\eta}\|F_T\|$", k=2)
 
 
 def symmetric(eigenvalues, seed):

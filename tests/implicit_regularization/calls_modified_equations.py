@@ -24,7 +24,7 @@ def people():
         "gradient": lambda x: x[:, None] - POINTS,
         "start": np.array([0.3, -0.7]),
         "n_samples": 2,
-        "step": 0.1,
+        "step_size": 0.1,
     }
 
 
@@ -67,10 +67,20 @@ CALLS = {
     },
     me.gap_change: lambda: {**people(), "replace": True},
     me.two_step_losses: people,
-    me.observed_order: lambda: {
-        "errors": np.array([1.0, 0.24, 0.06, 0.0148]),
-        "ratio": 2.0,
-        "power": 1.0,
+    me.first_order_error: lambda: {
+        "drift": GRADIENTS[0],
+        "start": np.array([1.0, -0.5]),
+        "time": 0.5,
+    },
+    me.drift_response: lambda: {
+        "drift": GRADIENTS[0],
+        "change": GRADIENTS[1],
+        "start": np.array([1.0, -0.5]),
+        "time": 0.5,
+    },
+    me.expansion_coefficients: lambda: {
+        "steps": np.array([0.4, 0.3, 0.2, 0.1, 0.05]),
+        "values": np.array([1.5, 1.35, 1.22, 1.1, 1.05]),
         "noise": 1e-12,
     },
     me.small_step_coefficient: lambda: {

@@ -162,27 +162,27 @@ def test_gap_change_of_the_mean():
     given, points = mean_problem()
     trace = points.var(axis=0).sum()
     for n, step in ((1, 0.3), (2, -1.0), (3, 2.0)):
-        found = ir.gap_change(**given, start=[3.0, 1.0], n_samples=n, step=step)
+        found = ir.gap_change(**given, start=[3.0, 1.0], n_samples=n, step_size=step)
         assert_allclose(found, step * trace / n)
     # Without replacement a full sample has no gap.
-    full = ir.gap_change(**given, start=[3.0, 1.0], n_samples=3, step=0.3, replace=False)
+    full = ir.gap_change(**given, start=[3.0, 1.0], n_samples=3, step_size=0.3, replace=False)
     assert_allclose(full, 0.0, atol=1e-12)
     with pytest.raises(ValueError, match="n_samples: expected at most 3"):
-        ir.gap_change(**given, start=[3.0, 1.0], n_samples=4, step=0.3, replace=False)
+        ir.gap_change(**given, start=[3.0, 1.0], n_samples=4, step_size=0.3, replace=False)
 
 
 def test_two_steps_of_the_mean():
     given, points = mean_problem()
     trace, start, eta = points.var(axis=0).sum(), np.array([3.0, 1.0]), 0.4
-    gd, sgd = ir.two_step_losses(**given, start=start, n_samples=4, step=eta)
+    gd, sgd = ir.two_step_losses(**given, start=start, n_samples=4, step_size=eta)
     away = (1 - eta) ** 4 * np.sum((start - points.mean(axis=0)) ** 2)
     base = (trace + away) / 2
     assert_allclose(gd, base + (eta * (2 - eta)) ** 2 * trace / 8)
     assert_allclose(sgd, base + eta**2 * ((1 - eta) ** 2 + 1) * trace / 4)
     with pytest.raises(ValueError, match="n_samples: expected an even number"):
-        ir.two_step_losses(**given, start=start, n_samples=3, step=eta)
+        ir.two_step_losses(**given, start=start, n_samples=3, step_size=eta)
     with pytest.raises(ValueError, match="n_samples: expected at most"):
-        ir.two_step_losses(**given, start=start, n_samples=40, step=eta)
+        ir.two_step_losses(**given, start=start, n_samples=40, step_size=eta)
 
 
 def test_coefficients_of_known_series():
@@ -196,38 +196,86 @@ def test_coefficients_of_known_series():
     assert (error > 1e-8).all()
 
 
-def test_observed_orders():
-    h = 0.5 ** np.arange(6)
-    for p in (0.5, 1.0, 3.0):
-        found, error = ir.observed_order(h**p * (1 + h + 2 * h**2), ratio=2.0)
-        assert abs(found - p) <= error < 0.1
-    root = 0.25 ** np.arange(6)
-    found, error = ir.observed_order(root * (1 + root**0.5), ratio=4.0, power=0.5)
-    assert abs(found - 1) <= error < 0.1
-    noisy = ir.observed_order(h**3, ratio=2.0, noise=1e-3 * h[-1] ** 3)
-    assert noisy[1] > 1e-3
-    with pytest.raises(ValueError, match="errors: expected at least four"):
-        ir.observed_order([1.0, 0.5, 0.2], ratio=2.0)
+def test_expansion_of_known_series():
+    h = np.linspace(0.4, 0.05, 9)
+    found, error = ir.expansion_coefficients(h, np.exp(h))
+    off = np.abs(found - 1 / np.array([1, 1, 2, 6, 24, 120, 720]))
+    assert (off <= error).all()
+    assert (error[:4] < [1e-8, 1e-6, 1e-4, 1e-2]).all()
+    # Other units, and arrays: the coefficient of h^q scales like the inverse of h^q.
+    values = np.stack([np.exp(h), np.sin(h)], axis=1)[:, None]
+    for unit in (1e-20, 1e20):
+        pair, _ = ir.expansion_coefficients(unit * h, values)
+        assert pair.shape == (7, 1, 2)
+        assert_allclose(pair[:3, 0, 0] * unit ** np.arange(3.0), found[:3], rtol=1e-7)
+        assert_allclose(pair[1, 0, 1] * unit, 1.0, rtol=1e-6)
+    # Noise is amplified as much as it can be, and only where it is.
+    noisy = ir.expansion_coefficients(h, np.exp(h) + 1e-6 * (-1) ** np.arange(9), noise=1e-6)
+    assert (np.abs(noisy[0] - found) <= noisy[1] - error / 2).all()
+    last = ir.expansion_coefficients(h, np.exp(h), noise=np.eye(9)[8])[1]
+    lagrange = np.prod(h[:8] / (h[:8] - h[8]))
+    assert_allclose(last[0], abs(lagrange), rtol=1e-6)
+    # What is not a power series is seen in the error.
+    assert ir.expansion_coefficients(h, h**0.5)[1][0] > 1e-3
+    with pytest.raises(ValueError, match="steps: expected at least four"):
+        ir.expansion_coefficients(h[::-1], np.exp(h))
+    with pytest.raises(ValueError, match="values: expected 9"):
+        ir.expansion_coefficients(h, np.exp(h[1:]))
+    with pytest.raises(ValueError, match="noise"):
+        ir.expansion_coefficients(h, np.exp(h), noise=[1.0, 2.0])
+    with pytest.raises(ValueError, match="further apart"):
+        ir.expansion_coefficients(1 + 1e-9 * h, h)
+
+
+def test_error_of_order_one_in_one_dimension():
+    # x <- (1 - step) x against exp(-t): (1 - t/n)^n = exp(-t) (1 - t^2 / 2n + ...).
+    found = ir.first_order_error([[1.0, 0.0]], [2.0], time=0.7)
+    y = 2 * np.exp(-0.7)
+    assert_allclose(found, [[-0.7 * y * y, -0.35 * y], [-0.35 * y, 0.0]], rtol=1e-12)
+    # An affine drift in two dimensions, against a run with a small step.
+    D, start = np.array([[1.0, 0.5, 0.3], [-0.2, 0.4, -1.0]]), [1.0, -2.0]
+    n = 100_000
+    Z = ir.recursion_moments(D[None], [1.0], start, step_size=0.7 / n, steps=n)
+    exact = ir.diffusion_moments(D, np.zeros((4, 9)), start, time=0.7)
+    found = ir.first_order_error(D, start, time=0.7)
+    assert_allclose((Z - exact) * n / 0.7, found, atol=1e-3)
+    assert np.abs(found).max() > 0.1
+
+
+def test_response_to_a_drift_is_a_difference():
+    D, V = np.array([[1.0, 0.5, 0.3], [-0.2, 0.4, -1.0]]), np.array([[0.1, 1, 2], [0, 0.3, 1.0]])
+    h, none = 1e-5, np.zeros((4, 9))
+    up, down = (
+        ir.diffusion_moments(D + s * V, none, [1.0, -2.0], time=0.7) for s in (h, -h)
+    )
+    found = ir.drift_response(D, V, [1.0, -2.0], time=0.7)
+    assert_allclose(found, (up - down) / (2 * h), atol=1e-8)
+    with pytest.raises(ValueError, match="change"):
+        ir.drift_response(D, V.T, [1.0, -2.0], time=0.7)
+    with pytest.raises(ValueError, match="drift, time"):
+        ir.first_order_error(D, [1.0, -2.0], time=1e7)
 
 
 def test_weak_order_two_needs_the_noise_and_the_drift():
     G, w, start = law(7)
     G = G / 3 + np.concatenate([np.eye(2), np.zeros((2, 1))], axis=1)
     mean = np.tensordot(w, G, 1)
-    sym = (mean[:, :2] + mean[:, :2].T) / 2
-    mean[:, :2] = sym  # a gradient field; the same shift for every term
+    mean[:, :2] = (mean[:, :2] + mean[:, :2].T) / 2  # a gradient field
     G = G - np.tensordot(w, G, 1) + mean
-    orders = []
-    for drift_order, noisy in ((2, 1), (1, 1), (2, 0)):
+    counts = np.array([16, 24, 32, 48, 64, 96])
+    for drift_order, noisy, none in ((2, 1, True), (1, 1, False), (2, 0, False)):
         errors = []
-        for n in 64 * 2 ** np.arange(5):
+        for n in counts:
             step = 1 / n
             D = ir.second_order_drift(mean, step_size=step) if drift_order == 2 else mean
             K = noisy * step * ir.covariance_operator(G, G, w)
             Z = ir.recursion_moments(G, w, start, step_size=step, steps=int(n))
-            errors.append(np.linalg.norm(Z - ir.diffusion_moments(D, K, start, time=1.0)))
-        orders.append(ir.observed_order(errors, ratio=2.0)[0])
-    assert_allclose(orders, [2, 1, 1], atol=0.03)
+            errors.append(Z - ir.diffusion_moments(D, K, start, time=1.0))
+        found, error = ir.expansion_coefficients(1 / counts, errors, noise=1e-13)
+        assert (np.abs(found[0]) <= error[0]).all()
+        assert bool((np.abs(found[1]) <= error[1]).all()) is none
+        if drift_order == 1:
+            assert_allclose(found[1], ir.first_order_error(mean, start, time=1.0), atol=1e-4)
 
 
 def test_bad_input_is_refused_by_name():

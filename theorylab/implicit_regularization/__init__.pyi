@@ -10,12 +10,14 @@ from .ascent_descent import usam_corrections as usam_corrections
 from .ascent_descent import usam_stationary_variance as usam_stationary_variance
 from .modified_equations import covariance_operator as covariance_operator
 from .modified_equations import diffusion_moments as diffusion_moments
+from .modified_equations import drift_response as drift_response
 from .modified_equations import dropout_averaged_loss as dropout_averaged_loss
 from .modified_equations import dropout_gradients as dropout_gradients
 from .modified_equations import epoch_average as epoch_average
 from .modified_equations import epoch_modified_gradient as epoch_modified_gradient
+from .modified_equations import expansion_coefficients as expansion_coefficients
+from .modified_equations import first_order_error as first_order_error
 from .modified_equations import gap_change as gap_change
-from .modified_equations import observed_order as observed_order
 from .modified_equations import recursion_moments as recursion_moments
 from .modified_equations import second_order_drift as second_order_drift
 from .modified_equations import small_step_coefficient as small_step_coefficient

@@ -25,7 +25,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.linalg import expm
+from scipy.linalg import expm, expm_frechet
 
 from theorylab._validation import (
     FloatArray,
@@ -36,16 +36,19 @@ from theorylab._validation import (
     as_real,
     refuses_overflow,
 )
+from theorylab.numerics.bounds import power_of_two
 
 __all__ = [
     "covariance_operator",
     "diffusion_moments",
+    "drift_response",
     "dropout_averaged_loss",
     "dropout_gradients",
     "epoch_average",
     "epoch_modified_gradient",
+    "expansion_coefficients",
+    "first_order_error",
     "gap_change",
-    "observed_order",
     "recursion_moments",
     "second_order_drift",
     "small_step_coefficient",
@@ -236,14 +239,10 @@ def diffusion_moments(
     array([[1., 0.],
            [0., 1.]])
     """
-    D = _affine(drift, "drift")
-    d = len(D)
+    flow, z, t = _flow(drift, start, time)
+    d, eye = len(flow) - 1, np.eye(len(flow))
     K = as_array(covariance, "covariance", shape=(d * d, (d + 1) ** 2))
-    z = np.append(as_array(start, "start", shape=(d,)), 1.0)
-    t = as_real(time, "time", minimum=0.0)
-    flow, eye = np.zeros((d + 1, d + 1)), np.eye(d + 1)
-    flow[:d] = -D
-    generator = np.einsum("ab,cd->acbd", flow, eye) + np.einsum("ab,cd->acbd", eye, flow)
+    generator = -np.einsum("ab,cd->acbd", flow, eye) - np.einsum("ab,cd->acbd", eye, flow)
     generator[:d, :d] += K.reshape(d, d, d + 1, d + 1)
     generator = t * generator.reshape((d + 1) ** 2, -1)
     if not np.abs(generator).sum(axis=0).max() < 1e6:
@@ -317,14 +316,14 @@ def epoch_modified_gradient(
     return np.asarray(total / len(fields))
 
 
-@refuses_overflow("loss", "gradient", "start", "step")
+@refuses_overflow("loss", "gradient", "start", "step_size")
 def gap_change(
     loss: Field,
     gradient: Field,
     start: ArrayLike,
     *,
     n_samples: int,
-    step: float,
+    step_size: float,
     replace: bool = True,
 ) -> float:
     """Return by how much a descent step on a random sample changes the test loss minus the training
@@ -337,7 +336,7 @@ def gap_change(
         shape (m, P), and their gradients, shape (m, P, d).
     start
         Parameters, shape (d,), that do not depend on the sample.
-    n_samples, step
+    n_samples, step_size
         Size N of the sample, and the step, of either sign.
     replace
         Whether the points of a sample are independent.
@@ -350,13 +349,13 @@ def gap_change(
     ...     return (x - points.T) ** 2 / 2
     >>> def gradient(x):
     ...     return x[:, None] - points
-    >>> gap_change(loss, gradient, [0.0], n_samples=2, step=0.5)
+    >>> gap_change(loss, gradient, [0.0], n_samples=2, step_size=0.5)
     0.25
     """
     x, size = _population(loss, gradient, start)
     number = as_count(n_samples, "n_samples")
     samples = _samples(size, number, replace=as_flag(replace, "replace"))
-    eta = as_real(step, "step")
+    eta = as_real(step_size, "step_size")
     slopes = as_array(gradient(x), "gradient", shape=(1, size, x.shape[1]))[0]
     moved = x - eta * slopes[samples].mean(axis=1)
     change = as_array(loss(moved), "loss", shape=(len(moved), size)) - as_array(loss(x), "loss")
@@ -364,21 +363,21 @@ def gap_change(
     return float(np.mean(change.mean(axis=1) - seen.mean(axis=1)))
 
 
-@refuses_overflow("loss", "gradient", "start", "step")
+@refuses_overflow("loss", "gradient", "start", "step_size")
 def two_step_losses(
     loss: Field,
     gradient: Field,
     start: ArrayLike,
     *,
     n_samples: int,
-    step: float,
+    step_size: float,
 ) -> tuple[float, float]:
     """Return the mean test losses after two descent steps on a random sample, and after one on each
     half of it, over all samples of independent points of a finite population.
 
     Parameters
     ----------
-    loss, gradient, start, n_samples, step
+    loss, gradient, start, n_samples, step_size
         As for :func:`gap_change`; the sample size is even.
 
     Examples
@@ -389,7 +388,7 @@ def two_step_losses(
     ...     return (x - points.T) ** 2 / 2
     >>> def gradient(x):
     ...     return x[:, None] - points
-    >>> two_step_losses(loss, gradient, [0.0], n_samples=2, step=0.5)
+    >>> two_step_losses(loss, gradient, [0.0], n_samples=2, step_size=0.5)
     (0.640625, 0.65625)
     """
     x, size = _population(loss, gradient, start)
@@ -397,7 +396,7 @@ def two_step_losses(
     if number % 2:
         raise ValueError(f"n_samples: expected an even number, got {number}")
     samples = _samples(size, number, replace=True)
-    eta, half = as_real(step, "step"), number // 2
+    eta, half = as_real(step_size, "step_size"), number // 2
     ends = []
     for batches in ((samples, samples), (samples[:, :half], samples[:, half:])):
         at = np.repeat(x, len(samples), axis=0)
@@ -408,47 +407,112 @@ def two_step_losses(
     return ends[0], ends[1]
 
 
-@refuses_overflow("errors", "ratio", "power", "noise")
-def observed_order(
-    errors: ArrayLike, *, ratio: float, power: float = 1.0, noise: float = 0.0
-) -> tuple[float, float]:
-    """Return the order of a method, and its error, from its errors at step sizes that are divided
-    by a ratio again and again.
-
-    The local orders are extrapolated to step size 0 (Richardson); the error is three times the
-    differences of the last three extrapolations, and what noise in the data amounts to.
+@refuses_overflow("drift", "start", "time")
+def first_order_error(drift: ArrayLike, start: ArrayLike, *, time: float) -> FloatArray:
+    r"""Return the limit of :math:`(\mathbb E z_kz_k^\top-\mathbb E ZZ^\top)/\varepsilon`,
+    :math:`k\varepsilon=T`, between a descent with random affine gradients and its diffusion of
+    order 1, shape (d + 1, d + 1): :math:`-\frac T2(D^2yy^\top+yy^\top D^{2\top})`, y the gradient
+    flow at T. The noise has no part in it.
 
     Parameters
     ----------
-    errors
-        Shape (n,), positive, n >= 4, of step sizes h, h / ratio, h / ratio^2, ...
-    ratio, power
-        The ratio, at least 1.1, and the power of h in which the local orders are a series.
-    noise
-        Absolute error of the errors.
+    drift
+        Mean gradient as a matrix that multiplies :math:`(x,1)`, shape (d, d + 1); D is this with
+        a row of zeros.
+    start, time
+        x at first, shape (d,), and T.
 
     Examples
     --------
-    >>> from theorylab.implicit_regularization import observed_order
-    >>> h = 0.5 ** np.arange(6)
-    >>> round(observed_order(h**2 * (1 + h), ratio=2.0)[0], 3)
-    2.0
+    >>> from theorylab.implicit_regularization import first_order_error
+    >>> first_order_error([[1.0, 0.0]], [1.0], time=1.0).round(4).tolist()
+    [[-0.1353, -0.1839], [-0.1839, 0.0]]
     """
-    e = as_array(errors, "errors", ndim=1, positive=True)
-    if len(e) < 4:
-        raise ValueError(f"errors: expected at least four, got {len(e)}")
-    step = as_real(ratio, "ratio", minimum=1.1, maximum=1e6)
-    base = step ** as_real(power, "power", minimum=0.1, maximum=10.0)
-    rounding = as_real(noise, "noise", minimum=0.0)
-    local = -np.diff(np.log(e)) / math.log(step)
-    level, lasts, growth = local, [float(local[-1])], 1.0
-    for j in range(1, len(local)):
-        level = (base**j * level[1:] - level[:-1]) / (base**j - 1)
-        lasts.append(float(level[-1]))
-        growth *= (base**j + 1) / (base**j - 1)
-    error = 3 * float(np.abs(np.diff(lasts[-3:])).sum())
-    error += 2 * growth * rounding / float(e[-1]) / math.log(step)
-    return lasts[-1], error
+    flow, z, t = _flow(drift, start, time)
+    y = expm(-t * flow) @ z
+    change = np.outer(flow @ (flow @ y), y)
+    return np.asarray(-t / 2 * (change + change.T) + 0.0)
+
+
+@refuses_overflow("drift", "change", "start", "time")
+def drift_response(
+    drift: ArrayLike, change: ArrayLike, start: ArrayLike, *, time: float
+) -> FloatArray:
+    r"""Return the derivative of :math:`yy^\top`, :math:`\dot y=-Dy`, in a direction of D, shape
+    (d + 1, d + 1): to first order, what a small change of the drift does to the moments.
+
+    Parameters
+    ----------
+    drift, change
+        D and its direction, as matrices that multiply :math:`(x,1)`, shapes (d, d + 1).
+    start, time
+        x at first, shape (d,), and the time.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import drift_response
+    >>> drift_response([[0.0, 0.0]], [[0.0, 1.0]], [2.0], time=3.0)
+    array([[-12.,  -3.],
+           [ -3.,   0.]])
+    """
+    flow, z, t = _flow(drift, start, time)
+    V = np.zeros_like(flow)
+    V[:-1] = as_array(change, "change", shape=(len(flow) - 1, len(flow)))
+    power, derivative = expm_frechet(-t * flow, -t * V)
+    moved = np.outer(derivative @ z, power @ z)
+    return np.asarray(moved + moved.T)
+
+
+@refuses_overflow("steps", "values", "noise")
+def expansion_coefficients(
+    steps: ArrayLike, values: ArrayLike, *, noise: ArrayLike = 0.0
+) -> tuple[FloatArray, FloatArray]:
+    """Return the coefficients, from that of degree 0, of a function that is analytic at 0 and known
+    at some steps, and their errors, shapes (n - 2, ...).
+
+    They are those of the polynomial through all values. The errors are the differences to the
+    polynomial without the two largest steps, and what noise amounts to.
+
+    Parameters
+    ----------
+    steps
+        Shape (n,), n >= 4, positive, decreasing.
+    values
+        Shape (n, ...).
+    noise
+        Absolute error of the values at each step, shape (n,) or a number, beside their rounding.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import expansion_coefficients
+    >>> h = np.linspace(0.5, 0.05, 8)
+    >>> found, error = expansion_coefficients(h, np.exp(h))
+    >>> found[:3].round(4), bool((error[:3] < 1e-2).all())
+    (array([1. , 1. , 0.5]), True)
+    """
+    h = as_array(steps, "steps", ndim=1, positive=True)
+    if len(h) < 4 or (np.diff(h) >= 0).any():
+        raise ValueError("steps: expected at least four, decreasing")
+    f = as_array(values, "values")
+    if not f.ndim or len(f) != len(h):
+        raise ValueError(f"values: expected {len(h)} of them, got shape {f.shape}")
+    wrong = as_array(noise, "noise", nonnegative=True)
+    if wrong.shape not in ((), h.shape):
+        raise ValueError(f"noise: expected a number or shape {h.shape}, got {wrong.shape}")
+    flat, unit = f.reshape(len(h), -1), power_of_two(h)
+    rounding = wrong + 4e-16 * np.abs(flat).max(axis=1)
+    fits = []
+    for kept in (slice(None), slice(2, None)):
+        powers = np.vander(h[kept] / unit, increasing=True)
+        if np.linalg.cond(powers) > 1e14:
+            raise ValueError("steps: expected steps that are further apart")
+        fits.append(np.linalg.inv(powers)[: len(h) - 2])
+    scale = unit ** -np.arange(len(h) - 2.0)
+    found = scale[:, None] * (fits[0] @ flat)
+    fewer = scale[:, None] * (fits[1] @ flat[2:])
+    error = np.abs(found - fewer) + (scale * (np.abs(fits[0]) @ rounding))[:, None]
+    shape = (len(h) - 2, *f.shape[1:])
+    return found.reshape(shape), error.reshape(shape)
 
 
 @refuses_overflow("function", "width", "noise")
@@ -486,6 +550,17 @@ def small_step_coefficient(
         wrong = rounding + 1e-14 * float(np.abs(values).max())
         spread = max(spread, wrong * float(np.abs(row).sum()) / h**q)
     return found[0], np.abs(found[0] - found[1]) + spread
+
+
+def _flow(drift: ArrayLike, start: ArrayLike, time: float) -> tuple[FloatArray, FloatArray, float]:
+    """Matrix of the flow of z, z at first, and the time, if the exponential can be taken."""
+    D = _affine(drift, "drift")
+    flow = np.zeros((len(D) + 1, len(D) + 1))
+    flow[:-1] = D
+    t = as_real(time, "time", minimum=0.0)
+    if not t * np.abs(flow).sum(axis=0).max() < 1e6:
+        raise ValueError("drift, time: expected rates times the time below 1e6")
+    return flow, np.append(as_array(start, "start", shape=(len(D),)), 1.0), t
 
 
 def _affine(drift: ArrayLike, name: str) -> FloatArray:

@@ -468,10 +468,11 @@ def expansion_coefficients(
     steps: ArrayLike, values: ArrayLike, *, noise: ArrayLike = 0.0
 ) -> tuple[FloatArray, FloatArray]:
     """Return the coefficients, from that of degree 0, of a function that is analytic at 0 and known
-    at some steps, and their errors, shapes (n - 2, ...).
+    at some steps, shape (n - 2, ...), and their errors in norm, shape (n - 2,).
 
-    They are those of the polynomial through all values. The errors are the differences to the
-    polynomial without the two largest steps, and what noise amounts to.
+    They are those of the polynomial through all values. The errors are the sums of the differences
+    to the polynomials without the largest step and without the two largest (of a number, one
+    difference may vanish by chance), and of what noise amounts to.
 
     Parameters
     ----------
@@ -502,17 +503,17 @@ def expansion_coefficients(
     flat, unit = f.reshape(len(h), -1), power_of_two(h)
     rounding = wrong + 4e-16 * np.abs(flat).max(axis=1)
     fits = []
-    for kept in (slice(None), slice(2, None)):
+    for kept in (slice(None), slice(1, None), slice(2, None)):
         powers = np.vander(h[kept] / unit, increasing=True)
         if np.linalg.cond(powers) > 1e14:
             raise ValueError("steps: expected steps that are further apart")
         fits.append(np.linalg.inv(powers)[: len(h) - 2])
     scale = unit ** -np.arange(len(h) - 2.0)
     found = scale[:, None] * (fits[0] @ flat)
-    fewer = scale[:, None] * (fits[1] @ flat[2:])
-    error = np.abs(found - fewer) + (scale * (np.abs(fits[0]) @ rounding))[:, None]
-    shape = (len(h) - 2, *f.shape[1:])
-    return found.reshape(shape), error.reshape(shape)
+    error = scale * (np.abs(fits[0]) @ (rounding * math.sqrt(flat.shape[1])))
+    for left, fit in enumerate(fits[1:], 1):
+        error += np.linalg.norm(found - scale[:, None] * (fit @ flat[left:]), axis=1)
+    return found.reshape((len(h) - 2, *f.shape[1:])), error
 
 
 @refuses_overflow("function", "width", "noise")

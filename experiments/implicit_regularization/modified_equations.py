@@ -35,12 +35,13 @@ masked = paper(
 descent = paper(
     DROPOUT,
     r"Dropout descent $a_{k+1}=a_k-\varepsilon\nabla R^{drop}(a_k,\xi_k)$ on the output weights of "
-    r"a two-layer net, $L=\mathbb ER^{drop}$, $\Sigma=\operatorname{Cov}\nabla R^{drop}$, and "
+    r"a two-layer net, $k\varepsilon=T$ fixed, $\varepsilon\to0$, $L=\mathbb ER^{drop}$, "
+    r"$\Sigma=\operatorname{Cov}\nabla R^{drop}$, and "
     r"$dA=-\nabla\tilde L(A)dt+\sqrt\varepsilon\Sigma(A)^{1/2}dW$:",
 )
 epochs = paper(
     "geiping2021-stochastic",
-    r"One epoch of descent with step $\varepsilon$ through $B\geq2$ batches with losses "
+    r"One epoch of descent with step $\varepsilon\to0$ through $B$ batches with losses "
     r"$L_b\in C^3$ of mean $L$, averaged over its $B!$ orders,",
 )
 sample = paper(
@@ -117,7 +118,8 @@ def _(pen, runs):
     pen.broken(*runs.measured("keep", control="neurons that share their factor"), "shared masks")
 
 
-STEPS = 64 * 2 ** np.arange(5)
+NODES = 1 - 0.9 * np.sin(np.pi * (np.arange(8) + 0.5) / 16) ** 2
+SOURCE = "difference of degrees of interpolation"
 
 
 def mean_loss(gradients, w, curvature, step):
@@ -140,69 +142,106 @@ def no_noise(gradients, w, step):
     return 0 * dropout_noise(gradients, w, step)
 
 
-def net(n, m, seed, stream):
-    """Neurons of a random tanh net, with unit curvature of the loss, and targets."""
+def net(n, m, seed, stream, size=1.0):
+    """Neurons of a random tanh net, with a curvature of the loss, and targets."""
     rng = np.random.default_rng([seed, stream])
     phi = np.tanh(rng.standard_normal((n, 3)) @ rng.standard_normal((3, m)))
-    phi *= np.sqrt(n) / np.linalg.norm(phi, 2)
-    return phi, rng.standard_normal(n), rng.standard_normal(m)
+    phi *= np.sqrt(n * size) / np.linalg.norm(phi, 2)
+    return phi, np.sqrt(size) * rng.standard_normal(n), rng.standard_normal(m)
 
 
 @simulation
-def dropout_errors(n, m, keep, time, drift, noise, seed):
-    """Errors, at T/2 and T together, of the first two moments and of the covariance."""
-    phi, y, start = net(n, m, seed, 2)
+def dropout_errors(n, m, keep, size, time, drift, noise, seed):
+    """Step sizes; the errors at each of the first two moments, of the covariance, of the moments
+    of the gradient flow of L, and the covariance; rounding."""
+    phi, y, start = net(n, m, seed, 2, size)
     gradients, w = ir.dropout_gradients(phi, y, keep=keep)
     curvature = np.concatenate([phi.T @ phi, -(phi.T @ y)[:, None]], axis=1) / n
-    errors = []
-    for count in STEPS:
-        step, now = time / count, []
-        D, K = drift(gradients, w, curvature, step), noise(gradients, w, step)
-        for part in (2, 1):
-            Z = ir.recursion_moments(gradients, w, start, step_size=step, steps=int(count) // part)
-            model = ir.diffusion_moments(D, K, start, time=time / part)
-            a, b = (M[:m, :m] - np.outer(M[:m, m], M[:m, m]) for M in (Z, model))
-            now.append([np.linalg.norm(Z - model), np.linalg.norm(a - b)])
-        errors.append(np.linalg.norm(now, axis=0))
-    return np.array(errors).T
+    counts = np.ceil(max(16 * size * time / keep, 32) / NODES).astype(int)
+    rows, wrong = [], []
+    for count in counts:
+        step = time / count
+        Z = ir.recursion_moments(gradients, w, start, step_size=step, steps=int(count))
+        models = [
+            ir.diffusion_moments(f(gradients, w, curvature, step), K, start, time=time)
+            for f, K in (
+                (drift, noise(gradients, w, step)),
+                (mean_loss, no_noise(gradients, w, step)),
+            )
+        ]
+        a, b = (M[:m, :m] - np.outer(M[:m, m], M[:m, m]) for M in (Z, models[0]))
+        rows.append([M.ravel() for M in (Z - models[0], a - b, Z - models[1], a)])
+        wrong.append((count + 100) * 2e-16 * np.abs(Z).max())
+    return time / counts, [np.array(r) for r in zip(*rows, strict=True)], np.array(wrong)
 
 
-def order(errors):
-    """Of errors at steps that are halved."""
-    value, error = ir.observed_order(errors, ratio=2.0, noise=1e-13)
-    return within(value, error + 0.005, "difference of extrapolations of the local orders")
+def none_of(coefficients, errors, scale):
+    """Coefficients that vanish, over a scale."""
+    return within(np.linalg.norm(coefficients) / scale, np.linalg.norm(errors) / scale, SOURCE)
 
 
-@descent.abstract("a", instance=True)
+@descent.ours("sharpened: the error of order 1, with its coefficient", serves="a")
 @cases(n=4, m=3, keep=[0.5, 0.8], time=1.0)
 @full(n=4, m=[2, 4], keep=[0.4, 0.6, 0.9], time=1.0)
-@space(n=Int(1, 5), m=Int(1, 4), keep=Real(0.3, 0.95), time=Real(0.5, 2.0))
+@space(
+    n=Int(1, 6),
+    m=Int(1, 5),
+    keep=Real(0.2, 0.98),
+    size=Real(0.1, 3.0, log=True),
+    time=Real(0.2, 2.0, log=True),
+)
 @breaks("the loss without its penalty", drift=without_penalty)
 @breaks("no noise", noise=no_noise)
-def sme_weak_order_1(n, m, keep, time, seed, drift=mean_loss, noise=dropout_noise):
-    r"""with $\tilde L=L$ the first two moments of $a_{T/\varepsilon}$ and $A_T$ differ by the order
-    $\varepsilon$. Their covariances, which are of the order $\varepsilon$ themselves, differ by
-    $\varepsilon^2$: this is where the noise is seen, for without it the moments also differ by
-    $\varepsilon$."""
-    moments, spread = map(order, dropout_errors(n, m, keep, time, drift, noise, seed))
+def sme_weak_order_1(n, m, keep, time, seed, size=1.0, drift=mean_loss, noise=dropout_noise):
+    r"""with $\tilde L=L$ the first two moments of $a_k$ and $A_T$ differ by $\varepsilon E+
+    O(\varepsilon^2)$, where with $\dot y=-\nabla L(y)$, $y_0=a_0$, $E$ is $-\frac T2\nabla^2L\nabla
+    L(y_T)$ for the mean and $-\frac T2(\nabla^2L\nabla L\,y_T^\top+y_T(\nabla^2L\nabla L)^\top)$
+    for the second moments. Their covariances, which are of the order $\varepsilon$ themselves,
+    differ by $O(\varepsilon^2)$: this is where the noise is seen, for without it the moments also
+    differ by the order $\varepsilon$."""
+    steps, errors, wrong = dropout_errors(n, m, keep, size, time, drift, noise, seed)
+    moments, spread, _, own = (ir.expansion_coefficients(steps, e, noise=wrong) for e in errors)
+    phi, y, start = net(n, m, seed, 2, size)
+    H = phi.T @ phi / n
+    mean = np.column_stack([H + (1 - keep) / keep * np.diag(np.diag(H)), -phi.T @ y / n])
+    first = ir.first_order_error(mean, start, time=time).ravel() / size
     return {
-        "moments": compare(moments, "==", theory("order", 1.0)),
-        "covariance": compare(spread, "==", theory("order of the covariance", 2.0)),
+        "moments": compare(
+            within(moments[0][:2] / size, moments[1][:2, None] / size, SOURCE),
+            "==",
+            np.array([0 * first, theory("coefficient", first)]),
+        ),
+        "covariance": compare(
+            none_of(spread[0][1], spread[1][1], np.linalg.norm(own[0][1])),
+            "==",
+            theory("difference of the covariances", 0.0),
+        ),
     }
 
 
 @descent.abstract("a", instance=True)
 @cases(n=4, m=3, keep=[0.5, 0.8], time=1.0)
 @full(n=4, m=[2, 4], keep=[0.4, 0.6, 0.9], time=1.0)
-@space(n=Int(1, 5), m=Int(1, 4), keep=Real(0.3, 0.95), time=Real(0.5, 2.0))
+@space(
+    n=Int(1, 6),
+    m=Int(1, 5),
+    keep=Real(0.2, 0.98),
+    size=Real(0.1, 3.0, log=True),
+    time=Real(0.2, 2.0, log=True),
+)
 @breaks("the drift of order 1", drift=mean_loss)
 @breaks("no noise", noise=no_noise)
-def sme_weak_order_2(n, m, keep, time, seed, drift=corrected, noise=dropout_noise):
-    r"""with $\tilde L=L+\frac\varepsilon4\|\nabla L\|^2$ the first two moments of
-    $a_{T/\varepsilon}$ and $A_T$ differ by the order $\varepsilon^2$, and by $\varepsilon$ without
-    the noise or with $\tilde L=L$."""
-    moments = order(dropout_errors(n, m, keep, time, drift, noise, seed)[0])
-    return compare(moments, "==", theory("order", 2.0))
+def sme_weak_order_2(n, m, keep, time, seed, size=1.0, drift=corrected, noise=dropout_noise):
+    r"""with $\tilde L=L+\frac\varepsilon4\|\nabla L\|^2$ the first two moments of $a_k$ and $A_T$
+    differ by $O(\varepsilon^2)$: the coefficient of $\varepsilon$, which is not 0 for the gradient
+    flow of $L$, without the noise, or with $\tilde L=L$, vanishes."""
+    steps, errors, wrong = dropout_errors(n, m, keep, size, time, drift, noise, seed)
+    moments, _, flow, _ = (ir.expansion_coefficients(steps, e, noise=wrong) for e in errors)
+    return compare(
+        none_of(moments[0][1], moments[1][1], np.linalg.norm(flow[0][1])),
+        "==",
+        theory("coefficient over that of the gradient flow", 0.0),
+    )
 
 
 @panel(
@@ -214,7 +253,7 @@ def sme_weak_order_2(n, m, keep, time, seed, drift=corrected, noise=dropout_nois
 )
 def _(pen, runs):
     run, seed = runs.judgement.runs[-1].instance, runs.judgement.seed
-    given = (run["n"], run["m"], run["keep"], run["time"])
+    given = (run["n"], run["m"], run["keep"], 1.0, run["time"])
     rows = (
         (corrected, dropout_noise, 2, r"order 2: $\varepsilon^2$"),
         (mean_loss, dropout_noise, 1, r"order 1: $\varepsilon$"),
@@ -222,12 +261,13 @@ def _(pen, runs):
         (without_penalty, dropout_noise, 0, "no penalty"),
     )
     for k, (drift, noise, p, label) in enumerate(rows):
-        e = dropout_errors(*given, drift, noise, seed)[0]
+        steps, errors, _ = dropout_errors(*given, drift, noise, seed)
+        counts, e = run["time"] / steps, np.linalg.norm(errors[0], axis=1)
         if p:
-            pen.theory(STEPS, e[-1] * (STEPS[-1] / STEPS) ** p, k=k)
-            pen.points(STEPS, e, label=label, k=k)
+            pen.theory(counts, e[-1] * (counts[-1] / counts) ** p, k=k)
+            pen.points(counts, e, label=label, k=k)
         else:
-            pen.broken(STEPS, e, label=label)
+            pen.broken(counts, e, label=label)
 
 
 @simulation
@@ -258,7 +298,7 @@ def dropout_noise_from_hessian(n, m, seed, off=0.0):
     limit, error, H, a = small_dropout_noise(n, m, off, seed)
     size, between = np.abs(limit).max(), H - np.diag(np.diag(H))
     expected = theory("noise", between @ np.diag(a**2) @ between)
-    measured = within(limit, error + 1e-10 * size, "difference of degrees of interpolation")
+    measured = within(limit, error + 1e-10 * size, SOURCE)
     return compare(measured, "==", expected)
 
 
@@ -284,40 +324,32 @@ def one_order(gradients, start, step):
     return at
 
 
-EPOCH = 0.25 * 0.5 ** np.arange(5)
+def batches_of(B, d, bend, seed):
+    """Gradients of B bent losses and their Hessian products, and a start."""
+    rng = np.random.default_rng([seed, 4])
+    A, s = rng.standard_normal((B, 3, d)) / np.sqrt(3 * d), rng.standard_normal((B, 3))
+    tilt, start = rng.standard_normal((B, d)), rng.standard_normal(d)
+
+    def slope(b):
+        return lambda x: np.tanh(bend * A[b] @ x - s[b]) @ A[b] + x / 2 + tilt[b]
+
+    def product(b):
+        return lambda x, v: (
+            ((1 - np.tanh(bend * A[b] @ x - s[b]) ** 2) * (bend * A[b] @ v)) @ A[b] + v / 2
+        )
+
+    return [slope(b) for b in range(B)], [product(b) for b in range(B)], start
 
 
 @simulation
-def epoch_errors(B, d, average, same, seed):
-    """Distances of the mean end of an epoch from three flows: of the loss with its regulariser,
-    with that of the full batch, and alone."""
-    rng = np.random.default_rng([seed, 4])
-    A, s = rng.standard_normal((B, 3, d)) / np.sqrt(3 * d), rng.standard_normal((B, 3))
-    if same:
-        A, s = np.broadcast_to(A[0], A.shape), np.broadcast_to(s[0], s.shape)
-    start = rng.standard_normal(3 * d)  # three copies of the parameters, each with the same losses
-    tilt = np.zeros((B, d)) if same else 1.5 * rng.standard_normal((B, d))
-    tilt = np.tile(tilt - tilt.mean(axis=0), 3)
-
-    def slope(b):
-        def apply(x):
-            bent = np.tanh(x.reshape(3, d) @ A[b].T - s[b]) @ A[b]
-            return bent.ravel() + x / 2 + tilt[b]
-
-        return apply
-
-    def product(b):
-        def apply(x, v):
-            bend = 1 - np.tanh(x.reshape(3, d) @ A[b].T - s[b]) ** 2
-            return ((bend * (v.reshape(3, d) @ A[b].T)) @ A[b]).ravel() + v / 2
-
-        return apply
-
-    slopes, products = [slope(b) for b in range(B)], [product(b) for b in range(B)]
+def epoch_errors(B, d, bend, average, seed):
+    """Step sizes, and the differences of the mean end of an epoch to three flows: of the loss with
+    its regulariser, with that of the full batch, and alone."""
+    slopes, products, start = batches_of(B, d, bend, seed)
     whole = [lambda x: sum(g(x) for g in slopes) / B]
     whole_product = [lambda x, v: sum(h(x, v) for h in products) / B]
-    errors = []
-    for step in EPOCH / B:
+    steps, errors = 0.5 / B / (1 + bend) * NODES, []
+    for step in steps:
         end, now = average(slopes, start, step), []
         flows = ((slopes, products, 1), (whole, whole_product, 1), (whole, whole_product, 0))
         for g, h, penalty in flows:
@@ -325,29 +357,44 @@ def epoch_errors(B, d, average, same, seed):
             def velocity(_, x, g=g, h=h, penalty=penalty):
                 return -ir.epoch_modified_gradient(g, h, x, step_size=penalty * step)
 
-            flow = integrate(velocity, start, np.array([B * step]), rtol=1e-12, atol=1e-12)
-            now.append(np.linalg.norm(flow[-1] - end))
+            flow = integrate(velocity, start, np.array([B * step]), rtol=1e-13, atol=1e-13)
+            now.append(end - flow[-1])
         errors.append(now)
-    return np.array(errors).T
+    return steps, np.array(errors)
 
 
 @epochs.ours("derived: Smith, Dherin, Barrett and De (2021), used by the paper", serves="a")
 @note(credit="Smith, Dherin, Barrett and De, On the Origin of Implicit Regularization in SGD, 2021")
 @cases(B=3, d=2)
 @full(B=[2, 4], d=[1, 3])
-@space(B=Int(2, 4), d=Int(1, 4))
+@space(B=Int(1, 4), d=Int(1, 5), bend=Real(0.2, 3.0, log=True))
 @breaks("batches drawn independently", average=independent)
 @breaks("one order", average=one_order)
-@breaks("equal batches", same=True)
-def explicit_sgd_regulariser(B, d, seed, average=all_orders, same=False):
+def explicit_sgd_regulariser(B, d, seed, bend=1.0, average=all_orders):
     r"""ends where the gradient flow of $L+\frac\varepsilon{4B}\sum_b\|\nabla L_b\|^2$ is at time
-    $B\varepsilon$, up to $\varepsilon^3$; the flows of $L+\frac\varepsilon4\|\nabla L\|^2$ and of
-    $L$, for batches that differ, only up to $\varepsilon^2$."""
-    batches, whole, plain = map(order, epoch_errors(B, d, average, same, seed))
+    $B\varepsilon$, up to $O(\varepsilon^3)$. From the flow of $L$ the end differs by
+    $-\frac{\varepsilon^2}2\sum_b\nabla^2L_b\nabla L_b+O(\varepsilon^3)$, from that of
+    $L+\frac\varepsilon4\|\nabla L\|^2$ by $-\frac{\varepsilon^2}2\sum_b(\nabla^2L_b\nabla L_b-
+    \nabla^2L\nabla L)+O(\varepsilon^3)$, at the start of the epoch."""
+    steps, errors = epoch_errors(B, d, bend, average, seed)
+    batches, whole, plain = (
+        ir.expansion_coefficients(steps, e, noise=1e-13) for e in errors.swapaxes(0, 1)
+    )
+    slopes, products, x = batches_of(B, d, bend, seed)
+    g = np.mean([slope(x) for slope in slopes], axis=0)
+    each = -sum(h(x, s(x)) for s, h in zip(slopes, products, strict=True)) / 2
+    full_batch = sum(h(x, g) for h in products) / 2
+    scale = np.linalg.norm(plain[0][2])
     return {
-        "regulariser": compare(batches, "==", theory("order", 3.0)),
-        "full batch": compare(whole, "==", theory("order of the full-batch term", 2.0)),
-        "none": compare(plain, "==", theory("order without", 2.0)),
+        "regulariser": compare(
+            none_of(batches[0][:3], batches[1][:3], scale), "==", theory("coefficient", 0.0)
+        ),
+        "full batch": compare(
+            within(whole[0][2], whole[1][2], SOURCE),
+            "==",
+            theory("penalty", each) + theory("full-batch penalty", full_batch),
+        ),
+        "none": compare(within(plain[0][2], plain[1][2], SOURCE), "==", theory("penalty", each)),
     }
 
 
@@ -360,16 +407,16 @@ def explicit_sgd_regulariser(B, d, seed, average=all_orders, same=False):
 )
 def _(pen, runs):
     run = runs.judgement.runs[-1].instance
-    errors = epoch_errors(run["B"], run["d"], all_orders, False, runs.judgement.seed)
-    step = EPOCH / run["B"]
+    step, errors = epoch_errors(run["B"], run["d"], 1.0, all_orders, runs.judgement.seed)
     words = (
         r"each batch: $\varepsilon^3$",
         r"full batch: $\varepsilon^2$",
         r"none: $\varepsilon^2$",
     )
-    for k, (e, p) in enumerate(zip(errors, (3, 2, 2), strict=True)):
-        pen.theory(step, e[-1] * (step / step[-1]) ** p, k=k)
-        pen.points(step, e, label=words[k], k=k)
+    for k, (e, p) in enumerate(zip(errors.swapaxes(0, 1), (3, 2, 2), strict=True)):
+        size = np.linalg.norm(e, axis=1)
+        pen.theory(step, size[-1] * (step / step[-1]) ** p, k=k)
+        pen.points(step, size, label=words[k], k=k)
 
 
 def squared(z, y):
@@ -410,7 +457,7 @@ def population(link, P, d, seed):
 def gap_coefficient(link, P, d, N, replace, seed):
     loss, gradient, _, _, start = population(link, P, d, seed)
     return ir.small_step_coefficient(
-        lambda step: ir.gap_change(loss, gradient, start, n_samples=N, step=step, replace=replace),
+        lambda step: ir.gap_change(loss, gradient, start, n_samples=N, step_size=step, replace=replace),
         order=1,
         width=0.1,
     )
@@ -427,7 +474,7 @@ def gap_change_per_gd_step(link, P, d, N, seed, replace=True):
     found, error = gap_coefficient(link, P, d, N, replace, seed)
     _, gradient, _, _, start = population(link, P, d, seed)
     C = np.cov(gradient(start[None])[0].T, bias=True)
-    measured = within(found, error, "difference of degrees of interpolation")
+    measured = within(found, error, SOURCE)
     return compare(measured, "==", theory("trace", float(np.trace(np.atleast_2d(C)))) / N)
 
 
@@ -448,7 +495,7 @@ def _(pen, runs):
 
 
 def halves(loss, gradient, start, N, step):
-    return ir.two_step_losses(loss, gradient, start, n_samples=N, step=step)
+    return ir.two_step_losses(loss, gradient, start, n_samples=N, step_size=step)
 
 
 def same_half(loss, gradient, start, N, step):
@@ -486,7 +533,7 @@ def sgd_vs_gd_test_loss_difference(link, P, d, half, seed, algorithm=halves):
     products = (curvature * np.sum(X * g, axis=1))[:, None] * X
     mean = g.mean(axis=0)
     slope = 2 * (products.mean(axis=0) - (X.T * curvature) @ (X @ mean) / P)
-    measured = within(found, error, "difference of degrees of interpolation")
+    measured = within(found, error, SOURCE)
     return compare(measured, "==", theory("coefficient", float(mean @ slope)) / (2 * N))
 
 

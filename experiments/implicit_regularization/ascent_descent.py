@@ -43,6 +43,12 @@ smooth = paper(
     r"$\|\nabla f\|\ge m>0$ up to time $T$ (for SAM), and $\dot X=-\nabla\tilde f(X)$, "
     r"$\tilde f=f+\rho\|\nabla f\|$ for SAM, $f+\frac\rho2\|\nabla f\|^2$ for USAM:",
 )
+shared_norm = paper(
+    KEY,
+    r"DNSAM $x_{k+1}=x_k-\eta\nabla f_\gamma(x_k+\rho\nabla f_\gamma(x_k)/\|\nabla f(x_k)\|)$, "
+    r"$\rho=c\sqrt\eta$, with quadratic losses $f_\gamma$ drawn at random from finitely many, "
+    r"$f=\mathbb Ef_\gamma$, $T=k\eta$ fixed, $\eta\to0$, $\nabla f\ne0$ up to time $T$:",
+)
 quadratic = paper(KEY, r"For $f(x)=\frac12x^\top Hx$, $\det H\ne0$,")
 stationary = paper(
     KEY,
@@ -161,7 +167,7 @@ def judge_moments(losses, d, k, c, size, time, radius, noise, seed):
             np.array([0 * first, 0 * first, theory("coefficient", first / size)]),
         ),
         "covariance": compare(
-            small(spread[0][2:4], spread[1][2:4], np.linalg.norm(own_spread[0][2:4])),
+            small(spread[0][:4], spread[1][:4], np.linalg.norm(own_spread[0][:4])),
             "==",
             theory("difference of the covariances", 0.0),
         ),
@@ -361,6 +367,99 @@ def _(pen, runs):
     pen.points(counts, size[:, 1], label=r"plain: $\sqrt{\eta}\|F_T\|$", k=2)
 
 
+def of_the_mean(g, w):
+    return np.linalg.norm(np.tensordot(w, g, 1), axis=1)
+
+
+def of_the_draw(g, w):
+    return np.linalg.norm(g, axis=2)
+
+
+def steep_losses(d, k, size, tilt, seed):
+    """Quadratic losses whose mean has a slope, their weights and a start."""
+    rng = np.random.default_rng([seed, 4])
+    G, V, start = quadratic_losses(rng, d, k, 1.0, size, 1.0)
+    slope = rng.standard_normal(d)
+    slope *= tilt * size / np.linalg.norm(slope)
+    w = rng.dirichlet(np.full(k, 2.0))
+    G[:, :, -1] += slope - w @ (G[:, :, -1] + G[:, :, :-1] @ start)
+    return G, ir.usam_corrections(G), w, start
+
+
+@simulation
+def enumerated_errors(d, k, size, tilt, c, time, radius, norm, seed):
+    """Roots of the step sizes, and the differences of the first two moments of all draws to those
+    of the flows of the modified and of the plain loss."""
+    G, V, w, start = steep_losses(d, k, size, tilt, seed)
+    D, E = (np.tensordot(w, M, 1) for M in (G, V))
+    counts = np.unique(np.geomspace(3, np.log(60_000) // np.log(max(k, 2)), 8).round().astype(int))
+    errors = []
+    for count in counts:
+        eta = time / count
+        rho = radius(c, eta)
+        x, p = start[None], np.ones(1)
+        for _ in range(count):
+            z = np.column_stack([x, np.ones(len(x))])
+            g, v = np.einsum("kij,nj->kni", G, z), np.einsum("kij,nj->kni", V, z)
+            x = (x - eta * (g + rho * v / norm(g, w)[..., None])).reshape(-1, d)
+            p = np.outer(w, p).ravel()
+        z = np.column_stack([x, np.ones(len(x))])
+        now = []
+        for r in (rho, 0.0):
+
+            def velocity(_, y, r=r):
+                g = D @ np.append(y, 1.0)
+                return -g - r * E @ np.append(y, 1.0) / np.linalg.norm(g)
+
+            y = np.append(integrate(velocity, start, np.array([time]), rtol=1e-13, atol=1e-13), 1.0)
+            now.append((p[:, None] * z).T @ z - np.outer(y, y))
+        errors.append(now)
+    return np.sqrt(time / counts), np.array(errors)
+
+
+@shared_norm.ours("derived: the noise moves the first two moments by the order eta", serves="a")
+@cases(d=2, k=2, c=0.7, time=0.2)
+@full(d=[1, 3], k=[2, 3], c=[0.3, 0.7], time=0.2)
+@space(
+    d=Int(1, 4),
+    k=Int(1, 3),
+    size=Real(0.1, 3.0, log=True),
+    tilt=Real(1.5, 4.0),
+    c=Real("0.1 / size ** 0.5", "0.7 / size ** 0.5", log=True),
+    time=Real("0.05 / size", "0.2 / size", log=True),
+)
+@breaks("rho of the order of eta", radius=proportional)
+@breaks("normalised by the norm of the draw", norm=of_the_draw)
+def dnsam_drift(d, k, c, time, seed, size=1.0, tilt=2.0, radius=root, norm=of_the_mean):
+    r"""the first two moments of $x_k$ are those of the flow $\dot X=-\nabla f-\rho\,
+    \mathbb E[\nabla^2f_\gamma\nabla f_\gamma]/\|\nabla f\|$ up to $O(\eta)$, to which order a
+    diffusion of covariance $O(\eta)$ does not change them. From those of the gradient flow
+    $\dot y=-\nabla f(y)$ they differ by $\sqrt\eta F+O(\eta)$ for the mean, and $\sqrt\eta
+    (Fy^\top+yF^\top)+O(\eta)$, where $\dot F=-\nabla^2fF-c\,\mathbb E[\nabla^2f_\gamma
+    \nabla f_\gamma](y)/\|\nabla f(y)\|$, $F_0=0$."""
+    roots, errors = enumerated_errors(d, k, size, tilt, c, time, radius, norm, seed)
+    (ours, wrong), (plain, off) = (
+        ir.expansion_coefficients(roots, e, noise=1e-13) for e in errors.swapaxes(0, 1)
+    )
+    G, V, w, start = steep_losses(d, k, size, tilt, seed)
+    D, E = (np.tensordot(w, M, 1) for M in (G, V))
+
+    def velocity(_, state):
+        g, v = (M @ np.append(state[:d], 1.0) for M in (D, E))
+        return np.concatenate([-g, -D[:, :d] @ state[d:] - c * v / np.linalg.norm(g)])
+
+    at = np.concatenate([start, np.zeros(d)])
+    at = integrate(velocity, at, np.array([time]), rtol=1e-12, atol=1e-12)[0]
+    moved = np.outer(np.append(at[d:], 0.0), np.append(at[:d], 1.0))
+    source, scale = "difference of degrees of interpolation", np.linalg.norm(plain[1])
+    return {
+        "modified": compare(
+            small(ours[:2], wrong[:2], scale), "==", theory("coefficient of the root", 0.0)
+        ),
+        "plain": compare(within(plain[1], off[1], source), "==", theory("F", moved + moved.T)),
+    }
+
+
 def symmetric(eigenvalues, seed):
     """A matrix with these eigenvalues and random eigenvectors, and the eigenvectors."""
     rng = np.random.default_rng([seed, 3])
@@ -374,13 +473,13 @@ def saddle(sizes, negative):
 
 
 @simulation
-def attraction(eigenvalues, ascent, seed):
+def attraction(eigenvalues, unit, ascent, seed):
     """From which rho on the iterates of USAM with small steps shrink, and the flow does."""
     H, _ = symmetric(eigenvalues, seed)
     basis = np.eye(len(H))
 
     def iterates_shrink(rho):
-        given = {"radius": ascent * rho, "step_size": 2**-7, "steps": 1, "normalised": False}
+        given = {"radius": ascent * rho, "step_size": 2**-9 / unit, "steps": 1, "normalised": False}
         moved = [ir.sharpness_aware_descent(lambda x: H @ x, e, **given)[1] for e in basis]
         return bool(np.abs(np.linalg.eigvals(np.array(moved).T)).max() < 1)
 
@@ -391,7 +490,7 @@ def attraction(eigenvalues, ascent, seed):
         ]
         return bool(np.linalg.eigvals(np.array(slopes).T).real.min() > 0)
 
-    return [switch(f, bracket=(0.05, 12.0), tol=1e-4) for f in (iterates_shrink, flow_shrinks)]
+    return [switch(f, bracket=(0.05 / unit, 12.0 / unit), tol=1e-4) for f in (iterates_shrink, flow_shrinks)]
 
 
 @quadratic.abstract("c", instance=True)
@@ -400,16 +499,17 @@ def attraction(eigenvalues, ascent, seed):
 @full(sizes=(0.8, 1.5, 1.0), negative=[2, 3])
 @space(
     d=Int(1, 5),
-    sizes=Real(0.3, 2.0, log=True, size="d", capacity=5),
+    sizes=Real(0.15, 5.0, log=True, size="d", capacity=5),
     negative=Int(1, "d"),
+    unit=Real(1e-3, 1e3, log=True),
 )
 @breaks("the ascent on another loss, twice as steep", ascent=2.0)
-def usam_saddle_threshold(sizes, negative, seed, d=None, ascent=1.0):
+def usam_saddle_threshold(sizes, negative, seed, d=None, unit=1.0, ascent=1.0):
     r"""with a negative eigenvalue, the flow $\dot X=-H(I+\rho H)X$ of USAM, and its iterates with
     small steps, are attracted by 0 where $\rho>1/\min_{\lambda_i<0}|\lambda_i|$, and where $\rho$
     is smaller they are not."""
-    found = attraction(saddle(sizes, negative), ascent, seed)
-    radius = 1 / theory("eigenvalue", np.min(np.array(sizes)[:negative]))
+    found = attraction(unit * saddle(sizes, negative), unit, ascent, seed)
+    radius = 1 / theory("eigenvalue", unit * np.min(np.array(sizes)[:negative]))
     names = ("iterates", "flow")
     return {k: compare(measured, "==", radius) for k, measured in zip(names, found, strict=True)}
 
@@ -451,7 +551,7 @@ def sphere_growth(eigenvalues, rho, shares, normalised, seed):
 
 
 @simulation
-def escape(eigenvalues, rho, normalised, seed):
+def escape(eigenvalues, rho, unit, normalised, seed):
     """From which |HX| on, along the least negative eigenvector, the iterates of SAM grow."""
     H, Q = symmetric(eigenvalues, seed)
     at = int(np.argmin(np.where(eigenvalues < 0, -eigenvalues, np.inf)))
@@ -462,13 +562,13 @@ def escape(eigenvalues, rho, normalised, seed):
             lambda x: H @ x,
             r / lam * Q[:, at],
             radius=rho,
-            step_size=1e-3,
+            step_size=1e-3 / unit,
             steps=5,
             normalised=normalised,
         )
         return bool(np.linalg.norm(path[-1]) > np.linalg.norm(path[0]))
 
-    return switch(grows, bracket=(0.05 * rho, 10 * rho), tol=1e-4)
+    return switch(grows, bracket=(0.05 * rho * unit, 10 * rho * unit), tol=1e-4)
 
 
 @quadratic.abstract("c", instance=True)
@@ -476,22 +576,23 @@ def escape(eigenvalues, rho, normalised, seed):
 @full(sizes=(1.5, 0.6, 1.0), negative=[1, 2], rho=[0.02, 0.1, 0.5])
 @space(
     d=Int(1, 5),
-    sizes=Real(0.3, 2.0, log=True, size="d", capacity=5),
+    sizes=Real(0.15, 5.0, log=True, size="d", capacity=5),
     negative=Int(1, "d"),
-    rho=Real(0.01, 1.0, log=True),
+    rho=Real(1e-4, 1e4, log=True),
+    unit=Real(1e-3, 1e3, log=True),
 )
 @breaks("without normalisation", normalised=False)
-def sam_saddle_basin(sizes, negative, rho, seed, d=None, normalised=True):
+def sam_saddle_basin(sizes, negative, rho, seed, d=None, unit=1.0, normalised=True):
     r"""$\lambda_*$ the negative eigenvalue nearest to 0, $\|HX\|$ never grows along the flow of
     SAM, $\dot X=-H(X+\rho HX/\|HX\|)$, where $0<\|HX\|\le\rho|\lambda_*|$: the saddle attracts this
     region. On $\|HX\|=r$ its largest relative rate is $\max_i-\lambda_i(1+\rho\lambda_i/r)$. The
     region cannot be larger: iterates with small steps from the eigenvector of $\lambda_*$ outside
-    of it move away, and inside they approach to a step's length."""
-    eigenvalues = saddle(sizes, negative)
+    of it move away, and inside, down to a step's length, they come nearer."""
+    eigenvalues = unit * saddle(sizes, negative)
     shares = np.array([0.1, 0.3, 0.6, 0.9, 1.0])
     rates = sphere_growth(eigenvalues, rho, shares, normalised, seed)
-    edge = np.min(np.array(sizes)[:negative])
-    error = 1e-12 * (1 + 1 / shares) * np.max(sizes) ** 2 / np.min(sizes)
+    edge = unit * np.min(np.array(sizes)[:negative])
+    error = 1e-12 * (1 + 1 / shares) * unit * np.max(sizes) ** 2 / np.min(sizes)
     H, _ = symmetric(eigenvalues, seed)
     largest = [ir.saddle_growth(H, radius=rho, norm=r) for r in shares * rho * edge]
     never = {share: rate <= e for share, rate, e in zip(shares, rates, error, strict=True)}
@@ -500,7 +601,7 @@ def sam_saddle_basin(sizes, negative, rho, seed, d=None, normalised=True):
         "inside": compare(family(never), "==", len(shares)),
         "rate": compare(measured, "==", theory("rate", np.array(largest))),
         "edge": compare(
-            escape(eigenvalues, rho, normalised, seed), "==", rho * theory("eigenvalue", edge)
+            escape(eigenvalues, rho, unit, normalised, seed), "==", rho * theory("eigenvalue", edge)
         ),
     }
 
@@ -524,6 +625,12 @@ def isotropic_noise(d):
     return np.sqrt(d) * np.concatenate([np.eye(d), -np.eye(d)])
 
 
+def simplex_noise(d):
+    """As few values as can be: it is not symmetric, but of covariance I."""
+    corners = np.eye(d + 1) - 1 / (d + 1)
+    return np.sqrt(d + 1) * corners @ np.linalg.svd(corners)[2][:d].T
+
+
 def tilted_noise(d):
     return isotropic_noise(d) * np.linspace(1.5, 0.5, d)
 
@@ -534,12 +641,13 @@ def stationary_moments(eigenvalues, rho, eta, variance, noise, shared, seed):
     H, Q = symmetric(eigenvalues, seed)
     d = len(H)
     shifts = np.sqrt(variance) * noise(d) @ Q.T
-    G = np.concatenate([np.broadcast_to(H, (2 * d, d, d)), -shifts[:, :, None]], axis=2)
+    n = len(shifts)
+    G = np.concatenate([np.broadcast_to(H, (n, d, d)), -shifts[:, :, None]], axis=2)
     V = ir.usam_corrections(G)
     if not shared:
-        G, V = np.repeat(G, 2 * d, axis=0), np.tile(V, (2 * d, 1, 1))
+        G, V = np.repeat(G, n, axis=0), np.tile(V, (n, 1, 1))
     w = np.full(len(G), 1 / len(G))
-    found = [ir.recursion_moments(G + rho * V, w, np.ones(d), step_size=eta, steps=2**15)]
+    found = [ir.recursion_moments(G + rho * V, w, np.ones(d), step_size=eta, steps=2**17)]
     for U in (G + rho * V, G):
         K = eta * ir.covariance_operator(U, U, w)
         found.append(ir.diffusion_moments(np.tensordot(w, U, 1), K, np.ones(d), time=300.0))
@@ -553,8 +661,9 @@ def stationary_moments(eigenvalues, rho, eta, variance, noise, shared, seed):
     d=Int(1, 4),
     sizes=Real(0.2, 4.0, log=True, size="d", capacity=4),
     rho=Real(0.02, 1.0, log=True),
-    eta=Real(0.01, "1.8 / (max(sizes) + rho * max(sizes) ** 2)", log=True),
-    variance=Real(0.01, 100.0, log=True),
+    eta=Real(0.003, "1.9 / (max(sizes) + rho * max(sizes) ** 2)", log=True),
+    variance=Real(1e-8, 1e8, log=True),
+    noise=Choice([isotropic_noise, simplex_noise]),
 )
 @breaks("independent noise in ascent and descent", shared=False)
 @breaks("noise that is not isotropic", noise=tilted_noise)

@@ -257,6 +257,32 @@ def test_response_to_a_drift_is_a_difference():
         ir.first_order_error(D, [1.0, -2.0], time=1e7)
 
 
+def test_moments_in_other_units():
+    D, V = np.array([[1.0, 0.5, 0.3], [-0.2, 0.4, -1.0]]), np.array([[0.1, 1, 2], [0, 0.3, 1.0]])
+    G = np.stack([D, V])
+    K, start = ir.covariance_operator(G, G, [0.5, 0.5]), np.array([1.0, -2.0])
+    for unit in (1e-60, 1e-3, 1e60):
+        scale = np.array([1.0, 1.0, unit])
+        z = np.array([unit, unit, 1.0])
+        L = ir.covariance_operator(G * scale, G * scale, [0.5, 0.5])
+        pairs = [
+            (
+                ir.diffusion_moments(D * scale, L, unit * start, time=0.7),
+                ir.diffusion_moments(D, K, start, time=0.7),
+            ),
+            (
+                ir.first_order_error(D * scale, unit * start, time=0.7),
+                ir.first_order_error(D, start, time=0.7),
+            ),
+            (
+                ir.drift_response(D * scale, V * scale, unit * start, time=0.7),
+                ir.drift_response(D, V, start, time=0.7),
+            ),
+        ]
+        for found, expected in pairs:
+            assert_allclose(found / np.outer(z, z), expected, rtol=1e-9, atol=1e-12)
+
+
 def test_weak_order_two_needs_the_noise_and_the_drift():
     G, w, start = law(7)
     G = G / 3 + np.concatenate([np.eye(2), np.zeros((2, 1))], axis=1)

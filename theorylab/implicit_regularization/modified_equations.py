@@ -239,15 +239,17 @@ def diffusion_moments(
     array([[1., 0.],
            [0., 1.]])
     """
-    flow, z, t = _flow(drift, start, time)
-    d, eye = len(flow) - 1, np.eye(len(flow))
+    d = len(_affine(drift, "drift"))
     K = as_array(covariance, "covariance", shape=(d * d, (d + 1) ** 2))
+    flow, z, t, units = _flow(drift, start, time, float(np.abs(K[:, -1]).max()))
+    K, eye = K / units[0] * (np.outer(units, units) / units[0]).ravel(), np.eye(d + 1)
     generator = -np.einsum("ab,cd->acbd", flow, eye) - np.einsum("ab,cd->acbd", eye, flow)
     generator[:d, :d] += K.reshape(d, d, d + 1, d + 1)
     generator = t * generator.reshape((d + 1) ** 2, -1)
     if not np.abs(generator).sum(axis=0).max() < 1e6:
         raise ValueError("drift, covariance, time: expected rates times the time below 1e6")
-    return np.asarray((expm(generator) @ np.outer(z, z).ravel()).reshape(d + 1, d + 1))
+    moments = (expm(generator) @ np.outer(z, z).ravel()).reshape(d + 1, d + 1)
+    return np.asarray(units[:, None] * moments * units)
 
 
 @refuses_overflow("gradients", "start", "step_size")
@@ -428,10 +430,10 @@ def first_order_error(drift: ArrayLike, start: ArrayLike, *, time: float) -> Flo
     >>> first_order_error([[1.0, 0.0]], [1.0], time=1.0).round(4).tolist()
     [[-0.1353, -0.1839], [-0.1839, 0.0]]
     """
-    flow, z, t = _flow(drift, start, time)
+    flow, z, t, units = _flow(drift, start, time)
     y = expm(-t * flow) @ z
     change = np.outer(flow @ (flow @ y), y)
-    return np.asarray(-t / 2 * (change + change.T) + 0.0)
+    return np.asarray(units[:, None] * (-t / 2 * (change + change.T)) * units + 0.0)
 
 
 @refuses_overflow("drift", "change", "start", "time")
@@ -455,12 +457,12 @@ def drift_response(
     array([[-12.,  -3.],
            [ -3.,   0.]])
     """
-    flow, z, t = _flow(drift, start, time)
+    flow, z, t, units = _flow(drift, start, time)
     V = np.zeros_like(flow)
-    V[:-1] = as_array(change, "change", shape=(len(flow) - 1, len(flow)))
+    V[:-1] = as_array(change, "change", shape=flow[:-1].shape) * (units / units[0])
     power, derivative = expm_frechet(-t * flow, -t * V)
     moved = np.outer(derivative @ z, power @ z)
-    return np.asarray(moved + moved.T)
+    return np.asarray(units[:, None] * (moved + moved.T) * units)
 
 
 @refuses_overflow("steps", "values", "noise")
@@ -553,15 +555,20 @@ def small_step_coefficient(
     return found[0], np.abs(found[0] - found[1]) + spread
 
 
-def _flow(drift: ArrayLike, start: ArrayLike, time: float) -> tuple[FloatArray, FloatArray, float]:
-    """Matrix of the flow of z, z at first, and the time, if the exponential can be taken."""
+def _flow(
+    drift: ArrayLike, start: ArrayLike, time: float, spread: float = 0.0
+) -> tuple[FloatArray, FloatArray, float, FloatArray]:
+    """Matrix of the flow of z and z at first, in units of what x can reach, the time, and the units
+    of the entries of z: variances grow at the rate spread where x is 0."""
     D = _affine(drift, "drift")
-    flow = np.zeros((len(D) + 1, len(D) + 1))
-    flow[:-1] = D
     t = as_real(time, "time", minimum=0.0)
+    x = as_array(start, "start", shape=(len(D),))
+    units = np.append(np.full(len(D), power_of_two([*x, *(t * D[:, -1]), math.sqrt(t * spread)])), 1)
+    flow = np.zeros((len(units), len(units)))
+    flow[:-1] = D * (units / units[0])
     if not t * np.abs(flow).sum(axis=0).max() < 1e6:
         raise ValueError("drift, time: expected rates times the time below 1e6")
-    return flow, np.append(as_array(start, "start", shape=(len(D),)), 1.0), t
+    return flow, np.append(x, 1.0) / units, t, units
 
 
 def _affine(drift: ArrayLike, name: str) -> FloatArray:

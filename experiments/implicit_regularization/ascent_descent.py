@@ -56,6 +56,7 @@ stationary = paper(
     r"gradient noise of covariance $\sigma^2I$, the same in ascent and descent of a step:",
 )
 
+
 def numbers_of_steps(least, spread, multiple=1):
     """Numbers of steps whose inverse roots are near Chebyshev nodes: the errors are series in the
     root of the step size."""
@@ -171,9 +172,7 @@ def judge_moments(losses, d, k, c, size, time, radius, noise, seed):
             "==",
             theory("difference of the covariances", 0.0),
         ),
-        "plain": compare(
-            within(plain[0][1], plain[1][1], source), "==", theory("penalty", moved)
-        ),
+        "plain": compare(within(plain[0][1], plain[1][1], source), "==", theory("penalty", moved)),
     }
 
 
@@ -217,9 +216,7 @@ def _(pen, runs):
     G, V, start, w = problem(*given, runs.judgement.seed)
     D = np.tensordot(w, G, 1)
     first = np.linalg.norm(ir.first_order_error(D, start, time=1.0))
-    moved = run["c"] * np.linalg.norm(
-        ir.drift_response(D, np.tensordot(w, V, 1), start, time=1.0)
-    )
+    moved = run["c"] * np.linalg.norm(ir.drift_response(D, np.tensordot(w, V, 1), start, time=1.0))
     counts, found = roots**-2, [np.linalg.norm(e, axis=1) for e in errors]
     pen.theory(counts, first / counts, k=0)
     pen.points(counts, found[0], label=r"moments: $\eta\|E\|$", k=0)
@@ -342,9 +339,7 @@ def sam_modified_loss_order_one(
             "==",
             np.array([0 * E, 0 * E, theory("coefficient", E)]),
         ),
-        "plain": compare(
-            within(plain[1], off[1], source), "==", theory("penalty", F)
-        ),
+        "plain": compare(within(plain[1], off[1], source), "==", theory("penalty", F)),
     }
 
 
@@ -418,8 +413,8 @@ def enumerated_errors(d, k, size, tilt, c, time, radius, norm, seed):
 
 
 @shared_norm.ours("derived: the noise moves the first two moments by the order eta", serves="a")
-@cases(d=2, k=2, c=0.7, time=0.2)
-@full(d=[1, 3], k=[2, 3], c=[0.3, 0.7], time=0.2)
+@cases(d=2, k=2, c=0.5, time=0.1)
+@full(d=[1, 3], k=[2, 3], c=[0.3, 0.7], time=0.1)
 @space(
     d=Int(1, 4),
     k=Int(1, 3),
@@ -430,7 +425,7 @@ def enumerated_errors(d, k, size, tilt, c, time, radius, norm, seed):
 )
 @breaks("rho of the order of eta", radius=proportional)
 @breaks("normalised by the norm of the draw", norm=of_the_draw)
-def dnsam_drift(d, k, c, time, seed, size=1.0, tilt=2.0, radius=root, norm=of_the_mean):
+def dnsam_drift(d, k, c, time, seed, size=1.0, tilt=3.0, radius=root, norm=of_the_mean):
     r"""the first two moments of $x_k$ are those of the flow $\dot X=-\nabla f-\rho\,
     \mathbb E[\nabla^2f_\gamma\nabla f_\gamma]/\|\nabla f\|$ up to $O(\eta)$, to which order a
     diffusion of covariance $O(\eta)$ does not change them. From those of the gradient flow
@@ -490,7 +485,10 @@ def attraction(eigenvalues, unit, ascent, seed):
         ]
         return bool(np.linalg.eigvals(np.array(slopes).T).real.min() > 0)
 
-    return [switch(f, bracket=(0.05 / unit, 12.0 / unit), tol=1e-4) for f in (iterates_shrink, flow_shrinks)]
+    return [
+        switch(f, bracket=(0.05 / unit, 12.0 / unit), tol=1e-4)
+        for f in (iterates_shrink, flow_shrinks)
+    ]
 
 
 @quadratic.abstract("c", instance=True)

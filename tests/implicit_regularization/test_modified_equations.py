@@ -246,9 +246,7 @@ def test_error_of_order_one_in_one_dimension():
 def test_response_to_a_drift_is_a_difference():
     D, V = np.array([[1.0, 0.5, 0.3], [-0.2, 0.4, -1.0]]), np.array([[0.1, 1, 2], [0, 0.3, 1.0]])
     h, none = 1e-5, np.zeros((4, 9))
-    up, down = (
-        ir.diffusion_moments(D + s * V, none, [1.0, -2.0], time=0.7) for s in (h, -h)
-    )
+    up, down = (ir.diffusion_moments(D + s * V, none, [1.0, -2.0], time=0.7) for s in (h, -h))
     found = ir.drift_response(D, V, [1.0, -2.0], time=0.7)
     assert_allclose(found, (up - down) / (2 * h), atol=1e-8)
     with pytest.raises(ValueError, match="change"):
@@ -281,6 +279,11 @@ def test_moments_in_other_units():
         ]
         for found, expected in pairs:
             assert_allclose(found / np.outer(z, z), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_noise_alone_sets_the_units():
+    M = ir.diffusion_moments([[1.0, 0.0]], [[0.0, 0.0, 0.0, 2e80]], [0.0], time=20.0)
+    assert_allclose(M, [[1e80, 0.0], [0.0, 1.0]], atol=1e-9)
 
 
 def test_weak_order_two_needs_the_noise_and_the_drift():

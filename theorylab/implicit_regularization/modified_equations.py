@@ -563,7 +563,9 @@ def _flow(
     D = _affine(drift, "drift")
     t = as_real(time, "time", minimum=0.0)
     x = as_array(start, "start", shape=(len(D),))
-    units = np.append(np.full(len(D), power_of_two([*x, *(t * D[:, -1]), math.sqrt(t * spread)])), 1)
+    units = np.append(
+        np.full(len(D), power_of_two([*x, *(t * D[:, -1]), math.sqrt(t * spread)])), 1
+    )
     flow = np.zeros((len(units), len(units)))
     flow[:-1] = D * (units / units[0])
     if not t * np.abs(flow).sum(axis=0).max() < 1e6:

@@ -373,7 +373,7 @@ def of_the_draw(g, w):
 def steep_losses(d, k, size, tilt, seed):
     """Quadratic losses whose mean has a slope, their weights and a start."""
     rng = np.random.default_rng([seed, 4])
-    G, V, start = quadratic_losses(rng, d, k, 1.0, size, 1.0)
+    G, _, start = quadratic_losses(rng, d, k, 1.0, size, 1.0)
     slope = rng.standard_normal(d)
     slope *= tilt * size / np.linalg.norm(slope)
     w = rng.dirichlet(np.full(k, 2.0))

@@ -459,10 +459,12 @@ def drift_response(
     """
     flow, z, t, units = _flow(drift, start, time)
     V = np.zeros_like(flow)
-    V[:-1] = as_array(change, "change", shape=flow[:-1].shape) * (units / units[0])
+    moves = as_array(change, "change", shape=flow[:-1].shape)
+    size = power_of_two(moves)
+    V[:-1] = moves / size * (units / units[0])
     power, derivative = expm_frechet(-t * flow, -t * V)
     moved = np.outer(derivative @ z, power @ z)
-    return np.asarray(units[:, None] * (moved + moved.T) * units)
+    return np.asarray(units[:, None] * (size * (moved + moved.T)) * units)
 
 
 @refuses_overflow("steps", "values", "noise")
@@ -563,9 +565,8 @@ def _flow(
     D = _affine(drift, "drift")
     t = as_real(time, "time", minimum=0.0)
     x = as_array(start, "start", shape=(len(D),))
-    units = np.append(
-        np.full(len(D), power_of_two([*x, *(t * D[:, -1]), math.sqrt(t * spread)])), 1
-    )
+    reach = np.array([*x, *(t * D[:, -1]), math.sqrt(t * spread)])
+    units = np.append(np.full(len(D), power_of_two(reach)), 1)
     flow = np.zeros((len(units), len(units)))
     flow[:-1] = D * (units / units[0])
     if not t * np.abs(flow).sum(axis=0).max() < 1e6:

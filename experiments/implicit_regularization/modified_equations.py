@@ -483,9 +483,10 @@ def trained(loss, gradient, start, N, step):
 @simulation
 def gap_coefficient(link, P, d, N, size, algorithm, seed):
     loss, gradient, _, _, start = population(link, P, d, size, seed)
-    return ir.small_step_coefficient(
-        lambda step: algorithm(loss, gradient, start, N, step), order=1, width=0.1 / size**2
-    )
+    steps = 0.1 / size**2 * NODES
+    values = [algorithm(loss, gradient, start, N, step) for step in steps]
+    found, error = ir.expansion_coefficients(steps, values, noise=1e-14 * np.abs(values).max())
+    return found[1], error[1]
 
 
 @sample.abstract("a", "c", instance=True)
@@ -545,7 +546,9 @@ def decorrelation(link, P, d, N, size, algorithm, seed):
         return gd - sgd
 
     noise = 1e-14 * float(loss(start[None]).max())
-    return ir.small_step_coefficient(difference, order=2, width=0.1 / size**2, noise=noise)
+    steps = 0.1 / size**2 * NODES
+    found, error = ir.expansion_coefficients(steps, [difference(s) for s in steps], noise=noise)
+    return found[2], error[2]
 
 
 @sample.ours("derived: the order that decides, with its sign", serves="bc")

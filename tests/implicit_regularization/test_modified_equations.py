@@ -161,7 +161,7 @@ def test_gap_change_of_the_mean():
     # Constant curvature: the gap changes by exactly eta tr C / N, at every step.
     given, points = mean_problem()
     trace = points.var(axis=0).sum()
-    for n, step in ((1, 0.3), (2, -1.0), (3, 2.0)):
+    for n, step in ((1, 0.3), (2, 1.0), (3, 2.0)):
         found = ir.gap_change(**given, start=[3.0, 1.0], n_samples=n, step_size=step)
         assert_allclose(found, step * trace / n)
     # Without replacement a full sample has no gap.

@@ -339,7 +339,7 @@ def gap_change(
     start
         Parameters, shape (d,), that do not depend on the sample.
     n_samples, step_size
-        Size N of the sample, and the step, of either sign.
+        Size N of the sample, and the step.
     replace
         Whether the points of a sample are independent.
 
@@ -357,7 +357,7 @@ def gap_change(
     x, size = _population(loss, gradient, start)
     number = as_count(n_samples, "n_samples")
     samples = _samples(size, number, replace=as_flag(replace, "replace"))
-    eta = as_real(step_size, "step_size")
+    eta = as_real(step_size, "step_size", minimum=0.0)
     slopes = as_array(gradient(x), "gradient", shape=(1, size, x.shape[1]))[0]
     moved = x - eta * slopes[samples].mean(axis=1)
     change = as_array(loss(moved), "loss", shape=(len(moved), size)) - as_array(loss(x), "loss")
@@ -398,7 +398,7 @@ def two_step_losses(
     if number % 2:
         raise ValueError(f"n_samples: expected an even number, got {number}")
     samples = _samples(size, number, replace=True)
-    eta, half = as_real(step_size, "step_size"), number // 2
+    eta, half = as_real(step_size, "step_size", minimum=0.0), number // 2
     ends = []
     for batches in ((samples, samples), (samples[:, :half], samples[:, half:])):
         at = np.repeat(x, len(samples), axis=0)

@@ -1,0 +1,621 @@
+r"""Equations that a noisy descent follows to a higher order than the gradient flow of its loss.
+
+A step :math:`x_{k+1}=x_k-\varepsilon g_j(x_k)` along one of finitely many random gradients that are
+affine, :math:`g_j(x)=G_jz`, :math:`z=(x,1)`, has moments :math:`Z=\mathbb E zz^\top` that obey a
+linear recursion; a diffusion
+
+.. math:: dX=-DZ_1dt+\Sigma(X)^{1/2}dW,\qquad \operatorname{vec}\Sigma(x)=K\operatorname{vec}zz^\top
+
+with an affine drift has moments that obey a linear differential equation. So both sides of a weak
+error are known exactly, without sampling. With :math:`\Sigma=\varepsilon\operatorname{Cov}g_j` the
+moments agree to order :math:`\varepsilon` for the drift :math:`\nabla L`, L the mean loss, and to
+:math:`\varepsilon^2` for the drift :math:`\nabla(L+\frac\varepsilon4\|\nabla L\|^2)`.
+
+Dropout on the output weights of a two-layer net is of this kind; its mean loss is the loss plus a
+weight penalty. An epoch of descent through B batches, averaged over their orders, follows the loss
+:math:`L+\frac\varepsilon{4B}\sum_b\|\nabla L_b\|^2` (Smith, Dherin, Barrett and De 2021). For a
+sample of N points, expectations over all samples of a finite population are sums.
+
+Papers: zhang2023-stochastic, geiping2021-stochastic, roberts2021-implicitly."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import expm, expm_frechet
+
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_flag,
+    as_function,
+    as_real,
+    refuses_overflow,
+)
+from theorylab.numerics.bounds import power_of_two
+
+__all__ = [
+    "covariance_operator",
+    "diffusion_moments",
+    "drift_response",
+    "dropout_averaged_loss",
+    "dropout_gradients",
+    "epoch_average",
+    "epoch_modified_gradient",
+    "expansion_coefficients",
+    "first_order_error",
+    "gap_change",
+    "recursion_moments",
+    "second_order_drift",
+    "small_step_coefficient",
+    "two_step_losses",
+]
+
+F = TypeVar("F", bound=Callable[..., ArrayLike])
+Field = Callable[[FloatArray], ArrayLike]
+Product = Callable[[FloatArray, FloatArray], ArrayLike]
+
+_MASKED = 10  # neurons, at most: their masks are enumerated
+_BATCHES = 7  # at most: their orders are enumerated
+_SAMPLES = 200_000  # at most, of those that are enumerated
+
+
+@refuses_overflow("features", "output_weights", "targets", "keep")
+def dropout_averaged_loss(
+    features: ArrayLike, output_weights: ArrayLike, targets: ArrayLike, *, keep: float
+) -> float:
+    r"""Return the mean loss of a two-layer net under dropout of its hidden neurons,
+    :math:`\frac1{2n}\|\Phi a-y\|^2+\frac{1-p}{2np}\sum_{ir}a_r^2\Phi_{ir}^2`.
+
+    Parameters
+    ----------
+    features
+        :math:`\Phi`, shape (n, m): the hidden neurons on the inputs.
+    output_weights, targets
+        a, shape (m,), and y, shape (n,).
+    keep
+        p, the probability that a neuron is kept, and then multiplied by 1/p.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import dropout_averaged_loss
+    >>> dropout_averaged_loss([[1.0, 2.0]], [1.0, 1.0], [3.0], keep=0.5)
+    2.5
+    """
+    phi = as_array(features, "features", ndim=2)
+    n, m = phi.shape
+    a = as_array(output_weights, "output_weights", shape=(m,))
+    y = as_array(targets, "targets", shape=(n,))
+    p = as_real(keep, "keep", minimum=1e-9, maximum=1.0)
+    residual, spread = phi @ a - y, np.sum((phi * a) ** 2)
+    return float((residual @ residual + (1 - p) / p * spread) / (2 * n))
+
+
+@refuses_overflow("features", "targets", "keep")
+def dropout_gradients(
+    features: ArrayLike, targets: ArrayLike, *, keep: float
+) -> tuple[FloatArray, FloatArray]:
+    r"""Return the gradients in the output weights under every dropout mask, shape (2^m, m, m + 1),
+    as matrices that multiply :math:`(a,1)`, and the probabilities of the masks, shape (2^m,).
+
+    Parameters
+    ----------
+    features, targets, keep
+        As for :func:`dropout_averaged_loss`; at most 10 neurons.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import dropout_gradients
+    >>> gradients, probabilities = dropout_gradients([[1.0]], [3.0], keep=0.5)
+    >>> gradients.tolist(), probabilities.tolist()
+    ([[[0.0, 0.0]], [[4.0, -6.0]]], [0.5, 0.5])
+    """
+    phi = as_array(features, "features", ndim=2)
+    n, m = phi.shape
+    y = as_array(targets, "targets", shape=(n,))
+    p = as_real(keep, "keep", minimum=1e-9, maximum=1.0)
+    if m > _MASKED:
+        raise ValueError(f"features: expected at most {_MASKED} columns, got {m}")
+    kept = np.array(list(itertools.product([0.0, 1.0], repeat=m)))
+    curvature = np.concatenate([phi.T @ phi, -(phi.T @ y)[:, None]], axis=1) / n
+    scaled = kept / p
+    gradients = scaled[:, :, None] * curvature
+    gradients[:, :, :m] *= scaled[:, None, :]
+    return gradients + 0.0, np.prod(np.where(kept > 0, p, 1 - p), axis=1)
+
+
+@refuses_overflow("gradients", "probabilities", "start", "step_size", "steps")
+def recursion_moments(
+    gradients: ArrayLike,
+    probabilities: ArrayLike,
+    start: ArrayLike,
+    *,
+    step_size: float,
+    steps: int,
+) -> FloatArray:
+    r"""Return :math:`\mathbb E zz^\top`, :math:`z=(x,1)`, shape (d + 1, d + 1), after some steps
+    :math:`x\leftarrow x-\varepsilon G_jz` with independent j.
+
+    Parameters
+    ----------
+    gradients, probabilities
+        The :math:`G_j`, shape (k, d, d + 1), and the law of j, shape (k,).
+    start
+        x at first, shape (d,).
+    step_size, steps
+        :math:`\varepsilon`, and how many.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import recursion_moments
+    >>> recursion_moments([[[0, 2]], [[0, -2]]], [0.5, 0.5], [1.0], step_size=0.5, steps=3)
+    array([[4., 1.],
+           [1., 1.]])
+    """
+    G, w = _law(gradients, probabilities)
+    d = G.shape[1]
+    z = np.append(as_array(start, "start", shape=(d,)), 1.0)
+    step = as_real(step_size, "step_size", minimum=0.0)
+    count = as_count(steps, "steps", minimum=0)
+    maps = np.zeros((len(G), d + 1, d + 1)) + np.eye(d + 1)
+    maps[:, :d] -= step * G
+    once = np.einsum("k,kab,kcd->acbd", w, maps, maps).reshape((d + 1) ** 2, -1)
+    moments = np.linalg.matrix_power(once, count) @ np.outer(z, z).ravel()
+    return np.asarray(moments.reshape(d + 1, d + 1))
+
+
+@refuses_overflow("first", "second", "probabilities")
+def covariance_operator(
+    first: ArrayLike, second: ArrayLike, probabilities: ArrayLike
+) -> FloatArray:
+    r"""Return the K, shape (d^2, (d + 1)^2), for which the covariance of the random vectors
+    :math:`A_jz` and :math:`B_jz` is the matrix of the entries :math:`K\operatorname{vec}zz^\top`,
+    row by row.
+
+    Parameters
+    ----------
+    first, second, probabilities
+        The :math:`A_j` and :math:`B_j`, shapes (k, d, d + 1), and the law of j, shape (k,).
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import covariance_operator
+    >>> covariance_operator([[[1, 2]], [[1, -2]]], [[[1, 2]], [[1, -2]]], [0.5, 0.5])
+    array([[0., 0., 0., 4.]])
+    """
+    A, w = _law(first, probabilities, "first")
+    B = as_array(second, "second", shape=A.shape)
+    d = A.shape[1]
+    A, B = (M - np.tensordot(w, M, 1) for M in (A, B))
+    return np.asarray(np.einsum("k,kab,kcd->acbd", w, A, B).reshape(d * d, -1))
+
+
+@refuses_overflow("drift", "step_size")
+def second_order_drift(drift: ArrayLike, *, step_size: float) -> FloatArray:
+    r"""Return the gradient of :math:`L+\frac\varepsilon4\|\nabla L\|^2` for a quadratic L, as a
+    matrix that multiplies :math:`(x,1)`.
+
+    Parameters
+    ----------
+    drift
+        The gradient of L, shape (d, d + 1): its first d columns are the Hessian.
+    step_size
+        :math:`\varepsilon`.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import second_order_drift
+    >>> second_order_drift([[2.0, 1.0]], step_size=0.5)
+    array([[3. , 1.5]])
+    """
+    D = _affine(drift, "drift")
+    return np.asarray(D + as_real(step_size, "step_size", minimum=0.0) / 2 * D[:, :-1] @ D)
+
+
+@refuses_overflow("drift", "covariance", "start", "time")
+def diffusion_moments(
+    drift: ArrayLike, covariance: ArrayLike, start: ArrayLike, *, time: float
+) -> FloatArray:
+    r"""Return :math:`\mathbb E zz^\top`, :math:`z=(X,1)`, shape (d + 1, d + 1), for the diffusion
+    :math:`dX=-Dz\,dt+\Sigma^{1/2}dW` at a time, by a matrix exponential.
+
+    Parameters
+    ----------
+    drift
+        D, shape (d, d + 1).
+    covariance
+        Operator K, shape (d^2, (d + 1)^2), as by :func:`covariance_operator`, times its scale.
+    start, time
+        X at first, shape (d,), and the time.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import diffusion_moments
+    >>> diffusion_moments([[1.0, 0.0]], [[0, 0, 0, 2]], [0.0], time=20.0).round(9)
+    array([[1., 0.],
+           [0., 1.]])
+    """
+    d = len(_affine(drift, "drift"))
+    K = as_array(covariance, "covariance", shape=(d * d, (d + 1) ** 2))
+    flow, z, t, units = _flow(drift, start, time, float(np.abs(K[:, -1]).max()))
+    K, eye = K / units[0] * (np.outer(units, units) / units[0]).ravel(), np.eye(d + 1)
+    generator = -np.einsum("ab,cd->acbd", flow, eye) - np.einsum("ab,cd->acbd", eye, flow)
+    generator[:d, :d] += K.reshape(d, d, d + 1, d + 1)
+    generator = t * generator.reshape((d + 1) ** 2, -1)
+    if not np.abs(generator).sum(axis=0).max() < 1e6:
+        raise ValueError("drift, covariance, time: expected rates times the time below 1e6")
+    moments = (expm(generator) @ np.outer(z, z).ravel()).reshape(d + 1, d + 1)
+    return np.asarray(units[:, None] * moments * units)
+
+
+@refuses_overflow("gradients", "start", "step_size")
+def epoch_average(gradients: Sequence[Field], start: ArrayLike, *, step_size: float) -> FloatArray:
+    """Return the mean, over all orders of the batches, of where an epoch of descent ends.
+
+    Parameters
+    ----------
+    gradients
+        One function of a point, shape (d,), a batch; at most 7.
+    start, step_size
+        Where the epoch starts, shape (d,), and the step.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import epoch_average
+    >>> epoch_average([lambda x: x - 1, lambda x: 2 * x], [1.0], step_size=0.5)
+    array([0.25])
+    """
+    fields = _fields(gradients, "gradients")
+    x = as_array(start, "start", ndim=1)
+    step = as_real(step_size, "step_size", minimum=0.0)
+    ends = np.zeros_like(x)
+    for order in itertools.permutations(fields):
+        at = x.copy()
+        for field in order:
+            at = at - step * as_array(field(at), "gradients", shape=x.shape)
+        ends += at
+    return np.asarray(ends / math.factorial(len(fields)))
+
+
+@refuses_overflow("gradients", "hessian_products", "x", "step_size")
+def epoch_modified_gradient(
+    gradients: Sequence[Field],
+    hessian_products: Sequence[Product],
+    x: ArrayLike,
+    *,
+    step_size: float,
+) -> FloatArray:
+    r"""Return the gradient of :math:`L+\frac\varepsilon{4B}\sum_b\|\nabla L_b\|^2`, L the mean of
+    the losses of B batches.
+
+    Parameters
+    ----------
+    gradients, hessian_products
+        For each batch, a function of a point and one of a point and a direction, shapes (d,).
+    x, step_size
+        The point, shape (d,), and :math:`\varepsilon`.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import epoch_modified_gradient
+    >>> epoch_modified_gradient([lambda x: 2 * x], [lambda x, v: 2 * v], [1.0], step_size=0.5)
+    array([3.])
+    """
+    fields = _fields(gradients, "gradients")
+    products = _fields(hessian_products, "hessian_products")
+    if len(products) != len(fields):
+        raise ValueError(f"hessian_products: expected {len(fields)}, got {len(products)}")
+    at = as_array(x, "x", ndim=1)
+    half = as_real(step_size, "step_size", minimum=0.0) / 2
+    total = np.zeros_like(at)
+    for field, product in zip(fields, products, strict=True):
+        g = as_array(field(at), "gradients", shape=at.shape)
+        total += g + half * as_array(product(at, g), "hessian_products", shape=at.shape)
+    return np.asarray(total / len(fields))
+
+
+@refuses_overflow("loss", "gradient", "start", "step_size")
+def gap_change(
+    loss: Field,
+    gradient: Field,
+    start: ArrayLike,
+    *,
+    n_samples: int,
+    step_size: float,
+    replace: bool = True,
+) -> float:
+    """Return by how much a descent step on a random sample changes the test loss minus the training
+    loss, on average over all samples of a finite population.
+
+    Parameters
+    ----------
+    loss, gradient
+        Functions of m parameters, shape (m, d), with the losses of the P points of the population,
+        shape (m, P), and their gradients, shape (m, P, d).
+    start
+        Parameters, shape (d,), that do not depend on the sample.
+    n_samples, step_size
+        Size N of the sample, and the step.
+    replace
+        Whether the points of a sample are independent.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import gap_change
+    >>> points = np.array([[-1.0], [1.0]])
+    >>> def loss(x):
+    ...     return (x - points.T) ** 2 / 2
+    >>> def gradient(x):
+    ...     return x[:, None] - points
+    >>> gap_change(loss, gradient, [0.0], n_samples=2, step_size=0.5)
+    0.25
+    """
+    x, size = _population(loss, gradient, start)
+    number = as_count(n_samples, "n_samples")
+    samples = _samples(size, number, replace=as_flag(replace, "replace"))
+    eta = as_real(step_size, "step_size", minimum=0.0)
+    slopes = as_array(gradient(x), "gradient", shape=(1, size, x.shape[1]))[0]
+    moved = x - eta * slopes[samples].mean(axis=1)
+    change = as_array(loss(moved), "loss", shape=(len(moved), size)) - as_array(loss(x), "loss")
+    seen = np.take_along_axis(change, samples, axis=1)
+    return float(np.mean(change.mean(axis=1) - seen.mean(axis=1)))
+
+
+@refuses_overflow("loss", "gradient", "start", "step_size")
+def two_step_losses(
+    loss: Field,
+    gradient: Field,
+    start: ArrayLike,
+    *,
+    n_samples: int,
+    step_size: float,
+) -> tuple[float, float]:
+    """Return the mean test losses after two descent steps on a random sample, and after one on each
+    half of it, over all samples of independent points of a finite population.
+
+    Parameters
+    ----------
+    loss, gradient, start, n_samples, step_size
+        As for :func:`gap_change`; the sample size is even.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import two_step_losses
+    >>> points = np.array([[-1.0], [1.0]])
+    >>> def loss(x):
+    ...     return (x - points.T) ** 2 / 2
+    >>> def gradient(x):
+    ...     return x[:, None] - points
+    >>> two_step_losses(loss, gradient, [0.0], n_samples=2, step_size=0.5)
+    (0.640625, 0.65625)
+    """
+    x, size = _population(loss, gradient, start)
+    number = as_count(n_samples, "n_samples", minimum=2)
+    if number % 2:
+        raise ValueError(f"n_samples: expected an even number, got {number}")
+    samples = _samples(size, number, replace=True)
+    eta, half = as_real(step_size, "step_size", minimum=0.0), number // 2
+    ends = []
+    for batches in ((samples, samples), (samples[:, :half], samples[:, half:])):
+        at = np.repeat(x, len(samples), axis=0)
+        for batch in batches:
+            slopes = as_array(gradient(at), "gradient", shape=(len(at), size, x.shape[1]))
+            at = at - eta * np.take_along_axis(slopes, batch[:, :, None], axis=1).mean(axis=1)
+        ends.append(float(np.mean(as_array(loss(at), "loss", shape=(len(at), size)))))
+    return ends[0], ends[1]
+
+
+@refuses_overflow("drift", "start", "time")
+def first_order_error(drift: ArrayLike, start: ArrayLike, *, time: float) -> FloatArray:
+    r"""Return the limit of :math:`(\mathbb E z_kz_k^\top-\mathbb E ZZ^\top)/\varepsilon`,
+    :math:`k\varepsilon=T`, between a descent with random affine gradients and its diffusion of
+    order 1, shape (d + 1, d + 1): :math:`-\frac T2(D^2yy^\top+yy^\top D^{2\top})`, y the gradient
+    flow at T. The noise has no part in it.
+
+    Parameters
+    ----------
+    drift
+        Mean gradient as a matrix that multiplies :math:`(x,1)`, shape (d, d + 1); D is this with
+        a row of zeros.
+    start, time
+        x at first, shape (d,), and T.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import first_order_error
+    >>> first_order_error([[1.0, 0.0]], [1.0], time=1.0).round(4).tolist()
+    [[-0.1353, -0.1839], [-0.1839, 0.0]]
+    """
+    flow, z, t, units = _flow(drift, start, time)
+    y = expm(-t * flow) @ z
+    change = np.outer(flow @ (flow @ y), y)
+    return np.asarray(units[:, None] * (-t / 2 * (change + change.T)) * units + 0.0)
+
+
+@refuses_overflow("drift", "change", "start", "time")
+def drift_response(
+    drift: ArrayLike, change: ArrayLike, start: ArrayLike, *, time: float
+) -> FloatArray:
+    r"""Return the derivative of :math:`yy^\top`, :math:`\dot y=-Dy`, in a direction of D, shape
+    (d + 1, d + 1): to first order, what a small change of the drift does to the moments.
+
+    Parameters
+    ----------
+    drift, change
+        D and its direction, as matrices that multiply :math:`(x,1)`, shapes (d, d + 1).
+    start, time
+        x at first, shape (d,), and the time.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import drift_response
+    >>> drift_response([[0.0, 0.0]], [[0.0, 1.0]], [2.0], time=3.0)
+    array([[-12.,  -3.],
+           [ -3.,   0.]])
+    """
+    flow, z, t, units = _flow(drift, start, time)
+    V = np.zeros_like(flow)
+    moves = as_array(change, "change", shape=flow[:-1].shape)
+    size = power_of_two(moves)
+    V[:-1] = moves / size * (units / units[0])
+    power, derivative = expm_frechet(-t * flow, -t * V)
+    moved = np.outer(derivative @ z, power @ z)
+    return np.asarray(units[:, None] * (size * (moved + moved.T)) * units)
+
+
+@refuses_overflow("steps", "values", "noise")
+def expansion_coefficients(
+    steps: ArrayLike, values: ArrayLike, *, noise: ArrayLike = 0.0
+) -> tuple[FloatArray, FloatArray]:
+    """Return the coefficients, from that of degree 0, of a function that is analytic at 0 and known
+    at some steps, shape (n - 2, ...), and their errors in norm, shape (n - 2,).
+
+    They are those of the polynomial through all values. The errors are the sums of the differences
+    to the polynomials without the largest step and without the two largest (of a number, one
+    difference may vanish by chance), and of what noise amounts to.
+
+    Parameters
+    ----------
+    steps
+        Shape (n,), n >= 4, positive, decreasing.
+    values
+        Shape (n, ...).
+    noise
+        Absolute error of the values at each step, shape (n,) or a number, beside their rounding.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import expansion_coefficients
+    >>> h = np.linspace(0.5, 0.05, 8)
+    >>> found, error = expansion_coefficients(h, np.exp(h))
+    >>> found[:3].round(4), bool((error[:3] < 1e-2).all())
+    (array([1. , 1. , 0.5]), True)
+    """
+    h = as_array(steps, "steps", ndim=1, positive=True)
+    if len(h) < 4 or (np.diff(h) >= 0).any():
+        raise ValueError("steps: expected at least four, decreasing")
+    f = as_array(values, "values")
+    if not f.ndim or len(f) != len(h):
+        raise ValueError(f"values: expected {len(h)} of them, got shape {f.shape}")
+    wrong = as_array(noise, "noise", nonnegative=True)
+    if wrong.shape not in ((), h.shape):
+        raise ValueError(f"noise: expected a number or shape {h.shape}, got {wrong.shape}")
+    flat, unit = f.reshape(len(h), -1), power_of_two(h)
+    rounding = wrong + 4e-16 * np.abs(flat).max(axis=1)
+    fits = []
+    for kept in (slice(None), slice(1, None), slice(2, None)):
+        powers = np.vander(h[kept] / unit, increasing=True)
+        if np.linalg.cond(powers) > 1e14:
+            raise ValueError("steps: expected steps that are further apart")
+        fits.append(np.linalg.inv(powers)[: len(h) - 2])
+    scale = unit ** -np.arange(len(h) - 2.0)
+    found = scale[:, None] * (fits[0] @ flat)
+    error = scale * (np.abs(fits[0]) @ (rounding * math.sqrt(flat.shape[1])))
+    for left, fit in enumerate(fits[1:], 1):
+        error += np.linalg.norm(found - scale[:, None] * (fit @ flat[left:]), axis=1)
+    return found.reshape((len(h) - 2, *f.shape[1:])), error
+
+
+@refuses_overflow("function", "width", "noise")
+def small_step_coefficient(
+    function: Callable[[float], ArrayLike], *, order: int, width: float, noise: float = 0.0
+) -> tuple[FloatArray, FloatArray]:
+    r"""Return the coefficient of :math:`\eta^q` in a function that is analytic at 0, and its error:
+    the difference to two degrees less, and rounding.
+
+    Parameters
+    ----------
+    function
+        Of one real number, of either sign; its values may be arrays.
+    order, width
+        q, at most 4, and the h for which a polynomial is fitted on Chebyshev nodes of (-h, h).
+    noise
+        Absolute error of the function, beside rounding of its values.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import small_step_coefficient
+    >>> round(float(small_step_coefficient(math.exp, order=2, width=0.1)[0]), 9)
+    0.5
+    """
+    as_function(function, "function")
+    q = as_count(order, "order", minimum=0, maximum=4)
+    h = as_real(width, "width", minimum=1e-30, maximum=1e30)
+    rounding = as_real(noise, "noise", minimum=0.0)
+    found, spread = [], 0.0
+    for degree in (10, 8):
+        nodes = np.cos(np.pi * (np.arange(degree + 1) + 0.5) / (degree + 1))
+        values = np.array([as_array(function(float(h * t)), "function") for t in nodes])
+        row = np.linalg.inv(np.vander(nodes, increasing=True))[q]
+        found.append(np.asarray(np.tensordot(row, values, 1) / h**q))
+        wrong = rounding + 1e-14 * float(np.abs(values).max())
+        spread = max(spread, wrong * float(np.abs(row).sum()) / h**q)
+    return found[0], np.abs(found[0] - found[1]) + spread
+
+
+def _flow(
+    drift: ArrayLike, start: ArrayLike, time: float, spread: float = 0.0
+) -> tuple[FloatArray, FloatArray, float, FloatArray]:
+    """Matrix of the flow of z and z at first, in units of what x can reach, the time, and the units
+    of the entries of z: variances grow at the rate spread where x is 0."""
+    D = _affine(drift, "drift")
+    t = as_real(time, "time", minimum=0.0)
+    x = as_array(start, "start", shape=(len(D),))
+    reach = np.array([*x, *(t * D[:, -1]), math.sqrt(t * spread)])
+    units = np.append(np.full(len(D), power_of_two(reach)), 1)
+    flow = np.zeros((len(units), len(units)))
+    flow[:-1] = D * (units / units[0])
+    if not t * np.abs(flow).sum(axis=0).max() < 1e6:
+        raise ValueError("drift, time: expected rates times the time below 1e6")
+    return flow, np.append(x, 1.0) / units, t, units
+
+
+def _affine(drift: ArrayLike, name: str) -> FloatArray:
+    D = as_array(drift, name, ndim=2)
+    if D.shape[1] != len(D) + 1:
+        raise ValueError(f"{name}: expected shape (d, d + 1), got {D.shape}")
+    return D
+
+
+def _law(
+    gradients: ArrayLike, probabilities: ArrayLike, name: str = "gradients"
+) -> tuple[FloatArray, FloatArray]:
+    G = as_array(gradients, name, ndim=3)
+    if G.shape[2] != G.shape[1] + 1:
+        raise ValueError(f"{name}: expected shape (k, d, d + 1), got {G.shape}")
+    w = as_array(probabilities, "probabilities", shape=(len(G),), nonnegative=True)
+    if abs(w.sum() - 1) > 1e-9:
+        raise ValueError(f"probabilities: expected a sum of 1, got {w.sum()}")
+    return G, w / w.sum()
+
+
+def _fields(functions: Sequence[F], name: str) -> list[F]:
+    if isinstance(functions, str) or not isinstance(functions, Sequence) or not functions:
+        raise ValueError(f"{name}: expected functions, got {type(functions).__name__}")
+    if len(functions) > _BATCHES:
+        raise ValueError(f"{name}: expected at most {_BATCHES}, got {len(functions)}")
+    return [as_function(f, name) for f in functions]
+
+
+def _population(loss: Field, gradient: Field, start: ArrayLike) -> tuple[FloatArray, int]:
+    as_function(loss, "loss")
+    as_function(gradient, "gradient")
+    x = as_array(start, "start", ndim=1)[None]
+    return x, as_array(loss(x), "loss", shape=(1, None)).shape[1]
+
+
+def _samples(size: int, number: int, *, replace: bool) -> NDArray[np.int64]:
+    if not replace and number > size:
+        raise ValueError(f"n_samples: expected at most {size} without replacement, got {number}")
+    if number * math.log(size) > math.log(_SAMPLES) or number > 1000:
+        raise ValueError(
+            f"n_samples: expected at most {_SAMPLES} samples to enumerate, got {size}^{number}"
+        )
+    every = [*itertools.product(range(size), repeat=number)]
+    if not replace:
+        every = [*itertools.permutations(range(size), number)]
+    return np.array(every, dtype=np.int64)

@@ -145,7 +145,7 @@ def _descend(
 
     start = losses(w)
     lost, done = np.zeros(runs, bool), start <= 0.0
-    for t in range(budget):
+    for _ in range(budget):
         residual = (w[0] ** 2 - w[1] ** 2) @ x.T - y
         now = np.mean(residual**2, axis=1) / 2
         done |= now <= tol * start

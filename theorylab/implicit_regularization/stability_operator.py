@@ -209,8 +209,8 @@ def _second_moments(
     step = float(np.ldexp(step_size, exponent))
     drift, square = _drift(values), _square(reduced, noise)
     matrix = np.diag(1 - step * drift) + step**2 * square
-    growths, modes = np.linalg.eigh(matrix)
-    return SecondMoments(matrix, basis, float(growths[-1]), _unfold(modes[:, -1], basis))
+    growth, mode = _leading(matrix, len(values))
+    return SecondMoments(matrix, basis, growth, _unfold(mode, basis))
 
 
 def stability_threshold(
@@ -243,22 +243,21 @@ def _threshold(family: FloatArray, exponent: int, noise: tuple[float, float]) ->
     reduced, values, basis = _restricted(family)
     drift, square = _drift(values), _square(reduced, noise)
     whitening = 1 / np.sqrt(drift)
-    largest, modes = np.linalg.eigh(whitening[:, None] * square * whitening)
-    mode = whitening * modes[:, -1]
+    step = 1 / float(np.linalg.eigvalsh(whitening[:, None] * square * whitening)[-1])
+    mode = _leading(np.diag(1 - step * drift) + step**2 * square, len(values))[1]
     rounding = 16 * len(drift) * (len(family) + len(values)) * EPS
-    # No mode grows more slowly than any other matrix that is tested.
+    # Each matrix bounds the threshold: none grows by more than the leading one.
     tested = float((mode * drift) @ mode / (mode @ square @ mode))
-    step = 1 / float(largest[-1])
     bounds = (step, step * (1 - rounding), max(step, tested) * (1 + rounding))
-    scaled = [float(np.ldexp(b, -exponent)) for b in bounds]
-    if min(scaled) == 0.0:
+    step, lower, upper = (float(np.ldexp(b, -exponent)) for b in bounds)
+    if lower == 0.0:
         raise ArithmeticError
-    return StabilityThreshold(*scaled, _unfold(mode, basis))
+    return StabilityThreshold(step, lower, upper, _unfold(mode, basis))
 
 
 def moment_bound(hessians: ArrayLike, *, batch_size: int, sampling: str = "replacement") -> float:
-    r"""Return :math:`2\,\mathrm{tr}H/\mathbb E\,\mathrm{tr}H_B^2`, which no stable step exceeds: the
-    operator tested with the identity.
+    r"""Return :math:`2\,\mathrm{tr}H/\mathbb E\,\mathrm{tr}H_B^2`, which no stable step exceeds
+    (the operator tested with the identity).
 
     Parameters
     ----------
@@ -352,8 +351,8 @@ def _alignment(g: FloatArray) -> tuple[float, FloatArray]:
 
 @refuses_overflow("gradients", "step_size")
 def loss_growth_bound(gradients: ArrayLike, *, step_size: float) -> float:
-    r"""Return :math:`\eta^2\mu\|H\|_F^2+\min_j(1-\eta\lambda_j)^2`, at least the factor by which the
-    mean loss grows in a step with one sample, whatever the law of the iterate.
+    r"""Return :math:`\eta^2\mu\|H\|_F^2+\min_j(1-\eta\lambda_j)^2`, by which at least
+    the mean loss grows in a step with one sample, whatever the law of the iterate.
 
     Parameters
     ----------
@@ -423,8 +422,8 @@ def coherence_bound(hessians: ArrayLike, *, batch_size: int) -> float:
 
 
 def curvature_bound(hessians: ArrayLike, *, batch_size: int) -> float:
-    r"""Return the smaller of :math:`2/\lambda_1(H)` and :math:`n/(\max_i\lambda_1(H_i)\sqrt{n/B-1})`
-    : sharper than :func:`coherence_bound`, and without coherence.
+    r"""Return the smaller of :math:`2/\lambda_1(H)` and :math:`n/(\max_i\lambda_1(H_i)
+    \sqrt{n/B-1})`: sharper than :func:`coherence_bound`, and without coherence.
 
     Parameters
     ----------
@@ -516,6 +515,15 @@ def _square(reduced: FloatArray, noise: tuple[float, float]) -> FloatArray:
         basis[i * r + j, np.arange(len(rows))] += size
     square = basis.T @ full @ basis
     return np.asarray((square + square.T) / 2)
+
+
+def _leading(matrix: FloatArray, rank: int) -> tuple[float, FloatArray]:
+    """Return the largest eigenvalue of an operator that keeps the positive semidefinite cone, and
+    the limit of its normalised powers of the identity, which lies in that cone."""
+    values, vectors = np.linalg.eigh(matrix)
+    top = vectors[:, values >= values[-1] - 1e-9 * abs(values[-1])]
+    rows, columns = np.triu_indices(rank)
+    return float(values[-1]), np.asarray(top @ (top.T @ (rows == columns)))
 
 
 def _unfold(coordinates: FloatArray, basis: FloatArray) -> FloatArray:

@@ -65,7 +65,7 @@ def random_gradients(n, d, spread, shared, scale, seed, orthogonal=False):
     g = rng.standard_normal((n, d)) + shared * rng.standard_normal(d)
     if orthogonal:
         g = np.linalg.qr(rng.standard_normal((d, d)))[0][np.arange(n) % d]
-    lengths = np.exp(spread * rng.uniform(-1, 1, n)) * scale
+    lengths = np.exp(spread * np.linspace(-1, 1, n)) * scale
     return g * (lengths / np.linalg.norm(g, axis=1))[:, None]
 
 
@@ -263,7 +263,9 @@ def isotropic(n, d, seed, stretch):
 
 
 @diagonal.abstract("c", "d", "g", instance=True)
+@cases(n=3, u=(0.8, 0.8, 0.8), v=(0.0, 0.0, 0.0))
 @cases(n=6, u=(1.0, 0.5, -0.3), v=[(0.2, 0.1, 0.9), (0.0, 0.0, 0.0)])
+@full(n=3, u=(0.8, 0.8, 0.8), v=(0.0, 0.0, 0.0))
 @full(n=[3, 4, 8], u=(1.0, 0.5, -0.3), v=[(0.2, 0.1, 0.9), (0.7, -0.5, 0.3), (0.0, 0.0, 0.0)])
 @space(
     n=Int(1, 8),
@@ -274,9 +276,10 @@ def isotropic(n, d, seed, stretch):
 @breaks("a minimum that does not interpolate", residual=1.0)
 def diagonal_net_sharpness_equals_norm(n, u, v, seed, stretch=1.0, residual=0.0):
     r"""where the loss is 0 and $\frac1n\sum_ix_ix_i^\top=I$, its Hessian has
-    $\mathrm{tr}H=4(\|u\|^2+\|v\|^2)\ge4\|\beta\|_1$ and $\lambda_1(H)=4\max_j(u_j^2+v_j^2)\ge4\|\beta\|_\infty$, so
-    that the steps at which one-sample SGD and gradient descent are stable (linearised, SGD in mean
-    square) are at most $\frac1{2\|\beta\|_1}$ and $\frac1{2\|\beta\|_\infty}$."""
+    $\mathrm{tr}H=4(\|u\|^2+\|v\|^2)\ge4\|\beta\|_1$ and
+    $\lambda_1(H)=4\max_j(u_j^2+v_j^2)\ge4\|\beta\|_\infty$, so that the steps at which one-sample
+    SGD and gradient descent are stable (linearised, SGD in mean square) are at most
+    $\frac1{2\|\beta\|_1}$ and $\frac1{2\|\beta\|_\infty}$."""
     u, v = np.array(u), np.array(v)
     x = isotropic(n, len(u), seed, stretch)
     beta = u**2 - v**2
@@ -314,7 +317,7 @@ def selected(n, d, level, ratios, starts, rows, seed):
     plans = [("SGD", 2 * s / trace, seed + k) for k, s in enumerate(ratios)]
     for name, step, draws in [*plans, ("GD", 2 * level / top, None)]:
         run = ir.descend_diagonal_net(
-            x, x @ (u**2 - v**2), *begin, step_size=step, steps=1200, seed=draws, tol=1e-12
+            x, x @ (u**2 - v**2), *begin, step_size=step, steps=1000, seed=draws, tol=1e-12
         )
         for a, b, status in zip(run.u, run.v, run.statuses, strict=True):
             if status is ir.DescentStatus.CONVERGED:
@@ -341,14 +344,14 @@ def parallel(rng, n, d):
 @diagonal.ours("derived from the Lyapunov exponents of products of the steps", serves="fg")
 @cases(n=6, d=24)
 @full(n=[4, 5, 8, 10, 6], d=40, starts=30, ratios=(0.5, 0.95, 1.1, 1.3, 1.6))
-@space(n=Int(5, 8), d=Int("4 * n", 40), level=Real(0.85, 0.97), ratios=Real(0.6, 1.8, size=2))
+@space(n=Int(5, 8), d=Int("4 * n", 36), level=Real(0.85, 0.97), ratios=Real(0.6, 1.8, size=2))
 @breaks("inputs of unequal norms", rows=parallel, ratios=(2.5,), starts=40)
 def gd_versus_sgd_selected_minima(
     n, d, seed, level=0.9, ratios=(0.5, 0.95, 1.2, 1.6), starts=12, rows=signs
 ):
     r"""where $|x_{ij}|=1$, one-sample SGD, started at random near a minimum, converges only to
-    minima with $\frac\eta2\mathrm{tr}H\le1$ and $2\eta\|\beta\|_1\le1$; gradient descent converges to
-    minima where both are above 1, for it needs only $\frac\eta2\lambda_1(H)\le1$."""
+    minima with $\frac\eta2\mathrm{tr}H\le1$ and $2\eta\|\beta\|_1\le1$; gradient descent converges
+    to minima where both are above 1, for it needs only $\frac\eta2\lambda_1(H)\le1$."""
     sgd, gd = selected(n, d, level, tuple(ratios), starts, rows, seed)
     error = "distance to the minimum"
     most, least = sgd.max(axis=0), gd.min(axis=0)
@@ -371,7 +374,7 @@ def gd_versus_sgd_selected_minima(
 def _(pen, runs):
     pen.theory([4, 10], [1, 1], "bound")
     pen.points(*runs.measured("n", "trace, SGD"), "SGD, largest", k=1)
-    pen.points(*runs.measured("n", "trace, GD"), "descent", k=2)
+    pen.points(*runs.measured("n", "trace, GD"), "gradient descent", k=2)
 
 
 # ---------------------------------------------------------------------------- loss stability
@@ -390,9 +393,9 @@ def least_growth(hessians, step, steps, B, start):
 
 
 @loss_stable.ours("derived: an explicit constant for the Frobenius norm", serves="a")
-@cases(n=4, d=[1, 2], share=1.05)
+@cases(n=4, d=[2, 1], share=1.05, spread=1.0)
 @full(n=[3, 5, 8], d=[1, 2, 3], share=[0.5, 1.05])
-@full(n=4, d=2, share=1.05)
+@full(n=4, d=1, share=1.05, spread=1.0)
 @space(
     n=Int(2, 8),
     d=Int(1, "min(4, n)"),

@@ -3,6 +3,12 @@ from ._diagonal_descent import DiagonalDescent as DiagonalDescent
 from ._diagonal_descent import descend_diagonal_net as descend_diagonal_net
 from ._diagonal_descent import diagonal_net_gradients as diagonal_net_gradients
 from ._diagonal_descent import rademacher_complexities as rademacher_complexities
+from .scale_invariance import NormalisedDescent as NormalisedDescent
+from .scale_invariance import ScaleEquilibrium as ScaleEquilibrium
+from .scale_invariance import batch_norm_loss as batch_norm_loss
+from .scale_invariance import normalised_descent as normalised_descent
+from .scale_invariance import scale_equilibrium as scale_equilibrium
+from .scale_invariance import tangential_gradient as tangential_gradient
 from .stability_operator import SecondMoments as SecondMoments
 from .stability_operator import StabilityThreshold as StabilityThreshold
 from .stability_operator import coherence as coherence

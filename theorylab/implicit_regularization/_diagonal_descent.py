@@ -140,28 +140,27 @@ def _descend(
     w = np.stack([first, second])  # (2, runs, d), so that a run can be frozen as a whole
     sign = np.array([2.0, -2.0])[:, None, None]
 
-    def losses(at: FloatArray) -> FloatArray:
-        return np.asarray(np.mean(((at[0] ** 2 - at[1] ** 2) @ x.T - y) ** 2, axis=1) / 2)
+    def residuals(at: FloatArray) -> FloatArray:
+        return np.asarray((at[0] ** 2 - at[1] ** 2) @ x.T - y)
 
-    start = losses(w)
-    lost, done = np.zeros(runs, bool), start <= 0.0
-    for _ in range(budget):
-        residual = (w[0] ** 2 - w[1] ** 2) @ x.T - y
+    start = np.mean(residuals(w) ** 2, axis=1) / 2
+    lost, done, before = np.zeros(runs, bool), np.zeros(runs, bool), w
+    for left in range(budget, -1, -1):
+        residual = residuals(w)
         now = np.mean(residual**2, axis=1) / 2
-        done |= now <= tol * start
-        if (done | lost).all():
+        lost |= ~done & ~(now <= 1e12 * start)
+        done |= ~lost & (now <= tol * start)
+        w = np.where(lost[:, None], before, w)
+        if left == 0 or (done | lost).all():
             break
         if rng is None:
             pull = residual @ x / n
         else:
             drawn = rng.integers(n, size=runs)
             pull = residual[np.arange(runs), drawn, None] * x[drawn]
-        moved = w - step * sign * w * pull
-        after = losses(moved)
-        lost |= ~done & ~(after <= 1e12 * start)
-        w = np.where((done | lost)[:, None], w, moved)
-    end = losses(w)
-    done |= end <= tol * start
+        before = w
+        w = np.where((done | lost)[:, None], w, w - step * sign * w * pull)
+    end = np.mean(residuals(w) ** 2, axis=1) / 2
     ends = [
         DescentStatus.CONVERGED if d else DescentStatus.DIVERGED if b else DescentStatus.BUDGET
         for d, b in zip(done, lost, strict=True)

@@ -190,23 +190,21 @@ def sgd_rescaling_equivalence(
     sgd_rescaling_equivalence,
     r"From $\alpha w_0$ with rescaled step and decay: the same directions",
     x="step $t$",
-    y=r"difference of directions",
+    y="difference of directions, at least 1e-17",
     log="y",
 )
 def _(pen, runs):
-    seed, at = runs.judgement.seed, np.arange(1, 61)
-    for k, (method, *powers) in enumerate(LAWS):
-        for wrong, draw in ((False, pen.points), (True, pen.broken)):
-            chosen = (powers[0], 0) if wrong else tuple(powers)
-            a, b = rescaled_runs(3, method, chosen, 60, 0.05, 0.1, normalised, 0.0, seed)
-            u, v = (w.reshape(61, -1)[1:] for w in (a, b))
+    judged = runs.judgement.runs[-1].parts
+    (kept,) = [c.run.parts for c in runs.judgement.controls if c.name == "the decay kept"]
+    for k, (part, name) in enumerate((("sgd", "SGD"), ("adam", "Adam"), ("adamw", "AdamW"))):
+        for parts, draw, label in (
+            (judged, pen.points, {"label": name, "k": k}),
+            (kept, pen.broken, {"label": f"{name}, decay kept"}),
+        ):
+            u, v = (w.reshape(len(w), -1)[1:61] for w in (parts[part].shown, parts[part].predicted))
             u, v = (w / np.linalg.norm(w, axis=1)[:, None] for w in (u, v))
-            gap = np.maximum(np.linalg.norm(u - v, axis=1), 1e-17)
-            label = f"{method}, decay kept" if wrong else method
-            if wrong:
-                draw(at[::4], gap[::4], label=label)
-            else:
-                draw(at[k::3], gap[k::3], label=label, k=k)
+            at = np.arange(k, len(u), 3)
+            draw(at + 1, np.maximum(np.linalg.norm(u - v, axis=1), 1e-17)[at], **label)
 
 
 def settling(product):

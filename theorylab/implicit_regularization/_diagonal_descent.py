@@ -87,7 +87,7 @@ def descend_diagonal_net(
     *,
     step_size: float,
     steps: int,
-    seed: int | None,
+    seed: int | None = None,
     tol: float = 1e-20,
 ) -> DiagonalDescent:
     r"""Train diagonal linear networks by gradient descent, or with one sample a step, on half the
@@ -102,15 +102,14 @@ def descend_diagonal_net(
     step_size, steps
         Step size, positive, and the most steps of a run.
     seed
-        Of the samples, drawn uniformly; ``None`` for gradient descent on all of them.
+        Of the samples, drawn uniformly; by default gradient descent on all of them.
     tol
         A run ends when its loss has fallen below this part of the first.
 
     Examples
     --------
     >>> from theorylab.implicit_regularization import descend_diagonal_net
-    >>> run = descend_diagonal_net([[1.0]], [1.0], [[0.5]], [[0.1]], step_size=0.1, steps=500,
-    ...     seed=None)
+    >>> run = descend_diagonal_net([[1.0]], [1.0], [[0.5]], [[0.1]], step_size=0.1, steps=500)
     >>> run.statuses[0].name
     'CONVERGED'
     """

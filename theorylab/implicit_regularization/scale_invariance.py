@@ -87,7 +87,7 @@ class ScaleEquilibrium:
 
 
 def batch_norm_loss(
-    weights: ArrayLike, inputs: ArrayLike, targets: ArrayLike, *, head: ArrayLike
+    neurons: ArrayLike, inputs: ArrayLike, targets: ArrayLike, *, head: ArrayLike
 ) -> tuple[float, FloatArray]:
     r"""Return half the mean squared error of a network with a batch-normalised hidden layer,
     :math:`f(x)=\sum_ja_j\tanh h_j`, and its gradient by the weights.
@@ -97,8 +97,8 @@ def batch_norm_loss(
 
     Parameters
     ----------
-    weights, inputs, targets, head
-        Shapes (m, d), (n, d), (n,) and (m,): w, the batch, what it should yield, and a.
+    neurons, inputs, targets, head
+        Shapes (m, d), (n, d), (n,) and (m,): weights w, the batch, what it should yield, and a.
 
     Returns
     -------
@@ -113,14 +113,14 @@ def batch_norm_loss(
     ...     head=[1.0])[0]
     True
     """
-    w = as_array(weights, "weights", ndim=2)
+    w = as_array(neurons, "neurons", ndim=2)
     x = as_array(inputs, "inputs", shape=(None, w.shape[1]))
     y = as_array(targets, "targets", shape=(len(x),))
     a = as_array(head, "head", shape=(len(w),))
     return _batch_norm_loss(w, x, y, a)
 
 
-@refuses_overflow("weights", "inputs", "targets", "head")
+@refuses_overflow("neurons", "inputs", "targets", "head")
 def _batch_norm_loss(
     w: FloatArray, x: FloatArray, y: FloatArray, a: FloatArray
 ) -> tuple[float, FloatArray]:
@@ -130,7 +130,7 @@ def _batch_norm_loss(
     centred = z - z.mean(axis=0)
     deviation = np.sqrt(np.mean(centred**2, axis=0))
     if (deviation <= 64 * np.finfo(float).eps * np.abs(z).max(axis=0)).any():
-        raise ValueError("weights: expected neurons that vary over the inputs, got a constant one")
+        raise ValueError("neurons: expected all to vary over the inputs, got a constant one")
     h = centred / deviation
     active = np.tanh(h)
     residual = active @ a - y
@@ -141,7 +141,7 @@ def _batch_norm_loss(
 
 def normalised_descent(
     gradient: Callable[[FloatArray, int], Any],
-    weights: ArrayLike,
+    initial: ArrayLike,
     *,
     step_size: float,
     decay: float,
@@ -158,7 +158,7 @@ def normalised_descent(
     gradient
         Function of the weights and of the step, counted from 1, that returns a (stochastic)
         gradient of the loss.
-    weights
+    initial
         The start, of any shape.
     step_size, decay, steps
         Step size, decay (0 or more) and number of steps.
@@ -177,7 +177,7 @@ def normalised_descent(
     [2.0, 1.0, 0.5]
     """
     as_function(gradient, "gradient")
-    w = as_array(weights, "weights")
+    w = as_array(initial, "initial")
     eta = as_real(step_size, "step_size", above=0.0)
     lam = as_real(decay, "decay", minimum=0.0)
     count = as_count(steps, "steps", maximum=max(1, MAX_NUMBERS // w.size))
@@ -188,7 +188,7 @@ def normalised_descent(
     return _descend(gradient, w, eta, lam, count, how, (b1, b2, floor))
 
 
-@refuses_overflow("gradient", "weights", "step_size", "decay")
+@refuses_overflow("gradient", "initial", "step_size", "decay")
 def _descend(
     gradient: Callable[[FloatArray, int], Any],
     w: FloatArray,
@@ -220,21 +220,21 @@ def _descend(
     scaled = flat / unit
     norms = np.linalg.norm(scaled, axis=1)
     if not norms.all():
-        raise ValueError("weights: expected weights that do not vanish, got zeros on the way")
+        raise ValueError("initial: expected weights that do not vanish, got zeros on the way")
     units = scaled / norms[:, None]
     cosines = np.clip(np.sum(units[1:] * units[:-1], axis=1), -1.0, 1.0)
     return NormalisedDescent(path, norms * unit, cosines)
 
 
-@refuses_overflow("weights", "size")
-def tangential_gradient(weights: ArrayLike, *, size: float, rng: np.random.Generator) -> FloatArray:
-    r"""Return a random direction orthogonal to the weights, of length size over their norm: a
+@refuses_overflow("point", "size")
+def tangential_gradient(point: ArrayLike, *, size: float, rng: np.random.Generator) -> FloatArray:
+    r"""Return a random direction orthogonal to a point, of length size over their norm: a
     stochastic gradient of a scale-invariant loss.
 
     Parameters
     ----------
-    weights
-        Any shape, at least two numbers, not all 0.
+    point
+        Of any shape, at least two numbers, not all 0.
     size
         Length G of the gradient at weights of norm 1; at least 0.
     rng
@@ -248,11 +248,11 @@ def tangential_gradient(weights: ArrayLike, *, size: float, rng: np.random.Gener
     >>> round(float(np.linalg.norm(g)), 12), abs(round(float(g @ [3.0, 4.0]), 12))
     (0.4, 0.0)
     """
-    w = as_array(weights, "weights")
+    w = as_array(point, "point")
     length = as_real(size, "size", minimum=0.0)
     source = as_instance(rng, "rng", np.random.Generator)
     if w.size < 2 or not w.any():
-        raise ValueError("weights: expected at least two numbers, not all 0")
+        raise ValueError("point: expected at least two numbers, not all 0")
     unit = power_of_two(w)
     norm = float(np.linalg.norm(w / unit))
     radial = w / unit / norm

@@ -247,7 +247,7 @@ def settled(product, step, size, d, start, law, decays, seed):
 @cases(product=[0.02, 0.3], step=0.1, size=2.0)
 @full(product=[0.003, 0.01, 0.03, 0.1, 0.3, 0.7], step=[0.1, 3.0], size=2.0)
 @space(
-    product=Real(0.01, 0.9, log=True),
+    product=Real(0.02, 0.9, log=True),
     step=Real(1e-6, 1e6, log=True),
     size=Real(1e-6, 1e6, log=True),
     d=Int(2, 60),

@@ -623,8 +623,9 @@ def second_moment_operator_exact(
     n, B, d, rank, share, seed, spread=0.3, step=1.7, sampling="bernoulli"
 ):
     r"""from almost every $w_0$, $\mathbb E\|w_t\|^2$ grows in the long run by the largest
-    eigenvalue of $X\mapsto(I-\eta H)X(I-\eta H)+\frac{\eta^2}{nB}(1-\frac Bn)\sum_iH_iXH_i$, on symmetric
-    matrices over the range of $H$, and stays bounded iff it is at most 1: up to one $\eta_c$.
+    eigenvalue of $X\mapsto(I-\eta H)X(I-\eta H)+\frac{\eta^2}{nB}(1-\frac Bn)\sum_iH_iXH_i$,
+    on symmetric matrices over the range of $H$, and stays bounded iff it is at most 1: up to one
+    $\eta_c$.
     For $n$ orthogonal unit Hessians of rank one
     $\mathbb E\|w_t\|^2=(1-\frac{2\eta}n+\frac{\eta^2}{nB})^t\|w_0\|^2$."""
     family = random_hessians(n, d, rank, spread, 1.0, seed)

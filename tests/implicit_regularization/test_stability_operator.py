@@ -96,6 +96,17 @@ def test_full_batch_is_gradient_descent():
     assert_allclose(ir.curvature_bound(H, batch_size=5), 2 / top)
 
 
+@pytest.mark.parametrize("step", [0.5, 1.0])
+def test_modes_of_repeated_eigenvalues_are_moments(step):
+    # All second moments grow alike: of their eigenvectors only some are positive semidefinite.
+    H = np.tile(np.eye(3), (4, 1, 1))
+    mode = ir.stability_threshold(H, batch_size=4, sampling="without").mode
+    assert_allclose(mode, np.eye(3) / 3, atol=1e-12)
+    found = ir.second_moment_operator(H, step_size=step, batch_size=1)
+    assert_allclose(found.growth, (1 - step) ** 2, atol=1e-15)
+    assert_allclose(found.mode, np.eye(3) / 3, atol=1e-12)
+
+
 def test_an_exact_threshold_in_fractions():
     # Gradients 1 and 2 in one dimension: E(1 - h a)^2 <= 1 iff h <= 2 E a / E a^2 = 2 * 5 / 17.
     found = ir.stability_threshold(ir.rank_one_hessians([[1.0], [2.0]]), batch_size=1)
@@ -200,6 +211,8 @@ def test_alignment_by_hand_and_where_it_vanishes():
     # One dimension: mu = (E a^2 - (E a)^2) / (E a)^2 with a = g^2 = 1, 4.
     assert_allclose(ir.noise_alignment([[1.0], [2.0]]), (8.5 - 6.25) / 6.25)
     assert_allclose(ir.loss_growth_bound([[1.0], [2.0]], step_size=0.3), 1 - 0.6 * 2.5 + 0.09 * 8.5)
+    # Two dimensions: H = I / 2 and M = I / 8.
+    assert_allclose(ir.noise_alignment(np.eye(2)), 0.5)
     assert ir.noise_alignment([[1.0, 2.0], [-1.0, -2.0]]) < 1e-15
     for s in (1e-100, 1e100):
         assert_allclose(ir.noise_alignment([[s], [2 * s]]), (8.5 - 6.25) / 6.25)
@@ -275,6 +288,8 @@ def test_descent_says_how_it_ended():
     far = ir.descend_diagonal_net(**how, step_size=50.0, steps=200)
     assert set(far.statuses) == {ir.DescentStatus.DIVERGED}
     assert np.isfinite(far.u).all()
+    start = np.mean(((np.square(start) - 0.01) @ x - 0.5) ** 2, axis=1) / 2
+    assert (far.losses <= 1e12 * start).all()
     exact = ir.descend_diagonal_net(x, [0.99, 0.99], [[1, 1]], [[0.1, 0.1]], step_size=1, steps=5)
     assert exact.losses[0] < 1e-30
 

@@ -521,7 +521,7 @@ def _leading(matrix: FloatArray, rank: int) -> tuple[float, FloatArray]:
     """Return the largest eigenvalue of an operator that keeps the positive semidefinite cone, and
     the limit of its normalised powers of the identity, which lies in that cone."""
     values, vectors = np.linalg.eigh(matrix)
-    top = vectors[:, values >= values[-1] - 1e-9 * abs(values[-1])]
+    top = vectors[:, values >= values[-1] - 1e-9 * abs(values[-1]) - 1e-12]
     rows, columns = np.triu_indices(rank)
     return float(values[-1]), np.asarray(top @ (top.T @ (rows == columns)))
 

@@ -674,7 +674,8 @@ def _(pen, runs):
         pen.theory(grid, growth, f"$B={B}$", k=k)
         chosen = {"n": 3, "B": B, "d": 2, "rank": 1}
         pen.points(*runs.measured("share", "growth", where=chosen), k=k)
-    pen.broken(*runs.measured("share", "growth", control="batches drawn with replacement"))
+    drawn = runs.measured("share", "growth", control="batches drawn with replacement")
+    pen.broken(*drawn, "with replacement")
 
 
 # ---------------------------------------------------------------------------- cross-entropy

@@ -1,5 +1,5 @@
 """One small valid call of every public function of
-``theorylab.implicit_regularization.stability_operator``, and of those for diagonal networks."""
+``theorylab.implicit_regularization.stability_operator``, and of its instances."""
 
 import numpy as np
 
@@ -49,15 +49,6 @@ CALLS = {
     },
     ir.grouped_hessians: lambda: {"n_groups": 2, "group_size": 3},
     ir.diagonal_net_gradients: network,
-    ir.descend_diagonal_net: lambda: {
-        "inputs": np.array([[1.0, -1.0], [1.0, 1.0]]),
-        "targets": np.array([0.5, 0.2]),
-        "u": np.array([[0.7, 1.1]]),
-        "v": np.array([[0.2, 0.4]]),
-        "step_size": 0.05,
-        "steps": 20,
-        "seed": 1,
-        "tol": 1e-9,
-    },
+    ir.invisible_vertex: lambda: {"inputs": np.array([[1.0, -1.0, 0.5], [1.0, 1.0, 0.2]])},
     ir.rademacher_complexities: lambda: {"inputs": np.array([[1.0, -1.0], [1.0, 1.0]])},
 }

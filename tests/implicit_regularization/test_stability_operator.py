@@ -168,7 +168,7 @@ def test_bounds_are_attained():
     assert_allclose(found, 2 / 4)
     assert_allclose(ir.trace_bound(equal, batch_size=1), found)
     assert_allclose(ir.moment_bound(H, batch_size=1), found)
-    pairs = ir.grouped_hessians(4, 1)
+    pairs = ir.grouped_hessians(4, group_size=1)
     found = ir.stability_threshold(pairs, batch_size=2, sampling="bernoulli").step_size
     assert_allclose(found, 4)
     assert_allclose(ir.curvature_bound(pairs, batch_size=2), 4)
@@ -187,7 +187,7 @@ def test_coherence_by_hand():
     a, b = np.array([1.0, 0.0]), np.array([0.6, 0.8])
     # S = [[1, 0.6], [0.6, 1]] and both Hessians have norm 1.
     assert_allclose(ir.coherence(ir.rank_one_hessians([a, b])), 1.6)
-    assert_allclose(ir.coherence(ir.grouped_hessians(3, 4)), 4)
+    assert_allclose(ir.coherence(ir.grouped_hessians(3, group_size=4)), 4)
     # Of rank 2: tr H_1 H_2 = 3, tr H_1^2 = 5, tr H_2^2 = 2; the largest norm is 2.
     family = np.array([[[2.0, 0], [0, 1.0]], [[1.0, 0], [0, 1.0]]])
     assert_allclose(ir.coherence(family), np.linalg.eigvalsh(np.sqrt([[5, 3], [3, 2]]))[-1] / 2)
@@ -246,7 +246,7 @@ def test_softmax_hessians_against_differences():
     assert np.linalg.matrix_rank(found[0], tol=1e-9) == 2
 
 
-def test_diagonal_gradients_against_differences_and_descent():
+def test_diagonal_gradients_against_differences():
     rng = np.random.default_rng(8)
     x, u, v = rng.standard_normal((3, 4)), rng.standard_normal(4), rng.standard_normal(4)
     w, h = np.concatenate([u, v]), 1e-6
@@ -257,41 +257,6 @@ def test_diagonal_gradients_against_differences_and_descent():
     slopes = [(predict(w + h * e) - predict(w - h * e)) / (2 * h) for e in np.eye(8)]
     g = ir.diagonal_net_gradients(x, u, v)
     assert_allclose(g, np.transpose(slopes), atol=1e-8)
-    y = rng.standard_normal(3)
-    one = ir.descend_diagonal_net(x, y, [u], [v], step_size=0.01, steps=1)
-    assert_allclose(
-        np.concatenate([one.u[0], one.v[0]]), w - 0.01 * (predict(w) - y) @ g / 3, rtol=1e-12
-    )
-    # A step of SGD is one of the three steps with a single sample.
-    steps = [w - 0.01 * (predict(w) - y)[i] * g[i] for i in range(3)]
-    run = ir.descend_diagonal_net(
-        x, y, np.tile(u, (40, 1)), np.tile(v, (40, 1)), step_size=0.01, steps=1, seed=0
-    )
-    seen = np.concatenate([run.u, run.v], axis=1)
-    nearest = np.abs(seen[:, None] - np.array(steps)).max(axis=2)
-    assert (nearest.min(axis=1) < 1e-12).all()
-    assert set(nearest.argmin(axis=1)) == {0, 1, 2}
-
-
-def test_descent_says_how_it_ended():
-    x, start = np.eye(2), [[1.0, 1.0], [1.2, 0.8]]
-    how = {"u": start, "v": 0.1 * np.ones((2, 2)), "targets": [0.5, 0.5], "inputs": x}
-    done = ir.descend_diagonal_net(**how, step_size=0.2, steps=2000)
-    assert set(done.statuses) == {ir.DescentStatus.CONVERGED}
-    assert (done.losses < 1e-18).all()
-    assert_allclose(done.u**2 - done.v**2, 0.5, rtol=1e-8)
-    assert_allclose(
-        done.losses, np.mean(((done.u**2 - done.v**2) @ x - 0.5) ** 2, axis=1) / 2, atol=1e-30
-    )
-    short = ir.descend_diagonal_net(**how, step_size=0.2, steps=2)
-    assert set(short.statuses) == {ir.DescentStatus.BUDGET}
-    far = ir.descend_diagonal_net(**how, step_size=50.0, steps=200)
-    assert set(far.statuses) == {ir.DescentStatus.DIVERGED}
-    assert np.isfinite(far.u).all()
-    start = np.mean(((np.square(start) - 0.01) @ x - 0.5) ** 2, axis=1) / 2
-    assert (far.losses <= 1e12 * start).all()
-    exact = ir.descend_diagonal_net(x, [0.99, 0.99], [[1, 1]], [[0.1, 0.1]], step_size=1, steps=5)
-    assert exact.losses[0] < 1e-30
 
 
 def test_complexities_against_vertices_of_the_balls():
@@ -304,6 +269,22 @@ def test_complexities_against_vertices_of_the_balls():
     assert_allclose(ir.rademacher_complexities(x), values)
     assert_allclose(ir.rademacher_complexities(1e200 * x), 1e200 * np.array(values))
     assert_allclose(ir.rademacher_complexities([[2.0, -1.0]]), (2, 3))
+
+
+@pytest.mark.parametrize("s", [2.0**-700, 2.0**700])
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (1, 2), (2, 9), (5, 6), (5, 30), (4, 3)])
+def test_vertices_are_invisible_and_at_the_walls(n, d, s):
+    rng = np.random.default_rng(n + d)
+    for x in (rng.standard_normal((n, d)), rng.choice([-1.0, 1.0], size=(n, d)), np.ones((n, d))):
+        found = ir.invisible_vertex(s * x)
+        assert np.abs(x @ found).max() < 1e-12 * d
+        assert np.abs(found).max() <= 1
+        assert np.sum(np.abs(found) == 1) >= d - n
+        assert (ir.invisible_vertex(x) == found).all()
+        # Nothing is left to move: on the entries inside, the columns are independent.
+        inside = np.abs(found) < 1
+        if inside.any():
+            assert np.linalg.matrix_rank(x[:, inside]) == inside.sum()
 
 
 def test_what_gradient_descent_may_keep_that_sgd_may_not():
@@ -326,10 +307,14 @@ def test_bad_families_are_refused_by_name():
     with pytest.raises(ValueError, match="hessians: expected one that is not 0"):
         ir.stability_threshold(np.zeros((2, 2, 2)), batch_size=1)
     with pytest.raises(ValueError, match="hessians: expected a mean of rank at most 40"):
-        ir.stability_threshold(ir.grouped_hessians(41, 1), batch_size=1)
+        ir.stability_threshold(ir.grouped_hessians(41, group_size=1), batch_size=1)
     with pytest.raises(ValueError, match="batch_size"):
-        ir.moment_bound(ir.grouped_hessians(2, 1), batch_size=3, sampling="without")
+        ir.moment_bound(ir.grouped_hessians(2, group_size=1), batch_size=3, sampling="without")
     with pytest.raises(ValueError, match="probabilities: expected rows that sum to 1"):
         ir.softmax_hessians([[1.0]], [[0.5, 0.6]])
     with pytest.raises(ValueError, match="inputs: expected at most 20 rows"):
         ir.rademacher_complexities(np.ones((21, 1)))
+    with pytest.raises(ValueError, match="inputs: expected 2"):
+        ir.rademacher_complexities(np.ones((20, 100)))
+    with pytest.raises(ValueError, match="inputs: expected d"):
+        ir.invisible_vertex(np.ones((1000, 200)))

@@ -1,8 +1,9 @@
-from ._diagonal_descent import DescentStatus as DescentStatus
-from ._diagonal_descent import DiagonalDescent as DiagonalDescent
-from ._diagonal_descent import descend_diagonal_net as descend_diagonal_net
-from ._diagonal_descent import diagonal_net_gradients as diagonal_net_gradients
-from ._diagonal_descent import rademacher_complexities as rademacher_complexities
+from ._norm_balls import invisible_vertex as invisible_vertex
+from ._norm_balls import rademacher_complexities as rademacher_complexities
+from ._sample_hessians import diagonal_net_gradients as diagonal_net_gradients
+from ._sample_hessians import grouped_hessians as grouped_hessians
+from ._sample_hessians import rank_one_hessians as rank_one_hessians
+from ._sample_hessians import softmax_hessians as softmax_hessians
 from .scale_invariance import NormalisedDescent as NormalisedDescent
 from .scale_invariance import ScaleEquilibrium as ScaleEquilibrium
 from .scale_invariance import batch_norm_loss as batch_norm_loss
@@ -14,12 +15,9 @@ from .stability_operator import StabilityThreshold as StabilityThreshold
 from .stability_operator import coherence as coherence
 from .stability_operator import coherence_bound as coherence_bound
 from .stability_operator import curvature_bound as curvature_bound
-from .stability_operator import grouped_hessians as grouped_hessians
 from .stability_operator import loss_growth_bound as loss_growth_bound
 from .stability_operator import moment_bound as moment_bound
 from .stability_operator import noise_alignment as noise_alignment
-from .stability_operator import rank_one_hessians as rank_one_hessians
 from .stability_operator import second_moment_operator as second_moment_operator
-from .stability_operator import softmax_hessians as softmax_hessians
 from .stability_operator import stability_threshold as stability_threshold
 from .stability_operator import trace_bound as trace_bound

@@ -45,7 +45,8 @@ __all__ = [
 ]
 
 METHODS = ("sgd", "adam", "adamw")
-MAX_NUMBERS = 10**8
+MAX_NUMBERS = 2 * 10**7
+MAX_STEPS = 10**6
 
 
 @result
@@ -180,7 +181,7 @@ def normalised_descent(
     w = as_array(initial, "initial")
     eta = as_real(step_size, "step_size", above=0.0)
     lam = as_real(decay, "decay", minimum=0.0)
-    count = as_count(steps, "steps", maximum=max(1, MAX_NUMBERS // w.size))
+    count = as_count(steps, "steps", maximum=min(MAX_STEPS, max(1, MAX_NUMBERS // w.size)))
     how = one_of(method, "method", METHODS)
     b1 = as_real(beta1, "beta1", minimum=0.0, below=1.0)
     b2 = as_real(beta2, "beta2", minimum=0.0, below=1.0)

@@ -35,6 +35,7 @@ from theorylab._validation import (
     precision_of,
     refuses_overflow,
 )
+from theorylab.implicit_regularization._sample_hessians import _outer
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
@@ -44,13 +45,10 @@ __all__ = [
     "coherence",
     "coherence_bound",
     "curvature_bound",
-    "grouped_hessians",
     "loss_growth_bound",
     "moment_bound",
     "noise_alignment",
-    "rank_one_hessians",
     "second_moment_operator",
-    "softmax_hessians",
     "stability_threshold",
     "trace_bound",
 ]
@@ -102,74 +100,6 @@ class StabilityThreshold:
     lower: float
     upper: float
     mode: FloatArray
-
-
-def rank_one_hessians(gradients: ArrayLike) -> FloatArray:
-    r"""Return the Hessians :math:`g_ig_i^\top` of the samples at an interpolating minimum of half
-    the squared error.
-
-    Parameters
-    ----------
-    gradients
-        Shape (n, d): of the predictions of the n samples.
-
-    Examples
-    --------
-    >>> from theorylab.implicit_regularization import rank_one_hessians
-    >>> rank_one_hessians([[1.0, 2.0]])[0].tolist()
-    [[1.0, 2.0], [2.0, 4.0]]
-    """
-    return _outer(as_array(gradients, "gradients", ndim=2))
-
-
-@refuses_overflow("gradients")
-def _outer(g: FloatArray) -> FloatArray:
-    return np.asarray(g[:, :, None] * g[:, None, :])
-
-
-def softmax_hessians(inputs: ArrayLike, probabilities: ArrayLike) -> FloatArray:
-    r"""Return the Hessians :math:`x_ix_i^\top\otimes(\mathrm{diag}\,p_i-p_ip_i^\top)` of the
-    cross-entropy of a linear classifier, of rank at most K - 1.
-
-    Parameters
-    ----------
-    inputs, probabilities
-        Shapes (n, d) and (n, K): what the classifier predicts; rows sum to 1. The parameters are
-        the entries of a (d, K) matrix, row by row.
-
-    Examples
-    --------
-    >>> from theorylab.implicit_regularization import softmax_hessians
-    >>> softmax_hessians([[2.0]], [[0.5, 0.5]])[0].tolist()
-    [[1.0, -1.0], [-1.0, 1.0]]
-    """
-    x = as_array(inputs, "inputs", ndim=2)
-    p = as_array(probabilities, "probabilities", shape=(len(x), None), nonnegative=True)
-    if np.abs(p.sum(axis=1) - 1).max() > 8 * p.shape[1] * precision_of(probabilities):
-        raise ValueError(f"probabilities: expected rows that sum to 1, got {p.sum(axis=1)}")
-    return _kronecker(x, p)
-
-
-@refuses_overflow("inputs", "probabilities")
-def _kronecker(x: FloatArray, p: FloatArray) -> FloatArray:
-    curvature = p[:, :, None] * np.eye(p.shape[1]) - p[:, :, None] * p[:, None, :]
-    size = x.shape[1] * p.shape[1]
-    return np.asarray(np.einsum("ni,nj,nkl->nikjl", x, x, curvature).reshape(len(x), size, size))
-
-
-def grouped_hessians(n_groups: int, group_size: int) -> FloatArray:
-    """Return orthogonal groups of identical Hessians of rank one, shape (n_groups * group_size,
-    n_groups, n_groups): the family whose coherence is the size of a group.
-
-    Examples
-    --------
-    >>> from theorylab.implicit_regularization import coherence, grouped_hessians
-    >>> round(coherence(grouped_hessians(2, 3)), 12)
-    3.0
-    """
-    groups = as_count(n_groups, "n_groups", maximum=1000)
-    size = as_count(group_size, "group_size", maximum=1000)
-    return _outer(np.repeat(np.eye(groups), size, axis=0))
 
 
 def second_moment_operator(
@@ -410,15 +340,10 @@ def coherence_bound(hessians: ArrayLike, *, batch_size: int) -> float:
     Examples
     --------
     >>> from theorylab.implicit_regularization import coherence_bound, grouped_hessians
-    >>> round(coherence_bound(grouped_hessians(2, 1), batch_size=1), 12)
+    >>> round(coherence_bound(grouped_hessians(2, group_size=1), batch_size=1), 12)
     2.0
     """
-    family, exponent = _family(hessians)
-    batch = as_count(batch_size, "batch_size", maximum=len(family))
-    top = float(np.linalg.eigvalsh(family.mean(axis=0))[-1])
-    spread = np.sqrt(len(family) / batch - 1)
-    factor = min(2.0, _coherence(family) / spread) if spread else 2.0
-    return _in_units(factor / top, exponent)
+    return _bernoulli_bound(hessians, batch_size, coherent=True)
 
 
 def curvature_bound(hessians: ArrayLike, *, batch_size: int) -> float:
@@ -433,16 +358,20 @@ def curvature_bound(hessians: ArrayLike, *, batch_size: int) -> float:
     Examples
     --------
     >>> from theorylab.implicit_regularization import curvature_bound, grouped_hessians
-    >>> round(curvature_bound(grouped_hessians(1, 4), batch_size=2), 12)
+    >>> round(curvature_bound(grouped_hessians(1, group_size=4), batch_size=2), 12)
     2.0
     """
+    return _bernoulli_bound(hessians, batch_size, coherent=False)
+
+
+def _bernoulli_bound(hessians: ArrayLike, batch_size: int, coherent: bool) -> float:
     family, exponent = _family(hessians)
     batch = as_count(batch_size, "batch_size", maximum=len(family))
     top = float(np.linalg.eigvalsh(family.mean(axis=0))[-1])
     spread = np.sqrt(len(family) / batch - 1)
     largest = float(np.linalg.eigvalsh(family)[:, -1].max())
-    bound = min(2 / top, len(family) / (largest * spread)) if spread else 2 / top
-    return _in_units(bound, exponent)
+    noisy = _coherence(family) / top if coherent else len(family) / largest
+    return _in_units(min(2 / top, noisy / spread) if spread else 2 / top, exponent)
 
 
 def _family(hessians: ArrayLike) -> tuple[FloatArray, int]:

@@ -35,7 +35,6 @@ from theorylab._validation import (
     precision_of,
     refuses_overflow,
 )
-from theorylab.implicit_regularization._sample_hessians import _outer
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
@@ -270,7 +269,7 @@ def noise_alignment(gradients: ArrayLike) -> float:
 
 def _alignment(g: FloatArray) -> tuple[float, FloatArray]:
     """Return the alignment and the positive eigenvalues of H."""
-    _, values, basis = _restricted(_outer(g))
+    values, basis = _range(g.T @ g / len(g), "gradients")
     h = g @ basis
     deviations = h[:, :, None] * h[:, None, :] - np.diag(values)
     noise = np.einsum("nij,j,njk->ik", deviations, values, deviations) / len(g)
@@ -414,12 +413,17 @@ def _noise(n: int, batch_size: int, sampling: str) -> tuple[float, float]:
 def _restricted(family: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the Hessians in the eigenvectors of their mean, its positive eigenvalues, and the
     eigenvectors."""
-    values, vectors = np.linalg.eigh(family.mean(axis=0))
+    values, basis = _range(family.mean(axis=0), "hessians")
+    return basis.T @ family @ basis, values, basis
+
+
+def _range(mean: FloatArray, name: str) -> tuple[FloatArray, FloatArray]:
+    """Return the positive eigenvalues of the mean Hessian, and their eigenvectors."""
+    values, vectors = np.linalg.eigh(mean)
     kept = values > 16 * len(values) * EPS * values[-1]
     if kept.sum() > MAX_RANK:
-        raise ValueError(f"hessians: expected a mean of rank at most {MAX_RANK}, got {kept.sum()}")
-    basis = vectors[:, kept]
-    return basis.T @ family @ basis, values[kept], basis
+        raise ValueError(f"{name}: expected a mean of rank at most {MAX_RANK}, got {kept.sum()}")
+    return values[kept], vectors[:, kept]
 
 
 def _drift(values: FloatArray) -> FloatArray:

@@ -269,6 +269,9 @@ def test_complexities_against_vertices_of_the_balls():
     assert_allclose(ir.rademacher_complexities(x), values)
     assert_allclose(ir.rademacher_complexities(1e200 * x), 1e200 * np.array(values))
     assert_allclose(ir.rademacher_complexities([[2.0, -1.0]]), (2, 3))
+    # More signs than are taken at once: of equal inputs the mean of |sum of 12 signs| / 12.
+    mean = Fraction(462, 2048)
+    assert_allclose(ir.rademacher_complexities(np.ones((12, 90))), [float(mean), 90 * float(mean)])
 
 
 @pytest.mark.parametrize("s", [2.0**-700, 2.0**700])

@@ -19,7 +19,7 @@ __all__ = ["invisible_vertex", "rademacher_complexities"]
 
 MAX_SIGNS = 20
 MAX_SUMS = 10**9
-MAX_WORK = 10**11
+MAX_WORK = 10**10
 
 
 def rademacher_complexities(inputs: ArrayLike) -> tuple[float, float]:
@@ -82,8 +82,10 @@ def invisible_vertex(inputs: ArrayLike) -> FloatArray:
     """
     x = as_array(inputs, "inputs", ndim=2)
     n, d = x.shape
-    if d * (n + 1) ** 3 > MAX_WORK:
-        raise ValueError(f"inputs: expected d (n + 1)^3 at most {MAX_WORK}, got shape {x.shape}")
+    if d * max(d, (n + 1) ** 3) > MAX_WORK:
+        raise ValueError(
+            f"inputs: expected d * max(d, (n + 1)^3) at most {MAX_WORK}, got shape {x.shape}"
+        )
     x = np.ldexp(x, -binary_exponent(x))
     found, free = np.zeros(d), list(range(d))
     while free:

@@ -121,6 +121,15 @@ def test_laws_for_factors_that_are_no_powers_of_two(method, powers, a):
     assert np.abs(wrong.weights / a - base.weights).max() > 1e-3
 
 
+def test_a_gradient_that_overwrites_its_argument():
+    def careless(w, t):
+        w *= 0
+        return w
+
+    run = ir.normalised_descent(careless, [1.0, 2.0], step_size=0.5, decay=0.2, steps=2)
+    assert_allclose(run.weights, [[1.0, 2.0], [0.9, 1.8], [0.81, 1.62]])
+
+
 def test_a_run_has_a_budget():
     for size, steps in ((1, 10**6 + 1), (1000, 20001)):
         with pytest.raises(ValueError, match="steps: expected"):

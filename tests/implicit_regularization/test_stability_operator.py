@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from scipy.linalg import null_space
+from scipy.linalg import eigh, null_space
 
 from theorylab import implicit_regularization as ir
 from theorylab.verify import compare, within
@@ -92,6 +92,7 @@ def test_full_batch_is_gradient_descent():
         found = ir.stability_threshold(H, batch_size=5, sampling=sampling)
         assert_allclose(found.step_size, 2 / top)
     assert ir.trace_bound(np.eye(5), batch_size=5, sampling="without") == np.inf
+    assert ir.trace_bound([[2.0]], batch_size=1, sampling="without") == np.inf
     assert_allclose(ir.coherence_bound(H, batch_size=5), 2 / top)
     assert_allclose(ir.curvature_bound(H, batch_size=5), 2 / top)
 
@@ -126,6 +127,8 @@ def test_flat_directions_are_left_out():
     )
     assert still.growth < 1
     assert still.basis.shape == (7, 3)
+    nearly = ir.rank_one_hessians([[1.0, 0.0], [0.0, 1e-6]])
+    assert ir.second_moment_operator(nearly, step_size=0.1, batch_size=1).basis.shape == (2, 2)
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
@@ -175,6 +178,20 @@ def test_bounds_are_attained():
     assert_allclose(ir.coherence_bound(pairs, batch_size=2), 4)
 
 
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("B", [1, 2, 4])
+def test_moment_bound_against_all_batches(B, sampling):
+    H = family(4, 3, 2, 7)
+    square = sum(p * np.sum(batch**2) for p, batch in batch_hessians(H, B, sampling))
+    found = ir.moment_bound(H, batch_size=B, sampling=sampling)
+    assert_allclose(found, 2 * np.trace(H.mean(axis=0)) / square)
+
+
+def test_large_batches_are_bounded_by_the_mean():
+    for bound in (ir.coherence_bound, ir.curvature_bound):
+        assert_allclose(bound(ir.grouped_hessians(1, group_size=4), batch_size=3), 2)
+
+
 def test_bounds_that_are_just_false_are_noticed():
     g = np.random.default_rng(1).choice([-1.0, 1.0], size=(5, 3))
     found = ir.stability_threshold(ir.rank_one_hessians(g), batch_size=3)
@@ -214,6 +231,11 @@ def test_alignment_by_hand_and_where_it_vanishes():
     # Two dimensions: H = I / 2 and M = I / 8.
     assert_allclose(ir.noise_alignment(np.eye(2)), 0.5)
     assert ir.noise_alignment([[1.0, 2.0], [-1.0, -2.0]]) < 1e-15
+    # By another formula for M, in generalised eigenvalues.
+    g = np.random.default_rng(2).standard_normal((5, 3)) * [1.0, 2.0, 0.5]
+    H = g.T @ g / 5
+    M = (g * np.einsum("ni,ij,nj->n", g, H, g)[:, None]).T @ g / 5 - H @ H @ H
+    assert_allclose(ir.noise_alignment(g), eigh(M, H, eigvals_only=True)[0] / np.sum(H**2))
     for s in (1e-100, 1e100):
         assert_allclose(ir.noise_alignment([[s], [2 * s]]), (8.5 - 6.25) / 6.25)
 

@@ -19,7 +19,7 @@ __all__ = ["invisible_vertex", "rademacher_complexities"]
 
 MAX_SIGNS = 20
 MAX_SUMS = 10**9
-MAX_WORK = 10**10
+MAX_WORK = 2 * 10**9
 
 
 def rademacher_complexities(inputs: ArrayLike) -> tuple[float, float]:

@@ -503,8 +503,8 @@ def frobenius_norm_bounds_loss_stability(n, d, share, seed, spread=0.5, shared=0
 def stable_minima_rademacher(n, d, seed, alike=0.0, size=1.0):
     r"""the empirical Rademacher complexity of $\{\|\beta\|_1\le B\}$ is at most
     $B\sqrt{2\log(2d)/n}$, of $\{\|\beta\|_\infty\le B\}$ at least $Bd/\sqrt{2n}$, above $B$ where
-    $d>\sqrt{2n}$. With $B=\frac1{2\eta}$ these balls hold the diagonal nets at which SGD and
-    gradient descent are stable."""
+    $d>\sqrt{2n}$ ($B=\frac1{2\eta}$ is what stability of SGD and of gradient descent guarantees of
+    diagonal nets with loss 0, if $\frac1n\sum_ix_ix_i^\top=I$)."""
     x = size * signs(np.random.default_rng(seed), n, d)
     x[:, : int(alike * d)] = x[:, :1]
     one, largest = (within(c, 1e-13 * c, "rounding") for c in ir.rademacher_complexities(x))

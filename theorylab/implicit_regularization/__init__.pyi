@@ -1,3 +1,9 @@
+from ._norm_balls import invisible_vertex as invisible_vertex
+from ._norm_balls import rademacher_complexities as rademacher_complexities
+from ._sample_hessians import diagonal_net_gradients as diagonal_net_gradients
+from ._sample_hessians import grouped_hessians as grouped_hessians
+from ._sample_hessians import rank_one_hessians as rank_one_hessians
+from ._sample_hessians import softmax_hessians as softmax_hessians
 from .ascent_descent import StationaryVariance as StationaryVariance
 from .ascent_descent import ascent_covariance as ascent_covariance
 from .ascent_descent import saddle_growth as saddle_growth
@@ -42,6 +48,12 @@ from .modified_equations import recursion_moments as recursion_moments
 from .modified_equations import second_order_drift as second_order_drift
 from .modified_equations import small_step_coefficient as small_step_coefficient
 from .modified_equations import two_step_losses as two_step_losses
+from .scale_invariance import NormalisedDescent as NormalisedDescent
+from .scale_invariance import ScaleEquilibrium as ScaleEquilibrium
+from .scale_invariance import batch_norm_loss as batch_norm_loss
+from .scale_invariance import normalised_descent as normalised_descent
+from .scale_invariance import scale_equilibrium as scale_equilibrium
+from .scale_invariance import tangential_gradient as tangential_gradient
 from .sequential_projections import SequentialProjections as SequentialProjections
 from .sequential_projections import SequentialStatus as SequentialStatus
 from .sequential_projections import TaskGeometry as TaskGeometry
@@ -51,3 +63,14 @@ from .sequential_projections import random_tasks as random_tasks
 from .sequential_projections import sequential_max_margin as sequential_max_margin
 from .sequential_projections import task_geometry as task_geometry
 from .sequential_projections import weak_regularisation as weak_regularisation
+from .stability_operator import SecondMoments as SecondMoments
+from .stability_operator import StabilityThreshold as StabilityThreshold
+from .stability_operator import coherence as coherence
+from .stability_operator import coherence_bound as coherence_bound
+from .stability_operator import curvature_bound as curvature_bound
+from .stability_operator import loss_growth_bound as loss_growth_bound
+from .stability_operator import moment_bound as moment_bound
+from .stability_operator import noise_alignment as noise_alignment
+from .stability_operator import second_moment_operator as second_moment_operator
+from .stability_operator import stability_threshold as stability_threshold
+from .stability_operator import trace_bound as trace_bound

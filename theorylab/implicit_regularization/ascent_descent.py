@@ -18,6 +18,8 @@ negative eigenvalue, and that of SAM within :math:`\|HX\|\le\rho|\lambda|`.
 
 Paper: compagnoni2023-modeling."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import numpy as np

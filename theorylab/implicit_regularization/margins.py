@@ -17,6 +17,8 @@ by one triangular solve. A working set keeps the problem small where there are m
 
 Papers: tyurin2024-from, gupta2021-logit (the margin in their bounds)."""
 
+from __future__ import annotations
+
 import warnings
 from enum import StrEnum
 from typing import Any

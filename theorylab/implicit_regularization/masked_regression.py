@@ -35,6 +35,8 @@ It is bounded as Bach and Moulines (arXiv 1306.2119) did; proof, with :math:`H=\
 
 Paper: ayme2023-naive."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -18,6 +18,8 @@ sample of N points, expectations over all samples of a finite population are sum
 
 Papers: zhang2023-stochastic, geiping2021-stochastic, roberts2021-implicitly."""
 
+from __future__ import annotations
+
 import itertools
 import math
 from collections.abc import Callable, Sequence

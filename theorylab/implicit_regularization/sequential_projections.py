@@ -36,6 +36,8 @@ from :math:`a_k=\mathrm{dist}^2(w_k,C)`. So T tasks have the rates
 
 Paper: evron2023-continual (constants derived here)."""
 
+from __future__ import annotations
+
 import math
 import warnings
 from collections.abc import Sequence

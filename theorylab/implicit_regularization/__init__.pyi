@@ -1,0 +1,13 @@
+from .flat_interpolators import ReluNetwork as ReluNetwork
+from .flat_interpolators import balance_neurons as balance_neurons
+from .flat_interpolators import flattest_neurons as flattest_neurons
+from .flat_interpolators import hypercube_memoriser as hypercube_memoriser
+from .flat_interpolators import isotropic_hessian_trace as isotropic_hessian_trace
+from .flat_interpolators import layer_norm_outputs as layer_norm_outputs
+from .flat_interpolators import layer_norm_trace as layer_norm_trace
+from .flat_interpolators import mix_networks as mix_networks
+from .flat_interpolators import path_norm as path_norm
+from .flat_interpolators import relu_hessian_trace as relu_hessian_trace
+from .flat_interpolators import relu_outputs as relu_outputs
+from .flat_interpolators import relu_trace_bound as relu_trace_bound
+from .flat_interpolators import xor_generaliser as xor_generaliser

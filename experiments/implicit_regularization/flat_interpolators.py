@@ -322,8 +322,8 @@ def no_bias_flatness_implies_generalisation(d, seed, extra=0, symmetric=True, bi
     \{\pm1\}^{d-2}$ spans: for $d\ge3$, $8(d-2)$ points suffice. The least $T$ of an interpolator
     is $4\sqrt d$, all that attain it are $x_1x_2$ on the whole hypercube, and their neurons are
     positive multiples of the four $(\pm1,\pm1,0,\dots,0)$. The convention matters: their
-    preactivations vanish at half of the points, and after a generic move of their weights of size $\delta$ the trace of
-    $\nabla^2L$ is $6\sqrt d+O(\delta)$."""
+    preactivations vanish at half of the points, and after a generic move of their weights of size
+    $\delta$ the trace of $\nabla^2L$ is $6\sqrt d+O(\delta)$."""
     S = tails(d - 2, extra, symmetric, seed)
     X = np.array([[*p, *s] for p in cube(2) for s in S])
     y, every = X[:, 0] * X[:, 1], cube(d)

@@ -2,6 +2,7 @@ from .ball_flatness import PairDescent as PairDescent
 from .ball_flatness import curvature_bounds as curvature_bounds
 from .ball_flatness import first_order_flatness as first_order_flatness
 from .ball_flatness import pair_descent as pair_descent
+from .ball_flatness import pair_remainder as pair_remainder
 from .ball_flatness import zeroth_order_flatness as zeroth_order_flatness
 from .flat_interpolators import ReluNetwork as ReluNetwork
 from .flat_interpolators import balance_neurons as balance_neurons

@@ -41,6 +41,7 @@ __all__ = [
     "curvature_bounds",
     "first_order_flatness",
     "pair_descent",
+    "pair_remainder",
     "zeroth_order_flatness",
 ]
 
@@ -57,6 +58,7 @@ def zeroth_order_flatness(
     radius: float,
     curvature: float,
     tol: float = 1e-3,
+    atol: float = 0.0,
     max_cells: int = 200_000,
 ) -> Bounds:
     r"""Enclose :math:`R^{(0)}_\rho`: by how much a loss rises in a ball.
@@ -69,9 +71,10 @@ def zeroth_order_flatness(
         Centre, shape (p,), p at most 4, and radius of the ball.
     curvature
         A bound of the spectral norm of the Hessian in the ball.
-    tol, max_cells
-        Relative gap to stop at, where a maximum below 1e-6 curvature radius^2 counts as that, and
-        the number of boxes after which the bounds are returned as they are, with a warning.
+    tol, atol, max_cells
+        Relative and absolute gap, either of which is enough, and the number of boxes after which
+        the bounds are returned as they are, with a warning: where the loss is flat around the
+        maximum, only an absolute gap is reached.
 
     Examples
     --------
@@ -93,7 +96,7 @@ def zeroth_order_flatness(
         slope = np.linalg.norm(_vectors(gradient, points), axis=1)
         return value, value + slope * reach + K * reach**2 / 2
 
-    return _maximum(rise, centre, rho, K * rho**2, tol, max_cells)
+    return _maximum(rise, centre, rho, tol, atol, max_cells)
 
 
 @refuses_overflow("gradient", "at", "radius", "curvature")
@@ -104,13 +107,14 @@ def first_order_flatness(
     radius: float,
     curvature: float,
     tol: float = 1e-3,
+    atol: float = 0.0,
     max_cells: int = 200_000,
 ) -> Bounds:
     r"""Enclose :math:`R^{(1)}_\rho`: the radius times the largest norm of the gradient in the ball.
 
     Parameters
     ----------
-    gradient, at, radius, curvature, tol, max_cells
+    gradient, at, radius, curvature, tol, atol, max_cells
         As in :func:`zeroth_order_flatness`.
 
     Examples
@@ -128,7 +132,7 @@ def first_order_flatness(
         value = rho * np.linalg.norm(_vectors(gradient, points), axis=1)
         return value, value + rho * K * reach
 
-    return _maximum(steepness, centre, rho, K * rho**2, tol, max_cells)
+    return _maximum(steepness, centre, rho, tol, atol, max_cells)
 
 
 @refuses_overflow("flatness", "radius", "hessian_lipschitz")
@@ -219,6 +223,40 @@ def pair_descent(
     return PairDescent(np.array([x, y]), trace, residual)
 
 
+@refuses_overflow("target", "strength", "radius", "step_size")
+def pair_remainder(*, target: float, strength: float, radius: float, step_size: float) -> float:
+    r"""Return how large |xy - c| can be in the late steps of :func:`pair_descent`.
+
+    Where x = y a step is one of :math:`s=\sqrt2x` that the gradient norm term moves across the
+    minimum :math:`\sqrt{2c}`, by at most :math:`\delta=\eta\alpha\rho(\frac32(\sqrt{2c}+\rho+
+    \delta)^2-c)`; then :math:`|xy-c|\le\sqrt{2c}\delta+\delta^2/2` (derived, for steps below
+    one over the curvature).
+
+    Parameters
+    ----------
+    target, strength, radius, step_size
+        As in :func:`pair_descent`.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import pair_remainder
+    >>> round(pair_remainder(target=1.0, strength=1.0, radius=0.1, step_size=0.005), 5)
+    0.00174
+    """
+    c = as_real(target, "target", above=0.0)
+    k = as_real(strength, "strength", minimum=0.0) * as_real(radius, "radius", minimum=0.0)
+    k *= as_real(step_size, "step_size", above=0.0)
+    root = np.sqrt(2 * c)
+    reach = root + radius
+    base = k * (1.5 * reach**2 - c)
+    slope = 1 - 3 * k * reach
+    inner = slope**2 - 6 * k * base
+    if slope <= 0 or inner < 0:
+        raise ValueError(f"step_size: expected one that no step outgrows, got {step_size}")
+    delta = 2 * base / (slope + np.sqrt(inner))
+    return float(root * delta + delta**2 / 2)
+
+
 @compiled(error_model="numpy")
 def _descend(
     x: float, y: float, c: float, strength: float, radius: float, step: float, count: int
@@ -269,14 +307,15 @@ def _maximum(
     enclose: Callable[[FloatArray, float], tuple[FloatArray, FloatArray]],
     centre: FloatArray,
     radius: float,
-    unit: float,
     tol: float,
+    atol: float,
     max_cells: int,
 ) -> Bounds:
     """Maximise over a ball by boxes. ``enclose`` returns the value at points of the ball and an
     upper bound of it within a distance: the projection to the ball moves no point of the box that
     is in the ball further from the centre of the box."""
-    gap, budget = as_real(tol, "tol", above=0.0), as_count(max_cells, "max_cells")
+    gap, level = as_real(tol, "tol", above=0.0), as_real(atol, "atol", minimum=0.0)
+    budget = as_count(max_cells, "max_cells")
     p = len(centre)
     corners = np.stack(np.meshgrid(*[[-0.5, 0.5]] * p, indexing="ij"), axis=-1).reshape(-1, p)
     cells, half, used, lower = np.zeros((1, p)), 1.0, 0, -np.inf
@@ -289,7 +328,7 @@ def _maximum(
         best = max(float(bound.max()), closed)
         upper = max(lower, min(upper, best))
         used += len(cells)
-        least = gap * max(abs(lower), 1e-6 * unit)
+        least = max(gap * abs(lower), level)
         if upper - lower <= least:
             break
         cells = cells[bound > lower + least / 2]

@@ -124,7 +124,7 @@ def bowl(eigenvalues, cubic, direction, odd, tilt):
 def bowl_flatness(eigenvalues, cubic, direction, odd, tilt, radius):
     loss, gradient = bowl(eigenvalues, cubic, direction, odd, tilt)
     K = float(max(eigenvalues) + abs(cubic) * radius)
-    options = {"radius": radius, "curvature": K, "tol": 2e-4}
+    options = {"radius": radius, "curvature": K, "tol": 1e-3}
     centre = np.zeros(len(eigenvalues))
     rise = ir.zeroth_order_flatness(loss, gradient, centre, **options)
     return rise, ir.first_order_flatness(gradient, centre, **options)
@@ -138,7 +138,7 @@ def bowl_flatness(eigenvalues, cubic, direction, odd, tilt, radius):
 @full(eigenvalues=(2.0, 0.5), share=[0.1, 0.2, 0.4, 0.6, 0.8, 0.95], angle=0.0)
 @space(
     eigenvalues=Choice([(1.0,), (1.0, 0.0), (1.0, 1.0), (30.0, 0.2)]),
-    share=Real(0.02, 3.0, log=True),
+    share=Real(0.05, 3.0, log=True),
     angle=Real(0.0, 3.14),
     sign=Choice([-1.0, 1.0]),
     odd=Choice([False, True]),

@@ -91,7 +91,7 @@ def test_a_false_curvature_is_not_noticed_but_a_true_one_is_enough():
 
 
 def test_a_small_budget_warns_and_still_encloses():
-    loss, gradient = quadratic(np.eye(2))
+    _, gradient = quadratic(np.eye(2))
     with pytest.warns(UserWarning, match="raise max_cells"):
         found = first_order_flatness(
             gradient, np.zeros(2), radius=1.0, curvature=1.0, tol=1e-9, max_cells=500

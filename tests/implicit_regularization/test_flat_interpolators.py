@@ -184,11 +184,11 @@ def test_no_others_on_a_symmetric_set_by_linear_programs():
                     b_ub=np.zeros(np.sum(~on)),
                     A_eq=X[on],
                     b_eq=np.ones(np.sum(on)),
-                    bounds=(None, None),
+                    bounds=(-10, 10),
                 )
                 for sign in (1, -1)
             ]
-            widths.append(ends[0].status == 3 or -ends[1].fun - ends[0].fun > 1e-6)
+            widths.append(-ends[1].fun - ends[0].fun > 1e-6)
         assert any(widths) != unique
         assert (len(flattest_neurons(X, X[:, 0] * X[:, 1])) == 4) == unique
 
@@ -222,10 +222,9 @@ def test_units_and_bad_networks():
     for s in (1e-100, 1e100):
         scaled = ReluNetwork(s * network.weights, network.outputs / s, s * network.biases)
         even = balance_neurons(scaled, X)
-        assert_allclose(
-            relu_hessian_trace(even, X), relu_hessian_trace(balance_neurons(network, X), X)
-        )
-    with pytest.raises(ValueError, match="network.outputs: expected shape"):
+        least = relu_hessian_trace(balance_neurons(network, X), X)
+        assert_allclose(relu_hessian_trace(even, X), least)
+    with pytest.raises(ValueError, match=r"network\.outputs: expected shape"):
         relu_outputs(ReluNetwork(np.eye(2), np.ones(3)), np.eye(2))
     with pytest.raises(ValueError, match="points: expected vertices"):
         hypercube_memoriser([[0.5, 1.0]], [1.0])

@@ -241,7 +241,7 @@ def pair_remainder(*, target: float, strength: float, radius: float, step_size: 
     --------
     >>> from theorylab.implicit_regularization import pair_remainder
     >>> round(pair_remainder(target=1.0, strength=1.0, radius=0.1, step_size=0.005), 5)
-    0.00174
+    0.00173
     """
     c = as_real(target, "target", above=0.0)
     k = as_real(strength, "strength", minimum=0.0) * as_real(radius, "radius", minimum=0.0)

@@ -488,5 +488,18 @@ def two_layer_relu_trace_vs_path_norm(d, m, seed, spare=3, balance=0.5, shift=0.
     }
 
 
+@panel(
+    two_layer_relu_trace_vs_path_norm,
+    "For isotropic inputs the trace is a norm of the weights, above the path norm",
+    x="dimension $d$",
+    y="trace of $H$",
+    log="xy",
+)
+def _(pen, runs):
+    pen.points(*runs.measured("d", "Gaussian"), "Gaussian")
+    pen.theory(*runs.predicted("d", "finite law"), "norms of the layers")
+    pen.theory(*runs.predicted("d", "path norm"), r"$\sqrt{d}$ path norm", k=1)
+
+
 if __name__ == "__main__":
     run_script(__file__)

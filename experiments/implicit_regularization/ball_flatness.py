@@ -58,7 +58,7 @@ def waves(amplitudes, frequencies, phases, radius, jump):
 def wave_flatness(p, amplitudes, frequencies, phases, radius, jump):
     """Both maxima, enclosed by branch and bound."""
     loss, gradient, K = waves(amplitudes, frequencies[:, :p], phases, radius, jump)
-    options = {"radius": radius, "curvature": K, "tol": 0.02, "atol": 2e-4 * K * radius**2}
+    options = {"radius": radius, "curvature": K, "tol": 0.02, "atol": 1e-3 * K * radius**2}
     rise = ir.zeroth_order_flatness(loss, gradient, np.zeros(p), **options)
     return rise, ir.first_order_flatness(gradient, np.zeros(p), **options)
 
@@ -75,7 +75,7 @@ RISING = np.array([[-1.0, -0.5], [1.7, -2.0], [-2.5, 3.0]])
 @full(p=1, radius=[0.03, 0.3, 1.0, 3.0, 0.1], frequencies=RISING, **LONG)
 @space(
     p=Int(1, 2),
-    radius=Real(0.01, 3.0, log=True),
+    radius=Real(0.01, 1.0, log=True),
     amplitudes=Real(-1.0, 1.0, size=3),
     frequencies=Real(-3.0, 3.0, size=(3, 2)),
     phases=Real(0.0, 6.28, size=3),

@@ -58,7 +58,7 @@ def waves(amplitudes, frequencies, phases, radius, jump):
 def wave_flatness(p, amplitudes, frequencies, phases, radius, jump):
     """Both maxima, enclosed by branch and bound."""
     loss, gradient, K = waves(amplitudes, frequencies[:, :p], phases, radius, jump)
-    options = {"radius": radius, "curvature": K, "tol": 0.02, "atol": 1e-3 * K * radius**2}
+    options = {"radius": radius, "curvature": K, "tol": 1e-3, "atol": 3e-3 * K * radius**2}
     rise = ir.zeroth_order_flatness(loss, gradient, np.zeros(p), **options)
     return rise, ir.first_order_flatness(gradient, np.zeros(p), **options)
 
@@ -75,7 +75,7 @@ RISING = np.array([[-1.0, -0.5], [1.7, -2.0], [-2.5, 3.0]])
 @full(p=1, radius=[0.03, 0.3, 1.0, 3.0, 0.1], frequencies=RISING, **LONG)
 @space(
     p=Int(1, 2),
-    radius=Real(0.01, 1.0, log=True),
+    radius=Real(0.01, 1.5, log=True),
     amplitudes=Real(-1.0, 1.0, size=3),
     frequencies=Real(-3.0, 3.0, size=(3, 2)),
     phases=Real(0.0, 6.28, size=3),
@@ -86,7 +86,9 @@ def first_order_dominates_zeroth(p, radius, amplitudes, frequencies, phases, jum
     term that sharpness-aware minimisation adds to $L$. (Judged on sums of three waves, by branch
     and bound for both maxima.)"""
     rise, steep = wave_flatness(p, amplitudes, frequencies, phases, radius, jump)
-    return compare(maximum(rise), "<=", theory("first order", steep.upper))
+    # What is not known of the larger maximum is left to the smaller one.
+    wider = between(rise.lower, rise.upper + steep.upper - steep.lower, "max")
+    return compare(wider, "<=", theory("first order", steep.upper))
 
 
 @panel(
@@ -149,8 +151,9 @@ def bowl_flatness(eigenvalues, cubic, direction, odd, tilt, radius):
 def quadratic_curvature_identity(
     eigenvalues, share, angle=0.0, sign=-1.0, odd=False, radius=1.0, slope=0.0, excess=1.0
 ):
-    r"""At a local minimum, if the Hessian is $M$-Lipschitz in the ball, $|R^{(1)}_\rho/\rho^2-
-    \lambda_{\max}|\le\frac{M\rho}2$ and $|2R^{(0)}_\rho/\rho^2-\lambda_{\max}|\le\frac{M\rho}3$:
+    r"""At a local minimum, or wherever $\nabla L=0$ and $\nabla^2L\succeq0$, if the Hessian is
+    $M$-Lipschitz in the ball, $|R^{(1)}_\rho/\rho^2-\lambda_{\max}|\le\frac{M\rho}2$ and
+    $|2R^{(0)}_\rho/\rho^2-\lambda_{\max}|\le\frac{M\rho}3$:
     $\lambda_{\max}\le R^{(1)}_\rho/\rho^2+\frac{M\rho}2$, with equality for
     $\frac\lambda2x^2-\frac M6|x|^3$, $M\rho\le\lambda$. If $L$ is quadratic both quotients are
     $\lambda_{\max}$. (Judged on quadratics with a cubic term along a line.)"""
@@ -319,16 +322,13 @@ def _(pen, runs):
 # ---------------------------------------------------------------------------------- descent
 @simulation
 def ends(x, y, c, strength, radius, step):
-    """Largest eigenvalue at the minimum on the ray to the end of descent, with a radius and with
-    half of it, and the largest |xy - c| in the late steps, so long that the imbalance x^2 - y^2,
-    which falls as exp(-4 eta alpha rho^2 t), is gone."""
-    found = []
-    for rho in (radius, radius / 2):
-        steps = math.ceil(8 / (step * max(strength, 0.2) * rho**2))
-        options = {"target": c, "strength": strength, "radius": rho}
-        run = ir.pair_descent([x, y], **options, step_size=step, steps=steps)
-        found.append((c * np.sum(run.end**2) / np.prod(run.end), run.residual))
-    return found
+    """Largest eigenvalue at the minimum on the ray to the end of descent, after half of the steps
+    and after all, so many that the imbalance x^2 - y^2 is gone, and the largest |xy - c| late."""
+    steps = math.ceil(8 / (step * max(strength, 0.2) * radius**2))
+    options = {"target": c, "strength": strength, "radius": radius, "step_size": step}
+    runs = [ir.pair_descent([x, y], **options, steps=n) for n in (math.ceil(steps / 2), steps)]
+    half, whole = (c * np.sum(run.end**2) / np.prod(run.end) for run in runs)
+    return half, whole, runs[1].residual
 
 
 @simulation
@@ -345,32 +345,34 @@ def plain_ends(x, y, c, step):
 @full(x=[1.0, 1.5, 2.0, 2.5, 3.0], y=0.2, c=1.0)
 @space(
     x=Real(1.0, 3.0),
-    y=Real(0.05, 1.0),
-    c=Real(0.5, 2.0),
-    strength=Real(0.25, 1.0),
-    radius=Real(0.1, 0.3),
+    y=Real(1e-3, 3.0, log=True),
+    c=Real(1e-3, 1e3, log=True),
+    strength=Real(0.2, 2.0, log=True),
+    radius=Real(0.1, 0.25),
+    share=Real(0.05, 0.2),
 )
 @breaks("no gradient norm term", strength=0.0)
-def gam_selects_balanced_minimum(x, y, c, strength=1.0, radius=0.2, step=0.02):
-    r"""As its steps get small, gradient descent from $(x_0,y_0)$, $x_0,y_0>0$, ends where
+@breaks("a start near the saddle", x=0.1, y=0.05)
+def gam_selects_balanced_minimum(x, y, c, strength=1.0, radius=0.2, share=0.2):
+    r"""As its steps get small, gradient descent from $\theta_0=(x_0,y_0)$, $x_0,y_0>0$, ends where
     $\lambda_{\max}=\sqrt{(x_0^2-y_0^2)^2+4c^2}$. Steps of $-\eta(\nabla L(\theta)+\alpha\rho
-    \nabla\|\nabla L\|(\theta+\rho u))$, $u\propto\nabla\|\nabla L\|(\theta)$, $\alpha>0$, end where
-    $x/y\to1$: the minimum on the ray to the iterates is the flattest one, $\lambda_{\max}=2c$.
-    They stay off it by $|xy-c|\le\sqrt{2c}\,\delta+\frac{\delta^2}2$,
-    $\delta=\eta\alpha\rho(\frac32(\sqrt{2c}+\rho+\delta)^2-c)$."""
-    (coarse, off), (fine, _) = ends(x, y, c, strength, radius, step)
-    wide, plain = plain_ends(x, y, c, step)
-    source = "difference to twice the radius"
+    \nabla\|\nabla L\|(\theta+\rho u))$, $u\propto\nabla\|\nabla L\|(\theta)$, end where $x/y\to1$:
+    the minimum on the ray to the iterates is the flattest one, $\lambda_{\max}=2c$. They stay off it
+    by $|xy-c|\le\sqrt{2c}\,\delta+\frac{\delta^2}2$, $\delta=\eta\alpha\rho(\frac32(\sqrt{2c}+\rho+
+    \delta)^2-c)$. (If $\alpha>0$, $x_0y_0\ne c$, $\eta\max(\|\theta_0\|^2,2c)\le\frac15$,
+    $\rho+\delta\le0.4\sqrt{2c}$, and not too near the saddle: $\|\theta_0\|\ge2\alpha\rho$.)"""
+    root, top = math.sqrt(c), max(x**2 + y**2, 2)
+    start, rho, step = (root * x, root * y, c), root * radius, share / (c * top)
+    half, whole, off = ends(*start, strength, rho, step)
+    wide, plain = plain_ends(*start, step / 2)
     kept = within(plain, 2 * abs(wide - plain) + 1e-9 * plain, "twice that to twice the step")
-    remainder = ir.pair_remainder(
-        target=c, strength=max(strength, 0.2), radius=radius, step_size=step
-    )
+    found = within(whole, abs(half - whole) + 1e-9 * c, "difference to half of the run")
+    sizes = {"target": c, "strength": max(strength, 0.2), "radius": rho, "step_size": step}
+    remainder = theory("remainder", ir.pair_remainder(**sizes) / c)
     return {
-        "gradient norm": compare(
-            within(fine, abs(coarse - fine) + 1e-9 * fine, source), "==", theory("least", 2 * c)
-        ),
-        "remainder": compare(within(off, 1e-9, "imbalance"), "<=", theory("remainder", remainder)),
-        "descent": compare(kept, "==", theory("descent", math.hypot(x**2 - y**2, 2 * c))),
+        "gradient norm": compare(found, "==", theory("least", 2 * c)),
+        "remainder": compare(within(off / c, 1e-9, "imbalance"), "<=", remainder),
+        "descent": compare(kept, "==", theory("descent", c * math.hypot(x**2 - y**2, 2))),
     }
 
 

@@ -92,11 +92,12 @@ def test_a_false_curvature_is_not_noticed_but_a_true_one_is_enough():
 
 def test_a_small_budget_warns_and_still_encloses():
     _, gradient = quadratic(np.eye(2))
-    with pytest.warns(UserWarning, match="raise max_cells"):
+    with pytest.warns(UserWarning, match="raise max_cells") as caught:
         found = first_order_flatness(
             gradient, np.zeros(2), radius=1.0, curvature=1.0, tol=1e-9, max_cells=500
         )
     assert found.lower <= 1 <= found.upper < 1.5
+    assert caught[0].filename == __file__
     with pytest.warns(UserWarning, match="raise max_cells"):
         zeroth_order_flatness(
             lambda x: 0 * x[:, 0], lambda x: 0 * x, [0.0], radius=1.0, curvature=1.0, max_cells=50
@@ -148,6 +149,18 @@ def test_descent_keeps_the_imbalance_and_the_term_removes_it():
     assert 0.9 * bound < run.residual < bound
     still = pair_descent([1, 1], strength=1.0, target=1.0, radius=0.0, step_size=0.1, steps=10)
     assert still.residual == 0
+
+
+def test_where_descent_with_the_term_does_not_reach_the_flattest_minimum():
+    options = {"target": 1.0, "step_size": 0.02, "strength": 1.0}
+    stuck = pair_descent([4, 0.25], radius=0.2, steps=100, **options)
+    assert_allclose(stuck.end, [4, 0.25])
+    saddle = pair_descent([0.1, 0.05], radius=0.2, steps=20_000, **options)
+    assert_allclose(saddle.residual, 1, atol=1e-3)
+    far = pair_descent([2, 1], radius=0.7, steps=20_000, **options)
+    assert far.residual > 0.5
+    with pytest.raises(ValueError, match="radius: expected at most"):
+        pair_remainder(target=1.0, radius=0.62, step_size=0.02, strength=1.0)
 
 
 def test_remainder_solves_its_equation():

@@ -166,6 +166,28 @@ def test_flattest_neurons_by_brute_force():
     assert len(found) == 4
 
 
+@settings(max_examples=15)
+@given(st.integers(0, 10**6), st.integers(1, 4))
+def test_flattest_neurons_in_rational_arithmetic(seed, d):
+    rng = np.random.default_rng(seed)
+    X = np.concatenate([2 * np.tri(d) - 1, rng.choice([-1.0, 1.0], size=(5, d))])[::-1]
+    y = rng.choice([-2.0, 0.0, 1.0], size=len(X), p=[0.5, 0.1, 0.4])
+    points = sp.Matrix(X.astype(int).tolist())
+    rows = list(points.T.rref()[1])
+    solve = points.extract(rows, list(range(d))).inv()
+    expected = set()
+    for pattern in itertools.product((-1, 0, 1), repeat=d):
+        w = solve * sp.Matrix(pattern)
+        z = list(points * w)
+        signs = {np.sign(s) for s, v in zip(y, z, strict=True) if v > 0}
+        if len(signs) == 1 and 0 not in signs and all(v == 1 for v in z if v > 0):
+            expected.add(tuple(float(v) for v in w))
+    found = flattest_neurons(X, y)
+    assert {tuple(w) for w in found.tolist()} == expected
+    assert len(found) == len(expected)
+    assert found.tolist() == sorted(found.tolist())
+
+
 def test_no_others_on_a_symmetric_set_by_linear_programs():
     # A neuron that is active at one corner for all tails, and 1 there, is unique.
     rng = np.random.default_rng(3)

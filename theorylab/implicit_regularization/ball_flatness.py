@@ -195,8 +195,10 @@ def pair_descent(
     r"""Descend :math:`L=\frac12(xy-c)^2` with a gradient norm term, or without.
 
     A step is :math:`-\eta(\nabla L(\theta)+\alpha\rho\nabla\|\nabla L\|(\theta+\rho u))`, u the
-    direction of :math:`\nabla\|\nabla L\|(\theta)`. The trace :math:`x^2+y^2` of the Hessian at a
-    minimum is its largest eigenvalue, and is least where x = y.
+    direction of :math:`\nabla\|\nabla L\|(\theta)`, which is 0 where it does not exist: a start at a
+    minimum stays. The trace :math:`x^2+y^2` of the Hessian at a minimum is its largest eigenvalue,
+    and is least where x = y. The term also attracts to the saddle 0, about as far as
+    :math:`\alpha\rho`.
 
     Parameters
     ----------
@@ -230,7 +232,8 @@ def pair_remainder(*, target: float, strength: float, radius: float, step_size: 
     Where x = y a step is one of :math:`s=\sqrt2x` that the gradient norm term moves across the
     minimum :math:`\sqrt{2c}`, by at most :math:`\delta=\eta\alpha\rho(\frac32(\sqrt{2c}+\rho+
     \delta)^2-c)`; then :math:`|xy-c|\le\sqrt{2c}\delta+\delta^2/2` (derived, for steps below
-    one over the curvature).
+    one over the curvature). A larger radius than :math:`(1-3^{-1/2})\sqrt{2c}-\delta` is refused:
+    from below the minimum the term then leads away from it.
 
     Parameters
     ----------
@@ -254,6 +257,10 @@ def pair_remainder(*, target: float, strength: float, radius: float, step_size: 
     if slope <= 0 or inner < 0:
         raise ValueError(f"step_size: expected one that no step outgrows, got {step_size}")
     delta = 2 * base / (slope + np.sqrt(inner))
+    if k > 0 and radius + delta > (1 - 3**-0.5) * root:
+        raise ValueError(
+            f"radius: expected at most {(1 - 3**-0.5) * root - delta:.3g}, got {radius}"
+        )
     return float(root * delta + delta**2 / 2)
 
 
@@ -337,7 +344,7 @@ def _maximum(
             warnings.warn(
                 f"stopped after {used} boxes with gap {upper - lower:.2g} > {least:.2g}: raise "
                 "max_cells",
-                stacklevel=3,
+                stacklevel=4,
             )
             break
         half /= 2

@@ -285,7 +285,8 @@ def flattest_neurons(points: ArrayLike, labels: ArrayLike) -> FloatArray:
     :func:`relu_trace_bound` is, up to its scale and where it is active at all, a w with
     :math:`w^\top x_i\in\{1\}\cup(-\infty,0]` that is active on points of one label's sign. Those
     with :math:`w^\top x_i\in\{-1,0,1\}` at d independent points are enumerated, :math:`3^d`
-    candidates; if with every :math:`x_i` also :math:`-x_i` is a point, there are no others.
+    candidates, in exact integer arithmetic; if with every :math:`x_i` also :math:`-x_i` is a point,
+    there are no others, but for w = 0.
 
     Parameters
     ----------
@@ -310,16 +311,20 @@ def flattest_neurons(points: ArrayLike, labels: ArrayLike) -> FloatArray:
             basis.append(i)
     if len(basis) < d:
         raise ValueError(f"points: expected vertices that span R^{d}, got rank {len(basis)}")
-    patterns = np.array(list(product((-1.0, 0.0, 1.0), repeat=d)))
-    W = np.linalg.solve(X[basis], patterns.T).T
-    # The values are multiples of 1 / det, and |det| <= d^(d/2) < 2e4: rounding decides nothing.
-    Z = W @ X.T
-    active = Z > 1e-6
-    allowed = (np.abs(Z - 1) < 1e-6) | ~active
+    patterns = np.array(list(product((-1, 0, 1), repeat=d)))
+    # The determinant and the minors are integers of at most 9^(9/2) < 2e4: rounding finds them, and
+    # from there on all is exact.
+    square = X[basis]
+    scale = np.rint(np.linalg.det(square))
+    minors = np.rint(scale * np.linalg.inv(square) * np.sign(scale)).astype(int)
+    size = int(abs(scale))
+    W = patterns @ minors.T
+    Z = W @ X.T.astype(int)
+    active = Z > 0
+    allowed = (Z == size) | ~active
     signs = [(active & (s * y > 0)).sum(axis=1) == active.sum(axis=1) for s in (1, -1)]
-    kept = allowed.all(axis=1) & active.any(axis=1) & (signs[0] | signs[1])
-    found = W[kept] + 0.0
-    ordered: FloatArray = found[np.lexsort(found.T[::-1].round(6))]
+    kept = W[allowed.all(axis=1) & active.any(axis=1) & (signs[0] | signs[1])]
+    ordered: FloatArray = kept[np.lexsort(kept.T[::-1])] / size
     return ordered
 
 

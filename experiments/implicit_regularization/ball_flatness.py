@@ -357,9 +357,9 @@ def gam_selects_balanced_minimum(x, y, c, strength=1.0, radius=0.2, share=0.2):
     r"""As its steps get small, gradient descent from $\theta_0=(x_0,y_0)$, $x_0,y_0>0$, ends where
     $\lambda_{\max}=\sqrt{(x_0^2-y_0^2)^2+4c^2}$. Steps of $-\eta(\nabla L(\theta)+\alpha\rho
     \nabla\|\nabla L\|(\theta+\rho u))$, $u\propto\nabla\|\nabla L\|(\theta)$, end where $x/y\to1$:
-    the minimum on the ray to the iterates is the flattest one, $\lambda_{\max}=2c$. They stay off it
-    by $|xy-c|\le\sqrt{2c}\,\delta+\frac{\delta^2}2$, $\delta=\eta\alpha\rho(\frac32(\sqrt{2c}+\rho+
-    \delta)^2-c)$. (If $\alpha>0$, $x_0y_0\ne c$, $\eta\max(\|\theta_0\|^2,2c)\le\frac15$,
+    the minimum on the ray to the iterates is the flattest one, $\lambda_{\max}=2c$. They stay off
+    it by $|xy-c|\le\sqrt{2c}\,\delta+\frac{\delta^2}2$, $\delta=\eta\alpha\rho(\frac32(\sqrt{2c}+
+    \rho+\delta)^2-c)$. (If $\alpha>0$, $x_0y_0\ne c$, $\eta\max(\|\theta_0\|^2,2c)\le\frac15$,
     $\rho+\delta\le0.4\sqrt{2c}$, and not too near the saddle: $\|\theta_0\|\ge2\alpha\rho$.)"""
     root, top = math.sqrt(c), max(x**2 + y**2, 2)
     start, rho, step = (root * x, root * y, c), root * radius, share / (c * top)

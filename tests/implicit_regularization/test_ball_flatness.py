@@ -104,6 +104,17 @@ def test_a_small_budget_warns_and_still_encloses():
         )
 
 
+def test_boxes_that_were_left_keep_their_bound():
+    # The box of 1 is left when 1 is the largest known value and 1.1 the bound there.
+    def gradient(x):
+        return np.interp(
+            x, [-1, -0.75, -0.5, -0.25, 0, 0.5, 1], [0.7, 0.7, 0.75, 0.8, 1, 0.59, 1.09]
+        )
+
+    found = first_order_flatness(gradient, [0.0], radius=1.0, curvature=1.0, tol=0.2)
+    assert found.lower <= 1.09 <= found.upper <= 1.2 * found.lower
+
+
 @settings(max_examples=30)
 @given(st.floats(0.1, 5.0), st.floats(0.0, 3.0), st.floats(0.1, 3.0), st.booleans())
 def test_curvature_bounds_hold_and_are_attained(top, M, radius, sharper):
@@ -119,6 +130,8 @@ def test_curvature_bounds_hold_and_are_attained(top, M, radius, sharper):
             assert_allclose(bounds.lower, top)
         elif M * radius <= top:
             assert_allclose(bounds.upper, top)
+    coarse = curvature_bounds(1.0, order="first", radius=1.0, hessian_lipschitz=3.0)
+    assert (coarse.lower, coarse.upper) == (0, 2.5)
 
 
 def test_one_step_by_hand():

@@ -216,7 +216,7 @@ def test_no_others_on_a_symmetric_set_by_linear_programs():
 
 
 def test_isotropic_trace_by_sampling_and_path_norm():
-    network, _ = draw(1, d=4, biases=False)
+    network, _ = draw(1, d=4, m=3, biases=False)
     X = np.random.default_rng(2).standard_normal((200_000, 4))
     sampled = relu_hessian_trace(network, np.concatenate([X, -X])) / 2
     assert_allclose(sampled, isotropic_hessian_trace(network), rtol=0.01)
@@ -256,5 +256,8 @@ def test_units_and_bad_networks():
         flattest_neurons([[1, 1], [-1, -1]], [1.0, 1.0])
     with pytest.raises(ValueError, match="second: expected inputs and biases"):
         mix_networks(xor_generaliser(2), xor_generaliser(2, biases=False), 0.5)
+    for function in (layer_norm_outputs, layer_norm_trace):
+        with pytest.raises(ValueError, match="eps: expected"):
+            function(network, X, eps=0.0)
     with pytest.raises(ValueError, match="network: expected one without biases"):
         path_norm(network)

@@ -195,10 +195,10 @@ def pair_descent(
     r"""Descend :math:`L=\frac12(xy-c)^2` with a gradient norm term, or without.
 
     A step is :math:`-\eta(\nabla L(\theta)+\alpha\rho\nabla\|\nabla L\|(\theta+\rho u))`, u the
-    direction of :math:`\nabla\|\nabla L\|(\theta)`, which is 0 where it does not exist: a start at a
-    minimum stays. The trace :math:`x^2+y^2` of the Hessian at a minimum is its largest eigenvalue,
-    and is least where x = y. The term also attracts to the saddle 0, about as far as
-    :math:`\alpha\rho`.
+    direction of :math:`\nabla\|\nabla L\|(\theta)`, which is 0 where it does not exist: a start at
+    a minimum stays. The trace :math:`x^2+y^2` of the Hessian at a minimum is its largest
+    eigenvalue, and is least where x = y. From within about :math:`\alpha\rho` the term leads to the
+    saddle 0.
 
     Parameters
     ----------
@@ -257,10 +257,9 @@ def pair_remainder(*, target: float, strength: float, radius: float, step_size: 
     if slope <= 0 or inner < 0:
         raise ValueError(f"step_size: expected one that no step outgrows, got {step_size}")
     delta = 2 * base / (slope + np.sqrt(inner))
-    if k > 0 and radius + delta > (1 - 3**-0.5) * root:
-        raise ValueError(
-            f"radius: expected at most {(1 - 3**-0.5) * root - delta:.3g}, got {radius}"
-        )
+    widest = (1 - 3**-0.5) * root - delta
+    if k > 0 and radius > widest:
+        raise ValueError(f"radius: expected at most {widest:.3g}, got {radius}")
     return float(root * delta + delta**2 / 2)
 
 

@@ -313,15 +313,13 @@ def flattest_neurons(points: ArrayLike, labels: ArrayLike) -> FloatArray:
         raise ValueError(f"points: expected vertices that span R^{d}, got rank {len(basis)}")
     patterns = np.array(list(product((-1, 0, 1), repeat=d)))
     # The determinant and the minors are integers of at most 9^(9/2) < 2e4: rounding finds them, and
-    # from there on all is exact.
-    square = X[basis]
-    scale = np.rint(np.linalg.det(square))
-    minors = np.rint(scale * np.linalg.inv(square) * np.sign(scale)).astype(int)
-    size = int(abs(scale))
+    # from there on all is exact. Patterns of both signs make up for the sign of the determinant.
+    size = np.rint(abs(np.linalg.det(X[basis])))
+    minors = np.rint(size * np.linalg.inv(X[basis])).astype(int)
     W = patterns @ minors.T
-    Z = W @ X.T.astype(int)
-    active = Z > 0
-    allowed = (Z == size) | ~active
+    values = W @ X.T.astype(int)
+    active = values > 0
+    allowed = (values == size) | ~active
     signs = [(active & (s * y > 0)).sum(axis=1) == active.sum(axis=1) for s in (1, -1)]
     kept = W[allowed.all(axis=1) & active.any(axis=1) & (signs[0] | signs[1])]
     ordered: FloatArray = kept[np.lexsort(kept.T[::-1])] / size

@@ -173,7 +173,8 @@ def test_where_descent_with_the_term_does_not_reach_the_flattest_minimum():
     far = pair_descent([2, 1], radius=0.7, steps=20_000, **options)
     assert far.residual > 0.5
     with pytest.raises(ValueError, match="radius: expected at most"):
-        pair_remainder(target=1.0, radius=0.62, step_size=0.02, strength=1.0)
+        pair_remainder(target=1.0, radius=0.56, step_size=0.02, strength=1.0)
+    assert pair_remainder(target=1.0, radius=0.5, step_size=0.02, strength=1.0) < 0.1
 
 
 def test_remainder_solves_its_equation():

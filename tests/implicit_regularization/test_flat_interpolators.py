@@ -258,6 +258,6 @@ def test_units_and_bad_networks():
         mix_networks(xor_generaliser(2), xor_generaliser(2, biases=False), 0.5)
     for function in (layer_norm_outputs, layer_norm_trace):
         with pytest.raises(ValueError, match="eps: expected"):
-            function(network, X, eps=0.0)
+            function(xor_generaliser(2), [[1, 1]], eps=0.0)
     with pytest.raises(ValueError, match="network: expected one without biases"):
         path_norm(network)

@@ -378,7 +378,7 @@ def gam_selects_balanced_minimum(x, y, c, strength=1.0, radius=0.2, share=0.2):
 
 @panel(
     gam_selects_balanced_minimum,
-    "The gradient norm term leads to the flattest minimum from everywhere",
+    "The gradient norm term leads to the flattest minimum, descent to that of its start",
     x="start $x_0$",
     y="largest eigenvalue at the end",
 )

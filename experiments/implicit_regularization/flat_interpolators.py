@@ -156,7 +156,7 @@ def trace_hessian_lower_bound(d, m, n, negative, seed, balance=0.0, misfit=1, tr
 
 @panel(
     trace_hessian_lower_bound,
-    r"No interpolator is below the bound, and nets with $h=|a||x'|$ and one sign reach it",
+    r"No interpolator is below the bound; the excess falls as $h$ nears $|a||x'|$",
     x=r"share of $h_{ij}/|x'_i|$ in $|a_j|$",
     y=r"trace of the Hessian",
 )

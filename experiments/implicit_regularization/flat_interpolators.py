@@ -468,12 +468,13 @@ def _(pen, runs):
 
 
 # ---------------------------------------------------------------------------------- population
+@simulation
 def inputs(d, n_pairs, sizes, symmetric, seed):
     """Points of a finite law with E x x' = I, then of a Gaussian one, their last coordinates times
     a size; without symmetry a half of the finite law, and the Gaussian one folded."""
     rng = np.random.default_rng([seed, 5])
     Q = np.sqrt(n_pairs) * np.linalg.qr(rng.standard_normal((n_pairs, d)))[0]
-    G = rng.standard_normal((100_000, d))
+    G = rng.standard_normal((80_000, d))
     if not symmetric:
         G[:, 0] = abs(G[:, 0])
     both = np.concatenate([Q, -Q]) if symmetric else Q

@@ -59,7 +59,7 @@ def problem(start, depths, q, m, n, d, out, outer, inner, bend, target, seed):
 
 def horizon(net, X, Y):
     """0.35 over the bound of the sum of |dl/dh| at the start: the majorant is finite up to it."""
-    V, W, _, B = net
+    V, W = net[:2]
     loss = np.sum((ir.residual_outputs(*net, X) - Y) ** 2) / len(X)
     bound = np.prod([np.linalg.norm(z, 2, axis=(1, 2)).max() for z in (V, W)])
     return 0.35 / (2 * np.sqrt(loss) * np.exp(bound / np.sqrt(V[0].size))), loss
@@ -184,13 +184,14 @@ def training(instance, start, speed, seed):
 @breaks("layers not rescaled", speed=1.0)
 @breaks("layers drawn independently", start=untied)
 def pl_convergence(seed, n=4, d=3, out=1, width=4, depth=8, share=0.5, start=tied, speed=None):
-    r"""from $V_k=0$, $W_k=W$ Gaussian, $m=cn$ ($c\ge1$), $|x_i|=\sqrt q$, no two $x_i$ parallel,
-    $A=(I,0)^\top$, $B=(0,I)$, $q=d+d'$: with $\lambda=\lambda_{\min}(\frac1m\sigma(\frac{XW^\top}
-    {\sqrt q})\sigma(\cdot)^\top+2XX^\top)>0$ and targets $\frac1n\sum|y_i|^2\le\frac{\lambda^3}
-    {(14n)^2nq^2}$, $\|\nabla\ell\|^2\ge\frac4n(\sqrt\lambda-\Delta)_+^2\ell$ with a bound $\Delta$ of
-    the drift of the Jacobian that stays below $\sqrt\lambda$: $\ell\to0$ exponentially, at least at
-    that rate, and the differences of adjacent layers stay below $\frac{\lambda_V+\lambda_W}L$, finite
-    for all times."""
+    r"""from $V_k=0$, $W_k=W$ Gaussian, $m=cn$ with $c\ge1$, $A=(I,0)^\top$, $B=(0,I)$, $q=d+d'$,
+    $|x_i|=\sqrt q$, no two $x_i$ parallel: with $\lambda=\lambda_{\min}(\frac1m\sigma(\frac{XW^\top}
+    {\sqrt q})\sigma(\frac{WX^\top}{\sqrt q})+2XX^\top)>0$ the squared gradient is at least
+    $\frac4n(\sqrt\lambda-\Delta)_+^2\ell$, $\Delta$ an explicit bound of the drift of the Jacobian.
+    If $\frac1n\sum|y_i|^2\le\frac{\lambda^3}{(14n)^2nq^2}$, $\Delta$ stays so small that
+    $\ell\to0$ at least at that rate, and differences of adjacent layers stay below
+    $\frac{\lambda_V+\lambda_W}L$ at all times, with $\lambda_V+\lambda_W$ of the same scalar system
+    and bounded."""
     instance = (n, d, out, width * n, depth, share)
     (rates, rough), (coarse, other) = training(instance, start, speed, seed)
     net, X, Y, T = slow_problem(*instance, seed)

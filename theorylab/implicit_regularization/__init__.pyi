@@ -1,3 +1,13 @@
+from .neuron_alignment import AlignedPhase as AlignedPhase
+from .neuron_alignment import Alignment as Alignment
+from .neuron_alignment import Fate as Fate
+from .neuron_alignment import ReluFlow as ReluFlow
+from .neuron_alignment import align_directions as align_directions
+from .neuron_alignment import aligned_phase as aligned_phase
+from .neuron_alignment import alignment_bound as alignment_bound
+from .neuron_alignment import data_separation as data_separation
+from .neuron_alignment import relu_descent as relu_descent
+from .neuron_alignment import relu_flow as relu_flow
 from .residual_flow import FlowMajorant as FlowMajorant
 from .residual_flow import ResidualFlow as ResidualFlow
 from .residual_flow import depth_increments as depth_increments

@@ -121,7 +121,8 @@ def early_alignment(seed, n, mu, jitter=0.0, spread=1.0, neurons_=60, layout=sep
 @simulation
 def euler(n, mu, jitter, spread, eps, ratio, count, T, steps, seed):
     """Change of v^2 - |w|^2 over the step size, for two step sizes, and along the flow the sum of
-    (dL/dv)^2 - |dL/dw|^2, at two resolutions; output weights, and the loss, at 0 and at the end."""
+    (dL/dv)^2 - |dL/dw|^2, at two resolutions, and what a step may miss of it; output weights at 0
+    and at the end, and the loss."""
     rng = np.random.default_rng([seed, 2])
     X, labels = separated(rng, n, mu, jitter, spread)
     W, v = neurons(rng, count, X.shape[1], eps)
@@ -131,10 +132,11 @@ def euler(n, mu, jitter, spread, eps, ratio, count, T, steps, seed):
         ends = ir.relu_descent(W, v, X, labels, step=T / k, steps=k)
         change = ends[1] ** 2 - np.sum(ends[0] ** 2, axis=1) - v**2 + np.sum(W**2, axis=1)
         drifts.append(change * k / T)
-    run = ir.relu_flow(W, v, X, labels, np.linspace(0, T, 401), tol=1e-8)
+    run = ir.relu_flow(W, v, X, labels, np.linspace(0, T, steps + 1), tol=1e-7)
     squares = np.array([squared_speeds(w, o, X, labels) for w, o in zip(run.W, run.v, strict=True)])
     sums = [np.trapezoid(squares[::k], run.times[::k], axis=0) for k in (1, 2)]
-    return drifts, sums, v, run.v[-1], run.losses[0]
+    switches = np.sum(np.diff(run.W @ X.T > 0, axis=0), axis=(0, 2))
+    return drifts, sums, switches * np.abs(squares).max(axis=0), v, run.v[-1], run.losses[0]
 
 
 def squared_speeds(W, v, X, labels):
@@ -148,37 +150,41 @@ def squared_speeds(W, v, X, labels):
 @flow.ours("derived: the constant of O(h), and how fast an output weight may fall")
 @cases(n=1, eps=0.05, T=0.02)
 @cases(n=4, eps=[1.0, 0.3])
-@full(n=[1, 4, 8], eps=[0.1, 0.3, 1.0], spread=[1.0, 3.0], steps=800)
+@full(n=[1, 4, 8], eps=[0.1, 0.3], spread=[1.0, 2.0], steps=1000)
 @space(
     n=Int(1, 8),
     mu=Real(0.02, 0.9),
     jitter=Real(0.0, 0.8),
-    spread=Real(1.0, 3.0),
-    eps=Real(0.03, 1.0, log=True),
+    spread=Real(1.0, 2.0),
+    eps=Real(0.03, 0.5, log=True),
     count=Int(2, 12),
     T=Real(0.02, 0.5, log=True),
 )
 @breaks("unbalanced start", ratio=10.0)
 def balance_and_sign(
-    seed, n, eps, mu=0.2, jitter=0.3, spread=1.5, count=10, T=0.4, steps=400, ratio=1.0
+    seed, n, eps, mu=0.2, jitter=0.3, spread=1.5, count=10, T=0.4, steps=500, ratio=1.0
 ):
     r"""$v_j^2-|w_j|^2$ is conserved, so that $v_j$ keeps its sign: $|v_j(t)|\ge|v_j(0)|
     e^{-t\max|x_i|\mathcal L(0)}$. Gradient descent with steps $h$ moves it by $h\int_0^t
     [(\partial_{v_j}\mathcal L)^2-|\partial_{w_j}\mathcal L|^2]ds+o(h)$ in time $t$."""
-    drifts, sums, before, after, loss = euler(
+    drifts, sums, jumps, before, after, loss = euler(
         n, mu, jitter, spread, eps, ratio, count, T, steps, seed
     )
     limit = 2 * drifts[1] - drifts[0]
     error = 2 * np.abs(drifts[1] - drifts[0]) + 3 * np.abs(sums[1] - sums[0])
-    error += 1e-6 * np.abs(limit).max()
+    error += jumps * T / steps + 1e-6 * np.abs(limit).max()
     kept = np.sign(before) * after / np.abs(before)
     least = np.exp(-T * spread * loss)
     return {
         "sign": compare(
-            within(kept, 1e-6, "integrated to 1e-8"), ">=", theory("share", np.full(count, least))
+            within(kept, 1e-5, "integrated to 1e-7"), ">=", theory("share", np.full(count, least))
         ),
         "drift": compare(
-            within(limit, error, "difference to steps of twice the length"),
+            within(
+                limit,
+                error,
+                "difference to steps of twice the length, and a step at each switch of a neuron",
+            ),
             "==",
             theory("integral", sums[0]),
         ),
@@ -188,21 +194,19 @@ def balance_and_sign(
 @simulation
 def trained(layout, n, mu, jitter, spread, eps, count, length, seed):
     """Losses, squared Frobenius and spectral norms from the time t_2 at which the loss has halved
-    on, at two accuracies, and the weights at t_2."""
+    on, which are at two accuracies those from the weights at t_2."""
     rng = np.random.default_rng([seed, 3])
     X, labels = layout(rng, n, mu, jitter, spread)
     W, v = neurons(rng, count, X.shape[1], eps)
-    found = []
+    times = np.linspace(0, 8 + 1.5 * np.log(1 / eps), 101)
+    start = ir.relu_flow(W, v, X, labels, times, tol=1e-4)
+    k = int(np.argmax(start.losses <= 0.5 * start.losses[0]))
+    halved, found = (start.W[k], start.v[k]), []
     for tol in (1e-8, 1e-6):
-        times = np.linspace(0, 8 + 1.5 * np.log(1 / eps), 101)
-        start = ir.relu_flow(W, v, X, labels, times, tol=tol)
-        k = int(np.argmax(start.losses <= 0.5 * start.losses[0]))
-        if not found:
-            second, halved = times[k], (start.W[k], start.v[k])
-        later = second + length * np.array([0.0, 0.1, 0.3, 1.0])
-        run = ir.relu_flow(W, v, X, labels, np.append(0.0, later), tol=tol)
-        norms = [(np.sum(w**2), np.linalg.norm(w, 2) ** 2) for w in run.W[1:]]
-        found.append((run.losses[1:], np.array(norms)))
+        later = length * np.array([0.0, 0.1, 0.3, 1.0])
+        run = ir.relu_flow(*halved, X, labels, later, tol=tol)
+        norms = [(np.sum(w**2), np.linalg.norm(w, 2) ** 2) for w in run.W]
+        found.append((run.losses, np.array(norms)))
     return found, halved, X, labels
 
 
@@ -225,9 +229,9 @@ def rate_and_low_rank(
     r"""$\mathcal L(t)\le\frac{\mathcal L(t_2)}{1+\alpha\mathcal L(t_2)(t-t_2)}$, $\frac1\alpha=
     \frac1{\alpha_+}+\frac1{\alpha_-}$, $\alpha_\pm=\min|x_i|^2(\mu_\pm+\frac{1-\mu_\pm}{n_\pm})
     \sum_{\pm v_j>0}v_j^2+\sum_{\pm v_j>0}\min_i(w_j^\top x_i)^2$ at $t_2$, over the $n_\pm$ data of
-    the label, of least cosine $\mu_\pm$; and $\|W\|_F^2\le2\|W\|_2^2+O(\epsilon^2)$, the last term being
-    $\|D_+\|_2+\|D_-\|_2+\|W_{dead}\|_F^2$ at $t_2$, $D_\pm=W_\pm W_\pm^\top-v_\pm v_\pm^\top$ (rows
-    of $W$: neurons). With both labels in the data, $t_2$ is where the loss has halved."""
+    the label, of least cosine $\mu_\pm$; and $\|W\|_F^2\le2\|W\|_2^2+O(\epsilon^2)$, the last term
+    being $\|D_+\|_2+\|D_-\|_2+\|W_{dead}\|_F^2$ at $t_2$, $D_\pm=W_\pm W_\pm^\top-v_\pm v_\pm^\top$
+    (rows of $W$: neurons). Here $t_2$ is where the loss has halved."""
     (fine, coarse), (W, v), X, labels = trained(
         layout, n, mu, jitter, spread, eps, count, length, seed
     )

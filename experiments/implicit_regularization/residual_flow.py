@@ -150,7 +150,7 @@ def slow_problem(n, d, out, m, depth, share, seed):
     net = ir.tied_network(m, depth=depth, hidden=q, inputs=d, outputs=out, seed=seed)
     features = np.tanh(X @ net[1][0][:, :d].T / np.sqrt(q)) / np.sqrt(m)
     values, vectors = np.linalg.eigh(features @ features.T + 2 * X @ X.T)
-    size = 0.07 * share * values[0] ** 1.5 / n / q
+    size = 0.04 * share * values[0] ** 1.5 / n / q
     Y = size * vectors[:, :1] * np.full((1, out), 1 / np.sqrt(out))
     return net, X, Y, min(5 * n / (4 * values[0]), 60 * n / values[-1])
 
@@ -185,10 +185,10 @@ def training(instance, start, speed, seed):
 @breaks("layers drawn independently", start=untied)
 def pl_convergence(seed, n=4, d=3, out=1, width=4, depth=8, share=0.5, start=tied, speed=None):
     r"""from $V_k=0$, $W_k=W$ Gaussian, $m=cn$ with $c\ge1$, $A=(I,0)^\top$, $B=(0,I)$, $q=d+d'$,
-    $|x_i|=\sqrt q$, no two $x_i$ parallel: with $\lambda=\lambda_{\min}(\frac1m\sigma(\frac{XW^\top}
-    {\sqrt q})\sigma(\frac{WX^\top}{\sqrt q})+2XX^\top)>0$ the squared gradient is at least
+    $|x_i|=\sqrt q$, no two $x_i$ parallel: with $S=\frac1{\sqrt m}\sigma(\frac{XW^\top}{\sqrt q})$
+    and $\lambda=\lambda_{\min}(SS^\top+2XX^\top)>0$ the squared gradient is at least
     $\frac4n(\sqrt\lambda-\Delta)_+^2\ell$, $\Delta$ an explicit bound of the drift of the Jacobian.
-    If $\frac1n\sum|y_i|^2\le\frac{\lambda^3}{(14n)^2nq^2}$, $\Delta$ stays so small that
+    If $\frac1n\sum|y_i|^2\le\frac{\lambda^3}{(25n)^2nq^2}$, $\Delta$ stays so small that
     $\ell\to0$ at least at that rate, and differences of adjacent layers stay below
     $\frac{\lambda_V+\lambda_W}L$ at all times, with $\lambda_V+\lambda_W$ of the same scalar system
     and bounded."""
@@ -214,32 +214,30 @@ def pl_convergence(seed, n=4, d=3, out=1, width=4, depth=8, share=0.5, start=tie
 
 
 @simulation
-def doubling(start, bottom, sizes, scales, share, seed):
-    """Differences between networks of depths L and 2L at equal times: outputs, and weights at
-    equal relative depth, in root mean square."""
-    L = np.round(np.append(0.22, np.geomspace(1, 4, 7)) * bottom).astype(int)
+def doubling(start, unit, sizes, scales, share, seed):
+    """Differences between networks of depths L and 2L at equal times: outputs at five new inputs,
+    and weights at equal relative depth, in root mean square."""
+    L = unit * np.array([1, 8, 10, 12, 16, 20, 24, 32])
     depths = sorted({*L, *(2 * L)})
-    built = problem(start, depths, *sizes, *scales, seed)
-    X, Y = built[1:3]
-    T = share / np.sqrt(horizon(built[0][-1], X, Y)[1])
-    flows = {
-        D: ir.residual_flow(*net, X, Y, [T], tol=1e-9)
-        for D, net in zip(depths, built[0], strict=True)
-    }
-    outputs = [np.linalg.norm(flows[D].outputs - flows[2 * D].outputs) for D in L]
-    pairs = [
-        (flows[D].V[0] - flows[2 * D].V[0][1::2], flows[D].W[0] - flows[2 * D].W[0][1::2])
-        for D in L
-    ]
-    weights = [
-        np.sqrt(sum(np.sum(z**2) for z in pair) / D) for pair, D in zip(pairs, L, strict=True)
-    ]
+    nets, X, Y, _ = problem(start, depths, *sizes, *scales, seed)
+    T = share / np.sqrt(horizon(nets[-1], X, Y)[1])
+    new, ends = data(np.random.default_rng([seed, 4]), 5, X.shape[1], 1, 0.0)[0], {}
+    for depth, net in zip(depths, nets, strict=True):
+        flow = ir.residual_flow(*net, X, Y, [T], tol=1e-8)
+        ends[depth] = [flow.V[0], flow.W[0], flow.A[0], flow.B[0]]
+    outputs, weights = [], []
+    for depth in L:
+        one, two = ends[depth], ends[2 * depth]
+        gap = ir.residual_outputs(*one, new) - ir.residual_outputs(*two, new)
+        squares = [np.sum((a - b[1::2]) ** 2) for a, b in zip(one[:2], two[:2], strict=True)]
+        outputs.append(np.linalg.norm(gap))
+        weights.append(np.sqrt(sum(squares) / depth))
     return L, np.array(outputs), np.array(weights)
 
 
 @nets.ours("recalled, with the hypothesis on the start in words", serves="a")
 @cases(bend=[0.2, 0.5])
-@full(bend=[0.0, 0.2, 0.5], share=[0.3, 3.0], bottom=64)
+@full(bend=[0.0, 0.2, 0.5], share=[0.3, 3.0], unit=8)
 @space(
     q=Int(1, 4),
     m=Int(1, 12),
@@ -264,14 +262,14 @@ def output_convergence(
     bend=0.5,
     target=1.0,
     share=1.0,
-    bottom=24,
+    unit=2,
     start=smooth,
 ):
     r"""if $Z_k(0)=\mathcal Z(k/L)$ with a smooth $\mathcal Z$, outputs and weights (at equal $k/L$)
     at time $t$ converge as $L\to\infty$, with differences between depths $L$ and $2L$ proportional
     to $1/L$."""
     sizes, scales = (q, m, n, d, out), (outer, inner, bend, target)
-    L, outputs, weights = doubling(start, bottom, sizes, scales, share, seed)
+    L, outputs, weights = doubling(start, unit, sizes, scales, share, seed)
     exponent = theory("exponent", -1.0)
     return {
         "outputs": compare(slope(L, outputs, floor=1e-8), "==", exponent),

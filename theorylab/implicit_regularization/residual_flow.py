@@ -175,7 +175,8 @@ def residual_flow(
     speed
         Factor of the gradients of the layers; L by default.
     tol
-        Relative error of a step of the integrator (order 8).
+        Relative error of a step of the integrator (order 8); entries below a hundredth of the
+        targets, or of 1, have that error relative to them.
 
     Examples
     --------
@@ -206,7 +207,8 @@ def residual_flow(
         return -np.concatenate([g.ravel() for g in scaled])
 
     start = np.concatenate([w.ravel() for w in net])
-    states = integrate(velocity, start, at, rtol=accuracy, atol=accuracy * 1e-2)
+    small = accuracy * 1e-2 * min(float(np.abs(targets).max()) or 1.0, 1.0)
+    states = integrate(velocity, start, at, rtol=accuracy, atol=small)
     nets = [split(state) for state in states]
     outputs = np.array([_forward(*w, data)[-1] @ w[3].T for w in nets])
     losses = np.sum((outputs - targets) ** 2, axis=(1, 2)) / len(data)

@@ -11,6 +11,7 @@ from theorylab.verify import (
     compare,
     family,
     full,
+    panel,
     paper,
     simulation,
     space,
@@ -118,6 +119,21 @@ def early_alignment(seed, n, mu, jitter=0.0, spread=1.0, neurons_=60, layout=sep
     }
 
 
+@panel(
+    early_alignment,
+    r"The longest alignment, at every $n$, and the bound with $\log n$",
+    x=r"separation $\mu$",
+    y=r"time $\times\min|x_i|$",
+    log="xy",
+)
+def _(pen, runs):
+    mu = np.geomspace(0.04, 0.64, 50)
+    pen.theory(mu, np.arccosh(1 / mu), r"$\operatorname{arcosh}(1/\mu)$")
+    pen.points(*runs.measured("mu", "attained", where={"n": 32}), "attained, $n=32$")
+    for k, n in enumerate((2, 32), 1):
+        pen.theory(mu, 1.5 * np.log(n) / np.sqrt(mu), rf"$1.5\log n/\sqrt{{\mu}}$, $n={n}$", k=k)
+
+
 @simulation
 def euler(n, mu, jitter, spread, eps, ratio, count, T, steps, seed):
     """Change of v^2 - |w|^2 over the step size, for two step sizes, and along the flow the sum of
@@ -191,16 +207,33 @@ def balance_and_sign(
     }
 
 
+@panel(
+    balance_and_sign,
+    r"Gradient descent moves $v^2-|w|^2$ by $h$ times an integral",
+    x=r"$\int[(\partial_v\mathcal{L})^2-|\partial_w\mathcal{L}|^2]$",
+    y="drift over $h$",
+)
+def _(pen, runs):
+    parts = [r.parts["drift"] for r in runs.judgement.runs if r.instance["eps"] == 0.3]
+    x, y, e = (
+        np.concatenate([getattr(p, k) for p in parts]) for k in ("predicted", "shown", "error")
+    )
+    pen.theory([x.min(), x.max()], [x.min(), x.max()], "equal")
+    pen.points(x, y, e, "neurons", k=1)
+
+
 @simulation
 def trained(layout, n, mu, jitter, spread, eps, count, length, seed):
-    """Losses, squared Frobenius and spectral norms from the time t_2 at which the loss has halved
-    on, which are at two accuracies those from the weights at t_2."""
+    """Losses, squared Frobenius and spectral norms, at two accuracies, from t_2 on: the first time
+    at which all neurons are aligned or dead and the loss has halved; and the weights then."""
     rng = np.random.default_rng([seed, 3])
     X, labels = layout(rng, n, mu, jitter, spread)
     W, v = neurons(rng, count, X.shape[1], eps)
     times = np.linspace(0, 8 + 1.5 * np.log(1 / eps), 101)
     start = ir.relu_flow(W, v, X, labels, times, tol=1e-4)
-    k = int(np.argmax(start.losses <= 0.5 * start.losses[0]))
+    low = np.flatnonzero(start.losses <= 0.5 * start.losses[0])
+    phases = (ir.aligned_phase(start.W[k], start.v[k], X, labels).aligned.all() for k in low)
+    k = next((k for k, whole in zip(low, phases, strict=True) if whole), low[0])
     halved, found = (start.W[k], start.v[k]), []
     for tol in (1e-8, 1e-6):
         later = length * np.array([0.0, 0.1, 0.3, 1.0])
@@ -211,7 +244,9 @@ def trained(layout, n, mu, jitter, spread, eps, count, length, seed):
 
 
 @aligned.ours("derived: explicit constants", serves=("c", "d"))
+@cases(n=3, mu=0.05, length=1.0)
 @cases(n=4, mu=[0.05, 0.5])
+@full(n=3, mu=0.2, length=1.0)
 @full(n=[2, 4, 8], mu=[0.02, 0.2], eps=[1e-2, 1e-4], length=100.0)
 @space(
     n=Int(2, 6),
@@ -231,7 +266,7 @@ def rate_and_low_rank(
     \sum_{\pm v_j>0}v_j^2+\sum_{\pm v_j>0}\min_i(w_j^\top x_i)^2$ at $t_2$, over the $n_\pm$ data of
     the label, of least cosine $\mu_\pm$; and $\|W\|_F^2\le2\|W\|_2^2+O(\epsilon^2)$, the last term
     being $\|D_+\|_2+\|D_-\|_2+\|W_{dead}\|_F^2$ at $t_2$, $D_\pm=W_\pm W_\pm^\top-v_\pm v_\pm^\top$
-    (rows of $W$: neurons). Here $t_2$ is where the loss has halved."""
+    (rows of $W$: neurons). Here $t_2$ is the first such time at which the loss has halved."""
     (fine, coarse), (W, v), X, labels = trained(
         layout, n, mu, jitter, spread, eps, count, length, seed
     )
@@ -251,6 +286,37 @@ def rate_and_low_rank(
         ),
         "aligned": compare(family(members), "==", theory("neurons", count)),
     }
+
+
+@panel(
+    rate_and_low_rank,
+    r"After alignment the loss stays below $1/(1+\alpha\mathcal{L}t)$",
+    x="time after $t_2$",
+    y="loss over that at $t_2$",
+    log="xy",
+)
+def _(pen, runs):
+    for k, n in enumerate((2, 8)):
+        run = next(r for r in runs.judgement.runs if r.instance["n"] == n)
+        later = run.instance["length"] * np.array([0.1, 0.3, 1.0])
+        pen.theory(later, run.parts["loss"].predicted, f"bound, $n={n}$", k=k)
+        pen.points(later, run.parts["loss"].shown, label=f"$n={n}$", k=k)
+
+
+@panel(
+    rate_and_low_rank,
+    "and the stable rank at most 2",
+    x=r"separation $\mu$",
+    y=r"stable rank",
+    log="x",
+)
+def _(pen, runs):
+    pen.theory([0.02, 0.2], [2, 2], "2")
+    for k, n in enumerate((2, 8), 1):
+        case = {"n": n, "eps": 1e-4}
+        pen.points(*runs.measured("mu", "stable rank", 2, where=case), f"$n={n}$", k=k)
+    x, y, e = runs.measured("mu", "stable rank", 2, control="orthogonal data")
+    pen.broken(x, y, e, "orthogonal data")
 
 
 if __name__ == "__main__":

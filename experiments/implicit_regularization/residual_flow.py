@@ -11,6 +11,7 @@ from theorylab.verify import (
     cases,
     compare,
     full,
+    panel,
     paper,
     simulation,
     slope,
@@ -132,6 +133,25 @@ def lipschitz_in_depth_preserved(
     return compare(measured, "<=", theory("constants", bound.increments[-1]))
 
 
+@panel(
+    lipschitz_in_depth_preserved,
+    r"Differences of adjacent layers stay below $\lambda/L$",
+    x="depth $L$",
+    y=r"$L\max_k\|V_{k+1}-V_k\|_F$",
+    log="xy",
+)
+def _(pen, runs):
+    for k, bend in enumerate((0.0, 0.3)):
+        case = {"bend": bend, "share": 1.0}
+        index = (slice(None), 0)
+        pen.points(*runs.measured("depths", index=index, where=case), f"bend {bend:g}", k=k)
+        depths = runs.measured("depths", index=index, where=case)[0]
+        bound = runs.predicted("bend", index=(0, 0), where=case)[1]
+        pen.theory(depths, np.full(len(depths), bound[0]), r"$\lambda_V$", k=k)
+    (control,) = [c.run for c in runs.judgement.controls if c.run is not None]
+    pen.broken(control.instance["depths"], control.parts[""].shown[:, 0], label="independent")
+
+
 def tied(net, seed):
     return net
 
@@ -213,6 +233,20 @@ def pl_convergence(seed, n=4, d=3, out=1, width=4, depth=8, share=0.5, start=tie
     }
 
 
+@panel(
+    pl_convergence,
+    r"The loss falls at the rate of the condition ($m=4n$, $d=4$)",
+    x="data $n$",
+    y=r"$-\log(\ell(t)/\ell(0))/t$",
+    log="y",
+)
+def _(pen, runs):
+    for k, share in enumerate((1.0, 0.1)):
+        case = {"width": 4, "depth": 8, "share": share}
+        pen.theory(*runs.predicted("n", "rate", 2, where=case), f"bound, share {share:g}", k=k)
+        pen.points(*runs.measured("n", "rate", 2, where=case), f"share {share:g}", k=k)
+
+
 @simulation
 def doubling(start, unit, sizes, scales, share, seed):
     """Differences between networks of depths L and 2L at equal times: outputs at five new inputs,
@@ -223,7 +257,7 @@ def doubling(start, unit, sizes, scales, share, seed):
     T = share / np.sqrt(horizon(nets[-1], X, Y)[1])
     new, ends = data(np.random.default_rng([seed, 4]), 5, X.shape[1], 1, 0.0)[0], {}
     for depth, net in zip(depths, nets, strict=True):
-        flow = ir.residual_flow(*net, X, Y, [T], tol=1e-8)
+        flow = ir.residual_flow(*net, X, Y, [T], tol=1e-7)
         ends[depth] = [flow.V[0], flow.W[0], flow.A[0], flow.B[0]]
     outputs, weights = [], []
     for depth in L:
@@ -236,7 +270,7 @@ def doubling(start, unit, sizes, scales, share, seed):
 
 
 @nets.ours("recalled, with the hypothesis on the start in words", serves="a")
-@cases(bend=[0.2, 0.5])
+@cases(bend=[0.2, 0.5], unit=2)
 @full(bend=[0.0, 0.2, 0.5], share=[0.3, 3.0], unit=8)
 @space(
     q=Int(1, 4),
@@ -262,7 +296,7 @@ def output_convergence(
     bend=0.5,
     target=1.0,
     share=1.0,
-    unit=2,
+    unit=1,
     start=smooth,
 ):
     r"""if $Z_k(0)=\mathcal Z(k/L)$ with a smooth $\mathcal Z$, outputs and weights (at equal $k/L$)
@@ -275,6 +309,21 @@ def output_convergence(
         "outputs": compare(slope(L, outputs, floor=1e-8), "==", exponent),
         "weights": compare(slope(L, weights, floor=1e-8), "==", exponent),
     }
+
+
+@panel(
+    output_convergence,
+    r"Trained networks of depths $L$ and $2L$ differ by $O(1/L)$",
+    x="depth $L$",
+    y="difference",
+    log="xy",
+)
+def _(pen, runs):
+    sizes = (3, 6, 4, 2, 1)
+    L, outputs, weights = doubling(smooth, 8, sizes, (0.4, 1.0, 0.5, 1.0), 3.0, runs.judgement.seed)
+    for k, (name, y) in enumerate((("outputs", outputs), ("weights", weights))):
+        pen.theory(L, y[-1] * L[-1] / L, r"$\propto1/L$", k=k)
+        pen.points(L, y, label=name, k=k)
 
 
 if __name__ == "__main__":

@@ -305,7 +305,7 @@ def _(pen, runs):
 
 @panel(
     rate_and_low_rank,
-    "and the stable rank at most 2",
+    r"After alignment the stable rank is at most $2+O(\epsilon^2)$",
     x=r"separation $\mu$",
     y=r"stable rank",
     log="x",

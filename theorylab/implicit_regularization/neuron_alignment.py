@@ -155,9 +155,7 @@ def alignment_bound(separation: float, smallest: float) -> float:
 
 
 @refuses_overflow("U", "X", infinite=True)
-def align_directions(
-    U: ArrayLike, signs: ArrayLike, X: ArrayLike, labels: ArrayLike
-) -> Alignment:
+def align_directions(U: ArrayLike, signs: ArrayLike, X: ArrayLike, labels: ArrayLike) -> Alignment:
     r"""Follow directions in the limit of a vanishing start, switch by switch.
 
     Times are those of the exponential loss; with a loss of slope :math:`\ell'(0)` they are divided
@@ -271,13 +269,12 @@ def relu_descent(
 
 
 @refuses_overflow("W", "v", "X")
-def aligned_phase(
-    W: ArrayLike, v: ArrayLike, X: ArrayLike, labels: ArrayLike
-) -> AlignedPhase:
+def aligned_phase(W: ArrayLike, v: ArrayLike, X: ArrayLike, labels: ArrayLike) -> AlignedPhase:
     r"""Bound the loss and the stable rank at all later times.
 
     With :math:`\mu` the least cosine of two data of the label, :math:`\alpha_\pm=|x|_{\min}^2(\mu+
-    (1-\mu)/n_\pm)\sum_jv_j^2+\sum_j\min_i(w_j^\top x_i)^2` and :math:`1/\alpha=1/\alpha_++1/\alpha_-`.
+    (1-\mu)/n_\pm)\sum_jv_j^2+\sum_j\min_i(w_j^\top x_i)^2` and
+    :math:`1/\alpha=1/\alpha_++1/\alpha_-`.
 
     Parameters
     ----------
@@ -326,7 +323,7 @@ def _signed(X: ArrayLike, labels: ArrayLike) -> FloatArray:
     y = _labels(labels, "labels", len(data))
     if not (np.abs(data).max(axis=1) > 0).all():
         raise ValueError("X: expected rows other than 0")
-    return y[:, None] * data / np.abs(data).max(axis=1)[:, None]
+    return np.asarray(y[:, None] * data / np.abs(data).max(axis=1)[:, None])
 
 
 def _network(
@@ -348,9 +345,7 @@ def _gradients(
     return v[:, None] * ((pre > 0) * pull @ X), active @ pull, float(losses.sum())
 
 
-def _follow(
-    u: FloatArray, y: FloatArray, X: FloatArray
-) -> tuple[float, float, FloatArray, Fate]:
+def _follow(u: FloatArray, y: FloatArray, X: FloatArray) -> tuple[float, float, FloatArray, Fate]:
     """Follow one direction of positive sign."""
     active = X @ u > 0
     t, rising = 0.0, math.inf
@@ -363,7 +358,7 @@ def _follow(
         along = float(np.clip(toward @ u, -1, 1))
         across = u - along * toward
         width = float(np.linalg.norm(across))
-        if width < 1e-14 and along < 0 or speed < 1e-14:
+        if (width < 1e-14 and along < 0) or speed < 1e-14:
             break
         rising = t if along >= 0 and math.isinf(rising) else rising
         if width < 1e-14:

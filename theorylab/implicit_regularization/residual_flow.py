@@ -3,19 +3,21 @@ r"""Gradient flow of deep residual networks, and what it keeps of their smoothne
 .. math:: h_0=Ax,\quad h_k=h_{k-1}+\frac1{L\sqrt m}V_k\sigma\Big(\frac{W_kh_{k-1}}{\sqrt q}\Big),
    \quad F(x)=Bh_L,\qquad \ell=\frac1n\sum_i\|F(x_i)-y_i\|^2,
 
-with :math:`\sigma=\tanh`, and :math:`\dot Z_k=-L\,\partial\ell/\partial Z_k` for :math:`Z_k=(V_k,W_k)`, plain gradients for
-A and B. Where :math:`Z_k(0)=\mathcal Z(k/L)` with a Lipschitz :math:`\mathcal Z`, differences of
-adjacent layers obey a linear system of which the coefficients do not depend on L: with bounds v, w,
-b, H of the norms of the weights and of the hidden layers, :math:`c=s_1vw/\sqrt{mq}`,
-:math:`S=\min(s_0,s_1wH/\sqrt{mq})`, :math:`P=2b\sqrt\ell e^c\ge\sum_i|\partial\ell/\partial h_i|`,
-and :math:`\lambda_V,\lambda_W` bounds of L times the differences,
+with :math:`\sigma=\tanh`, and :math:`\dot Z_k=-L\,\partial\ell/\partial Z_k` for
+:math:`Z_k=(V_k,W_k)`, plain gradients for A and B. Where :math:`Z_k(0)=\mathcal Z(k/L)` with a
+Lipschitz :math:`\mathcal Z`, differences of adjacent layers obey a linear system of which the
+coefficients do not depend on L: with bounds v, w, b, H of the norms of the weights and of the
+hidden layers, :math:`c=s_1vw/\sqrt{mq}`, :math:`S=\min(s_0,s_1wH/\sqrt{mq})`,
+:math:`P=2b\sqrt\ell e^c\ge\sum_i|\partial\ell/\partial h_i|`, and :math:`\lambda_V,\lambda_W`
+bounds of L times the differences,
 
 .. math:: \dot\lambda_V=2cSP+\frac{s_1PH}{\sqrt{mq}}\lambda_W,\qquad
    \dot\lambda_W=\frac P{\sqrt{mq}}\Big[s_1H\lambda_V+\frac{s_2vH^2}{\sqrt q}\lambda_W
    +\frac{s_2v^2wSH}{\sqrt q}+s_1vcH+s_1v^2S\Big].
 
-:math:`s_0=s_1=1` and :math:`s_2=4/\sqrt{27}` bound :math:`|\sigma|,|\sigma'|,|\sigma''|`. The bounds of the norms grow no
-faster than the gradients, :math:`\dot v=PS`, :math:`\dot w=s_1vPH/\sqrt{mq}`, :math:`\dot a=P|x|`,
+where :math:`s_0=s_1=1` and :math:`s_2=4/\sqrt{27}` bound
+:math:`|\sigma|,|\sigma'|,|\sigma''|`. The bounds of the norms grow no faster than the gradients,
+:math:`\dot v=PS`, :math:`\dot w=s_1vPH/\sqrt{mq}`, :math:`\dot a=P|x|`,
 :math:`\dot b=2\sqrt\ell H`: a scalar system that bounds the flow from its start alone. The loss in
 it stays where it was, or, from :math:`V=0` and tied W, falls at the rate
 :math:`\frac4n(\sigma_{\min}(J_0)-\Delta)_+^2` with a bound :math:`\Delta` of the drift of the
@@ -39,7 +41,7 @@ __all__ = [
     "ResidualFlow",
     "depth_increments",
     "flow_majorant",
-    "residual_flow",
+    "residual_gradient_flow",
     "residual_outputs",
     "tied_network",
 ]
@@ -150,7 +152,7 @@ def residual_outputs(
 
 
 @refuses_overflow("V", "W", "A", "B", "X", "Y")
-def residual_flow(
+def residual_gradient_flow(
     V: ArrayLike,
     W: ArrayLike,
     A: ArrayLike,
@@ -181,9 +183,9 @@ def residual_flow(
     Examples
     --------
     >>> import numpy as np
-    >>> from theorylab.implicit_regularization import residual_flow, tied_network
+    >>> from theorylab.implicit_regularization import residual_gradient_flow, tied_network
     >>> start = tied_network(4, depth=8, hidden=2, inputs=1, outputs=1, seed=0)
-    >>> flow = residual_flow(*start, [[1.0], [-0.5]], [[0.3], [0.1]], [0.0, 1.0, 10.0])
+    >>> flow = residual_gradient_flow(*start, [[1.0], [-0.5]], [[0.3], [0.1]], [0.0, 1.0, 10.0])
     >>> bool(flow.losses[2] < flow.losses[1] < flow.losses[0])
     True
     """
@@ -202,17 +204,18 @@ def residual_flow(
         return [np.ascontiguousarray(p).reshape(s) for p, s in zip(parts, shapes, strict=True)]
 
     def velocity(_: float, state: FloatArray) -> FloatArray:
-        gradients = _gradients(*split(state), data, targets)
-        scaled = [fast * gradients[0], fast * gradients[1], gradients[2], gradients[3]]
-        return -np.concatenate([g.ravel() for g in scaled])
+        v, w, a, b = split(state)
+        dv, dw, da, db = _gradients(v, w, a, b, data, targets)
+        return -np.concatenate([g.ravel() for g in (fast * dv, fast * dw, da, db)])
 
     start = np.concatenate([w.ravel() for w in net])
     small = accuracy * 1e-2 * min(float(np.abs(targets).max()) or 1.0, 1.0)
     states = integrate(velocity, start, at, rtol=accuracy, atol=small)
-    nets = [split(state) for state in states]
-    outputs = np.array([_forward(*w, data)[-1] @ w[3].T for w in nets])
+    v, w, a, b = (np.array(z) for z in zip(*map(split, states), strict=True))
+    rows = zip(v, w, a, b, strict=True)
+    outputs = np.array([_forward(*row, data)[-1] @ row[3].T for row in rows])
     losses = np.sum((outputs - targets) ** 2, axis=(1, 2)) / len(data)
-    return ResidualFlow(at, losses, *(np.array(w) for w in zip(*nets, strict=True)), outputs)
+    return ResidualFlow(at, losses, v, w, a, b, outputs)
 
 
 def depth_increments(V: ArrayLike, W: ArrayLike) -> FloatArray:
@@ -256,7 +259,7 @@ def flow_majorant(
     Parameters
     ----------
     V, W, A, B, X, Y, times
-        As for :func:`residual_flow`.
+        As for :func:`residual_gradient_flow`.
     lipschitz
         (2,): Lipschitz constants of :math:`\mathcal V` and :math:`\mathcal W`; by default the
         increments of the given layers.
@@ -267,10 +270,11 @@ def flow_majorant(
     Examples
     --------
     >>> import numpy as np
-    >>> from theorylab.implicit_regularization import flow_majorant, residual_flow, tied_network
+    >>> from theorylab.implicit_regularization import flow_majorant, residual_gradient_flow
+    >>> from theorylab.implicit_regularization import tied_network
     >>> start = tied_network(4, depth=8, hidden=2, inputs=1, outputs=1, seed=0)
     >>> problem = (*start, [[1.0]], [[0.05]], [0.0, 4.0])
-    >>> bool(residual_flow(*problem).losses[1] < flow_majorant(*problem).losses[1] < 1e-3)
+    >>> bool(residual_gradient_flow(*problem).losses[1] < flow_majorant(*problem).losses[1] < 1e-3)
     True
     """
     net, data = _checked(V, W, A, B, X)

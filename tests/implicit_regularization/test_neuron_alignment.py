@@ -72,7 +72,7 @@ def test_times_are_bounded_and_all_align(seed, n, mu):
 def test_the_bound_is_attained_and_does_not_know_n():
     for mu in (0.01, 0.3, 0.9):
         for copies in (0, 5):
-            X = np.vstack([[[1.0, 0.0], [mu, math.sqrt(1 - mu**2)]], copies * [[-1.0, 0.0]]])
+            X = np.array([[1.0, 0.0], [mu, math.sqrt(1 - mu**2)], *copies * [[-1.0, 0.0]]])
             labels = np.append([1.0, 1.0], -np.ones(copies))
             found = align_directions([[1e-12, -1.0]], [1.0], X, labels)
             assert_allclose(found.settled, alignment_bound(mu, 1.0), rtol=1e-6)
@@ -107,7 +107,7 @@ def test_networks_from_a_tiny_start_follow_the_directions():
     v = np.linalg.norm(W, axis=1) * np.where(np.arange(6) % 2, -1, 1)
     found = align_directions(W, np.sign(v), X, labels)
     assert Fate.STUCK not in found.fates
-    times = np.array([0.0, 0.5, 1.0, found.settled.max() + 0.1])
+    times = np.array([0.0, found.settled.max() + 0.5])
     flow = relu_flow(W, v, X, labels, times, tol=1e-7)
     late = aligned_phase(flow.W[-1], flow.v[-1], X, labels)
     assert late.aligned.all()

@@ -150,4 +150,4 @@ def test_bad_times_are_refused():
     with pytest.raises(ValueError, match="times: expected increasing"):
         residual_gradient_flow(*net, [[1.0]], [[1.0]], [1.0, 1.0])
     with pytest.raises(ValueError, match="loss"):
-        flow_majorant(*net, [[1.0]], [[1.0]], [0.0, 1.0], loss=0.0)
+        flow_majorant(*net, [[1.0]], [[2.0]], [0.0, 1.0], loss=0.5)

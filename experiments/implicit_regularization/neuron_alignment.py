@@ -165,8 +165,8 @@ def squared_speeds(W, v, X, labels):
 
 @flow.ours("derived: the constant of O(h), and how fast an output weight may fall")
 @cases(n=1, eps=0.05, T=0.02)
-@cases(n=4, eps=[1.0, 0.3])
-@full(n=[1, 4, 8], eps=[0.1, 0.3], spread=[1.0, 2.0], steps=1000)
+@cases(n=4, eps=[0.3, 0.1])
+@full(n=[1, 4, 8], eps=[0.3, 0.1], spread=[1.0, 2.0], steps=1000)
 @space(
     n=Int(1, 8),
     mu=Real(0.02, 0.9),
@@ -178,7 +178,7 @@ def squared_speeds(W, v, X, labels):
 )
 @breaks("unbalanced start", ratio=10.0)
 def balance_and_sign(
-    seed, n, eps, mu=0.2, jitter=0.3, spread=1.5, count=10, T=0.4, steps=500, ratio=1.0
+    seed, n, eps, mu=0.2, jitter=0.3, spread=1.5, count=16, T=0.4, steps=500, ratio=1.0
 ):
     r"""$v_j^2-|w_j|^2$ is conserved, so that $v_j$ keeps its sign: $|v_j(t)|\ge|v_j(0)|
     e^{-t\max|x_i|\mathcal L(0)}$. Gradient descent with steps $h$ moves it by $h\int_0^t

@@ -193,7 +193,7 @@ def training(instance, start, speed, seed):
     "derived: explicit constants of the condition, the rate and the smoothness",
     serves=("b", "c", "d"),
 )
-@cases(n=1, d=1, width=1)
+@cases(n=1, d=1, width=16)
 @cases(n=[3, 4], d=3)
 @full(n=[1, 2, 4, 6], d=4, width=[1, 4], share=[0.1, 1.0], depth=[8, 32])
 @space(

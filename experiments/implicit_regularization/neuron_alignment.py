@@ -188,7 +188,7 @@ def balance_and_sign(
     )
     limit = 2 * drifts[1] - drifts[0]
     error = 2 * np.abs(drifts[1] - drifts[0]) + 3 * np.abs(sums[1] - sums[0])
-    error += jumps * T / steps + 1e-6 * np.abs(limit).max()
+    error += jumps * T / steps + 1e-4 * np.abs(limit).max()
     kept = np.sign(before) * after / np.abs(before)
     least = np.exp(-T * spread * loss)
     return {

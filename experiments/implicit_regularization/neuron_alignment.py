@@ -95,10 +95,10 @@ def slowest(n, mu):
 @breaks("a wrong label", layout=mislabelled)
 def early_alignment(seed, n, mu, jitter=0.0, spread=1.0, neurons_=60, layout=separated):
     r"""every neuron ends inactive on all data, or active on exactly those with the sign of $v_j$.
-    The first time at which its norm does not shrink is at most $\frac{\operatorname{arcosh}(1/\mu)}
-    {\min|x_i|}\le\frac{1.5\log n}{\sqrt\mu\min|x_i|}$ before it does (then the norm never shrinks
-    again). The first bound is attained at every $n\ge2$: $\log n$ is not needed. Times are limits
-    of a vanishing start."""
+    Once its norm stops shrinking (it never shrinks again), it switches for the last time within
+    $\frac{\operatorname{arcosh}(1/\mu)}{\min|x_i|}\le\frac{1.5\log n}{\sqrt\mu\min|x_i|}$, $n\ge2$.
+    The first bound is attained at every $n$: $\log n$ is not needed. Times are limits of a
+    vanishing start."""
     rising, settled, stuck = directions(layout, n, mu, jitter, spread, neurons_, seed)
     # A neuron that never settles counts as one that does at time 1e6.
     ends = np.minimum(np.where(settled < rising, rising, settled), 1e6)

@@ -10,8 +10,10 @@ from .neuron_alignment import relu_descent as relu_descent
 from .neuron_alignment import relu_flow as relu_flow
 from .residual_flow import FlowMajorant as FlowMajorant
 from .residual_flow import ResidualFlow as ResidualFlow
+from .residual_flow import TiedConvergence as TiedConvergence
 from .residual_flow import depth_increments as depth_increments
 from .residual_flow import flow_majorant as flow_majorant
 from .residual_flow import residual_gradient_flow as residual_gradient_flow
 from .residual_flow import residual_outputs as residual_outputs
+from .residual_flow import tied_convergence as tied_convergence
 from .residual_flow import tied_network as tied_network

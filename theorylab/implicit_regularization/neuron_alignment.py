@@ -10,7 +10,7 @@ While f is small, directions :math:`u=w/|w|` move with s = sign v by
 
 between two switches on the great circle to S, :math:`\cos(u,S)=\tanh(|S|t+c)`, so that all switches
 are found without discretisation. :math:`u^\top S` never decreases. From the first time
-at which it is not negative (the norm stops shrinking), a point with :math:`u^\top sz_i=-c|z_i|<0`
+at which it is not negative (the norm stops shrinking), a datum with :math:`u^\top sz_i=-c|z_i|<0`
 has :math:`\dot c\le-\mu|x|_{\min}-c\,u^\top S`, :math:`u^\top S\ge|x|_{\min}\tanh(|x|_{\min}t)` and
 :math:`c(0)\le\sqrt{1-\mu^2}`: it switches within :math:`\operatorname{arcosh}(1/\mu)/|x|_{\min}`,
 which two points attain. As :math:`\operatorname{arcosh}(1/\mu)\le1.04/\sqrt\mu`, this is
@@ -19,7 +19,8 @@ which two points attain. As :math:`\operatorname{arcosh}(1/\mu)\le1.04/\sqrt\mu`
 After alignment, neurons of one sign are a linear network on the data of that label: with
 :math:`g=\sum_i\ell_ix_i` the loss of the label falls at least as :math:`-\alpha\ell^2`, and
 :math:`D=W^\top W-vv^\top` (rows and columns: neurons) is constant, whence
-:math:`\|W\|_F^2\le2\|W\|_2^2+\|D_+\|+\|D_-\|+\|W_{dead}\|_F^2`.
+:math:`\|W\|_F^2\le2\|W\|_2^2+\sum_\pm(\|D_\pm\|_2+\operatorname{tr}D_\pm)+\|W_{dead}\|_F^2`, where
+the traces are 0 for balanced weights.
 
 Paper: min2023-early; the constants are derived here."""
 
@@ -98,7 +99,8 @@ class ReluFlow:
 
 @result
 class AlignedPhase:
-    """What the weights at a time say of all later ones, if all neurons are aligned or dead.
+    """What the weights at a time say of all later ones of the flow, if all neurons are aligned or
+    dead.
 
     Attributes
     ----------
@@ -279,7 +281,8 @@ def aligned_phase(W: ArrayLike, v: ArrayLike, X: ArrayLike, labels: ArrayLike) -
     Parameters
     ----------
     W, v, X, labels
-        As for :func:`relu_flow`: the weights at the time from which on the bounds hold.
+        As for :func:`relu_flow`: the weights at the time from which on the bounds hold, and data
+        with no negative :math:`y_iy_kx_i^\top x_k`.
 
     Examples
     --------
@@ -289,6 +292,9 @@ def aligned_phase(W: ArrayLike, v: ArrayLike, X: ArrayLike, labels: ArrayLike) -
     ([True, True], 1.6, 0.0)
     """
     first, last, data, y = _network(W, v, X, labels)
+    Z = _signed(data, y)
+    if (Z @ Z.T < -1e-12).any():
+        raise ValueError("X: expected data whose products y_i y_k <x_i, x_k> are not negative")
     pre = first @ data.T
     active, right = pre > 0, np.sign(last)[:, None] == y
     dead = ~active.any(axis=1)
@@ -307,7 +313,7 @@ def aligned_phase(W: ArrayLike, v: ArrayLike, X: ArrayLike, labels: ArrayLike) -
         inverse += 1 / float(rate) if rate > 0 else math.inf
         if mine.any():
             D = rows @ rows.T - np.outer(outer, outer)
-            remainder += float(np.abs(np.linalg.eigvalsh(D)).max())
+            remainder += float(np.abs(np.linalg.eigvalsh(D)).max()) + float(np.trace(D))
     return AlignedPhase(aligned, 1 / inverse, remainder)
 
 

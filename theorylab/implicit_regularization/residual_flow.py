@@ -21,8 +21,21 @@ where :math:`s_0=s_1=1` and :math:`s_2=4/\sqrt{27}` bound
 :math:`\dot b=2\sqrt\ell H`: a scalar system that bounds the flow from its start alone. The loss in
 it stays where it was, or, from :math:`V=0` and tied W, falls at the rate
 :math:`\frac4n(\sigma_{\min}(J_0)-\Delta)_+^2` with a bound :math:`\Delta` of the drift of the
-Jacobian J (scaled by :math:`\sqrt L` for the layers), the condition of Polyak and Lojasiewicz: if
-the system converges, so does the flow, to loss 0.
+Jacobian J (scaled by :math:`\sqrt L` for the layers), the condition of Polyak and Lojasiewicz.
+
+At the standard start, V = 0, :math:`W_k=W`, :math:`A=(I,0)^\top`, :math:`B=(0,I)`,
+:math:`|x_i|\le\sqrt q`, the system can be followed by hand to infinite time. Let
+:math:`\omega=\|W\|_2/\sqrt{mq}` and :math:`\kappa^2=(30(1+\omega))^2n^3q^2\ell(0)/\lambda^3\le1`
+with :math:`\lambda=\lambda_{\min}(SS^\top+2XX^\top)\le1+2q`,
+:math:`S=\sigma(XW_x^\top/\sqrt q)/\sqrt m`. While :math:`\Delta\le\sqrt\lambda/2`, the integral of
+:math:`\sqrt\ell` is at most :math:`2n\sqrt{\ell(0)}/\lambda`, so that :math:`be^c\le1.35` (in fact
+1.31), :math:`v\le\int P\le0.285\kappa/((1+\omega)\sqrt{nq})`, :math:`H\le1.43\sqrt q`, and
+:math:`\Delta\le0.43\kappa\sqrt\lambda`: it stays so at all times. With that, and
+:math:`be^c\le1+0.35\kappa`,
+
+.. math:: \int P\le p=\frac{(1+0.35\kappa)n\sqrt{\ell(0)}}{(1-\kappa/2)^2\lambda},\quad
+   \ell\le\ell(0)e^{-\frac4n\lambda(1-\kappa/2)^2t},\quad
+   \lambda_V\le(1.02\omega+0.03)p^2,\ \lambda_W\le(1.35\omega+0.27)p^3.
 
 Paper: marion2023-implicit; the constants are derived here."""
 
@@ -39,13 +52,16 @@ from theorylab.numerics.results import result
 __all__ = [
     "FlowMajorant",
     "ResidualFlow",
+    "TiedConvergence",
     "depth_increments",
     "flow_majorant",
     "residual_gradient_flow",
     "residual_outputs",
+    "tied_convergence",
     "tied_network",
 ]
 
+_EVALUATIONS = 4000
 CURVATURE = 4 / (3 * math.sqrt(3))  # the largest |tanh''|
 
 
@@ -91,6 +107,29 @@ class FlowMajorant:
     losses: FloatArray
     increments: FloatArray
     distances: FloatArray
+
+
+@result
+class TiedConvergence:
+    """What the standard start says of its flow at all times, and at every depth.
+
+    Attributes
+    ----------
+    eigenvalue
+        :math:`\\lambda`.
+    excess
+        :math:`\\kappa`, at most 1 if what follows is proved.
+    rate
+        :math:`\\ell(t)\\le\\ell(0)e^{-rate\\,t}`; 0 if unproved.
+    increments
+        (2,): bounds of L times the differences of adjacent :math:`V_k`, and of adjacent
+        :math:`W_k`, in the Frobenius norm; infinite if unproved.
+    """
+
+    eigenvalue: float
+    excess: float
+    rate: float
+    increments: FloatArray
 
 
 def tied_network(
@@ -196,12 +235,12 @@ def residual_gradient_flow(
         raise ValueError("times: expected increasing values")
     fast = float(len(net[0])) if speed is None else as_real(speed, "speed", minimum=0.0)
     accuracy = as_real(tol, "tol", minimum=1e-13, maximum=1e-2)
-    sizes = np.cumsum([w.size for w in net])[:-1]
+    ends = np.cumsum([0] + [w.size for w in net])
     shapes = [w.shape for w in net]
 
     def split(state: FloatArray) -> list[FloatArray]:
-        parts = np.split(state, sizes)
-        return [np.ascontiguousarray(p).reshape(s) for p, s in zip(parts, shapes, strict=True)]
+        flat = np.ascontiguousarray(state)
+        return [flat[i:j].reshape(s) for i, j, s in zip(ends[:-1], ends[1:], shapes, strict=True)]
 
     def velocity(_: float, state: FloatArray) -> FloatArray:
         v, w, a, b = split(state)
@@ -210,7 +249,7 @@ def residual_gradient_flow(
 
     start = np.concatenate([w.ravel() for w in net])
     small = accuracy * 1e-2 * min(float(np.abs(targets).max()) or 1.0, 1.0)
-    states = integrate(velocity, start, at, rtol=accuracy, atol=small)
+    states = integrate(velocity, start, at, rtol=accuracy, atol=small, evaluations=_EVALUATIONS)
     v, w, a, b = (np.array(z) for z in zip(*map(split, states), strict=True))
     rows = zip(v, w, a, b, strict=True)
     outputs = np.array([_forward(*row, data)[-1] @ row[3].T for row in rows])
@@ -324,8 +363,51 @@ def flow_majorant(
         return np.array([*rates, -4 / n * max(sigma - drift, 0.0) ** 2 * share])
 
     start = np.array([0.0, 0.0, 0.0, 0.0, *steep, 1.0])
-    states = integrate(velocity, start, at, rtol=1e-9, atol=1e-13)
+    states = integrate(velocity, start, at, rtol=1e-9, atol=1e-13, evaluations=_EVALUATIONS)
     return FlowMajorant(at, top * states[:, 6], states[:, 4:6], states[:, :2])
+
+
+@refuses_overflow("W", "X", "Y", infinite=True)
+def tied_convergence(W: ArrayLike, X: ArrayLike, Y: ArrayLike) -> TiedConvergence:
+    r"""Bound the flow from the standard start of :func:`tied_network` at all times, if its targets
+    are small.
+
+    Parameters
+    ----------
+    W
+        (m, q): the matrix of all layers.
+    X, Y
+        (n, d) data of norms at most :math:`\sqrt q`, and (n, d') targets, d + d' = q.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import tied_convergence
+    >>> found = tied_convergence([[1.0, 0.5]], [[1.0]], [[0.005]])
+    >>> round(found.eigenvalue, 4), round(found.excess, 4), round(found.rate, 4)
+    (2.3707, 0.1472, 8.1387)
+    """
+    data = as_array(X, "X", ndim=2)
+    n, d = data.shape
+    targets = as_array(Y, "Y", shape=(n, None))
+    q = d + targets.shape[1]
+    first = as_array(W, "W", shape=(None, q))
+    m = len(first)
+    if np.linalg.norm(data, axis=1).max() > math.sqrt(q) * (1 + 1e-12):
+        raise ValueError(f"X: expected rows of norm at most sqrt(d + d'), {math.sqrt(q):.6g}")
+    features = np.tanh(data @ first[:, :d].T / math.sqrt(q)) / math.sqrt(m)
+    kernel = features @ features.T + 2 * data @ data.T
+    low = float(np.linalg.eigvalsh(kernel)[0])
+    omega = float(np.linalg.norm(first, 2)) / math.sqrt(m * q)
+    size = float(np.linalg.norm(targets)) / math.sqrt(n)
+    if low < 1e-14 * np.trace(kernel):
+        return TiedConvergence(low, math.inf, 0.0, np.full(2, math.inf))
+    excess = 30 * (1 + omega) * n**1.5 * q * size / low**1.5
+    if excess > 1:
+        return TiedConvergence(low, excess, 0.0, np.full(2, math.inf))
+    left = (1 - excess / 2) ** 2
+    p = (1 + 0.35 * excess) * n * size / left / low
+    bounds = np.array([(1.02 * omega + 0.03) * p**2, (1.35 * omega + 0.27) * p**3])
+    return TiedConvergence(low, excess, 4 / n * low * left, bounds)
 
 
 def _checked(

@@ -192,7 +192,7 @@ def squared_speeds(W, v, X, labels):
 )
 @breaks("unbalanced start", ratio=10.0)
 def balance_and_sign(
-    seed, n, eps, mu=0.2, jitter=0.3, spread=1.5, count=16, T=0.4, steps=500, ratio=1.0
+    seed, n, eps, mu=0.2, jitter=0.3, spread=1.5, count=16, T=0.4, steps=400, ratio=1.0
 ):
     r"""$v_j^2-|w_j|^2$ is conserved, so that $v_j$ keeps its sign: $|v_j(t)|\ge|v_j(0)|
     e^{-t\max|x_i|\mathcal L(0)}$. Gradient descent with steps $h$ moves it by $h\int_0^t
@@ -251,7 +251,9 @@ def trained(layout, n, mu, jitter, spread, eps, count, length, seed):
     start = ir.relu_flow(W, v, X, labels, times, tol=1e-4)
     low = np.flatnonzero(start.losses <= 0.5 * start.losses[0])
     phases = (ir.aligned_phase(start.W[k], start.v[k], X, labels).aligned.all() for k in low)
-    k = next((k for k, whole in zip(low, phases, strict=True) if whole), low[0] if len(low) else 100)
+    k = next(
+        (k for k, whole in zip(low, phases, strict=True) if whole), low[0] if len(low) else 100
+    )
     halved, found = (start.W[k], start.v[k]), []
     for tol in (1e-8, 1e-6):
         later = length * np.array([0.0, 0.1, 0.3, 1.0])
@@ -283,7 +285,7 @@ def rate_and_low_rank(
     \frac1{\alpha_+}+\frac1{\alpha_-}$, $\alpha_\pm=\min|x_i|^2(\mu_\pm+\frac{1-\mu_\pm}{n_\pm})
     \sum_{\pm v_j>0}v_j^2+\sum_{\pm v_j>0}\min_i(w_j^\top x_i)^2$ at $t_2$, over the $n_\pm$ data of
     the label, of least cosine $\mu_\pm$; and $\|W\|_F^2\le2\|W\|_2^2+\|D_+\|_2+\|D_-\|_2+
-    \|W_{dead}\|_F^2$ for $t\ge t_2$, of which $D_\pm=W_\pm W_\pm^\top-v_\pm v_\pm^\top$ (rows of $W$:
+    \|W_{dead}\|_F^2$ for $t\ge t_2$, of which $D_\pm=W_\pm W_\pm^\top-v_\pm v_\pm^\top$ (rows:
     neurons) and $W_{dead}$ do not change after $t_2$: they stay as small as the start made them.
     Here $t_2$ is the first such time at which the loss has halved."""
     (fine, coarse), (W, v), X, labels = trained(

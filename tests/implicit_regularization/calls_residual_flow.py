@@ -29,4 +29,9 @@ CALLS = {
     rf.residual_gradient_flow: lambda: {**problem(), "speed": 2.0, "tol": 1e-6},
     rf.depth_increments: lambda: {k: v for k, v in weights().items() if k in "VW"},
     rf.flow_majorant: lambda: {**problem(), "lipschitz": np.array([0.1, 0.2]), "loss": 1.0},
+    rf.tied_convergence: lambda: {
+        "W": weights()["W"][0],
+        "X": np.array([[1.0, 0.2], [-0.4, 0.9]]),
+        "Y": np.array([[1e-4], [-2e-4]]),
+    },
 }

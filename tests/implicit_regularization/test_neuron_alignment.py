@@ -28,7 +28,7 @@ def separated(rng, n, mu):
     return labels[:, None] * Z, labels
 
 
-def small_steps(u, s, X, labels, T, h=2e-4):
+def small_steps(u, s, X, labels, T, h=1e-3):
     """Euler steps of the direction, and its times of switching."""
     active, last = X @ u > 0, 0.0
     for k in range(round(T / h)):
@@ -49,8 +49,8 @@ def test_directions_against_small_steps(seed, n, s):
     u /= np.linalg.norm(u)
     found = align_directions(u[None], [s], X, labels)
     end, last, active = small_steps(u, s, X, labels, 6.0)
-    assert found.settled[0] == pytest.approx(last, abs=5e-3)
-    assert_allclose(found.directions[0], end, atol=2e-3)
+    assert found.settled[0] == pytest.approx(last, abs=2e-2)
+    assert_allclose(found.directions[0], end, atol=8e-3)
     expected = Fate.DEAD if not active.any() else Fate.ALIGNED
     assert found.fates[0] is expected
     assert not active.any() or (active == (s * labels > 0)).all()
@@ -163,3 +163,68 @@ def test_separation_and_bad_input():
     with pytest.raises(ValueError, match="U: expected directions other than 0"):
         align_directions([[0.0]], [1.0], [[1.0]], [1.0])
     assert alignment_bound(1.0, 3.0) == 0
+
+
+def test_repeated_data_and_one_dimension():
+    X = np.array([[1.0, 0.0], [1.0, 0.0], [-0.8, -0.6], [-0.8, -0.6]])
+    labels = np.array([1.0, 1.0, -1.0, -1.0])
+    U = np.array([[0.3, -1.0], [-0.3, 1.0], [-1.0, -0.1], [-1.0, 0.1]])
+    found = align_directions(np.repeat(U, 2, axis=0), np.tile([1.0, -1.0], 4), X, labels)
+    assert Fate.STUCK not in found.fates
+    late = (found.settled - found.rising)[np.isfinite(found.rising)]
+    assert (late <= alignment_bound(0.8, 1.0) * (1 + 1e-9)).all()
+    # In one dimension a neuron cannot turn away from the wrong data.
+    line = align_directions([[1.0], [-1.0]], [1.0, 1.0], [[1.0], [-1.0]], [1.0, -1.0])
+    assert [fate.name for fate in line.fates] == ["ALIGNED", "STUCK"]
+
+
+def test_the_remainder_holds_for_unbalanced_weights():
+    X, labels = np.eye(5), np.ones(5)
+    W, v = np.eye(5) + 0.1, np.full(5, 0.01)
+    phase = aligned_phase(W, v, X, labels)
+    assert phase.aligned.all()
+    flow = relu_flow(W, v, X, labels, [0.0, 1.0, 5.0], tol=1e-8)
+    for w in flow.W:
+        assert np.sum(w**2) <= 2 * np.linalg.norm(w, 2) ** 2 + phase.remainder
+    with pytest.raises(ValueError, match="X: expected data whose products"):
+        aligned_phase([[1.0, 0.0]], [1.0], [[1.0, 0.0], [-0.5, 1.0]], [1.0, 1.0])
+
+
+def test_aligned_phase_by_hand():
+    X, labels = np.array([[1.0, 0.0], [1.2, 1.6], [0.0, -3.0]]), np.array([1.0, 1.0, -1.0])
+    W = np.array([[2.0, 1.0], [0.1, -1.0], [-3.0, 0.5]])
+    v = np.array([2.0, -1.5, 1.0])
+    phase = aligned_phase(W, v, X, labels)
+    assert phase.aligned.tolist() == [True, False, True]
+    W[1, 0] = -1.0
+    phase = aligned_phase(W, v, X, labels)
+    assert phase.aligned.all()
+    plus = (0.6 + 0.4 / 2) * 4.0 + min(2.0, 4.0) ** 2
+    minus = 9 * 1.5**2 + 9.0
+    assert phase.alpha == pytest.approx(1 / (1 / plus + 1 / minus))
+    assert phase.remainder == pytest.approx(2 * (1.0) + (9 + 0.25))
+
+
+def test_gradients_of_the_flow_against_differences_of_the_loss():
+    rng = np.random.default_rng(4)
+    W, v, X = rng.standard_normal((3, 2)), rng.standard_normal(3), rng.standard_normal((4, 2))
+    labels = np.array([1.0, -1.0, 1.0, -1.0])
+
+    def loss(w, o):
+        return np.sum(np.exp(-labels * (np.maximum(X @ w.T, 0) @ o)))
+
+    h = 1e-6
+    after, outer = relu_descent(W, v, X, labels, step=h, steps=1)
+    for j in range(3):
+        e = np.eye(3)[j] * h
+        slope = (loss(W, v + e) - loss(W, v - e)) / (2 * h)
+        assert (v - outer)[j] / h == pytest.approx(slope, rel=1e-4, abs=1e-6)
+        for k in range(2):
+            E = np.zeros((3, 2))
+            E[j, k] = h
+            slope = (loss(W + E, v) - loss(W - E, v)) / (2 * h)
+            assert (W - after)[j, k] / h == pytest.approx(slope, rel=1e-4, abs=1e-6)
+    run = relu_flow(W, v, X, labels, [0.0, 0.01], tol=1e-9)
+    slow = relu_descent(W, v, X, labels, step=1e-6, steps=10_000)
+    assert_allclose(run.W[1], slow[0], atol=1e-4)
+    assert run.losses[0] == pytest.approx(loss(W, v))

@@ -11,6 +11,7 @@ from theorylab.implicit_regularization import (
     flow_majorant,
     residual_gradient_flow,
     residual_outputs,
+    tied_convergence,
     tied_network,
 )
 
@@ -151,3 +152,76 @@ def test_bad_times_are_refused():
         residual_gradient_flow(*net, [[1.0]], [[1.0]], [1.0, 1.0])
     with pytest.raises(ValueError, match="loss"):
         flow_majorant(*net, [[1.0]], [[2.0]], [0.0, 1.0], loss=0.5)
+
+
+@settings(max_examples=12)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 2), st.floats(0.05, 1.0))
+def test_bounds_by_hand_against_the_integrated_system(seed, n, out, share):
+    d = 3
+    q = d + out
+    rng = np.random.default_rng(seed)
+    net = tied_network(2 * n, depth=2, hidden=q, inputs=d, outputs=out, seed=seed)
+    X = rng.standard_normal((n, d))
+    X *= np.sqrt(q) / np.linalg.norm(X, axis=1)[:, None]
+    Y = rng.standard_normal((n, out))
+    Y *= 1e-30
+    Y *= (1 - 1e-9) * share / tied_convergence(net[1][0], X, Y).excess
+    found = tied_convergence(net[1][0], X, Y)
+    times = np.array([0.0, 0.5, 1.0, 4.0]) / found.rate
+    if times[-1] > 1000:
+        return
+    system = flow_majorant(*net, X, Y, times)
+    assert (system.losses <= system.losses[0] * np.exp(-found.rate * times) * (1 + 1e-6)).all()
+    assert (system.increments[-1] <= found.increments + 1e-12).all()
+
+
+def test_the_condition_of_one_datum_by_hand():
+    W, x, y = np.array([[0.6, -0.3]]), 1.1, 0.004
+    found = tied_convergence(W, [[x]], [[y]])
+    low = np.tanh(0.6 * x / np.sqrt(2)) ** 2 + 2 * x**2
+    omega = np.hypot(0.6, 0.3) / np.sqrt(2)
+    kappa = 30 * (1 + omega) * 2 * y / low**1.5
+    p = (1 + 0.35 * kappa) * y / low / (1 - kappa / 2) ** 2
+    assert_allclose(found.eigenvalue, low)
+    assert_allclose(found.excess, kappa)
+    assert_allclose(found.rate, 4 * low * (1 - kappa / 2) ** 2)
+    assert_allclose(found.increments, [(1.02 * omega + 0.03) * p**2, (1.35 * omega + 0.27) * p**3])
+    two = tied_convergence(W, [[x], [-x]], [[y], [y]])
+    assert (two.rate, two.excess) == (0.0, np.inf)
+    assert tied_convergence(W, [[x]], [[1.0]]).rate == 0
+    with pytest.raises(ValueError, match="X: expected rows of norm at most"):
+        tied_convergence(W, [[1.5]], [[y]])
+
+
+def scalar_system(net, X, Y, steps, T):
+    """Euler steps of the scalar system as its formulas are printed, for any start but the tied."""
+    V, W, A, B = net
+    q, m = V.shape[1:]
+    v, w, b = (np.linalg.norm(z, 2, axis=(-2, -1)).max() for z in (V, W, B))
+    lv, lw = depth_increments(V, W)
+    reach = np.linalg.norm(X, axis=1).max()
+    h0 = np.linalg.norm(X @ A.T, axis=1).max()
+    size, root, a = np.sqrt(loss(net, X, Y)), np.sqrt(m * q), 0.0
+    for _ in range(steps):
+        c = v * w / root
+        H = min((h0 + a * reach) * np.exp(c), h0 + a * reach + v)
+        S, P = min(1, w * H / root), 2 * b * size * np.exp(c)
+        s2 = 4 / np.sqrt(27)
+        dlv = 2 * c * S * P + P * H / root * lw
+        dlw = H * lv + s2 * v * H**2 / np.sqrt(q) * lw + s2 * v**2 * w * S * H / np.sqrt(q)
+        dlw = P / root * (dlw + v * c * H + v**2 * S)
+        rates = np.array([P * S, v * P * H / root, P * reach, 2 * size * H, dlv, dlw])
+        v, w, a, b, lv, lw = np.array([v, w, a, b, lv, lw]) + T / steps * rates
+    return lv, lw
+
+
+@pytest.mark.parametrize("width", [1, 6])
+def test_majorant_is_the_printed_system(width):
+    rng = np.random.default_rng(5)
+    net = network(rng, 6, 3, width, 2, 2, scale=0.3)
+    X, Y = rng.standard_normal((3, 2)), rng.standard_normal((3, 2))
+    T = 0.02
+    bound = flow_majorant(*net, X, Y, [T])
+    start = depth_increments(net[0], net[1])
+    lo, hi = (np.array(scalar_system(net, X, Y, k, T)) - start for k in (1000, 2000))
+    assert_allclose(bound.increments[0] - start, 2 * hi - lo, rtol=1e-4)

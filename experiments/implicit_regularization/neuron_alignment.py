@@ -133,7 +133,7 @@ def early_alignment(seed, n, mu, jitter=0.0, spread=1.0, neurons_=40, layout=sep
 
 @panel(
     early_alignment,
-    r"The longest alignment, at every $n$, and the bound with $\log n$",
+    r"The longest alignment, whatever $n$, and the bound with $\log n$",
     x=r"separation $\mu$",
     y=r"time $\times\min|x_i|$",
     log="xy",
@@ -141,7 +141,7 @@ def early_alignment(seed, n, mu, jitter=0.0, spread=1.0, neurons_=40, layout=sep
 def _(pen, runs):
     mu = np.geomspace(0.04, 0.64, 50)
     pen.theory(mu, np.arccosh(1 / mu), r"$\operatorname{arcosh}(1/\mu)$")
-    pen.points(*runs.measured("mu", "attained", where={"n": 32}), "attained, $n=32$")
+    pen.points(*runs.measured("mu", "attained", where={"n": 32}), "reached, $n=32$")
     for k, n in enumerate((2, 32), 1):
         pen.theory(mu, 1.5 * np.log(n) / np.sqrt(mu), rf"$1.5\log n/\sqrt{{\mu}}$, $n={n}$", k=k)
 
@@ -327,7 +327,7 @@ def _(pen, runs):
 
 @panel(
     rate_and_low_rank,
-    r"After alignment the stable rank is at most $2+O(\epsilon^2)$",
+    r"After alignment the stable rank stays below 2 and what the start leaves",
     x=r"separation $\mu$",
     y=r"stable rank",
     log="x",

@@ -91,7 +91,7 @@ def increments(start, depths, sizes, scales, share, seed):
     n=Int(1, 5),
     d=Int(1, "q"),
     out=Int(1, "q"),
-    outer=Real(0.0, 0.4),
+    outer=Real(0.02, 0.4),
     inner=Real(0.2, 1.5),
     bend=Real(0.0, 0.5),
     target=Real(0.1, 3.0, log=True),
@@ -203,8 +203,8 @@ def training(instance, start, speed, seed):
 @cases(n=1, d=1, width=16)
 @cases(n=3, d=3, mix=[0.0, 1.0])
 @cases(n=4, d=3, share=0.1)
-@full(n=[1, 2, 4, 6], d=4, width=[1, 4], share=[0.1, 1.0], depth=[4, 16])
 @full(n=[2, 4], d=4, mix=1.0)
+@full(n=[1, 2, 4, 6], d=4, width=[1, 4], share=[1.0, 0.1], depth=[16, 4], mix=0.0)
 @space(
     n=Int(1, 4),
     d=Int("min(n, 2)", 4),

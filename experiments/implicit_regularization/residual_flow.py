@@ -259,8 +259,8 @@ def pl_convergence(
 def _(pen, runs):
     for k, share in enumerate((1.0, 0.1)):
         case = {"width": 4, "depth": 4, "share": share, "mix": 0.0}
-        pen.theory(*runs.predicted("n", "rate", 2, where=case), "bound" if k == 0 else "", k=k)
-        pen.points(*runs.measured("n", "rate", 2, where=case), "flow" if k == 0 else "", k=k)
+        pen.theory(*runs.predicted("n", "rate", 2, where=case), rf"bound, $\kappa={share:g}$", k=k)
+        pen.points(*runs.measured("n", "rate", 2, where=case), "" if k == 0 else "flow", k=k)
     x, y, error = runs.measured("n", "rate", 2, control="layers not rescaled")
     pen.broken(x, y, error, "not rescaled")
 

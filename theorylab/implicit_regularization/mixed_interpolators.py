@@ -241,7 +241,7 @@ def sparse_interpolator_bound(n: int, d: int, *, sparsity: int, noise_scale: flo
     --------
     >>> from theorylab.implicit_regularization import sparse_interpolator_bound
     >>> round(sparse_interpolator_bound(100, 1000, sparsity=3, noise_scale=1.0), 3)
-    0.104
+    0.103
     """
     rows, columns = as_count(n, "n"), as_count(d, "d")
     k = as_count(sparsity, "sparsity", minimum=0, maximum=columns)

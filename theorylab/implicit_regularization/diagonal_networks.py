@@ -59,8 +59,6 @@ class DiagonalStatus(StrEnum):
         "stopped before the relative residual reached tol; the flow is too stiff, or there is no "
         "interpolator"
     )
-    FINISHED = "took all the steps asked for"
-    DIVERGED = "the iterates overflowed; lower step_size"
 
 
 @result
@@ -104,9 +102,7 @@ class DiagonalDescent:
     loss
         :math:`\frac1{2n}\|X\beta-y\|^2`.
     steps
-        Steps taken, at least: a divergence is noticed every 65,536 steps.
-    status
-        How it ended.
+        Steps taken.
     """
 
     u: FloatArray
@@ -114,7 +110,6 @@ class DiagonalDescent:
     predictor: FloatArray
     loss: float
     steps: int
-    status: DiagonalStatus
 
 
 @refuses_overflow("X", "y", "scale", "linear", "tilt", "gradient_penalty", "ascent")
@@ -303,9 +298,9 @@ def diagonal_network_sgd(
     every = many >= n
     width = n if every else many
     chunk = max(_CHUNK // width, 1)
-    taken, good, buffer = 0, True, np.empty(d)
+    taken, buffer = 0, np.empty(d)
     everything = np.tile(np.arange(n), (min(chunk, count), 1)) if every else None
-    while taken < count and good:
+    while taken < count:
         length = min(chunk, count - taken)
         if width == 1:
             _descend(A, b, u, v, eta, rng.integers(n, size=length))
@@ -313,15 +308,13 @@ def diagonal_network_sgd(
             drawn = rng.integers(n, size=(length, width)) if everything is None else everything
             _descend_batch(A, b, u, v, eta, drawn[:length], buffer)
         taken += length
-        good = bool(np.isfinite(u).all() and np.isfinite(v).all())
-    if not good:
-        nothing = np.zeros(d)
-        return DiagonalDescent(
-            nothing, nothing, nothing, float(np.mean(b**2) / 2), taken, DiagonalStatus.DIVERGED
-        )
+        if not (np.isfinite(u).all() and np.isfinite(v).all()):
+            raise ValueError(
+                f"step_size: expected one whose iterates stay within float64, got {eta}"
+            )
     beta = u * u - v * v
     loss = float(np.mean((A @ beta - b) ** 2) / 2)
-    return DiagonalDescent(u, v, beta, loss, taken, DiagonalStatus.FINISHED)
+    return DiagonalDescent(u, v, beta, loss, taken)
 
 
 @refuses_overflow("start", "step_size")

@@ -12,7 +12,7 @@ def weights():
 
 CALLS = {
     mp.mirror_map: lambda: {"rho": np.array([0.3, -2.0, 0.0]), **weights()},
-    mp.mirror_potential: lambda: {"beta": np.array([0.3, -2.0, 0.0]), **weights()},
+    mp.mirror_potential: lambda: {"predictor": np.array([0.3, -2.0, 0.0]), **weights()},
     mp.mirror_interpolator: lambda: {
         "X": np.array([[1.0, -0.5, 0.3], [0.2, 0.7, -1.0]]),
         "y": np.array([0.5, -1.0]),

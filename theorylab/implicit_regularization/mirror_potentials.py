@@ -116,16 +116,16 @@ def mirror_map(rho: ArrayLike, *, scale: ArrayLike, linear: float = 0.0) -> Floa
     return 2 * (a * np.sinh(r / 2)) * (2 * (a * np.cosh(r / 2))) + m * r
 
 
-@refuses_overflow("beta", "scale", "linear")
+@refuses_overflow("predictor", "scale", "linear")
 def mirror_potential(
-    beta: ArrayLike, *, scale: ArrayLike, linear: float = 0.0
+    predictor: ArrayLike, *, scale: ArrayLike, linear: float = 0.0
 ) -> MirrorPotential:
     r"""Return the potential of which :func:`mirror_map` inverts the gradient.
 
     Parameters
     ----------
-    beta
-        Shape (d,).
+    predictor
+        :math:`\beta`, shape (d,).
     scale, linear
         :math:`\alpha`, a number or one a coordinate, and :math:`\lambda`; one of them positive.
 
@@ -136,7 +136,7 @@ def mirror_potential(
     >>> mirror_map(rho, scale=1e-3, linear=0.5)
     array([ 0.3, -4. ])
     """
-    b = as_array(beta, "beta", ndim=1)
+    b = as_array(predictor, "predictor", ndim=1)
     a, m = _weights(scale, linear, b.size)
     if m == 0 and not a.all():
         raise ValueError("scale: expected positive numbers where linear is 0")

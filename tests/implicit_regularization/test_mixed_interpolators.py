@@ -1,0 +1,98 @@
+"""Interpolators of least norm: KKT conditions, brute force over supports, exact expectations."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from theorylab.implicit_regularization import (
+    InterpolatorStatus,
+    min_l2_risk,
+    min_norm_interpolator,
+    sparse_interpolator_bound,
+    sparse_regression,
+)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_least_l1_norm_by_all_supports(seed):
+    rng = np.random.default_rng(seed)
+    X, y = rng.standard_normal((3, 8)), rng.standard_normal(3)
+    found = min_norm_interpolator(X, y, p=1)
+    best = min(
+        np.abs(np.linalg.solve(X[:, list(s)], y)).sum() for s in combinations(range(8), 3)
+    )
+    assert found.status is InterpolatorStatus.OPTIMAL
+    assert_allclose(found.norm, best, rtol=1e-10)
+    assert np.count_nonzero(found.predictor) <= 3
+    assert np.abs(X.T @ found.dual).max() <= 1 + 1e-12
+    assert_allclose(y @ found.dual, best, rtol=1e-10)
+
+
+def test_least_l2_norm_is_the_pseudoinverse():
+    rng = np.random.default_rng(1)
+    X, y = rng.standard_normal((4, 9)), rng.standard_normal(4)
+    found = min_norm_interpolator(X, y, p=2)
+    assert_allclose(found.predictor, np.linalg.pinv(X) @ y)
+    assert_allclose(found.lower_bound, found.norm)
+    assert_allclose(np.linalg.norm(X.T @ found.dual), 1)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_systems_of_deficient_rank(p):
+    X = np.array([[1.0, 2.0, 0.5], [2.0, 4.0, 1.0]])
+    found = min_norm_interpolator(X, [1.0, 2.0], p=p)
+    assert found.residual < 1e-12 and found.gap < 1e-9
+    with pytest.raises(ValueError, match="X, y: expected a system"):
+        min_norm_interpolator(X, [1.0, 2.1], p=p)
+    with pytest.raises(ValueError, match="X, y: expected a system"):
+        min_norm_interpolator(np.zeros((2, 3)), [1.0, 2.0], p=p)
+    nothing = min_norm_interpolator(X, [0.0, 0.0], p=p)
+    assert nothing.norm == 0 and nothing.gap == 0
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_units(p):
+    rng = np.random.default_rng(2)
+    X, y = rng.standard_normal((3, 7)), rng.standard_normal(3)
+    one = min_norm_interpolator(X, y, p=p)
+    for s in (1e-120, 1e120):
+        scaled = min_norm_interpolator(s * X, y, p=p)
+        assert_allclose(scaled.predictor * s, one.predictor, rtol=1e-9, atol=1e-12)
+        assert_allclose(scaled.dual * s * (y @ one.dual) / (y @ scaled.dual) / s, one.dual)
+
+
+def test_risk_of_one_sample():
+    # n = 1: E 1 / chi^2_d = 1 / (d - 2).
+    assert_allclose(min_l2_risk(1, 12, signal_norm=0.0, noise_scale=2.0), 4 / 10)
+    assert_allclose(min_l2_risk(1, 12, signal_norm=3.0, noise_scale=0.0), 9 * 11 / 12)
+    with pytest.raises(ValueError, match="d: expected an integer >= 5"):
+        min_l2_risk(3, 4, signal_norm=1.0, noise_scale=1.0)
+
+
+def test_sparse_bound_by_its_parts():
+    # The mean sum of the largest squares, simulated, is below the one that the bound has.
+    rng = np.random.default_rng(3)
+    n, d = 5, 60
+    squares = np.sort(rng.standard_normal((20_000, d)) ** 2, axis=1)[:, -n:].sum(axis=1)
+    largest = (np.sqrt(n / sparse_interpolator_bound(n, d, sparsity=0, noise_scale=1.0) - 1)
+               - np.sqrt(n)) ** 2
+    assert 0.9 * largest < squares.mean() < largest
+    norms = []
+    for _ in range(300):
+        X = rng.standard_normal((2, 10))
+        norms.append(max(np.linalg.norm(X[:, list(s)], 2) for s in combinations(range(10), 2)))
+    bound = sparse_interpolator_bound(2, 10, sparsity=0, noise_scale=1.0)
+    assert np.mean(np.square(norms)) < 2 / bound
+    full = sparse_interpolator_bound(5, 5, sparsity=3, noise_scale=1.0)
+    assert_allclose(full, 5 / (1 + 4 * 5))
+
+
+def test_sparse_regression_is_what_it_says():
+    problem = sparse_regression(200, 50, sparsity=2, signal_norm=3.0, noise_scale=0.5, seed=4)
+    assert_allclose(problem.y, problem.X @ problem.signal + problem.noise)
+    assert_allclose(np.linalg.norm(problem.signal), 3.0)
+    assert np.count_nonzero(problem.signal) == 2
+    assert 0.4 < problem.noise.std() < 0.6
+    assert not sparse_regression(2, 3, sparsity=0, seed=1).signal.any()

@@ -31,9 +31,13 @@ def test_gradient_inverts_the_map(scale, linear):
     rho = mirror_potential(beta, scale=scale, linear=linear).gradient
     assert_allclose(mirror_map(rho, scale=scale, linear=linear), beta, rtol=1e-11, atol=1e-22)
     for b, r in zip(beta[2:4], rho[2:4], strict=True):
-        found = brentq(lambda x: 2 * scale**2 * np.sinh(x) + linear**2 / 4 * x - b, -300, 300) if (
-            linear
-        ) else np.arcsinh(b / (2 * scale**2))
+        if scale == 0:
+            found = 4 * b / linear**2
+        elif linear == 0:
+            found = np.arcsinh(b / (2 * scale**2))
+        else:
+            error = lambda x, c=b: 2 * scale**2 * np.sinh(x) + linear**2 / 4 * x - c
+            found = brentq(error, -300, 300, xtol=1e-16)
         assert_allclose(r, found, rtol=1e-9)
 
 
@@ -72,7 +76,7 @@ def test_limits_are_the_least_norms():
     assert errors[0] > errors[1] > errors[2] and errors[2] < 1e-6
     assert_allclose(mirror_interpolator(X, y, scale=1e4).predictor, l2, atol=1e-7)
     assert_allclose(mirror_interpolator(X, y, scale=0.0, linear=0.3).predictor, l2, atol=1e-10)
-    assert np.abs(l1 - l2).max() > 0.1
+    assert np.abs(l1 - l2).max() > 0.02
 
 
 def test_units_and_order_do_not_matter():

@@ -113,7 +113,8 @@ def mirror_map(rho: ArrayLike, *, scale: ArrayLike, linear: float = 0.0) -> Floa
     r = as_array(rho, "rho", ndim=1)
     a, m = _weights(scale, linear, r.size)
     # sinh alone may overflow where its product with a small scale does not.
-    return 2 * (a * np.sinh(r / 2)) * (2 * (a * np.cosh(r / 2))) + m * r
+    curved = np.where(a > 0, r, 0.0)
+    return 2 * (a * np.sinh(curved / 2)) * (2 * (a * np.cosh(curved / 2))) + m * r
 
 
 @refuses_overflow("predictor", "scale", "linear")
@@ -234,7 +235,7 @@ def _newton(
             stalled += 1
         if error <= 0.01 * stop * height or step == budget or (error <= stop * height and stalled):
             break
-        curvature = 2 * a**2 * np.cosh(rho) + m
+        curvature = 2 * a**2 * np.cosh(np.where(a > 0, rho, 0.0)) + m
         change = _solve(A, curvature, missing)
         move = float(np.abs(A.T @ change).max())
         if not np.isfinite(move) or move == 0:
@@ -246,12 +247,14 @@ def _newton(
         while longer > length:
             ahead = A.T @ (nu + longer * change)
             slope = -float(missing @ change)
-            if np.abs(ahead).max() < _LARGEST and (
+            if np.abs(np.where(a > 0, ahead, 0.0)).max() < _LARGEST and (
                 _dual(ahead, a, m) - (nu + longer * change) @ b <= now + 0.1 * longer * slope
             ):
                 length = longer
             longer /= 2
         nu = nu + length * change
+        if np.abs(np.where(a > 0, A.T @ nu, 0.0)).max() > _LARGEST:
+            break  # without an interpolator the dual is unbounded
     return best, step
 
 
@@ -281,7 +284,7 @@ def _weights(scale: ArrayLike, linear: float, d: int) -> tuple[FloatArray, float
 
 
 def _map(rho: FloatArray, a: FloatArray, m: float) -> FloatArray:
-    return np.asarray(2 * a**2 * np.sinh(rho) + m * rho)
+    return np.asarray(2 * a**2 * np.sinh(np.where(a > 0, rho, 0.0)) + m * rho)
 
 
 def _inverse(beta: FloatArray, a: FloatArray, m: float) -> FloatArray:
@@ -309,4 +312,5 @@ def _value(beta: FloatArray, rho: FloatArray, a: FloatArray, m: float) -> float:
 
 
 def _dual(rho: FloatArray, a: FloatArray, m: float) -> float:
-    return float(np.sum((2 * a * np.sinh(rho / 2)) ** 2 + m / 2 * rho**2))
+    curved = np.where(a > 0, rho, 0.0)  # where a vanishes, rho may be beyond sinh
+    return float(np.sum((2 * a * np.sinh(curved / 2)) ** 2 + m / 2 * rho**2))

@@ -108,7 +108,9 @@ def least_norm_errors(n, d, k, norm, p, reps, seed):
 @cases(n=8, d=60, k=0)
 @full(n=10, d=[40, 100, 300, 1000], k=0, reps=80)
 @full(n=10, d=300, k=2, norm=2.0, reps=80)
-@space(n=Int(1, 8), d=Int("max(4 * n, 16)", 50), k=Int(0, "max(0, min(2, n - 6))"), norm=Real(0.0, 1.0))
+@space(
+    n=Int(1, 8), d=Int("max(4 * n, 16)", 50), k=Int(0, "max(0, min(2, n - 6))"), norm=Real(0.0, 1.0)
+)
 @breaks("least l2 norm: not sparse", p=2, d=1000)
 def l1_interpolator_lower_bound_order(n, d, k, seed, norm=1.0, p=1, reps=60):
     r"""with $k$-sparse $\beta^*$ every interpolator with at most $n$ entries other than 0, such as
@@ -130,9 +132,7 @@ def l1_interpolator_lower_bound_order(n, d, k, seed, norm=1.0, p=1, reps=60):
 )
 def _(pen, runs):
     d = np.unique(np.geomspace(20, 1200, 60).astype(int))
-    bound = [
-        ir.sparse_interpolator_bound(10, int(m), sparsity=0, noise_scale=1.0) for m in d
-    ]
+    bound = [ir.sparse_interpolator_bound(10, int(m), sparsity=0, noise_scale=1.0) for m in d]
     pen.theory(d, bound, "bound")
     pen.points(*runs.measured("d", where={"k": 0}), r"least $\ell_1$ norm")
     pen.broken(*runs.measured("d", control="least l2 norm: not sparse"), r"least $\ell_2$ norm")

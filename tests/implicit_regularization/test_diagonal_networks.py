@@ -31,7 +31,7 @@ def objective(theta, X, y, linear, penalty):
     return loss + penalty / 2 * G @ G
 
 
-@pytest.mark.parametrize("penalty, linear", [(0.0, 0.0), (0.1, 0.0), (0.1, 0.5)])
+@pytest.mark.parametrize(("penalty", "linear"), [(0.0, 0.0), (0.1, 0.0), (0.1, 0.5)])
 def test_flow_against_an_implicit_method_on_the_penalised_loss(penalty, linear):
     X, y = problem(2, 4)
 
@@ -134,7 +134,8 @@ def test_descent_leaves_its_arguments_and_refuses_divergence():
     with pytest.raises(ValueError, match="step_size: expected one whose iterates"):
         diagonal_network_sgd(X, y, start=start, step_size=10.0, steps=500)
     still = diagonal_network_sgd(X, y, start=0.5, step_size=0.1, steps=0)
-    assert (still.u == 0.5).all() and still.steps == 0
+    assert (still.u == 0.5).all()
+    assert still.steps == 0
 
 
 def test_small_steps_follow_the_flow():
@@ -149,7 +150,10 @@ def test_small_steps_follow_the_flow():
 
 def test_cycle_by_sympy():
     gamma, a = sympy.symbols("gamma a", positive=True)
-    step = lambda t: sympy.expand(t - gamma * t * (t**2 - 1))
+
+    def step(t):
+        return sympy.expand(t - gamma * t * (t**2 - 1))
+
     quartic = gamma**2 * a**4 - gamma * (gamma + 1) * a**2 + 1
     assert sympy.rem(sympy.expand(step(step(a)) - a), quartic, a) == 0
     product = sympy.rem(sympy.expand(sympy.diff(step(step(a)), a)), quartic, a)

@@ -36,7 +36,10 @@ def test_gradient_inverts_the_map(scale, linear):
         elif linear == 0:
             found = np.arcsinh(b / (2 * scale**2))
         else:
-            error = lambda x, c=b: 2 * scale**2 * np.sinh(x) + linear**2 / 4 * x - c
+
+            def error(x, c=b):
+                return 2 * scale**2 * np.sinh(x) + linear**2 / 4 * x - c
+
             found = brentq(error, -300, 300, xtol=1e-16)
         assert_allclose(r, found, rtol=1e-9)
 
@@ -44,7 +47,10 @@ def test_gradient_inverts_the_map(scale, linear):
 def test_value_is_the_integral_of_the_gradient():
     for linear in (0.0, 0.7):
         value = mirror_potential([1.7], scale=0.2, linear=linear).value
-        slope = lambda b, m=linear: mirror_potential([b], scale=0.2, linear=m).gradient[0]
+
+        def slope(b, m=linear):
+            return mirror_potential([b], scale=0.2, linear=m).gradient[0]
+
         assert_allclose(value, quad(slope, 0, 1.7)[0], rtol=1e-9)
 
 
@@ -71,9 +77,11 @@ def test_interpolator_is_the_minimum_by_another_solver():
 def test_limits_are_the_least_norms():
     X, y = problem(4, 11, 1)
     l1, l2 = (min_norm_interpolator(X, y, p=p).predictor for p in (1, 2))
-    errors = [np.abs(mirror_interpolator(X, y, scale=s).predictor - l1).max() for s in
-              (1e-2, 1e-6, 1e-40)]
-    assert errors[0] > errors[1] > errors[2] and errors[2] < 1e-6
+    errors = [
+        np.abs(mirror_interpolator(X, y, scale=s).predictor - l1).max() for s in (1e-2, 1e-6, 1e-40)
+    ]
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 1e-6
     assert_allclose(mirror_interpolator(X, y, scale=1e4).predictor, l2, atol=1e-7)
     assert_allclose(mirror_interpolator(X, y, scale=0.0, linear=0.3).predictor, l2, atol=1e-10)
     assert np.abs(l1 - l2).max() > 0.02
@@ -96,7 +104,8 @@ def test_units_and_order_do_not_matter():
 def test_dependent_rows_and_budgets_are_reported():
     X = np.array([[1.0, 2.0], [1.0, 2.0]])
     stuck = mirror_interpolator(X, [1.0, 2.0], scale=0.3, max_iter=30)
-    assert stuck.status is MirrorStatus.NOT_CONVERGED and stuck.residual > 0.1
+    assert stuck.status is MirrorStatus.NOT_CONVERGED
+    assert stuck.residual > 0.1
     assert mirror_interpolator(X, [1.0, 1.0], scale=0.3).residual < 1e-9
     short = mirror_interpolator(*problem(4, 9), scale=1e-9, max_iter=2)
     assert short.status is MirrorStatus.NOT_CONVERGED

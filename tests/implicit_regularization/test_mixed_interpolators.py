@@ -20,9 +20,7 @@ def test_least_l1_norm_by_all_supports(seed):
     rng = np.random.default_rng(seed)
     X, y = rng.standard_normal((3, 8)), rng.standard_normal(3)
     found = min_norm_interpolator(X, y, p=1)
-    best = min(
-        np.abs(np.linalg.solve(X[:, list(s)], y)).sum() for s in combinations(range(8), 3)
-    )
+    best = min(np.abs(np.linalg.solve(X[:, list(s)], y)).sum() for s in combinations(range(8), 3))
     assert found.status is InterpolatorStatus.OPTIMAL
     assert_allclose(found.norm, best, rtol=1e-10)
     assert np.count_nonzero(found.predictor) <= 3
@@ -43,13 +41,15 @@ def test_least_l2_norm_is_the_pseudoinverse():
 def test_systems_of_deficient_rank(p):
     X = np.array([[1.0, 2.0, 0.5], [2.0, 4.0, 1.0]])
     found = min_norm_interpolator(X, [1.0, 2.0], p=p)
-    assert found.residual < 1e-12 and found.gap < 1e-9
+    assert found.residual < 1e-12
+    assert found.gap < 1e-9
     with pytest.raises(ValueError, match="X, y: expected a system"):
         min_norm_interpolator(X, [1.0, 2.1], p=p)
     with pytest.raises(ValueError, match="X, y: expected a system"):
         min_norm_interpolator(np.zeros((2, 3)), [1.0, 2.0], p=p)
     nothing = min_norm_interpolator(X, [0.0, 0.0], p=p)
-    assert nothing.norm == 0 and nothing.gap == 0
+    assert nothing.norm == 0
+    assert nothing.gap == 0
 
 
 @pytest.mark.parametrize("p", [1, 2])
@@ -76,8 +76,9 @@ def test_sparse_bound_by_its_parts():
     rng = np.random.default_rng(3)
     n, d = 5, 60
     squares = np.sort(rng.standard_normal((20_000, d)) ** 2, axis=1)[:, -n:].sum(axis=1)
-    largest = (np.sqrt(n / sparse_interpolator_bound(n, d, sparsity=0, noise_scale=1.0) - 1)
-               - np.sqrt(n)) ** 2
+    largest = (
+        np.sqrt(n / sparse_interpolator_bound(n, d, sparsity=0, noise_scale=1.0) - 1) - np.sqrt(n)
+    ) ** 2
     assert 0.9 * largest < squares.mean() < largest
     norms = []
     for _ in range(300):

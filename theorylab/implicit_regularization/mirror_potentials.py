@@ -201,13 +201,15 @@ def mirror_interpolator(
     near = beta + lstsq(A, b - A @ beta)[0]
     upper = _value(near, _inverse(near, a, m), a, m)
     lower = float(nu @ b) - _dual(rho, a, m)
-    rounding = 1e-13 * (_dual(rho, a, m) + float(np.abs(nu) @ np.abs(b)))
+    # Where X beta = y is missed, the nearest interpolator is none.
+    missed = abs(upper - lower) if residual > stop else residual * abs(upper)
+    rounding = missed + 1e-13 * (_dual(rho, a, m) + float(np.abs(nu) @ np.abs(b)))
     return MirrorInterpolator(
         np.ldexp(beta, -shift),
         np.ldexp(nu, -size),
         float(np.ldexp(upper, -shift)),
         float(np.ldexp(lower, -shift)),
-        relative_gap(upper, lower, rounding=rounding + residual * abs(upper)),
+        relative_gap(upper, lower, rounding=rounding),
         residual,
         steps,
         MirrorStatus.CONVERGED if residual <= stop else MirrorStatus.NOT_CONVERGED,

@@ -28,12 +28,14 @@ from theorylab.verify.cli import run_script
 PENALTY, STEPS = "karakida2022-understanding", "andriushchenko2022-with"
 flow = paper(
     PENALTY,
-    r"Diagonal network $\beta=u\odot u-v\odot v$, $L=\frac1{2n}\|X\beta-y\|^2$, $g=\nabla_\beta L$, "
+    r"Diagonal network $\beta=u\odot u-v\odot v$, $L=\frac1{2n}\|X\beta-y\|^2$, "
+    r"$g=\nabla_\beta L$, "
     r"flow of $L+\frac\gamma2\|\nabla L\|^2$ from $u=v=\alpha\mathbf1$ to zero loss:",
 )
 ascent_flow = paper(
     PENALTY,
-    r"Diagonal network $\beta=u\odot u-v\odot v$, $L=\frac1{2n}\|X\beta-y\|^2$, $g=\nabla_\beta L$, "
+    r"Diagonal network $\beta=u\odot u-v\odot v$, $L=\frac1{2n}\|X\beta-y\|^2$, "
+    r"$g=\nabla_\beta L$, "
     r"flow $\dot\theta=-\nabla L-\gamma\frac{\nabla L(\theta+\varepsilon\nabla L)-\nabla L}"
     r"\varepsilon$ from $u=v=\alpha\mathbf1$ to zero loss, $g'$ the $g$ of "
     r"$\theta+\varepsilon\nabla L$:",
@@ -46,8 +48,8 @@ smooth = paper(
 well = paper(STEPS, r"Gradient descent on $\frac14(\theta^2-1)^2$ with step $\gamma$:")
 descent = paper(
     STEPS,
-    r"Diagonal network $\beta=u\odot u-v\odot v$ from $u=v=\alpha\mathbf1$, any stochastic gradient "
-    r"steps of sizes $\eta_t$, $g_t$ the stochastic gradient in $\beta$:",
+    r"Diagonal network $\beta=u\odot u-v\odot v$ from $u=v=\alpha\mathbf1$, any stochastic "
+    r"gradient steps of sizes $\eta_t$, $g_t$ the stochastic gradient in $\beta$:",
 )
 sparse = paper(
     STEPS,
@@ -74,7 +76,8 @@ def flow_ends(n, d, alpha, gamma, ascent, tilt, size, seed):
         run = ir.diagonal_network_flow(X, y, rtol=rtol, tol=100 * rtol, **options)
         if run.status is not ir.DiagonalStatus.FITTED:
             return np.full((2, 3, d), np.nan)
-        found.append([run.predictor, np.log(run.u * run.v / alpha**2), run.dissipation])
+        products = run.u * run.v / alpha**2
+        found.append([run.predictor, np.log(products), run.dissipation])
     fine, coarse = np.array(found)
     return np.array([fine, np.abs(fine - coarse) + 3e-7])
 

@@ -25,11 +25,13 @@ from theorylab.verify.cli import run_script
 KEY = "zhou2023-implicit"
 regression = paper(
     KEY,
-    r"$y=X\beta^*+\xi$, $X\in\mathbb R^{n\times d}$ with entries $N(0,1)$, $\xi\sim N(0,\sigma^2I)$:",
+    r"$y=X\beta^*+\xi$, $X\in\mathbb R^{n\times d}$ with entries $N(0,1)$, "
+    r"$\xi\sim N(0,\sigma^2I)$:",
 )
 network = paper(
     KEY,
-    r"$\beta=w\odot w-u\odot u+\lambda v$, $\lambda>0$, gradient flow of $\frac1{2n}\|X\beta-y\|^2$ "
+    r"$\beta=w\odot w-u\odot u+\lambda v$, $\lambda>0$, gradient flow of "
+    r"$\frac1{2n}\|X\beta-y\|^2$ "
     r"from $w=u=\alpha\mathbf1$, $v=0$, $X$ of full row rank:",
 )
 

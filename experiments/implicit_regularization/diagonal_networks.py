@@ -69,7 +69,7 @@ def data(n, d, size, seed):
 def flow_ends(n, d, alpha, gamma, ascent, tilt, size, seed):
     """beta, log(u v / alpha^2) and the integral of g g' at the end of a flow, with the differences
     to one of a hundredth of the accuracy and thrice the residual; NaN where the data were not fitted."""
-    X, y = data(n, d, size, seed)
+    the differences X, y = data(n, d, size, seed)
     options = {"scale": alpha, "gradient_penalty": gamma, "ascent": ascent, "tilt": tilt}
     found = []
     for rtol in (1e-9, 1e-7):
@@ -394,7 +394,7 @@ def _(pen, runs):
         pen.theory(gamma, levels[:, i], k=i)
         pen.points(*runs.measured("gamma", "levels", i, where={"start": 0.4}), name, k=i)
     late = runs.measured("gamma", "levels", 0, control="beyond the range")
-    pen.broken(*late, r"$\gamma>\sqrt5-1$")
+    pen.broken(*late, r"$\gamma>\sqrt{5}-1$")
 
 
 @simulation
@@ -425,8 +425,8 @@ def rational_descent(n, d, steps, step, momentum, seed):
 @breaks("momentum", momentum=Fraction(1, 2))
 def dln_discrete_invariant(n, d, steps, step, seed, momentum=Fraction(0)):
     r"""$u_jv_j=\alpha^2\prod_t(1-4\eta_t^2g_{t,j}^2)$, exactly; and
-    $\log\frac{u_jv_j}{\alpha^2}\le-4\sum_t\eta_t^2g_{t,j}^2$ as long as $2\eta_t|g_{t,j}|<1$: larger
-    and noisier steps act like a smaller start."""
+    $\log\frac{u_jv_j}{\alpha^2}\le-4\sum_t\eta_t^2g_{t,j}^2$ as long as $2\eta_t|g_{t,j}|<1$:
+    larger and noisier steps act like a smaller start."""
     products, squares = rational_descent(n, d, steps, step, momentum, seed)
     four = theory("four", 4)
     exact = np.prod(1 - four * squares, axis=0)

@@ -108,8 +108,8 @@ def least_norm_errors(n, d, k, norm, p, reps, seed):
 
 @regression.ours("derived: a constant for the abstract's lower bound", serves="a")
 @cases(n=8, d=60, k=0)
-@full(n=10, d=[40, 100, 300, 1000], k=0, reps=80)
 @full(n=10, d=300, k=2, norm=2.0, reps=80)
+@full(n=10, d=[40, 100, 300, 1000], k=0, reps=80)
 @space(
     n=Int(1, 8), d=Int("max(4 * n, 16)", 50), k=Int(0, "max(0, min(2, n - 6))"), norm=Real(0.0, 1.0)
 )

@@ -270,7 +270,7 @@ def _solve(A: FloatArray, curvature: FloatArray, missing: FloatArray) -> FloatAr
         x = cho_solve(factor, unit * missing, check_finite=False)
         x = x + cho_solve(factor, unit * missing - H @ x, check_finite=False)
     except np.linalg.LinAlgError:
-        x = np.linalg.lstsq(H, unit * missing, rcond=1e-15)[0]
+        x = np.asarray(np.linalg.lstsq(H, unit * missing, rcond=1e-15)[0], dtype=np.float64)
     return np.asarray(unit * x)
 
 

@@ -270,4 +270,4 @@ def _least_sum(A: FloatArray, b: FloatArray, fallback: FloatArray) -> tuple[Floa
     dual = np.linalg.lstsq(A[:, support].T, np.sign(beta[support]), rcond=None)[0]
     if np.abs(A.T @ dual).max() > 1 + 1e-9:
         dual = np.asarray(program.eqlin.marginals)
-    return beta, dual
+    return beta, np.asarray(dual, dtype=np.float64)

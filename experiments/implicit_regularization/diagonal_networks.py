@@ -68,8 +68,9 @@ def data(n, d, size, seed):
 @simulation
 def flow_ends(n, d, alpha, gamma, ascent, tilt, size, seed):
     """beta, log(u v / alpha^2) and the integral of g g' at the end of a flow, with the differences
-    to one of a hundredth of the accuracy and thrice the residual; NaN where the data were not fitted."""
-    the differences X, y = data(n, d, size, seed)
+    to one of a hundredth of the accuracy and thrice the residual; NaN where the data were not
+    fitted."""
+    X, y = data(n, d, size, seed)
     options = {"scale": alpha, "gradient_penalty": gamma, "ascent": ascent, "tilt": tilt}
     found = []
     for rtol in (1e-9, 1e-7):

@@ -167,8 +167,8 @@ def geometric_mean(samples):
 
 @regression.ours("derived: the abstract's comparison at finite sizes, by exact limits", serves="ab")
 @cases(n=30, d=100, k=1)
-@full(n=40, d=200, k=2, strength=[0.02, 0.05, 0.1, 0.15], reps=40)
-@full(n=100, d=1000, k=3, reps=24)
+@full(n=40, d=200, k=2, strength=[0.08, 0.1, 0.12], reps=40)
+@full(n=60, d=400, k=2, reps=24)
 @space(n=Int(27, 32), d=Int("3 * n", "4 * n"), strength=Real(0.09, 0.11))
 @breaks("a large linear part", strength=1.0)
 @breaks("no signal", norm=0.0)
@@ -195,7 +195,7 @@ def mixed_parameterisation_beats_l1_and_l2(
     log="y",
 )
 def _(pen, runs):
-    pen.theory([0.02, 0.15], [1.0, 1.0], k=6)
+    pen.theory([0.08, 0.12], [1.0, 1.0], k=6)
     for k, name in enumerate(("l1", "l2")):
         found = runs.measured("strength", name, where={"n": 40})
         pen.points(*found, rf"$\ell_{name[1]}$", k=k)

@@ -482,5 +482,18 @@ def larger_step_sparser_dln(n, d, k, alpha, seed, large=0.04, reps=24):
     }
 
 
+@panel(
+    larger_step_sparser_dln,
+    r"Larger and longer steps end closer to a sparse truth",
+    x=r"scale of the start $\alpha$",
+    y="mean quotient of distances",
+)
+def _(pen, runs):
+    pen.theory([0.04, 0.11], [1.0, 1.0], k=6)
+    for i, name in enumerate((r"$\eta/3$ to $\eta/10$", r"$\eta$ to $\eta/3$")):
+        pen.points(*runs.measured("alpha", "distance", i), name, k=i)
+    pen.points(*runs.measured("alpha", "longer"), "300 to 30 steps", k=2)
+
+
 if __name__ == "__main__":
     run_script(__file__)

@@ -77,7 +77,7 @@ def min_l2_interpolator_exact_risk(n, d, norm, sigma, seed, inputs=white, reps=3
 
 @panel(
     min_l2_interpolator_exact_risk,
-    r"The risk of least $\ell_2$ norm ($n=8$, $\sigma=\frac12$, $\|\beta^*\|=1$)",
+    r"The risk of least $\ell_2$ norm ($n=8$, $\sigma=0.5$)",
     x="coordinates $d$",
     y="mean squared error",
     log="x",

@@ -21,4 +21,5 @@ CALLS = {
     },
     mi.min_l2_risk: lambda: {"n": 4, "d": 9, "signal_norm": 1.5, "noise_scale": 0.5},
     mi.sparse_interpolator_bound: lambda: {"n": 4, "d": 9, "sparsity": 2, "noise_scale": 0.5},
+    mi.universal_linear: lambda: {"n": 4, "d": 9, "noise_scale": 0.5, "scale": 1e-3},
 }

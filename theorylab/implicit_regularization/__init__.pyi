@@ -18,3 +18,4 @@ from .mixed_interpolators import min_l2_risk as min_l2_risk
 from .mixed_interpolators import min_norm_interpolator as min_norm_interpolator
 from .mixed_interpolators import sparse_interpolator_bound as sparse_interpolator_bound
 from .mixed_interpolators import sparse_regression as sparse_regression
+from .mixed_interpolators import universal_linear as universal_linear

@@ -184,29 +184,12 @@ def diagonal_network_flow(
             "sqrt(y / X), sqrt(y / X), 1 / (X y), 1 / (X y)"
         )
 
-    def slope(z: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return the gradient in beta, and in (u, v, s)."""
-        u, v, s = z
-        g = A.T @ (A @ (c * (u * u - v * v) + weight * s) - b) / n
-        return g, np.stack([2 * c * u * g, -2 * c * v * g, weight * g])
+    constants = np.array([c, weight, penalty, eps])
 
     def velocity(_: float, state: FloatArray) -> FloatArray:
-        z = state.reshape(4, d)[:3]
-        g, G = slope(z)
-        change = np.empty((4, d))
-        change[:3], change[3] = -G, g * g
-        if penalty and eps:
-            ahead, after = slope(z + eps * G)
-            change[:3] -= penalty / eps * (after - G)
-            change[3] = g * ahead
-        elif penalty:
-            u, v, _ = z
-            h = A.T @ (A @ ((4 * c * c * (u * u + v * v) + weight**2) * g)) / n
-            own = 4 * c * c * g * g
-            change[0] -= penalty * (2 * c * u * h + own * u)
-            change[1] -= penalty * (-2 * c * v * h + own * v)
-            change[2] -= penalty * weight * h
-        return change.ravel()
+        change = np.empty(4 * d)
+        _flow(A, b, constants, state, change)
+        return change
 
     def residual(state: FloatArray) -> float:
         u, v, s = state.reshape(4, d)[:3]
@@ -215,7 +198,8 @@ def diagonal_network_flow(
 
     start = np.stack([a * np.exp(t / 2), a * np.exp(-t / 2), 0 * a, 0 * a])
     state, time, left = start.ravel(), 0.0, _EVALUATIONS
-    length = 1 / (np.abs(slope(start[:3])[0]).max() + start.max() ** 2 + weight**2 + 1e-30)
+    first = np.abs(A.T @ (A @ (c * (start[0] ** 2 - start[1] ** 2)) - b)).max() / n
+    length = 1 / (first + start.max() ** 2 + weight**2 + 1e-30)
     while residual(state) > stop and left > 0:
         spent = 0
 
@@ -372,6 +356,59 @@ def _spread(value: ArrayLike, name: str, d: int) -> FloatArray:
     if array.ndim > 1 or (array.ndim == 1 and array.size != d):
         raise ValueError(f"{name}: expected a number or shape ({d},), got shape {array.shape}")
     return np.broadcast_to(array, (d,)).copy()
+
+
+@compiled(fastmath={"contract", "reassoc", "nsz"})
+def _product(A: FloatArray, x: FloatArray, b: FloatArray, out: FloatArray) -> None:
+    """Write A^T (A x - b) / n."""
+    n, d = A.shape
+    out[:] = 0.0
+    for i in range(n):
+        total = -b[i]
+        for j in range(d):
+            total += A[i, j] * x[j]
+        total /= n
+        for j in range(d):
+            out[j] += total * A[i, j]
+
+
+@compiled
+def _flow(
+    A: FloatArray, b: FloatArray, constants: FloatArray, state: FloatArray, change: FloatArray
+) -> None:
+    """Write the velocity of (u, v, s, the integral of g g')."""
+    d = A.shape[1]
+    c, weight, penalty, eps = constants[0], constants[1], constants[2], constants[3]
+    beta, g, other = np.empty(d), np.empty(d), np.empty(d)
+    for j in range(d):
+        u, v, s = state[j], state[d + j], state[2 * d + j]
+        beta[j] = c * (u * u - v * v) + weight * s
+    _product(A, beta, b, g)
+    if penalty > 0:
+        for j in range(d):
+            u, v, s = state[j], state[d + j], state[2 * d + j]
+            if eps != 0:  # beta of the ascended point
+                p, q = u + 2 * c * eps * u * g[j], v - 2 * c * eps * v * g[j]
+                beta[j] = c * (p * p - q * q) + weight * (s + eps * weight * g[j])
+            else:  # A^T A / n of this is the gradient's own change along the gradient of L
+                beta[j] = (4 * c * c * (u * u + v * v) + weight * weight) * g[j]
+        _product(A, beta, b if eps != 0 else 0.0 * b, other)
+    for j in range(d):
+        u, v = state[j], state[d + j]
+        du, dv, ds, spread = -2 * c * u * g[j], 2 * c * v * g[j], -weight * g[j], g[j] * g[j]
+        if penalty > 0 and eps != 0:
+            rise = (other[j] - g[j]) / eps
+            own = 2 * c * g[j] * other[j]
+            du -= penalty * 2 * c * u * (rise + own)
+            dv += penalty * 2 * c * v * (rise - own)
+            ds -= penalty * weight * rise
+            spread = g[j] * other[j]
+        elif penalty > 0:
+            own = 2 * c * g[j] * g[j]
+            du -= penalty * 2 * c * u * (other[j] + own)
+            dv += penalty * 2 * c * v * (other[j] - own)
+            ds -= penalty * weight * other[j]
+        change[j], change[d + j], change[2 * d + j], change[3 * d + j] = du, dv, ds, spread
 
 
 @compiled(fastmath={"contract", "reassoc", "nsz"})

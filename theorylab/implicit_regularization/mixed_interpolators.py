@@ -15,7 +15,12 @@ normals; its variance is at most 1. So (Jensen)
    \sim\frac{\sigma^2}{2\log(d/n)}\quad(m\sim n,\ d/n\to\infty).
 
 A network :math:`w\odot w-u\odot u+\lambda v` learns the signal by w and u, and the noise by the
-linear part, which spreads it over all coordinates (`mirror_interpolator`).
+linear part, which spreads it over all coordinates (`mirror_interpolator`). From
+:math:`w=u=\alpha\to0` its potential is quadratic, :math:`2\beta^2/\lambda^2`, up to a slope of
+:math:`\log(1/\alpha^2)`, and grows with this slope beyond. So a large entry and a small rest
+:math:`\delta`, :math:`\|\delta\|^2\approx\|y-X\beta\|^2/d`, are the lasso with penalty
+:math:`\frac12d\lambda^2\log(1/\alpha)`, and its universal one, :math:`\sigma\sqrt{2n\log d}`,
+gives the order of :math:`\lambda` (`universal_linear`).
 
 Paper: zhou2023-implicit (the bound of the second display is derived here, with its constants)."""
 
@@ -46,6 +51,7 @@ __all__ = [
     "min_norm_interpolator",
     "sparse_interpolator_bound",
     "sparse_regression",
+    "universal_linear",
 ]
 
 _CONSISTENT = 1e-8
@@ -255,10 +261,42 @@ def sparse_interpolator_bound(n: int, d: int, *, sparsity: int, noise_scale: flo
     return sigma**2 * rows / (1 + (math.sqrt(rows) + math.sqrt(largest)) ** 2)
 
 
+@refuses_overflow("noise_scale")
+def universal_linear(n: int, d: int, *, noise_scale: float, scale: float) -> float:
+    r"""Return the :math:`\lambda` with :math:`\frac12d\lambda^2\log\frac1\alpha=
+    \sigma\sqrt{2n\log d}`: the linear part with which a mixed network from a tiny start acts like
+    the lasso with its universal penalty, for inputs :math:`N(0,1)` and entries of order one.
+
+    Parameters
+    ----------
+    n, d
+        Samples and coordinates.
+    noise_scale, scale
+        :math:`\sigma` and :math:`\alpha<1`.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import universal_linear
+    >>> round(universal_linear(100, 1000, noise_scale=0.5, scale=1e-8), 4)
+    0.0449
+    """
+    rows, columns = as_count(n, "n"), as_count(d, "d")
+    sigma = as_real(noise_scale, "noise_scale", minimum=0.0)
+    alpha = as_real(scale, "scale", above=0.0, below=1.0)
+    lasso = sigma * math.sqrt(2 * rows * math.log(columns))
+    return math.sqrt(2 * lasso / (columns * -math.log(alpha)))
+
+
 def _least_sum(A: FloatArray, b: FloatArray, fallback: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return a vertex of the linear program, solved again on its support, and its multipliers."""
     d = A.shape[1]
-    program = linprog(np.ones(2 * d), A_eq=np.hstack([A, -A]), b_eq=b, method="highs")
+    program = linprog(
+        np.ones(2 * d),
+        A_eq=np.hstack([A, -A]),
+        b_eq=b,
+        method="highs",
+        options={"presolve": False},  # on dense rows it takes longer than the simplex method
+    )
     if program.x is None:
         return fallback, np.zeros(len(b))
     beta = program.x[:d] - program.x[d:]

@@ -42,8 +42,9 @@ ascent_flow = paper(
 )
 smooth = paper(
     PENALTY,
-    r"For smooth $L$, such as the squared error of $X(u^{\odot D}-v^{\odot D})$, and $\Delta_\varepsilon=\frac1\varepsilon(\nabla L(\theta+\varepsilon\nabla L"
-    r"(\theta))-\nabla L(\theta))$, the finite difference of $\nabla\frac12\|\nabla L\|^2$:",
+    r"For smooth $L$, such as the squared error of $X(u^{\odot D}-v^{\odot D})$, and "
+    r"$\Delta_\varepsilon=\frac1\varepsilon(\nabla L(\theta+\varepsilon\nabla L(\theta))"
+    r"-\nabla L(\theta))$, the finite difference of $\nabla\frac12\|\nabla L\|^2$:",
 )
 well = paper(STEPS, r"Gradient descent on $\frac14(\theta^2-1)^2$ with step $\gamma$:")
 descent = paper(
@@ -54,8 +55,8 @@ descent = paper(
 sparse = paper(
     STEPS,
     r"Diagonal network $\beta=u\odot u-v\odot v$ from $u=v=\alpha\mathbf1$, one sample a step, "
-    r"$y=X\beta^*$, $X\in\mathbb R^{n\times d}$ with entries $N(0,1)$, $n<d$, $\beta^*$ with $k\ll n$ "
-    r"entries of one size and $\|\beta^*\|^2=3$:",
+    r"$y=X\beta^*$, $X\in\mathbb R^{n\times d}$ with entries $N(0,1)$, $n<d$, $\beta^*$ with "
+    r"$k\ll n$ entries of one size and $\|\beta^*\|^2=3$:",
 )
 
 
@@ -128,7 +129,7 @@ def gr_flow_effective_initialisation(n, d, alpha, gamma, seed, size=1.0, tilt=0.
 )
 def _(pen, runs):
     ends = np.array([-1.0, 1.0])
-    pen.theory(ends, ends)
+    pen.theory(ends, ends, k=6)
     chosen = {r.instance["gamma"]: r.parts["limit"] for r in runs.judgement.runs}
     for k, (gamma, part) in enumerate(chosen.items()):
         pen.points(part.predicted, part.shown, part.error, rf"$\gamma={gamma:g}$", k=k)
@@ -185,9 +186,9 @@ def ascent_finite_difference_strengthens(
 
 @simulation
 def two_weights(h, alpha, gamma, uniform):
-    """l1 norm, u v / alpha^2 and the quotient of their logarithms at the end of a flow on one sample
-    (1, h), and the differences to a less accurate one; ``uniform``: without penalty, from the
-    geometric mean of the scales."""
+    """l1 norm, u v / alpha^2 and the quotient of their logarithms at the end of a flow on one
+    sample (1, h), and the differences to a less accurate one; ``uniform``: without penalty, from
+    the geometric mean of the scales."""
     found = []
     for loose in (1.0, 100.0):
         options = {"rtol": 1e-11 * loose, "tol": 1e-10 * loose}

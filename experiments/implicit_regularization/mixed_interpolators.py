@@ -235,7 +235,7 @@ ACCURACY = "difference to a flow of a hundredth of the accuracy"
     size=Real(0.7, 2.0),
 )
 @breaks("uneven start, w = 1.5 u", tilt=np.log(1.5))
-@breaks("a single interpolator, d = n", lambda case: {"d": case["n"]})
+@breaks("a single interpolator, d = n", n=1, d=1)
 def mixed_parameterisation_potential(n, d, alpha, linear, seed, size=1.0, tilt=0.0):
     r"""if the loss tends to 0, $\beta$ tends to the interpolator $\beta_j=2\alpha^2\sinh(4s_j)+
     \lambda^2s_j$, $s=X^\top\nu$, which minimises a separable convex potential. It is not a norm:
@@ -271,7 +271,7 @@ def mixed_parameterisation_potential(n, d, alpha, linear, seed, size=1.0, tilt=0
 )
 def _(pen, runs):
     ends = np.array([-1.0, 1.0])
-    pen.theory(ends, ends)
+    pen.theory(ends, ends, k=6)
     chosen = {r.instance["linear"]: r.parts["limit"] for r in runs.judgement.runs}
     for k, (linear, part) in enumerate(chosen.items()):
         pen.points(part.predicted, part.shown, part.error, rf"$\lambda={linear:g}$", k=k)

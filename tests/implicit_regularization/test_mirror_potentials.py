@@ -60,6 +60,8 @@ def test_interpolator_is_the_minimum_by_another_solver():
     found = mirror_interpolator(X, y, scale=scale, linear=linear)
     assert found.status is MirrorStatus.CONVERGED
     assert_allclose(X @ found.predictor, y, atol=1e-10)
+    rho = X.T @ found.dual
+    assert_allclose(mirror_map(rho, scale=scale, linear=linear), found.predictor, rtol=1e-8)
     assert found.gap < 1e-12
     kernel = np.linalg.svd(X)[2][3:]
     start = np.linalg.lstsq(X, y, rcond=None)[0]
@@ -83,7 +85,9 @@ def test_limits_are_the_least_norms():
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 1e-6
     assert_allclose(mirror_interpolator(X, y, scale=1e4).predictor, l2, atol=1e-7)
-    assert_allclose(mirror_interpolator(X, y, scale=0.0, linear=0.3).predictor, l2, atol=1e-10)
+    quadratic = mirror_interpolator(X, y, scale=0.0, linear=0.3)
+    assert_allclose(quadratic.predictor, l2, atol=1e-10)
+    assert quadratic.iterations <= 3  # a Newton step is exact
     assert np.abs(l1 - l2).max() > 0.02
 
 
@@ -96,6 +100,9 @@ def test_units_and_order_do_not_matter():
         assert_allclose(scaled.predictor / s, one, rtol=1e-8)
         inputs = mirror_interpolator(s * X, y, scale=0.2 / root, linear=0.3 / root)
         assert_allclose(inputs.predictor * s, one, rtol=1e-8)
+        rho = s * X.T @ inputs.dual
+        turned = mirror_map(rho, scale=0.2 / root, linear=0.3 / root)
+        assert_allclose(turned, inputs.predictor, rtol=1e-7)
     order = np.random.default_rng(0).permutation(7)
     turned = mirror_interpolator(X[::-1][:, order], y[::-1], scale=0.2, linear=0.3)
     assert_allclose(turned.predictor, one[order], rtol=1e-9)

@@ -1,5 +1,6 @@
 """Interpolators of least norm: KKT conditions, brute force over supports, exact expectations."""
 
+import importlib
 from itertools import combinations
 
 import numpy as np
@@ -10,8 +11,10 @@ from theorylab.implicit_regularization import (
     InterpolatorStatus,
     min_l2_risk,
     min_norm_interpolator,
+    mirror_potential,
     sparse_interpolator_bound,
     sparse_regression,
+    universal_linear,
 )
 
 
@@ -75,19 +78,20 @@ def test_sparse_bound_by_its_parts():
     # The mean sum of the largest squares, simulated, is below the one that the bound has.
     rng = np.random.default_rng(3)
     n, d = 5, 60
-    squares = np.sort(rng.standard_normal((20_000, d)) ** 2, axis=1)[:, -n:].sum(axis=1)
+    squares = np.sort(rng.standard_normal((5000, d)) ** 2, axis=1)[:, -n:].sum(axis=1)
     largest = (
         np.sqrt(n / sparse_interpolator_bound(n, d, sparsity=0, noise_scale=1.0) - 1) - np.sqrt(n)
     ) ** 2
     assert 0.9 * largest < squares.mean() < largest
     norms = []
-    for _ in range(300):
+    for _ in range(100):
         X = rng.standard_normal((2, 10))
         norms.append(max(np.linalg.norm(X[:, list(s)], 2) for s in combinations(range(10), 2)))
     bound = sparse_interpolator_bound(2, 10, sparsity=0, noise_scale=1.0)
     assert np.mean(np.square(norms)) < 2 / bound
     full = sparse_interpolator_bound(5, 5, sparsity=3, noise_scale=1.0)
     assert_allclose(full, 5 / (1 + 4 * 5))
+    assert_allclose(sparse_interpolator_bound(5, 5, sparsity=3, noise_scale=3.0), 9 * full)
 
 
 def test_sparse_regression_is_what_it_says():
@@ -97,3 +101,36 @@ def test_sparse_regression_is_what_it_says():
     assert np.count_nonzero(problem.signal) == 2
     assert 0.4 < problem.noise.std() < 0.6
     assert not sparse_regression(2, 3, sparsity=0, seed=1).signal.any()
+
+
+def test_statuses_and_multipliers_of_the_linear_program(monkeypatch):
+    module = importlib.import_module("theorylab.implicit_regularization.mixed_interpolators")
+    # Fewer entries than rows: least squares on the support gives no multipliers.
+    X = np.array([[1.0, 0.9, 0.2], [1.0, -0.2, 0.9]])
+    found = min_norm_interpolator(X, [1.0, 1.0], p=1)
+    assert_allclose(found.predictor, [1.0, 0.0, 0.0], atol=1e-12)
+    assert found.gap < 1e-9
+    X = np.array([[1.0, 1.4, -0.9], [1.0, 0.3, 1.3]])
+    found = min_norm_interpolator(X, [1.0, 1.0], p=1)
+    best = min(np.abs(np.linalg.solve(X[:, list(s)], [1.0, 1.0])).sum() for s in ((0, 1), (1, 2)))
+    assert_allclose(found.norm, min(best, 1.0))
+    assert found.status is InterpolatorStatus.OPTIMAL
+    wrong = np.array([0.0, 0.0, 2.0]), np.array([0.1, 0.1])
+    monkeypatch.setattr(module, "_least_sum", lambda *_: wrong)
+    assert min_norm_interpolator(X, [1.0, 1.0], p=1).status is InterpolatorStatus.INACCURATE
+
+
+def test_universal_linear_is_the_lasso():
+    linear = universal_linear(50, 400, noise_scale=0.3, scale=1e-6)
+    penalty = 400 * linear**2 * np.log(1e6) / 2
+    assert_allclose(penalty, 0.3 * np.sqrt(100 * np.log(400)))
+    with pytest.raises(ValueError, match="scale: expected a finite real number"):
+        universal_linear(5, 9, noise_scale=0.3, scale=1.0)
+
+
+def test_mixed_potential_is_the_lasso_for_tiny_starts():
+    # Slope log(1 / alpha^2) beyond the quadratic part 2 b^2 / lambda^2: the knee, by the potential.
+    linear, scale = 0.1, 1e-30
+    slopes = mirror_potential([1e-3, 1.0], scale=scale, linear=linear).gradient
+    assert_allclose(slopes[0], 4e-3 / linear**2, rtol=1e-9)
+    assert_allclose(slopes[1], np.log(1 / scale**2), rtol=0.02)

@@ -1,5 +1,7 @@
 """Diagonal networks: scipy's Radau, NumPy loops, exact invariants, the map iterated by hand."""
 
+import importlib
+
 import numpy as np
 import pytest
 import sympy
@@ -172,3 +174,16 @@ def test_double_well_iterates():
         theta = theta - 1.1 * theta * (theta**2 - 1)
     with pytest.raises(ValueError, match="start, step_size"):
         double_well_descent(3.0, step_size=1.0, steps=50)
+
+
+def test_status_is_the_residual_when_the_budget_ends(monkeypatch):
+    module = importlib.import_module("theorylab.implicit_regularization.diagonal_networks")
+    X, y = problem(2, 5, 8)
+    residuals = []
+    for budget in range(200, 1000, 50):
+        monkeypatch.setattr(module, "_EVALUATIONS", budget)
+        run = diagonal_network_flow(X, y, scale=0.3)
+        assert (run.status is DiagonalStatus.FITTED) == (run.residual <= 1e-8)
+        residuals.append(run.residual)
+    assert min(residuals) <= 1e-8
+    assert any(1e-8 < r < 1e-5 for r in residuals)

@@ -116,3 +116,11 @@ def test_dependent_rows_and_budgets_are_reported():
     assert mirror_interpolator(X, [1.0, 1.0], scale=0.3).residual < 1e-9
     short = mirror_interpolator(*problem(4, 9), scale=1e-9, max_iter=2)
     assert short.status is MirrorStatus.NOT_CONVERGED
+
+
+def test_status_is_the_residual():
+    X, y = problem(4, 9)
+    runs = [mirror_interpolator(X, y, scale=0.1, max_iter=k) for k in range(1, 12)]
+    for run in runs:
+        assert (run.status is MirrorStatus.CONVERGED) == (run.residual <= 1e-11)
+    assert any(1e-11 < run.residual < 1e-5 for run in runs)

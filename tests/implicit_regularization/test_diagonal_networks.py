@@ -187,3 +187,21 @@ def test_status_is_the_residual_when_the_budget_ends(monkeypatch):
         residuals.append(run.residual)
     assert min(residuals) <= 1e-8
     assert any(1e-8 < r < 1e-5 for r in residuals)
+
+
+def test_ascent_with_a_linear_part_against_another_integrator():
+    X, y = problem(2, 4, 9)
+
+    def gradient(theta):
+        u, v, s = theta.reshape(3, -1)
+        g = X.T @ (X @ (u**2 - v**2 + 0.5 * s) - y) / 2
+        return np.concatenate([2 * u * g, -2 * v * g, 0.5 * g])
+
+    def velocity(_, theta):
+        G = gradient(theta)
+        return -G - 0.1 * (gradient(theta + 0.2 * G) - G) / 0.2
+
+    run = diagonal_network_flow(X, y, scale=0.4, linear=0.5, gradient_penalty=0.1, ascent=0.2)
+    start = np.concatenate([np.full(8, 0.4), np.zeros(4)])
+    other = solve_ivp(velocity, (0, run.time), start, rtol=1e-8, atol=1e-10).y[:, -1]
+    assert_allclose(np.concatenate([run.u, run.v, run.s]), other, atol=1e-6)

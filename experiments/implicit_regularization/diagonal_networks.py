@@ -472,7 +472,7 @@ def sparse_runs(n, d, k, alpha, large, reps, seed):
 
 
 @sparse.ours("derived: the abstract's message on its simple model, as orderings", serves="bc")
-@cases(n=30, d=60, k=3, alpha=0.1, large=0.04)
+@cases(n=30, d=60, k=3, alpha=0.1, large=0.04, reps=80)
 @full(n=40, d=100, k=4, alpha=[0.05, 0.1], large=0.03, reps=40)
 @space(
     n=Int(26, 32),

@@ -167,7 +167,7 @@ def geometric_mean(samples):
 
 
 @regression.ours("derived: the abstract's comparison at finite sizes, by exact limits", serves="ab")
-@cases(n=24, d=96)
+@cases(n=24, d=96, reps=60)
 @full(n=40, d=200, k=2, sigma=0.5, weight=[0.25, 0.5, 0.75], reps=40)
 @full(n=60, d=400, k=2, sigma=0.5, reps=24)
 @space(n=Int(20, 22), d=Int("3 * n", "3 * n + 4"), sigma=Real(0.25, 0.4), weight=Real(0.25, 0.6))
@@ -240,7 +240,7 @@ def mixed_parameterisation_potential(n, d, alpha, linear, seed, size=1.0, tilt=0
     r"""if the loss tends to 0, $\beta$ tends to the interpolator $\beta_j=2\alpha^2\sinh(4s_j)+
     \lambda^2s_j$, $s=X^\top\nu$, which minimises a separable convex potential. It is not a norm:
     for $2^{-12}y$ in place of $y$ the limit is that of least $\ell_2$ norm, up to terms of third
-    order, and for $y$ it differs from that by more than $10^{-4}$ of it."""
+    order, and for $y$ it differs from that by more than $3\cdot10^{-4}$ of it."""
     X, y, limit, off = mixed_flow(n, d, alpha, linear, tilt, size, seed)
     scale, weight = theory("scale", alpha), theory("weight", linear)
     predicted = ir.mirror_interpolator(X, y, scale=scale, linear=weight).predictor
@@ -258,7 +258,7 @@ def mixed_parameterisation_potential(n, d, alpha, linear, seed, size=1.0, tilt=0
             theory("least", least),
         ),
         "other": compare(
-            within(share, off.max() / np.abs(least).max(), ACCURACY), ">", theory("share", 1e-4)
+            within(share, off.max() / np.abs(least).max(), ACCURACY), ">", theory("share", 3e-4)
         ),
     }
 

@@ -1,0 +1,745 @@
+r"""Descent in a metric: which solution it picks, and how fast.
+
+Gradient descent of :math:`\frac12(Xw-y)^\top W(Xw-y)` in the metric :math:`M^{-1}`,
+
+.. math:: w_{t+1}=w_t-\eta MX^\top W(Xw_t-y),\qquad w_0=0,
+
+never leaves the range of :math:`MX^\top`. If X has full row rank and
+:math:`\eta<2/\lambda_{\max}(M^{1/2}X^\top WXM^{1/2})`, it ends at
+:math:`MX^\top(XMX^\top)^{-1}y`, the solution of Xw = y of least :math:`w^\top M^{-1}w`. Every
+solution w of Xw = y, y nonzero, is picked by some metric: with :math:`w_0` the least solution
+and :math:`u=w_0/|w_0|`, by :math:`M=I-uu^\top+ww^\top/|w_0|^2`, for which
+:math:`XMX^\top=XX^\top`.
+
+*A metric that moves with the weights.* If :math:`w=\psi(v)`, entry by entry, gradient flow in v is
+:math:`\dot w=-\psi'(\psi^{-1}(w))^2\nabla L(w)`, and w stays inside the range of :math:`\psi`.
+(Nothing drives it away from 0: for the companders here :math:`\psi'` is largest there.)
+
+*Sobolev misfits.* On the grid of a torus of length :math:`2\pi`, let :math:`\Lambda=I-\Delta` have
+the symbol :math:`w=1+|\xi|^2`, and A, a convolution, the symbol a. The misfit
+:math:`\frac12\|Af-g\|_{H^s}^2` has :math:`W=\Lambda^s`; everything is diagonal in frequency.
+
+Papers: pascanu2025-optimizers, cakaj2023-weight, zhu2021-implicit."""
+
+import math
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_function,
+    as_real,
+    as_symmetric,
+    one_of,
+    refuses_overflow,
+)
+from theorylab.numerics.compiled import compiled
+from theorylab.numerics.flows import integrate
+from theorylab.numerics.results import result
+from theorylab.numerics.scaling import binary_exponent
+
+__all__ = [
+    "MetricDescent",
+    "MetricDescentStatus",
+    "compand",
+    "compander_bound",
+    "compander_flow",
+    "compander_metric",
+    "convolution_matrix",
+    "expand",
+    "metric_descent",
+    "metric_flow",
+    "metric_interpolator",
+    "metric_step_limit",
+    "selecting_metric",
+    "sobolev_descent",
+    "sobolev_tikhonov",
+    "sobolev_weights",
+    "spectral_filter",
+    "tikhonov_error",
+]
+
+KINDS = ("arctan", "tanh", "softsign", "asinh")
+_LARGEST_GRID = 4096
+
+
+class MetricDescentStatus(StrEnum):
+    """How a descent ended."""
+
+    CONVERGED = "the relative gradient reached tol"
+    NOT_CONVERGED = "took all the steps before the relative gradient reached tol; raise steps"
+    DIVERGED = "the gradient grew by 1e100; lower step_size"
+
+
+@result
+class MetricDescent:
+    """Where a descent in a metric ended.
+
+    Attributes
+    ----------
+    weights
+        (d,): the last iterate.
+    residual
+        Length of the last step relative to that of the first, or to one from 0, if that is longer.
+    steps
+        Number of steps taken.
+    status
+        How it ended.
+    """
+
+    weights: FloatArray
+    residual: float
+    steps: int
+    status: MetricDescentStatus
+
+
+@refuses_overflow("X", "y", "metric", "weight", "start", "step_size")
+def metric_descent(
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    metric: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
+    start: ArrayLike | None = None,
+    step_size: float | None = None,
+    steps: int = 100_000,
+    tol: float = 1e-12,
+) -> MetricDescent:
+    r"""Run :math:`w\leftarrow w-\eta MX^\top W(Xw-y)`.
+
+    Parameters
+    ----------
+    X, y
+        (n, d) and (n,).
+    metric, weight
+        (d, d) and (n, n), symmetric positive definite: M and W; by default the identity.
+    start
+        (d,); by default 0.
+    step_size
+        :math:`\eta`; by default half of :func:`metric_step_limit`.
+    steps, tol
+        At most so many steps; with ``tol=0`` exactly so many, unless a step vanishes.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import metric_descent
+    >>> metric_descent([[1.0, 1.0]], [4.0], metric=[[3.0, 0.0], [0.0, 1.0]]).weights.round(9)
+    array([3., 1.])
+    """
+    A, g = _problem(X, y)
+    n, d = A.shape
+    M, W = _factor(metric, "metric", d)[0], _factor(weight, "weight", n)[0]
+    w = as_array(np.zeros(d) if start is None else start, "start", shape=(d,)).copy()
+    limit = metric_step_limit(X, metric=metric, weight=weight)
+    eta = limit / 2 if step_size is None else as_real(step_size, "step_size", above=0.0)
+    budget = as_count(steps, "steps")
+    target = as_real(tol, "tol", minimum=0.0)
+    a, b, m, c = (binary_exponent(v) for v in (A, g, M, W))
+    unit, data = np.ldexp(A, -a), np.ldexp(g, -b)
+    first = np.ldexp(w, a - b)
+    lift = np.ldexp(M, -m) @ unit.T @ np.ldexp(W, -c)
+    # Step and limit in the normalised units: their quotient is what counts.
+    scaled = math.ldexp(eta, 2 * a + m + c)
+    if not 0 < scaled < math.inf or not np.isfinite(first).all():
+        raise ArithmeticError
+    taken, ratio = _descend(unit, data, np.ascontiguousarray(lift), first, scaled, budget, target)
+    status = MetricDescentStatus.CONVERGED if ratio <= target else MetricDescentStatus.NOT_CONVERGED
+    if not ratio < 1e100:
+        status = MetricDescentStatus.DIVERGED
+    return MetricDescent(np.ldexp(first, b - a), float(ratio), int(taken), status)
+
+
+@refuses_overflow("X", "metric", "weight")
+def metric_step_limit(
+    X: ArrayLike, *, metric: ArrayLike | None = None, weight: ArrayLike | None = None
+) -> float:
+    r"""Return :math:`2/\lambda_{\max}(M^{1/2}X^\top WXM^{1/2})`: shorter steps converge.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import metric_step_limit
+    >>> metric_step_limit([[3.0, 4.0]])
+    0.08
+    """
+    A = as_array(X, "X", ndim=2)
+    if not A.any():
+        raise ValueError("X: expected an entry other than 0")
+    m, r = (
+        _factor(v, name, k)[1]
+        for v, name, k in ((metric, "metric", A.shape[1]), (weight, "weight", A.shape[0]))
+    )
+    parts = (r.T, A, m)
+    exponents = [binary_exponent(v) for v in parts]
+    left, middle, right = (np.ldexp(v, -e) for v, e in zip(parts, exponents, strict=True))
+    top = float(np.linalg.norm(left @ middle @ right, 2))
+    return math.ldexp(2 / top**2, -2 * sum(exponents))
+
+
+@refuses_overflow("X", "y", "metric")
+def metric_interpolator(
+    X: ArrayLike, y: ArrayLike, *, metric: ArrayLike | None = None
+) -> FloatArray:
+    r"""Return the solution of Xw = y of least :math:`w^\top M^{-1}w`, shape (d,).
+
+    Parameters
+    ----------
+    X, y
+        (n, d), of full row rank, and (n,).
+    metric
+        (d, d), symmetric positive definite: M; by default the identity.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import metric_interpolator
+    >>> metric_interpolator([[1.0, 1.0]], [4.0], metric=[[3.0, 0.0], [0.0, 1.0]]).round(12)
+    array([3., 1.])
+    """
+    A, g = _problem(X, y)
+    L = _factor(metric, "metric", A.shape[1])[1]
+    a, b, m = binary_exponent(A), binary_exponent(g), binary_exponent(L)
+    root = np.ldexp(L, -m)
+    B = np.ldexp(A, -a) @ root
+    left, values, right = np.linalg.svd(B, full_matrices=False)
+    if A.shape[0] > A.shape[1] or values[-1] <= 1e-13 * values[0]:
+        raise ValueError(f"X: expected full row rank, got shape {A.shape} with a rank that is less")
+    inner = right.T @ ((left.T @ np.ldexp(g, -b)) / values)
+    return np.ldexp(root @ inner, b - a)
+
+
+@refuses_overflow("X", "w")
+def selecting_metric(X: ArrayLike, w: ArrayLike) -> FloatArray:
+    r"""Return a metric M, shape (d, d), in which descent from 0 ends at w, if it is fed y = Xw.
+
+    It is :math:`I-uu^\top+ww^\top/|w_0|^2` with the least solution :math:`w_0` of the same
+    equations and :math:`u=w_0/|w_0|`; the identity if w = 0. Its determinant is 1.
+
+    Parameters
+    ----------
+    X, w
+        (n, d), of full row rank, and (d,) with Xw nonzero unless w = 0.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import metric_descent, selecting_metric
+    >>> M = selecting_metric([[1.0, 1.0]], [5.0, -1.0])
+    >>> metric_descent([[1.0, 1.0]], [4.0], metric=M).weights.round(9)
+    array([ 5., -1.])
+    """
+    A = as_array(X, "X", ndim=2)
+    v = as_array(w, "w", shape=(A.shape[1],))
+    unit, point = np.ldexp(A, -binary_exponent(A)), np.ldexp(v, -binary_exponent(v))
+    least = metric_interpolator(unit, unit @ point)
+    size = float(np.linalg.norm(least))
+    if not point.any():
+        return np.eye(len(v))
+    if size <= 1e-12:
+        raise ValueError("w: expected Xw other than 0, for descent stays at 0 there")
+    direction = least / size
+    return np.asarray(
+        np.eye(len(v)) - np.outer(direction, direction) + np.outer(point / size, point / size)
+    )
+
+
+@refuses_overflow("v", "amplitude", "width")
+def compand(
+    v: ArrayLike, *, kind: str = "arctan", amplitude: float = 1.0, width: float = 1.0
+) -> FloatArray:
+    r"""Return the weights :math:`\psi(v)=a\psi_0(v/b)`.
+
+    Parameters
+    ----------
+    v
+        Any shape.
+    kind
+        :math:`\psi_0`: ``"arctan"``, ``"tanh"``, ``"softsign"``, which is x / (1 + \|x\|), and
+        ``"asinh"``, which is not bounded.
+    amplitude, width
+        a and b.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import compand
+    >>> compand([3.0, -1.0], kind="softsign", amplitude=2.0)
+    array([ 1.5, -1. ])
+    """
+    x, a, b = _compander(v, "v", kind, amplitude, width)
+    with np.errstate(over="ignore"):
+        x = np.clip(x / b, -1e300, 1e300)
+    shapes: dict[str, Callable[[FloatArray], FloatArray]] = {
+        "arctan": np.arctan,
+        "tanh": np.tanh,
+        "softsign": lambda t: t / (1 + np.abs(t)),
+        "asinh": np.arcsinh,
+    }
+    return np.asarray(a * shapes[kind](x))
+
+
+@refuses_overflow("w", "amplitude", "width")
+def expand(
+    w: ArrayLike, *, kind: str = "arctan", amplitude: float = 1.0, width: float = 1.0
+) -> FloatArray:
+    r"""Return :math:`\psi^{-1}(w)`, where :math:`|w|` is less than :func:`compander_bound`.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import expand
+    >>> expand([1.5, -1.0], kind="softsign", amplitude=2.0)
+    array([ 3., -1.])
+    """
+    x, a, b = _compander(w, "w", kind, amplitude, width)
+    x = x / a
+    _inside(x, "w", kind)
+    shapes: dict[str, Callable[[FloatArray], FloatArray]] = {
+        "arctan": np.tan,
+        "tanh": np.arctanh,
+        "softsign": lambda t: t / (1 - np.abs(t)),
+        "asinh": np.sinh,
+    }
+    return np.asarray(b * shapes[kind](x))
+
+
+@refuses_overflow("w", "amplitude", "width")
+def compander_metric(
+    w: ArrayLike, *, kind: str = "arctan", amplitude: float = 1.0, width: float = 1.0
+) -> FloatArray:
+    r"""Return :math:`\psi'(\psi^{-1}(w))^2`, in the shape of w; 0 where :math:`|w|` is not inside
+    the bound.
+
+    It is :math:`(a/b)^2` times :math:`\cos^4x`, :math:`(1-x^2)^2`, :math:`(1-|x|)^4`,
+    :math:`\cosh^{-2}x`, where x = w / a, for the four kinds.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import compander_metric
+    >>> compander_metric([0.0, 1.0, 2.0], kind="softsign", amplitude=2.0)
+    array([4.  , 0.25, 0.  ])
+    """
+    x, a, b = _compander(w, "w", kind, amplitude, width)
+    x = np.minimum(np.abs(x / a), 1e3)
+    half = math.pi / 2
+    shapes: dict[str, Callable[[FloatArray], FloatArray]] = {
+        "arctan": lambda t: np.cos(np.minimum(t, half)) ** 4,
+        "tanh": lambda t: np.maximum(1 - t * t, 0.0) ** 2,
+        "softsign": lambda t: np.maximum(1 - t, 0.0) ** 4,
+        "asinh": lambda t: np.cosh(np.minimum(t, 300.0)) ** -2.0,
+    }
+    return np.asarray((a / b) ** 2 * shapes[kind](x))
+
+
+@refuses_overflow("amplitude", infinite=True)
+def compander_bound(*, kind: str = "arctan", amplitude: float = 1.0) -> float:
+    r"""Return the least bound of :math:`|\psi|`: :math:`a\pi/2` for ``"arctan"``, a for ``"tanh"``
+    and ``"softsign"``, infinity for ``"asinh"``.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import compander_bound
+    >>> compander_bound(kind="tanh", amplitude=3.0)
+    3.0
+    """
+    a = as_real(amplitude, "amplitude", above=0.0)
+    return a * _edge(one_of(kind, "kind", KINDS))
+
+
+def compander_flow(
+    gradient: Callable[[FloatArray], FloatArray],
+    start: ArrayLike,
+    times: ArrayLike,
+    *,
+    kind: str = "arctan",
+    amplitude: float = 1.0,
+    width: float = 1.0,
+    rtol: float = 1e-9,
+) -> FloatArray:
+    r"""Return the weights :math:`\psi(v(t))` along the gradient flow of :math:`L(\psi(v))` in v.
+
+    Parameters
+    ----------
+    gradient
+        Of L at w, (d,) to (d,).
+    start
+        (d,): w at time 0, inside the bound.
+    times
+        (m,), increasing from 0 or later.
+    kind, amplitude, width
+        As in :func:`compand`.
+    rtol
+        Relative tolerance of the integrator.
+
+    Returns
+    -------
+    ndarray
+        (m, d).
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import compander_flow
+    >>> compander_flow(lambda w: w - 5.0, [0.0], [0.0, 1.0, 1e3], kind="tanh").round(2).T
+    array([[0.  , 0.93, 1.  ]])
+    """
+    as_function(gradient, "gradient")
+    first, a, b = _compander(start, "start", kind, amplitude, width)
+    if first.ndim != 1:
+        raise ValueError(f"start: expected one axis, got shape {first.shape}")
+    _inside(first / a, "start", kind)
+    v = expand(first, kind=kind, amplitude=a, width=b)
+    clock = _clock(times)
+
+    def velocity(_: float, v: FloatArray) -> FloatArray:
+        with np.errstate(over="ignore", invalid="ignore"):
+            w = compand(np.clip(v, -1e300, 1e300), kind=kind, amplitude=a, width=b)
+            return -_slope(v / b, kind) * (a / b) * _evaluated(gradient, w)
+
+    tolerance = as_real(rtol, "rtol", minimum=1e-13, below=1.0)
+    path = integrate(velocity, v, clock, rtol=tolerance, atol=tolerance * b)
+    return compand(path, kind=kind, amplitude=a, width=b)
+
+
+def metric_flow(
+    gradient: Callable[[FloatArray], FloatArray],
+    metric: Callable[[FloatArray], FloatArray],
+    start: ArrayLike,
+    times: ArrayLike,
+    *,
+    rtol: float = 1e-9,
+) -> FloatArray:
+    r"""Return the flow :math:`\dot w=-m(w)\nabla L(w)`, entry by entry, shape (m, d).
+
+    Parameters
+    ----------
+    gradient, metric
+        Of w, (d,) to (d,).
+    start, times
+        (d,), and (m,), increasing from 0 or later.
+    rtol
+        Relative tolerance of the integrator.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.implicit_regularization import metric_flow
+    >>> metric_flow(lambda w: w, lambda w: w, [1.0], [0.0, 1.0, 3.0]).round(6).T
+    array([[1.  , 0.5 , 0.25]])
+    """
+    as_function(gradient, "gradient")
+    as_function(metric, "metric")
+    w = as_array(start, "start", ndim=1)
+    clock = _clock(times)
+    tolerance = as_real(rtol, "rtol", minimum=1e-13, below=1.0)
+    scale = max(float(np.abs(w).max()), 1e-3)
+
+    def velocity(_: float, w: FloatArray) -> FloatArray:
+        with np.errstate(over="ignore", invalid="ignore"):
+            factor = _evaluated(metric, w, "metric")
+            return -factor * _evaluated(gradient, w)
+
+    return integrate(velocity, w, clock, rtol=tolerance, atol=tolerance * scale)
+
+
+def convolution_matrix(kernel: ArrayLike) -> FloatArray:
+    r"""Return the matrix, (N, N), of the periodic convolution with a kernel of N entries, on
+    ravelled arrays of its shape.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import convolution_matrix
+    >>> convolution_matrix([1.0, 2.0, 0.0])
+    array([[1., 0., 2.],
+           [2., 1., 0.],
+           [0., 2., 1.]])
+    """
+    c = _kernel(kernel)
+    if c.size > _LARGEST_GRID:
+        raise ValueError(f"kernel: expected at most {_LARGEST_GRID} entries, got {c.size}")
+    places = np.indices(c.shape).reshape(c.ndim, -1)
+    lags = (places[:, :, None] - places[:, None, :]) % np.array(c.shape)[:, None, None]
+    return np.asarray(c[tuple(lags)])
+
+
+@refuses_overflow("order")
+def sobolev_weights(shape: Sequence[int], order: float) -> FloatArray:
+    r"""Return :math:`(1+|\xi|^2)^s` at the frequencies of ``numpy.fft.fftn``, in the given shape.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import sobolev_weights
+    >>> sobolev_weights((4,), 1.0)
+    array([1., 2., 5., 2.])
+    """
+    if not isinstance(shape, tuple | list) or not shape:
+        raise ValueError(f"shape: expected a sequence of sizes, got {shape!r}")
+    sizes = [as_count(n, "shape", maximum=10**6) for n in shape]
+    s = as_real(order, "order")
+    axes = [np.fft.fftfreq(n, 1 / n) ** 2 for n in sizes]
+    return np.asarray((1 + sum(np.ix_(*axes))) ** s)
+
+
+@refuses_overflow("kernel", "order", "step_size", "steps")
+def spectral_filter(kernel: ArrayLike, *, order: float, step_size: float, steps: int) -> FloatArray:
+    r"""Return :math:`1-(1-\eta w^s|a|^2)^k`, the share of the exact inverse that k steps on the
+    misfit in :math:`H^s` recover at each frequency, in the shape of the kernel.
+
+    Parameters
+    ----------
+    kernel
+        Of the convolution A.
+    order, step_size, steps
+        s, :math:`\eta` and k.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import spectral_filter
+    >>> spectral_filter([1.0, 0.0, 0.0, 0.0], order=-1.0, step_size=0.5, steps=1)
+    array([0.5 , 0.25, 0.1 , 0.25])
+    """
+    c = _kernel(kernel)
+    e = binary_exponent(c)
+    eta = math.ldexp(as_real(step_size, "step_size", above=0.0), 2 * e)
+    k = as_count(steps, "steps", minimum=0)
+    h = eta * sobolev_weights(c.shape, order) * np.abs(np.fft.fftn(np.ldexp(c, -e))) ** 2
+    small = np.minimum(h, 0.5)
+    return np.asarray(np.where(h < 0.5, -np.expm1(k * np.log1p(-small)), 1 - (1 - h) ** k))
+
+
+@refuses_overflow("kernel", "data", "order", "step_size", "steps")
+def sobolev_descent(
+    kernel: ArrayLike, data: ArrayLike, *, order: float, step_size: float, steps: int
+) -> FloatArray:
+    r"""Return k steps of gradient descent on :math:`\frac12\|Af-g\|_{H^s}^2` from 0, in the shape
+    of the data g, by the filter that they are: any number of steps costs two Fourier transforms.
+
+    Parameters
+    ----------
+    kernel, data
+        Of one shape.
+    order, step_size, steps
+        As in :func:`spectral_filter`.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import sobolev_descent
+    >>> sobolev_descent([2.0, 0.0], [1.0, 3.0], order=1.0, step_size=0.1, steps=200).round(9)
+    array([0.5, 1.5])
+    """
+    c = _kernel(kernel)
+    g = as_array(data, "data", shape=c.shape)
+    share = spectral_filter(c, order=order, step_size=step_size, steps=steps)
+    e, b = binary_exponent(c), binary_exponent(g)
+    symbol = np.fft.fftn(np.ldexp(c, -e))
+    inverse = np.where(symbol == 0, 0.0, share / np.where(symbol == 0, 1.0, symbol))
+    return np.ldexp(np.fft.ifftn(inverse * np.fft.fftn(np.ldexp(g, -b))).real, b - e)
+
+
+@refuses_overflow("kernel", "data", "order", "noise_variance", "prior_order", "prior_variance")
+def sobolev_tikhonov(
+    kernel: ArrayLike,
+    data: ArrayLike,
+    *,
+    order: float,
+    noise_variance: float,
+    prior_order: float,
+    prior_variance: float,
+) -> FloatArray:
+    r"""Return the minimiser of
+    :math:`\sigma^{-2}\|Af-g\|_{H^s}^2+v^{-1}\|f\|_{H^r}^2`, in the shape of g.
+
+    It is the posterior mean for g = Af + noise with covariances :math:`v\Lambda^{-r}` of f and
+    :math:`\sigma^2\Lambda^{-s}` of the noise.
+
+    Parameters
+    ----------
+    kernel, data
+        Of one shape.
+    order, noise_variance
+        s and :math:`\sigma^2`.
+    prior_order, prior_variance
+        r and v.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import sobolev_tikhonov
+    >>> parameters = {"noise_variance": 1.0, "prior_order": 0.0, "prior_variance": 3.0}
+    >>> sobolev_tikhonov([1.0, 0.0], [4.0, 4.0], order=2.0, **parameters)
+    array([3., 3.])
+    """
+    c = _kernel(kernel)
+    g = as_array(data, "data", shape=c.shape)
+    e, b = binary_exponent(c), binary_exponent(g)
+    spectra = _spectra(c.shape, order, noise_variance, prior_order, prior_variance)
+    inverse = _shrunk(c, *spectra)
+    return np.ldexp(np.fft.ifftn(inverse * np.fft.fftn(np.ldexp(g, -b))).real, b - e)
+
+
+@refuses_overflow(
+    *("kernel", "order", "noise_order", "noise_variance", "prior_order", "prior_variance")
+)
+def tikhonov_error(
+    kernel: ArrayLike,
+    *,
+    order: float,
+    noise_order: float,
+    noise_variance: float,
+    prior_order: float,
+    prior_variance: float,
+) -> float:
+    r"""Return the mean squared error, summed over the grid, of :func:`sobolev_tikhonov` of some
+    order where the noise has the covariance :math:`\sigma^2\Lambda^{-q}`.
+
+    Parameters
+    ----------
+    kernel
+        Of the convolution.
+    order, noise_order
+        s, of the misfit, and q, of the noise: the error is least where they are equal.
+    noise_variance, prior_order, prior_variance
+        As in :func:`sobolev_tikhonov`.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import tikhonov_error
+    >>> parameters = {"noise_variance": 1.0, "prior_order": 0.0, "prior_variance": 1.0}
+    >>> tikhonov_error([1.0, 0.0], order=0.0, noise_order=0.0, **parameters)
+    1.0
+    """
+    c = _kernel(kernel)
+    used, prior = _spectra(c.shape, order, noise_variance, prior_order, prior_variance)
+    noise = noise_variance * sobolev_weights(c.shape, -as_real(noise_order, "noise_order"))
+    e = binary_exponent(c)
+    inverse = _shrunk(c, used, prior)
+    missed = prior * np.abs(inverse * np.fft.fftn(np.ldexp(c, -e)) - 1) ** 2
+    return float(np.sum(missed + np.abs(np.ldexp(1.0, -e) * inverse) ** 2 * noise))
+
+
+def _problem(X: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    A = as_array(X, "X", ndim=2)
+    return A, as_array(y, "y", shape=(A.shape[0],))
+
+
+def _factor(value: ArrayLike | None, name: str, size: int) -> tuple[FloatArray, FloatArray]:
+    """Return a positive definite matrix and a factor L, L L' being the matrix."""
+    if value is None:
+        return np.eye(size), np.eye(size)
+    S = as_symmetric(value, name, size=size)
+    e = binary_exponent(S)
+    e += e % 2
+    try:
+        return S, np.ldexp(np.linalg.cholesky(np.ldexp(S, -e)), e // 2)
+    except np.linalg.LinAlgError:
+        raise ValueError(f"{name}: expected a positive definite matrix, got another") from None
+
+
+def _edge(kind: str) -> float:
+    return {"arctan": math.pi / 2, "asinh": math.inf}.get(kind, 1.0)
+
+
+def _inside(x: FloatArray, name: str, kind: str) -> None:
+    if not (np.abs(x) < _edge(kind)).all():
+        raise ValueError(f"{name}: expected weights inside the bound of {kind}, got one outside")
+
+
+def _slope(x: FloatArray, kind: str) -> FloatArray:
+    """Return the derivative of the compander of unit amplitude and width."""
+    if kind == "arctan":
+        return np.asarray(1 / (1 + x * x))
+    if kind == "tanh":
+        return np.asarray(np.cosh(np.clip(x, -350.0, 350.0)) ** -2.0)
+    if kind == "softsign":
+        return np.asarray((1 + np.abs(x)) ** -2.0)
+    return np.asarray(1 / np.hypot(1.0, x))
+
+
+def _compander(
+    value: ArrayLike, name: str, kind: str, amplitude: float, width: float
+) -> tuple[FloatArray, float, float]:
+    one_of(kind, "kind", KINDS)
+    a, b = as_real(amplitude, "amplitude", above=0.0), as_real(width, "width", above=0.0)
+    return as_array(value, name), a, b
+
+
+def _clock(times: ArrayLike) -> FloatArray:
+    t = as_array(times, "times", ndim=1, nonnegative=True)
+    if (np.diff(t) <= 0).any():
+        raise ValueError("times: expected increasing times")
+    return t
+
+
+def _evaluated(
+    function: Callable[[FloatArray], FloatArray], w: FloatArray, name: str = "gradient"
+) -> FloatArray:
+    return as_array(function(w), name, shape=w.shape, finite=False)
+
+
+def _kernel(kernel: ArrayLike) -> FloatArray:
+    c = as_array(kernel, "kernel")
+    if c.ndim == 0:
+        raise ValueError("kernel: expected at least one axis, got a number")
+    return c
+
+
+def _spectra(
+    shape: tuple[int, ...], order: float, noise: float, prior_order: float, prior: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the spectra of noise and prior that a Tikhonov functional assumes."""
+    s, r = as_real(order, "order"), as_real(prior_order, "prior_order")
+    sigma = as_real(noise, "noise_variance", above=0.0)
+    return (
+        sigma * sobolev_weights(shape, -s),
+        as_real(prior, "prior_variance", above=0.0) * sobolev_weights(shape, -r),
+    )
+
+
+def _shrunk(c: FloatArray, noise: FloatArray, prior: FloatArray) -> NDArray[np.complex128]:
+    """Return conj(a) / (|a|^2 + noise / prior) times 2^e, the e of the kernel."""
+    e = binary_exponent(c)
+    symbol = np.fft.fftn(np.ldexp(c, -e))
+    return np.asarray(symbol.conj() / (np.abs(symbol) ** 2 + np.ldexp(noise / prior, -2 * e)))
+
+
+@compiled
+def _descend(
+    A: FloatArray,
+    g: FloatArray,
+    lift: FloatArray,
+    w: FloatArray,
+    eta: float,
+    steps: int,
+    tol: float,
+) -> tuple[int, float]:
+    """Move w in place; return the steps taken and the last relative step."""
+    n, d = A.shape
+    r, change = np.empty(n), np.empty(d)
+    scale = 0.0
+    for j in range(d):
+        total = 0.0
+        for i in range(n):
+            total += lift[j, i] * g[i]
+        scale += total * total
+    ratio = 0.0
+    for t in range(steps + 1):
+        for i in range(n):
+            total = -g[i]
+            for j in range(d):
+                total += A[i, j] * w[j]
+            r[i] = total
+        size = 0.0
+        for j in range(d):
+            total = 0.0
+            for i in range(n):
+                total += lift[j, i] * r[i]
+            change[j] = total
+            size += total * total
+        if t == 0:
+            scale = max(scale, size)
+        if scale == 0.0:
+            return t, 0.0
+        ratio = np.sqrt(size / scale)
+        if t == steps or ratio <= tol or not ratio < 1e100:
+            return t, ratio
+        for j in range(d):
+            w[j] -= eta * change[j]
+    return steps, ratio

@@ -30,7 +30,7 @@ squares = paper(
 )
 companders = paper(
     "cakaj2023-weight",
-    r"Weights $w_i=\psi(v_i)$, $\psi$ increasing and smooth with values in $(-c,c)$, a smooth loss "
+    r"Weights $w_i=\psi(v_i)$, $\psi'>0$ continuous, values of $\psi$ in $(-c,c)$, a smooth loss "
     r"$L(w)$, gradient flow in $v$:",
 )
 KEY = "zhu2021-implicit"
@@ -71,7 +71,7 @@ def descent(X, y, metric, start, step, steps):
 def adam_descent(X, y, metric, start, step, steps):
     """Adam, with a metric that it makes of the gradients seen."""
     size = np.linalg.norm(np.linalg.pinv(X) @ y)
-    run = adam(lambda w, t: metric @ X.T @ (X @ w - y), start, step_size=size / 500, steps=3000)
+    run = adam(lambda w, t: metric @ X.T @ (X @ w - y), start, step_size=size / 200, steps=1000)
     return run.iterates[-1]
 
 
@@ -85,7 +85,7 @@ def limits(n, spare, condition, ratio, scale, step, start, algorithm, seed):
     for metric in (M, selecting):
         values = np.linalg.eigvalsh(X @ metric @ X.T)
         rate = max(abs(1 - step * values[0] / values[-1]), abs(1 - step))
-        steps = int(min(np.log(1e-13) / np.log(min(rate, 0.999999)), 1e5)) + 2
+        steps = int(min(np.log(1e-13) / np.log(np.clip(rate, 1e-9, 0.999999)), 1e5)) + 2
         ends.append(algorithm(X, y, metric, w, step, min(steps, 3000) if rate > 1 else steps))
     return ends
 
@@ -225,17 +225,22 @@ def compander_preconditioned_flow(
     $a\tanh(v/b)$ it is $(\frac ab)^2(1-\frac{w^2}{a^2})^2$ and $c=a$, for $av/(b+|v|)$ it is
     $(\frac ab)^2(1-\frac{|w|}a)^4$ and $c=a$."""
     args = (kind, amplitude, width, d, low, target)
-    path, rough = (companded(*args, chain, seed, rtol) for rtol in (1e-11, 1e-8))
-    factor = theory("factor", (amplitude / width) ** 2)
-    power = theory("power", {"arctan": 4, "asinh": 2}.get(kind, 2))
-    direct = in_the_weights(*args, factor, power, seed, 1e-11)
-    error = np.max(np.abs(path - rough)) + 1e-8
-    largest = np.abs(in_the_weights(*args, (amplitude / width) ** 2, power, seed, 1e-9)).max()
+    true = (amplitude / width) ** 2
+    factor = theory("factor", true)
+    exponent = 4 if kind == "arctan" else 2
+    power = theory("power", exponent)
+    path, rough = (companded(*args, chain, seed, rtol) for rtol in (1e-9, 1e-6))
+    direct = in_the_weights(*args, factor, power, seed, 1e-9)
+    free, loose = (in_the_weights(*args, true, exponent, seed, rtol) for rtol in (1e-9, 1e-6))
+    error = np.max(np.abs(path - rough)) + np.max(np.abs(free - loose)) + 1e-6
+    largest = np.abs(free).max()
     bound = {"arctan": np.pi / 2}.get(kind, 1.0)
     return {
-        "flow": compare(within(path[1:], error, "a looser tolerance"), "==", direct[1:]),
+        "flow": compare(
+            within(path[1:], error, "looser tolerances of both flows"), "==", direct[1:]
+        ),
         "bound": compare(
-            within(largest, 1e-6, "tolerance of the flow in w"), "<", theory("bound", bound)
+            within(largest, error, "looser tolerances of both flows"), "<", theory("bound", bound)
         ),
     }
 
@@ -247,7 +252,7 @@ def impulse(shape, power, zeros, seed):
     noise = np.fft.fftn(rng.standard_normal(shape))
     symbol = np.exp(1j * np.angle(noise)) * ir.sobolev_weights(shape, -power / 2)
     kept = np.fft.fftn(rng.standard_normal(shape)).real
-    kept.flat[0] = np.inf
+    kept.flat[0] = 1e9
     symbol = symbol * (kept >= np.quantile(kept, zeros))
     return np.fft.ifftn(symbol).real
 
@@ -270,29 +275,26 @@ def frequencies(f, shape):
 
 @simulation
 def sobolev_runs(shape, order, power, zeros, step, steps, mixing, start, seed):
-    """Data, step size, and dense descents of the misfits in H^s and in L^2."""
+    """Data, step size, and the end of dense descent."""
     kernel = impulse(shape, power, zeros, seed)
     A, rng = operator(kernel, mixing, seed), np.random.default_rng([seed, 5])
     g, first = rng.standard_normal(len(A)), start * rng.standard_normal(len(A))
     symbol = np.abs(np.fft.fftn(kernel)) ** 2
     top = max((symbol * ir.sobolev_weights(shape, s)).max() for s in (0.0, order))
-    runs = [
-        ir.metric_descent(
-            *(A, g),
-            weight=sobolev_matrix(shape, s),
-            start=first,
-            step_size=step / top,
-            steps=steps,
-            tol=0.0,
-        ).weights
-        for s in (order, 0.0)
-    ]
-    return kernel, g, step / top, runs
+    end = ir.metric_descent(
+        *(A, g),
+        weight=sobolev_matrix(shape, order),
+        start=first,
+        step_size=step / top,
+        steps=steps,
+        tol=0.0,
+    )
+    return kernel, g, step / top, end.weights
 
 
 @blurs.abstract("a", instance=True)
 @cases(order=[-0.7, 0.7])
-@full(order=[-1.5, -0.5, 0.5, 1.0], steps=[1, 30], shape=[(24,)])
+@full(order=[-1.5, -0.5, 0.5, 1.0], steps=[1, 30], shape=[(24,)], zeros=0.0)
 @full(order=[0.5, -1.0], steps=10, shape=[(6, 5)])
 @space(
     shape=Choice([(9,), (2,), (16,), (3, 4), (5, 5)]),
@@ -309,10 +311,10 @@ def gd_spectral_filter(
 ):
     r"""$k$ steps of gradient descent on $\frac12\|Af-g\|_{H^s}^2$ from 0 give
     $\hat f=\frac{F_k}a\hat g$, $F_k=1-(1-\eta w^s|a|^2)^k$, where $a\ne0$, and 0 elsewhere. While
-    $\eta w^s|a|^2\le1$ and $\eta|a|^2\le1$, of each frequency $\xi\ne0$ with $a\hat g\ne0$ a
-    smaller share $F_k$ is recovered for $s<0$, a larger one for $s>0$, than for $s=0$."""
+    $\eta w^s|a|^2\le1$ and $\eta|a|^2\le1$, the share $F_k$ that is recovered of a frequency is for
+    $s<0$ at most, for $s>0$ at least that for $s=0$."""
     args = (shape, order, power, zeros, step, steps, mixing, start, seed)
-    kernel, g, eta, (found, plain) = sobolev_runs(*args)
+    kernel, g, eta, found = sobolev_runs(*args)
     symbol, data = np.fft.fftn(kernel), np.fft.fftn(g.reshape(shape)) / np.sqrt(g.size)
     seen = np.abs(symbol) > 1e-9
     share = ir.spectral_filter(kernel, order=order, step_size=eta, steps=steps)
@@ -321,15 +323,16 @@ def gd_spectral_filter(
     predicted = theory("filter", np.stack([filtered.real, filtered.imag]) / scale)
     measured = frequencies(found, shape) / scale
     source = "rounding of the dense descent"
-    shares = [
-        np.real(symbol * (v[0] + 1j * v[1]) / data)[seen].ravel()[1:]
-        for v in (frequencies(f, shape) for f in (found, plain))
-    ]
-    left = np.log(np.maximum(1 - np.array(shares), 1e-6))
-    away = np.sign(order) * (left[1] - left[0]) / np.abs(left[1])
+    others = np.flatnonzero(seen)[1:] if seen.sum() > 1 else np.zeros(1, int)
+    shown = symbol * np.fft.fftn(found.reshape(shape)) / np.fft.fftn(g.reshape(shape))
+    plain = np.sign(order) * ir.spectral_filter(kernel, order=0.0, step_size=eta, steps=steps)
     return {
         "filter": compare(within(measured, 1e-9, source), "==", predicted),
-        "share": compare(within(away.min(initial=1.0), 1e-7, source), ">=", theory("order", 0)),
+        "share": compare(
+            within(np.sign(order) * shown.real.ravel()[others], 1e-9, source),
+            ">=",
+            theory("share for s = 0", plain.ravel()[others]),
+        ),
     }
 
 
@@ -348,7 +351,7 @@ def _(pen, runs):
             and r.instance["steps"] == 30
             and r.instance["shape"] == (24,)
         ]
-        kernel, g, eta, (found, _) = sobolev_runs((24,), order, 1.0, 0.2, 0.9, 30, 0.0, 0.0, 0)
+        kernel, g, eta, found = sobolev_runs((24,), order, 1.0, 0.0, 0.9, 30, 0.0, 0.0, 0)
         share = ir.spectral_filter(kernel, order=order, step_size=eta, steps=30)
         symbol = np.fft.fftn(kernel)
         shown = np.real(symbol * np.fft.fftn(found) / np.fft.fftn(g))
@@ -396,11 +399,13 @@ def preconditioning_condition_number(order, seed, shape=(16,), power=1.0, steps=
     attained by data of the frequencies 0 and $\xi_{\max}$: for $s=p$ one step is enough."""
     largest = ir.sobolev_weights(shape, 1.0).max()
     eta = 2 / (1 + largest ** (order - power))
+    floor = 1e-4 ** (1 / steps)
+    if np.tanh(abs(order - power) * np.log(largest) / 2) < floor:
+        steps, floor = 1, 1.0
     condition, (slowest, other) = contraction(shape, order, power, bump, eta, steps, seed)
     kappa = largest ** theory("exponent", abs(order - power))
     rate = (kappa - 1) / (kappa + 1)
-    source = "rounding"
-    error = 1e-12 ** (1 / steps) if rate < 1e-6 else 1e-10 / rate**steps
+    error, source = 1e-11 / floor ** (steps - 1), "rounding"
     return {
         "condition": compare(within(condition, 1e-9 * condition**2, source), "==", kappa),
         "slowest": compare(within(slowest, error, source), "==", rate),
@@ -424,9 +429,9 @@ def _(pen, runs):
 
 
 @simulation
-def bayes(shape, order, noise_order, power, prior, actual, noise, seed):
+def bayes(shape, order, noise_order, power, zeros, prior, actual, noise, seed):
     """Dense Gaussian conditioning, and exact mean squared errors of linear filters."""
-    kernel = impulse(shape, power, 0.2, seed)
+    kernel = impulse(shape, power, zeros, seed)
     A, rng = ir.convolution_matrix(kernel), np.random.default_rng([seed, 7])
     signal = sobolev_matrix(shape, -actual)
     errors = noise * sobolev_matrix(shape, -noise_order)
@@ -443,12 +448,13 @@ def bayes(shape, order, noise_order, power, prior, actual, noise, seed):
     weight, inverse = sobolev_matrix(shape, order), noise * sobolev_matrix(shape, prior)
     tikhonov = np.linalg.solve(A.T @ weight @ A + inverse, A.T @ weight)
     others = []
-    for s in (order - 0.7, order + 0.7):
+    for s in (order - 0.7, order + 0.7, order):
         W = sobolev_matrix(shape, s)
-        others.append(risk(np.linalg.solve(A.T @ W @ A + inverse, A.T @ W)))
-    change = rng.standard_normal(gain.shape)
-    change *= 0.3 * np.linalg.norm(gain) / np.linalg.norm(change)
-    others.append(risk(tikhonov + change))
+        K = np.linalg.solve(A.T @ W @ A + inverse, A.T @ W)
+        if np.linalg.norm(K - tikhonov) < 1e-3 * np.linalg.norm(tikhonov):
+            change = rng.standard_normal(K.shape)
+            K = tikhonov + 0.3 * np.linalg.norm(K) / np.linalg.norm(change) * change
+        others.append(risk(K))
     fit = -np.diff(likelihood)[0]
     return kernel, g, residual, gain @ g, fit, risk(tikhonov), np.trace(posterior), others
 
@@ -460,24 +466,33 @@ def bayes(shape, order, noise_order, power, prior, actual, noise, seed):
     shape=Choice([(16,), (2,), (9,), (3, 4), (5, 5)]),
     order=Real(-1.5, 1.5),
     power=Real(0.0, 1.5),
+    zeros=Real(0.0, 0.6),
     prior=Real(0.0, 2.0),
     noise=Real(0.1, 2.0, log=True),
 )
 @breaks("white noise", noise_order=0.0)
 @breaks("another prior", actual=0.0)
 def bayes_noise_model(
-    order, seed, shape=(16,), power=1.0, prior=1.5, noise=0.3, noise_order=None, actual=None
+    order,
+    seed,
+    shape=(16,),
+    power=1.0,
+    zeros=0.2,
+    prior=1.5,
+    noise=0.3,
+    noise_order=None,
+    actual=None,
 ):
     r"""let $g=Af+e$, $f\sim N(0,\Lambda^{-r})$, $e\sim N(0,\sigma^2\Lambda^{-s})$. Then
     $\frac1{2\sigma^2}\|Af-g\|_{H^s}^2$ is the negative log-likelihood up to a constant, the
     minimiser of $\|Af-g\|_{H^s}^2+\sigma^2\|f\|_{H^r}^2$ is the posterior mean, with
     $\hat f=\bar aw^s\hat g/(|a|^2w^s+\sigma^2w^r)$, and its mean squared error
     $\sum_\xi\sigma^2/(|a|^2w^s+\sigma^2w^r)$ is the least of all; any other linear filter, such as
-    that of another $s$, has a larger one."""
+    that of another $s$ if it is another filter, has a larger one."""
     q = order if noise_order is None else noise_order
     r = prior if actual is None else actual
     kernel, g, residual, posterior, fit, error, least, others = bayes(
-        shape, order, q, power, prior, r, noise, seed
+        shape, order, q, power, zeros, prior, r, noise, seed
     )
     spectrum = np.abs(np.fft.fftn(kernel)) ** 2 * ir.sobolev_weights(shape, order)
     total = np.sum(noise / (spectrum + noise * ir.sobolev_weights(shape, prior)))

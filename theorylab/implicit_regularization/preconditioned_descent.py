@@ -135,8 +135,11 @@ def metric_descent(
     n, d = A.shape
     M, W = _factor(metric, "metric", d)[0], _factor(weight, "weight", n)[0]
     w = as_array(np.zeros(d) if start is None else start, "start", shape=(d,)).copy()
-    limit = metric_step_limit(X, metric=metric, weight=weight)
-    eta = limit / 2 if step_size is None else as_real(step_size, "step_size", above=0.0)
+    eta = (
+        metric_step_limit(X, metric=metric, weight=weight) / 2
+        if step_size is None
+        else as_real(step_size, "step_size", above=0.0)
+    )
     budget = as_count(steps, "steps")
     target = as_real(tol, "tol", minimum=0.0)
     a, b, m, c = (binary_exponent(v) for v in (A, g, M, W))
@@ -269,14 +272,7 @@ def compand(
     """
     x, a, b = _compander(v, "v", kind, amplitude, width)
     with np.errstate(over="ignore"):
-        x = np.clip(x / b, -1e300, 1e300)
-    shapes: dict[str, Callable[[FloatArray], FloatArray]] = {
-        "arctan": np.arctan,
-        "tanh": np.tanh,
-        "softsign": lambda t: t / (1 + np.abs(t)),
-        "asinh": np.arcsinh,
-    }
-    return np.asarray(a * shapes[kind](x))
+        return np.asarray(a * _value(np.clip(x / b, -1e300, 1e300), kind))
 
 
 @refuses_overflow("w", "amplitude", "width")
@@ -392,8 +388,8 @@ def compander_flow(
 
     def velocity(_: float, v: FloatArray) -> FloatArray:
         with np.errstate(over="ignore", invalid="ignore"):
-            w = compand(np.clip(v, -1e300, 1e300), kind=kind, amplitude=a, width=b)
-            return -_slope(v / b, kind) * (a / b) * _evaluated(gradient, w)
+            x = v / b
+            return -_slope(x, kind) * (a / b) * _evaluated(gradient, a * _value(x, kind))
 
     tolerance = as_real(rtol, "rtol", minimum=1e-13, below=1.0)
     path = integrate(velocity, v, clock, rtol=tolerance, atol=tolerance * b)
@@ -640,6 +636,17 @@ def _edge(kind: str) -> float:
 def _inside(x: FloatArray, name: str, kind: str) -> None:
     if not (np.abs(x) < _edge(kind)).all():
         raise ValueError(f"{name}: expected weights inside the bound of {kind}, got one outside")
+
+
+def _value(x: FloatArray, kind: str) -> FloatArray:
+    """Return the compander of unit amplitude and width."""
+    if kind == "arctan":
+        return np.asarray(np.arctan(x))
+    if kind == "tanh":
+        return np.asarray(np.tanh(x))
+    if kind == "softsign":
+        return np.asarray(x / (1 + np.abs(x)))
+    return np.asarray(np.arcsinh(x))
 
 
 def _slope(x: FloatArray, kind: str) -> FloatArray:

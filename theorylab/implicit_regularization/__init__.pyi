@@ -1,3 +1,10 @@
+from .linear_autoencoders import AutoencoderStatus as AutoencoderStatus
+from .linear_autoencoders import LinearAutoencoder as LinearAutoencoder
+from .linear_autoencoders import autoencoder_minimiser as autoencoder_minimiser
+from .linear_autoencoders import autoencoder_objective as autoencoder_objective
+from .linear_autoencoders import cosine_range as cosine_range
+from .linear_autoencoders import cosine_similarities as cosine_similarities
+from .linear_autoencoders import train_autoencoder as train_autoencoder
 from .preconditioned_descent import MetricDescent as MetricDescent
 from .preconditioned_descent import MetricDescentStatus as MetricDescentStatus
 from .preconditioned_descent import compand as compand

@@ -60,8 +60,8 @@ class AutoencoderStatus(StrEnum):
     """Where factors come from."""
 
     CLOSED_FORM = "computed from singular vectors"
-    CONVERGED = "a sweep changed the factors by tol, relatively, or less"
-    NOT_CONVERGED = "took all the sweeps before the factors settled; raise sweeps"
+    CONVERGED = "a sweep changed the result by tol, relatively, or less"
+    NOT_CONVERGED = "took all the sweeps before the result settled; raise sweeps"
 
 
 @result
@@ -75,7 +75,8 @@ class LinearAutoencoder:
     value
         Of the objective.
     change
-        Relative change of the factors in the last sweep; 0 for a closed form.
+        Relative change in the last sweep, of A B' or (with their penalty) of the factors; 0 for a
+        closed form.
     status
         Where they come from.
     """
@@ -178,7 +179,7 @@ def train_autoencoder(
     seed
         Of the first B, Gaussian.
     sweeps, tol
-        At most so many sweeps, until one changes the factors relatively by ``tol``.
+        At most so many sweeps, until one changes the result relatively by ``tol``.
 
     Examples
     --------
@@ -192,20 +193,22 @@ def train_autoencoder(
     gram = data.T @ data
     rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
     budget, target = as_count(sweeps, "sweeps"), as_real(tol, "tol", minimum=0.0)
-    shifted = gram + lam * np.eye(len(gram))
-    ridge_map = np.linalg.solve(shifted, gram) if product else gram
-    eye = np.eye(k)
+    eye, stacked = np.eye(k), np.vstack([data, math.sqrt(lam) * np.eye(len(gram))])
+    ridge_map = np.linalg.solve(stacked.T @ stacked, gram)
     A, B = np.zeros((len(gram), k)), rng.standard_normal((len(gram), k))
     change = math.inf
     for _ in range(budget):
-        before_a, before_b = A, B
+        before = (A @ B.T,) if product else (A, B)
         if product:
-            A = ridge_map @ np.linalg.pinv(B).T
-            B = gram @ A @ np.linalg.pinv(A.T @ shifted @ A, hermitian=True)
+            # The penalty of the product does not see which basis of its columns B is.
+            A = ridge_map @ np.linalg.qr(B)[0]
+            inverse = np.linalg.pinv(stacked @ A, rcond=1e-11)
+            B = gram @ A @ inverse @ inverse.T
         else:
             A = np.linalg.solve(B.T @ B + lam * eye, B.T).T
             B = np.linalg.solve(A.T @ gram @ A + lam * eye, A.T @ gram).T
-        change = max(_change(A, before_a), _change(B, before_b))
+        after = (A @ B.T,) if product else (A, B)
+        change = max(map(_change, after, before))
         if change <= target:
             break
     status = AutoencoderStatus.CONVERGED if change <= target else AutoencoderStatus.NOT_CONVERGED

@@ -195,7 +195,8 @@ def train_autoencoder(
     budget, target = as_count(sweeps, "sweeps"), as_real(tol, "tol", minimum=0.0)
     eye, stacked = np.eye(k), np.vstack([data, math.sqrt(lam) * np.eye(len(gram))])
     ridge_map = np.linalg.solve(stacked.T @ stacked, gram)
-    A, B = np.zeros((len(gram), k)), rng.standard_normal((len(gram), k))
+    A: FloatArray = np.zeros((len(gram), k))
+    B: FloatArray = rng.standard_normal((len(gram), k))
     change = math.inf
     for _ in range(budget):
         before = (A @ B.T,) if product else (A, B)
@@ -205,8 +206,8 @@ def train_autoencoder(
             inverse = np.linalg.pinv(stacked @ A, rcond=1e-11)
             B = gram @ A @ inverse @ inverse.T
         else:
-            A = np.linalg.solve(B.T @ B + lam * eye, B.T).T
-            B = np.linalg.solve(A.T @ gram @ A + lam * eye, A.T @ gram).T
+            A = np.asarray(np.linalg.solve(B.T @ B + lam * eye, B.T).T, np.float64)
+            B = np.asarray(np.linalg.solve(A.T @ gram @ A + lam * eye, A.T @ gram).T, np.float64)
         after = (A @ B.T,) if product else (A, B)
         change = max(map(_change, after, before))
         if change <= target:

@@ -211,7 +211,7 @@ def metric_interpolator(
     if A.shape[0] > A.shape[1] or values[-1] <= 1e-13 * values[0]:
         raise ValueError(f"X: expected full row rank, got shape {A.shape} with a rank that is less")
     inner = right.T @ ((left.T @ np.ldexp(g, -b)) / values)
-    return np.ldexp(root @ inner, b - a)
+    return np.asarray(np.ldexp(root @ inner, b - a), np.float64)
 
 
 @refuses_overflow("X", "w")

@@ -196,8 +196,9 @@ def extremes(rows, pairs, seed):
 @scalings.ours("derived: the exact range that the abstract calls arbitrary", serves="ab")
 @cases(k=[2, 4], blocks=False)
 @cases(p=5, k=3, blocks=True)
-@full(p=6, k=[1, 2, 6], blocks=[True, False], n=8)
-@full(p=5, k=3, blocks=True, n=8)
+@full(p=6, k=[1, 3, 6], blocks=[True, False], n=8)
+@full(p=[3, 4, 5, 6, 7, 8], k=2, blocks=False, n=8)
+@full(p=5, k=3, blocks=True)
 @space(
     p=Int(2, 5),
     n=Int("p", 8),
@@ -246,18 +247,29 @@ def cosine_arbitrary(k, blocks, seed, p=4, n=8, decay=(1.3,) * 7, ridge=0.3, pen
 
 @panel(
     cosine_arbitrary,
-    "One pair of items, all minimisers: the ends of its cosine ($p=6$)",
-    x="pair of items",
-    y="cosine similarity",
+    "How far rescaling pulls the cosine of two items whose loadings have one sign ($k=2$)",
+    x="largest quotient of loadings / smallest, $M/m$",
+    y=r"least $|\cos|$ over all minimisers",
+    log="x",
 )
 def _(pen, runs):
-    chosen = [r for r in runs.judgement.runs if r.instance["p"] == 6 and not r.instance["blocks"]]
-    for k, run in enumerate(chosen):
-        at = np.arange(4) + 1 + 0.12 * k
-        for part in ("lowest", "highest"):
-            label = f"$k={run.instance['k']}$" if part == "highest" else ""
-            pen.theory(at, run.parts[part].predicted, k=k)
-            pen.points(at, run.parts[part].centre, run.parts[part].error, label, k=k)
+    ratio = np.geomspace(1, 1e3, 100)
+    pen.theory(ratio, 2 * np.sqrt(ratio) / (1 + ratio), r"$2\sqrt{mM}/(m+M)$")
+    at, shown = [], []
+    for run in runs.judgement.runs:
+        p, k = run.instance["p"], run.instance["k"]
+        if k != 2 or run.instance["blocks"]:
+            continue
+        values = spectrum(8, p, (1.3,) * 7, 0, 1.0)
+        V = np.linalg.svd(data(8, p, values, False, runs.judgement.seed))[2][:2].T
+        low, high = run.parts["lowest"].shown, run.parts["highest"].shown
+        pairs = [(a, b) for a in range(p) for b in range(a)][:4]
+        for n, (i, j) in enumerate(pairs):
+            quotients = V[i] / V[j]
+            if quotients[0] * quotients[1] > 0:
+                at.append(np.abs(quotients).max() / np.abs(quotients).min())
+                shown.append(low[n] if quotients[0] > 0 else -high[n])
+    pen.points(at, shown, None, "found by search", k=1)
 
 
 @simulation

@@ -245,6 +245,28 @@ def compander_preconditioned_flow(
     }
 
 
+@panel(
+    compander_preconditioned_flow,
+    "The largest weight of a companded flow stays inside the bound of the compander",
+    x=r"time $ta^2/b^2$",
+    y=r"largest weight $|w|/a$",
+)
+def _(pen, runs):
+    times = np.arange(1, 7)
+    for k, kind in enumerate(("arctan", "tanh", "softsign")):
+        (part,) = [
+            r.parts["flow"]
+            for r in runs.judgement.runs
+            if r.instance["kind"] == kind
+            and r.instance["target"] == 8.0
+            and r.instance["low"] == 0.3
+        ]
+        pen.theory(times, np.abs(part.predicted).max(axis=1), k=k)
+        pen.points(times, np.abs(part.shown).max(axis=1), part.error.max(), kind, k=k)
+    for bound in (1, np.pi / 2):
+        pen.theory([1, 6], [bound, bound], "bound", k=6)
+
+
 def impulse(shape, power, zeros, seed):
     """The kernel of a convolution with symbol of modulus w^(-power / 2) and odd random phase, 0 at
     a share of the frequencies other than 0."""
@@ -343,6 +365,7 @@ def gd_spectral_filter(
     y=r"share $F_k$ of the exact inverse",
 )
 def _(pen, runs):
+    seed = runs.judgement.seed
     for k, order in enumerate((-1.5, -0.5, 0.5, 1.0)):
         (run,) = [
             r
@@ -351,7 +374,7 @@ def _(pen, runs):
             and r.instance["steps"] == 30
             and r.instance["shape"] == (24,)
         ]
-        kernel, g, eta, found = sobolev_runs((24,), order, 1.0, 0.0, 0.9, 30, 0.0, 0.0, 0)
+        kernel, g, eta, found = sobolev_runs((24,), order, 1.0, 0.0, 0.9, 30, 0.0, 0.0, seed)
         share = ir.spectral_filter(kernel, order=order, step_size=eta, steps=30)
         symbol = np.fft.fftn(kernel)
         shown = np.real(symbol * np.fft.fftn(found) / np.fft.fftn(g))
@@ -535,7 +558,7 @@ def _(pen, runs):
     s = np.linspace(-0.8, 0.8, 41)
     for k, run in enumerate(r for r in runs.judgement.runs if r.instance["shape"] == (24,)):
         order = run.instance["order"]
-        kernel = impulse((24,), 1.0, 0.2, 0)
+        kernel = impulse((24,), 1.0, 0.2, runs.judgement.seed)
         options = {"noise_variance": 0.3, "prior_order": 1.5, "prior_variance": 1.0}
         errors = [
             ir.tikhonov_error(kernel, order=order + x, noise_order=order, **options) for x in s

@@ -187,13 +187,13 @@ def companded(kind, amplitude, width, d, low, target, chain, seed, rtol):
 
 @simulation
 def in_the_weights(kind, amplitude, width, d, low, target, factor, power, seed, rtol):
-    """The flow in w, without the reparameterisation."""
+    """The flow in w, without the reparameterisation; outside the bound it would stand still."""
     loss = random_loss(d, low, target * amplitude, seed)
     times = np.linspace(0, 6, 7) * (width / amplitude) ** 2
     shapes = {
-        "arctan": lambda x: np.abs(np.cos(x)),
-        "tanh": lambda x: np.abs(1 - x * x),
-        "softsign": lambda x: (1 - np.abs(x)) ** 2,
+        "arctan": lambda x: np.cos(np.minimum(np.abs(x), np.pi / 2)),
+        "tanh": lambda x: np.maximum(1 - x * x, 0),
+        "softsign": lambda x: np.maximum(1 - np.abs(x), 0) ** 2,
         "asinh": lambda x: 1 / np.cosh(x),
     }
 

@@ -82,7 +82,7 @@ def test_least_squares_that_cannot_be_solved_and_a_weight():
 
 def test_the_step_limit_separates_convergence_from_divergence():
     X, y, M = problem()
-    weight = np.diag([1.0, 2.0, 5.0])
+    weight = np.array([[1.0, 0.4, -0.3], [0.4, 2.0, 0.9], [-0.3, 0.9, 5.0]])
     limit = metric_step_limit(X, metric=M, weight=weight)
     assert_allclose(limit, 2 / np.linalg.eigvals(M @ X.T @ weight @ X).real.max())
     options = {"metric": M, "weight": weight, "steps": 200_000}
@@ -91,6 +91,14 @@ def test_the_step_limit_separates_convergence_from_divergence():
     assert below.status is MetricDescentStatus.CONVERGED
     assert beyond.status is MetricDescentStatus.DIVERGED
     assert beyond.steps < 200_000
+
+
+def test_data_of_zeros_are_reached_from_any_start():
+    X, _, M = problem()
+    end = metric_descent(X, np.zeros(3), metric=M, start=np.ones(6))
+    assert end.status is MetricDescentStatus.CONVERGED
+    assert np.abs(X @ end.weights).max() < 1e-9
+    assert metric_descent(X, np.zeros(3)).steps == 0
 
 
 def test_a_start_keeps_its_part_outside_the_range():

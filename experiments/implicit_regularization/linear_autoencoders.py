@@ -69,7 +69,7 @@ def data(n, p, values, blocks, seed):
 
 @simulation
 def trained(X, ridge, k, penalty, seed):
-    found = ir.train_autoencoder(X, ridge, search_rank=k, penalty=penalty, seed=seed)
+    found = ir.train_autoencoder(X, ridge=ridge, search_rank=k, penalty=penalty, seed=seed)
     return found.A, found.B, found.value
 
 
@@ -127,7 +127,7 @@ def product_regularised_closed_form_and_invariance(
     size = np.sum(X**2)
     rng = np.random.default_rng([seed, 2])
     D = rng.choice([-1.0, 1.0], k) * 10 ** rng.uniform(-2, 2, k)
-    scaled = ir.autoencoder_objective(X, A * D, B / D, lam, penalty=penalty)
+    scaled = ir.autoencoder_objective(X, A * D, B / D, ridge=lam, penalty=penalty)
     _, found, right = np.linalg.svd(X)
     s, V = found[:k], right[: min(k, len(found))].T
     kept = theory("shrinkage", s**2 / (s**2 + lam))
@@ -226,10 +226,10 @@ def cosine_arbitrary(k, blocks, seed, p=4, n=8, decay=(1.3,) * 7, ridge=0.3, pen
     found, bounds, scales = extremes(rows, tuple(pairs), seed)
     canonical = rows * np.sqrt(shares[:k])
     worst = max(
-        ir.autoencoder_objective(X, canonical / d, canonical * d, ridge, penalty=penalty)
+        ir.autoencoder_objective(X, canonical / d, canonical * d, ridge=ridge, penalty=penalty)
         for d in scales
     )
-    whole = ir.autoencoder_minimiser(X, ridge, search_rank=p)
+    whole = ir.autoencoder_minimiser(X, ridge=ridge, search_rank=p)
     weights = np.linalg.eigvalsh(whole.A @ whole.B.T)[::-1]
     orthogonal = ir.cosine_similarities(whole.B / np.sqrt(weights))
     ends = np.array([ir.cosine_range(exact[i], exact[j]) for i, j in pairs]).T
@@ -279,7 +279,7 @@ def factor_runs(X, lam, k, seed, penalty):
     bound = BOUNDS[penalty](X, lam, k)
     Q = np.linalg.eigh(B.T @ B)[1][:, ::-1]
     D = 10 ** np.random.default_rng([seed, 4]).uniform(-0.5, 0.5, k)
-    moved = ir.autoencoder_objective(X, A @ Q * D, B @ Q / D, lam, penalty=penalty)
+    moved = ir.autoencoder_objective(X, A @ Q * D, B @ Q / D, ridge=lam, penalty=penalty)
     return A, B, value, bound, D, moved
 
 

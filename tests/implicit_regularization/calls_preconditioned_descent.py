@@ -31,18 +31,6 @@ def flow():
     }
 
 
-def image():
-    return {"kernel": np.array([[0.8, 0.2, 0.1], [0.3, 0.0, -0.1]])}
-
-
-def data():
-    return {**image(), "data": np.array([[1.0, -0.7, 0.3], [0.4, 0.2, -1.1]])}
-
-
-def spectra():
-    return {"order": 0.5, "noise_variance": 0.3, "prior_order": 1.5, "prior_variance": 2.0}
-
-
 CALLS = {
     pd.metric_descent: lambda: {
         **problem(),
@@ -63,10 +51,4 @@ CALLS = {
     pd.compander_bound: lambda: {"kind": "tanh", "amplitude": 1.5},
     pd.compander_flow: lambda: {**flow(), **shape()},
     pd.metric_flow: lambda: {**flow(), "metric": lambda w: 1 / (1 + w * w)},
-    pd.convolution_matrix: image,
-    pd.sobolev_weights: lambda: {"shape": (3, 4), "order": 0.5},
-    pd.spectral_filter: lambda: {**image(), "order": 0.5, "step_size": 0.1, "steps": 4},
-    pd.sobolev_descent: lambda: {**data(), "order": 0.5, "step_size": 0.1, "steps": 4},
-    pd.sobolev_tikhonov: lambda: {**data(), **spectra()},
-    pd.tikhonov_error: lambda: {**image(), **spectra(), "noise_order": 0.2},
 }

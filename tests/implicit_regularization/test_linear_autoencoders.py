@@ -33,7 +33,9 @@ def descend(X, ridge, k, penalty, seed):
             gA, gB = gA + 2 * ridge * A @ B.T @ B, gB + 2 * ridge * B @ A.T @ A
         else:
             gA, gB = gA + 2 * ridge * X.T @ Y, gB + 2 * ridge * B
-        return autoencoder_objective(X, A, B, ridge, penalty=penalty), np.array([gA, gB]).ravel()
+        return autoencoder_objective(X, A, B, ridge=ridge, penalty=penalty), np.array(
+            [gA, gB]
+        ).ravel()
 
     start = np.random.default_rng(seed).standard_normal(2 * p * k)
     options = {"maxiter": 20_000, "maxfun": 40_000, "gtol": 1e-9, "ftol": 1e-16}
@@ -44,10 +46,12 @@ def descend(X, ridge, k, penalty, seed):
 @pytest.mark.parametrize("k", [1, 2, 4])
 def test_minimisers_against_lbfgs(penalty, k):
     ridge = 1.3
-    found = autoencoder_minimiser(X, ridge, search_rank=k, penalty=penalty)
+    found = autoencoder_minimiser(X, ridge=ridge, search_rank=k, penalty=penalty)
     A, B = descend(X, ridge, k, penalty, 3)
     assert_allclose(A @ B.T, found.A @ found.B.T, atol=1e-5)
-    assert_allclose(autoencoder_objective(X, A, B, ridge, penalty=penalty), found.value, rtol=1e-9)
+    assert_allclose(
+        autoencoder_objective(X, A, B, ridge=ridge, penalty=penalty), found.value, rtol=1e-9
+    )
     if penalty == "factors":
         assert_allclose(A @ A.T, found.A @ found.A.T, atol=1e-4)
         assert_allclose(B @ B.T, found.B @ found.B.T, atol=1e-4)
@@ -57,8 +61,8 @@ def test_minimisers_against_lbfgs(penalty, k):
 @pytest.mark.parametrize("k", [1, 3])
 def test_training_reaches_the_closed_form(penalty, k):
     for ridge in (0.2, 3.0):
-        exact = autoencoder_minimiser(X, ridge, search_rank=k, penalty=penalty)
-        found = train_autoencoder(X, ridge, search_rank=k, penalty=penalty, seed=5)
+        exact = autoencoder_minimiser(X, ridge=ridge, search_rank=k, penalty=penalty)
+        found = train_autoencoder(X, ridge=ridge, search_rank=k, penalty=penalty, seed=5)
         assert found.status is AutoencoderStatus.CONVERGED
         assert exact.status is AutoencoderStatus.CLOSED_FORM
         assert_allclose(found.value, exact.value, rtol=1e-11)
@@ -66,56 +70,56 @@ def test_training_reaches_the_closed_form(penalty, k):
 
 
 def test_a_short_training_says_so():
-    found = train_autoencoder(X, 0.2, search_rank=2, sweeps=1)
+    found = train_autoencoder(X, ridge=0.2, search_rank=2, sweeps=1)
     assert found.status is AutoencoderStatus.NOT_CONVERGED
     assert found.change > 1e-3
 
 
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_no_other_factors_are_better(penalty):
-    best = autoencoder_minimiser(X, 0.7, search_rank=2, penalty=penalty)
+    best = autoencoder_minimiser(X, ridge=0.7, search_rank=2, penalty=penalty)
     rng = np.random.default_rng(1)
     for size in (1e-3, 0.1, 1.0):
         for _ in range(30):
             dA, dB = size * rng.standard_normal((2, 4, 2))
-            value = autoencoder_objective(X, best.A + dA, best.B + dB, 0.7, penalty=penalty)
+            value = autoencoder_objective(X, best.A + dA, best.B + dB, ridge=0.7, penalty=penalty)
             assert value >= best.value - 1e-12
 
 
 def test_scaling_columns_is_seen_by_one_penalty_only():
     D = np.array([3.0, 0.2])
-    free = autoencoder_minimiser(X, 0.7, search_rank=2)
-    moved = autoencoder_objective(X, free.A * D, free.B / D, 0.7)
+    free = autoencoder_minimiser(X, ridge=0.7, search_rank=2)
+    moved = autoencoder_objective(X, free.A * D, free.B / D, ridge=0.7)
     assert_allclose(moved, free.value, rtol=1e-12)
-    bound = autoencoder_minimiser(X, 0.7, search_rank=2, penalty="factors")
-    moved = autoencoder_objective(X, bound.A * D, bound.B / D, 0.7, penalty="factors")
+    bound = autoencoder_minimiser(X, ridge=0.7, search_rank=2, penalty="factors")
+    moved = autoencoder_objective(X, bound.A * D, bound.B / D, ridge=0.7, penalty="factors")
     assert moved > bound.value + 0.1
     turn = np.array([[0.6, 0.8], [-0.8, 0.6]])
-    turned = autoencoder_objective(X, bound.A @ turn, bound.B @ turn, 0.7, penalty="factors")
+    turned = autoencoder_objective(X, bound.A @ turn, bound.B @ turn, ridge=0.7, penalty="factors")
     assert_allclose(turned, bound.value, rtol=1e-12)
 
 
 def test_few_rows_and_large_ridges():
     wide = X[:2]
     for penalty in PENALTIES:
-        exact = autoencoder_minimiser(wide, 0.4, search_rank=4, penalty=penalty)
-        found = train_autoencoder(wide, 0.4, search_rank=4, penalty=penalty)
+        exact = autoencoder_minimiser(wide, ridge=0.4, search_rank=4, penalty=penalty)
+        found = train_autoencoder(wide, ridge=0.4, search_rank=4, penalty=penalty)
         assert found.status is AutoencoderStatus.CONVERGED
         assert_allclose(found.A @ found.B.T, exact.A @ exact.B.T, atol=1e-9)
     top = np.linalg.norm(X, 2)
-    none = autoencoder_minimiser(X, 1.01 * top, search_rank=3, penalty="factors")
+    none = autoencoder_minimiser(X, ridge=1.01 * top, search_rank=3, penalty="factors")
     assert not none.B.any()
     assert_allclose(none.value, np.sum(X**2))
-    one = autoencoder_minimiser(X, 0.99 * top, search_rank=3, penalty="factors")
+    one = autoencoder_minimiser(X, ridge=0.99 * top, search_rank=3, penalty="factors")
     assert np.linalg.matrix_rank(one.B) == 1
 
 
 @pytest.mark.parametrize("scale", [1e-80, 1e-5, 1e80])
 def test_units(scale):
     for penalty, power in (("product", 2), ("factors", 1)):
-        one = autoencoder_minimiser(X, 0.7, search_rank=2, penalty=penalty)
+        one = autoencoder_minimiser(X, ridge=0.7, search_rank=2, penalty=penalty)
         for solve in (autoencoder_minimiser, train_autoencoder):
-            other = solve(scale * X, 0.7 * scale**power, search_rank=2, penalty=penalty)
+            other = solve(scale * X, ridge=0.7 * scale**power, search_rank=2, penalty=penalty)
             assert_allclose(other.value / scale / scale, one.value)
             assert_allclose(other.A @ other.B.T, one.A @ one.B.T, atol=1e-9)
             if penalty == "factors":

@@ -90,7 +90,7 @@ class LinearAutoencoder:
 
 @refuses_overflow("X", "A", "B", "ridge")
 def autoencoder_objective(
-    X: ArrayLike, A: ArrayLike, B: ArrayLike, ridge: float, *, penalty: str = "product"
+    X: ArrayLike, A: ArrayLike, B: ArrayLike, *, ridge: float, penalty: str = "product"
 ) -> float:
     r"""Return the objective at factors A and B.
 
@@ -107,7 +107,7 @@ def autoencoder_objective(
     Examples
     --------
     >>> from theorylab.implicit_regularization import autoencoder_objective
-    >>> autoencoder_objective([[2.0, 0.0]], [[1.0], [0.0]], [[0.5], [0.0]], 4.0)
+    >>> autoencoder_objective([[2.0, 0.0]], [[1.0], [0.0]], [[0.5], [0.0]], ridge=4.0)
     2.0
     """
     data = as_array(X, "X", ndim=2)
@@ -122,7 +122,7 @@ def autoencoder_objective(
 
 @refuses_overflow("X", "ridge")
 def autoencoder_minimiser(
-    X: ArrayLike, ridge: float, *, search_rank: int, penalty: str = "product"
+    X: ArrayLike, *, ridge: float, search_rank: int, penalty: str = "product"
 ) -> LinearAutoencoder:
     r"""Return minimising factors in closed form, those with D = I or Q = I.
 
@@ -140,7 +140,7 @@ def autoencoder_minimiser(
     Examples
     --------
     >>> from theorylab.implicit_regularization import autoencoder_minimiser
-    >>> found = autoencoder_minimiser([[2.0, 0.0]], 4.0, search_rank=1)
+    >>> found = autoencoder_minimiser([[2.0, 0.0]], ridge=4.0, search_rank=1)
     >>> (found.A @ found.B.T).round(12), round(found.value, 12)
     (array([[0.5, 0. ],
            [0. , 0. ]]), 2.0)
@@ -162,8 +162,8 @@ def autoencoder_minimiser(
 @refuses_overflow("X", "ridge")
 def train_autoencoder(
     X: ArrayLike,
-    ridge: float,
     *,
+    ridge: float,
     search_rank: int,
     penalty: str = "product",
     seed: int = 0,
@@ -184,7 +184,8 @@ def train_autoencoder(
     Examples
     --------
     >>> from theorylab.implicit_regularization import train_autoencoder
-    >>> found = train_autoencoder([[5.0, 0.0], [0.0, 3.0]], 1.0, search_rank=1, penalty="factors")
+    >>> parameters = {"ridge": 1.0, "search_rank": 1, "penalty": "factors"}
+    >>> found = train_autoencoder([[5.0, 0.0], [0.0, 3.0]], **parameters)
     >>> abs(found.B @ found.B.T).round(9)
     array([[4., 0.],
            [0., 0.]])
@@ -303,7 +304,7 @@ def _in_units(
     status: AutoencoderStatus,
 ) -> LinearAutoencoder:
     penalty = PENALTIES[not product]
-    value = math.ldexp(autoencoder_objective(data, A, B, lam, penalty=penalty), 2 * e)
+    value = math.ldexp(autoencoder_objective(data, A, B, ridge=lam, penalty=penalty), 2 * e)
     half = 0 if product else e // 2
     return LinearAutoencoder(np.ldexp(A, -half), np.ldexp(B, half), value, change, status)
 

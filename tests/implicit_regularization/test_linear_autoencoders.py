@@ -70,7 +70,8 @@ def test_training_reaches_the_closed_form(penalty, k):
 
 
 def test_a_short_training_says_so():
-    found = train_autoencoder(X, ridge=0.2, search_rank=2, sweeps=1)
+    with pytest.warns(RuntimeWarning, match="raise sweeps"):
+        found = train_autoencoder(X, ridge=0.2, search_rank=2, sweeps=1)
     assert found.status is AutoencoderStatus.NOT_CONVERGED
     assert found.change > 1e-3
 
@@ -173,3 +174,45 @@ def test_cosines_of_rows():
     assert_allclose(cosine_similarities(B * np.array([[1e200], [1], [1], [1e-200], [1]])), C)
     with pytest.raises(ValueError, match="rows: expected none"):
         cosine_similarities([[1.0, 0.0], [0.0, 0.0]])
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_data_of_low_rank_and_ridges_that_hardly_count(penalty):
+    rng = np.random.default_rng(4)
+    low = rng.standard_normal((5, 2)) @ rng.standard_normal((2, 6))
+    project = np.linalg.pinv(low) @ low
+    for ridge in (1e-8, 1e-16, 1e-30, 1e-100):
+        exact = autoencoder_minimiser(low, ridge=ridge, search_rank=4, penalty=penalty)
+        assert_allclose(exact.A @ exact.B.T, project, atol=1e-6)
+        assert not exact.B[:, 2:].any()
+        if penalty == "product":
+            found = train_autoencoder(low, ridge=ridge, search_rank=4)
+            assert found.status is AutoencoderStatus.CONVERGED
+            assert_allclose(found.A @ found.B.T, project, atol=1e-6)
+
+
+def test_many_rows_need_no_square_of_their_number():
+    tall = np.tile(X, (20_000, 1))
+    found = autoencoder_minimiser(tall, ridge=1.0, search_rank=2)
+    assert_allclose(found.value, autoencoder_objective(tall, found.A, found.B, ridge=1.0))
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_data_of_zeros(penalty):
+    for solve in (autoencoder_minimiser, train_autoencoder):
+        found = solve(np.zeros((3, 2)), ridge=1.0, search_rank=2, penalty=penalty)
+        assert (found.value, found.change) == (0, 0)
+        assert found.A.shape == (2, 2)
+        assert not found.A.any() | found.B.any()
+    assert found.status is AutoencoderStatus.CONVERGED
+
+
+def test_change_is_that_of_the_factors_with_their_penalty():
+    one, two = (
+        train_autoencoder(X, ridge=0.5, search_rank=2, penalty="factors", sweeps=n, tol=0.0)
+        for n in (40, 41)
+    )
+    change = max(
+        np.linalg.norm(a - b) / np.linalg.norm(a) for a, b in ((two.A, one.A), (two.B, one.B))
+    )
+    assert_allclose(two.change, change, rtol=1e-6)

@@ -81,7 +81,8 @@ def test_the_step_limit_separates_convergence_from_divergence():
     assert_allclose(limit, 2 / np.linalg.eigvals(M @ X.T @ weight @ X).real.max())
     options = {"metric": M, "weight": weight, "steps": 200_000}
     below = metric_descent(X, y, step_size=0.98 * limit, **options)
-    beyond = metric_descent(X, y, step_size=1.02 * limit, **options)
+    with pytest.warns(RuntimeWarning, match="lower step_size"):
+        beyond = metric_descent(X, y, step_size=1.02 * limit, **options)
     assert below.status is MetricDescentStatus.CONVERGED
     assert beyond.status is MetricDescentStatus.DIVERGED
     assert beyond.steps < 200_000
@@ -194,3 +195,28 @@ def test_flow_scales_with_its_units():
         lambda w: 10 * gradient(w / 10), [1.0], [0.5, 2.0], kind="tanh", amplitude=10, width=10
     )
     assert_allclose(scaled, 10 * base, rtol=1e-6)
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e9])
+def test_flows_in_the_weights_have_no_unit(unit):
+    times = [0.0, 1.0, 3.0]
+    decay = metric_flow(lambda w: w, np.ones_like, [unit], times)
+    assert_allclose(decay.ravel(), unit * np.exp(-np.array(times)), rtol=1e-7)
+    growth = metric_flow(lambda w: w - unit, np.ones_like, [0.0], times)
+    assert_allclose(growth.ravel(), unit * -np.expm1(-np.array(times)), rtol=1e-7)
+    assert not metric_flow(lambda w: w, np.ones_like, [0.0], times).any()
+
+
+def test_a_descent_in_portions_is_a_descent():
+    rng = np.random.default_rng(5)
+    X, y = rng.standard_normal((300, 500)), rng.standard_normal(300)
+    # More steps than the portion of this size, 666.
+    whole = metric_descent(X, y, steps=1500, tol=0.0)
+    half = metric_descent(X, y, steps=600, tol=0.0)
+    rest = metric_descent(X, y, steps=900, tol=0.0, start=half.weights)
+    assert whole.steps == 1500
+    assert_allclose(whole.weights, rest.weights, rtol=1e-9)
+    with pytest.warns(RuntimeWarning, match="raise steps"):
+        short = metric_descent(X, y, steps=700)
+    assert short.steps == 700
+    assert short.status is MetricDescentStatus.NOT_CONVERGED

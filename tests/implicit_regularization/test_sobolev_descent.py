@@ -32,6 +32,10 @@ def test_sobolev_weights_by_waves():
         assert_allclose(smooth, wave / np.sqrt(1 + kx**2 + ky**2), atol=1e-12)
     with pytest.raises(ValueError, match="shape"):
         sobolev_weights(6, order=1.0)
+    with pytest.raises(ValueError, match="shape: expected at most"):
+        sobolev_weights((10**5, 10**5), order=1.0)
+    with pytest.raises(ValueError, match="kernel: expected at most"):
+        convolution_matrix(np.ones((65, 64)))
 
 
 @pytest.mark.parametrize("order", [-1.0, 0.0, 0.7])

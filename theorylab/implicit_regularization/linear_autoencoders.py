@@ -27,10 +27,12 @@ and Q orthogonal. Its cosines are unique, and made by :math:`\lambda`.
 Paper: steck2024-cosine (the exact range is derived here)."""
 
 import math
+import warnings
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.linalg import qr
 
 from theorylab._validation import (
     FloatArray,
@@ -54,6 +56,7 @@ __all__ = [
 ]
 
 PENALTIES = ("product", "factors")
+_ROUNDING = 1e-13
 
 
 class AutoencoderStatus(StrEnum):
@@ -129,7 +132,7 @@ def autoencoder_minimiser(
     Parameters
     ----------
     X
-        (n, p).
+        (n, p); singular values of 1e-13 of the largest or less count as 0.
     ridge
         :math:`\lambda>0`.
     search_rank
@@ -147,7 +150,8 @@ def autoencoder_minimiser(
     """
     data, lam, e, k, product = _problem(X, ridge, search_rank, penalty)
     # All right singular vectors: with more factors than data some of the columns are 0.
-    _, found, right = np.linalg.svd(data, full_matrices=True)
+    _, found, right = np.linalg.svd(data, full_matrices=data.shape[0] < data.shape[1])
+    found[found <= _ROUNDING * found[0]] = 0.0
     values = np.concatenate([found, np.zeros(data.shape[1])])[:k]
     V = right[:k].T
     if product:
@@ -172,6 +176,9 @@ def train_autoencoder(
 ) -> LinearAutoencoder:
     r"""Minimise by turns over A and over B, from random factors.
 
+    With the penalty of the factors the balance of A and B settles only at a rate of the order of
+    :math:`\lambda/\sigma_1`: for a tiny ridge take :func:`autoencoder_minimiser`.
+
     Parameters
     ----------
     X, ridge, search_rank, penalty
@@ -191,15 +198,19 @@ def train_autoencoder(
            [0., 0.]])
     """
     data, lam, e, k, product = _problem(X, ridge, search_rank, penalty)
-    gram = data.T @ data
     rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
     budget, target = as_count(sweeps, "sweeps"), as_real(tol, "tol", minimum=0.0)
-    eye, stacked = np.eye(k), np.vstack([data, math.sqrt(lam) * np.eye(len(gram))])
-    ridge_map = np.linalg.solve(stacked.T @ stacked, gram)
-    A: FloatArray = np.zeros((len(gram), k))
-    B: FloatArray = rng.standard_normal((len(gram), k))
-    change = math.inf
-    for _ in range(budget):
+    start = rng.standard_normal((data.shape[1], k))
+    # Factors of least norm are spanned by the rows of the data; more columns than those stay 0.
+    basis = _row_space(data)
+    rank, used = basis.shape[1], min(basis.shape[1], k)
+    reduced = data @ basis
+    gram, stacked = reduced.T @ reduced, np.vstack([reduced, math.sqrt(lam) * np.eye(rank)])
+    ridge_map, eye = np.linalg.solve(gram + lam * np.eye(rank), gram), np.eye(used)
+    A: FloatArray = np.zeros((rank, used))
+    B: FloatArray = basis.T @ start[:, :used]
+    change = math.inf if rank else 0.0
+    for _ in range(budget if rank else 0):
         before = (A @ B.T,) if product else (A, B)
         if product:
             # The penalty of the product does not see which basis of its columns B is.
@@ -214,6 +225,9 @@ def train_autoencoder(
         if change <= target:
             break
     status = AutoencoderStatus.CONVERGED if change <= target else AutoencoderStatus.NOT_CONVERGED
+    if target > 0 and status is AutoencoderStatus.NOT_CONVERGED:
+        warnings.warn(f"linear autoencoder: {status.value}", RuntimeWarning, stacklevel=3)
+    A, B = (np.pad(basis @ factor, ((0, 0), (0, k - used))) for factor in (A, B))
     return _in_units(data, A, B, lam, e, product, change, status)
 
 
@@ -276,6 +290,13 @@ def _least_cosine(x: FloatArray, y: FloatArray) -> float:
         return 0.0
     logs = np.log(np.abs(x[counted])) - np.log(np.abs(y[counted]))
     return float(1 / np.cosh(np.ptp(logs) / 2))
+
+
+def _row_space(data: FloatArray) -> FloatArray:
+    """Return an orthonormal basis of the rows, in the columns, by a factorisation with pivots."""
+    Q, R, _ = qr(data.T, mode="economic", pivoting=True)
+    sizes = np.abs(np.diag(R))
+    return np.asarray(Q[:, : np.count_nonzero(sizes > _ROUNDING * sizes[0])], np.float64)
 
 
 def _problem(

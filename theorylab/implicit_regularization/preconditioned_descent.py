@@ -18,6 +18,7 @@ and :math:`u=w_0/|w_0|`, by :math:`M=I-uu^\top+ww^\top/|w_0|^2`, for which
 Papers: pascanu2025-optimizers, cakaj2023-weight."""
 
 import math
+import warnings
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -30,11 +31,10 @@ from theorylab._validation import (
     as_count,
     as_function,
     as_real,
-    as_symmetric,
-    one_of,
     refuses_overflow,
 )
-from theorylab.numerics.compiled import compiled
+from theorylab.implicit_regularization._companders import checked, inside
+from theorylab.implicit_regularization._metric_steps import descend, factor
 from theorylab.numerics.flows import integrate
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
@@ -53,8 +53,6 @@ __all__ = [
     "metric_step_limit",
     "selecting_metric",
 ]
-
-KINDS = ("arctan", "tanh", "softsign", "asinh")
 
 
 class MetricDescentStatus(StrEnum):
@@ -122,7 +120,7 @@ def metric_descent(
     """
     A, g = _problem(X, y)
     n, d = A.shape
-    M, W = _factor(metric, "metric", d)[0], _factor(weight, "weight", n)[0]
+    M, W = factor(metric, "metric", d)[0], factor(weight, "weight", n)[0]
     w = as_array(np.zeros(d) if start is None else start, "start", shape=(d,)).copy()
     eta = (
         metric_step_limit(X, metric=metric, weight=weight) / 2
@@ -139,10 +137,21 @@ def metric_descent(
     scaled = math.ldexp(eta, 2 * a + m + c)
     if not 0 < scaled < math.inf or not np.isfinite(first).all():
         raise ArithmeticError
-    taken, ratio = _descend(unit, data, np.ascontiguousarray(lift), first, scaled, budget, target)
+    lift = np.ascontiguousarray(lift)
+    # In portions, between which Ctrl-C gets in.
+    scale = max(float(np.linalg.norm(lift @ v)) for v in (data, unit @ first - data))
+    portion, taken, ratio = max(10**8 // A.size, 1), 0, math.inf
+    while True:
+        budgeted = min(portion, budget - taken)
+        done, ratio = descend(unit, data, lift, first, scaled, scale, budgeted, target)
+        taken += done
+        if done < budgeted or taken == budget:
+            break
     status = MetricDescentStatus.CONVERGED if ratio <= target else MetricDescentStatus.NOT_CONVERGED
     if not ratio < 1e100:
         status = MetricDescentStatus.DIVERGED
+    if target > 0 and status is not MetricDescentStatus.CONVERGED:
+        warnings.warn(f"metric descent: {status.value}", RuntimeWarning, stacklevel=3)
     return MetricDescent(np.ldexp(first, b - a), float(ratio), int(taken), status)
 
 
@@ -162,7 +171,7 @@ def metric_step_limit(
     if not A.any():
         raise ValueError("X: expected an entry other than 0")
     m, r = (
-        _factor(v, name, k)[1]
+        factor(v, name, k)[1]
         for v, name, k in ((metric, "metric", A.shape[1]), (weight, "weight", A.shape[0]))
     )
     parts = (r.T, A, m)
@@ -192,7 +201,7 @@ def metric_interpolator(
     array([3., 1.])
     """
     A, g = _problem(X, y)
-    L = _factor(metric, "metric", A.shape[1])[1]
+    L = factor(metric, "metric", A.shape[1])[1]
     a, b, m = binary_exponent(A), binary_exponent(g), binary_exponent(L)
     root = np.ldexp(L, -m)
     B = np.ldexp(A, -a) @ root
@@ -259,9 +268,8 @@ def compand(
     >>> compand([3.0, -1.0], kind="softsign", amplitude=2.0)
     array([ 1.5, -1. ])
     """
-    x, a, b = _compander(v, "v", kind, amplitude, width)
-    with np.errstate(over="ignore"):
-        return np.asarray(a * _value(np.clip(x / b, -1e300, 1e300), kind))
+    x, psi, a, b = checked(v, "v", kind, amplitude, width)
+    return np.asarray(a * psi.value(np.clip(x / b, -1e300, 1e300)))
 
 
 @refuses_overflow("w", "amplitude", "width")
@@ -276,16 +284,8 @@ def expand(
     >>> expand([1.5, -1.0], kind="softsign", amplitude=2.0)
     array([ 3., -1.])
     """
-    x, a, b = _compander(w, "w", kind, amplitude, width)
-    x = x / a
-    _inside(x, "w", kind)
-    shapes: dict[str, Callable[[FloatArray], FloatArray]] = {
-        "arctan": np.tan,
-        "tanh": np.arctanh,
-        "softsign": lambda t: t / (1 - np.abs(t)),
-        "asinh": np.sinh,
-    }
-    return np.asarray(b * shapes[kind](x))
+    x, psi, a, b = checked(w, "w", kind, amplitude, width)
+    return np.asarray(b * psi.inverse(inside(x / a, "w", kind)))
 
 
 @refuses_overflow("w", "amplitude", "width")
@@ -304,16 +304,8 @@ def compander_metric(
     >>> compander_metric([0.0, 1.0, 2.0], kind="softsign", amplitude=2.0)
     array([4.  , 0.25, 0.  ])
     """
-    x, a, b = _compander(w, "w", kind, amplitude, width)
-    x = np.minimum(np.abs(x / a), 1e3)
-    half = math.pi / 2
-    shapes: dict[str, Callable[[FloatArray], FloatArray]] = {
-        "arctan": lambda t: np.cos(np.minimum(t, half)) ** 4,
-        "tanh": lambda t: np.maximum(1 - t * t, 0.0) ** 2,
-        "softsign": lambda t: np.maximum(1 - t, 0.0) ** 4,
-        "asinh": lambda t: np.cosh(np.minimum(t, 300.0)) ** -2.0,
-    }
-    return np.asarray((a / b) ** 2 * shapes[kind](x))
+    x, psi, a, b = checked(w, "w", kind, amplitude, width)
+    return np.asarray((a / b) ** 2 * psi.metric(np.minimum(np.abs(x / a), 1e3)))
 
 
 @refuses_overflow("amplitude", infinite=True)
@@ -327,8 +319,8 @@ def compander_bound(*, kind: str = "arctan", amplitude: float = 1.0) -> float:
     >>> compander_bound(kind="tanh", amplitude=3.0)
     3.0
     """
-    a = as_real(amplitude, "amplitude", above=0.0)
-    return a * _edge(one_of(kind, "kind", KINDS))
+    _, psi, a, _ = checked(0.0, "w", kind, amplitude, 1.0)
+    return a * psi.bound
 
 
 def compander_flow(
@@ -368,17 +360,14 @@ def compander_flow(
     array([[0.  , 0.93, 1.  ]])
     """
     as_function(gradient, "gradient")
-    first, a, b = _compander(start, "start", kind, amplitude, width)
-    if first.ndim != 1:
-        raise ValueError(f"start: expected one axis, got shape {first.shape}")
-    _inside(first / a, "start", kind)
-    v = expand(first, kind=kind, amplitude=a, width=b)
+    first, psi, a, b = checked(as_array(start, "start", ndim=1), "start", kind, amplitude, width)
+    v = b * psi.inverse(inside(first / a, "start", kind))
     clock = _clock(times)
 
     def velocity(_: float, v: FloatArray) -> FloatArray:
         with np.errstate(over="ignore", invalid="ignore"):
             x = v / b
-            return -_slope(x, kind) * (a / b) * _evaluated(gradient, a * _value(x, kind))
+            return -psi.slope(x) * (a / b) * _evaluated(gradient, a * psi.value(x))
 
     tolerance = as_real(rtol, "rtol", minimum=1e-13, below=1.0)
     path = integrate(velocity, v, clock, rtol=tolerance, atol=tolerance * b)
@@ -416,71 +405,22 @@ def metric_flow(
     w = as_array(start, "start", ndim=1)
     clock = _clock(times)
     tolerance = as_real(rtol, "rtol", minimum=1e-13, below=1.0)
-    scale = max(float(np.abs(w).max()), 1e-3)
 
     def velocity(_: float, w: FloatArray) -> FloatArray:
         with np.errstate(over="ignore", invalid="ignore"):
-            factor = _evaluated(metric, w, "metric")
-            return -factor * _evaluated(gradient, w)
+            rate = _evaluated(metric, w, "metric")
+            return -rate * _evaluated(gradient, w)
 
+    # The unit of a flow from 0 is how far its first velocity would carry it.
+    scale = float(np.abs(w).max()) or float(np.abs(velocity(0.0, w)).max()) * clock[-1] or 1.0
+    if not math.isfinite(scale):
+        raise ValueError("gradient: expected finite values at the start")
     return integrate(velocity, w, clock, rtol=tolerance, atol=tolerance * scale)
 
 
 def _problem(X: ArrayLike, y: ArrayLike) -> tuple[FloatArray, FloatArray]:
     A = as_array(X, "X", ndim=2)
     return A, as_array(y, "y", shape=(A.shape[0],))
-
-
-def _factor(value: ArrayLike | None, name: str, size: int) -> tuple[FloatArray, FloatArray]:
-    """Return a positive definite matrix and a factor L, L L' being the matrix."""
-    if value is None:
-        return np.eye(size), np.eye(size)
-    S = as_symmetric(value, name, size=size)
-    e = binary_exponent(S)
-    e += e % 2
-    try:
-        return S, np.ldexp(np.linalg.cholesky(np.ldexp(S, -e)), e // 2)
-    except np.linalg.LinAlgError:
-        raise ValueError(f"{name}: expected a positive definite matrix, got another") from None
-
-
-def _edge(kind: str) -> float:
-    return {"arctan": math.pi / 2, "asinh": math.inf}.get(kind, 1.0)
-
-
-def _inside(x: FloatArray, name: str, kind: str) -> None:
-    if not (np.abs(x) < _edge(kind)).all():
-        raise ValueError(f"{name}: expected weights inside the bound of {kind}, got one outside")
-
-
-def _value(x: FloatArray, kind: str) -> FloatArray:
-    """Return the compander of unit amplitude and width."""
-    if kind == "arctan":
-        return np.asarray(np.arctan(x))
-    if kind == "tanh":
-        return np.asarray(np.tanh(x))
-    if kind == "softsign":
-        return np.asarray(x / (1 + np.abs(x)))
-    return np.asarray(np.arcsinh(x))
-
-
-def _slope(x: FloatArray, kind: str) -> FloatArray:
-    """Return the derivative of the compander of unit amplitude and width."""
-    if kind == "arctan":
-        return np.asarray(1 / (1 + x * x))
-    if kind == "tanh":
-        return np.asarray(np.cosh(np.clip(x, -350.0, 350.0)) ** -2.0)
-    if kind == "softsign":
-        return np.asarray((1 + np.abs(x)) ** -2.0)
-    return np.asarray(1 / np.hypot(1.0, x))
-
-
-def _compander(
-    value: ArrayLike, name: str, kind: str, amplitude: float, width: float
-) -> tuple[FloatArray, float, float]:
-    one_of(kind, "kind", KINDS)
-    a, b = as_real(amplitude, "amplitude", above=0.0), as_real(width, "width", above=0.0)
-    return as_array(value, name), a, b
 
 
 def _clock(times: ArrayLike) -> FloatArray:
@@ -494,48 +434,3 @@ def _evaluated(
     function: Callable[[FloatArray], FloatArray], w: FloatArray, name: str = "gradient"
 ) -> FloatArray:
     return as_array(function(w), name, shape=w.shape, finite=False)
-
-
-@compiled
-def _descend(
-    A: FloatArray,
-    g: FloatArray,
-    lift: FloatArray,
-    w: FloatArray,
-    eta: float,
-    steps: int,
-    tol: float,
-) -> tuple[int, float]:
-    """Move w in place; return the steps taken and the last relative step."""
-    n, d = A.shape
-    r, change = np.empty(n), np.empty(d)
-    scale = 0.0
-    for j in range(d):
-        total = 0.0
-        for i in range(n):
-            total += lift[j, i] * g[i]
-        scale += total * total
-    ratio = 0.0
-    for t in range(steps + 1):
-        for i in range(n):
-            total = -g[i]
-            for j in range(d):
-                total += A[i, j] * w[j]
-            r[i] = total
-        size = 0.0
-        for j in range(d):
-            total = 0.0
-            for i in range(n):
-                total += lift[j, i] * r[i]
-            change[j] = total
-            size += total * total
-        if t == 0:
-            scale = max(scale, size)
-        if scale == 0.0:
-            return t, 0.0
-        ratio = np.sqrt(size / scale)
-        if t == steps or ratio <= tol or not ratio < 1e100:
-            return t, ratio
-        for j in range(d):
-            w[j] -= eta * change[j]
-    return steps, ratio

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 _LARGEST_GRID = 4096
+_LARGEST_SHAPE = 10**8
 
 
 def convolution_matrix(kernel: ArrayLike) -> FloatArray:
@@ -50,9 +51,10 @@ def convolution_matrix(kernel: ArrayLike) -> FloatArray:
     c = _kernel(kernel)
     if c.size > _LARGEST_GRID:
         raise ValueError(f"kernel: expected at most {_LARGEST_GRID} entries, got {c.size}")
-    places = np.indices(c.shape).reshape(c.ndim, -1)
-    lags = (places[:, :, None] - places[:, None, :]) % np.array(c.shape)[:, None, None]
-    return np.asarray(c[tuple(lags)])
+    lags = np.zeros((c.size, c.size), np.int32)
+    for n, place in zip(c.shape, np.indices(c.shape, np.int32).reshape(c.ndim, -1), strict=True):
+        lags = lags * n + (place[:, None] - place) % n
+    return np.asarray(c.ravel()[lags])
 
 
 @refuses_overflow("order")
@@ -67,7 +69,9 @@ def sobolev_weights(shape: Sequence[int], *, order: float) -> FloatArray:
     """
     if not isinstance(shape, tuple | list) or not shape:
         raise ValueError(f"shape: expected a sequence of sizes, got {shape!r}")
-    sizes = [as_count(n, "shape", maximum=10**6) for n in shape]
+    sizes = [as_count(n, "shape", maximum=_LARGEST_SHAPE) for n in shape]
+    if math.prod(sizes) > _LARGEST_SHAPE:
+        raise ValueError(f"shape: expected at most {_LARGEST_SHAPE} points, got {math.prod(sizes)}")
     s = as_real(order, "order")
     axes = [np.fft.fftfreq(n, 1 / n) ** 2 for n in sizes]
     return np.asarray((1 + sum(np.ix_(*axes))) ** s)

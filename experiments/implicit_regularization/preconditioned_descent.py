@@ -25,11 +25,12 @@ from theorylab.verify.cli import run_script
 squares = paper(
     "pascanu2025-optimizers",
     r"$X$ of full row rank, $y\ne0$, a metric $M\succ0$, $w_0=0$, "
-    r"$w_{t+1}=w_t-\eta MX^\top(Xw_t-y)$, $\eta<2/\lambda_{\max}(M^{1/2}X^\top XM^{1/2})$:",
+    r"$w_{t+1}=w_t-\eta MX^\top(Xw_t-y)$, $0<\eta<2/\lambda_{\max}(M^{1/2}X^\top XM^{1/2})$:",
 )
 companders = paper(
     "cakaj2023-weight",
-    r"Weights $w_i=\psi(v_i)$, $\psi'>0$ continuous, values of $\psi$ in $(-c,c)$, a smooth loss "
+    r"Weights $w_i=\psi(v_i)$, $\psi=a\arctan\frac vb$ ($c=\frac{a\pi}2$), $a\tanh\frac vb$ "
+    r"($c=a$) or $\frac{av}{b+|v|}$ ($c=a$), so that $\psi'>0$ and $|\psi|<c$; a smooth loss "
     r"$L(w)$, gradient flow in $v$:",
 )
 
@@ -63,7 +64,7 @@ def descent(X, y, metric, start, step, steps):
 def adam_descent(X, y, metric, start, step, steps):
     """Adam, with a metric that it makes of the gradients seen."""
     size = np.linalg.norm(np.linalg.pinv(X) @ y)
-    run = adam(lambda w, t: metric @ X.T @ (X @ w - y), start, step_size=size / 200, steps=1000)
+    run = adam(lambda w, t: metric @ X.T @ (X @ w - y), start, step_size=size / 200, steps=3000)
     return run.iterates[-1]
 
 
@@ -77,7 +78,7 @@ def limits(n, spare, condition, ratio, scale, step, start, algorithm, seed):
     for metric in (M, selecting):
         values = np.linalg.eigvalsh(X @ metric @ X.T)
         rate = max(abs(1 - step * values[0] / values[-1]), abs(1 - step))
-        steps = int(min(np.log(1e-13) / np.log(np.clip(rate, 1e-9, 0.999999)), 1e5)) + 2
+        steps = int(min(np.log(1e-13) / np.log(np.clip(rate, 1e-9, 0.999999)), 1e6)) + 2
         ends.append(algorithm(X, y, metric, w, step, min(steps, 3000) if rate > 1 else steps))
     return ends
 
@@ -91,7 +92,7 @@ def limits(n, spare, condition, ratio, scale, step, start, algorithm, seed):
     condition=Real(1.0, 8.0, log=True),
     ratio=Real(1.0, 30.0, log=True),
     scale=Real(1e-5, 1e5, log=True),
-    step=Real(0.2, 1.9),
+    step=Real(0.1, 1.95),
 )
 @breaks("a start outside the range of the metric", start=1.0)
 @breaks("a step beyond the limit", step=2.2)
@@ -153,21 +154,21 @@ def _(pen, runs):
     pen.broken(run.parts["limit"].predicted, run.parts["limit"].shown, None, "Adam")
 
 
-def random_loss(d, low, target, seed):
-    """The gradient of a quadratic loss with curvatures from ``low`` to 2."""
+def random_loss(d, low, target, bend, unit, seed):
+    """The gradient of a quadratic loss with curvatures from ``low`` to 2, and of waves in it."""
     rng = np.random.default_rng(seed)
     Q = np.linalg.qr(rng.standard_normal((d, d)))[0]
     H = (Q * np.linspace(low, 2.0, d)) @ Q.T
     aim = target * rng.uniform(0.5, 1.0, d) * rng.choice([-1.0, 1.0], d)
-    return lambda w: H @ w - aim
+    return lambda w: H @ w - aim + bend * unit * Q @ np.sin(3 * Q.T @ w / unit)
 
 
 @simulation
-def companded(kind, amplitude, width, d, low, target, chain, seed, rtol):
+def companded(kind, amplitude, width, d, low, target, bend, first, chain, seed, rtol):
     """The flow in v, with the gradient in v, or, without the chain rule, that in w."""
-    loss = random_loss(d, low, target * amplitude, seed)
+    loss = random_loss(d, low, target * amplitude, bend, amplitude, seed)
     times = np.linspace(0, 6, 7) * (width / amplitude) ** 2
-    start = np.linspace(-0.6, 0.5, d) * amplitude
+    start = np.linspace(-first, 0.8 * first, d) * amplitude
 
     def gradient(w):
         metric = ir.compander_metric(w, kind=kind, amplitude=amplitude, width=width)
@@ -178,9 +179,9 @@ def companded(kind, amplitude, width, d, low, target, chain, seed, rtol):
 
 
 @simulation
-def in_the_weights(kind, amplitude, width, d, low, target, factor, power, seed, rtol):
+def in_the_weights(kind, amplitude, width, d, low, target, bend, first, factor, power, seed, rtol):
     """The flow in w, without the reparameterisation; outside the bound it would stand still."""
-    loss = random_loss(d, low, target * amplitude, seed)
+    loss = random_loss(d, low, target * amplitude, bend, amplitude, seed)
     times = np.linspace(0, 6, 7) * (width / amplitude) ** 2
     shapes = {
         "arctan": lambda x: np.cos(np.minimum(np.abs(x), np.pi / 2)),
@@ -192,7 +193,7 @@ def in_the_weights(kind, amplitude, width, d, low, target, factor, power, seed, 
     def metric(w):
         return factor * shapes[kind](w / amplitude) ** power
 
-    start = np.linspace(-0.6, 0.5, d) * amplitude
+    start = np.linspace(-first, 0.8 * first, d) * amplitude
     return ir.metric_flow(loss, metric, start, times, rtol=rtol) / amplitude
 
 
@@ -206,17 +207,27 @@ def in_the_weights(kind, amplitude, width, d, low, target, factor, power, seed, 
     d=Int(1, 4),
     low=Real(-1.0, 2.0),
     target=Real(0.0, 8.0),
+    bend=Real(0.0, 2.0),
+    first=Real(0.0, 0.95),
 )
 @breaks("an unbounded reparameterisation", kind="asinh")
 @breaks("the gradient in w used for v", chain=False)
 def compander_preconditioned_flow(
-    kind, seed, amplitude=1.0, width=0.5, d=3, low=0.3, target=8.0, chain=True
+    kind,
+    seed,
+    amplitude=1.0,
+    width=0.5,
+    d=3,
+    low=0.3,
+    target=8.0,
+    bend=0.5,
+    first=0.6,
+    chain=True,
 ):
-    r"""$\dot w_i=-\psi'(\psi^{-1}(w_i))^2\,\partial_iL(w)$, so that $|w_i|<c$ throughout; for
-    $\psi=a\arctan(v/b)$ the factor is $(\frac ab)^2\cos^4\frac wa$ and $c=\frac{a\pi}2$, for
-    $a\tanh(v/b)$ it is $(\frac ab)^2(1-\frac{w^2}{a^2})^2$ and $c=a$, for $av/(b+|v|)$ it is
-    $(\frac ab)^2(1-\frac{|w|}a)^4$ and $c=a$."""
-    args = (kind, amplitude, width, d, low, target)
+    r"""$\dot w_i=-\psi'(\psi^{-1}(w_i))^2\,\partial_iL(w)$, and $|w_i|<c$ throughout; the factor is
+    in turn $(\frac ab)^2\cos^4\frac{w_i}a$, $(\frac ab)^2(1-\frac{w_i^2}{a^2})^2$ and
+    $(\frac ab)^2(1-\frac{|w_i|}a)^4$."""
+    args = (kind, amplitude, width, d, low, target, bend, first)
     true = (amplitude / width) ** 2
     factor = theory("factor", true)
     exponent = 4 if kind == "arctan" else 2
@@ -255,8 +266,8 @@ def _(pen, runs):
         ]
         pen.theory(times, np.abs(part.predicted).max(axis=1), k=k)
         pen.points(times, np.abs(part.shown).max(axis=1), part.error.max(), kind, k=k)
-    for bound in (1, np.pi / 2):
-        pen.theory([1, 6], [bound, bound], "bound", k=6)
+    for bound, kinds in ((1, "tanh, softsign"), (np.pi / 2, "arctan")):
+        pen.theory([1, 6], [bound, bound], f"bound: {kinds}", k=6)
 
 
 if __name__ == "__main__":

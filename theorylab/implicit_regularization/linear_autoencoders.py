@@ -216,7 +216,7 @@ def train_autoencoder(
             # The penalty of the product does not see which basis of its columns B is.
             A = ridge_map @ np.linalg.qr(B)[0]
             inverse = np.linalg.pinv(stacked @ A, rcond=1e-11)
-            B = gram @ A @ inverse @ inverse.T
+            B = reduced.T @ inverse[:, : len(reduced)].T
         else:
             A = np.asarray(np.linalg.solve(B.T @ B + lam * eye, B.T).T, np.float64)
             B = np.asarray(np.linalg.solve(A.T @ gram @ A + lam * eye, A.T @ gram).T, np.float64)

@@ -187,6 +187,7 @@ def test_data_of_low_rank_and_ridges_that_hardly_count(penalty):
         assert not exact.B[:, 2:].any()
         if penalty == "product":
             found = train_autoencoder(low, ridge=ridge, search_rank=4)
+            assert not found.B[:, 2:].any()
             assert found.status is AutoencoderStatus.CONVERGED
             assert_allclose(found.A @ found.B.T, project, atol=1e-6)
 
@@ -216,3 +217,11 @@ def test_change_is_that_of_the_factors_with_their_penalty():
         np.linalg.norm(a - b) / np.linalg.norm(a) for a, b in ((two.A, one.A), (two.B, one.B))
     )
     assert_allclose(two.change, change, rtol=1e-6)
+
+
+def test_small_singular_values_are_kept():
+    steep = np.diag([1.0, 1e-3, 1e-6])
+    found = train_autoencoder(steep, ridge=1e-14, search_rank=3)
+    exact = autoencoder_minimiser(steep, ridge=1e-14, search_rank=3)
+    assert_allclose(found.A @ found.B.T, exact.A @ exact.B.T, atol=1e-9)
+    assert_allclose(np.diag(exact.A @ exact.B.T), [1, 1, 1 / 1.01], atol=1e-6)

@@ -1,0 +1,201 @@
+"""Margins against cvxpy, geometry in the plane, optimality conditions, exact arithmetic."""
+
+import dataclasses
+import math
+import warnings
+
+import cvxpy as cp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+from theorylab.implicit_regularization import (
+    MarginStatus,
+    MarginVerdict,
+    margin_projection,
+    max_margin,
+)
+
+
+def separable(seed, n, d, margin=0.1):
+    rng = np.random.default_rng(seed)
+    v = rng.standard_normal(d)
+    v /= np.linalg.norm(v)
+    X = rng.standard_normal((n, d))
+    y = np.where(X @ v > 0, 1.0, -1.0)
+    return X + margin * y[:, None] * v, y
+
+
+def by_cvxpy(Z, start, labels=None):
+    w, b = cp.Variable(Z.shape[1]), cp.Variable()
+    moved = Z @ w + (0 if labels is None else cp.multiply(labels, b))
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(w - start)), [moved >= 1])
+    problem.solve(cp.CLARABEL, tol_gap_rel=1e-11, tol_gap_abs=1e-11, tol_feas=1e-11)
+    return w.value
+
+
+def check_projection(Z, start, found, accuracy=1e-9):
+    """Optimality: feasible, stationary, signs, complementary."""
+    assert found.status is MarginStatus.CERTIFIED
+    size = 1 + np.abs(Z @ start).max()
+    assert (Z @ found.weights >= 1 - accuracy * size).all()
+    assert (found.multipliers >= 0).all()
+    length = 1e-300 + np.linalg.norm(found.weights - start)
+    assert_allclose(found.weights, start + Z.T @ found.multipliers, atol=accuracy * length + 1e-13)
+    tight = found.multipliers > 0
+    assert_allclose((Z @ found.weights)[tight], 1, atol=accuracy * size)
+    assert_allclose(found.distance, found.distance_bound, rtol=1e-8, atol=1e-13)
+
+
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (1, 5), (6, 1), (30, 4), (5, 30), (120, 8)])
+def test_against_cvxpy(n, d):
+    X, y = separable(n + d, n, d)
+    Z = y[:, None] * X
+    found = max_margin(X, y)
+    assert found.status is MarginStatus.CERTIFIED
+    assert found.verify().accepted
+    assert_allclose(found.weights, by_cvxpy(Z, np.zeros(d)), rtol=1e-6, atol=1e-7)
+    start = np.random.default_rng(d).standard_normal(d)
+    projected = margin_projection(Z, start)
+    check_projection(Z, start, projected)
+    assert_allclose(projected.weights, by_cvxpy(Z, start), rtol=1e-5, atol=1e-6)
+    if abs(y.sum()) < n:
+        free = max_margin(X, y, intercept=True)
+        assert free.verify().accepted
+        assert_allclose(free.weights, by_cvxpy(Z, np.zeros(d), y), rtol=1e-6, atol=1e-7)
+        assert free.margin >= found.margin * (1 - 1e-12)
+        assert_allclose(np.min(y * (X @ free.weights + free.intercept)), 1, rtol=1e-9)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 8), st.integers(0, 8))
+def test_optimality_on_any_separable_data(seed, n, d, digits):
+    X, y = separable(seed, n, d, 10.0**-digits)
+    X, y = np.repeat(X, 2, axis=0), np.repeat(y, 2)
+    found = max_margin(X, y)
+    assert found.status is MarginStatus.CERTIFIED
+    assert found.verify().accepted
+    start = 3 * np.random.default_rng(seed).standard_normal(d) / found.margin
+    check_projection(y[:, None] * X, start, margin_projection(y[:, None] * X, start), 1e-8)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10**6), st.integers(2, 25), st.integers(1, 5))
+def test_no_separator_has_a_certificate(seed, n, d):
+    rng = np.random.default_rng(seed)
+    X, y = rng.standard_normal((n, d)), rng.choice([-1.0, 1.0], n)
+    Z = y[:, None] * X
+    found = max_margin(X, y)
+    if found.status is MarginStatus.NOT_SEPARABLE:
+        p = found.multipliers
+        assert p.min() >= 0
+        assert_allclose(p.sum(), 1)
+        assert np.linalg.norm(Z.T @ p) < 1e-13 * np.abs(X).max()
+        assert found.margin == 0
+        assert not found.weights.any()
+        assert not found.verify().accepted
+        other = margin_projection(Z, np.zeros(d))
+        assert other.status is MarginStatus.NOT_SEPARABLE
+        assert math.isinf(other.distance)
+    else:
+        assert (Z @ found.weights > 0).all()
+        assert found.verify().accepted
+
+
+def test_a_wedge_in_the_plane():
+    for angle in (0.1, 0.7, 1.4, 1.57):
+        Z = np.array([[math.cos(angle), math.sin(angle)], [math.cos(angle), -math.sin(angle)]])
+        found = max_margin(np.append(Z, [[3.0, 0.0]], axis=0), np.ones(3))
+        assert_allclose([found.margin, found.margin_bound], math.cos(angle), rtol=1e-11)
+        assert found.support.tolist() == [0, 1]
+
+
+def test_two_clusters_and_their_bisector():
+    X = np.array([[5.0, 2.0], [5.0, 4.0], [9.0, 3.0], [1.0, 3.0], [-2.0, 0.0]])
+    found = max_margin(X, [1, 1, 1, -1, -1], intercept=True)
+    assert_allclose(found.weights, [0.5, 0.0], atol=1e-14)
+    assert_allclose([found.intercept, found.margin], [-1.5, 2.0])
+    for shift in (1e3, -1e6):
+        moved = max_margin(X + shift, [1, 1, 1, -1, -1], intercept=True)
+        assert_allclose(moved.weights, [0.5, 0.0], atol=1e-8)
+
+
+@pytest.mark.parametrize("scale", [1e-140, 1e-8, 1e8, 1e200, 2.0**40])
+def test_units(scale):
+    X, y = separable(3, 20, 4)
+    for free in (False, True):
+        one, other = max_margin(X, y, intercept=free), max_margin(scale * X, y, intercept=free)
+        assert_allclose(other.margin, scale * one.margin, rtol=1e-12)
+        assert_allclose(other.weights * scale, one.weights, rtol=1e-9)
+        if 1e-100 < scale < 1e100:
+            assert other.verify().accepted
+    Z, start = y[:, None] * X, np.ones(4)
+    one = margin_projection(Z, start)
+    other = margin_projection(scale * Z, start / scale)
+    assert_allclose(other.weights * scale, one.weights, rtol=1e-9)
+
+
+def test_rows_of_very_different_sizes():
+    X, y = separable(4, 20, 3)
+    sizes = 10.0 ** np.random.default_rng(0).uniform(-2, 2, 20)
+    Z = (sizes * y)[:, None] * X
+    check_projection(Z, np.zeros(3), margin_projection(Z, np.zeros(3)))
+
+
+def test_a_separator_is_its_own_projection():
+    X, y = separable(5, 20, 3)
+    w = 2 * max_margin(X, y).weights
+    found = margin_projection(y[:, None] * X, w)
+    assert_allclose(found.weights, w)
+    assert found.distance == found.gap == found.violation == 0
+    assert found.support.size == 0
+
+
+def test_many_points_need_a_working_set():
+    X, y = separable(6, 4000, 5, 0.02)
+    for free in (False, True):
+        found = max_margin(X, y, intercept=free)
+        assert found.verify().accepted
+        order = np.random.default_rng(0).permutation(4000)
+        assert_allclose(
+            max_margin(X[order], y[order], intercept=free).margin, found.margin, rtol=1e-11
+        )
+
+
+def test_the_exact_check_is_not_fooled():
+    X, y = separable(7, 15, 3)
+    for free in (False, True):
+        found = max_margin(X, y, intercept=free)
+        turned = found.weights + 0.1 * np.array([1.0, -1.0, 1.0]) * np.abs(found.weights).max()
+        wrong = dataclasses.replace(found, weights=turned)
+        assert not wrong.verify().accepted
+        wrong = dataclasses.replace(found, weights=-found.weights)
+        assert wrong.verify() is MarginVerdict.SEPARATION
+        wrong = dataclasses.replace(found, multipliers=-found.multipliers)
+        assert wrong.verify() is MarginVerdict.SIGN
+        heavier = found.multipliers * np.where(np.arange(15) == found.support[0], 1.001, 1.0)
+        assert dataclasses.replace(found, multipliers=heavier).verify() is MarginVerdict.GAP
+        near = dataclasses.replace(found, weights=found.weights * (1 + 1e-15))
+        assert near.verify().accepted
+
+
+def test_a_budget_that_is_too_small_is_said():
+    X, y = separable(8, 60, 20)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        found = max_margin(X, y, max_iter=1)
+    assert found.status is MarginStatus.STOPPED
+    assert len(seen) == 1
+    assert found.margin <= max_margin(X, y).margin <= found.margin_bound
+    assert found.gap > 1e-9
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match="y: expected labels -1 and 1, got 0"):
+        max_margin([[1.0]], [0])
+    with pytest.raises(ValueError, match="y: expected both labels"):
+        max_margin([[1.0], [2.0]], [1, 1], intercept=True)
+    with pytest.raises(ValueError, match="start: expected shape"):
+        margin_projection([[1.0, 2.0]], [1.0])

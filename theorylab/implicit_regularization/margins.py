@@ -220,7 +220,7 @@ def margin_projection(
         raise OverflowError
     if h.max() <= 0:
         return MarginProjection(w0.copy(), np.zeros(len(A)), 0.0, 0.0, 0.0, MarginStatus.CERTIFIED)
-    x, a, separable = _least_distance(S, h, steps, accuracy)
+    x, a, separable = _least_distance(S, h, steps)
     if not separable:
         p = a / a.sum()
         worst = float(h.max())
@@ -232,9 +232,12 @@ def margin_projection(
     slack = EPS * (1 + float(np.abs(s0).max())) / distance
     good = abs(distance - bound) <= (accuracy + slack) * distance
     good = good and missed <= accuracy * (1 + float((np.abs(S) @ np.abs(s0)).max()))
+    multipliers = np.ldexp(np.ldexp(a, -e), -e)
+    if not np.isfinite(multipliers).all():
+        raise OverflowError
     return MarginProjection(
         np.ldexp(w, -e),
-        np.ldexp(np.ldexp(a, -e), -e),
+        multipliers,
         float(np.ldexp(distance, -e)),
         float(np.ldexp(bound, -e)),
         missed,
@@ -290,7 +293,7 @@ def max_margin(
         shift = binary_exponent(P)
         P, centre, e = np.ldexp(P, -shift), np.ldexp(centre, -shift), e + shift
     Z = labels[:, None] * P
-    w, a, separable = _least_distance(Z, np.ones(len(Z)), steps, accuracy, labels if free else None)
+    w, a, separable = _least_distance(Z, np.ones(len(Z)), steps, labels if free else None)
     asked: tuple[Any, ...] = (points, labels, accuracy, free)
     total = float(a.sum())
     bound = float(np.ldexp(np.linalg.norm(_precisely(Z, a / total)), e))
@@ -318,47 +321,31 @@ def _stopped() -> MarginStatus:
 
 
 def _least_distance(
-    Z: FloatArray,
-    h: FloatArray,
-    steps: int,
-    tol: float,
-    labels: FloatArray | None = None,
+    Z: FloatArray, h: FloatArray, steps: int, labels: FloatArray | None = None
 ) -> tuple[FloatArray, FloatArray, bool]:
     """Return the shortest x with Zx >= h, its multipliers, and whether there is an x at all.
 
     With labels, Zx + b labels >= h for some number b, and labels @ a = 0.
     """
     n, d = Z.shape
-    rows = Z
-    if d > n:
-        rows = np.ascontiguousarray(np.linalg.qr(Z.T)[1].T)
-    elif labels is None and not Z.any(axis=0).all():
-        rows = np.ascontiguousarray(Z[:, Z.any(axis=0)])
-    if labels is not None:
-        rows = np.concatenate([HEAVY * labels[:, None], rows], axis=1)
+    if d > n:  # all in the span of the rows
+        basis, R = np.linalg.qr(Z.T)
+        inner, a, separable = _least_distance(np.ascontiguousarray(R.T), h, steps, labels)
+        return basis @ inner, a, separable
+    rows = Z if labels is None else np.concatenate([HEAVY * labels[:, None], Z], axis=1)
     r = rows.shape[1]
-    # Every x is at least as long as what one row needs, and what their mean needs.
     sizes = np.linalg.norm(Z, axis=1)
-    if labels is None:
-        tried = np.append(sizes, np.linalg.norm(Z.mean(axis=0)))
-        needs = np.append(h, h.mean())
-    else:
-        ends = [Z[labels == s].mean(axis=0) for s in (1, -1)]
-        tried, needs = np.array([np.linalg.norm(ends[0] + ends[1]) / 2]), np.array([h.mean()])
-    with np.errstate(divide="ignore"):
-        reach = float(np.max(np.where(needs > 0, needs / np.maximum(tried, 2.0**-40), 0.0)))
-    unit = 1 / reach if reach > 0 else 1.0
-    work = np.arange(n)
+    # Every x is at least as long as a row needs, and a convex combination of rows.
+    classes = [np.arange(n)] if labels is None else [np.flatnonzero(labels == s) for s in (1, -1)]
+    middle = np.mean([Z[rank].mean(axis=0) for rank in classes], axis=0)
+    lengths = np.append(sizes if labels is None else [], np.linalg.norm(middle))
+    needs = np.append(h if labels is None else [], np.mean([h[rank].mean() for rank in classes]))
+    unit = 1 / max(float(np.max(needs / np.maximum(lengths, 2.0**-40))), 2.0**-40)
+    work, along = np.arange(n), Z @ middle - h
     if n > 4 * r:
-        scores = Z @ Z.mean(axis=0) - h if labels is None else np.zeros(n)
-        if labels is not None:
-            along = Z @ (ends[0] + ends[1])
-            for s in (1, -1):
-                scores[labels == s] = along[labels == s] - along[labels == s].min()
-        work = np.sort(np.argpartition(scores, 2 * r)[: 2 * r])
-        if labels is not None and len({*labels[work]}) < 2:
-            work = np.arange(n)
+        work = np.sort(np.concatenate([rank[np.argsort(along[rank])[:r]] for rank in classes]))
     best: tuple[float, FloatArray, FloatArray] | None = None
+    scale = 1 + float(np.abs(h).max())
     for _ in range(ROUNDS):
         weights, shift = _residual(rows[work], unit * h[work], steps)
         p = np.zeros(n)
@@ -377,7 +364,6 @@ def _least_distance(
         slack = _slack(Z, h, x, labels)
         missed = float(-slack.min())
         reached = float(np.linalg.norm(x))
-        scale = 1 + float(np.abs(h).max())
         if best is None or missed < best[0]:
             best = missed, x, a
         if missed <= 64 * EPS * scale * (1 + reached):

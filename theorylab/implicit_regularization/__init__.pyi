@@ -1,3 +1,9 @@
+from .logistic_features import FixedPointStatus as FixedPointStatus
+from .logistic_features import LogisticFixedPoint as LogisticFixedPoint
+from .logistic_features import coupled_features as coupled_features
+from .logistic_features import decoupled_margin as decoupled_margin
+from .logistic_features import logistic_fixed_point as logistic_fixed_point
+from .logistic_features import starvation_slope as starvation_slope
 from .margins import MarginProjection as MarginProjection
 from .margins import MarginStatus as MarginStatus
 from .margins import MarginVerdict as MarginVerdict

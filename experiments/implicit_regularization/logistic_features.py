@@ -112,8 +112,9 @@ def elasticity(s1, s2, delta, strength, penalty):
 @breaks("predictions are penalised", penalty=prediction_decay)
 def starvation_sign(s1, s2, delta, strength, penalty=weight_decay):
     r"""where $s_1>s_2>0$ and $0<\delta<\frac1{\sqrt2}$, the response $z_2$ of the second feature
-    falls as the first one gets stronger (here by half): $\frac{dz_2}{ds_1^2}=\frac{s_2^2}{\lambda^2}(U^\top\alpha)_1\delta\sqrt{1-\delta^2}\frac{1/d_2-1/d_1}
-    {\det(\mathrm{diag}(1/d)+K)}<0$ with $K=US^2U^\top/\lambda$, $\alpha_i=\sigma(-(K\alpha)_i)$ and
+    falls as the first one gets stronger (here by half), with $\frac{dz_2}{ds_1^2}=
+    \frac{s_2^2}{\lambda^2}(U^\top\alpha)_1\delta\sqrt{1-\delta^2}\frac{1/d_2-1/d_1}
+    {\det(\mathrm{diag}(1/d)+K)}<0$, $K=US^2U^\top/\lambda$, $\alpha_i=\sigma(-(K\alpha)_i)$,
     $d_i=\alpha_i(1-\alpha_i)$."""
     found, level, growth = elasticity(s1, s2, delta, strength, penalty)
     error = abs(found[1] - found[0]) + 1e-9 * abs(found[1]) + 1e-11

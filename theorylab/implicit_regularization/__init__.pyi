@@ -10,3 +10,16 @@ from .margins import MarginVerdict as MarginVerdict
 from .margins import MaxMargin as MaxMargin
 from .margins import margin_projection as margin_projection
 from .margins import max_margin as max_margin
+from .perceptron_limit import LogisticDescent as LogisticDescent
+from .perceptron_limit import PerceptronRun as PerceptronRun
+from .perceptron_limit import SeparationStatus as SeparationStatus
+from .perceptron_limit import batch_perceptron as batch_perceptron
+from .perceptron_limit import cross_entropy_floor as cross_entropy_floor
+from .perceptron_limit import imbalanced_pair as imbalanced_pair
+from .perceptron_limit import imbalanced_steps as imbalanced_steps
+from .perceptron_limit import least_logistic_loss as least_logistic_loss
+from .perceptron_limit import logistic_descent as logistic_descent
+from .perceptron_limit import logistic_loss_floor as logistic_loss_floor
+from .perceptron_limit import logit_bound as logit_bound
+from .perceptron_limit import normalized_steps_bound as normalized_steps_bound
+from .perceptron_limit import perceptron_steps_bound as perceptron_steps_bound

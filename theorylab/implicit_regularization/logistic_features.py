@@ -104,7 +104,7 @@ def logistic_fixed_point(
     >>> from theorylab.implicit_regularization import logistic_fixed_point
     >>> fit = logistic_fixed_point([[4.0, 0.0], [0.0, 0.0]])
     >>> fit.multipliers.round(6), fit.gap < 1e-12
-    (array([0.21752, 0.5    ]), True)
+    (array([0.260649, 0.5     ]), True)
     """
     G = as_symmetric(K, "K")
     accuracy = as_real(tol, "tol", minimum=1e-14, maximum=0.1)

@@ -23,3 +23,4 @@ from .perceptron_limit import logistic_loss_floor as logistic_loss_floor
 from .perceptron_limit import logit_bound as logit_bound
 from .perceptron_limit import normalized_steps_bound as normalized_steps_bound
 from .perceptron_limit import perceptron_steps_bound as perceptron_steps_bound
+from .perceptron_limit import separable_rows as separable_rows

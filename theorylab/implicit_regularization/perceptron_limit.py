@@ -53,6 +53,7 @@ __all__ = [
     "logit_bound",
     "normalized_steps_bound",
     "perceptron_steps_bound",
+    "separable_rows",
 ]
 
 
@@ -176,13 +177,14 @@ def batch_perceptron(
     return PerceptronRun(path / (2 * n), scores / (2 * n), status)
 
 
-@refuses_overflow("Z", "step_size", "start")
+@refuses_overflow("Z", "step_size", "start", "ridge")
 def logistic_descent(
     Z: ArrayLike,
     *,
     step_size: float,
     steps: int,
     normalized: bool = False,
+    ridge: float = 0.0,
     start: ArrayLike | None = None,
     until_separated: bool = False,
 ) -> LogisticDescent:
@@ -199,6 +201,8 @@ def logistic_descent(
     normalized
         Whether the gradient is divided by the mean of :math:`\sigma(-z_i^\top\theta)`, so that the
         weights of the rows have sum one.
+    ridge
+        Weight of half the squared norm, whose gradient is added; it is in no loss returned.
     start
         (d,); zero by default.
     until_separated
@@ -216,7 +220,7 @@ def logistic_descent(
     A = as_array(Z, "Z", ndim=2)
     n, d = A.shape
     gamma = as_real(step_size, "step_size", above=0.0)
-    last = as_count(steps, "steps")
+    last, pulled = as_count(steps, "steps"), as_real(ridge, "ridge", minimum=0.0)
     share, early = as_flag(normalized, "normalized"), as_flag(until_separated, "until_separated")
     theta = np.zeros(d) if start is None else as_array(start, "start", shape=(d,)).copy()
     path, losses, norms, reached = [theta], [], [], -1
@@ -233,10 +237,43 @@ def logistic_descent(
         if share:
             weights = np.exp(logs - logs.max())
             pull = A.T @ (weights / weights.sum())
-        theta = theta + gamma * pull
+        theta = theta + gamma * (pull - pulled * theta)
         path.append(theta)
     status = SeparationStatus.STOPPED if reached < 0 else SeparationStatus.SEPARATED
     return LogisticDescent(np.array(path), np.array(losses), np.array(norms), reached, status)
+
+
+@refuses_overflow("push", "offset")
+def separable_rows(n: int, d: int, *, push: float, seed: int, offset: float = 0.0) -> FloatArray:
+    """Return normal points times the side of a random hyperplane on which they are, pushed away
+    from it, shape (n, d).
+
+    Parameters
+    ----------
+    n, d
+        Number of rows and columns.
+    push
+        What is added to their distance from the hyperplane; the margin is at least that.
+    seed
+        Of the points and the hyperplane.
+    offset
+        Mean of every coordinate of the points before they are pushed: the classes get unequal.
+
+    Examples
+    --------
+    >>> from theorylab.implicit_regularization import separable_rows
+    >>> Z = separable_rows(5, 1, push=2.0, seed=0)
+    >>> bool((np.abs(Z) >= 2).all()), abs(np.sign(Z).sum())
+    (True, np.float64(5.0))
+    """
+    count, width = as_count(n, "n"), as_count(d, "d")
+    distance = as_real(push, "push", minimum=0.0)
+    rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
+    v = rng.standard_normal(width)
+    v /= np.linalg.norm(v)
+    X = rng.standard_normal((count, width)) + as_real(offset, "offset")
+    side = np.where(X @ v > 0, 1.0, -1.0)
+    return side[:, None] * X + distance * v
 
 
 def imbalanced_pair(n: int, *, margin: float) -> FloatArray:

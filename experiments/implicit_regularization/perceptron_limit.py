@@ -131,9 +131,11 @@ def remainders(Z, start):
     scores = np.sort(np.abs(run.scores[1:]).ravel())
     least = scores[0]
     second = min(scores[scores > least * (1 + 1e-9)], default=2 * least)
-    gammas = np.array([1.0, 2.0, 3.0]) * 30 / (second - least)
-    if run.status is not ir.SeparationStatus.SEPARATED or gammas[-1] * least > 7000:
-        raise ValueError("no isolated smallest score")
+    # Beyond both what the second smallest score and what the shift of the scores would add.
+    first = max(25 / (second - least), (25 + max(np.log(1 / least), 0.0)) / least)
+    gammas = np.array([1.0, 2.0, 3.0]) * first
+    if run.status is not ir.SeparationStatus.SEPARATED or gammas[-1] * least > 8000:
+        return gammas, np.full(3, np.nan)  # no isolated smallest score
     n, d = Z.shape
     found = []
     with mp.workdps(int(gammas[-1] * least / 2.3) + 40):
@@ -159,7 +161,7 @@ def remainders(Z, start):
 @space(
     n=Int(1, 8),
     d=Int(1, 4),
-    push=Real(0.03, 0.5, log=True),
+    push=Real(0.1, 0.5, log=True),
     rows=Choice([random_rows, lonely_row]),
 )
 @breaks("another start", start=0.7)
@@ -237,15 +239,21 @@ def normalized_perceptron(Z):
 
 @imbalanced.ours("derived: the exact count behind the lower bound of Theorem 5.1", serves="c")
 @cases(n=[10, 100], p=1, q=2)
-@cases(n=[50, 150], p=1, q=10)
-@full(n=[10, 100, 1000, 4000], p=1, q=[2, 10])
-@space(n=Int(2, 120), q=Int(1, 30), p=Int(1, "q"))
+@cases(n=[60, 150], p=1, q=10)
+@full(n=[10, 30, 100, 300, 1000, 4000], p=1, q=2)
+@full(n=[60, 100, 300, 1000, 4000], p=1, q=10)
+@space(
+    q=Int(1, 12),
+    p=Int(1, "q"),
+    n=Int("max(2, 1 + (1 - (p / q) ** 4) / (2 * (p / q) ** 2))", 150),
+)
 @breaks("weights of sum one", method=normalized_perceptron)
 @breaks("equal classes", others=2)
 def batch_perceptron_n_dependence(n, p, q, method=ir.batch_perceptron, others=1):
-    r"""the batch perceptron needs exactly $2+\big\lfloor\frac{n(1-\mu^2)-2}{2(1+\mu^2)}\big\rfloor$
-    steps, though $R^2/\mu^2=1+\mu^{-2}$ does not grow with $n$: its number of steps cannot be
-    bounded without $n$."""
+    r"""where $2\mu^2(n-1)\ge1-\mu^4$, so that no other row is ever misclassified, the batch
+    perceptron needs exactly $2+\big\lfloor\frac{n(1-\mu^2)-2}{2(1+\mu^2)}\big\rfloor$ steps,
+    though $R^2/\mu^2=1+\mu^{-2}$ does not grow with $n$: its number of steps cannot be bounded
+    without $n$."""
     Z = np.tile([float(q), float(p)], (n, 1))
     Z[-1 if others == 1 else slice(None, None, 2), 0] *= -1
     margin = ir.max_margin(Z / q, np.ones(n))
@@ -266,8 +274,8 @@ def batch_perceptron_n_dependence(n, p, q, method=ir.batch_perceptron, others=1)
     log="xy",
 )
 def _(pen, runs):
-    n = np.unique(np.geomspace(10, 4000, 60).astype(int))
-    for k, q in enumerate((2, 10)):
+    for k, (q, first) in enumerate(((2, 10), (10, 60))):
+        n = np.unique(np.geomspace(first, 4000, 60).astype(int))
         pen.theory(n, [ir.imbalanced_steps(int(i), margin=Fraction(1, q)) for i in n], k=k)
         pen.points(*runs.measured("n", "steps", where={"q": q}), rf"$\mu=1/{q}$", k=k)
     pen.broken(
@@ -367,17 +375,22 @@ def two_steps(n, mu, small, large):
 
 
 @imbalanced.abstract("b", instance=True)
-@cases(n=20, mu=[0.15, 0.3], small=1.0)
-@full(n=20, mu=0.2, small=1.0, large=[30.0, 100.0, 300.0, 1000.0])
+@cases(n=25, mu=[0.16, 0.3], small=1.0)
+@full(n=20, mu=0.2, small=1.0, large=[200.0, 500.0, 1000.0])
 @full(n=[20, 100], mu=[0.2, 0.4], small=1.0)
-@space(n=Int(6, 40), mu=Real(0.15, 0.6), small=Real(0.3, 3.0, log=True))
+@space(
+    mu=Real(0.15, 0.6),
+    n=Int("max(6, 1 + 1 / (2 * mu**2))", 40),
+    small=Real(0.3, 3.0, log=True),
+)
 @breaks("small steps for large ones", large=1.0)
-@breaks("almost equal classes", lambda case: {"n": 2, "large": 1e4})
+@breaks("large steps for small ones", small=1e4)
 def loss_unreliable(n, mu, small, large=0.0):
     r"""gradient descent from zero on the mean logistic loss with small steps keeps the loss at or
     below its first value $\log2$; with steps $\gamma\to\infty$ it raises it to $\frac1n\log(1+
     e^{\gamma c})+\frac{n-1}n\log(1+e^{-\gamma(c+\mu^2)})$ with $c=\frac{n-2}{2n}-\frac{\mu^2}2>0$,
-    and yet separates the rows in fewer steps, $2+\lfloor\frac{n(1-\mu^2)-2}{2(1+\mu^2)}\rfloor$."""
+    and yet, where $2\mu^2(n-1)\ge1-\mu^4$, separates the rows in fewer steps, $2+\lfloor
+    \frac{n(1-\mu^2)-2}{2(1+\mu^2)}\rfloor$."""
     scores = ir.batch_perceptron(ir.imbalanced_pair(n, margin=mu)).scores[1:]
     large = large or 100 / np.abs(scores).min()
     (slow, low), (fast, high) = two_steps(n, mu, small, large)

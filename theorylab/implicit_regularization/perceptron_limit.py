@@ -10,7 +10,8 @@ are misclassified, until none is. With :math:`R=\max\|z_i\|` and the margin :mat
 most :math:`nR^2/\mu^2` steps, and with :math:`n-1` copies of :math:`(1,\mu)` and one
 :math:`(-1,\mu)` exactly
 
-.. math:: 2+\Big\lfloor\frac{n(1-\mu^2)-2}{2(1+\mu^2)}\Big\rfloor.
+.. math:: 2+\Big\lfloor\frac{n(1-\mu^2)-2}{2(1+\mu^2)}\Big\rfloor,\qquad
+   2\mu^2(n-1)\ge1-\mu^4.
 
 Normalised to weights of sum one, the perceptron needs :math:`R^2/\mu^2` and gradient descent
 :math:`R^2/\mu^2+2\log(2n-1)/(\gamma\mu^2)`.
@@ -310,7 +311,8 @@ def imbalanced_steps(n: int, *, margin: float | Fraction) -> int:
     n
         Number of rows, at least two.
     margin
-        :math:`0<\mu\le1`, a fraction, or a float whose binary digits are taken as they are.
+        :math:`0<\mu\le1` with :math:`2\mu^2(n-1)\ge1-\mu^4`, without which other rows may get
+        misclassified; a fraction, or a float whose binary digits are taken as they are.
 
     Examples
     --------
@@ -324,6 +326,11 @@ def imbalanced_steps(n: int, *, margin: float | Fraction) -> int:
     if not 0 < margin <= 1:
         raise ValueError(f"margin: expected a number above 0 and up to 1, got {margin}")
     square = margin**2
+    if 2 * square * (count - 1) < 1 - square**2:
+        raise ValueError(
+            "n, margin: expected 2 margin^2 (n - 1) >= 1 - margin^4, got "
+            f"{count} and {float(margin)}"
+        )
     return 2 + math.floor((count * (1 - square) - 2) / (2 * (1 + square)))
 
 

@@ -325,7 +325,7 @@ def normalized_lrgd_finite_step(n, d, push, step, rows, seed, normalized=True):
 
 @panel(
     normalized_lrgd_finite_step,
-    r"Weights of sum one: $n$ leaves the bound ($\mu=\frac12$, $n=1000$)",
+    r"Weights of sum one: $n$ leaves the bound ($\mu=1/2$, $n=1000$)",
     x=r"step $\gamma$",
     y="steps to separation",
     log="xy",
@@ -381,7 +381,7 @@ def two_steps(n, mu, small, large):
 @space(
     mu=Real(0.15, 0.6),
     n=Int("max(6, 1 + 1 / (2 * mu**2))", 40),
-    small=Real(0.3, 3.0, log=True),
+    small=Real(0.3, "7.9 / (1 + mu**2)", log=True),
 )
 @breaks("small steps for large ones", large=1.0)
 @breaks("large steps for small ones", small=1e4)
@@ -622,14 +622,14 @@ def homogeneous_logit_bound(
     rows attain both. With biases in them, no such bound holds."""
     norms = scale * np.linspace(0.8, 1.2, depth)
     given = (tuple([width] * depth), K, norms, longer * h, activation, bias)
-    free = block_logits(*given, False, draws, seed)
+    drawn = block_logits(*given, False, draws, seed)
     best = block_logits(*given, True, 1, seed)[0]
     bound = ir.logit_bound(norms, feature_norm=h)
     floor = theory("floor", ir.cross_entropy_floor(K, logit=bound))
     # The cross-entropy of the class that suits the logits best.
-    losses = np.log(np.exp(free - free.max(axis=1)[:, None]).sum(axis=1))
+    losses = np.log(np.exp(drawn - drawn.max(axis=1)[:, None]).sum(axis=1))
     attained = np.log(np.exp(best - best[0]).sum())
-    top = np.abs(free).max()
+    top = np.abs(drawn).max()
     source = "rounding"
     return {
         "attained": compare(
@@ -648,6 +648,7 @@ def homogeneous_logit_bound(
     "Without biases the logits are bounded, and so is the loss",
     x=r"$\|h\|$ ($K=5$ classes, 5 layers of ReLU)",
     y="cross-entropy",
+    log="y",
 )
 def _(pen, runs):
     where = {"depth": 5, "K": 5, "activation": relu}

@@ -95,7 +95,7 @@ def logistic_fixed_point(
     K
         (n, n), symmetric positive semi-definite: :math:`y_iy_j\phi_i^\top\phi_j/\lambda`.
     tol
-        Largest residual.
+        Largest residual, beyond the rounding of a product with K.
     max_iter
         Newton steps, at most.
 
@@ -115,6 +115,7 @@ def logistic_fixed_point(
     if lowest < -1e-9 * np.abs(G).max():
         raise ValueError(f"K: expected no negative eigenvalue, got {lowest}")
     n = len(G)
+    rounding = 16 * n * float(np.finfo(float).eps) * min(float(np.abs(G).max()), 1e8)
     beta, s = np.zeros(n), np.zeros(n)
     value = n * math.log(2)
     best: LogisticFixedPoint | None = None
@@ -123,7 +124,7 @@ def logistic_fixed_point(
         residual = float(np.abs(beta - a).max())
         if best is None or residual < best.residual:
             dual = float(np.sum(_entropy(a))) - float(a @ (G @ a)) / 2
-            good = residual <= accuracy
+            good = residual <= accuracy + rounding
             status = FixedPointStatus.CONVERGED if good else FixedPointStatus.STOPPED
             best = LogisticFixedPoint(a, s, value, min(dual, value), residual, status)
             if good:
@@ -165,7 +166,8 @@ def coupled_features(strengths: ArrayLike, *, coupling: float, ridge: float) -> 
            [0., 2.]])
     """
     U, squares, scale = _pair(strengths, coupling, ridge)
-    return np.asarray((U * (squares / scale)) @ U.T)
+    K = (U * (squares / scale)) @ U.T
+    return np.asarray(K + K.T) / 2
 
 
 def starvation_slope(strengths: ArrayLike, *, coupling: float, ridge: float) -> float:
@@ -184,7 +186,7 @@ def starvation_slope(strengths: ArrayLike, *, coupling: float, ridge: float) -> 
     [True, False]
     """
     U, squares, scale = _pair(strengths, coupling, ridge)
-    K = (U * (squares / scale)) @ U.T
+    K = coupled_features(strengths, coupling=coupling, ridge=ridge)
     fit = logistic_fixed_point(K)
     d = fit.multipliers * _logistic(fit.margins)
     # The inverse of diag(1/d) + K, multiplied by d on both sides, stays within float64.

@@ -200,8 +200,8 @@ def _(pen, runs):
 @space(
     n=Int(1, 10),
     d=Int(1, 10),
-    strength=Real(0.01, 100.0, log=True),
-    scale=Real(0.1, 5.0, log=True),
+    strength=Real(0.03, 100.0, log=True),
+    scale=Real(0.1, 3.0, log=True),
 )
 @breaks("predictions are penalised", penalty=prediction_decay)
 def dual_fixed_point(n, d, strength, scale, seed, penalty=weight_decay):
@@ -213,8 +213,10 @@ def dual_fixed_point(n, d, strength, scale, seed, penalty=weight_decay):
     off = np.linalg.norm(g) / strength
     fit = ir.logistic_fixed_point(Z @ Z.T / strength)
     dual = Z.T @ fit.multipliers / strength
-    source = "gradient over strong convexity"
-    size = 1e-9 * np.abs(theta).max()
+    source = "gradient over strong convexity; rounding"
+    # Rounding of K in the dual variables, and of the product with the rows.
+    size = np.linalg.norm(Z, 2)
+    size = 1e-9 * np.abs(theta).max() + 1e-14 * size**3 / strength**2
     return {
         "weights": compare(within(theta, off + size, source), "==", theory("weights", dual)),
         "minimum": compare(

@@ -122,13 +122,15 @@ def logistic_fixed_point(
     for _ in range(steps):
         a = _logistic(-s)
         residual = float(np.abs(beta - a).max())
-        if best is None or residual < best.residual:
+        last = math.inf if best is None else best.residual
+        if best is None or residual < last:
             dual = float(np.sum(_entropy(a))) - float(a @ (G @ a)) / 2
             good = residual <= accuracy + rounding
             status = FixedPointStatus.CONVERGED if good else FixedPointStatus.STOPPED
             best = LogisticFixedPoint(a, s, value, min(dual, value), residual, status)
-            if good:
-                return best
+        done = residual <= accuracy or residual > last / 2
+        if done and best.status is FixedPointStatus.CONVERGED:
+            return best
         slope = a * _logistic(s)
         step = np.linalg.solve(np.eye(n) + slope[:, None] * G, a + slope * s) - beta
         along = G @ step
@@ -141,7 +143,8 @@ def logistic_fixed_point(
         beta, s = beta + t * step, s + t * along
         value = _objective(beta, s)
     assert best is not None
-    warnings.warn(best.status.value, stacklevel=2)
+    if best.status is FixedPointStatus.STOPPED:
+        warnings.warn(best.status.value, stacklevel=2)
     return best
 
 

@@ -125,7 +125,7 @@ class MaxMargin:
         :math:`\|Z^\top a\|/\sum a`, which no separator exceeds.
     status
         How the search ended.
-    X, y, tol
+    X, y, tol, has_intercept
         What was asked.
     """
 

@@ -386,11 +386,11 @@ def two_steps(n, mu, small, large):
 @breaks("small steps for large ones", large=1.0)
 @breaks("large steps for small ones", small=1e4)
 def loss_unreliable(n, mu, small, large=0.0):
-    r"""gradient descent from zero on the mean logistic loss with steps up to $\frac8{1+\mu^2}$ keeps
-    the loss at or below its first value $\log2$; with steps $\gamma\to\infty$ it raises it to $\frac1n\log(1+
-    e^{\gamma c})+\frac{n-1}n\log(1+e^{-\gamma(c+\mu^2)})$ with $c=\frac{n-2}{2n}-\frac{\mu^2}2>0$,
-    and yet, where $2\mu^2(n-1)\ge1-\mu^4$, separates the rows in fewer steps, $2+\lfloor
-    \frac{n(1-\mu^2)-2}{2(1+\mu^2)}\rfloor$."""
+    r"""gradient descent from zero on the mean logistic loss with steps up to $\frac8{1+\mu^2}$
+    keeps the loss at or below its first value $\log2$; with steps $\gamma\to\infty$ it raises it to
+    $\frac1n\log(1+e^{\gamma c})+\frac{n-1}n\log(1+e^{-\gamma(c+\mu^2)})$ with $c=\frac{n-2}{2n}-
+    \frac{\mu^2}2>0$, and yet, where $2\mu^2(n-1)\ge1-\mu^4$, separates the rows in fewer steps,
+    $2+\lfloor\frac{n(1-\mu^2)-2}{2(1+\mu^2)}\rfloor$."""
     scores = ir.batch_perceptron(ir.imbalanced_pair(n, margin=mu)).scores[1:]
     large = large or 100 / np.abs(scores).min()
     (slow, low), (fast, high) = two_steps(n, mu, small, large)

@@ -51,7 +51,14 @@ def test_against_scikit_learn():
 
 def test_a_fixed_point_in_closed_form_and_without_features():
     # sigma(-k a) = a for k a = log 3, a = 1/4.
-    assert_allclose(logistic_fixed_point([[4 * math.log(3)]]).multipliers, 0.25)
+    fit = logistic_fixed_point([[4 * math.log(3)]])
+    assert_allclose(fit.multipliers, 0.25)
+    value = math.log(4 / 3) + math.log(3) / 8
+    assert_allclose([fit.primal, fit.dual], value, rtol=1e-12)
+    quarter = 0.25 * math.log(4) + 0.75 * math.log(4 / 3)
+    assert_allclose(fit.dual, quarter - 0.25**2 * 4 * math.log(3) / 2, rtol=1e-12)
+    early = logistic_fixed_point([[4 * math.log(3)]], tol=0.1)
+    assert early.dual < value - 1e-9 < early.primal - 1e-9
     flat = logistic_fixed_point(np.zeros((3, 3)))
     assert_allclose(flat.multipliers, 0.5)
     assert_allclose([flat.primal, flat.dual], 3 * math.log(2))

@@ -192,6 +192,14 @@ def test_a_budget_that_is_too_small_is_said():
     assert found.gap > 1e-9
 
 
+def test_small_margins_are_not_taken_for_none():
+    # A wedge whose rows nearly cancel.
+    for margin in (1e-3, 1e-7, 1e-10):
+        found = max_margin([[1.0, margin], [-1.0, margin]], [1, 1])
+        assert found.status is MarginStatus.CERTIFIED
+        assert_allclose(found.margin, margin, rtol=1e-9)
+
+
 def test_what_is_refused():
     with pytest.raises(ValueError, match="y: expected labels -1 and 1, got 0"):
         max_margin([[1.0]], [0])

@@ -18,13 +18,16 @@ by one triangular solve. A working set keeps the problem small where there are m
 Papers: tyurin2024-from, gupta2021-logit (the margin in their bounds)."""
 
 import warnings
+from dataclasses import replace
 from enum import StrEnum
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real, refuses_overflow
+from theorylab.implicit_regularization import _margin_proofs as proofs
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
@@ -46,10 +49,9 @@ class MarginStatus(StrEnum):
     """How a search for a separator ended."""
 
     CERTIFIED = "the two bounds agree to tol"
-    NOT_SEPARABLE = "no separator: a convex combination of the rows vanishes to rounding"
+    NOT_SEPARABLE = "no separator: a convex combination of the rows is proved to vanish"
     STOPPED = (
-        "the bounds differ by more than tol: the margin is too small for float64, or max_iter for "
-        "the active set"
+        "not decided to tol: the margin is too small for float64, or max_iter for the active set"
     )
 
 
@@ -60,10 +62,11 @@ class MarginVerdict(StrEnum):
     GAP = "the bounds differ by more than tol"
     SIGN = "a multiplier is negative, or all vanish"
     SEPARATION = "the weights do not separate the points"
+    COMBINATION = "no convex combination of the rows was proved to vanish"
 
     @property
     def accepted(self) -> bool:
-        """Whether both bounds were proved."""
+        """Whether both bounds, or that there is no separator, were proved."""
         return self is MarginVerdict.ACCEPTED
 
 
@@ -118,11 +121,12 @@ class MaxMargin:
         w, shape (d,), and b, with :math:`\min_iy_i(w^\top x_i+b)=1`; zeros where nothing separates.
     multipliers
         a, shape (n,), :math:`w=\sum_ia_iy_ix_i`; where nothing separates, weights of a convex
-        combination of the :math:`y_ix_i` that vanishes.
+        combination of the :math:`y_ix_i` that vanishes, to their rounding.
     margin
-        :math:`\min_iy_i(w^\top x_i+b)/\|w\|`, which is attained; 0 where nothing separates.
+        :math:`\min_iy_i(w^\top x_i+b)/\|w\|`, which is attained, rounded down; 0 where no
+        separator was found.
     margin_bound
-        :math:`\|Z^\top a\|/\sum a`, which no separator exceeds.
+        :math:`\|Z^\top a\|/\sum a`, which no separator exceeds, rounded up.
     status
         How the search ended.
     X, y, tol, has_intercept
@@ -152,36 +156,21 @@ class MaxMargin:
 
     def verify(self) -> MarginVerdict:
         """Prove in exact arithmetic, from the weights and multipliers alone, that the largest
-        margin lies between two numbers that differ by at most ``tol``, relatively."""
-        X, a, w, b = map(
-            _integers, (self.X, self.multipliers, self.weights, np.array([self.intercept]))
-        )
-        y = np.array([int(v) for v in self.y], dtype=object)
-        if (self.multipliers < 0).any() or not (self.multipliers > 0).any():
+        margin lies between two numbers that differ by at most ``tol``, relatively; or, if the
+        status is NOT_SEPARABLE, that nothing separates the points."""
+        a, y = self.multipliers, self.y
+        used = y[a > 0]
+        if (a < 0).any() or not used.size or (self.has_intercept and abs(used.sum()) == used.size):
             return MarginVerdict.SIGN
-        (X, x_unit), (a, _), (w, w_unit), (b, b_unit) = X, a, w, b
-        # y_i (x_i w + b) in units of 2^(x_unit + w_unit), all integers after a shift.
-        low = min(x_unit + w_unit, b_unit)
-        scores = (X.dot(w) * 2 ** (x_unit + w_unit - low) + b[0] * 2 ** (b_unit - low)) * y
-        least = min(scores.tolist())
-        if least <= 0:
+        if self.status is MarginStatus.NOT_SEPARABLE:
+            proved = proofs.vanishes(_rows(self.X, y, self.has_intercept), a)
+            return MarginVerdict.ACCEPTED if proved else MarginVerdict.COMBINATION
+        low = proofs.attained(self.X, y, self.weights, self.intercept)
+        if not low:
             return MarginVerdict.SEPARATION
-        size = int(w.dot(w))
-        if self.has_intercept:
-            # Each class has its own mean: the bound is half of the distance of the two.
-            sums = [sum(a[y == s].tolist()) for s in (1, -1)]
-            if min(sums) <= 0:
-                return MarginVerdict.SIGN
-            ends = [a[y == s].dot(X[y == s]) for s in (1, -1)]
-            v, total = ends[0] * sums[1] - ends[1] * sums[0], 2 * sums[0] * sums[1]
-        else:
-            v, total = (a * y).dot(X), sum(a.tolist())
-        # bound <= (1 + tol) margin, squared and multiplied out: bound = |v| / total 2^x_unit,
-        # margin = least 2^low / (|w| 2^w_unit).
-        p, q = (1 + self.tol).as_integer_ratio()
-        left, right = int(v.dot(v)) * size * q * q, (least * total * p) ** 2
-        shift = 2 * (x_unit + w_unit - low)
-        return MarginVerdict.ACCEPTED if left * 2**shift <= right else MarginVerdict.GAP
+        high = proofs.exceeded_by_none(self.X, y, a, self.has_intercept)
+        within = high <= (1 + Fraction(self.tol)) ** 2 * low
+        return MarginVerdict.ACCEPTED if within else MarginVerdict.GAP
 
 
 @refuses_overflow("Z", "start", infinite=True)
@@ -197,7 +186,8 @@ def margin_projection(
     start
         (d,), :math:`w_0`.
     tol
-        Largest relative gap, and largest violation, of a certified solution.
+        Largest relative gap of a certified solution, and its largest violation over
+        :math:`1+\max_i|z_i|^\top|w_0|`.
     max_iter
         Steps of the active set, for each of at most 60 working sets.
 
@@ -222,9 +212,10 @@ def margin_projection(
         return MarginProjection(w0.copy(), np.zeros(len(A)), 0.0, 0.0, 0.0, MarginStatus.CERTIFIED)
     x, a, separable = _least_distance(S, h, steps)
     if not separable:
-        p = a / a.sum()
-        worst = float(h.max())
-        return MarginProjection(w0.copy(), p, np.inf, np.inf, worst, MarginStatus.NOT_SEPARABLE)
+        p, worst = a / a.sum(), float(h.max())
+        status = MarginStatus.NOT_SEPARABLE if proofs.vanishes(A, p) else _stopped()
+        bound = np.inf if status is MarginStatus.NOT_SEPARABLE else 0.0
+        return MarginProjection(w0.copy(), p, np.inf, bound, worst, status)
     distance, back = float(np.linalg.norm(x)), _precisely(S, a)
     bound = float(a @ h / np.linalg.norm(back)) if back.any() else 0.0
     w = s0 + x
@@ -232,9 +223,7 @@ def margin_projection(
     slack = EPS * (1 + float(np.abs(s0).max())) / distance
     good = abs(distance - bound) <= (accuracy + slack) * distance
     good = good and missed <= accuracy * (1 + float((np.abs(S) @ np.abs(s0)).max()))
-    multipliers = np.ldexp(np.ldexp(a, -e), -e)
-    if not np.isfinite(multipliers).all():
-        raise OverflowError
+    multipliers = _scaled(a, -e)
     return MarginProjection(
         np.ldexp(w, -e),
         multipliers,
@@ -295,24 +284,41 @@ def max_margin(
     Z = labels[:, None] * P
     w, a, separable = _least_distance(Z, np.ones(len(Z)), steps, labels if free else None)
     asked: tuple[Any, ...] = (points, labels, accuracy, free)
-    total = float(a.sum())
-    bound = float(np.ldexp(np.linalg.norm(_precisely(Z, a / total)), e))
-    if not separable:
-        none = np.zeros(P.shape[1])
-        return MaxMargin(none, 0.0, a / total, 0.0, bound, MarginStatus.NOT_SEPARABLE, *asked)
+    for s in (1, -1) if free else ():
+        if not a[labels == s].any():  # no bound without both
+            a = a + (labels == s)
+    p, none = a / a.sum(), np.zeros(P.shape[1])
+    bound = proofs.root(proofs.exceeded_by_none(points, labels, p, free), up=True)
+    if not separable and proofs.vanishes(_rows(points, labels, free), p):
+        return MaxMargin(none, 0.0, p, 0.0, bound, MarginStatus.NOT_SEPARABLE, *asked)
     scores = np.asarray(P.astype(np.longdouble) @ w.astype(np.longdouble))
     b = -float(scores[labels > 0].min() + scores[labels < 0].max()) / 2 if free else 0.0
     least = float((labels * (scores + b)).min())
     if least <= 0:
-        least, w, b = 1.0, np.zeros_like(w), 0.0
+        return MaxMargin(none, 0.0, p, 0.0, bound, _stopped(), *asked)
     w, b, a = w / least, b / least, a / least
-    size = float(np.linalg.norm(w))
-    margin = float(np.ldexp(1 / size, e)) if size else 0.0
-    good = size > 0 and bound - margin <= accuracy / 2 * bound
     offset = b - float(w @ centre)
-    w, a = np.ldexp(w, -e), np.ldexp(np.ldexp(a, -e), -e)
-    status = MarginStatus.CERTIFIED if good else _stopped()
-    return MaxMargin(w, offset, a, min(margin, bound), bound, status, *asked)
+    w, a = np.ldexp(w, -e), _scaled(a, -e)
+    margin = proofs.root(proofs.attained(points, labels, w, offset), up=False)
+    if not margin:
+        return MaxMargin(none, 0.0, p, 0.0, bound, _stopped(), *asked)
+    found = MaxMargin(w, offset, a, margin, bound, MarginStatus.CERTIFIED, *asked)
+    if found.verify().accepted:
+        return found
+    return replace(found, status=_stopped())
+
+
+def _scaled(a: FloatArray, e: int) -> FloatArray:
+    """Return the multipliers over the square of a unit, which may not be within float64."""
+    out = np.ldexp(np.ldexp(a, e), e)
+    if not np.isfinite(out).all() or (out[a > 0] == 0).any():
+        raise OverflowError
+    return out
+
+
+def _rows(X: FloatArray, y: FloatArray, free: bool) -> FloatArray:
+    """Return the rows whose convex combinations vanish only where nothing separates."""
+    return np.concatenate([y[:, None] * X, y[:, None]], axis=1) if free else y[:, None] * X
 
 
 def _stopped() -> MarginStatus:
@@ -338,6 +344,11 @@ def _least_distance(
     # Every x is at least as long as a row needs, and a convex combination of rows.
     classes = [np.arange(n)] if labels is None else [np.flatnonzero(labels == s) for s in (1, -1)]
     middle = np.mean([Z[rank].mean(axis=0) for rank in classes], axis=0)
+    if np.linalg.norm(middle) <= 64 * EPS * sizes.mean():
+        p = np.zeros(n)
+        for rank in classes:
+            p[rank] = 1 / len(rank)
+        return np.zeros(d), p / p.sum(), False
     lengths = np.append(sizes if labels is None else [], np.linalg.norm(middle))
     needs = np.append(h if labels is None else [], np.mean([h[rank].mean() for rank in classes]))
     unit = 1 / max(float(np.max(needs / np.maximum(lengths, 2.0**-40))), 2.0**-40)
@@ -350,6 +361,9 @@ def _least_distance(
         weights, shift = _residual(rows[work], unit * h[work], steps)
         p = np.zeros(n)
         p[work] = weights
+        if not p.any() and unit < 1:
+            unit = 1.0  # as suits rows that nothing separates
+            continue
         if not p.any():
             break
         p /= p.sum()
@@ -454,15 +468,3 @@ def _polished(
     full = np.zeros(len(Z))
     full[P] = np.maximum(signed, 0.0)
     return new, full
-
-
-def _integers(values: FloatArray) -> tuple[Any, int]:
-    """Return integers and an exponent e: the values are the integers times 2^e, exactly."""
-    mantissas, exponents = np.frexp(values)
-    low = int(exponents[mantissas != 0].min(initial=0)) - 53
-    shifts = np.where(mantissas != 0, exponents - 53 - low, 0)
-    whole = [
-        int(m) << int(s)
-        for m, s in zip(np.ldexp(mantissas, 53).ravel(), shifts.ravel(), strict=True)
-    ]
-    return np.array(whole, dtype=object).reshape(np.shape(values)), low

@@ -194,7 +194,7 @@ def _(pen, runs):
     )
 
 
-@ridge.ours("derived: Legendre duality of the logistic loss and the entropy", serves="b")
+@ridge.ours("derived: Legendre duality of the logistic loss and the entropy")
 @cases(n=6, d=4, strength=[0.1, 2.0], scale=1.0)
 @full(n=[6, 30], d=[4, 40], strength=[0.01, 0.1, 1.0, 10.0], scale=1.0)
 @space(

@@ -51,7 +51,7 @@ def attained(X: FloatArray, y: FloatArray, w: FloatArray, b: float) -> Fraction:
     least = min(int(s) * (t + offset) for s, t in zip(y[rows], A.dot(u), strict=True))
     if least <= 0:
         return Fraction(0)
-    return (least * unit) ** 2 / (int(u.dot(u)) * Fraction(4) ** w_unit)
+    return Fraction((least * unit) ** 2 / (int(u.dot(u)) * Fraction(4) ** w_unit))
 
 
 def exceeded_by_none(X: FloatArray, y: FloatArray, a: FloatArray, free: bool) -> Fraction:

@@ -52,6 +52,12 @@ def test_scores_that_agree_to_rounding():
     assert proofs.attained(X, np.ones(3), -w, 0.0) == 0
 
 
+def test_scores_that_no_float_holds():
+    # Rounded, the first is 1024.
+    X = np.array([[2.0**70, 1000.0, -(2.0**70)], [0.0, 1010.0, 0.0]])
+    assert proofs.attained(X, np.ones(2), np.ones(3), 0.0) == Fraction(10**6, 3)
+
+
 @given(st.fractions(min_value=0), st.integers(-900, 900), st.booleans())
 def test_roots_are_rounded_outwards(number, exponent, up):
     square = number * Fraction(2) ** exponent

@@ -16,6 +16,7 @@ from theorylab.implicit_regularization import (
     MarginStatus,
     MarginVerdict,
     margin_projection,
+    margins,
     max_margin,
 )
 
@@ -176,8 +177,38 @@ def test_a_separator_is_not_proved_away():
         found = max_margin(X, y, intercept=free)
         forged = dataclasses.replace(found, status=MarginStatus.NOT_SEPARABLE)
         assert forged.verify() is MarginVerdict.COMBINATION
-    one_class = np.where(y > 0, 1.0, 0.0)
+    # Only without an intercept does nothing separate these.
+    found = max_margin([[1.0], [3.0]], [1, -1], intercept=True)
+    weights = np.array([0.75, 0.25])
+    forged = dataclasses.replace(found, status=MarginStatus.NOT_SEPARABLE, multipliers=weights)
+    assert forged.verify() is MarginVerdict.COMBINATION
+    assert max_margin([[1.0], [3.0]], [1, -1]).status is MarginStatus.NOT_SEPARABLE
+    found, one_class = max_margin(X, y, intercept=True), np.where(y > 0, 1.0, 0.0)
     assert dataclasses.replace(found, multipliers=one_class).verify() is MarginVerdict.SIGN
+
+
+def test_the_exact_check_takes_the_tolerance_as_it_is():
+    for gap, verdict in ((0.095, MarginVerdict.ACCEPTED), (0.105, MarginVerdict.GAP)):
+        X = np.array([[1.0], [1.0 + 2 * gap]])
+        found = dataclasses.replace(max_margin(X, [1, 1], tol=0.1), multipliers=np.ones(2))
+        assert found.verify() is verdict
+
+
+def test_bounds_hold_where_one_class_has_no_multiplier(monkeypatch):
+    X, y = np.array([[2.0], [3.0], [0.0]]), np.array([1.0, 1.0, -1.0])
+    one = np.array([1.0, 0.0, 0.0])
+    monkeypatch.setattr(margins, "_least_distance", lambda *_: (np.ones(1), one, True))
+    found = max_margin(X, y, intercept=True)
+    assert found.margin == found.margin_bound == 1.0
+
+
+def test_multipliers_beyond_float64_are_refused():
+    X, y = separable(3, 20, 4)
+    for scale in (1e-170, 1e200):
+        with pytest.raises(ValueError, match="X: expected magnitudes"):
+            max_margin(scale * X, y)
+        with pytest.raises(ValueError, match="Z, start: expected magnitudes"):
+            margin_projection(scale * y[:, None] * X, np.zeros(4))
 
 
 def test_a_wedge_in_the_plane():

@@ -345,10 +345,8 @@ def _least_distance(
     classes = [np.arange(n)] if labels is None else [np.flatnonzero(labels == s) for s in (1, -1)]
     middle = np.mean([Z[rank].mean(axis=0) for rank in classes], axis=0)
     if np.linalg.norm(middle) <= 64 * EPS * sizes.mean():
-        p = np.zeros(n)
-        for rank in classes:
-            p[rank] = 1 / len(rank)
-        return np.zeros(d), p / p.sum(), False
+        p = np.full(n, 1 / n)
+        return np.zeros(d), p if labels is None else _balanced(p, labels), False
     lengths = np.append(sizes if labels is None else [], np.linalg.norm(middle))
     needs = np.append(h if labels is None else [], np.mean([h[rank].mean() for rank in classes]))
     unit = 1 / max(float(np.max(needs / np.maximum(lengths, 2.0**-40))), 2.0**-40)

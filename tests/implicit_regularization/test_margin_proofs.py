@@ -58,6 +58,7 @@ def test_scores_that_no_float_holds():
     assert proofs.attained(X, np.ones(2), np.ones(3), 0.0) == Fraction(10**6, 3)
 
 
+@settings(max_examples=60)
 @given(st.fractions(min_value=0), st.integers(-900, 900), st.booleans())
 def test_roots_are_rounded_outwards(number, exponent, up):
     square = number * Fraction(2) ** exponent

@@ -158,6 +158,14 @@ def test_classes_of_one_mean():
         assert found.verify().accepted
 
 
+@pytest.mark.parametrize("gap", [1e-3, 1e-8, 1e-10, 1e-12])
+def test_classes_of_nearly_one_mean(gap):
+    found = max_margin([[-1.0], [1.0 + gap], [0.0]], [1, 1, -1], intercept=True)
+    assert found.status is MarginStatus.NOT_SEPARABLE
+    assert found.verify().accepted
+    assert found.margin_bound < 1e-15
+
+
 @pytest.mark.filterwarnings("ignore:not decided")
 @pytest.mark.parametrize("margin", [1e-15, 1e-17, 1e-20, 1e-100])
 def test_margins_below_rounding_are_not_decided(margin):

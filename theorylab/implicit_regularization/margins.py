@@ -295,6 +295,11 @@ def max_margin(
     b = -float(scores[labels > 0].min() + scores[labels < 0].max()) / 2 if free else 0.0
     least = float((labels * (scores + b)).min())
     if least <= 0:
+        other = _combination(np.concatenate([Z, labels[:, None]], axis=1) if free else Z, steps)
+        if proofs.vanishes(_rows(points, labels, free), other):
+            square = proofs.exceeded_by_none(points, labels, other, free)
+            bound, status = proofs.root(square, up=True), MarginStatus.NOT_SEPARABLE
+            return MaxMargin(none, 0.0, other, 0.0, bound, status, *asked)
         return MaxMargin(none, 0.0, p, 0.0, bound, _stopped(), *asked)
     w, b, a = w / least, b / least, a / least
     offset = b - float(w @ centre)
@@ -359,9 +364,6 @@ def _least_distance(
         weights, shift = _residual(rows[work], unit * h[work], steps)
         p = np.zeros(n)
         p[work] = weights
-        if not p.any() and unit < 1:
-            unit = 1.0  # as suits rows that nothing separates
-            continue
         if not p.any():
             break
         p /= p.sum()
@@ -409,6 +411,13 @@ def _residual(rows: FloatArray, h: FloatArray, steps: int) -> tuple[FloatArray, 
         return np.zeros(len(h)), 1.0
     u = np.ldexp(u, -unit)
     return u, float(1 - h @ u)
+
+
+def _combination(rows: FloatArray, steps: int) -> FloatArray:
+    """Return weights of sum one whose combination of the rows is short beside its terms."""
+    unit = np.frexp(np.abs(rows).max(axis=1))[1]
+    u = np.ldexp(_residual(np.ldexp(rows, -unit[:, None]), np.ones(len(rows)), steps)[0], -unit)
+    return u / u.sum() if u.any() else u
 
 
 def _precisely(Z: FloatArray, a: FloatArray) -> FloatArray:

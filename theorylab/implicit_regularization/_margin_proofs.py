@@ -76,9 +76,7 @@ def root(square: Fraction, *, up: bool) -> float:
     p, q = square.as_integer_ratio()
     k = 53 - (p.bit_length() - q.bit_length()) // 2
     p, q = (p << 2 * k, q) if k >= 0 else (p, q << -2 * k)
-    whole = math.isqrt(p // q)
-    whole += up and whole**2 * q < p
-    value = math.ldexp(whole, -k)  # in 2^51 .. 2^55 before it is scaled
+    value = math.ldexp(math.isqrt(p // q), -k)  # of integers from 2^51 to 2^55: one step from it
     if up and Fraction(value) ** 2 < square:
         return math.nextafter(value, math.inf)
     return value if up or Fraction(value) ** 2 <= square else math.nextafter(value, 0.0)

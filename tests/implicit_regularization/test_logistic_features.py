@@ -81,6 +81,15 @@ def test_a_budget_that_is_too_small_is_said():
     assert fit.dual <= fit.primal
 
 
+@pytest.mark.filterwarnings("ignore:stopped before")
+def test_the_tolerance_is_on_the_residual():
+    K = [[4.0, 1.0], [1.0, 2.0]]
+    residual = logistic_fixed_point(K, max_iter=2).residual
+    assert 1e-9 < residual < 0.05
+    for factor, status in ((0.5, FixedPointStatus.STOPPED), (1.1, FixedPointStatus.CONVERGED)):
+        assert logistic_fixed_point(K, tol=factor * residual, max_iter=2).status is status
+
+
 def by_hand(s1, s2, delta, ridge):
     """The second response in forty digits."""
     with mp.workdps(40):

@@ -79,6 +79,7 @@ def test_a_budget_that_is_too_small_is_said():
     assert fit.status is FixedPointStatus.STOPPED
     assert len(seen) == 1
     assert fit.dual <= fit.primal
+    assert_allclose(fit.primal, 2 * math.log(2))  # of the start, where it is stopped
 
 
 @pytest.mark.filterwarnings("ignore:stopped before")

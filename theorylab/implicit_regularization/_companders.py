@@ -1,5 +1,7 @@
 """Companders of unit amplitude and width: increasing functions that bound a weight, or do not."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import NamedTuple

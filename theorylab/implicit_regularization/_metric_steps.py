@@ -1,5 +1,7 @@
 """Steps of descent in a metric, and the factors of a metric."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 

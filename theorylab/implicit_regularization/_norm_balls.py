@@ -1,13 +1,15 @@
 r"""What is left of the linear predictors whose norm stability bounds.
 
-At a minimum of a diagonal linear network with inputs :math:`|x_{ij}|=1` a stable step
-:math:`\eta` has :math:`2\eta\|\beta\|_1\le1` with one sample a step and
-:math:`2\eta\|\beta\|_\infty\le1` with all. The first ball has a small Rademacher complexity. In the
-second there is room beside :math:`\beta` for interpolators of the same data as far away as the
-vertices of :math:`\{\delta:X\delta=0,\|\delta\|_\infty\le1\}`, of which at most n entries are not
-:math:`\pm1`.
+At a minimum of a diagonal linear network with inputs $|x_{ij}|=1$ a stable step
+$\eta$ has $2\eta\|\beta\|_1\le1$ with one sample a step and
+$2\eta\|\beta\|_\infty\le1$ with all. The first ball has a small Rademacher complexity. In the
+second there is room beside $\beta$ for interpolators of the same data as far away as the
+vertices of $\{\delta:X\delta=0,\|\delta\|_\infty\le1\}$, of which at most n entries are not
+$\pm1$.
 
 Paper: wu2023-implicit."""
+
+from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,15 +26,15 @@ MAX_WORK = 2 * 10**9
 
 def rademacher_complexities(inputs: ArrayLike) -> tuple[float, float]:
     r"""Return the empirical Rademacher complexities of the linear predictors in the unit balls of
-    the 1-norm and of the maximum norm, exactly, by all :math:`2^n` signs.
+    the 1-norm and of the maximum norm, exactly, by all $2^n$ signs.
 
-    They are :math:`\mathbb E_\epsilon\max_j|s_j|` and :math:`\mathbb E_\epsilon\sum_j|s_j|` with
-    :math:`s=\frac1n\sum_i\epsilon_ix_i`.
+    They are $\mathbb E_\epsilon\max_j|s_j|$ and $\mathbb E_\epsilon\sum_j|s_j|$ with
+    $s=\frac1n\sum_i\epsilon_ix_i$.
 
     Parameters
     ----------
     inputs
-        Shape (n, d), n at most 20 and :math:`2^nnd` at most a billion.
+        Shape (n, d), n at most 20 and $2^nnd$ at most a billion.
 
     Examples
     --------
@@ -65,8 +67,8 @@ def _complexities(x: FloatArray) -> tuple[float, float]:
 
 
 def invisible_vertex(inputs: ArrayLike) -> FloatArray:
-    r"""Return a vertex of :math:`\{\delta:X\delta=0,\|\delta\|_\infty\le1\}`, of whose entries at
-    least d - n are :math:`\pm1`: linear predictors that differ by it agree on the samples.
+    r"""Return a vertex of $\{\delta:X\delta=0,\|\delta\|_\infty\le1\}$, of whose entries at
+    least d - n are $\pm1$: linear predictors that differ by it agree on the samples.
 
     Parameters
     ----------

@@ -1,13 +1,15 @@
 r"""Hessians of single samples at minima of loss 0, where each sample has gradient 0.
 
-Of half the squared error :math:`g_ig_i^\top`, with the gradients :math:`g_i` of the predictions; of
-the cross-entropy of a linear classifier :math:`x_ix_i^\top\otimes(\mathrm{diag}\,p_i-p_ip_i^\top)`.
-A diagonal linear network :math:`f(x)=\langle u\odot u-v\odot v,x\rangle` has
-:math:`g_i=2(u\odot x_i,-v\odot x_i)`: with :math:`\frac1n\sum_ix_ix_i^\top=I` its mean Hessian has
-trace :math:`4(\|u\|^2+\|v\|^2)` and largest eigenvalue :math:`4\max_j(u_j^2+v_j^2)`, at least four
-times the 1-norm and the maximum norm of :math:`u\odot u-v\odot v`.
+Of half the squared error $g_ig_i^\top$, with the gradients $g_i$ of the predictions; of
+the cross-entropy of a linear classifier $x_ix_i^\top\otimes(\mathrm{diag}\,p_i-p_ip_i^\top)$.
+A diagonal linear network $f(x)=\langle u\odot u-v\odot v,x\rangle$ has
+$g_i=2(u\odot x_i,-v\odot x_i)$: with $\frac1n\sum_ix_ix_i^\top=I$ its mean Hessian has
+trace $4(\|u\|^2+\|v\|^2)$ and largest eigenvalue $4\max_j(u_j^2+v_j^2)$, at least four
+times the 1-norm and the maximum norm of $u\odot u-v\odot v$.
 
 Papers: wu2023-implicit, dexter2024-precise."""
+
+from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -29,7 +31,7 @@ __all__ = [
 
 
 def rank_one_hessians(gradients: ArrayLike) -> FloatArray:
-    r"""Return the Hessians :math:`g_ig_i^\top` of the samples at an interpolating minimum of half
+    r"""Return the Hessians $g_ig_i^\top$ of the samples at an interpolating minimum of half
     the squared error.
 
     Parameters
@@ -52,7 +54,7 @@ def _outer(g: FloatArray) -> FloatArray:
 
 
 def softmax_hessians(inputs: ArrayLike, probabilities: ArrayLike) -> FloatArray:
-    r"""Return the Hessians :math:`x_ix_i^\top\otimes(\mathrm{diag}\,p_i-p_ip_i^\top)` of the
+    r"""Return the Hessians $x_ix_i^\top\otimes(\mathrm{diag}\,p_i-p_ip_i^\top)$ of the
     cross-entropy of a linear classifier, of rank at most K - 1.
 
     Parameters
@@ -98,8 +100,8 @@ def grouped_hessians(n_groups: int, *, group_size: int) -> FloatArray:
 
 @refuses_overflow("inputs", "u", "v")
 def diagonal_net_gradients(inputs: ArrayLike, u: ArrayLike, v: ArrayLike) -> FloatArray:
-    r"""Return the gradients :math:`2(u\odot x_i,-v\odot x_i)` of the diagonal linear network
-    :math:`f(x)=\langle u\odot u-v\odot v,x\rangle`, shape (n, 2d).
+    r"""Return the gradients $2(u\odot x_i,-v\odot x_i)$ of the diagonal linear network
+    $f(x)=\langle u\odot u-v\odot v,x\rangle$, shape (n, 2d).
 
     Parameters
     ----------

@@ -1,20 +1,20 @@
 r"""Sharpness-aware minimisation: a descent step along the gradient at a point that is uphill.
 
-.. math:: x_{k+1}=x_k-\eta\nabla f\Big(x_k+\rho\frac{\nabla f(x_k)}{\|\nabla f(x_k)\|}\Big)
+$$x_{k+1}=x_k-\eta\nabla f\Big(x_k+\rho\frac{\nabla f(x_k)}{\|\nabla f(x_k)\|}\Big)$$
 
 (SAM), or without the normalisation (USAM), along the gradients of random losses
-:math:`f_\gamma`. With :math:`\rho=c\sqrt\eta` it follows to order :math:`\eta`, in time
-:math:`t=k\eta`, the gradient flow of
+$f_\gamma$. With $\rho=c\sqrt\eta$ it follows to order $\eta$, in time
+$t=k\eta$, the gradient flow of
 
-.. math:: f+\rho\,\mathbb E\|\nabla f_\gamma\|\ \text{(SAM)},\qquad
-          f+\tfrac\rho2\,\mathbb E\|\nabla f_\gamma\|^2\ \text{(USAM)},
+$$f+\rho\,\mathbb E\|\nabla f_\gamma\|\ \text{(SAM)},\qquad
+f+\tfrac\rho2\,\mathbb E\|\nabla f_\gamma\|^2\ \text{(USAM)},$$
 
-with noise of covariance :math:`\eta(\Sigma+\rho(\tilde\Sigma+\tilde\Sigma^\top))` for USAM,
-:math:`\Sigma=\operatorname{Cov}\nabla f_\gamma`,
-:math:`\tilde\Sigma=\operatorname{Cov}(\nabla f_\gamma,\nabla^2f_\gamma\nabla f_\gamma)`; the plain
-gradient flow of f only to order :math:`\sqrt\eta`. The penalty turns saddles into attractors: that
-of a quadratic with Hessian H attracts the flow of USAM where :math:`\rho|\lambda|>1` for every
-negative eigenvalue, and that of SAM within :math:`\|HX\|\le\rho|\lambda|`.
+with noise of covariance $\eta(\Sigma+\rho(\tilde\Sigma+\tilde\Sigma^\top))$ for USAM,
+$\Sigma=\operatorname{Cov}\nabla f_\gamma$,
+$\tilde\Sigma=\operatorname{Cov}(\nabla f_\gamma,\nabla^2f_\gamma\nabla f_\gamma)$; the plain
+gradient flow of f only to order $\sqrt\eta$. The penalty turns saddles into attractors: that
+of a quadratic with Hessian H attracts the flow of USAM where $\rho|\lambda|>1$ for every
+negative eigenvalue, and that of SAM within $\|HX\|\le\rho|\lambda|$.
 
 Paper: compagnoni2023-modeling."""
 
@@ -127,15 +127,15 @@ def sam_modified_gradient(
     radius: float,
     normalised: bool = True,
 ) -> FloatArray:
-    r"""Return the gradient of the modified loss, :math:`\nabla f+\rho\nabla^2f\nabla f/\|\nabla
-    f\|` for SAM, :math:`\nabla f+\rho\nabla^2f\nabla f` for USAM, shape (d,).
+    r"""Return the gradient of the modified loss, $\nabla f+\rho\nabla^2f\nabla f/\|\nabla
+    f\|$ for SAM, $\nabla f+\rho\nabla^2f\nabla f$ for USAM, shape (d,).
 
     Parameters
     ----------
     gradient, hessian_product
         Functions of a point, and of a point and a direction, shapes (d,).
     x, radius
-        The point, shape (d,), and :math:`\rho`.
+        The point, shape (d,), and $\rho$.
     normalised
         SAM, whose modified gradient jumps where that of the loss is 0 (there it is 0), or USAM.
 
@@ -204,14 +204,14 @@ def sam_flow(
 
 @refuses_overflow("gradients")
 def usam_corrections(gradients: ArrayLike) -> FloatArray:
-    r"""Return the :math:`\nabla^2f_j\nabla f_j=H_jG_jz` by which USAM changes the gradients of
-    quadratic losses, relative to :math:`\rho`, shape (k, d, d + 1).
+    r"""Return the $\nabla^2f_j\nabla f_j=H_jG_jz$ by which USAM changes the gradients of
+    quadratic losses, relative to $\rho$, shape (k, d, d + 1).
 
     Parameters
     ----------
     gradients
-        Matrices :math:`G_j` that multiply :math:`z=(x,1)`, shape (k, d, d + 1): their first d
-        columns are the Hessians :math:`H_j`.
+        Matrices $G_j$ that multiply $z=(x,1)$, shape (k, d, d + 1): their first d
+        columns are the Hessians $H_j$.
 
     Examples
     --------
@@ -225,14 +225,14 @@ def usam_corrections(gradients: ArrayLike) -> FloatArray:
 
 @refuses_overflow("features")
 def sam_corrections(features: ArrayLike, signs: ArrayLike) -> FloatArray:
-    r"""Return the :math:`\nabla^2f_j\nabla f_j/\|\nabla f_j\|=s_j|a_j|a_j` by which SAM changes
-    the gradients of the squared losses of single samples, :math:`f_j(x)=\frac12(a_j^\top
-    x-y_j)^2`, as long as the residuals keep their signs :math:`s_j`; shape (k, d, d + 1).
+    r"""Return the $\nabla^2f_j\nabla f_j/\|\nabla f_j\|=s_j|a_j|a_j$ by which SAM changes
+    the gradients of the squared losses of single samples, $f_j(x)=\frac12(a_j^\top
+    x-y_j)^2$, as long as the residuals keep their signs $s_j$; shape (k, d, d + 1).
 
     Parameters
     ----------
     features, signs
-        The :math:`a_j`, shape (k, d), and the :math:`s_j`, 1 or -1, shape (k,).
+        The $a_j$, shape (k, d), and the $s_j$, 1 or -1, shape (k,).
 
     Examples
     --------
@@ -254,17 +254,17 @@ def sam_corrections(features: ArrayLike, signs: ArrayLike) -> FloatArray:
 def ascent_covariance(
     gradients: ArrayLike, corrections: ArrayLike, probabilities: ArrayLike, *, radius: float
 ) -> FloatArray:
-    r"""Return the operator of :math:`\Sigma+\rho(\tilde\Sigma+\tilde\Sigma^\top)`, the noise of
-    SAM or USAM to first order in :math:`\rho`, shape (d^2, (d + 1)^2), for
+    r"""Return the operator of $\Sigma+\rho(\tilde\Sigma+\tilde\Sigma^\top)$, the noise of
+    SAM or USAM to first order in $\rho$, shape (d^2, (d + 1)^2), for
     :func:`~theorylab.implicit_regularization.diffusion_moments`.
 
     Parameters
     ----------
     gradients, corrections
-        Matrices that multiply :math:`(x,1)`, shape (k, d, d + 1): of the gradients, and as by
+        Matrices that multiply $(x,1)$, shape (k, d, d + 1): of the gradients, and as by
         :func:`usam_corrections` or :func:`sam_corrections`.
     probabilities, radius
-        The law of the losses, shape (k,), and :math:`\rho`.
+        The law of the losses, shape (k,), and $\rho$.
 
     Examples
     --------
@@ -281,7 +281,7 @@ def ascent_covariance(
 
 
 def saddle_radius(hessian: ArrayLike) -> float:
-    r"""Return the :math:`\rho=1/\min_{\lambda<0}|\lambda|` above which a saddle attracts the flow
+    r"""Return the $\rho=1/\min_{\lambda<0}|\lambda|$ above which a saddle attracts the flow
     of USAM; 0 for a minimum.
 
     Parameters
@@ -310,16 +310,16 @@ def saddle_radius(hessian: ArrayLike) -> float:
 
 @refuses_overflow("hessian", "radius", "norm")
 def saddle_growth(hessian: ArrayLike, *, radius: float, norm: float) -> float:
-    r"""Return the largest rate :math:`\frac d{dt}\log\|HX\|` of the flow of SAM on
-    :math:`\frac12x^\top Hx` where :math:`\|HX\|=r`: the largest of
-    :math:`-\lambda_i(1+\rho\lambda_i/r)`.
+    r"""Return the largest rate $\frac d{dt}\log\|HX\|$ of the flow of SAM on
+    $\frac12x^\top Hx$ where $\|HX\|=r$: the largest of
+    $-\lambda_i(1+\rho\lambda_i/r)$.
 
     Parameters
     ----------
     hessian
         Shape (d, d), symmetric.
     radius, norm
-        :math:`\rho` and r, positive.
+        $\rho$ and r, positive.
 
     Examples
     --------
@@ -337,17 +337,17 @@ def usam_stationary_variance(
     eigenvalues: ArrayLike, *, radius: float, step_size: float, noise_variance: float
 ) -> StationaryVariance:
     r"""Return the stationary variances of USAM on a quadratic with additive gradient noise
-    :math:`\sigma^2I`, the same in ascent and descent,
+    $\sigma^2I$, the same in ascent and descent,
 
-    .. math:: \frac{\eta\sigma^2(1+\rho\lambda)}{\lambda(2-\eta\lambda(1+\rho\lambda))},\qquad
-              \frac{\eta\sigma^2(1+\rho\lambda)}{2\lambda}.
+    $$\frac{\eta\sigma^2(1+\rho\lambda)}{\lambda(2-\eta\lambda(1+\rho\lambda))},\qquad
+    \frac{\eta\sigma^2(1+\rho\lambda)}{2\lambda}.$$
 
     Parameters
     ----------
     eigenvalues
         Of the Hessian, shape (d,), positive.
     radius, step_size, noise_variance
-        :math:`\rho`, :math:`\eta` with :math:`\eta\lambda(1+\rho\lambda)<2`, and :math:`\sigma^2`.
+        $\rho$, $\eta$ with $\eta\lambda(1+\rho\lambda)<2$, and $\sigma^2$.
 
     Examples
     --------

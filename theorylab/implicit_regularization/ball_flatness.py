@@ -1,21 +1,23 @@
 r"""How much a loss rises within a ball, and how steep it is there.
 
-.. math:: R^{(0)}_\rho(\theta)=\max_{\|\delta\|\le\rho}L(\theta+\delta)-L(\theta),\qquad
-   R^{(1)}_\rho(\theta)=\rho\max_{\|\delta\|\le\rho}\|\nabla L(\theta+\delta)\|
+$$R^{(0)}_\rho(\theta)=\max_{\|\delta\|\le\rho}L(\theta+\delta)-L(\theta),\qquad
+R^{(1)}_\rho(\theta)=\rho\max_{\|\delta\|\le\rho}\|\nabla L(\theta+\delta)\|$$
 
 are zeroth-order flatness, which sharpness-aware minimisation penalises, and first-order flatness.
-By the mean value theorem :math:`R^{(0)}_\rho\le R^{(1)}_\rho`. At a local minimum whose Hessian is
+By the mean value theorem $R^{(0)}_\rho\le R^{(1)}_\rho$. At a local minimum whose Hessian is
 M-Lipschitz in the ball Taylor's formula gives (derived)
 
-.. math:: \Big|\frac{R^{(1)}_\rho}{\rho^2}-\lambda_{\max}\Big|\le\frac{M\rho}2,\qquad
-   \Big|\frac{2R^{(0)}_\rho}{\rho^2}-\lambda_{\max}\Big|\le\frac{M\rho}3,
+$$\Big|\frac{R^{(1)}_\rho}{\rho^2}-\lambda_{\max}\Big|\le\frac{M\rho}2,\qquad
+\Big|\frac{2R^{(0)}_\rho}{\rho^2}-\lambda_{\max}\Big|\le\frac{M\rho}3,$$
 
-with equality for :math:`\frac\lambda2x^2\mp\frac M6|x|^3`. Both maxima are enclosed by branch and
+with equality for $\frac\lambda2x^2\mp\frac M6|x|^3$. Both maxima are enclosed by branch and
 bound over boxes, from a bound of the norm of the Hessian. Gradient norm aware minimisation descends
-along :math:`\nabla L(\theta)+\alpha\rho\nabla\|\nabla L\|(\theta+\rho u)`, u the direction of
-:math:`\nabla\|\nabla L\|(\theta)`.
+along $\nabla L(\theta)+\alpha\rho\nabla\|\nabla L\|(\theta+\rho u)$, u the direction of
+$\nabla\|\nabla L\|(\theta)$.
 
 Paper: zhang2023-gradient."""
+
+from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
@@ -61,7 +63,7 @@ def zeroth_order_flatness(
     atol: float = 0.0,
     max_cells: int = 200_000,
 ) -> Bounds:
-    r"""Enclose :math:`R^{(0)}_\rho`: by how much a loss rises in a ball.
+    r"""Enclose $R^{(0)}_\rho$: by how much a loss rises in a ball.
 
     Parameters
     ----------
@@ -110,7 +112,7 @@ def first_order_flatness(
     atol: float = 0.0,
     max_cells: int = 200_000,
 ) -> Bounds:
-    r"""Enclose :math:`R^{(1)}_\rho`: the radius times the largest norm of the gradient in the ball.
+    r"""Enclose $R^{(1)}_\rho$: the radius times the largest norm of the gradient in the ball.
 
     Parameters
     ----------
@@ -144,7 +146,7 @@ def curvature_bounds(
     Parameters
     ----------
     flatness, order
-        :math:`R^{(0)}_\rho` or :math:`R^{(1)}_\rho`, and which: ``"zeroth"`` or ``"first"``.
+        $R^{(0)}_\rho$ or $R^{(1)}_\rho$, and which: ``"zeroth"`` or ``"first"``.
     radius, hessian_lipschitz
         Of the ball, and a Lipschitz constant of the Hessian in it (spectral norm).
 
@@ -192,12 +194,12 @@ def pair_descent(
     step_size: float,
     steps: int,
 ) -> PairDescent:
-    r"""Descend :math:`L=\frac12(xy-c)^2` with a gradient norm term, or without.
+    r"""Descend $L=\frac12(xy-c)^2$ with a gradient norm term, or without.
 
-    A step is :math:`-\eta(\nabla L(\theta)+\alpha\rho\nabla\|\nabla L\|(\theta+\rho u))`, u the
-    direction of :math:`\nabla\|\nabla L\|(\theta)`, which is 0 where it does not exist: a start at
-    a minimum stays. The trace :math:`x^2+y^2` of the Hessian at a minimum is its largest
-    eigenvalue, and is least where x = y. From within about :math:`\alpha\rho` the term leads to the
+    A step is $-\eta(\nabla L(\theta)+\alpha\rho\nabla\|\nabla L\|(\theta+\rho u))$, u the
+    direction of $\nabla\|\nabla L\|(\theta)$, which is 0 where it does not exist: a start at
+    a minimum stays. The trace $x^2+y^2$ of the Hessian at a minimum is its largest
+    eigenvalue, and is least where x = y. From within about $\alpha\rho$ the term leads to the
     saddle 0.
 
     Parameters
@@ -205,7 +207,7 @@ def pair_descent(
     start, target
         Shape (2,), and c > 0.
     strength, radius, step_size, steps
-        :math:`\alpha` (0 for gradient descent), :math:`\rho`, :math:`\eta`, and their number, at
+        $\alpha$ (0 for gradient descent), $\rho$, $\eta$, and their number, at
         most 10^7.
 
     Examples
@@ -229,10 +231,10 @@ def pair_descent(
 def pair_remainder(*, target: float, strength: float, radius: float, step_size: float) -> float:
     r"""Return how large |xy - c| can be in the late steps of :func:`pair_descent`.
 
-    Where x = y a step is one of :math:`s=\sqrt2x` that the gradient norm term moves across the
-    minimum :math:`\sqrt{2c}`, by at most :math:`\delta=\eta\alpha\rho(\frac32(\sqrt{2c}+\rho+
-    \delta)^2-c)`; then :math:`|xy-c|\le\sqrt{2c}\delta+\delta^2/2` (derived, for steps below
-    one over the curvature). A larger radius than :math:`(1-3^{-1/2})\sqrt{2c}-\delta` is refused:
+    Where x = y a step is one of $s=\sqrt2x$ that the gradient norm term moves across the
+    minimum $\sqrt{2c}$, by at most $\delta=\eta\alpha\rho(\frac32(\sqrt{2c}+\rho+
+    \delta)^2-c)$; then $|xy-c|\le\sqrt{2c}\delta+\delta^2/2$ (derived, for steps below
+    one over the curvature). A larger radius than $(1-3^{-1/2})\sqrt{2c}-\delta$ is refused:
     from below the minimum the term then leads away from it.
 
     Parameters

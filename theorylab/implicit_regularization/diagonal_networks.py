@@ -1,22 +1,24 @@
 r"""Diagonal linear networks: flows and stochastic descent, and what regularises them implicitly.
 
-On :math:`L=\frac1{2n}\|X\beta-y\|^2`, with :math:`g=\nabla_\beta L`, the gradient of
-:math:`\beta=u\odot u-v\odot v` is :math:`(2u\odot g,-2v\odot g)`. Hence under any gradient steps
-:math:`u_jv_j` is multiplied by :math:`1-4\eta^2g_j^2`, and under the flow it is kept. The flow of
-:math:`L+\frac\gamma2\|\nabla L\|^2` has
+On $L=\frac1{2n}\|X\beta-y\|^2$, with $g=\nabla_\beta L$, the gradient of
+$\beta=u\odot u-v\odot v$ is $(2u\odot g,-2v\odot g)$. Hence under any gradient steps
+$u_jv_j$ is multiplied by $1-4\eta^2g_j^2$, and under the flow it is kept. The flow of
+$L+\frac\gamma2\|\nabla L\|^2$ has
 
-.. math:: \tfrac d{dt}\log(u_jv_j)=-8\gamma g_jg_j',\qquad
-   \tfrac d{dt}\log(u_j/v_j)\in\mathrm{row}(X),
+$$\tfrac d{dt}\log(u_jv_j)=-8\gamma g_jg_j',\qquad
+\tfrac d{dt}\log(u_j/v_j)\in\mathrm{row}(X),$$
 
-with :math:`g'=g`, and where the gradient of the penalty is replaced by the finite difference
-:math:`(\nabla L(\theta+\varepsilon\nabla L)-\nabla L)/\varepsilon`, :math:`g'` is the gradient at
+with $g'=g$, and where the gradient of the penalty is replaced by the finite difference
+$(\nabla L(\theta+\varepsilon\nabla L)-\nabla L)/\varepsilon$, $g'$ is the gradient at
 the ascended point. So what it converges to is the interpolator that minimises the potential of
-`mirror_potentials` with the scales :math:`\sqrt{u_jv_j}` of the end.
+`mirror_potentials` with the scales $\sqrt{u_jv_j}$ of the end.
 
-Descent on one such weight, :math:`\frac14(\theta^2-1)^2` with steps :math:`\gamma\in(1,\sqrt5-1)`,
-settles on two points with :math:`\gamma^2\theta^4-\gamma(\gamma+1)\theta^2+1=0`.
+Descent on one such weight, $\frac14(\theta^2-1)^2$ with steps $\gamma\in(1,\sqrt5-1)$,
+settles on two points with $\gamma^2\theta^4-\gamma(\gamma+1)\theta^2+1=0$.
 
 Papers: karakida2022-understanding, andriushchenko2022-with, zhou2023-implicit."""
+
+from __future__ import annotations
 
 import math
 from enum import StrEnum
@@ -70,11 +72,11 @@ class DiagonalFlow:
     u, v, s
         Weights, shape (d,) each.
     predictor
-        :math:`\beta`, shape (d,).
+        $\beta$, shape (d,).
     dissipation
-        :math:`\int g_jg_j'\,dt`, shape (d,).
+        $\int g_jg_j'\,dt$, shape (d,).
     time, residual
-        Length of the flow, and :math:`\max|X\beta-y|/\max|y|` at its end.
+        Length of the flow, and $\max|X\beta-y|/\max|y|$ at its end.
     status
         How it ended.
     """
@@ -98,9 +100,9 @@ class DiagonalDescent:
     u, v
         Weights, shape (d,) each.
     predictor
-        :math:`\beta=u\odot u-v\odot v`, shape (d,).
+        $\beta=u\odot u-v\odot v$, shape (d,).
     loss
-        :math:`\frac1{2n}\|X\beta-y\|^2`.
+        $\frac1{2n}\|X\beta-y\|^2$.
     steps
         Steps taken.
     """
@@ -133,18 +135,18 @@ def diagonal_network_flow(
     X, y
         Shapes (n, d) and (n,).
     scale, tilt
-        :math:`\alpha` and :math:`\tau`, numbers or one a coordinate: :math:`u=\alpha e^{\tau/2}`,
-        :math:`v=\alpha e^{-\tau/2}` at the start.
+        $\alpha$ and $\tau$, numbers or one a coordinate: $u=\alpha e^{\tau/2}$,
+        $v=\alpha e^{-\tau/2}$ at the start.
     form
-        ``"difference"``: :math:`\beta=u\odot u-v\odot v+\lambda s`. ``"product"``:
-        :math:`\beta=u\odot v+\lambda s`, started where :math:`(u\pm v)/\sqrt2=\alpha e^{\pm\tau/2}`
-        (without tilt at :math:`u=\sqrt2\alpha`, :math:`v=0`): the same flow in turned coordinates,
-        with :math:`\beta` and all of its rates halved.
+        ``"difference"``: $\beta=u\odot u-v\odot v+\lambda s$. ``"product"``:
+        $\beta=u\odot v+\lambda s$, started where $(u\pm v)/\sqrt2=\alpha e^{\pm\tau/2}$
+        (without tilt at $u=\sqrt2\alpha$, $v=0$): the same flow in turned coordinates,
+        with $\beta$ and all of its rates halved.
     linear
-        :math:`\lambda`; s starts at 0.
+        $\lambda$; s starts at 0.
     gradient_penalty, ascent
-        :math:`\gamma` of the penalty :math:`\frac\gamma2\|\nabla L\|^2`, and the
-        :math:`\varepsilon` of the finite difference that replaces its gradient; 0: the gradient.
+        $\gamma$ of the penalty $\frac\gamma2\|\nabla L\|^2$, and the
+        $\varepsilon$ of the finite difference that replaces its gradient; 0: the gradient.
     tol, rtol
         Relative residual at which the flow ends, and relative tolerance of the method.
 
@@ -244,7 +246,7 @@ def diagonal_network_sgd(
     batch: int = 1,
     seed: int = 0,
 ) -> DiagonalDescent:
-    r"""Descend on :math:`\frac12(x_i^\top\beta-y_i)^2`, :math:`\beta=u\odot u-v\odot v`, of random
+    r"""Descend on $\frac12(x_i^\top\beta-y_i)^2$, $\beta=u\odot u-v\odot v$, of random
     samples i.
 
     Parameters
@@ -252,9 +254,9 @@ def diagonal_network_sgd(
     X, y
         Shapes (n, d) and (n,).
     start
-        A number :math:`u=v=\alpha`, or u and v, shape (2, d).
+        A number $u=v=\alpha$, or u and v, shape (2, d).
     step_size, steps
-        :math:`\eta`, and how many steps.
+        $\eta$, and how many steps.
     batch
         Samples averaged in a step, drawn with replacement; n or more: all of them once, which is
         gradient descent.
@@ -303,15 +305,15 @@ def diagonal_network_sgd(
 
 @refuses_overflow("start", "step_size")
 def double_well_descent(start: ArrayLike, *, step_size: float, steps: int) -> FloatArray:
-    r"""Return the iterates of descent on :math:`\frac14(\theta^2-1)^2`, shape (steps + 1, ...).
+    r"""Return the iterates of descent on $\frac14(\theta^2-1)^2$, shape (steps + 1, ...).
 
     Parameters
     ----------
     start
-        Any shape, :math:`\theta^2\le1+2/\gamma`: further out, or with steps :math:`\gamma>2`, the
+        Any shape, $\theta^2\le1+2/\gamma$: further out, or with steps $\gamma>2$, the
         iterates may leave float64, which is refused.
     step_size, steps
-        :math:`\gamma` and the number of steps.
+        $\gamma$ and the number of steps.
 
     Examples
     --------
@@ -329,13 +331,13 @@ def double_well_descent(start: ArrayLike, *, step_size: float, steps: int) -> Fl
 
 
 def double_well_cycle(*, step_size: float) -> tuple[FloatArray, float]:
-    r"""Return the two points of the cycle that descent on :math:`\frac14(\theta^2-1)^2` settles on,
-    and its multiplier :math:`9-2(1+\gamma)^2`.
+    r"""Return the two points of the cycle that descent on $\frac14(\theta^2-1)^2$ settles on,
+    and its multiplier $9-2(1+\gamma)^2$.
 
     Parameters
     ----------
     step_size
-        :math:`\gamma`, in :math:`[1,2]`; the cycle attracts below :math:`\sqrt5-1`.
+        $\gamma$, in $[1,2]$; the cycle attracts below $\sqrt5-1$.
 
     Examples
     --------

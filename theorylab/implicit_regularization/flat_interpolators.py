@@ -1,22 +1,24 @@
 r"""Two-layer ReLU networks that interpolate with the least trace of the Hessian.
 
-For :math:`f(x)=\sum_ja_j\,\mathrm{relu}(w_j^\top x+b_j)` and
-:math:`L=\frac1n\sum_i(f(x_i)-y_i)^2`, with :math:`x'=(x,1)` (or :math:`x'=x` without biases) and
-:math:`h_{ij}=\mathrm{relu}(w_j^\top x_i+b_j)`,
+For $f(x)=\sum_ja_j\,\mathrm{relu}(w_j^\top x+b_j)$ and
+$L=\frac1n\sum_i(f(x_i)-y_i)^2$, with $x'=(x,1)$ (or $x'=x$ without biases) and
+$h_{ij}=\mathrm{relu}(w_j^\top x_i+b_j)$,
 
-.. math:: \mathrm{tr}\,\nabla^2L=\frac2n\sum_i\|\nabla f(x_i)\|^2
-   =\frac2n\sum_i\sum_{j:h_{ij}>0}(a_j^2\|x'_i\|^2+h_{ij}^2)\ge\frac4n\sum_i\|x'_i\||f(x_i)|,
+$$\mathrm{tr}\,\nabla^2L=\frac2n\sum_i\|\nabla f(x_i)\|^2
+=\frac2n\sum_i\sum_{j:h_{ij}>0}(a_j^2\|x'_i\|^2+h_{ij}^2)\ge\frac4n\sum_i\|x'_i\||f(x_i)|,$$
 
 since f is linear in every single parameter. Equality asks of every active neuron that
-:math:`h_{ij}=|a_j|\|x'_i\|` and that :math:`a_j` has the sign of :math:`f(x_i)`. At a preactivation
+$h_{ij}=|a_j|\|x'_i\|$ and that $a_j$ has the sign of $f(x_i)$. At a preactivation
 of 0 the trace is that of the convention relu'(0) = 0.
 
 On the hypercube a network with one neuron for every training point, active at no other vertex, and
-one with four neurons that is :math:`x_1x_2` everywhere both attain the bound
-:math:`4\sqrt{d+1}`: flatness does not tell them apart. Without biases it does.
+one with four neurons that is $x_1x_2$ everywhere both attain the bound
+$4\sqrt{d+1}$: flatness does not tell them apart. Without biases it does.
 
 Papers: wen2023-sharpness (Lemma 4.1 and Theorem 4.1; in its equation (5) r is
-:math:`(d+1)^{1/4}`), wu2023-implicit."""
+$(d+1)^{1/4}$), wu2023-implicit."""
+
+from __future__ import annotations
 
 from itertools import product
 
@@ -53,16 +55,16 @@ __all__ = [
 
 @result
 class ReluNetwork:
-    r"""The function :math:`x\mapsto\sum_ja_j\,\mathrm{relu}(w_j^\top x+b_j)`.
+    r"""The function $x\mapsto\sum_ja_j\,\mathrm{relu}(w_j^\top x+b_j)$.
 
     Attributes
     ----------
     weights
-        Shape (m, d), a row :math:`w_j` for each neuron.
+        Shape (m, d), a row $w_j$ for each neuron.
     outputs
-        Shape (m,), the :math:`a_j`.
+        Shape (m,), the $a_j$.
     biases
-        Shape (m,), the :math:`b_j`; None for a network that has no such parameters.
+        Shape (m,), the $b_j$; None for a network that has no such parameters.
     """
 
     weights: FloatArray
@@ -108,9 +110,9 @@ def relu_outputs(network: ReluNetwork, points: ArrayLike) -> FloatArray:
 
 @refuses_overflow("network", "points")
 def relu_hessian_trace(network: ReluNetwork, points: ArrayLike) -> float:
-    r"""Return the trace of the Hessian of :math:`\frac1n\sum_i(f(x_i)-y_i)^2` in all parameters.
+    r"""Return the trace of the Hessian of $\frac1n\sum_i(f(x_i)-y_i)^2$ in all parameters.
 
-    It is :math:`\frac2n\sum_i\|\nabla f(x_i)\|^2` whatever the labels are.
+    It is $\frac2n\sum_i\|\nabla f(x_i)\|^2$ whatever the labels are.
 
     Parameters
     ----------
@@ -132,14 +134,14 @@ def relu_hessian_trace(network: ReluNetwork, points: ArrayLike) -> float:
 
 @refuses_overflow("points", "labels")
 def relu_trace_bound(points: ArrayLike, labels: ArrayLike, *, biases: bool = True) -> float:
-    r"""Return :math:`\frac4n\sum_i\|x'_i\||y_i|`, below which no interpolating network is.
+    r"""Return $\frac4n\sum_i\|x'_i\||y_i|$, below which no interpolating network is.
 
     Parameters
     ----------
     points, labels
         Shapes (n, d) and (n,).
     biases
-        Whether neurons have biases, so that :math:`x'=(x,1)`.
+        Whether neurons have biases, so that $x'=(x,1)$.
 
     Examples
     --------
@@ -157,8 +159,8 @@ def relu_trace_bound(points: ArrayLike, labels: ArrayLike, *, biases: bool = Tru
 def balance_neurons(network: ReluNetwork, points: ArrayLike) -> ReluNetwork:
     r"""Return the network of the same function whose trace is least over the scales of its neurons.
 
-    Neuron j with :math:`(a_j/s,sw_j,sb_j)` adds :math:`\frac2n(s^2\sum_ih_{ij}^2+s^{-2}a_j^2
-    \sum_{i:h_{ij}>0}\|x'_i\|^2)`, which is least where both terms are equal. A neuron without
+    Neuron j with $(a_j/s,sw_j,sb_j)$ adds $\frac2n(s^2\sum_ih_{ij}^2+s^{-2}a_j^2
+    \sum_{i:h_{ij}>0}\|x'_i\|^2)$, which is least where both terms are equal. A neuron without
     output, or active at no point, is left as it is.
 
     Parameters
@@ -222,8 +224,8 @@ def hypercube_memoriser(points: ArrayLike, labels: ArrayLike) -> ReluNetwork:
 
 
 def xor_generaliser(dimension: int, *, biases: bool = True) -> ReluNetwork:
-    r"""Return the four neurons :math:`\mathrm{relu}(\pm x_1\pm x_2-1)` whose sum is
-    :math:`x_1x_2` on the hypercube, or half of :math:`\mathrm{relu}(\pm x_1\pm x_2)` without
+    r"""Return the four neurons $\mathrm{relu}(\pm x_1\pm x_2-1)$ whose sum is
+    $x_1x_2$ on the hypercube, or half of $\mathrm{relu}(\pm x_1\pm x_2)$ without
     biases.
 
     Parameters
@@ -248,7 +250,7 @@ def xor_generaliser(dimension: int, *, biases: bool = True) -> ReluNetwork:
 
 @refuses_overflow("first", "second", "share")
 def mix_networks(first: ReluNetwork, second: ReluNetwork, share: float) -> ReluNetwork:
-    r"""Return the network of all neurons of both whose function is :math:`tf_1+(1-t)f_2`.
+    r"""Return the network of all neurons of both whose function is $tf_1+(1-t)f_2$.
 
     Mixtures of flattest interpolators are flattest once they are balanced.
 
@@ -283,9 +285,9 @@ def flattest_neurons(points: ArrayLike, labels: ArrayLike) -> FloatArray:
 
     On points of equal norm every neuron of a network that attains the bound of
     :func:`relu_trace_bound` is, up to its scale and where it is active at all, a w with
-    :math:`w^\top x_i\in\{1\}\cup(-\infty,0]` that is active on points of one label's sign. Those
-    with :math:`w^\top x_i\in\{-1,0,1\}` at d independent points are enumerated, :math:`3^d`
-    candidates, in exact integer arithmetic; if with every :math:`x_i` also :math:`-x_i` is a point,
+    $w^\top x_i\in\{1\}\cup(-\infty,0]$ that is active on points of one label's sign. Those
+    with $w^\top x_i\in\{-1,0,1\}$ at d independent points are enumerated, $3^d$
+    candidates, in exact integer arithmetic; if with every $x_i$ also $-x_i$ is a point,
     there are no others, but for w = 0.
 
     Parameters
@@ -328,7 +330,7 @@ def flattest_neurons(points: ArrayLike, labels: ArrayLike) -> FloatArray:
 
 @refuses_overflow("network", "points", "eps")
 def layer_norm_outputs(network: ReluNetwork, points: ArrayLike, *, eps: float) -> FloatArray:
-    r"""Return :math:`a^\top h/\max(\|h\|,\epsilon)` at the points, h the hidden layer, shape (n,).
+    r"""Return $a^\top h/\max(\|h\|,\epsilon)$ at the points, h the hidden layer, shape (n,).
 
     Parameters
     ----------
@@ -350,8 +352,8 @@ def layer_norm_outputs(network: ReluNetwork, points: ArrayLike, *, eps: float) -
 
 @refuses_overflow("network", "points", "eps")
 def layer_norm_trace(network: ReluNetwork, points: ArrayLike, *, eps: float) -> float:
-    r"""Return :math:`\frac2n\sum_i\|\nabla f(x_i)\|^2` for :func:`layer_norm_outputs`: the trace of
-    the Hessian of :math:`\frac1n\sum_i(f(x_i)-y_i)^2` at an interpolator.
+    r"""Return $\frac2n\sum_i\|\nabla f(x_i)\|^2$ for :func:`layer_norm_outputs`: the trace of
+    the Hessian of $\frac1n\sum_i(f(x_i)-y_i)^2$ at an interpolator.
 
     Parameters
     ----------
@@ -378,10 +380,10 @@ def layer_norm_trace(network: ReluNetwork, points: ArrayLike, *, eps: float) -> 
 
 @refuses_overflow("network")
 def isotropic_hessian_trace(network: ReluNetwork) -> float:
-    r"""Return :math:`\mathrm{tr}\,\mathbb E\nabla f\nabla f^\top=\frac12\sum_j(\|w_j\|^2+da_j^2)`.
+    r"""Return $\mathrm{tr}\,\mathbb E\nabla f\nabla f^\top=\frac12\sum_j(\|w_j\|^2+da_j^2)$.
 
     It holds for inputs that are as likely as their opposites, have covariance I, and are orthogonal
-    to no :math:`w_j`: Gaussian inputs, or those of a sphere.
+    to no $w_j$: Gaussian inputs, or those of a sphere.
 
     Parameters
     ----------
@@ -400,8 +402,8 @@ def isotropic_hessian_trace(network: ReluNetwork) -> float:
 
 @refuses_overflow("network")
 def path_norm(network: ReluNetwork) -> float:
-    r"""Return :math:`\sum_j|a_j|\|w_j\|`, at most the trace of :func:`isotropic_hessian_trace` over
-    :math:`\sqrt d`.
+    r"""Return $\sum_j|a_j|\|w_j\|$, at most the trace of :func:`isotropic_hessian_trace` over
+    $\sqrt d$.
 
     Parameters
     ----------

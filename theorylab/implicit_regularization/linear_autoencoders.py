@@ -1,30 +1,32 @@
 r"""Linear autoencoders of low rank: which of their cosine similarities mean something.
 
-Data X, shape (n, p), with singular values :math:`\sigma_1\ge\sigma_2\ge\dots` and right singular
+Data X, shape (n, p), with singular values $\sigma_1\ge\sigma_2\ge\dots$ and right singular
 vectors V, are fitted by factors A, B of shape (p, k). The penalty of the *product*,
 
-.. math:: \|X-XAB^\top\|_F^2+\lambda\|AB^\top\|_F^2,
+$$\|X-XAB^\top\|_F^2+\lambda\|AB^\top\|_F^2,$$
 
-has the minimisers :math:`AB^\top=V_kSV_k^\top`, :math:`S=\operatorname{diag}(1/(1+\lambda/
-\sigma_i^2))`, and does not see :math:`(A,B)\to(AD,BD^{-1})`: with the rows of B the cosines change.
+has the minimisers $AB^\top=V_kSV_k^\top$, $S=\operatorname{diag}(1/(1+\lambda/
+\sigma_i^2))$, and does not see $(A,B)\to(AD,BD^{-1})$: with the rows of B the cosines change.
 Over all positive diagonal D the cosine of rows x and y of B
 
-- fills (-1, 1), if the products :math:`x_ly_l` take both signs,
-- fills the interval from :math:`2\sqrt{mM}/(m+M)` to 1 if they take only the positive one, m and M
-  the least and largest of the quotients :math:`|x_l/y_l|` (0 and infinity count, and then it
+- fills (-1, 1), if the products $x_ly_l$ take both signs,
+- fills the interval from $2\sqrt{mM}/(m+M)$ to 1 if they take only the positive one, m and M
+  the least and largest of the quotients $|x_l/y_l|$ (0 and infinity count, and then it
   starts at 0); minus that, if only the negative one; it is 0 if all products vanish,
 
-for :math:`(y_l-cx_l)(c'x_l-y_l)\ge0` with the extreme quotients c, c' bounds it, and two entries
+for $(y_l-cx_l)(c'x_l-y_l)\ge0$ with the extreme quotients c, c' bounds it, and two entries
 attain it. (Invertible maps that are not diagonal reach every value for any two rows that are not
 parallel.) The penalty of the *factors*,
 
-.. math:: \|X-XAB^\top\|_F^2+\lambda(\|XA\|_F^2+\|B\|_F^2),
+$$\|X-XAB^\top\|_F^2+\lambda(\|XA\|_F^2+\|B\|_F^2),$$
 
-is that of the nuclear norm of the fit: :math:`XAB^\top=U_k(\Sigma_k-\lambda)_+V_k^\top`, with
-:math:`B=V_k(\Sigma_k-\lambda)_+^{1/2}Q`, :math:`A=V_k\Sigma_k^{-1}(\Sigma_k-\lambda)_+^{1/2}Q`
-and Q orthogonal. Its cosines are unique, and made by :math:`\lambda`.
+is that of the nuclear norm of the fit: $XAB^\top=U_k(\Sigma_k-\lambda)_+V_k^\top$, with
+$B=V_k(\Sigma_k-\lambda)_+^{1/2}Q$, $A=V_k\Sigma_k^{-1}(\Sigma_k-\lambda)_+^{1/2}Q$
+and Q orthogonal. Its cosines are unique, and made by $\lambda$.
 
 Paper: steck2024-cosine (the exact range is derived here)."""
+
+from __future__ import annotations
 
 import math
 import warnings
@@ -102,10 +104,10 @@ def autoencoder_objective(
     X, A, B
         (n, p), (p, k) and (p, k).
     ridge
-        :math:`\lambda`.
+        $\lambda$.
     penalty
-        ``"product"``, of :math:`\|AB^\top\|^2`, or ``"factors"``, of
-        :math:`\|XA\|^2+\|B\|^2`.
+        ``"product"``, of $\|AB^\top\|^2$, or ``"factors"``, of
+        $\|XA\|^2+\|B\|^2$.
 
     Examples
     --------
@@ -134,7 +136,7 @@ def autoencoder_minimiser(
     X
         (n, p); singular values of 1e-13 of the largest or less count as 0.
     ridge
-        :math:`\lambda>0`.
+        $\lambda>0$.
     search_rank
         k, at most p.
     penalty
@@ -177,7 +179,7 @@ def train_autoencoder(
     r"""Minimise by turns over A and over B, from random factors.
 
     With the penalty of the factors the balance of A and B settles only at a rate of the order of
-    :math:`\lambda/\sigma_1`: for a tiny ridge take :func:`autoencoder_minimiser`.
+    $\lambda/\sigma_1$: for a tiny ridge take :func:`autoencoder_minimiser`.
 
     Parameters
     ----------

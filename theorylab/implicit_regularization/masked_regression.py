@@ -1,37 +1,37 @@
 r"""Linear regression on inputs whose missing entries are set to zero.
 
-Entry j of X is seen with probability :math:`\rho_j`, independently of everything else. With
-:math:`\Sigma=\mathbb EXX^\top` (second moments, not covariances), :math:`\tilde X=P\odot X` and
-:math:`\beta=\rho\odot\theta`,
+Entry j of X is seen with probability $\rho_j$, independently of everything else. With
+$\Sigma=\mathbb EXX^\top$ (second moments, not covariances), $\tilde X=P\odot X$ and
+$\beta=\rho\odot\theta$,
 
-.. math:: \mathbb E(Y-\theta^\top\tilde X)^2=\mathbb E(Y-\beta^\top X)^2+\beta^\top D\beta,\qquad
-   D=\mathrm{diag}(\lambda_j\Sigma_{jj}),\quad\lambda_j=(1-\rho_j)/\rho_j:
+$$\mathbb E(Y-\theta^\top\tilde X)^2=\mathbb E(Y-\beta^\top X)^2+\beta^\top D\beta,\qquad
+D=\mathrm{diag}(\lambda_j\Sigma_{jj}),\quad\lambda_j=(1-\rho_j)/\rho_j:$$
 
 a ridge penalty. What the best predictor loses is
-:math:`\beta_*^\top\Sigma(\Sigma+D)^{-1}D\beta_*\le\beta_*^\top D\beta_*`, where :math:`\beta_*` is
+$\beta_*^\top\Sigma(\Sigma+D)^{-1}D\beta_*\le\beta_*^\top D\beta_*$, where $\beta_*$ is
 the best predictor from complete inputs.
 
-One-pass averaged descent, :math:`\theta_{t+1}=\theta_t+\gamma(y_t-\theta_t^\top\tilde
-x_t)\tilde x_t`, of mean :math:`\bar\theta_n=\frac1n\sum_{t<n}\theta_t`: the second moments of
-:math:`\theta_t` follow a linear recursion in which masks are averaged in closed form, so that
-:math:`\mathbb E\|\bar\theta_n-\tilde\theta\|^2_{\tilde\Sigma}` is computed without sampling.
+One-pass averaged descent, $\theta_{t+1}=\theta_t+\gamma(y_t-\theta_t^\top\tilde
+x_t)\tilde x_t$, of mean $\bar\theta_n=\frac1n\sum_{t<n}\theta_t$: the second moments of
+$\theta_t$ follow a linear recursion in which masks are averaged in closed form, so that
+$\mathbb E\|\bar\theta_n-\tilde\theta\|^2_{\tilde\Sigma}$ is computed without sampling.
 
-It is bounded as Bach and Moulines (arXiv 1306.2119) did; proof, with :math:`H=\tilde\Sigma`,
-:math:`\|\tilde X\|\le R`, :math:`\gamma R^2<1`, :math:`\xi=Y-\tilde\theta^\top\tilde X` and
-:math:`\mathbb E\xi^2\tilde X\tilde X^\top\preceq\sigma^2H`. Roots of mean squares add
+It is bounded as Bach and Moulines (arXiv 1306.2119) did; proof, with $H=\tilde\Sigma$,
+$\|\tilde X\|\le R$, $\gamma R^2<1$, $\xi=Y-\tilde\theta^\top\tilde X$ and
+$\mathbb E\xi^2\tilde X\tilde X^\top\preceq\sigma^2H$. Roots of mean squares add
 (Minkowski), so the start and the noise are bounded apart.
 
-- Start, :math:`\xi=0`: a step takes at least :math:`\gamma(2-\gamma R^2)\mathbb E\|\theta_t-
-  \tilde\theta\|_H^2` from :math:`\mathbb E\|\theta_t-\tilde\theta\|^2`. The sum over t and
-  convexity leave :math:`\|\theta_0-\tilde\theta\|^2/(\gamma n)` for the mean.
-- Noise, :math:`\theta_0=\tilde\theta`: :math:`\theta_t-\tilde\theta=\sum_{r\ge0}\eta^r_t`,
-  :math:`\eta^r_{t+1}=(I-\gamma H)\eta^r_t+\gamma\Xi^r_t`, :math:`\Xi^0=\xi\tilde X`,
-  :math:`\Xi^{r+1}=(H-\tilde X\tilde X^\top)\eta^r`, uncorrelated over t. If
-  :math:`\mathbb E\Xi^r\Xi^{r\top}\preceq s_rH`, then by induction over t
-  :math:`\mathbb E\eta^r\eta^{r\top}\preceq\gamma s_rI`, so that :math:`s_{r+1}\le\gamma
-  R^2s_r`; and the mean is :math:`\frac1n\sum_kH^{-1}(I-(I-\gamma H)^{n-1-k})\Xi^r_k`, of mean
-  square :math:`s_rd/n` at most in the norm of H. With :math:`s_0=\sigma^2` the roots of these sum
-  to :math:`\sigma\sqrt{d/n}/(1-\sqrt{\gamma R^2})`.
+- Start, $\xi=0$: a step takes at least $\gamma(2-\gamma R^2)\mathbb E\|\theta_t-
+  \tilde\theta\|_H^2$ from $\mathbb E\|\theta_t-\tilde\theta\|^2$. The sum over t and
+  convexity leave $\|\theta_0-\tilde\theta\|^2/(\gamma n)$ for the mean.
+- Noise, $\theta_0=\tilde\theta$: $\theta_t-\tilde\theta=\sum_{r\ge0}\eta^r_t$,
+  $\eta^r_{t+1}=(I-\gamma H)\eta^r_t+\gamma\Xi^r_t$, $\Xi^0=\xi\tilde X$,
+  $\Xi^{r+1}=(H-\tilde X\tilde X^\top)\eta^r$, uncorrelated over t. If
+  $\mathbb E\Xi^r\Xi^{r\top}\preceq s_rH$, then by induction over t
+  $\mathbb E\eta^r\eta^{r\top}\preceq\gamma s_rI$, so that $s_{r+1}\le\gamma
+  R^2s_r$; and the mean is $\frac1n\sum_kH^{-1}(I-(I-\gamma H)^{n-1-k})\Xi^r_k$, of mean
+  square $s_rd/n$ at most in the norm of H. With $s_0=\sigma^2$ the roots of these sum
+  to $\sigma\sqrt{d/n}/(1-\sqrt{\gamma R^2})$.
 
 Paper: ayme2023-naive."""
 
@@ -108,7 +108,7 @@ class LinearFit:
     risk
         Its mean squared error.
     lower
-        :math:`\mathbb EY^2-b^\top S^+b`, S and b the moments: the least risk by duality.
+        $\mathbb EY^2-b^\top S^+b$, S and b the moments: the least risk by duality.
     """
 
     coefficients: FloatArray
@@ -128,8 +128,8 @@ class AveragedDescent:
     target
         (d,): the best zero-imputed predictor.
     noise
-        The least :math:`\sigma^2` with :math:`\mathbb E[\xi^2\tilde X\tilde X^\top]\preceq\sigma^2
-        \tilde\Sigma`, :math:`\xi=Y-\tilde\theta^\top\tilde X`.
+        The least $\sigma^2$ with $\mathbb E[\xi^2\tilde X\tilde X^\top]\preceq\sigma^2
+        \tilde\Sigma$, $\xi=Y-\tilde\theta^\top\tilde X$.
     """
 
     averaged: FloatArray
@@ -204,7 +204,7 @@ def complete_moments(law: MaskedLaw) -> RegressionMoments:
 @refuses_overflow("law")
 def imputed_moments(law: MaskedLaw) -> RegressionMoments:
     r"""Return the second moments of the inputs with zeros for missing entries:
-    :math:`\rho_i\rho_j\Sigma_{ij}` off the diagonal and :math:`\rho_j\Sigma_{jj}` on it.
+    $\rho_i\rho_j\Sigma_{ij}$ off the diagonal and $\rho_j\Sigma_{jj}$ on it.
 
     Parameters
     ----------
@@ -225,7 +225,7 @@ def imputed_moments(law: MaskedLaw) -> RegressionMoments:
 
 @refuses_overflow("moments", "coefficients")
 def linear_risk(moments: RegressionMoments, coefficients: ArrayLike) -> float:
-    r"""Return :math:`\mathbb E(Y-\theta^\top X)^2`.
+    r"""Return $\mathbb E(Y-\theta^\top X)^2$.
 
     Parameters
     ----------
@@ -246,8 +246,8 @@ def linear_risk(moments: RegressionMoments, coefficients: ArrayLike) -> float:
 
 @refuses_overflow("law", "coefficients")
 def zero_imputation_risk(law: MaskedLaw, coefficients: ArrayLike) -> float:
-    r"""Return :math:`\mathbb E(Y-\theta^\top\tilde X)^2`: the risk of :math:`\rho\odot\theta` on
-    complete inputs, and the ridge penalty :math:`\sum_j\rho_j(1-\rho_j)\Sigma_{jj}\theta_j^2`.
+    r"""Return $\mathbb E(Y-\theta^\top\tilde X)^2$: the risk of $\rho\odot\theta$ on
+    complete inputs, and the ridge penalty $\sum_j\rho_j(1-\rho_j)\Sigma_{jj}\theta_j^2$.
 
     Parameters
     ----------
@@ -311,8 +311,8 @@ def _spectrum(S: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
 @refuses_overflow("law")
 def imputation_bias(law: MaskedLaw) -> float:
     r"""Return what the best predictor from zero-imputed inputs loses against that from complete
-    ones: :math:`\beta_*^\top\Sigma(\Sigma+D)^{-1}D\beta_*`,
-    :math:`D=\mathrm{diag}(\frac{1-\rho_j}{\rho_j}\Sigma_{jj})`.
+    ones: $\beta_*^\top\Sigma(\Sigma+D)^{-1}D\beta_*$,
+    $D=\mathrm{diag}(\frac{1-\rho_j}{\rho_j}\Sigma_{jj})$.
 
     Parameters
     ----------
@@ -338,8 +338,8 @@ def imputation_bias(law: MaskedLaw) -> float:
 
 
 def tight_frame(d: int, r: int, *, seed: int) -> FloatArray:
-    r"""Return a random A, (d, r), with rows of norm 1 and :math:`A^\top A=\frac drI`: the law of
-    :math:`X=A\sqrt re_K`, K uniform, has a second-moment matrix of rank r, equal non-zero
+    r"""Return a random A, (d, r), with rows of norm 1 and $A^\top A=\frac drI$: the law of
+    $X=A\sqrt re_K$, K uniform, has a second-moment matrix of rank r, equal non-zero
     eigenvalues and unit diagonal.
 
     Parameters
@@ -431,8 +431,8 @@ def averaged_sgd_bound(
     n: int, *, d: int, radius: float, step: float, noise: float, distance: float
 ) -> tuple[float, float]:
     r"""Return the two terms whose squared sum bounds the expected excess risk of averaged
-    descent: :math:`\frac{\sigma\sqrt d}{\sqrt n(1-\sqrt{\gamma R^2})}` and
-    :math:`\frac{\|\theta_0-\tilde\theta\|}{\sqrt{\gamma n}}`.
+    descent: $\frac{\sigma\sqrt d}{\sqrt n(1-\sqrt{\gamma R^2})}$ and
+    $\frac{\|\theta_0-\tilde\theta\|}{\sqrt{\gamma n}}$.
 
     Parameters
     ----------
@@ -441,7 +441,7 @@ def averaged_sgd_bound(
     radius
         R, a bound of the norm of the inputs; the step must be below 1 / R^2.
     step, noise, distance
-        gamma, :math:`\sigma^2` and the distance of the start from the best predictor.
+        gamma, $\sigma^2$ and the distance of the start from the best predictor.
 
     Examples
     --------
@@ -464,11 +464,11 @@ def averaged_sgd_bound(
 
 
 class _SquaredResiduals:
-    r"""The mean of :math:`(z^\top Qz)\tilde X\tilde X^\top`, z the masked inputs and the output.
+    r"""The mean of $(z^\top Qz)\tilde X\tilde X^\top$, z the masked inputs and the output.
 
-    Given the data, :math:`\mathbb E[P_iP_jz^\top Qz]` needs the sum of all entries of
-    :math:`zz^\top\odot Q` weighted by the probability to be seen, and what it gains by
-    :math:`P_i=1`, by :math:`P_j=1` and by both.
+    Given the data, $\mathbb E[P_iP_jz^\top Qz]$ needs the sum of all entries of
+    $zz^\top\odot Q$ weighted by the probability to be seen, and what it gains by
+    $P_i=1$, by $P_j=1$ and by both.
     """
 
     def __init__(self, law: MaskedLaw) -> None:

@@ -1,20 +1,22 @@
 r"""The potentials that diagonal networks minimise, and the interpolators that minimise them.
 
-Gradient flow of :math:`\beta=u\odot u-v\odot v+\lambda s` from :math:`u=v=\alpha`, :math:`s=0` on
-a least-squares loss is a mirror descent: with :math:`\rho=-4\int\nabla_\beta L\,dt\in
-\mathrm{row}(X)`,
+Gradient flow of $\beta=u\odot u-v\odot v+\lambda s$ from $u=v=\alpha$, $s=0$ on
+a least-squares loss is a mirror descent: with $\rho=-4\int\nabla_\beta L\,dt\in
+\mathrm{row}(X)$,
 
-.. math:: \beta_j=2\alpha_j^2\sinh\rho_j+\tfrac{\lambda^2}4\rho_j.
+$$\beta_j=2\alpha_j^2\sinh\rho_j+\tfrac{\lambda^2}4\rho_j.$$
 
-The interpolator that it reaches minimises :math:`\sum_j\phi_j(\beta_j)` over :math:`X\beta=y`,
-where :math:`\phi_j'` is the inverse of this map. Without the linear part (hyperbolic entropy) that
-is the minimum of :math:`\ell_1` for :math:`\alpha\to0` and of a weighted :math:`\ell_2` for
-:math:`\alpha\to\infty`; with it neither, nor of any norm. The dual
-:math:`\max_\nu\nu^\top y-\sum_j\psi_j(X^\top\nu)`, :math:`\psi_j(\rho)=2\alpha_j^2(\cosh\rho-1)+
-\frac{\lambda^2}8\rho^2`, is smooth, and its third derivatives are bounded by its second ones, so
+The interpolator that it reaches minimises $\sum_j\phi_j(\beta_j)$ over $X\beta=y$,
+where $\phi_j'$ is the inverse of this map. Without the linear part (hyperbolic entropy) that
+is the minimum of $\ell_1$ for $\alpha\to0$ and of a weighted $\ell_2$ for
+$\alpha\to\infty$; with it neither, nor of any norm. The dual
+$\max_\nu\nu^\top y-\sum_j\psi_j(X^\top\nu)$, $\psi_j(\rho)=2\alpha_j^2(\cosh\rho-1)+
+\frac{\lambda^2}8\rho^2$, is smooth, and its third derivatives are bounded by its second ones, so
 that damped Newton steps always succeed.
 
 Papers: karakida2022-understanding, zhou2023-implicit, andriushchenko2022-with."""
+
+from __future__ import annotations
 
 from enum import StrEnum
 
@@ -56,9 +58,9 @@ class MirrorPotential:
     Attributes
     ----------
     value
-        :math:`\sum_j\phi_j(\beta_j)`, zero at the origin.
+        $\sum_j\phi_j(\beta_j)$, zero at the origin.
     gradient
-        :math:`\rho=\phi'(\beta)`, shape (d,).
+        $\rho=\phi'(\beta)$, shape (d,).
     """
 
     value: float
@@ -72,13 +74,13 @@ class MirrorInterpolator:
     Attributes
     ----------
     predictor
-        :math:`\beta`, shape (d,).
+        $\beta$, shape (d,).
     dual
-        :math:`\nu`, shape (n,), with :math:`\beta` the mirror map of :math:`X^\top\nu`.
+        $\nu$, shape (n,), with $\beta$ the mirror map of $X^\top\nu$.
     potential, lower_bound, gap
         Of the nearest interpolator, the bound of the dual, and their relative difference.
     residual
-        :math:`\max|X\beta-y|/\max|y|`.
+        $\max|X\beta-y|/\max|y|$.
     iterations, status
         Newton steps, and how they ended.
     """
@@ -95,14 +97,14 @@ class MirrorInterpolator:
 
 @refuses_overflow("rho", "scale", "linear")
 def mirror_map(rho: ArrayLike, *, scale: ArrayLike, linear: float = 0.0) -> FloatArray:
-    r"""Return :math:`2\alpha_j^2\sinh\rho_j+\frac{\lambda^2}4\rho_j`.
+    r"""Return $2\alpha_j^2\sinh\rho_j+\frac{\lambda^2}4\rho_j$.
 
     Parameters
     ----------
     rho
         Shape (d,).
     scale, linear
-        :math:`\alpha`, a number or one a coordinate, and :math:`\lambda`.
+        $\alpha$, a number or one a coordinate, and $\lambda$.
 
     Examples
     --------
@@ -126,9 +128,9 @@ def mirror_potential(
     Parameters
     ----------
     predictor
-        :math:`\beta`, shape (d,).
+        $\beta$, shape (d,).
     scale, linear
-        :math:`\alpha`, a number or one a coordinate, and :math:`\lambda`; one of them positive.
+        $\alpha$, a number or one a coordinate, and $\lambda$; one of them positive.
 
     Examples
     --------
@@ -162,7 +164,7 @@ def mirror_interpolator(
     X, y
         Shapes (n, d), of rank n, and (n,).
     scale, linear
-        :math:`\alpha`, a number or one a coordinate, and :math:`\lambda`; one of them positive.
+        $\alpha$, a number or one a coordinate, and $\lambda$; one of them positive.
     tol, max_iter
         Relative residual to reach, and the most Newton steps.
 

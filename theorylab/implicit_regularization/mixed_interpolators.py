@@ -1,28 +1,30 @@
 r"""Interpolators of least norm of noisy linear regression, and what they risk.
 
-:math:`y=X\beta^*+\xi` with :math:`X` of n rows and d columns, all :math:`N(0,1)`, and noise
-:math:`N(0,\sigma^2)`. The interpolator of least :math:`\ell_2` norm has mean squared error
+$y=X\beta^*+\xi$ with $X$ of n rows and d columns, all $N(0,1)$, and noise
+$N(0,\sigma^2)$. The interpolator of least $\ell_2$ norm has mean squared error
 
-.. math:: \|\beta^*\|^2(1-\tfrac nd)+\frac{\sigma^2n}{d-n-1}:
+$$\|\beta^*\|^2(1-\tfrac nd)+\frac{\sigma^2n}{d-n-1}:$$
 
-it loses the signal. That of least :math:`\ell_1` norm has at most n entries that are not zero, and
-fits noise badly: an error :math:`e=\hat\beta-\beta^*` on m coordinates has :math:`Xe=\xi`, hence
-:math:`\|e\|\ge\|\xi\|/\max_{|S|=m}\|X_S\|`. By Slepian's lemma the mean of this maximum is at most
-:math:`\sqrt n+\sqrt{Q_m}`, with :math:`Q_m` the mean of the sum of the m largest of d squared
+it loses the signal. That of least $\ell_1$ norm has at most n entries that are not zero, and
+fits noise badly: an error $e=\hat\beta-\beta^*$ on m coordinates has $Xe=\xi$, hence
+$\|e\|\ge\|\xi\|/\max_{|S|=m}\|X_S\|$. By Slepian's lemma the mean of this maximum is at most
+$\sqrt n+\sqrt{Q_m}$, with $Q_m$ the mean of the sum of the m largest of d squared
 normals; its variance is at most 1. So (Jensen)
 
-.. math:: \mathbb E\|e\|^2\ge\frac{\sigma^2n}{1+(\sqrt n+\sqrt{Q_m})^2}
-   \sim\frac{\sigma^2}{2\log(d/n)}\quad(m\sim n,\ d/n\to\infty).
+$$\mathbb E\|e\|^2\ge\frac{\sigma^2n}{1+(\sqrt n+\sqrt{Q_m})^2}
+\sim\frac{\sigma^2}{2\log(d/n)}\quad(m\sim n,\ d/n\to\infty).$$
 
-A network :math:`w\odot w-u\odot u+\lambda v` learns the signal by w and u, and the noise by the
+A network $w\odot w-u\odot u+\lambda v$ learns the signal by w and u, and the noise by the
 linear part, which spreads it over all coordinates (`mirror_interpolator`). From
-:math:`w=u=\alpha\to0` its potential is quadratic, :math:`2\beta^2/\lambda^2`, up to a slope of
-:math:`\log(1/\alpha^2)`, and grows with this slope beyond. So a large entry and a small rest
-:math:`\delta`, :math:`\|\delta\|^2\approx\|y-X\beta\|^2/d`, are the lasso with penalty
-:math:`\frac12d\lambda^2\log(1/\alpha)`, and its universal one, :math:`\sigma\sqrt{2n\log d}`,
-gives the order of :math:`\lambda` (`universal_linear`).
+$w=u=\alpha\to0$ its potential is quadratic, $2\beta^2/\lambda^2$, up to a slope of
+$\log(1/\alpha^2)$, and grows with this slope beyond. So a large entry and a small rest
+$\delta$, $\|\delta\|^2\approx\|y-X\beta\|^2/d$, are the lasso with penalty
+$\frac12d\lambda^2\log(1/\alpha)$, and its universal one, $\sigma\sqrt{2n\log d}$,
+gives the order of $\lambda$ (`universal_linear`).
 
 Paper: zhou2023-implicit (the bound of the second display is derived here, with its constants)."""
+
+from __future__ import annotations
 
 import math
 from enum import StrEnum
@@ -119,7 +121,7 @@ def sparse_regression(
     noise_scale: float = 0.0,
     seed: int = 0,
 ) -> SparseRegression:
-    r"""Draw inputs :math:`N(0,1)`, noise :math:`N(0,\sigma^2)` and a signal of equal entries, with
+    r"""Draw inputs $N(0,1)$, noise $N(0,\sigma^2)$ and a signal of equal entries, with
     random signs, on the first coordinates.
 
     Parameters
@@ -127,7 +129,7 @@ def sparse_regression(
     n, d, sparsity
         Samples, coordinates, and the entries of the signal that are not zero.
     signal_norm, noise_scale
-        Euclidean norm of the signal, and :math:`\sigma`.
+        Euclidean norm of the signal, and $\sigma$.
     seed
         Of the draw.
 
@@ -152,7 +154,7 @@ def sparse_regression(
 
 @refuses_overflow("X", "y")
 def min_norm_interpolator(X: ArrayLike, y: ArrayLike, *, p: int) -> MinNormInterpolator:
-    r"""Minimise :math:`\|\beta\|_p` over :math:`X\beta=y`, p = 1 (a linear program) or 2.
+    r"""Minimise $\|\beta\|_p$ over $X\beta=y$, p = 1 (a linear program) or 2.
 
     Parameters
     ----------
@@ -207,15 +209,15 @@ def min_norm_interpolator(X: ArrayLike, y: ArrayLike, *, p: int) -> MinNormInter
 
 @refuses_overflow("signal_norm", "noise_scale")
 def min_l2_risk(n: int, d: int, *, signal_norm: float, noise_scale: float) -> float:
-    r"""Return :math:`\|\beta^*\|^2(1-\frac nd)+\frac{\sigma^2n}{d-n-1}`, the mean squared error of
-    the interpolator of least :math:`\ell_2` norm with Gaussian inputs.
+    r"""Return $\|\beta^*\|^2(1-\frac nd)+\frac{\sigma^2n}{d-n-1}$, the mean squared error of
+    the interpolator of least $\ell_2$ norm with Gaussian inputs.
 
     Parameters
     ----------
     n, d
         Samples and coordinates, d > n + 1.
     signal_norm, noise_scale
-        :math:`\|\beta^*\|` and :math:`\sigma`.
+        $\|\beta^*\|$ and $\sigma$.
 
     Examples
     --------
@@ -232,7 +234,7 @@ def min_l2_risk(n: int, d: int, *, signal_norm: float, noise_scale: float) -> fl
 
 @refuses_overflow("noise_scale")
 def sparse_interpolator_bound(n: int, d: int, *, sparsity: int, noise_scale: float) -> float:
-    r"""Return :math:`\sigma^2n/(1+(\sqrt n+\sqrt{Q_m})^2)`: the mean squared error of an
+    r"""Return $\sigma^2n/(1+(\sqrt n+\sqrt{Q_m})^2)$: the mean squared error of an
     interpolator with at most n entries that are not zero is no less, with Gaussian inputs.
 
     Parameters
@@ -241,7 +243,7 @@ def sparse_interpolator_bound(n: int, d: int, *, sparsity: int, noise_scale: flo
         Samples, coordinates, and the entries of the signal that are not zero; m = n + sparsity, or
         d if that is smaller.
     noise_scale
-        :math:`\sigma`.
+        $\sigma$.
 
     Examples
     --------
@@ -263,16 +265,16 @@ def sparse_interpolator_bound(n: int, d: int, *, sparsity: int, noise_scale: flo
 
 @refuses_overflow("noise_scale")
 def universal_linear(n: int, d: int, *, noise_scale: float, scale: float) -> float:
-    r"""Return the :math:`\lambda` with :math:`\frac12d\lambda^2\log\frac1\alpha=
-    \sigma\sqrt{2n\log d}`: the linear part with which a mixed network from a tiny start acts like
-    the lasso with its universal penalty, for inputs :math:`N(0,1)` and entries of order one.
+    r"""Return the $\lambda$ with $\frac12d\lambda^2\log\frac1\alpha=
+    \sigma\sqrt{2n\log d}$: the linear part with which a mixed network from a tiny start acts like
+    the lasso with its universal penalty, for inputs $N(0,1)$ and entries of order one.
 
     Parameters
     ----------
     n, d
         Samples and coordinates.
     noise_scale, scale
-        :math:`\sigma` and :math:`\alpha<1`.
+        $\sigma$ and $\alpha<1$.
 
     Examples
     --------

@@ -1,19 +1,19 @@
 r"""Equations that a noisy descent follows to a higher order than the gradient flow of its loss.
 
-A step :math:`x_{k+1}=x_k-\varepsilon g_j(x_k)` along one of finitely many random gradients that are
-affine, :math:`g_j(x)=G_jz`, :math:`z=(x,1)`, has moments :math:`Z=\mathbb E zz^\top` that obey a
+A step $x_{k+1}=x_k-\varepsilon g_j(x_k)$ along one of finitely many random gradients that are
+affine, $g_j(x)=G_jz$, $z=(x,1)$, has moments $Z=\mathbb E zz^\top$ that obey a
 linear recursion; a diffusion
 
-.. math:: dX=-DZ_1dt+\Sigma(X)^{1/2}dW,\qquad \operatorname{vec}\Sigma(x)=K\operatorname{vec}zz^\top
+$$dX=-DZ_1dt+\Sigma(X)^{1/2}dW,\qquad \operatorname{vec}\Sigma(x)=K\operatorname{vec}zz^\top$$
 
 with an affine drift has moments that obey a linear differential equation. So both sides of a weak
-error are known exactly, without sampling. With :math:`\Sigma=\varepsilon\operatorname{Cov}g_j` the
-moments agree to order :math:`\varepsilon` for the drift :math:`\nabla L`, L the mean loss, and to
-:math:`\varepsilon^2` for the drift :math:`\nabla(L+\frac\varepsilon4\|\nabla L\|^2)`.
+error are known exactly, without sampling. With $\Sigma=\varepsilon\operatorname{Cov}g_j$ the
+moments agree to order $\varepsilon$ for the drift $\nabla L$, L the mean loss, and to
+$\varepsilon^2$ for the drift $\nabla(L+\frac\varepsilon4\|\nabla L\|^2)$.
 
 Dropout on the output weights of a two-layer net is of this kind; its mean loss is the loss plus a
 weight penalty. An epoch of descent through B batches, averaged over their orders, follows the loss
-:math:`L+\frac\varepsilon{4B}\sum_b\|\nabla L_b\|^2` (Smith, Dherin, Barrett and De 2021). For a
+$L+\frac\varepsilon{4B}\sum_b\|\nabla L_b\|^2$ (Smith, Dherin, Barrett and De 2021). For a
 sample of N points, expectations over all samples of a finite population are sums.
 
 Papers: zhang2023-stochastic, geiping2021-stochastic, roberts2021-implicitly."""
@@ -71,12 +71,12 @@ def dropout_averaged_loss(
     features: ArrayLike, output_weights: ArrayLike, targets: ArrayLike, *, keep: float
 ) -> float:
     r"""Return the mean loss of a two-layer net under dropout of its hidden neurons,
-    :math:`\frac1{2n}\|\Phi a-y\|^2+\frac{1-p}{2np}\sum_{ir}a_r^2\Phi_{ir}^2`.
+    $\frac1{2n}\|\Phi a-y\|^2+\frac{1-p}{2np}\sum_{ir}a_r^2\Phi_{ir}^2$.
 
     Parameters
     ----------
     features
-        :math:`\Phi`, shape (n, m): the hidden neurons on the inputs.
+        $\Phi$, shape (n, m): the hidden neurons on the inputs.
     output_weights, targets
         a, shape (m,), and y, shape (n,).
     keep
@@ -102,7 +102,7 @@ def dropout_gradients(
     features: ArrayLike, targets: ArrayLike, *, keep: float
 ) -> tuple[FloatArray, FloatArray]:
     r"""Return the gradients in the output weights under every dropout mask, shape (2^m, m, m + 1),
-    as matrices that multiply :math:`(a,1)`, and the probabilities of the masks, shape (2^m,).
+    as matrices that multiply $(a,1)$, and the probabilities of the masks, shape (2^m,).
 
     Parameters
     ----------
@@ -139,17 +139,17 @@ def recursion_moments(
     step_size: float,
     steps: int,
 ) -> FloatArray:
-    r"""Return :math:`\mathbb E zz^\top`, :math:`z=(x,1)`, shape (d + 1, d + 1), after some steps
-    :math:`x\leftarrow x-\varepsilon G_jz` with independent j.
+    r"""Return $\mathbb E zz^\top$, $z=(x,1)$, shape (d + 1, d + 1), after some steps
+    $x\leftarrow x-\varepsilon G_jz$ with independent j.
 
     Parameters
     ----------
     gradients, probabilities
-        The :math:`G_j`, shape (k, d, d + 1), and the law of j, shape (k,).
+        The $G_j$, shape (k, d, d + 1), and the law of j, shape (k,).
     start
         x at first, shape (d,).
     step_size, steps
-        :math:`\varepsilon`, and how many.
+        $\varepsilon$, and how many.
 
     Examples
     --------
@@ -175,13 +175,13 @@ def covariance_operator(
     first: ArrayLike, second: ArrayLike, probabilities: ArrayLike
 ) -> FloatArray:
     r"""Return the K, shape (d^2, (d + 1)^2), for which the covariance of the random vectors
-    :math:`A_jz` and :math:`B_jz` is the matrix of the entries :math:`K\operatorname{vec}zz^\top`,
+    $A_jz$ and $B_jz$ is the matrix of the entries $K\operatorname{vec}zz^\top$,
     row by row.
 
     Parameters
     ----------
     first, second, probabilities
-        The :math:`A_j` and :math:`B_j`, shapes (k, d, d + 1), and the law of j, shape (k,).
+        The $A_j$ and $B_j$, shapes (k, d, d + 1), and the law of j, shape (k,).
 
     Examples
     --------
@@ -198,15 +198,15 @@ def covariance_operator(
 
 @refuses_overflow("drift", "step_size")
 def second_order_drift(drift: ArrayLike, *, step_size: float) -> FloatArray:
-    r"""Return the gradient of :math:`L+\frac\varepsilon4\|\nabla L\|^2` for a quadratic L, as a
-    matrix that multiplies :math:`(x,1)`.
+    r"""Return the gradient of $L+\frac\varepsilon4\|\nabla L\|^2$ for a quadratic L, as a
+    matrix that multiplies $(x,1)$.
 
     Parameters
     ----------
     drift
         The gradient of L, shape (d, d + 1): its first d columns are the Hessian.
     step_size
-        :math:`\varepsilon`.
+        $\varepsilon$.
 
     Examples
     --------
@@ -222,8 +222,8 @@ def second_order_drift(drift: ArrayLike, *, step_size: float) -> FloatArray:
 def diffusion_moments(
     drift: ArrayLike, covariance: ArrayLike, start: ArrayLike, *, time: float
 ) -> FloatArray:
-    r"""Return :math:`\mathbb E zz^\top`, :math:`z=(X,1)`, shape (d + 1, d + 1), for the diffusion
-    :math:`dX=-Dz\,dt+\Sigma^{1/2}dW` at a time, by a matrix exponential.
+    r"""Return $\mathbb E zz^\top$, $z=(X,1)$, shape (d + 1, d + 1), for the diffusion
+    $dX=-Dz\,dt+\Sigma^{1/2}dW$ at a time, by a matrix exponential.
 
     Parameters
     ----------
@@ -291,7 +291,7 @@ def epoch_modified_gradient(
     *,
     step_size: float,
 ) -> FloatArray:
-    r"""Return the gradient of :math:`L+\frac\varepsilon{4B}\sum_b\|\nabla L_b\|^2`, L the mean of
+    r"""Return the gradient of $L+\frac\varepsilon{4B}\sum_b\|\nabla L_b\|^2$, L the mean of
     the losses of B batches.
 
     Parameters
@@ -299,7 +299,7 @@ def epoch_modified_gradient(
     gradients, hessian_products
         For each batch, a function of a point and one of a point and a direction, shapes (d,).
     x, step_size
-        The point, shape (d,), and :math:`\varepsilon`.
+        The point, shape (d,), and $\varepsilon$.
 
     Examples
     --------
@@ -413,15 +413,15 @@ def two_step_losses(
 
 @refuses_overflow("drift", "start", "time")
 def first_order_error(drift: ArrayLike, start: ArrayLike, *, time: float) -> FloatArray:
-    r"""Return the limit of :math:`(\mathbb E z_kz_k^\top-\mathbb E ZZ^\top)/\varepsilon`,
-    :math:`k\varepsilon=T`, between a descent with random affine gradients and its diffusion of
-    order 1, shape (d + 1, d + 1): :math:`-\frac T2(D^2yy^\top+yy^\top D^{2\top})`, y the gradient
+    r"""Return the limit of $(\mathbb E z_kz_k^\top-\mathbb E ZZ^\top)/\varepsilon$,
+    $k\varepsilon=T$, between a descent with random affine gradients and its diffusion of
+    order 1, shape (d + 1, d + 1): $-\frac T2(D^2yy^\top+yy^\top D^{2\top})$, y the gradient
     flow at T. The noise has no part in it.
 
     Parameters
     ----------
     drift
-        Mean gradient as a matrix that multiplies :math:`(x,1)`, shape (d, d + 1); D is this with
+        Mean gradient as a matrix that multiplies $(x,1)$, shape (d, d + 1); D is this with
         a row of zeros.
     start, time
         x at first, shape (d,), and T.
@@ -442,13 +442,13 @@ def first_order_error(drift: ArrayLike, start: ArrayLike, *, time: float) -> Flo
 def drift_response(
     drift: ArrayLike, change: ArrayLike, start: ArrayLike, *, time: float
 ) -> FloatArray:
-    r"""Return the derivative of :math:`yy^\top`, :math:`\dot y=-Dy`, in a direction of D, shape
+    r"""Return the derivative of $yy^\top$, $\dot y=-Dy$, in a direction of D, shape
     (d + 1, d + 1): to first order, what a small change of the drift does to the moments.
 
     Parameters
     ----------
     drift, change
-        D and its direction, as matrices that multiply :math:`(x,1)`, shapes (d, d + 1).
+        D and its direction, as matrices that multiply $(x,1)$, shapes (d, d + 1).
     start, time
         x at first, shape (d,), and the time.
 
@@ -526,7 +526,7 @@ def expansion_coefficients(
 def small_step_coefficient(
     function: Callable[[float], ArrayLike], *, order: int, width: float, noise: float = 0.0
 ) -> tuple[FloatArray, FloatArray]:
-    r"""Return the coefficient of :math:`\eta^q` in a function that is analytic at 0, and its error:
+    r"""Return the coefficient of $\eta^q$ in a function that is analytic at 0, and its error:
     the difference to two degrees less, and rounding.
 
     Parameters

@@ -1,28 +1,30 @@
 r"""Two-layer ReLU networks from a small balanced start: neurons align, then learn.
 
-:math:`f(x)=\sum_jv_j(w_j^\top x)_+`, loss :math:`\sum_i\exp(-y_if(x_i))`, labels
-:math:`y_i=\pm1`, balanced start :math:`|v_j|=|w_j|`. The data :math:`z_i=y_ix_i` are separated by
-:math:`\mu` if :math:`\cos(z_i,z_k)\ge\mu>0` for all pairs.
+$f(x)=\sum_jv_j(w_j^\top x)_+$, loss $\sum_i\exp(-y_if(x_i))$, labels
+$y_i=\pm1$, balanced start $|v_j|=|w_j|$. The data $z_i=y_ix_i$ are separated by
+$\mu$ if $\cos(z_i,z_k)\ge\mu>0$ for all pairs.
 
-While f is small, directions :math:`u=w/|w|` move with s = sign v by
+While f is small, directions $u=w/|w|$ move with s = sign v by
 
-.. math:: \dot u=sP_u^\perp\sum_{u^\top x_i>0}y_ix_i=P_u^\perp S:
+$$\dot u=sP_u^\perp\sum_{u^\top x_i>0}y_ix_i=P_u^\perp S:$$
 
-between two switches on the great circle to S, :math:`\cos(u,S)=\tanh(|S|t+c)`, so that all switches
-are found without discretisation. :math:`u^\top S` never decreases. From the first time
-at which it is not negative (the norm stops shrinking), a datum with :math:`u^\top sz_i=-c|z_i|<0`
-has :math:`\dot c\le-\mu|x|_{\min}-c\,u^\top S`, :math:`u^\top S\ge|x|_{\min}\tanh(|x|_{\min}t)` and
-:math:`c(0)\le\sqrt{1-\mu^2}`: it switches within :math:`\operatorname{arcosh}(1/\mu)/|x|_{\min}`,
-which two points attain. As :math:`\operatorname{arcosh}(1/\mu)\le1.04/\sqrt\mu`, this is
-:math:`O(\log n/\sqrt\mu)`, without the logarithm.
+between two switches on the great circle to S, $\cos(u,S)=\tanh(|S|t+c)$, so that all switches
+are found without discretisation. $u^\top S$ never decreases. From the first time
+at which it is not negative (the norm stops shrinking), a datum with $u^\top sz_i=-c|z_i|<0$
+has $\dot c\le-\mu|x|_{\min}-c\,u^\top S$, $u^\top S\ge|x|_{\min}\tanh(|x|_{\min}t)$ and
+$c(0)\le\sqrt{1-\mu^2}$: it switches within $\operatorname{arcosh}(1/\mu)/|x|_{\min}$,
+which two points attain. As $\operatorname{arcosh}(1/\mu)\le1.04/\sqrt\mu$, this is
+$O(\log n/\sqrt\mu)$, without the logarithm.
 
 After alignment, neurons of one sign are a linear network on the data of that label: with
-:math:`g=\sum_i\ell_ix_i` the loss of the label falls at least as :math:`-\alpha\ell^2`, and
-:math:`D=W^\top W-vv^\top` (rows and columns: neurons) is constant, whence
-:math:`\|W\|_F^2\le2\|W\|_2^2+\sum_\pm(\|D_\pm\|_2+\operatorname{tr}D_\pm)+\|W_{dead}\|_F^2`, where
+$g=\sum_i\ell_ix_i$ the loss of the label falls at least as $-\alpha\ell^2$, and
+$D=W^\top W-vv^\top$ (rows and columns: neurons) is constant, whence
+$\|W\|_F^2\le2\|W\|_2^2+\sum_\pm(\|D_\pm\|_2+\operatorname{tr}D_\pm)+\|W_{dead}\|_F^2$, where
 the traces are 0 for balanced weights.
 
 Paper: min2023-early; the constants are derived here."""
+
+from __future__ import annotations
 
 import math
 from enum import StrEnum
@@ -107,9 +109,9 @@ class AlignedPhase:
     aligned
         (h,): whether the neuron is aligned or dead.
     alpha
-        :math:`L(t)\\le L/(1+\\alpha L(t-t_2))`; 0 if a label has no neuron.
+        $L(t)\\le L/(1+\\alpha L(t-t_2))$; 0 if a label has no neuron.
     remainder
-        :math:`\\|W(t)\\|_F^2-2\\|W(t)\\|_2^2` is at most that.
+        $\\|W(t)\\|_F^2-2\\|W(t)\\|_2^2$ is at most that.
     """
 
     aligned: NDArray[np.bool_]
@@ -119,7 +121,7 @@ class AlignedPhase:
 
 @refuses_overflow("X")
 def data_separation(X: ArrayLike, labels: ArrayLike) -> float:
-    r"""Return the least cosine of two :math:`y_ix_i`.
+    r"""Return the least cosine of two $y_ix_i$.
 
     Parameters
     ----------
@@ -138,13 +140,13 @@ def data_separation(X: ArrayLike, labels: ArrayLike) -> float:
 
 
 def alignment_bound(separation: float, smallest: float) -> float:
-    r"""Return :math:`\operatorname{arcosh}(1/\mu)/|x|_{\min}`, the longest time from where the norm
+    r"""Return $\operatorname{arcosh}(1/\mu)/|x|_{\min}$, the longest time from where the norm
     of a neuron stops shrinking to its last switch.
 
     Parameters
     ----------
     separation, smallest
-        :math:`\mu` in (0, 1], and the least norm of a datum.
+        $\mu$ in (0, 1], and the least norm of a datum.
 
     Examples
     --------
@@ -160,7 +162,7 @@ def alignment_bound(separation: float, smallest: float) -> float:
 def align_directions(U: ArrayLike, signs: ArrayLike, X: ArrayLike, labels: ArrayLike) -> Alignment:
     r"""Follow directions in the limit of a vanishing start, switch by switch.
 
-    Times are those of the exponential loss; with a loss of slope :math:`\ell'(0)` they are divided
+    Times are those of the exponential loss; with a loss of slope $\ell'(0)$ they are divided
     by it.
 
     Parameters
@@ -274,15 +276,15 @@ def relu_descent(
 def aligned_phase(W: ArrayLike, v: ArrayLike, X: ArrayLike, labels: ArrayLike) -> AlignedPhase:
     r"""Bound the loss and the stable rank at all later times.
 
-    With :math:`\mu` the least cosine of two data of the label, :math:`\alpha_\pm=|x|_{\min}^2(\mu+
-    (1-\mu)/n_\pm)\sum_jv_j^2+\sum_j\min_i(w_j^\top x_i)^2` and
-    :math:`1/\alpha=1/\alpha_++1/\alpha_-`.
+    With $\mu$ the least cosine of two data of the label, $\alpha_\pm=|x|_{\min}^2(\mu+
+    (1-\mu)/n_\pm)\sum_jv_j^2+\sum_j\min_i(w_j^\top x_i)^2$ and
+    $1/\alpha=1/\alpha_++1/\alpha_-$.
 
     Parameters
     ----------
     W, v, X, labels
         As for :func:`relu_flow`: the weights at the time from which on the bounds hold, and data
-        with no negative :math:`y_iy_kx_i^\top x_k`.
+        with no negative $y_iy_kx_i^\top x_k$.
 
     Examples
     --------

@@ -1,21 +1,23 @@
 r"""Descent in a metric: which solution it picks, and how fast.
 
-Gradient descent of :math:`\frac12(Xw-y)^\top W(Xw-y)` in the metric :math:`M^{-1}`,
+Gradient descent of $\frac12(Xw-y)^\top W(Xw-y)$ in the metric $M^{-1}$,
 
-.. math:: w_{t+1}=w_t-\eta MX^\top W(Xw_t-y),\qquad w_0=0,
+$$w_{t+1}=w_t-\eta MX^\top W(Xw_t-y),\qquad w_0=0,$$
 
-never leaves the range of :math:`MX^\top`. If X has full row rank and
-:math:`\eta<2/\lambda_{\max}(M^{1/2}X^\top WXM^{1/2})`, it ends at
-:math:`MX^\top(XMX^\top)^{-1}y`, the solution of Xw = y of least :math:`w^\top M^{-1}w`. Every
-solution w of Xw = y, y nonzero, is picked by some metric: with :math:`w_0` the least solution
-and :math:`u=w_0/|w_0|`, by :math:`M=I-uu^\top+ww^\top/|w_0|^2`, for which
-:math:`XMX^\top=XX^\top`.
+never leaves the range of $MX^\top$. If X has full row rank and
+$\eta<2/\lambda_{\max}(M^{1/2}X^\top WXM^{1/2})$, it ends at
+$MX^\top(XMX^\top)^{-1}y$, the solution of Xw = y of least $w^\top M^{-1}w$. Every
+solution w of Xw = y, y nonzero, is picked by some metric: with $w_0$ the least solution
+and $u=w_0/|w_0|$, by $M=I-uu^\top+ww^\top/|w_0|^2$, for which
+$XMX^\top=XX^\top$.
 
-*A metric that moves with the weights.* If :math:`w=\psi(v)`, entry by entry, gradient flow in v is
-:math:`\dot w=-\psi'(\psi^{-1}(w))^2\nabla L(w)`, and w stays inside the range of :math:`\psi`.
-(Nothing drives it away from 0: for the companders here :math:`\psi'` is largest there.)
+*A metric that moves with the weights.* If $w=\psi(v)$, entry by entry, gradient flow in v is
+$\dot w=-\psi'(\psi^{-1}(w))^2\nabla L(w)$, and w stays inside the range of $\psi$.
+(Nothing drives it away from 0: for the companders here $\psi'$ is largest there.)
 
 Papers: pascanu2025-optimizers, cakaj2023-weight."""
+
+from __future__ import annotations
 
 import math
 import warnings
@@ -97,7 +99,7 @@ def metric_descent(
     steps: int = 100_000,
     tol: float = 1e-12,
 ) -> MetricDescent:
-    r"""Run :math:`w\leftarrow w-\eta MX^\top W(Xw-y)`.
+    r"""Run $w\leftarrow w-\eta MX^\top W(Xw-y)$.
 
     Parameters
     ----------
@@ -108,7 +110,7 @@ def metric_descent(
     start
         (d,); by default 0.
     step_size
-        :math:`\eta`; by default half of :func:`metric_step_limit`.
+        $\eta$; by default half of :func:`metric_step_limit`.
     steps, tol
         At most so many steps; with ``tol=0`` exactly so many, unless a step vanishes.
 
@@ -159,7 +161,7 @@ def metric_descent(
 def metric_step_limit(
     X: ArrayLike, *, metric: ArrayLike | None = None, weight: ArrayLike | None = None
 ) -> float:
-    r"""Return :math:`2/\lambda_{\max}(M^{1/2}X^\top WXM^{1/2})`: shorter steps converge.
+    r"""Return $2/\lambda_{\max}(M^{1/2}X^\top WXM^{1/2})$: shorter steps converge.
 
     Examples
     --------
@@ -185,7 +187,7 @@ def metric_step_limit(
 def metric_interpolator(
     X: ArrayLike, y: ArrayLike, *, metric: ArrayLike | None = None
 ) -> FloatArray:
-    r"""Return the solution of Xw = y of least :math:`w^\top M^{-1}w`, shape (d,).
+    r"""Return the solution of Xw = y of least $w^\top M^{-1}w$, shape (d,).
 
     Parameters
     ----------
@@ -216,8 +218,8 @@ def metric_interpolator(
 def selecting_metric(X: ArrayLike, w: ArrayLike) -> FloatArray:
     r"""Return a metric M, shape (d, d), in which descent from 0 ends at w, if it is fed y = Xw.
 
-    It is :math:`I-uu^\top+ww^\top/|w_0|^2` with the least solution :math:`w_0` of the same
-    equations and :math:`u=w_0/|w_0|`; the identity if w = 0. Its determinant is 1.
+    It is $I-uu^\top+ww^\top/|w_0|^2$ with the least solution $w_0$ of the same
+    equations and $u=w_0/|w_0|$; the identity if w = 0. Its determinant is 1.
 
     Parameters
     ----------
@@ -250,14 +252,14 @@ def selecting_metric(X: ArrayLike, w: ArrayLike) -> FloatArray:
 def compand(
     v: ArrayLike, *, kind: str = "arctan", amplitude: float = 1.0, width: float = 1.0
 ) -> FloatArray:
-    r"""Return the weights :math:`\psi(v)=a\psi_0(v/b)`.
+    r"""Return the weights $\psi(v)=a\psi_0(v/b)$.
 
     Parameters
     ----------
     v
         Any shape.
     kind
-        :math:`\psi_0`: ``"arctan"``, ``"tanh"``, ``"softsign"``, which is x / (1 + \|x\|), and
+        $\psi_0$: ``"arctan"``, ``"tanh"``, ``"softsign"``, which is x / (1 + \|x\|), and
         ``"asinh"``, which is not bounded.
     amplitude, width
         a and b.
@@ -276,7 +278,7 @@ def compand(
 def expand(
     w: ArrayLike, *, kind: str = "arctan", amplitude: float = 1.0, width: float = 1.0
 ) -> FloatArray:
-    r"""Return :math:`\psi^{-1}(w)`, where :math:`|w|` is less than :func:`compander_bound`.
+    r"""Return $\psi^{-1}(w)$, where $|w|$ is less than :func:`compander_bound`.
 
     Examples
     --------
@@ -292,11 +294,11 @@ def expand(
 def compander_metric(
     w: ArrayLike, *, kind: str = "arctan", amplitude: float = 1.0, width: float = 1.0
 ) -> FloatArray:
-    r"""Return :math:`\psi'(\psi^{-1}(w))^2`, in the shape of w; 0 where :math:`|w|` is not inside
+    r"""Return $\psi'(\psi^{-1}(w))^2$, in the shape of w; 0 where $|w|$ is not inside
     the bound.
 
-    It is :math:`(a/b)^2` times :math:`\cos^4x`, :math:`(1-x^2)^2`, :math:`(1-|x|)^4`,
-    :math:`\cosh^{-2}x`, where x = w / a, for the four kinds.
+    It is $(a/b)^2$ times $\cos^4x$, $(1-x^2)^2$, $(1-|x|)^4$,
+    $\cosh^{-2}x$, where x = w / a, for the four kinds.
 
     Examples
     --------
@@ -310,7 +312,7 @@ def compander_metric(
 
 @refuses_overflow("amplitude", infinite=True)
 def compander_bound(*, kind: str = "arctan", amplitude: float = 1.0) -> float:
-    r"""Return the least bound of :math:`|\psi|`: :math:`a\pi/2` for ``"arctan"``, a for ``"tanh"``
+    r"""Return the least bound of $|\psi|$: $a\pi/2$ for ``"arctan"``, a for ``"tanh"``
     and ``"softsign"``, infinity for ``"asinh"``.
 
     Examples
@@ -333,7 +335,7 @@ def compander_flow(
     width: float = 1.0,
     rtol: float = 1e-9,
 ) -> FloatArray:
-    r"""Return the weights :math:`\psi(v(t))` along the gradient flow of :math:`L(\psi(v))` in v.
+    r"""Return the weights $\psi(v(t))$ along the gradient flow of $L(\psi(v))$ in v.
 
     Parameters
     ----------
@@ -382,7 +384,7 @@ def metric_flow(
     *,
     rtol: float = 1e-9,
 ) -> FloatArray:
-    r"""Return the flow :math:`\dot w=-m(w)\nabla L(w)`, entry by entry, shape (m, d).
+    r"""Return the flow $\dot w=-m(w)\nabla L(w)$, entry by entry, shape (m, d).
 
     Parameters
     ----------

@@ -1,43 +1,45 @@
 r"""Gradient flow of deep residual networks, and what it keeps of their smoothness in depth.
 
-.. math:: h_0=Ax,\quad h_k=h_{k-1}+\frac1{L\sqrt m}V_k\sigma\Big(\frac{W_kh_{k-1}}{\sqrt q}\Big),
-   \quad F(x)=Bh_L,\qquad \ell=\frac1n\sum_i\|F(x_i)-y_i\|^2,
+$$h_0=Ax,\quad h_k=h_{k-1}+\frac1{L\sqrt m}V_k\sigma\Big(\frac{W_kh_{k-1}}{\sqrt q}\Big),
+\quad F(x)=Bh_L,\qquad \ell=\frac1n\sum_i\|F(x_i)-y_i\|^2,$$
 
-with :math:`\sigma=\tanh`, and :math:`\dot Z_k=-L\,\partial\ell/\partial Z_k` for
-:math:`Z_k=(V_k,W_k)`, plain gradients for A and B. Where :math:`Z_k(0)=\mathcal Z(k/L)` with a
-Lipschitz :math:`\mathcal Z`, differences of adjacent layers obey a linear system of which the
+with $\sigma=\tanh$, and $\dot Z_k=-L\,\partial\ell/\partial Z_k$ for
+$Z_k=(V_k,W_k)$, plain gradients for A and B. Where $Z_k(0)=\mathcal Z(k/L)$ with a
+Lipschitz $\mathcal Z$, differences of adjacent layers obey a linear system of which the
 coefficients do not depend on L: with bounds v, w, b, H of the norms of the weights and of the
-hidden layers, :math:`c=s_1vw/\sqrt{mq}`, :math:`S=\min(s_0,s_1wH/\sqrt{mq})`,
-:math:`P=2b\sqrt\ell e^c\ge\sum_i|\partial\ell/\partial h_i|`, and :math:`\lambda_V,\lambda_W`
+hidden layers, $c=s_1vw/\sqrt{mq}$, $S=\min(s_0,s_1wH/\sqrt{mq})$,
+$P=2b\sqrt\ell e^c\ge\sum_i|\partial\ell/\partial h_i|$, and $\lambda_V,\lambda_W$
 bounds of L times the differences,
 
-.. math:: \dot\lambda_V=2cSP+\frac{s_1PH}{\sqrt{mq}}\lambda_W,\qquad
-   \dot\lambda_W=\frac P{\sqrt{mq}}\Big[s_1H\lambda_V+\frac{s_2vH^2}{\sqrt q}\lambda_W
-   +\frac{s_2v^2wSH}{\sqrt q}+s_1vcH+s_1v^2S\Big].
+$$\dot\lambda_V=2cSP+\frac{s_1PH}{\sqrt{mq}}\lambda_W,\qquad
+\dot\lambda_W=\frac P{\sqrt{mq}}\Big[s_1H\lambda_V+\frac{s_2vH^2}{\sqrt q}\lambda_W
++\frac{s_2v^2wSH}{\sqrt q}+s_1vcH+s_1v^2S\Big].$$
 
-where :math:`s_0=s_1=1` and :math:`s_2=4/\sqrt{27}` bound
-:math:`|\sigma|,|\sigma'|,|\sigma''|`. The bounds of the norms grow no faster than the gradients,
-:math:`\dot v=PS`, :math:`\dot w=s_1vPH/\sqrt{mq}`, :math:`\dot a=P|x|`,
-:math:`\dot b=2\sqrt\ell H`: a scalar system that bounds the flow from its start alone. The loss in
-it stays where it was, or, from :math:`V=0` and tied W, falls at the rate
-:math:`\frac4n(\sigma_{\min}(J_0)-\Delta)_+^2` with a bound :math:`\Delta` of the drift of the
-Jacobian J (scaled by :math:`\sqrt L` for the layers), the condition of Polyak and Lojasiewicz.
+where $s_0=s_1=1$ and $s_2=4/\sqrt{27}$ bound
+$|\sigma|,|\sigma'|,|\sigma''|$. The bounds of the norms grow no faster than the gradients,
+$\dot v=PS$, $\dot w=s_1vPH/\sqrt{mq}$, $\dot a=P|x|$,
+$\dot b=2\sqrt\ell H$: a scalar system that bounds the flow from its start alone. The loss in
+it stays where it was, or, from $V=0$ and tied W, falls at the rate
+$\frac4n(\sigma_{\min}(J_0)-\Delta)_+^2$ with a bound $\Delta$ of the drift of the
+Jacobian J (scaled by $\sqrt L$ for the layers), the condition of Polyak and Lojasiewicz.
 
-At the standard start, V = 0, :math:`W_k=W`, :math:`A=(I,0)^\top`, :math:`B=(0,I)`,
-:math:`|x_i|\le\sqrt q`, the system can be followed by hand to infinite time. Let
-:math:`\omega=\|W\|_2/\sqrt{mq}` and :math:`\kappa^2=(30(1+\omega))^2n^3q^2\ell(0)/\lambda^3\le1`
-with :math:`\lambda=\lambda_{\min}(SS^\top+2XX^\top)\le1+2q`,
-:math:`S=\sigma(XW_x^\top/\sqrt q)/\sqrt m`. While :math:`\Delta\le\sqrt\lambda/2`, the integral of
-:math:`\sqrt\ell` is at most :math:`2n\sqrt{\ell(0)}/\lambda`, so that :math:`be^c\le1.35` (in fact
-1.31), :math:`v\le\int P\le0.285\kappa/((1+\omega)\sqrt{nq})`, :math:`H\le1.43\sqrt q`, and
-:math:`\Delta\le0.43\kappa\sqrt\lambda`: it stays so at all times. With that, and
-:math:`be^c\le1+0.35\kappa`,
+At the standard start, V = 0, $W_k=W$, $A=(I,0)^\top$, $B=(0,I)$,
+$|x_i|\le\sqrt q$, the system can be followed by hand to infinite time. Let
+$\omega=\|W\|_2/\sqrt{mq}$ and $\kappa^2=(30(1+\omega))^2n^3q^2\ell(0)/\lambda^3\le1$
+with $\lambda=\lambda_{\min}(SS^\top+2XX^\top)\le1+2q$,
+$S=\sigma(XW_x^\top/\sqrt q)/\sqrt m$. While $\Delta\le\sqrt\lambda/2$, the integral of
+$\sqrt\ell$ is at most $2n\sqrt{\ell(0)}/\lambda$, so that $be^c\le1.35$ (in fact
+1.31), $v\le\int P\le0.285\kappa/((1+\omega)\sqrt{nq})$, $H\le1.43\sqrt q$, and
+$\Delta\le0.43\kappa\sqrt\lambda$: it stays so at all times. With that, and
+$be^c\le1+0.35\kappa$,
 
-.. math:: \int P\le p=\frac{(1+0.35\kappa)n\sqrt{\ell(0)}}{(1-\kappa/2)^2\lambda},\quad
-   \ell\le\ell(0)e^{-\frac4n\lambda(1-\kappa/2)^2t},\quad
-   \lambda_V\le(1.02\omega+0.03)p^2,\ \lambda_W\le(1.35\omega+0.27)p^3.
+$$\int P\le p=\frac{(1+0.35\kappa)n\sqrt{\ell(0)}}{(1-\kappa/2)^2\lambda},\quad
+\ell\le\ell(0)e^{-\frac4n\lambda(1-\kappa/2)^2t},\quad
+\lambda_V\le(1.02\omega+0.03)p^2,\ \lambda_W\le(1.35\omega+0.27)p^3.$$
 
 Paper: marion2023-implicit; the constants are derived here."""
+
+from __future__ import annotations
 
 import math
 
@@ -97,10 +99,10 @@ class FlowMajorant:
     times, losses
         Of the loss.
     increments
-        (T, 2): of L times the Frobenius norm of a difference of adjacent :math:`V_k`, and of
-        adjacent :math:`W_k`.
+        (T, 2): of L times the Frobenius norm of a difference of adjacent $V_k$, and of
+        adjacent $W_k$.
     distances
-        (T, 2): of the Frobenius norms of the changes of a :math:`V_k`, and of a :math:`W_k`.
+        (T, 2): of the Frobenius norms of the changes of a $V_k$, and of a $W_k$.
     """
 
     times: FloatArray
@@ -116,14 +118,14 @@ class TiedConvergence:
     Attributes
     ----------
     eigenvalue
-        :math:`\\lambda`.
+        $\\lambda$.
     excess
-        :math:`\\kappa`, at most 1 if what follows is proved.
+        $\\kappa$, at most 1 if what follows is proved.
     rate
-        :math:`\\ell(t)\\le\\ell(0)e^{-rate\\,t}`; 0 if unproved.
+        $\\ell(t)\\le\\ell(0)e^{-rate\\,t}$; 0 if unproved.
     increments
-        (2,): bounds of L times the differences of adjacent :math:`V_k`, and of adjacent
-        :math:`W_k`, in the Frobenius norm; infinite if unproved.
+        (2,): bounds of L times the differences of adjacent $V_k$, and of adjacent
+        $W_k$, in the Frobenius norm; infinite if unproved.
     """
 
     eigenvalue: float
@@ -135,7 +137,7 @@ class TiedConvergence:
 def tied_network(
     width: int, *, depth: int, hidden: int, inputs: int, outputs: int, seed: int
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    r"""Return the standard start :math:`V_k=0`, :math:`W_k=W` Gaussian, A and B the first inputs
+    r"""Return the standard start $V_k=0$, $W_k=W$ Gaussian, A and B the first inputs
     and the last outputs of the hidden coordinates.
 
     Parameters
@@ -258,7 +260,7 @@ def residual_gradient_flow(
 
 
 def depth_increments(V: ArrayLike, W: ArrayLike) -> FloatArray:
-    r"""Return :math:`L\max_k\|V_{k+1}-V_k\|_F` and :math:`L\max_k\|W_{k+1}-W_k\|_F`, shape (2,).
+    r"""Return $L\max_k\|V_{k+1}-V_k\|_F$ and $L\max_k\|W_{k+1}-W_k\|_F$, shape (2,).
 
     Parameters
     ----------
@@ -300,7 +302,7 @@ def flow_majorant(
     V, W, A, B, X, Y, times
         As for :func:`residual_gradient_flow`.
     lipschitz
-        (2,): Lipschitz constants of :math:`\mathcal V` and :math:`\mathcal W`; by default the
+        (2,): Lipschitz constants of $\mathcal V$ and $\mathcal W$; by default the
         increments of the given layers.
     loss
         Upper bound of the initial loss, to be used for networks of several depths; by default that
@@ -377,7 +379,7 @@ def tied_convergence(W: ArrayLike, X: ArrayLike, Y: ArrayLike) -> TiedConvergenc
     W
         (m, q): the matrix of all layers.
     X, Y
-        (n, d) data of norms at most :math:`\sqrt q`, and (n, d') targets, d + d' = q.
+        (n, d) data of norms at most $\sqrt q$, and (n, d') targets, d + d' = q.
 
     Examples
     --------

@@ -1,19 +1,21 @@
 r"""Weights whose scale does not matter: normalisation, weight decay and the effective step.
 
-With batch or weight normalisation :math:`L(cw)=L(w)` for c > 0, so that :math:`w^\top\nabla L(w)=0`
-and :math:`\nabla L(cw)=\nabla L(w)/c`. The penalty :math:`\lambda\|w\|^2` then has no influence on
-the best function, and moves only the scale of the weights: descent with step :math:`\eta` and decay
-:math:`\lambda` from w takes the same directions as from :math:`\alpha w` with :math:`\alpha^2\eta`
-and :math:`\lambda/\alpha^2` (Adam with the penalty in the gradient :math:`\alpha\eta,\lambda/
-\alpha^2`, AdamW :math:`\alpha\eta,\lambda/\alpha`; both with :math:`\epsilon=0`). What counts is
-the effective step :math:`\eta/\|w\|^2`. If tangential gradients have length :math:`G/\|w\|`,
+With batch or weight normalisation $L(cw)=L(w)$ for c > 0, so that $w^\top\nabla L(w)=0$
+and $\nabla L(cw)=\nabla L(w)/c$. The penalty $\lambda\|w\|^2$ then has no influence on
+the best function, and moves only the scale of the weights: descent with step $\eta$ and decay
+$\lambda$ from w takes the same directions as from $\alpha w$ with $\alpha^2\eta$
+and $\lambda/\alpha^2$ (Adam with the penalty in the gradient $\alpha\eta,\lambda/
+\alpha^2$, AdamW $\alpha\eta,\lambda/\alpha$; both with $\epsilon=0$). What counts is
+the effective step $\eta/\|w\|^2$. If tangential gradients have length $G/\|w\|$,
 
-.. math:: \|w_{t+1}\|^2=(1-\eta\lambda)^2\|w_t\|^2+\eta^2G^2/\|w_t\|^2\quad\text{tends to}\quad
-   \frac{\eta G}{\sqrt{2\eta\lambda-(\eta\lambda)^2}},
+$$\|w_{t+1}\|^2=(1-\eta\lambda)^2\|w_t\|^2+\eta^2G^2/\|w_t\|^2\quad\text{tends to}\quad
+\frac{\eta G}{\sqrt{2\eta\lambda-(\eta\lambda)^2}},$$
 
-where each step turns the weights by an angle with cosine :math:`1-\eta\lambda`.
+where each step turns the weights by an angle with cosine $1-\eta\lambda$.
 
 Paper: laarhoven2017-regularization (the laws of Adam and of the equilibrium derived here)."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Callable
@@ -91,10 +93,10 @@ def batch_norm_loss(
     neurons: ArrayLike, inputs: ArrayLike, targets: ArrayLike, *, head: ArrayLike
 ) -> tuple[float, FloatArray]:
     r"""Return half the mean squared error of a network with a batch-normalised hidden layer,
-    :math:`f(x)=\sum_ja_j\tanh h_j`, and its gradient by the weights.
+    $f(x)=\sum_ja_j\tanh h_j$, and its gradient by the weights.
 
-    :math:`h_j` is :math:`w_j^\top x`, less its mean over the batch and divided by its standard
-    deviation: the loss depends on no length :math:`\|w_j\|`.
+    $h_j$ is $w_j^\top x$, less its mean over the batch and divided by its standard
+    deviation: the loss depends on no length $\|w_j\|$.
 
     Parameters
     ----------
@@ -164,8 +166,8 @@ def normalised_descent(
     step_size, decay, steps
         Step size, decay (0 or more) and number of steps.
     method
-        ``"sgd"``: :math:`w-\eta(g+\lambda w)`; ``"adam"``: Adam on :math:`g+\lambda w`;
-        ``"adamw"``: Adam on g, and :math:`-\eta\lambda w` beside it.
+        ``"sgd"``: $w-\eta(g+\lambda w)$; ``"adam"``: Adam on $g+\lambda w$;
+        ``"adamw"``: Adam on g, and $-\eta\lambda w$ beside it.
     beta1, beta2, eps
         Of Adam, whose averages are corrected for their bias; where they vanish the step is 0.
 
@@ -266,12 +268,12 @@ def tangential_gradient(point: ArrayLike, *, size: float, rng: np.random.Generat
 
 @refuses_overflow("step_size", "decay", "gradient_size")
 def scale_equilibrium(*, step_size: float, decay: float, gradient_size: float) -> ScaleEquilibrium:
-    r"""Return where descent with tangential gradients of length :math:`G/\|w\|` settles.
+    r"""Return where descent with tangential gradients of length $G/\|w\|$ settles.
 
     Parameters
     ----------
     step_size, decay, gradient_size
-        :math:`\eta,\lambda,G`, positive with :math:`\eta\lambda<1`.
+        $\eta,\lambda,G$, positive with $\eta\lambda<1$.
 
     Examples
     --------

@@ -1,38 +1,38 @@
 r"""Classification tasks learned one after the other: projections onto the separators of each.
 
-Task t has rows :math:`z_i=y_ix_i` of a matrix :math:`Z_t` and the separators
-:math:`C_t=\{w:Z_tw\ge1\}`. Training it on exponential loss with the penalty
-:math:`\frac{\lambda^{c_t}}2\|w-w_{t-1}\|_{B_t}^2` gives, with :math:`\ell=\log(1/\lambda)` and
-:math:`v_t=w_t/\ell`,
+Task t has rows $z_i=y_ix_i$ of a matrix $Z_t$ and the separators
+$C_t=\{w:Z_tw\ge1\}$. Training it on exponential loss with the penalty
+$\frac{\lambda^{c_t}}2\|w-w_{t-1}\|_{B_t}^2$ gives, with $\ell=\log(1/\lambda)$ and
+$v_t=w_t/\ell$,
 
-.. math:: v_t=v_{t-1}+B_t^{-1}Z_t^\top\alpha,\qquad
-   z_i^\top v_t=c_t-\frac{\log\ell+\log\alpha_i}\ell:
+$$v_t=v_{t-1}+B_t^{-1}Z_t^\top\alpha,\qquad
+z_i^\top v_t=c_t-\frac{\log\ell+\log\alpha_i}\ell:$$
 
-as :math:`\ell\to\infty` the projection of :math:`v_{t-1}` onto :math:`\{Z_tw\ge c_t\}` in the norm
-of :math:`B_t`. With :math:`c_t=1` and :math:`B_t=I` this is sequential max-margin,
-:math:`w_t=P_{C_t}w_{t-1}`.
+as $\ell\to\infty$ the projection of $v_{t-1}$ onto $\{Z_tw\ge c_t\}$ in the norm
+of $B_t$. With $c_t=1$ and $B_t=I$ this is sequential max-margin,
+$w_t=P_{C_t}w_{t-1}$.
 
-If the tasks have a common separator, let :math:`C=\cap_tC_t`, :math:`w^*` be its shortest point,
-:math:`R` the norm of the longest row and :math:`q=R^2\|w^*\|^2\ge1`. At distance at most
-:math:`\delta` from every :math:`C_t` no row misses 1 by more than :math:`R\delta`, and
-:math:`w+R\delta w^*` is in C:
+If the tasks have a common separator, let $C=\cap_tC_t$, $w^*$ be its shortest point,
+$R$ the norm of the longest row and $q=R^2\|w^*\|^2\ge1$. At distance at most
+$\delta$ from every $C_t$ no row misses 1 by more than $R\delta$, and
+$w+R\delta w^*$ is in C:
 
-.. math:: \mathrm{dist}(w,C)\le R\|w^*\|\max_t\mathrm{dist}(w,C_t).
+$$\mathrm{dist}(w,C)\le R\|w^*\|\max_t\mathrm{dist}(w,C_t).$$
 
-A step of length :math:`s_k` takes :math:`s_k^2` from the squared distance to every point of C, and
-from :math:`a_k=\mathrm{dist}^2(w_k,C)`. So T tasks have the rates
+A step of length $s_k$ takes $s_k^2$ from the squared distance to every point of C, and
+from $a_k=\mathrm{dist}^2(w_k,C)$. So T tasks have the rates
 
-- in random order: :math:`\mathbb Es_k^2\ge\frac1T\max_t\mathrm{dist}^2(w_{k-1},C_t)`, and
-  :math:`a_k` shrinks by :math:`1-\frac1{Tq}` in expectation;
-- in cyclic order: with :math:`p=\lfloor T/2\rfloor` every :math:`C_t` is reached from :math:`w_j`
-  by at most p steps ahead, or at most :math:`T-1-p\le p` steps back, whose squares sum to S. By
-  Cauchy and Schwarz :math:`a_j\le qpS`; so the :math:`T-1` steps from :math:`w_i`, i at least 1,
-  have :math:`a_{i+T-1}\le a_j\le qp(a_i-a_{i+T-1})`: they shrink it by
-  :math:`\frac{qp}{1+qp}`;
-- in cyclic order at any q: :math:`\|w_{i+T}-w_i\|` never grows, for both ends are projected onto
+- in random order: $\mathbb Es_k^2\ge\frac1T\max_t\mathrm{dist}^2(w_{k-1},C_t)$, and
+  $a_k$ shrinks by $1-\frac1{Tq}$ in expectation;
+- in cyclic order: with $p=\lfloor T/2\rfloor$ every $C_t$ is reached from $w_j$
+  by at most p steps ahead, or at most $T-1-p\le p$ steps back, whose squares sum to S. By
+  Cauchy and Schwarz $a_j\le qpS$; so the $T-1$ steps from $w_i$, i at least 1,
+  have $a_{i+T-1}\le a_j\le qp(a_i-a_{i+T-1})$: they shrink it by
+  $\frac{qp}{1+qp}$;
+- in cyclic order at any q: $\|w_{i+T}-w_i\|$ never grows, for both ends are projected onto
   the same set, and its squares over m cycles sum to at most
-  :math:`T\sum_ks_k^2\le T\|w^*\|^2`: it is at most :math:`\|w^*\|\sqrt{T/m}`. Times
-  :math:`2\|w^*\|` it bounds :math:`S`, and :math:`R^2pS` the squared violations.
+  $T\sum_ks_k^2\le T\|w^*\|^2$: it is at most $\|w^*\|\sqrt{T/m}$. Times
+  $2\|w^*\|$ it bounds $S$, and $R^2pS$ the squared violations.
 
 Paper: evron2023-continual (constants derived here)."""
 
@@ -121,13 +121,13 @@ class TaskGeometry:
     Attributes
     ----------
     separator
-        :math:`w^*`, (d,): the shortest common separator.
+        $w^*$, (d,): the shortest common separator.
     radius
         R, the norm of the longest row.
     n_tasks
         T.
     condition
-        :math:`q=R^2\|w^*\|^2`.
+        $q=R^2\|w^*\|^2$.
     """
 
     separator: FloatArray
@@ -155,7 +155,7 @@ class WeakRegularisation:
     Attributes
     ----------
     iterates
-        (k + 1, d): the weights over :math:`\log(1/\lambda)`.
+        (k + 1, d): the weights over $\log(1/\lambda)$.
     residual
         The largest violation of the stationarity equations, relative to their terms.
     """
@@ -204,7 +204,7 @@ def task_geometry(tasks: Sequence[ArrayLike]) -> TaskGeometry:
     Parameters
     ----------
     tasks
-        T arrays, (n_t, d), of rows :math:`y_ix_i`, which have a common separator.
+        T arrays, (n_t, d), of rows $y_ix_i$, which have a common separator.
 
     Examples
     --------
@@ -237,13 +237,13 @@ def sequential_max_margin(
     Parameters
     ----------
     tasks
-        T arrays, (n_t, d), of rows :math:`y_ix_i`.
+        T arrays, (n_t, d), of rows $y_ix_i$.
     order
         (k,): which task comes when, integers from 0.
     start
         (d,), zero by default.
     margins, metrics
-        What each task asks, :math:`\{Z_tw\ge c_t\}`, positive, (T,), and the norm in which it
+        What each task asks, $\{Z_tw\ge c_t\}$, positive, (T,), and the norm in which it
         projects, T positive definite (d, d); 1 and the identity by default.
     tol
         Of the projections.
@@ -292,22 +292,22 @@ def weak_regularisation(
     metrics: Sequence[ArrayLike] | None = None,
 ) -> WeakRegularisation:
     r"""Train tasks one after the other on exponential loss with the penalty
-    :math:`\frac{\lambda^{c_t}}2\|w-w_{t-1}\|_{B_t}^2`; return the weights over
-    :math:`\ell=\log(1/\lambda)`.
+    $\frac{\lambda^{c_t}}2\|w-w_{t-1}\|_{B_t}^2$; return the weights over
+    $\ell=\log(1/\lambda)$.
 
     Newton's method on the logarithms of the multipliers, from strong to weak penalties: no
-    :math:`\lambda` is too small, for only its logarithm occurs. It knows no projection.
+    $\lambda$ is too small, for only its logarithm occurs. It knows no projection.
 
     Parameters
     ----------
     tasks, order
         As for :func:`sequential_max_margin`.
     log_strength
-        :math:`\ell`, at least 2 and at most 1e9.
+        $\ell$, at least 2 and at most 1e9.
     start
-        (d,): the weights before, over :math:`\ell`; zero by default.
+        (d,): the weights before, over $\ell$; zero by default.
     margins, metrics
-        :math:`c_t`, positive, (T,), and :math:`B_t`; 1 and the identity by default.
+        $c_t$, positive, (T,), and $B_t$; 1 and the identity by default.
 
     Examples
     --------
@@ -353,7 +353,7 @@ def cyclic_regression_limit(
     Parameters
     ----------
     tasks, targets
-        T arrays (n_t, d) and (n_t,): the solutions of :math:`X_tw=y_t`, each consistent.
+        T arrays (n_t, d) and (n_t,): the solutions of $X_tw=y_t$, each consistent.
     order
         (k,): one cycle, integers from 0.
     start

@@ -1,18 +1,20 @@
 r"""Descent on a misfit in a Sobolev norm: a filter, a preconditioner, a model of the noise.
 
-On the periodic grid of a torus of length :math:`2\pi` in every direction, let
-:math:`\Lambda=I-\Delta` have the symbol :math:`w=1+|\xi|^2`, and A, a convolution, the symbol a.
-Gradient descent of the misfit :math:`\frac12\|Af-g\|_{H^s}^2=\frac12(Af-g)^\top\Lambda^s(Af-g)`,
+On the periodic grid of a torus of length $2\pi$ in every direction, let
+$\Lambda=I-\Delta$ have the symbol $w=1+|\xi|^2$, and A, a convolution, the symbol a.
+Gradient descent of the misfit $\frac12\|Af-g\|_{H^s}^2=\frac12(Af-g)^\top\Lambda^s(Af-g)$,
 
-.. math:: f_{t+1}=f_t-\eta A^\top\Lambda^s(Af_t-g),\qquad f_0=0,
+$$f_{t+1}=f_t-\eta A^\top\Lambda^s(Af_t-g),\qquad f_0=0,$$
 
-is diagonal in frequency: after k steps :math:`\hat f=\frac{F_k}a\hat g`,
-:math:`F_k=1-(1-\eta w^s|a|^2)^k`, where a is not 0, and 0 elsewhere. If
-:math:`|a|=w^{-p/2}` its Hessian has the condition number :math:`w_{\max}^{|s-p|}`. As a
-likelihood the misfit assumes noise of covariance :math:`\sigma^2\Lambda^{-s}`; with a prior of
-covariance :math:`v\Lambda^{-r}` the posterior mean is Tikhonov's minimiser.
+is diagonal in frequency: after k steps $\hat f=\frac{F_k}a\hat g$,
+$F_k=1-(1-\eta w^s|a|^2)^k$, where a is not 0, and 0 elsewhere. If
+$|a|=w^{-p/2}$ its Hessian has the condition number $w_{\max}^{|s-p|}$. As a
+likelihood the misfit assumes noise of covariance $\sigma^2\Lambda^{-s}$; with a prior of
+covariance $v\Lambda^{-r}$ the posterior mean is Tikhonov's minimiser.
 
 Paper: zhu2021-implicit."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -59,7 +61,7 @@ def convolution_matrix(kernel: ArrayLike) -> FloatArray:
 
 @refuses_overflow("order")
 def sobolev_weights(shape: Sequence[int], *, order: float) -> FloatArray:
-    r"""Return :math:`(1+|\xi|^2)^s` at the frequencies of ``numpy.fft.fftn``, in the given shape.
+    r"""Return $(1+|\xi|^2)^s$ at the frequencies of ``numpy.fft.fftn``, in the given shape.
 
     Examples
     --------
@@ -79,15 +81,15 @@ def sobolev_weights(shape: Sequence[int], *, order: float) -> FloatArray:
 
 @refuses_overflow("kernel", "order", "step_size", "steps")
 def spectral_filter(kernel: ArrayLike, *, order: float, step_size: float, steps: int) -> FloatArray:
-    r"""Return :math:`1-(1-\eta w^s|a|^2)^k`, the share of the exact inverse that k steps on the
-    misfit in :math:`H^s` recover at each frequency, in the shape of the kernel.
+    r"""Return $1-(1-\eta w^s|a|^2)^k$, the share of the exact inverse that k steps on the
+    misfit in $H^s$ recover at each frequency, in the shape of the kernel.
 
     Parameters
     ----------
     kernel
         Of the convolution A.
     order, step_size, steps
-        s, :math:`\eta` and k.
+        s, $\eta$ and k.
 
     Examples
     --------
@@ -108,7 +110,7 @@ def spectral_filter(kernel: ArrayLike, *, order: float, step_size: float, steps:
 def sobolev_iterate(
     kernel: ArrayLike, data: ArrayLike, *, order: float, step_size: float, steps: int
 ) -> FloatArray:
-    r"""Return k steps of gradient descent on :math:`\frac12\|Af-g\|_{H^s}^2` from 0, in the shape
+    r"""Return k steps of gradient descent on $\frac12\|Af-g\|_{H^s}^2$ from 0, in the shape
     of the data g, by the filter that they are: any number of steps costs two Fourier transforms.
 
     Parameters
@@ -144,17 +146,17 @@ def sobolev_tikhonov(
     prior_variance: float,
 ) -> FloatArray:
     r"""Return the minimiser of
-    :math:`\sigma^{-2}\|Af-g\|_{H^s}^2+v^{-1}\|f\|_{H^r}^2`, in the shape of g.
+    $\sigma^{-2}\|Af-g\|_{H^s}^2+v^{-1}\|f\|_{H^r}^2$, in the shape of g.
 
-    It is the posterior mean for g = Af + noise with covariances :math:`v\Lambda^{-r}` of f and
-    :math:`\sigma^2\Lambda^{-s}` of the noise.
+    It is the posterior mean for g = Af + noise with covariances $v\Lambda^{-r}$ of f and
+    $\sigma^2\Lambda^{-s}$ of the noise.
 
     Parameters
     ----------
     kernel, data
         Of one shape.
     order, noise_variance
-        s and :math:`\sigma^2`.
+        s and $\sigma^2$.
     prior_order, prior_variance
         r and v.
 
@@ -186,7 +188,7 @@ def tikhonov_error(
     prior_variance: float,
 ) -> float:
     r"""Return the mean squared error, summed over the grid, of :func:`sobolev_tikhonov` of some
-    order where the noise has the covariance :math:`\sigma^2\Lambda^{-q}`.
+    order where the noise has the covariance $\sigma^2\Lambda^{-q}$.
 
     Parameters
     ----------

@@ -1,26 +1,28 @@
 r"""Where stochastic gradient descent can stay: the second-moment operator of a minimum.
 
-At a minimum at which each sample has gradient 0 and Hessian :math:`H_i\succeq0`, gradient descent
-on random batches is linearised as :math:`w\mapsto(I-\eta H_B)w`, with :math:`\mathbb EH_B=H=\frac1n
-\sum_iH_i`, and the second moments :math:`X=\mathbb Eww^\top` follow
+At a minimum at which each sample has gradient 0 and Hessian $H_i\succeq0$, gradient descent
+on random batches is linearised as $w\mapsto(I-\eta H_B)w$, with $\mathbb EH_B=H=\frac1n
+\sum_iH_i$, and the second moments $X=\mathbb Eww^\top$ follow
 
-.. math:: \mathcal T_\eta(X)=\mathbb E[(I-\eta H_B)X(I-\eta H_B)]
-   =X-\eta\mathcal A(X)+\eta^2\mathcal B(X),\quad\mathcal A(X)=HX+XH,\quad
-   \mathcal B(X)=\frac an\sum_iH_iXH_i+(1-b)HXH.
+$$\mathcal T_\eta(X)=\mathbb E[(I-\eta H_B)X(I-\eta H_B)]
+=X-\eta\mathcal A(X)+\eta^2\mathcal B(X),\quad\mathcal A(X)=HX+XH,\quad
+\mathcal B(X)=\frac an\sum_iH_iXH_i+(1-b)HXH.$$
 
 Here a = b = 1/B for batches of B drawn with replacement, a = b = (n-B)/(B(n-1)) without, and
 a = 1/B - 1/n, b = 0 if each sample is taken by itself with probability B/n (the sum over the
 batch divided by B). The operator is self-adjoint and keeps positive semidefinite matrices so: its
 spectral radius is its largest eigenvalue, second moments are bounded iff it is at most 1, and since
-:math:`\mathcal A` is positive on the matrices over range(H) this is :math:`\eta\mathcal B\preceq
-\mathcal A`: the stable step sizes are an interval, and its end is one generalised eigenvalue.
+$\mathcal A$ is positive on the matrices over range(H) this is $\eta\mathcal B\preceq
+\mathcal A$: the stable step sizes are an interval, and its end is one generalised eigenvalue.
 
 Tests of it with one matrix bound the end from above: with I, which bounds the trace of H where
-samples have rank one; with :math:`uu^\top`, u the top eigenvector of one :math:`H_i`, which yields
-the coherence condition. For one sample a step the loss :math:`L=\frac12w^\top Hw` grows at least by
-:math:`\eta^2\mu\|H\|_F^2+\min_j(1-\eta\lambda_j)^2`, :math:`\mu` the alignment of the noise.
+samples have rank one; with $uu^\top$, u the top eigenvector of one $H_i$, which yields
+the coherence condition. For one sample a step the loss $L=\frac12w^\top Hw$ grows at least by
+$\eta^2\mu\|H\|_F^2+\min_j(1-\eta\lambda_j)^2$, $\mu$ the alignment of the noise.
 
 Papers: wu2023-implicit, dexter2024-precise (constants derived here)."""
+
+from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -65,7 +67,7 @@ class SecondMoments:
     ----------
     matrix
         Shape (r(r+1)/2, r(r+1)/2), symmetric: the operator in the orthonormal basis of the
-        matrices :math:`v_kv_k^\\top` and :math:`(v_kv_l^\\top+v_lv_k^\\top)/\\sqrt2`, k <= l in the
+        matrices $v_kv_k^\\top$ and $(v_kv_l^\\top+v_lv_k^\\top)/\\sqrt2$, k <= l in the
         order of ``numpy.triu_indices``, v the columns of ``basis``.
     basis
         Shape (d, r): eigenvectors of H.
@@ -185,7 +187,7 @@ def _threshold(family: FloatArray, exponent: int, noise: tuple[float, float]) ->
 
 
 def moment_bound(hessians: ArrayLike, *, batch_size: int, sampling: str = "replacement") -> float:
-    r"""Return :math:`2\,\mathrm{tr}H/\mathbb E\,\mathrm{tr}H_B^2`, which no stable step exceeds
+    r"""Return $2\,\mathrm{tr}H/\mathbb E\,\mathrm{tr}H_B^2$, which no stable step exceeds
     (the operator tested with the identity).
 
     Parameters
@@ -212,8 +214,8 @@ def _in_units(step: float, exponent: int) -> float:
 
 
 def trace_bound(gradients: ArrayLike, *, batch_size: int, sampling: str = "replacement") -> float:
-    r"""Return :math:`2/(a\,\mathrm{tr}H)` for samples of rank one, :math:`\mathrm{tr}H=\frac1n
-    \sum_i\|g_i\|^2`, which no stable step exceeds: :math:`2B/\mathrm{tr}H` with replacement.
+    r"""Return $2/(a\,\mathrm{tr}H)$ for samples of rank one, $\mathrm{tr}H=\frac1n
+    \sum_i\|g_i\|^2$, which no stable step exceeds: $2B/\mathrm{tr}H$ with replacement.
 
     Infinite for the full batch, which bounds no trace.
 
@@ -246,12 +248,12 @@ def _trace_bound(trace: float, noise: float, exponent: int) -> float:
 
 
 def noise_alignment(gradients: ArrayLike) -> float:
-    r"""Return :math:`\mu=\lambda_{\min}(H^{-1/2}MH^{-1/2})/\|H\|_F^2` on range(H), with
-    :math:`M=\frac1n\sum_i(A_i-H)H(A_i-H)` and :math:`A_i=g_ig_i^\top`: how much of the curvature
+    r"""Return $\mu=\lambda_{\min}(H^{-1/2}MH^{-1/2})/\|H\|_F^2$ on range(H), with
+    $M=\frac1n\sum_i(A_i-H)H(A_i-H)$ and $A_i=g_ig_i^\top$: how much of the curvature
     the noise of one sample a step sees in its least noisy direction.
 
-    It is 0 iff all samples pull alike, :math:`g_i` parallel and of equal length. Loss stability
-    needs :math:`\|H\|_F\le1/(\eta\sqrt\mu)`.
+    It is 0 iff all samples pull alike, $g_i$ parallel and of equal length. Loss stability
+    needs $\|H\|_F\le1/(\eta\sqrt\mu)$.
 
     Parameters
     ----------
@@ -280,7 +282,7 @@ def _alignment(g: FloatArray) -> tuple[float, FloatArray]:
 
 @refuses_overflow("gradients", "step_size")
 def loss_growth_bound(gradients: ArrayLike, *, step_size: float) -> float:
-    r"""Return :math:`\eta^2\mu\|H\|_F^2+\min_j(1-\eta\lambda_j)^2`, by which at least
+    r"""Return $\eta^2\mu\|H\|_F^2+\min_j(1-\eta\lambda_j)^2$, by which at least
     the mean loss grows in a step with one sample, whatever the law of the iterate.
 
     Parameters
@@ -303,8 +305,8 @@ def loss_growth_bound(gradients: ArrayLike, *, step_size: float) -> float:
 
 
 def coherence(hessians: ArrayLike) -> float:
-    r"""Return :math:`\sigma=\lambda_1(S)/\max_i\lambda_1(H_i)`, :math:`S_{ij}=\sqrt{\mathrm{tr}
-    (H_iH_j)}`, between 1 and, for samples of rank one, n.
+    r"""Return $\sigma=\lambda_1(S)/\max_i\lambda_1(H_i)$, $S_{ij}=\sqrt{\mathrm{tr}
+    (H_iH_j)}$, between 1 and, for samples of rank one, n.
 
     Parameters
     ----------
@@ -328,7 +330,7 @@ def _coherence(family: FloatArray) -> float:
 
 
 def coherence_bound(hessians: ArrayLike, *, batch_size: int) -> float:
-    r"""Return the smaller of :math:`2/\lambda_1(H)` and :math:`\sigma/(\lambda_1(H)\sqrt{n/B-1})`,
+    r"""Return the smaller of $2/\lambda_1(H)$ and $\sigma/(\lambda_1(H)\sqrt{n/B-1})$,
     which no stable step exceeds where each sample is taken by itself with probability B/n.
 
     Parameters
@@ -346,8 +348,8 @@ def coherence_bound(hessians: ArrayLike, *, batch_size: int) -> float:
 
 
 def curvature_bound(hessians: ArrayLike, *, batch_size: int) -> float:
-    r"""Return the smaller of :math:`2/\lambda_1(H)` and :math:`n/(\max_i\lambda_1(H_i)
-    \sqrt{n/B-1})`: sharper than :func:`coherence_bound`, and without coherence.
+    r"""Return the smaller of $2/\lambda_1(H)$ and $n/(\max_i\lambda_1(H_i)
+    \sqrt{n/B-1})$: sharper than :func:`coherence_bound`, and without coherence.
 
     Parameters
     ----------

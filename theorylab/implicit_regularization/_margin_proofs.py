@@ -1,0 +1,152 @@
+r"""Margins in exact arithmetic.
+
+Floats are integers times powers of two: scores, norms and combinations of rows are exact rational
+numbers. Where no point separates, some $p\ge0$, $p\ne0$, has $Z^\top p=0$
+(Farkas); floats hold it only to rounding, and what proves it is one of
+
+- the floats themselves, if their combination vanishes exactly;
+- a perturbation: with $A=Z^\top$, any B with $f=\|I-AB\|_\infty<1$, and
+  $\varepsilon=A\hat p$, the point $\hat p-B(AB)^{-1}\varepsilon$ is in the kernel of A
+  and at least $\hat p-|B|1\,\|\varepsilon\|_\infty/(1-f)$;
+- elimination without fractions, for kernels of matrices that lack full rank."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from theorylab._validation import FloatArray
+
+LARGEST = 64  # rank up to which integers are eliminated
+
+
+def integers(values: FloatArray) -> tuple[Any, int]:
+    """Return integers and an exponent e: the values are the integers times 2^e, exactly."""
+    mantissas, exponents = np.frexp(values)
+    low = int(exponents[mantissas != 0].min(initial=0)) - 53
+    shifts = np.where(mantissas != 0, exponents - 53 - low, 0)
+    whole = [
+        int(m) << int(s)
+        for m, s in zip(np.ldexp(mantissas, 53).ravel(), shifts.ravel(), strict=True)
+    ]
+    out = np.empty(len(whole), dtype=object)
+    out[:] = whole
+    return out.reshape(np.shape(values)), low
+
+
+def attained(X: FloatArray, y: FloatArray, w: FloatArray, b: float) -> Fraction:
+    """Return the square of min y (Xw + b) / |w|, or 0 where that is not positive."""
+    scale = np.longdouble(np.finfo(np.longdouble).eps) * (len(w) + 4)
+    wide, v = X.astype(np.longdouble), w.astype(np.longdouble)
+    with np.errstate(all="ignore"):
+        found = y * (wide @ v + b)
+        error = scale * (np.abs(wide) @ np.abs(v) + abs(b)) + np.finfo(np.longdouble).tiny
+        rows = np.flatnonzero(~(found - error > np.min(found + error)))
+    if not w.any() or not rows.size:
+        return Fraction(0)
+    (A, x_unit), (u, w_unit) = integers(X[rows]), integers(w)
+    unit = Fraction(2) ** (x_unit + w_unit)
+    offset = Fraction(b) / unit
+    least = min(int(s) * (t + offset) for s, t in zip(y[rows], A.dot(u), strict=True))
+    if least <= 0:
+        return Fraction(0)
+    return Fraction((least * unit) ** 2 / (int(u.dot(u)) * Fraction(4) ** w_unit))
+
+
+def exceeded_by_none(X: FloatArray, y: FloatArray, a: FloatArray, free: bool) -> Fraction:
+    """Return the square of the norm of the combination of the rows yX with weights a over their
+    sum; with an intercept, of half the difference of the two classes' means."""
+    P = np.flatnonzero(a)
+    (A, unit), (weights, _) = integers(X[P]), integers(a[P])
+    if free:
+        ranks = [np.flatnonzero(y[P] == s) for s in (1, -1)]
+        sums = [sum(weights[rank].tolist()) for rank in ranks]
+        ends = [weights[rank].dot(A[rank]) for rank in ranks]
+        v, total = ends[0] * sums[1] - ends[1] * sums[0], 2 * sums[0] * sums[1]
+    else:
+        v, total = (weights * y[P].astype(int)).dot(A), sum(weights.tolist())
+    return Fraction(int(v.dot(v)), total**2) * Fraction(4) ** unit
+
+
+def root(square: Fraction, *, up: bool) -> float:
+    """Return the square root, rounded up or down."""
+    if not square:
+        return 0.0
+    p, q = square.as_integer_ratio()
+    k = 53 - (p.bit_length() - q.bit_length()) // 2
+    p, q = (p << 2 * k, q) if k >= 0 else (p, q << -2 * k)
+    value = math.ldexp(math.isqrt(p // q), -k)  # of integers from 2^51 to 2^55: one step from it
+    if up and Fraction(value) ** 2 < square:
+        return math.nextafter(value, math.inf)
+    return value if up or Fraction(value) ** 2 <= square else math.nextafter(value, 0.0)
+
+
+def vanishes(Z: FloatArray, p: FloatArray) -> bool:
+    """Whether a combination of the rows of Z with weights not negative, and not all zero, of the
+    support of p or near p, is proved to vanish."""
+    P = np.flatnonzero(p > 0)
+    if not P.size or (p < 0).any():
+        return False
+    (A, _), (q, _) = integers(Z[P]), integers(p[P])
+    if not (q.dot(A)).any():
+        return True
+    return _near(Z[P], p[P]) or _by_elimination(A, q)
+
+
+def _near(Z: FloatArray, p: FloatArray) -> bool:
+    """Whether the perturbed weights are proved to be positive."""
+    m, k = Z.shape
+    if m <= k:
+        return False
+    with np.errstate(all="ignore"):
+        along = np.frexp(np.abs(Z).max(axis=1))[1]
+        S = np.ldexp(Z, -along[:, None])
+        across = np.frexp(np.abs(S).max(axis=0))[1]
+        S = np.ldexp(S, -across)
+        weights = np.ldexp(p, along)
+        same = np.ldexp(np.ldexp(S, across), along[:, None])
+        same_weights = np.ldexp(weights, -along)
+    if not (np.array_equal(same, Z) and np.array_equal(same_weights, p)):
+        return False
+    if not np.isfinite(weights).all():
+        return False
+    B = np.linalg.pinv(S.T)
+    products = m * float(np.finfo(float).eps) * (np.abs(S.T) @ np.abs(B)) + 1e-290
+    f = 1.01 * float((np.abs(np.eye(k) - S.T @ B) + 2 * products).sum(axis=1).max())
+    if not f < 0.5:
+        return False
+    (A, unit), (q, q_unit) = integers(S), integers(weights)
+    worst = max(abs(int(v)) for v in q.dot(A)) * Fraction(2) ** (unit + q_unit)
+    reach = worst / (1 - Fraction(f))
+    sizes = 1.01 * np.abs(B).sum(axis=1)
+    return all(Fraction(v) >= Fraction(s) * reach for v, s in zip(weights, sizes, strict=True))
+
+
+def _by_elimination(A: Any, q: Any) -> bool:
+    """Whether the kernel has a point with positive weights where q gives the free ones."""
+    if min(A.shape) > LARGEST:
+        return False
+    common = [math.gcd(*row) or 1 for row in A.tolist()]
+    # Of the rows over their divisors: coordinates down, points across.
+    M = np.array([[v // g for v in row] for row, g in zip(A.tolist(), common, strict=True)], object)
+    M, free = M.T.copy(), [int(v) * g for v, g in zip(q, common, strict=True)]
+    pivots: list[int] = []
+    last = 1
+    for column in range(M.shape[1]):
+        rank = len(pivots)
+        below = [i for i in range(rank, len(M)) if M[i, column]]
+        if not below:
+            continue
+        M[[rank, below[0]]] = M[[below[0], rank]]
+        pivot, row = M[rank, column], M[rank].copy()
+        M = (M * pivot - M[:, column][:, None] * row) // last
+        M[rank], last = row, pivot
+        pivots.append(column)
+    rest = [j for j in range(M.shape[1]) if j not in pivots]
+    sign = 1 if last > 0 else -1
+    return bool(rest) and all(
+        -sign * sum(M[i, j] * free[j] for j in rest) >= 0 for i in range(len(pivots))
+    )

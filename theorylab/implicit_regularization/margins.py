@@ -1,28 +1,18 @@
 r"""The widest separation of labelled points, and the nearest point that separates them.
 
-With rows $z_i=y_ix_i$ of a matrix Z, the projection of a point $w_0$ onto the
+With rows :math:`z_i=y_ix_i` of a matrix Z, the projection of a point :math:`w_0` onto the
 separators is
 
-$$\min_w\tfrac12\|w-w_0\|^2\ \text{ s.t. }\ Zw\ge1,\qquad
-w=w_0+Z^\top a,\ a\ge0,\ a_i(z_i^\top w-1)=0,$$
+.. math:: \min_w\tfrac12\|w-w_0\|^2\ \text{ s.t. }\ Zw\ge1,\qquad
+   w=w_0+Z^\top a,\ a\ge0,\ a_i(z_i^\top w-1)=0,
 
-and $w_0=0$ gives the separator of largest margin
-$\gamma=\max_{\|w\|=1}\min_iz_i^\top w$. Both sides bound each other: every w has
-$\min_iz_i^\top w/\|w\|\le\gamma$, and every probability vector p has
-$\gamma\le\|Z^\top p\|$. Where no w separates, some p has $Z^\top p=0$ (Farkas).
+and :math:`w_0=0` gives the separator of largest margin
+:math:`\gamma=\max_{\|w\|=1}\min_iz_i^\top w`. Both sides bound each other: every w has
+:math:`\min_iz_i^\top w/\|w\|\le\gamma`, and every probability vector p has
+:math:`\gamma\le\|Z^\top p\|`. Where no w separates, some p has :math:`Z^\top p=0` (Farkas).
 
 The method is Lawson and Hanson's: a non-negative least squares problem whose residual is the
 solution, by an active set that ends after finitely many steps; its support then gives both sides
-<<<<<<< HEAD
-by one triangular solve. A working set keeps the problem small where there are many points.
-
-Papers: tyurin2024-from, gupta2021-logit (the margin in their bounds)."""
-
-from __future__ import annotations
-
-import warnings
-from enum import StrEnum
-=======
 by one triangular solve. A working set keeps the problem small where there are many points. What
 is said of margins is proved: in exact arithmetic, from the floats that are returned.
 
@@ -32,17 +22,13 @@ import warnings
 from dataclasses import replace
 from enum import StrEnum
 from fractions import Fraction
->>>>>>> perc
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real, refuses_overflow
-<<<<<<< HEAD
-=======
 from theorylab.implicit_regularization import _margin_proofs as proofs
->>>>>>> perc
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
@@ -64,16 +50,9 @@ class MarginStatus(StrEnum):
     """How a search for a separator ended."""
 
     CERTIFIED = "the two bounds agree to tol"
-<<<<<<< HEAD
-    NOT_SEPARABLE = "no separator: a convex combination of the rows vanishes to rounding"
-    STOPPED = (
-        "the bounds differ by more than tol: the margin is too small for float64, or max_iter for "
-        "the active set"
-=======
     NOT_SEPARABLE = "no separator: a convex combination of the rows is proved to vanish"
     STOPPED = (
         "not decided to tol: the margin is too small for float64, or max_iter for the active set"
->>>>>>> perc
     )
 
 
@@ -84,18 +63,11 @@ class MarginVerdict(StrEnum):
     GAP = "the bounds differ by more than tol"
     SIGN = "a multiplier is negative, or all vanish"
     SEPARATION = "the weights do not separate the points"
-<<<<<<< HEAD
-
-    @property
-    def accepted(self) -> bool:
-        """Whether both bounds were proved."""
-=======
     COMBINATION = "no convex combination of the rows was proved to vanish"
 
     @property
     def accepted(self) -> bool:
         """Whether both bounds, or that there is no separator, were proved."""
->>>>>>> perc
         return self is MarginVerdict.ACCEPTED
 
 
@@ -108,14 +80,14 @@ class MarginProjection:
     weights
         w, shape (d,); the start where there is no separator.
     multipliers
-        a, shape (n,), $w=w_0+Z^\top a$; where there is no separator, weights of a convex
+        a, shape (n,), :math:`w=w_0+Z^\top a`; where there is no separator, weights of a convex
         combination of the rows that vanishes.
     distance
-        $\|w-w_0\|$, infinite without a separator.
+        :math:`\|w-w_0\|`, infinite without a separator.
     distance_bound
-        $a^\top(1-Zw_0)/\|Z^\top a\|$, which no separator is nearer than.
+        :math:`a^\top(1-Zw_0)/\|Z^\top a\|`, which no separator is nearer than.
     violation
-        $\max_i(1-z_i^\top w)$, or 0 if that is negative.
+        :math:`\max_i(1-z_i^\top w)`, or 0 if that is negative.
     status
         How the search ended.
     """
@@ -147,27 +119,16 @@ class MaxMargin:
     Attributes
     ----------
     weights, intercept
-<<<<<<< HEAD
-        w, shape (d,), and b, with $\min_iy_i(w^\top x_i+b)=1$; zeros where nothing separates.
-    multipliers
-        a, shape (n,), $w=\sum_ia_iy_ix_i$; where nothing separates, weights of a convex
-        combination of the $y_ix_i$ that vanishes.
-    margin
-        $\min_iy_i(w^\top x_i+b)/\|w\|$, which is attained; 0 where nothing separates.
-    margin_bound
-        $\|Z^\top a\|/\sum a$, which no separator exceeds.
-=======
-        w, shape (d,), and b, with $\min_iy_i(w^\top x_i+b)=1$; zeros where
+        w, shape (d,), and b, with :math:`\min_iy_i(w^\top x_i+b)=1`; zeros where
         no separator was found.
     multipliers
-        a, shape (n,), $w=\sum_ia_iy_ix_i$; where nothing separates, weights of a convex
-        combination of the $y_ix_i$ that vanishes, to their rounding.
+        a, shape (n,), :math:`w=\sum_ia_iy_ix_i`; where nothing separates, weights of a convex
+        combination of the :math:`y_ix_i` that vanishes, to their rounding.
     margin
-        $\min_iy_i(w^\top x_i+b)/\|w\|$, which is attained, rounded down; 0 where no
+        :math:`\min_iy_i(w^\top x_i+b)/\|w\|`, which is attained, rounded down; 0 where no
         separator was found.
     margin_bound
-        $\|Z^\top a\|/\sum a$, which no separator exceeds, rounded up.
->>>>>>> perc
+        :math:`\|Z^\top a\|/\sum a`, which no separator exceeds, rounded up.
     status
         How the search ended.
     X, y, tol, has_intercept
@@ -197,38 +158,6 @@ class MaxMargin:
 
     def verify(self) -> MarginVerdict:
         """Prove in exact arithmetic, from the weights and multipliers alone, that the largest
-<<<<<<< HEAD
-        margin lies between two numbers that differ by at most ``tol``, relatively."""
-        X, a, w, b = map(
-            _integers, (self.X, self.multipliers, self.weights, np.array([self.intercept]))
-        )
-        y = np.array([int(v) for v in self.y], dtype=object)
-        if (self.multipliers < 0).any() or not (self.multipliers > 0).any():
-            return MarginVerdict.SIGN
-        (X, x_unit), (a, _), (w, w_unit), (b, b_unit) = X, a, w, b
-        # y_i (x_i w + b) in units of 2^(x_unit + w_unit), all integers after a shift.
-        low = min(x_unit + w_unit, b_unit)
-        scores = (X.dot(w) * 2 ** (x_unit + w_unit - low) + b[0] * 2 ** (b_unit - low)) * y
-        least = min(scores.tolist())
-        if least <= 0:
-            return MarginVerdict.SEPARATION
-        size = int(w.dot(w))
-        if self.has_intercept:
-            # Each class has its own mean: the bound is half of the distance of the two.
-            sums = [sum(a[y == s].tolist()) for s in (1, -1)]
-            if min(sums) <= 0:
-                return MarginVerdict.SIGN
-            ends = [a[y == s].dot(X[y == s]) for s in (1, -1)]
-            v, total = ends[0] * sums[1] - ends[1] * sums[0], 2 * sums[0] * sums[1]
-        else:
-            v, total = (a * y).dot(X), sum(a.tolist())
-        # bound <= (1 + tol) margin, squared and multiplied out: bound = |v| / total 2^x_unit,
-        # margin = least 2^low / (|w| 2^w_unit).
-        p, q = (1 + self.tol).as_integer_ratio()
-        left, right = int(v.dot(v)) * size * q * q, (least * total * p) ** 2
-        shift = 2 * (x_unit + w_unit - low)
-        return MarginVerdict.ACCEPTED if left * 2**shift <= right else MarginVerdict.GAP
-=======
         margin lies between two numbers that differ by at most ``tol``, relatively; or, if the
         status is NOT_SEPARABLE, that nothing separates the points."""
         a, y = self.multipliers, self.y
@@ -244,28 +173,23 @@ class MaxMargin:
         high = proofs.exceeded_by_none(self.X, y, a, self.has_intercept)
         within = high <= (1 + Fraction(self.tol)) ** 2 * low
         return MarginVerdict.ACCEPTED if within else MarginVerdict.GAP
->>>>>>> perc
 
 
 @refuses_overflow("Z", "start", infinite=True)
 def margin_projection(
     Z: ArrayLike, start: ArrayLike, *, tol: float = 1e-9, max_iter: int = 10_000
 ) -> MarginProjection:
-    r"""Return the point nearest to ``start`` at which $Zw\ge1$.
+    r"""Return the point nearest to ``start`` at which :math:`Zw\ge1`.
 
     Parameters
     ----------
     Z
-        (n, d), rows $y_ix_i$.
+        (n, d), rows :math:`y_ix_i`.
     start
-        (d,), $w_0$.
+        (d,), :math:`w_0`.
     tol
-<<<<<<< HEAD
-        Largest relative gap, and largest violation, of a certified solution.
-=======
         Largest relative gap of a certified solution, and its largest violation over
-        $1+\max_i|z_i|^\top|w_0|$.
->>>>>>> perc
+        :math:`1+\max_i|z_i|^\top|w_0|`.
     max_iter
         Steps of the active set, for each of at most 60 working sets.
 
@@ -290,16 +214,10 @@ def margin_projection(
         return MarginProjection(w0.copy(), np.zeros(len(A)), 0.0, 0.0, 0.0, MarginStatus.CERTIFIED)
     x, a, separable = _least_distance(S, h, steps)
     if not separable:
-<<<<<<< HEAD
-        p = a / a.sum()
-        worst = float(h.max())
-        return MarginProjection(w0.copy(), p, np.inf, np.inf, worst, MarginStatus.NOT_SEPARABLE)
-=======
         p, worst = a / a.sum(), float(h.max())
         status = MarginStatus.NOT_SEPARABLE if proofs.vanishes(A, p) else _stopped()
         bound = np.inf if status is MarginStatus.NOT_SEPARABLE else 0.0
         return MarginProjection(w0.copy(), p, np.inf, bound, worst, status)
->>>>>>> perc
     distance, back = float(np.linalg.norm(x)), _precisely(S, a)
     bound = float(a @ h / np.linalg.norm(back)) if back.any() else 0.0
     w = s0 + x
@@ -307,13 +225,7 @@ def margin_projection(
     slack = EPS * (1 + float(np.abs(s0).max())) / distance
     good = abs(distance - bound) <= (accuracy + slack) * distance
     good = good and missed <= accuracy * (1 + float((np.abs(S) @ np.abs(s0)).max()))
-<<<<<<< HEAD
-    multipliers = np.ldexp(np.ldexp(a, -e), -e)
-    if not np.isfinite(multipliers).all():
-        raise OverflowError
-=======
     multipliers = _scaled(a, -e)
->>>>>>> perc
     return MarginProjection(
         np.ldexp(w, -e),
         multipliers,
@@ -374,13 +286,6 @@ def max_margin(
     Z = labels[:, None] * P
     w, a, separable = _least_distance(Z, np.ones(len(Z)), steps, labels if free else None)
     asked: tuple[Any, ...] = (points, labels, accuracy, free)
-<<<<<<< HEAD
-    total = float(a.sum())
-    bound = float(np.ldexp(np.linalg.norm(_precisely(Z, a / total)), e))
-    if not separable:
-        none = np.zeros(P.shape[1])
-        return MaxMargin(none, 0.0, a / total, 0.0, bound, MarginStatus.NOT_SEPARABLE, *asked)
-=======
     for s in (1, -1) if free else ():
         if not a[labels == s].any():  # no bound without both
             a = a + (labels == s)
@@ -388,22 +293,10 @@ def max_margin(
     bound = proofs.root(proofs.exceeded_by_none(points, labels, p, free), up=True)
     if not separable and proofs.vanishes(_rows(points, labels, free), p):
         return MaxMargin(none, 0.0, p, 0.0, bound, MarginStatus.NOT_SEPARABLE, *asked)
->>>>>>> perc
     scores = np.asarray(P.astype(np.longdouble) @ w.astype(np.longdouble))
     b = -float(scores[labels > 0].min() + scores[labels < 0].max()) / 2 if free else 0.0
     least = float((labels * (scores + b)).min())
     if least <= 0:
-<<<<<<< HEAD
-        least, w, b = 1.0, np.zeros_like(w), 0.0
-    w, b, a = w / least, b / least, a / least
-    size = float(np.linalg.norm(w))
-    margin = float(np.ldexp(1 / size, e)) if size else 0.0
-    good = size > 0 and bound - margin <= accuracy / 2 * bound
-    offset = b - float(w @ centre)
-    w, a = np.ldexp(w, -e), np.ldexp(np.ldexp(a, -e), -e)
-    status = MarginStatus.CERTIFIED if good else _stopped()
-    return MaxMargin(w, offset, a, min(margin, bound), bound, status, *asked)
-=======
         other = _combination(np.concatenate([Z, labels[:, None]], axis=1) if free else Z, steps)
         if proofs.vanishes(_rows(points, labels, free), other):
             square = proofs.exceeded_by_none(points, labels, other, free)
@@ -433,7 +326,6 @@ def _scaled(a: FloatArray, e: int) -> FloatArray:
 def _rows(X: FloatArray, y: FloatArray, free: bool) -> FloatArray:
     """Return the rows whose convex combinations vanish only where nothing separates."""
     return np.concatenate([y[:, None] * X, y[:, None]], axis=1) if free else y[:, None] * X
->>>>>>> perc
 
 
 def _stopped() -> MarginStatus:
@@ -459,12 +351,9 @@ def _least_distance(
     # Every x is at least as long as a row needs, and a convex combination of rows.
     classes = [np.arange(n)] if labels is None else [np.flatnonzero(labels == s) for s in (1, -1)]
     middle = np.mean([Z[rank].mean(axis=0) for rank in classes], axis=0)
-<<<<<<< HEAD
-=======
     if np.linalg.norm(middle) <= 64 * EPS * sizes.mean():
         p = np.full(n, 1 / n)
         return np.zeros(d), p if labels is None else _balanced(p, labels), False
->>>>>>> perc
     lengths = np.append(sizes if labels is None else [], np.linalg.norm(middle))
     needs = np.append(h if labels is None else [], np.mean([h[rank].mean() for rank in classes]))
     unit = 1 / max(float(np.max(needs / np.maximum(lengths, 2.0**-40))), 2.0**-40)
@@ -526,8 +415,6 @@ def _residual(rows: FloatArray, h: FloatArray, steps: int) -> tuple[FloatArray, 
     return u, float(1 - h @ u)
 
 
-<<<<<<< HEAD
-=======
 def _combination(rows: FloatArray, steps: int) -> FloatArray:
     """Return weights of sum one whose combination of the rows is short beside its terms."""
     unit = np.frexp(np.abs(rows).max(axis=1))[1]
@@ -535,7 +422,6 @@ def _combination(rows: FloatArray, steps: int) -> FloatArray:
     return np.asarray(u / max(float(u.sum()), 1e-300))
 
 
->>>>>>> perc
 def _precisely(Z: FloatArray, a: FloatArray) -> FloatArray:
     """Return Z'a, whose sum may cancel."""
     P = np.flatnonzero(a)
@@ -591,18 +477,3 @@ def _polished(
     full = np.zeros(len(Z))
     full[P] = np.maximum(signed, 0.0)
     return new, full
-<<<<<<< HEAD
-
-
-def _integers(values: FloatArray) -> tuple[Any, int]:
-    """Return integers and an exponent e: the values are the integers times 2^e, exactly."""
-    mantissas, exponents = np.frexp(values)
-    low = int(exponents[mantissas != 0].min(initial=0)) - 53
-    shifts = np.where(mantissas != 0, exponents - 53 - low, 0)
-    whole = [
-        int(m) << int(s)
-        for m, s in zip(np.ldexp(mantissas, 53).ravel(), shifts.ravel(), strict=True)
-    ]
-    return np.array(whole, dtype=object).reshape(np.shape(values)), low
-=======
->>>>>>> perc

@@ -1,15 +1,15 @@
 r"""The widest separation of labelled points, and the nearest point that separates them.
 
-With rows :math:`z_i=y_ix_i` of a matrix Z, the projection of a point :math:`w_0` onto the
+With rows $z_i=y_ix_i$ of a matrix Z, the projection of a point $w_0$ onto the
 separators is
 
-.. math:: \min_w\tfrac12\|w-w_0\|^2\ \text{ s.t. }\ Zw\ge1,\qquad
-   w=w_0+Z^\top a,\ a\ge0,\ a_i(z_i^\top w-1)=0,
+$$\min_w\tfrac12\|w-w_0\|^2\ \text{ s.t. }\ Zw\ge1,\qquad
+w=w_0+Z^\top a,\ a\ge0,\ a_i(z_i^\top w-1)=0,$$
 
-and :math:`w_0=0` gives the separator of largest margin
-:math:`\gamma=\max_{\|w\|=1}\min_iz_i^\top w`. Both sides bound each other: every w has
-:math:`\min_iz_i^\top w/\|w\|\le\gamma`, and every probability vector p has
-:math:`\gamma\le\|Z^\top p\|`. Where no w separates, some p has :math:`Z^\top p=0` (Farkas).
+and $w_0=0$ gives the separator of largest margin
+$\gamma=\max_{\|w\|=1}\min_iz_i^\top w$. Both sides bound each other: every w has
+$\min_iz_i^\top w/\|w\|\le\gamma$, and every probability vector p has
+$\gamma\le\|Z^\top p\|$. Where no w separates, some p has $Z^\top p=0$ (Farkas).
 
 The method is Lawson and Hanson's: a non-negative least squares problem whose residual is the
 solution, by an active set that ends after finitely many steps; its support then gives both sides
@@ -17,6 +17,8 @@ by one triangular solve. A working set keeps the problem small where there are m
 is said of margins is proved: in exact arithmetic, from the floats that are returned.
 
 Papers: tyurin2024-from, gupta2021-logit (the margin in their bounds)."""
+
+from __future__ import annotations
 
 import warnings
 from dataclasses import replace
@@ -80,14 +82,14 @@ class MarginProjection:
     weights
         w, shape (d,); the start where there is no separator.
     multipliers
-        a, shape (n,), :math:`w=w_0+Z^\top a`; where there is no separator, weights of a convex
+        a, shape (n,), $w=w_0+Z^\top a$; where there is no separator, weights of a convex
         combination of the rows that vanishes.
     distance
-        :math:`\|w-w_0\|`, infinite without a separator.
+        $\|w-w_0\|$, infinite without a separator.
     distance_bound
-        :math:`a^\top(1-Zw_0)/\|Z^\top a\|`, which no separator is nearer than.
+        $a^\top(1-Zw_0)/\|Z^\top a\|$, which no separator is nearer than.
     violation
-        :math:`\max_i(1-z_i^\top w)`, or 0 if that is negative.
+        $\max_i(1-z_i^\top w)$, or 0 if that is negative.
     status
         How the search ended.
     """
@@ -119,16 +121,16 @@ class MaxMargin:
     Attributes
     ----------
     weights, intercept
-        w, shape (d,), and b, with :math:`\min_iy_i(w^\top x_i+b)=1`; zeros where
+        w, shape (d,), and b, with $\min_iy_i(w^\top x_i+b)=1$; zeros where
         no separator was found.
     multipliers
-        a, shape (n,), :math:`w=\sum_ia_iy_ix_i`; where nothing separates, weights of a convex
-        combination of the :math:`y_ix_i` that vanishes, to their rounding.
+        a, shape (n,), $w=\sum_ia_iy_ix_i$; where nothing separates, weights of a convex
+        combination of the $y_ix_i$ that vanishes, to their rounding.
     margin
-        :math:`\min_iy_i(w^\top x_i+b)/\|w\|`, which is attained, rounded down; 0 where no
+        $\min_iy_i(w^\top x_i+b)/\|w\|$, which is attained, rounded down; 0 where no
         separator was found.
     margin_bound
-        :math:`\|Z^\top a\|/\sum a`, which no separator exceeds, rounded up.
+        $\|Z^\top a\|/\sum a$, which no separator exceeds, rounded up.
     status
         How the search ended.
     X, y, tol, has_intercept
@@ -179,17 +181,17 @@ class MaxMargin:
 def margin_projection(
     Z: ArrayLike, start: ArrayLike, *, tol: float = 1e-9, max_iter: int = 10_000
 ) -> MarginProjection:
-    r"""Return the point nearest to ``start`` at which :math:`Zw\ge1`.
+    r"""Return the point nearest to ``start`` at which $Zw\ge1$.
 
     Parameters
     ----------
     Z
-        (n, d), rows :math:`y_ix_i`.
+        (n, d), rows $y_ix_i$.
     start
-        (d,), :math:`w_0`.
+        (d,), $w_0$.
     tol
         Largest relative gap of a certified solution, and its largest violation over
-        :math:`1+\max_i|z_i|^\top|w_0|`.
+        $1+\max_i|z_i|^\top|w_0|$.
     max_iter
         Steps of the active set, for each of at most 60 working sets.
 

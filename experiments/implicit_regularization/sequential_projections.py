@@ -58,7 +58,7 @@ def metric(tilt, T, d, seed):
 @simulation
 def trained(T, n, d, margin, margins, tilt, seed):
     """Iterates over log(1 / lambda) of one round and one more task, for each strength."""
-    tasks = ir.random_tasks(T, n, d, margin=margin, spread=0.7, seed=seed)
+    tasks = ir.random_tasks(T, n, d=d, margin=margin, spread=0.7, seed=seed)
     given = {"margins": margins, "metrics": metric(tilt, T, d, seed)}
     runs = [
         ir.weak_regularisation(tasks, [*range(T), 0], log_strength=ell, **given)
@@ -71,7 +71,7 @@ def trained(T, n, d, margin, margins, tilt, seed):
 def projected(T, n, d, margin, margins, tilt, seed):
     """The projections, and what log l is multiplied by in the weights of the first round: every
     active row misses its margin by log l / l."""
-    tasks = ir.random_tasks(T, n, d, margin=margin, spread=0.7, seed=seed)
+    tasks = ir.random_tasks(T, n, d=d, margin=margin, spread=0.7, seed=seed)
     metrics = metric(tilt, T, d, seed)
     run = ir.sequential_max_margin(tasks, [*range(T), 0], margins=margins, metrics=metrics)
     slopes, a = [], np.zeros(d)
@@ -187,7 +187,7 @@ def random_points(d, count, size, seed):
 @simulation
 def followed(T, n, d, margin, spread, rounds, conflict, start, seed):
     """Iterates in random order, the shortest separator, and common separators."""
-    tasks = ir.random_tasks(T, n, d, margin=margin, spread=spread, seed=seed)
+    tasks = ir.random_tasks(T, n, d=d, margin=margin, spread=spread, seed=seed)
     shortest = ir.task_geometry(tasks).separator
     rng = np.random.default_rng([seed, 1])
     order = np.concatenate([np.arange(T), rng.integers(0, T, (rounds - 1) * T)])
@@ -247,7 +247,7 @@ def _(pen, runs):
 
 def wedged(T, n, d, margin, spread, wedge, seed):
     """Random tasks; with a wedge, the first and the last one nearly oppose each other."""
-    tasks = ir.random_tasks(T, n, d, margin=margin, spread=spread, seed=seed)
+    tasks = ir.random_tasks(T, n, d=d, margin=margin, spread=spread, seed=seed)
     if wedge and d > 1:
         u = ir.task_geometry(tasks).separator
         u = u / np.linalg.norm(u)

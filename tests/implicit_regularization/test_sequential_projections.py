@@ -51,7 +51,7 @@ def test_task_without_separator_stops_the_sequence():
 @given(st.integers(0, 10**6), st.integers(1, 3), st.integers(1, 5), st.integers(1, 6))
 def test_projections_in_a_norm_satisfy_their_optimality_conditions(seed, T, n, d):
     rng = np.random.default_rng(seed)
-    tasks = random_tasks(T, n, d, margin=0.2, spread=1.0, seed=seed)
+    tasks = random_tasks(T, n, d=d, margin=0.2, spread=1.0, seed=seed)
     margins, metrics = rng.uniform(0.3, 3, T), [bent(d, [seed, t]) for t in range(T)]
     order = rng.integers(0, T, 5)
     run = sequential_max_margin(
@@ -77,7 +77,7 @@ def margin_multipliers(rows, target):
 
 
 def test_geometry_against_the_stacked_problem():
-    tasks = random_tasks(3, 4, 5, margin=0.3, spread=1.0, seed=2)
+    tasks = random_tasks(3, 4, d=5, margin=0.3, spread=1.0, seed=2)
     found = task_geometry(tasks)
     rows = np.concatenate(tasks)
     solved = minimize(
@@ -97,7 +97,7 @@ def test_geometry_against_the_stacked_problem():
 
 @pytest.mark.parametrize("ell", [2.0, 5.0, 12.0])
 def test_weak_penalties_against_a_general_minimiser(ell):
-    tasks = random_tasks(2, 3, 3, margin=0.3, spread=1.0, seed=4)
+    tasks = random_tasks(2, 3, d=3, margin=0.3, spread=1.0, seed=4)
     margins, metrics = np.array([0.8, 1.5]), [bent(3, 1), bent(3, 2)]
     found = weak_regularisation(
         tasks, [0, 1, 0], log_strength=ell, margins=margins, metrics=metrics
@@ -120,7 +120,7 @@ def test_weak_penalties_against_a_general_minimiser(ell):
 @settings(max_examples=20)
 @given(st.integers(0, 10**6), st.integers(1, 3), st.integers(1, 6), st.integers(1, 6))
 def test_weak_penalties_are_stationary_and_near_projections(seed, T, n, d):
-    tasks = random_tasks(T, n, d, margin=0.2, spread=0.7, seed=seed)
+    tasks = random_tasks(T, n, d=d, margin=0.2, spread=0.7, seed=seed)
     order = [*range(T), 0]
     found = weak_regularisation(tasks, order, log_strength=1e8)
     assert found.residual < 1e-12
@@ -138,7 +138,7 @@ def test_weak_penalties_are_stationary_and_near_projections(seed, T, n, d):
 )
 def test_weak_penalties_where_a_row_is_separated_by_little(seed, T, n, d, margin):
     # Rows whose multiplier is of order one at strong penalties and exp(-0.004 l) at weak ones.
-    tasks = random_tasks(T, n, d, margin=margin, spread=0.7, seed=seed)
+    tasks = random_tasks(T, n, d=d, margin=margin, spread=0.7, seed=seed)
     order = [*range(T), 0]
     limits = sequential_max_margin(tasks, order).iterates
     for ell in (1e4, 1e8):
@@ -162,7 +162,7 @@ def test_one_row_by_lambert():
 
 @pytest.mark.parametrize("scale", [1e-40, 1e-3, 1e30])
 def test_units(scale):
-    tasks = random_tasks(2, 3, 4, margin=0.3, spread=1.0, seed=1)
+    tasks = random_tasks(2, 3, d=4, margin=0.3, spread=1.0, seed=1)
     scaled = [scale * Z for Z in tasks]
     one, other = (sequential_max_margin(Z, [0, 1, 0]) for Z in (tasks, scaled))
     assert_allclose(other.iterates * scale, one.iterates, rtol=1e-9, atol=1e-12)
@@ -173,7 +173,7 @@ def test_units(scale):
 
 
 def test_margins_and_metrics_scale_as_they_must():
-    tasks = random_tasks(2, 3, 4, margin=0.3, spread=1.0, seed=3)
+    tasks = random_tasks(2, 3, d=4, margin=0.3, spread=1.0, seed=3)
     one = sequential_max_margin(tasks, [0, 1, 0]).iterates
     wide = sequential_max_margin(tasks, [0, 1, 0], margins=[3.0, 3.0])
     assert_allclose(wide.iterates, 3 * one)
@@ -208,7 +208,7 @@ def test_regression_without_a_common_solution_cycles():
 @settings(max_examples=20)
 @given(st.integers(0, 10**6), st.integers(2, 4))
 def test_contraction_of_cycles_and_a_false_one(seed, T):
-    tasks = random_tasks(T, 2, 4, margin=0.2, spread=1.0, seed=seed)
+    tasks = random_tasks(T, 2, d=4, margin=0.2, spread=1.0, seed=seed)
     geometry, rows = task_geometry(tasks), np.concatenate(tasks)
     run = sequential_max_margin(tasks, np.tile(np.arange(T), 5))
     gaps = [margin_projection(rows, w).distance ** 2 for w in run.iterates[::T]]
@@ -249,9 +249,9 @@ def test_the_rate_of_opposing_tasks_is_nearly_that_of_the_bound():
 
 
 def test_random_tasks_have_the_margin_that_they_ask():
-    tasks = random_tasks(3, 4, 6, margin=0.4, spread=2.0, seed=0)
+    tasks = random_tasks(3, 4, d=6, margin=0.4, spread=2.0, seed=0)
     assert 1 / np.linalg.norm(task_geometry(tasks).separator) >= 0.4
-    flat = random_tasks(1, 5, 3, margin=0.4, spread=0.0, seed=0)[0]
+    flat = random_tasks(1, 5, d=3, margin=0.4, spread=0.0, seed=0)[0]
     assert np.linalg.matrix_rank(flat) == 1
 
 

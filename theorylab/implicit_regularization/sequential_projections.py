@@ -165,7 +165,7 @@ class WeakRegularisation:
 
 
 def random_tasks(
-    n_tasks: int, n_points: int, d: int, *, margin: float, spread: float, seed: int
+    n_tasks: int, n_points: int, *, d: int, margin: float, spread: float, seed: int
 ) -> list[FloatArray]:
     """Return tasks of ``n_points`` rows each, (n_points, d), with a common separator.
 
@@ -182,7 +182,7 @@ def random_tasks(
     Examples
     --------
     >>> from theorylab.implicit_regularization import random_tasks
-    >>> [Z.shape for Z in random_tasks(2, 3, 5, margin=0.5, spread=1.0, seed=0)]
+    >>> [Z.shape for Z in random_tasks(2, 3, d=5, margin=0.5, spread=1.0, seed=0)]
     [(3, 5), (3, 5)]
     """
     count, points = as_count(n_tasks, "n_tasks"), as_count(n_points, "n_points")

@@ -140,6 +140,24 @@ TASKS = {
         _RISKS,
         f"optimal_ridge(eigenvalues, eigenvalues**0.6, {_SIZES})",
     ),
+    "diagonal_network_sgd n=100 d=1000, 20,000 steps": (
+        "implicit_regularization",
+        "diagonal_network_sgd",
+        _DATA.format(n=100, d=1000),
+        "diagonal_network_sgd(X, y, start=0.1, step_size=1e-4, steps=20_000, seed=0)",
+    ),
+    "diagonal_network_flow n=20 d=50": (
+        "implicit_regularization",
+        "diagonal_network_flow",
+        _DATA.format(n=20, d=50),
+        "diagonal_network_flow(X, y, scale=0.1)",
+    ),
+    "max_margin n=200 d=50": (
+        "implicit_regularization",
+        "max_margin",
+        _DATA.format(n=200, d=50),
+        "max_margin(X + np.sign(X[:, :1]), np.sign(X[:, 0]))",
+    ),
 }
 _PROGRAM = """
 import time

@@ -185,6 +185,23 @@ def test_remainder_solves_its_equation():
     assert pair_remainder(target=c, strength=0.0, radius=rho, step_size=0.1) == 0
 
 
+def test_the_largest_radius_keeps_the_ascent_where_the_loss_is_convex():
+    c, options = 0.8, {"target": 0.8, "strength": 1.0, "step_size": 0.02}
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        radius = (low + high) / 2
+        try:
+            value = pair_remainder(radius=radius, **options)
+            low = radius
+        except ValueError:
+            high = radius
+    # The lowest late point, less the radius, is the inflection of the loss along x = y.
+    delta = math.sqrt(2 * c + 2 * value) - math.sqrt(2 * c)
+    assert delta > 0.01
+    s = math.sqrt(2 * c) - delta - low
+    assert abs(1.5 * s**2 - c) < 1e-9
+
+
 def test_bad_arguments_are_refused_by_name():
     loss, gradient = quadratic(np.eye(1))
     options = {"radius": 1.0, "curvature": 1.0}

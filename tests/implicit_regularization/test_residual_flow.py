@@ -215,11 +215,11 @@ def scalar_system(net, X, Y, steps, T):
     return lv, lw
 
 
-@pytest.mark.parametrize("width", [1, 6])
-def test_majorant_is_the_printed_system(width):
+@pytest.mark.parametrize(("width", "size"), [(1, 1.0), (6, 1.0), (6, 0.1)])
+def test_majorant_is_the_printed_system(width, size):
     rng = np.random.default_rng(5)
     net = network(rng, 6, 3, width, 2, 2, scale=0.3)
-    X, Y = rng.standard_normal((3, 2)), rng.standard_normal((3, 2))
+    X, Y = size * rng.standard_normal((3, 2)), rng.standard_normal((3, 2))
     T = 0.02
     bound = flow_majorant(*net, X, Y, [T])
     start = depth_increments(net[0], net[1])
@@ -297,3 +297,14 @@ def test_the_condition_of_two_orthogonal_data_by_hand():
     assert_allclose(found.excess, kappa)
     assert_allclose(found.rate, 2 * low * (1 - kappa / 2) ** 2)
     assert_allclose(found.increments, [(1.02 * omega + 0.03) * p**2, (1.35 * omega + 0.27) * p**3])
+
+
+def test_losses_of_layers_that_differ_stay_in_the_bound():
+    V, W, A, B = tied_network(4, depth=2, hidden=2, inputs=1, outputs=1, seed=3)
+    problem = ([[1.0]], [[0.02]], [0.0, 1.0])
+    tied = flow_majorant(V, W, A, B, *problem)
+    assert tied.losses[1] < 0.1 * tied.losses[0]
+    W[1] = 0.0
+    assert_allclose(flow_majorant(V, W, A, B, *problem).losses, 4e-4)
+    V[0] += 1e-3
+    assert len(set(flow_majorant(V, W, A, B, *problem).losses)) == 1

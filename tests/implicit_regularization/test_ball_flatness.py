@@ -185,6 +185,41 @@ def test_remainder_solves_its_equation():
     assert pair_remainder(target=c, strength=0.0, radius=rho, step_size=0.1) == 0
 
 
+def test_the_largest_radius_keeps_the_ascent_where_the_loss_is_convex():
+    c, options = 0.8, {"target": 0.8, "strength": 1.0, "step_size": 0.02}
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        radius = (low + high) / 2
+        try:
+            value = pair_remainder(radius=radius, **options)
+            low = radius
+        except ValueError:
+            high = radius
+    # The lowest late point, less the radius, is the inflection of the loss along x = y.
+    delta = math.sqrt(2 * c + 2 * value) - math.sqrt(2 * c)
+    assert delta > 0.01
+    s = math.sqrt(2 * c) - delta - low
+    assert abs(1.5 * s**2 - c) < 1e-9
+
+
+def test_where_the_last_box_lies_outside_the_ball():
+    # A cone at the projection of a box that meets the ball, but none of whose eighths does, and a
+    # higher one at a corner of boxes that are left together with all others.
+    half, centre, corner = 1 / 32, np.array([17.0, 1.0, 29.0]) / 32, np.array([-0.5, 0.0, 0.0])
+    peak, reach = centre / np.linalg.norm(centre), half * math.sqrt(3)
+    top = 1 + 0.45 * reach * (1 - 1e-6)
+
+    def gradient(x):
+        cones = [
+            height - np.linalg.norm(x - at, axis=1) for height, at in ((1, peak), (top, corner))
+        ]
+        return np.maximum(np.max(cones, axis=0), 0)[:, None] * [1.0, 0.0, 0.0]
+
+    options = {"radius": 1.0, "curvature": 1.0, "tol": 1e-9, "atol": 0.9 * reach}
+    found = first_order_flatness(gradient, np.zeros(3), **options)
+    assert found.lower <= top <= found.upper <= found.lower + 0.9 * reach
+
+
 def test_bad_arguments_are_refused_by_name():
     loss, gradient = quadratic(np.eye(1))
     options = {"radius": 1.0, "curvature": 1.0}

@@ -228,3 +228,27 @@ def test_gradients_of_the_flow_against_differences_of_the_loss():
     slow = relu_descent(W, v, X, labels, step=1e-6, steps=10_000)
     assert_allclose(run.W[1], slow[0], atol=1e-4)
     assert run.losses[0] == pytest.approx(loss(W, v))
+
+
+def test_norms_stop_shrinking_where_small_steps_do():
+    h, switched = 1e-3, 0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        X, labels = separated(rng, 4, 0.3)
+        # Active on some data that push back, not on others.
+        u = 0.6 * rng.standard_normal(5) - 0.5 * (labels @ X) / np.linalg.norm(labels @ X)
+        found = align_directions(u[None], [1.0], X, labels)
+        u /= np.linalg.norm(u)
+        rising, seen = math.inf, 0
+        for k in range(3000):
+            active = X @ u > 0
+            S = labels[active] @ X[active]
+            if u @ S >= 0:
+                rising = k * h if active.any() else math.inf
+                break
+            u = u + h * (S - (u @ S) * u)
+            u /= np.linalg.norm(u)
+            seen += ((X @ u > 0) != active).any()
+        assert found.rising[0] == pytest.approx(rising, abs=1e-2)
+        switched += seen > 0 and 0 < rising < math.inf
+    assert switched >= 2

@@ -220,3 +220,20 @@ def test_a_descent_in_portions_is_a_descent():
         short = metric_descent(X, y, steps=700)
     assert short.steps == 700
     assert short.status is MetricDescentStatus.NOT_CONVERGED
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_metric_vanishes_from_the_bound_on(kind):
+    amplitude = 1.3
+    bound = compander_bound(kind=kind, amplitude=amplitude)
+    edge = bound if kind != "asinh" else 200 * amplitude
+    w = np.outer([1, -1], edge * np.array([1.0, 1.5, 3.0, 1e5]))
+    assert (compander_metric(w, kind=kind, amplitude=amplitude) < 1e-60).all()
+
+
+def test_times_that_do_not_increase_are_refused():
+    for times in ([1.0, 1.0], [2.0, 1.0]):
+        with pytest.raises(ValueError, match="times: expected increasing"):
+            compander_flow(lambda w: w, [0.5], times)
+        with pytest.raises(ValueError, match="times: expected increasing"):
+            metric_flow(lambda w: w, np.ones_like, [0.5], times)

@@ -215,13 +215,96 @@ def scalar_system(net, X, Y, steps, T):
     return lv, lw
 
 
-@pytest.mark.parametrize("width", [1, 6])
-def test_majorant_is_the_printed_system(width):
+@pytest.mark.parametrize(("width", "size"), [(1, 1.0), (6, 1.0), (6, 0.1)])
+def test_majorant_is_the_printed_system(width, size):
     rng = np.random.default_rng(5)
     net = network(rng, 6, 3, width, 2, 2, scale=0.3)
-    X, Y = rng.standard_normal((3, 2)), rng.standard_normal((3, 2))
+    X, Y = size * rng.standard_normal((3, 2)), rng.standard_normal((3, 2))
     T = 0.02
     bound = flow_majorant(*net, X, Y, [T])
     start = depth_increments(net[0], net[1])
     lo, hi = (np.array(scalar_system(net, X, Y, k, T)) - start for k in (1000, 2000))
     assert_allclose(bound.increments[0] - start, 2 * hi - lo, rtol=1e-4)
+
+
+def jacobian(net, X):
+    """The outputs by all weights, those of layers times the root of L, by differences."""
+    rows, h = [], 1e-5
+    for i, weights in enumerate(net):
+        for at in np.ndindex(weights.shape):
+            sides = []
+            for sign in (1, -1):
+                other = [w.copy() for w in net]
+                other[i][at] += sign * h
+                sides.append(residual_outputs(*other, X))
+            rows.append((sides[0] - sides[1]).ravel() / (2 * h))
+            rows[-1] *= np.sqrt(len(net[0])) if i < 2 else 1
+    return np.array(rows).T
+
+
+def tied_system(net, X, Y, low, steps, T):
+    """Euler steps of the scalar system from V = 0 and tied W: share of the loss and drift."""
+    V, W, A, B = net
+    q, m, n = *V.shape[1:], len(X)
+    w0, b0 = np.linalg.norm(W[0], 2), np.linalg.norm(B, 2)
+    reach = np.linalg.norm(X, axis=1).max()
+    h0 = np.linalg.norm(X @ A.T, axis=1).max()
+    size, root = np.sqrt(loss(net, X, Y)), np.sqrt(m * q)
+    v = dw = a = db = 0.0
+    share, drift = 1.0, 0.0
+    for _ in range(steps):
+        w, b = w0 + dw, b0 + db
+        c = v * w / root
+        H = min((h0 + a * reach) * np.exp(c), h0 + a * reach + v)
+        S, P = min(1, w * H / root), 2 * b * size * np.sqrt(share) * np.exp(c)
+        # What lies above a layer, and what lies below it, since the start.
+        above, below = b * np.exp(c) - b0, a * reach + v * S
+        parts = [above * S + b0 * (w0 * below + dw * H) / root, b * np.exp(c) * v * H / root]
+        drift = np.sqrt(n * sum(part**2 for part in (*parts, above * reach, below)))
+        rates = np.array([P * S, v * P * H / root, P * reach, 2 * size * np.sqrt(share) * H])
+        v, dw, a, db = np.array([v, dw, a, db]) + T / steps * rates
+        share *= 1 - T / steps * 4 / n * max(low - drift, 0) ** 2
+    return share, drift
+
+
+@pytest.mark.parametrize("weight", [0.4, 3.0])
+def test_majorant_of_tied_layers_is_that_of_the_drift_of_the_jacobian(weight):
+    rng = np.random.default_rng(6)
+    L, q, m, T = 3, 3, 5, 0.2
+    W = np.tile(weight * rng.standard_normal((m, q)), (L, 1, 1))
+    net = (np.zeros((L, q, m)), W, rng.standard_normal((q, 2)), rng.standard_normal((2, q)))
+    X = np.array([[1.0, 0.2], [0.1, 0.6]])
+    first = jacobian(net, X)
+    low = np.linalg.svd(first)[1][-1]
+    Y = residual_outputs(*net, X) + 0.05 * low**2 * rng.standard_normal((2, 2))
+    bound = flow_majorant(*net, X, Y, [0.0, T])
+    lo, hi = (tied_system(net, X, Y, low, k, T)[0] for k in (1000, 2000))
+    assert_allclose(bound.losses[1] / bound.losses[0], 2 * hi - lo, rtol=1e-5)
+    drift = tied_system(net, X, Y, low, 1000, T)[1]
+    flow = residual_gradient_flow(*net, X, Y, [T])
+    moved = jacobian((flow.V[0], flow.W[0], flow.A[0], flow.B[0]), X) - first
+    assert np.linalg.norm(moved, 2) <= drift
+
+
+def test_the_condition_of_two_orthogonal_data_by_hand():
+    W, y = np.array([[0.5, 0.0, 0.2], [0.0, 0.5, 0.3]]), 1e-4
+    found = tied_convergence(W, np.eye(2), [[y], [-y]])
+    low = np.tanh(0.5 / np.sqrt(3)) ** 2 / 2 + 2
+    omega = np.sqrt(0.25 + 0.04 + 0.09) / np.sqrt(6)
+    kappa = 30 * (1 + omega) * np.sqrt(8) * 3 * y / low**1.5
+    p = (1 + 0.35 * kappa) * 2 * y / low / (1 - kappa / 2) ** 2
+    assert_allclose(found.eigenvalue, low)
+    assert_allclose(found.excess, kappa)
+    assert_allclose(found.rate, 2 * low * (1 - kappa / 2) ** 2)
+    assert_allclose(found.increments, [(1.02 * omega + 0.03) * p**2, (1.35 * omega + 0.27) * p**3])
+
+
+def test_losses_of_layers_that_differ_stay_in_the_bound():
+    V, W, A, B = tied_network(4, depth=2, hidden=2, inputs=1, outputs=1, seed=3)
+    problem = ([[1.0]], [[0.02]], [0.0, 1.0])
+    tied = flow_majorant(V, W, A, B, *problem)
+    assert tied.losses[1] < 0.1 * tied.losses[0]
+    W[1] = 0.0
+    assert_allclose(flow_majorant(V, W, A, B, *problem).losses, 4e-4)
+    V[0] += 1e-3
+    assert len(set(flow_majorant(V, W, A, B, *problem).losses)) == 1

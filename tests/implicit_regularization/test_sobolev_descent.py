@@ -90,3 +90,12 @@ def test_tikhonov_minimises_and_its_error_is_that_of_samples():
         assert other > least
     scaled = {**parameters, "noise_variance": 0.4e40}
     assert_allclose(tikhonov_error(1e20 * kernel, noise_order=0.5, **scaled), least)
+
+
+def test_frequencies_that_the_kernel_removes_stay_0():
+    kernel, g = [1.0, 1.0], [3.0, 1.0]
+    options = {"order": 0.0, "step_size": 0.3}
+    for steps in (1, 400):
+        dense = metric_descent(np.ones((2, 2)), g, step_size=0.3, steps=steps, tol=0.0)
+        assert_allclose(sobolev_iterate(kernel, g, **options, steps=steps), dense.weights)
+    assert spectral_filter(kernel, **options, steps=400).tolist() == [1.0, 0.0]

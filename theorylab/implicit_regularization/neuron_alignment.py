@@ -66,7 +66,7 @@ class Alignment:
     Attributes
     ----------
     rising
-        (h,): first times at which the norm does not shrink; infinite for none.
+        (h,): first times at which the norm does not shrink; infinite for DEAD, and for none.
     settled
         (h,): times of the last switch; infinite for STUCK.
     directions
@@ -359,7 +359,7 @@ def _follow(u: FloatArray, y: FloatArray, X: FloatArray) -> tuple[float, float, 
     t, rising = 0.0, math.inf
     for _ in range(100 + 10 * len(X)):
         if not active.any():
-            return rising, t, u, Fate.DEAD
+            return math.inf, t, u, Fate.DEAD
         S = y[active] @ X[active]
         speed = float(np.linalg.norm(S))
         toward = S / max(speed, 1e-300)

@@ -553,7 +553,7 @@ def decorrelation(link, P, d, N, size, algorithm, seed):
 
 @sample.ours("derived: the order that decides, with its sign", serves="bc")
 @cases(link=[squared, logistic, one_neuron], P=3, d=2, half=2)
-@full(link=[squared, logistic, one_neuron], P=3, d=[1, 2, 3], half=[1, 2])
+@full(link=[squared, logistic, one_neuron], P=3, d=[2, 3, 5], half=[1, 2])
 @space(
     link=Choice([squared, logistic, one_neuron]),
     P=Int(2, 4),

@@ -82,6 +82,10 @@ def test_perceptron_that_is_stopped():
     run = batch_perceptron([[1.0], [-1.0]], max_iter=7)
     assert run.status is SeparationStatus.STOPPED
     assert run.steps == 7
+    # The last step of the budget counts.
+    Z = imbalanced_pair(4, margin=0.5)
+    for budget, status in ((1, SeparationStatus.STOPPED), (2, SeparationStatus.SEPARATED)):
+        assert batch_perceptron(Z, max_iter=budget).status is status
 
 
 @pytest.mark.parametrize("mu", [Fraction(1, 2), Fraction(1, 3), Fraction(7, 10), Fraction(1)])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
 from sklearn.linear_model import LogisticRegression
 
 from theorylab.implicit_regularization import (
@@ -62,6 +62,12 @@ def test_a_fixed_point_in_closed_form_and_without_features():
     flat = logistic_fixed_point(np.zeros((3, 3)))
     assert_allclose(flat.multipliers, 0.5)
     assert_allclose([flat.primal, flat.dual], 3 * math.log(2))
+
+
+def test_large_products_are_solved_to_rounding_and_not_to_the_tolerance_for_it():
+    for k in np.geomspace(10, 1e9, 40):
+        s = brentq(lambda s, k=k: s * (1 + math.exp(s)) - k, 0, 30, xtol=1e-14, rtol=1e-15)
+        assert_allclose(logistic_fixed_point([[k]]).multipliers, s / k, rtol=0, atol=2e-12)
 
 
 def test_duplicates_share_what_one_of_double_weight_has():

@@ -80,6 +80,15 @@ def test_combinations_that_vanish_exactly():
     assert not proofs.vanishes(np.zeros((2, 3)), np.zeros(2))
     assert not proofs.vanishes(np.array([[1.0], [1.0]]), np.array([0.5, -0.5]))
     assert not proofs.vanishes(np.array([[1.0], [-1.0]]), np.array([1.0, 0.0]))
+    assert not proofs.vanishes(np.array([[1.0], [-1.0], [2.0]]), np.array([0.5, 0.5, -0.5]))
+
+
+def test_weights_of_the_kernel_may_be_zero():
+    # The first and last rows cancel; the second has no weight in any combination that vanishes.
+    Z = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    for small in (1.0, 1e-3, 1e-20, 1e-300):
+        assert proofs.vanishes(Z, np.array([1.0, small, 1.0]))
+    assert not proofs.vanishes(Z * [[1.0], [1.0], [-1.0]], np.ones(3))
 
 
 def test_small_margins_do_not_vanish():
@@ -99,6 +108,11 @@ def test_weights_that_are_wrong_in_the_last_digit_or_more():
     for p in ([0.3, 0.45, 0.25], [0.1, 0.1, 0.1], [0.0, 0.7, 0.3]):
         assert proofs.vanishes(line, np.array(p))
     assert not proofs.vanishes(line[:2], np.array([0.5, 0.5]))
+    # The first weight is 4 - 3 (1.2) whatever it is said to be, and would be negative for 1 - 1.2.
+    line = np.array([[1.0, 3.0], [3.0, 9.0], [-4.0, -12.0]])
+    for first in (0.4, 0.7):
+        assert proofs.vanishes(line, np.array([first, 1.2, 1.0]))
+    assert not proofs.vanishes(line, np.array([0.4, 1.4, 1.0]))
 
 
 @settings(max_examples=60)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import warnings
+from fractions import Fraction
 
 import cvxpy as cp
 import numpy as np
@@ -208,6 +209,32 @@ def test_bounds_hold_where_one_class_has_no_multiplier(monkeypatch):
     monkeypatch.setattr(margins, "_least_distance", lambda *_: (np.ones(1), one, True))
     found = max_margin(X, y, intercept=True)
     assert found.margin == found.margin_bound == 1.0
+
+
+def test_bounds_are_rounded_outwards():
+    # One row, or two opposite ones: the margin is the root of an integer.
+    for row in ([1.0, 1.0], [1.0, 2.0], [2.0, 3.0], [1.0, 3.0], [4.0, 7.0], [5.0, 5.0]):
+        square = Fraction(row[0]) ** 2 + Fraction(row[1]) ** 2
+        one = max_margin([row], [1])
+        two = max_margin([row, [-v for v in row]], [1, -1], intercept=True)
+        for found in (one, two):
+            assert Fraction(found.margin_bound) ** 2 >= square
+            w = [Fraction(v) for v in found.weights.tolist()]
+            score = w[0] * Fraction(row[0]) + w[1] * Fraction(row[1]) + Fraction(found.intercept)
+            assert Fraction(found.margin) ** 2 <= score**2 / (w[0] ** 2 + w[1] ** 2)
+
+
+@pytest.mark.filterwarnings("ignore:not decided")
+@pytest.mark.parametrize(("part", "certified"), [(0.9, True), (1.1, False)])
+def test_tolerances_of_a_projection(monkeypatch, part, certified):
+    status = MarginStatus.CERTIFIED if certified else MarginStatus.STOPPED
+    long, turned = 1 + part * 1e-3, math.acos(1 - part * 1e-3)
+    for x in ([long, 0.0], [math.cos(turned), math.sin(turned)]):
+        result = 2 * np.array(x), np.full(1, 4.0), True
+        monkeypatch.setattr(margins, "_least_distance", lambda *_, result=result: result)
+        found = margin_projection([[0.5, 0.0]], [0.0, 0.0], tol=1e-3)
+        assert found.status is status
+        assert_allclose(found.gap + found.violation, part * 1e-3, rtol=2e-3)
 
 
 def test_multipliers_beyond_float64_are_refused():

@@ -1,6 +1,7 @@
 """Perceptrons in integers, descents against gradients, bounds against what attains them."""
 
 import math
+import tracemalloc
 import warnings
 from fractions import Fraction
 
@@ -24,6 +25,7 @@ from theorylab.implicit_regularization import (
     logit_bound,
     max_margin,
     normalized_steps_bound,
+    perceptron_limit,
     perceptron_steps_bound,
     separable_rows,
 )
@@ -58,10 +60,32 @@ def test_perceptron_in_fractions(seed, n, d, normalized):
         assert all((Z @ theta <= 0).any() for theta in run.iterates[:-1])
 
 
+def test_perceptron_from_a_start_by_hand():
+    # Half a step over both rows, then (2, 1) / 2, then (1, -3) / 2 whose score is 0.
+    Z, start = [[2.0, 1.0], [1.0, -3.0]], [-1.0, 0.25]
+    run = batch_perceptron(Z, start=start)
+    assert_allclose(run.iterates, [start, [-0.25, -0.25], [0.75, 0.25], [1.25, -1.25]])
+    assert_allclose(run.scores, run.iterates @ np.transpose(Z))
+    # Both rows are on the wrong side of the start: their mean.
+    run = batch_perceptron(Z, start=start, normalized=True)
+    assert_allclose(run.iterates, [start, [0.5, -0.75]])
+
+
+def test_margin_before_is_of_the_iterates_between():
+    run = batch_perceptron(imbalanced_pair(4, margin=0.5))
+    assert_allclose(run.scores * 8, [[0] * 4, [3, 3, 3, -1], [1.5] * 4])
+    assert run.margin_before == 1 / 8
+    assert batch_perceptron([[3.0, 4.0]]).margin_before == math.inf
+
+
 def test_perceptron_that_is_stopped():
     run = batch_perceptron([[1.0], [-1.0]], max_iter=7)
     assert run.status is SeparationStatus.STOPPED
     assert run.steps == 7
+    # The last step of the budget counts.
+    Z = imbalanced_pair(4, margin=0.5)
+    for budget, status in ((1, SeparationStatus.STOPPED), (2, SeparationStatus.SEPARATED)):
+        assert batch_perceptron(Z, max_iter=budget).status is status
 
 
 @pytest.mark.parametrize("mu", [Fraction(1, 2), Fraction(1, 3), Fraction(7, 10), Fraction(1)])
@@ -193,6 +217,39 @@ def test_floor_of_the_loss(radius):
     assert floor <= bound <= loss <= 6.1 * np.logaddexp(0, -radius * margin.margin)
     one = logistic_loss_floor(1, radius=radius, margin=5.0)
     assert_allclose(one, least_logistic_loss([[3.0, 4.0]], radius=radius)[1], rtol=1e-8)
+
+
+def test_least_losses_whose_squares_are_below_float64():
+    Z = np.random.default_rng(6).standard_normal((6, 3))
+    margin = max_margin(Z, np.ones(6))
+    for radius in (1000.0, 1200.0):
+        _, loss, bound = least_logistic_loss(Z, radius=radius)
+        assert bound <= 6.1 * np.exp(-radius * margin.margin)
+        assert_allclose(bound, loss, rtol=2e-9)
+    # And where no float64 weight of the ridge is small enough, this is said.
+    with pytest.warns(UserWarning, match="the minimum was not enclosed to tol"):
+        _, loss, bound = least_logistic_loss(Z, radius=1e4)
+    assert bound <= 6.1 * np.exp(-1e4 * margin.margin) < loss
+
+
+def test_a_tolerance_that_is_not_reached_is_said(monkeypatch):
+    Z = separable_rows(6, 3, push=0.2, seed=3)
+    monkeypatch.setattr(perceptron_limit, "_ridge_minimiser", lambda Z, weight, start: start)
+    with pytest.warns(UserWarning, match="the minimum was not enclosed to tol"):
+        _, loss, bound = least_logistic_loss(Z, radius=1.0)
+    assert_allclose(loss, math.log(2))
+    assert_allclose(bound, math.log(2) - np.linalg.norm(Z.mean(axis=0)) / 2)
+
+
+def test_many_columns_need_no_square_matrix():
+    Z = np.random.default_rng(0).standard_normal((3, 1500))
+    tracemalloc.start()
+    try:
+        w, loss, _ = least_logistic_loss(Z, radius=0.1)
+        assert tracemalloc.get_traced_memory()[1] < 1500**2  # bytes: an eighth of a matrix
+    finally:
+        tracemalloc.stop()
+    assert_allclose(loss, np.logaddexp(0, -Z @ w).mean())
 
 
 def test_separable_rows_have_the_margin():

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize
+from scipy.stats import kstest
 
 from theorylab.implicit_regularization import (
     SequentialStatus,
@@ -45,6 +46,15 @@ def test_task_without_separator_stops_the_sequence():
     assert run.order.tolist() == [0]
     with pytest.raises(ValueError, match="tasks: expected a common separator"):
         task_geometry([ROWS[0], -ROWS[0]])
+
+
+@pytest.mark.filterwarnings("ignore:not decided")
+def test_a_projection_that_is_not_certified_is_said():
+    # Two rows whose separators, (0, 1e17) the shortest, no rounded arithmetic finds.
+    run = sequential_max_margin([ROWS[0], np.array([[1.0, 1e-17], [-1.0, 1e-17]])], [0, 1])
+    assert run.status is SequentialStatus.STOPPED
+    assert run.iterates.shape == (3, 2)
+    assert run.violations[-1] > 0
 
 
 @settings(max_examples=20)
@@ -253,6 +263,9 @@ def test_random_tasks_have_the_margin_that_they_ask():
     assert 1 / np.linalg.norm(task_geometry(tasks).separator) >= 0.4
     flat = random_tasks(1, 5, d=3, margin=0.4, spread=0.0, seed=0)[0]
     assert np.linalg.matrix_rank(flat) == 1
+    # Along their direction they are uniform from the margin to 1.
+    along = np.linalg.norm(random_tasks(1, 4000, d=3, margin=0.4, spread=0.0, seed=1)[0], axis=1)
+    assert kstest(along, "uniform", args=(0.4, 0.6)).pvalue > 1e-6
 
 
 def test_bad_tasks_are_refused_by_name():

@@ -504,7 +504,7 @@ def least_logistic_loss(
         s = S @ inside
         loss = float(np.logaddexp(0.0, -s).mean())
         pull = S.T @ np.exp(-np.logaddexp(0.0, s)) / n
-        bound = loss + float(pull @ inside) - size * float(np.linalg.norm(pull))
+        bound = loss + float(pull @ inside) - size * math.hypot(*pull)  # no square underflows
         best = inside, loss, max(bound, best[2])
         if loss - best[2] <= accuracy * loss or high - low < 1e-13 * max(abs(low), 1.0):
             break

@@ -151,14 +151,14 @@ def contraction(build, curvature, quartic, tau, n, shift, stretch, seed):
     """Distances from the minimiser along a run of particles, and of Gaussians for the quadratic V;
     the quotient of two for a translate of the minimiser of the quadratic V; a bound of the error of
     the particles, from the residuals (V is convex, and strongly at the minimiser)."""
-    potential, x = build(curvature, quartic), np.random.default_rng(seed).standard_normal(n)
+    potential, x = build(curvature, quartic=quartic), np.random.default_rng(seed).standard_normal(n)
     Q, runs = equilibrium(potential, n), [np.sort(shift + stretch * x)]
     for _ in range(8):
         runs.append(jko_step(runs[-1], potential, step_size=tau))
     W = np.array([rms(x - Q) for x in runs])
     moves = [(y - x) / tau + free_energy_gradient(y, potential) for x, y in pairwise(runs)]
     error = 8 * tau * max(map(rms, moves)) + rms(free_energy_gradient(Q, potential)) / curvature
-    plain = build(curvature, 0.0)
+    plain = build(curvature, quartic=0.0)
     Q = equilibrium(plain, n)
     moved = rms(jko_step(Q + 5, plain, step_size=tau) - Q) / 5
     gauss = [(shift, stretch)]

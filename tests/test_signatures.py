@@ -70,7 +70,9 @@ def test_numbers_after_the_data_are_given_by_name(function):
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_public_function_has_a_runnable_example(function):
-    assert re.search(r"^>>> ", inspect.getdoc(function) or "", re.MULTILINE)
+    text = inspect.getdoc(function) or ""
+    assert re.search(r"^>>> ", text, re.MULTILINE)
+    assert "Traceback" not in text
 
 
 def test_the_convention_is_noticed_when_it_is_broken():

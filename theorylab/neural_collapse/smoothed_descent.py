@@ -219,17 +219,10 @@ def smoothed_sgd(
     >>> import numpy as np
     >>> from theorylab.neural_collapse import smoothed_sgd
     >>> order = [0, 1, 0, 1]
-    >>> run = smoothed_sgd([[1.0, -1.0]], [0, 1], np.zeros((2, 1)), order, 0.5, step_size=0.5)
-    Traceback (most recent call last):
-      File "<console>", line 1, in <module>
-      File "/home/me/lib/theorylab/_validation.py", line 166, in checked
-        result = function(*args, **kwargs)
-                 ^^^^^^^^^^^^^^^^^^^^^^^^^
-    TypeError: smoothed_sgd() missing 1 required keyword-only argument: 'switch'
+    >>> start = np.zeros((2, 1))
+    >>> run = smoothed_sgd([[1.0, -1.0]], [0, 1], start, order, 0.5, step_size=0.5, switch=2)
     >>> run.last_value < run.first_value
-    Traceback (most recent call last):
-      File "<console>", line 1, in <module>
-    NameError: name 'run' is not defined
+    True
     """
     X = as_array(features, "features", ndim=2)
     start = as_array(initial, "initial", shape=(None, X.shape[0]))

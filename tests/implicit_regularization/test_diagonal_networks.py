@@ -205,3 +205,18 @@ def test_ascent_with_a_linear_part_against_another_integrator():
     start = np.concatenate([np.full(8, 0.4), np.zeros(4)])
     other = solve_ivp(velocity, (0, run.time), start, rtol=1e-8, atol=1e-10).y[:, -1]
     assert_allclose(np.concatenate([run.u, run.v, run.s]), other, atol=1e-6)
+
+
+def test_a_batch_of_all_samples_draws_nothing():
+    rng = np.random.default_rng(3)
+    X, y = rng.standard_normal((5, 8)), rng.standard_normal(5)
+    runs = [
+        diagonal_network_sgd(X, y, start=0.3, step_size=0.01, steps=20, batch=batch, seed=seed)
+        for batch, seed in ((5, 0), (5, 1), (9, 2))
+    ]
+    u = v = np.full(8, 0.3)
+    for _ in range(20):
+        g = X.T @ (X @ (u**2 - v**2) - y) / 5
+        u, v = u * (1 - 0.02 * g), v * (1 + 0.02 * g)
+    for run in runs:
+        assert_allclose(run.predictor, u**2 - v**2, rtol=1e-12, atol=1e-14)

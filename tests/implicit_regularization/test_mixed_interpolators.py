@@ -134,3 +134,19 @@ def test_mixed_potential_is_the_lasso_for_tiny_starts():
     slopes = mirror_potential([1e-3, 1.0], scale=scale, linear=linear).gradient
     assert_allclose(slopes[0], 4e-3 / linear**2, rtol=1e-9)
     assert_allclose(slopes[1], np.log(1 / scale**2), rtol=0.02)
+
+
+def test_multipliers_where_the_least_squares_certificate_is_infeasible():
+    needed = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        X, beta = rng.standard_normal((6, 12)), np.zeros(12)
+        beta[:3] = rng.standard_normal(3)
+        found = min_norm_interpolator(X, X @ beta, p=1)
+        kept = np.abs(found.predictor) > 1e-9
+        certificate = np.linalg.lstsq(X[:, kept].T, np.sign(found.predictor[kept]), rcond=None)[0]
+        needed += np.abs(X.T @ certificate).max() > 1 + 1e-6
+        assert found.gap <= 1e-9
+        assert np.abs(X.T @ found.dual).max() <= 1 + 1e-9
+        assert_allclose(found.dual @ (X @ beta), np.abs(found.predictor).sum(), rtol=1e-9)
+    assert needed

@@ -48,6 +48,7 @@ SAYS_SO: dict[str, set[str]] = {
     "rebalanced_slowest_bounds": {"[1]"},
     "stationary_ratio": {""},
     "subgradient_method": {".errors", ".losses"},
+    "tied_convergence": {".excess", ".increments"},
     "train_features": {f".metrics[{i}].{name}" for i in range(9) for name in METRICS},
     "variational_divergence": {""},
 }

@@ -485,7 +485,9 @@ def gap_coefficient(link, P, d, N, size, algorithm, seed):
     loss, gradient, _, _, start = population(link, P, d, size, seed)
     steps = 0.1 / size**2 * NODES
     values = [algorithm(loss, gradient, start, N, step) for step in steps]
-    found, error = ir.expansion_coefficients(steps, values, noise=1e-14 * np.abs(values).max())
+    # The gap is a difference of losses, and rounds as they do.
+    noise = 1e-14 * np.abs(values).max() + 1e-15 * float(loss(start[None]).max())
+    found, error = ir.expansion_coefficients(steps, values, noise=noise)
     return found[1], error[1]
 
 

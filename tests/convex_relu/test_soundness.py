@@ -166,7 +166,7 @@ def check_others(seed):
         best = quietly(train, X, y, beta)
         assert found.dual_objective <= best.objective * (1 + 1e-8) + 1e-16 * scale**2
     if loss != "logistic" and len(X) <= 6:
-        robust = quietly(train_robust, X, y, beta, 1e-3 * unit, loss=loss)
+        robust = quietly(train_robust, X, y, beta, eps=1e-3 * unit, loss=loss)
         assert robust.gap >= 0.0
         attack = worst_case(robust.network, X, y, 1e-3 * unit, loss=loss)
         value = attack.loss + beta * robust.network.penalty

@@ -75,9 +75,9 @@ def test_suprema_keep_their_digits_where_the_geometric_ratio_is_near_one(gap, t)
         (beta1**2 * (1 + gap), adam_step_supremum_squared),
         (beta1 * (1 + gap), adamax_step_supremum),
     ):
-        exact = supremum(t, Fraction(beta1), Fraction(beta2))
+        exact = supremum(t, beta1=Fraction(beta1), beta2=Fraction(beta2))
         # The ratio itself is rounded, which moves its t-th power by t times that.
-        assert supremum(t, beta1, beta2) == pytest.approx(float(exact), rel=1e-14 * t)
+        assert supremum(t, beta1=beta1, beta2=beta2) == pytest.approx(float(exact), rel=1e-14 * t)
 
 
 @pytest.mark.parametrize(("beta1", "beta2"), [*MOMENTUM, (Fraction(9, 10), Fraction(1))])
@@ -397,7 +397,7 @@ def test_bias_correction_keeps_its_digits_near_one():
 def test_suprema_beyond_float64_are_refused_by_name_and_their_roots_are_not():
     for function in (adam_step_supremum, adam_step_supremum_squared):
         with pytest.raises(ValueError, match="t: expected a history whose supremum"):
-            function(10_000, 0.99, 0.5)
+            function(10_000, beta1=0.99, beta2=0.5)
     with pytest.raises(ValueError, match="t: "):
         adamax_step_supremum(10_000, beta1=0.99, beta2=0.5)
     # The square of this one is 1e400.

@@ -17,6 +17,19 @@ CLAIM = verify.paper("any-key").ours("an example")(
     verify.space(x=verify.Real(0.0, 1.0))(verify.note(no_break="an example")(check))
 )
 
+
+def plane(x=0.5, y=0.5):
+    """x y is at most 1."""
+    return verify.compare(verify.within(x * y, 0.0, "rounding"), "<=", verify.theory("bound", 1.0))
+
+
+PLANE = verify.paper("any-key").ours("an example")(
+    verify.space(x=verify.Real(0.1, 1.0), y=verify.Real(0.1, 1.0))(
+        verify.note(no_break="an example")(plane)
+    )
+)
+MAP = verify.tightness_map(PLANE, "x", "y", size=2)
+
 CALLS = {
     verify.within: lambda: {"value": np.ones(2), "error": np.full(2, 0.1), "source": "rounding"},
     verify.mean: lambda: {
@@ -45,6 +58,8 @@ CALLS = {
         "budget": 0.02,
         "seed": 0,
     },
+    verify.tightness_map: lambda: {"claim": PLANE, "x": "x", "y": "y", "size": 2, "seed": 0},
+    verify.draw_map: lambda: {"found": MAP, "title": "an example"},
     verify.strategy: lambda: {"space": {"x": verify.Real(0.0, 1.0)}},
     corpus.papers: lambda: {},
     corpus.paper: lambda: {"key": corpus.papers()[0].key},

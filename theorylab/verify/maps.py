@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from theorylab._validation import FloatArray, as_count, as_instance
+from theorylab._validation import FloatArray, as_count, as_instance, as_text
 from theorylab.verify.claims import Claim
 from theorylab.verify.comparison import SIDE
 from theorylab.verify.kernel import _room, evaluate
@@ -60,8 +60,10 @@ def tightness_map(claim: Claim, x: str, y: str, *, size: int = 21, seed: int = 0
     if not space:
         raise ValueError("claim: expected one with a space, got none")
     scalar = [k for k, d in space.items() if isinstance(d, Int) or getattr(d, "size", 0) is None]
-    if x == y or not {x, y} <= {*scalar}:
-        raise ValueError(f"x, y: expected two of the scalar parameters {scalar}, got {x}, {y}")
+    for name, value, free in (("x", x, scalar), ("y", y, [k for k in scalar if k != x])):
+        if as_text(value, name) not in free:
+            raise ValueError(f"{name}: expected one of the scalar parameters {free}, got {value}")
+    as_count(seed, "seed", minimum=0)
     starts = dict(
         zip(space, np.cumsum([0, *(d.coordinates for d in space.values())]), strict=False)
     )
@@ -95,6 +97,8 @@ def _least_room(claim: Claim, instance: Mapping[str, Any], seed: int) -> float:
 
 def draw_map(found: TightnessMap, title: str) -> "Figure":
     """Draw the map: colours are powers of the room, lines stand at 1 %, 10 %, 2x, 10x, 1000x."""
+    as_instance(found, "found", TightnessMap)
+    as_text(title, "title")
     from matplotlib.colors import BoundaryNorm
     from matplotlib.figure import Figure
     from matplotlib.style import context

@@ -74,6 +74,7 @@ ACCEPTS = {
     verify.compare: {"predicted": {"nan", "inf"}},
     verify.theory: {"name": {"text"}, "value": {"nan", "inf"}},
     verify.falsify: {"space": {"none"}},
+    verify.draw_map: {"title": {"text"}},
 }
 # Declarations are decorators, with tests of their own.
 APART = (

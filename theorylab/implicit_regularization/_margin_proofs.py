@@ -28,13 +28,8 @@ def integers(values: FloatArray) -> tuple[Any, int]:
     mantissas, exponents = np.frexp(values)
     low = int(exponents[mantissas != 0].min(initial=0)) - 53
     shifts = np.where(mantissas != 0, exponents - 53 - low, 0)
-    whole = [
-        int(m) << int(s)
-        for m, s in zip(np.ldexp(mantissas, 53).ravel(), shifts.ravel(), strict=True)
-    ]
-    out = np.empty(len(whole), dtype=object)
-    out[:] = whole
-    return out.reshape(np.shape(values)), low
+    whole = np.ldexp(mantissas, 53).astype(np.int64).astype(object)
+    return whole << shifts.astype(object), low
 
 
 def attained(X: FloatArray, y: FloatArray, w: FloatArray, b: float) -> Fraction:

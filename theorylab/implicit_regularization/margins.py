@@ -21,7 +21,6 @@ Papers: tyurin2024-from, gupta2021-logit (the margin in their bounds)."""
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import Any
@@ -173,8 +172,7 @@ class MaxMargin:
         if not low:
             return MarginVerdict.SEPARATION
         high = proofs.exceeded_by_none(self.X, y, a, self.has_intercept)
-        within = high <= (1 + Fraction(self.tol)) ** 2 * low
-        return MarginVerdict.ACCEPTED if within else MarginVerdict.GAP
+        return MarginVerdict.ACCEPTED if _close(low, high, self.tol) else MarginVerdict.GAP
 
 
 @refuses_overflow("Z", "start", infinite=True)
@@ -292,9 +290,12 @@ def max_margin(
         if not a[labels == s].any():  # no bound without both
             a = a + (labels == s)
     p, none = a / a.sum(), np.zeros(P.shape[1])
-    bound = proofs.root(proofs.exceeded_by_none(points, labels, p, free), up=True)
+
+    def bound() -> float:
+        return proofs.root(proofs.exceeded_by_none(points, labels, p, free), up=True)
+
     if not separable and proofs.vanishes(_rows(points, labels, free), p):
-        return MaxMargin(none, 0.0, p, 0.0, bound, MarginStatus.NOT_SEPARABLE, *asked)
+        return MaxMargin(none, 0.0, p, 0.0, bound(), MarginStatus.NOT_SEPARABLE, *asked)
     scores = np.asarray(P.astype(np.longdouble) @ w.astype(np.longdouble))
     b = -float(scores[labels > 0].min() + scores[labels < 0].max()) / 2 if free else 0.0
     least = float((labels * (scores + b)).min())
@@ -302,19 +303,24 @@ def max_margin(
         other = _combination(np.concatenate([Z, labels[:, None]], axis=1) if free else Z, steps)
         if proofs.vanishes(_rows(points, labels, free), other):
             square = proofs.exceeded_by_none(points, labels, other, free)
-            bound, status = proofs.root(square, up=True), MarginStatus.NOT_SEPARABLE
-            return MaxMargin(none, 0.0, other, 0.0, bound, status, *asked)
-        return MaxMargin(none, 0.0, p, 0.0, bound, _stopped(), *asked)
+            end, status = proofs.root(square, up=True), MarginStatus.NOT_SEPARABLE
+            return MaxMargin(none, 0.0, other, 0.0, end, status, *asked)
+        return MaxMargin(none, 0.0, p, 0.0, bound(), _stopped(), *asked)
     w, b, a = w / least, b / least, a / least
     offset = b - float(w @ centre)
     w, a = np.ldexp(w, -e), _scaled(a, -e)
-    margin = proofs.root(proofs.attained(points, labels, w, offset), up=False)
+    low = proofs.attained(points, labels, w, offset)
+    margin = proofs.root(low, up=False)
     if not margin:
-        return MaxMargin(none, 0.0, p, 0.0, bound, _stopped(), *asked)
-    found = MaxMargin(w, offset, a, margin, bound, MarginStatus.CERTIFIED, *asked)
-    if found.verify().accepted:
-        return found
-    return replace(found, status=_stopped())
+        return MaxMargin(none, 0.0, p, 0.0, bound(), _stopped(), *asked)
+    high = proofs.exceeded_by_none(points, labels, a, free)
+    status = MarginStatus.CERTIFIED if _close(low, high, accuracy) else _stopped()
+    return MaxMargin(w, offset, a, margin, proofs.root(high, up=True), status, *asked)
+
+
+def _close(low: Fraction, high: Fraction, tol: float) -> bool:
+    """Whether bounds of the squared margin are as close as asked."""
+    return high <= (1 + Fraction(tol)) ** 2 * low
 
 
 def _scaled(a: FloatArray, e: int) -> FloatArray:

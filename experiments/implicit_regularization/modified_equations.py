@@ -120,6 +120,13 @@ def _(pen, runs):
     pen.broken(*runs.measured("keep", control="neurons that share their factor"), "shared masks")
 
 
+NETS = {
+    "n": Int(1, 6),
+    "m": Int(1, 5),
+    "keep": Real(0.2, 0.98),
+    "size": Real(0.1, 3.0, log=True),
+    "time": Real(0.2, 2.0, log=True),
+}
 NODES = 1 - 0.9 * np.sin(np.pi * (np.arange(8) + 0.5) / 16) ** 2
 SOURCE = "difference of degrees of interpolation"
 
@@ -185,13 +192,7 @@ def none_of(coefficients, errors, scale):
 @descent.ours("sharpened: the error of order 1, with its coefficient", serves="a")
 @cases(n=4, m=3, keep=[0.5, 0.8], time=1.0)
 @full(n=4, m=[2, 4], keep=[0.4, 0.6, 0.9], time=1.0)
-@space(
-    n=Int(1, 6),
-    m=Int(1, 5),
-    keep=Real(0.2, 0.98),
-    size=Real(0.1, 3.0, log=True),
-    time=Real(0.2, 2.0, log=True),
-)
+@space(**NETS)
 @breaks("the loss without its penalty", drift=without_penalty)
 @breaks("no noise", noise=no_noise)
 def sme_weak_order_1(n, m, keep, time, seed, size=1.0, drift=mean_loss, noise=dropout_noise):
@@ -224,13 +225,7 @@ def sme_weak_order_1(n, m, keep, time, seed, size=1.0, drift=mean_loss, noise=dr
 @descent.abstract("a", instance=True)
 @cases(n=4, m=3, keep=[0.5, 0.8], time=1.0)
 @full(n=4, m=[2, 4], keep=[0.4, 0.6, 0.9], time=1.0)
-@space(
-    n=Int(1, 6),
-    m=Int(1, 5),
-    keep=Real(0.2, 0.98),
-    size=Real(0.1, 3.0, log=True),
-    time=Real(0.2, 2.0, log=True),
-)
+@space(**NETS)
 @breaks("the drift of order 1", drift=mean_loss)
 @breaks("no noise", noise=no_noise)
 def sme_weak_order_2(n, m, keep, time, seed, size=1.0, drift=corrected, noise=dropout_noise):

@@ -44,6 +44,15 @@ regression = paper(
 STRENGTHS = np.array([1e2, 1e3, 1e4, 1e6, 2e6, 4e6, 2.5e7, 5e7, 1e8])
 ROUNDING = "projections to rounding"
 
+# What is drawn of random tasks, and of tasks among which some nearly oppose each other.
+TASKS = {
+    "n": Int(1, 4),
+    "d": Int(1, 8),
+    "margin": Real(0.05, 1.0, log=True),
+    "spread": Real(0.1, 2.0),
+}
+WEDGED = TASKS | {"wedge": Choice((0.0, 0.05, 0.3))}
+
 
 def rounded(value, unit):
     return within(value, 1e-9 * unit, ROUNDING)
@@ -203,13 +212,7 @@ def followed(T, n, d, margin, spread, rounds, conflict, start, seed):
 @projections.ours("derived: projections onto convex sets, with the sum of steps", serves="a")
 @cases(T=[1, 3], n=3, d=5, margin=0.3, spread=1.0)
 @full(T=[1, 2, 4, 8], n=3, d=[2, 10], margin=[0.1, 0.5], spread=1.0, rounds=10)
-@space(
-    T=Int(1, 5),
-    n=Int(1, 4),
-    d=Int(1, 8),
-    margin=Real(0.05, 1.0, log=True),
-    spread=Real(0.1, 2.0),
-)
+@space(T=Int(1, 5), **TASKS)
 @breaks("the last task contradicts the first", conflict=True)
 @breaks("another start", start=-5.0)
 def fejer_and_step_summability(T, n, d, margin, spread, seed, rounds=4, conflict=False, start=0.0):
@@ -294,14 +297,7 @@ def all_orders(T, n, d, margin, spread, wedge, conflict, project, orders, seed):
 @cases(T=2, n=1, d=5, margin=1.0, spread=0.1)
 @full(T=[2, 3], n=2, d=6, margin=[0.1, 0.5], spread=[1.0, 0.1], wedge=[0.0, 0.3], orders=130)
 @full(T=2, n=1, d=6, margin=1.0, spread=0.1, orders=130)
-@space(
-    T=Int(2, 4),
-    n=Int(1, 4),
-    d=Int(1, 8),
-    margin=Real(0.05, 1.0, log=True),
-    spread=Real(0.1, 2.0),
-    wedge=Choice((0.0, 0.05, 0.3)),
-)
+@space(T=Int(2, 4), **WEDGED)
 @breaks("the last task contradicts the first", conflict=True)
 @breaks("solutions of linear systems in place of separators", project=onto_solutions)
 def linear_regularity_and_random_order_rate(
@@ -368,14 +364,7 @@ def cycled(T, n, d, margin, spread, wedge, cycles, conflict, project, seed):
 @cases(T=2, n=1, d=5, margin=1.0, spread=0.1, cycles=30)
 @full(T=[2, 3, 5], n=2, d=6, margin=[0.1, 0.5], spread=[1.0, 0.3], wedge=[0.05, 0.3], cycles=12)
 @full(T=3, n=1, d=5, margin=1.0, spread=0.1, cycles=30)
-@space(
-    T=Int(2, 5),
-    n=Int(1, 4),
-    d=Int(1, 8),
-    margin=Real(0.05, 1.0, log=True),
-    spread=Real(0.1, 2.0),
-    wedge=Choice((0.0, 0.05, 0.3)),
-)
+@space(T=Int(2, 5), **WEDGED)
 @breaks("the last task contradicts the first", conflict=True)
 @breaks("solutions of linear systems in place of separators", project=onto_solutions)
 def cyclic_order_bounds(
@@ -403,13 +392,7 @@ def cyclic_order_bounds(
 @full(n=[1, 3], d=2, margin=0.5, spread=1.0, wedge=[0.1, 0.3], cycles=60)
 @full(n=2, d=6, margin=[0.2, 0.5], spread=[0.3, 1.0], wedge=0.3)
 @full(n=1, d=5, margin=1.0, spread=0.2)
-@space(
-    n=Int(1, 4),
-    d=Int(1, 8),
-    margin=Real(0.05, 1.0, log=True),
-    spread=Real(0.1, 2.0),
-    wedge=Choice((0.0, 0.05, 0.3)),
-)
+@space(**WEDGED)
 @breaks("the second task contradicts the first", conflict=True)
 @breaks("solutions of linear systems in place of separators", project=onto_solutions)
 def cyclic_order_of_two_tasks(

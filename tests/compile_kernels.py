@@ -5,14 +5,12 @@ cache that the workers read."""
 
 import os
 import warnings
-from pathlib import Path
 
-from test_fuzz import load_calls
+from test_fuzz import FUNCTIONS, valid_call
 
 if __name__ == "__main__":
     os.environ["THEORYLAB_KERNELS"] = "compiled"
     warnings.simplefilter("ignore")  # small calls stop short of their tolerance
-    for path in sorted(Path(__file__).parent.glob("*/calls_*.py")):
-        if path.parent.name != "verify":
-            for function, arguments in load_calls(path).CALLS.items():
-                function(**arguments())
+    for function in FUNCTIONS:
+        if function.__module__.split(".")[1] not in ("verify", "corpus"):
+            function(**valid_call(function))

@@ -1,8 +1,8 @@
 """Numbers of any magnitude: every public function refuses them by name, or answers with numbers.
 
-One argument at a time of the valid call of each function (``tests/<theme>/calls_<module>.py``) is
-scaled by powers of ten up to 1e300. What comes back must be a ``ValueError`` that names an
-argument, or a result without NaN and infinite numbers that the valid call does not have."""
+One argument at a time of the valid call of each function (its docstring's example) is scaled by
+powers of ten up to 1e300. What comes back must be a ``ValueError`` that names an argument, or a
+result without NaN and infinite numbers that the valid call does not have."""
 
 import dataclasses
 import importlib.util
@@ -21,7 +21,7 @@ from theorylab.random_features import BellmanLimits
 SPEC = importlib.util.spec_from_file_location("fuzz", Path(__file__).with_name("test_fuzz.py"))
 FUZZ = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(FUZZ)
-CALLS, FUNCTIONS = FUZZ.CALLS, FUZZ.FUNCTIONS
+valid_call, FUNCTIONS = FUZZ.valid_call, FUZZ.FUNCTIONS
 LIMITS = [field.name for field in dataclasses.fields(BellmanLimits)]
 METRICS = [field.name for field in dataclasses.fields(CollapseMetrics)]
 THEMES = (
@@ -83,17 +83,16 @@ def odd_numbers(result: Any, path: str = "") -> Iterator[str]:
     ids=lambda f: f"{f.__module__}.{f.__name__}".removeprefix("theorylab."),
 )
 def test_any_magnitude_is_answered_or_refused_by_name(function):
-    make = CALLS[function]
     names = list(inspect.signature(function).parameters)
     factors = SCALES[:: len(SCALES) - 1] if function.__name__ in SLOW else SCALES
     complaints = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        usual = set(odd_numbers(function(**make())))
-        for name, value in make().items():
+        usual = set(odd_numbers(function(**valid_call(function))))
+        for name, value in valid_call(function).items():
             for factor, extreme in scaled(value, factors):
                 try:
-                    result = function(**{**make(), name: extreme})
+                    result = function(**{**valid_call(function), name: extreme})
                 except ValueError as error:
                     if not any(n in str(error).split(":")[0] for n in names):
                         complaints.append(f"{name} * {factor}: names no argument: {error}")

@@ -1,10 +1,11 @@
 """Every public function refuses bad input with a ``ValueError`` or ``TypeError`` that names the
 argument.
 
-Each function has one small valid call in ``tests/<theme>/calls_<module>.py``. One argument at a
-time, of the call or with a default, is replaced by values that are wrong for its type (which must
-be refused), by the same value in another type or layout (accepted), and by values that may be wrong
-(negated, shorter, with more axes: refused, or answered without any other exception)."""
+The valid call of a function is the one in its docstring's example (``tests/examples.py``; of the
+machinery, in ``tests/verify/calls_verify.py``). One argument at a time, of the call or with a
+default, is replaced by values that are wrong for its type (which must be refused), by the same
+value in another type or layout (accepted), and by values that may be wrong (negated, shorter, with
+more axes: refused, or answered without any other exception)."""
 
 import importlib
 import importlib.util
@@ -22,22 +23,35 @@ import pytest
 import theorylab
 from theorylab.corpus import THEMES
 
-HERE = Path(__file__).parent
 
-
-def load_calls(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"calls_{path.parent.name}_{path.stem}", path)
+def load(name: str) -> ModuleType:
+    path = Path(__file__).parent / name
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-TABLES = [load_calls(path) for path in sorted(HERE.glob("*/calls_*.py"))]
-CALLS = {function: make for table in TABLES for function, make in table.CALLS.items()}
-ACCEPTS = {
-    function: names for table in TABLES for function, names in getattr(table, "ACCEPTS", {}).items()
+EXAMPLES, MACHINERY = load("examples.py"), load("verify/calls_verify.py")
+BOXED = ("adam", "amsgrad", "adamax", "adagrad")
+# Words and numbers that a function takes though others of its type would be refused.
+ACCEPTS: dict[str, dict[str, set[str]]] = {
+    **{name: {"lower": {"inf"}, "upper": {"inf"}} for name in BOXED},
+    "normalized_steps_bound": {"step_size": {"inf"}},
+    "plan_distance_bound": {"gap": {"inf"}},
+    "bias_factors": {"strength": {"inf"}},
+    "shrinkage_limit": {"strength": {"inf"}},
+    **{f.__name__: names for f, names in MACHINERY.ACCEPTS.items()},
 }
-APART = {function for table in TABLES for function in getattr(table, "APART", ())}
+# What stands for an optional argument that the valid call does not give.
+STAND_INS = {"ArrayLike | None": np.full((1, 1), 0.5), "int | None": 1, "float | None": 0.5}
+
+
+def valid_call(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the arguments of a valid call of a public function, new ones each time."""
+    if function in MACHINERY.CALLS:
+        return MACHINERY.CALLS[function]()
+    return EXAMPLES.arguments(function)
 
 
 def public_functions() -> Iterator[Callable[..., Any]]:
@@ -179,7 +193,7 @@ NEVER_NEGATIVE = {
 }
 
 FUNCTIONS = sorted(
-    {f for f in public_functions() if not takes_any_number(f)} - APART,
+    {f for f in public_functions() if not takes_any_number(f)} - set(MACHINERY.APART),
     key=lambda f: (f.__module__, f.__name__),
 )
 
@@ -188,31 +202,29 @@ FUNCTIONS = sorted(
     "function", FUNCTIONS, ids=lambda f: f"{f.__module__}.{f.__name__}".removeprefix("theorylab.")
 )
 def test_bad_input_is_refused_by_name(function):
-    assert function in CALLS, (
-        f"add a valid call of {function.__name__} to tests/<theme>/calls_<module>.py"
-    )
-    make = CALLS[function]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        function(**make())  # the valid call is valid
+        call, defaults = valid_call(function), optional(function)
+        function(**call)  # the valid call is valid
         complaints = []
-        defaults = optional(function)
-        for name, kind in {**defaults, **make()}.items():
-            accepted = ACCEPTS.get(function, {}).get(name, set()) | (
-                {"none"} if defaults.get(name, "") is None else set()
-            )
-            for label, bad in wrong(kind, accepted):
-                outcome = call_with(function, make(), name, bad)
+        for name, kind in {**defaults, **call}.items():
+            annotation = str(function.__annotations__.get(name))
+            accepted = ACCEPTS.get(function.__name__, {}).get(name, set())
+            if "None" in annotation or annotation == "typing.Any" or defaults.get(name, "") is None:
+                accepted = accepted | {"none"}
+            stand_in = STAND_INS.get(annotation) if kind is None else kind
+            for label, bad in wrong(stand_in, accepted):
+                outcome = call_with(function, valid_call(function), name, bad)
                 if outcome is None:
                     complaints.append(f"{name} = {label} was accepted")
                 elif outcome:
                     complaints.append(f"{name} = {label}: {outcome}")
             for label, good in same(kind):
-                outcome = call_with(function, make(), name, good)
+                outcome = call_with(function, valid_call(function), name, good)
                 if outcome is not None:
                     complaints.append(f"{name} = {label} was refused: {outcome}")
             for label, odd in doubtful(kind):
-                outcome = call_with(function, make(), name, odd, *make())
+                outcome = call_with(function, valid_call(function), name, odd, *call)
                 if outcome:
                     complaints.append(f"{name} = {label}: {outcome}")
                 elif (

@@ -12,11 +12,7 @@ import pytest
 SPEC = importlib.util.spec_from_file_location("fuzz", Path(__file__).with_name("test_fuzz.py"))
 FUZZ = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(FUZZ)
-CALLS = {
-    f: make
-    for f, make in FUZZ.CALLS.items()
-    if f.__module__.split(".")[1] not in ("verify", "corpus")
-}
+FUNCTIONS = [f for f in FUZZ.FUNCTIONS if f.__module__.split(".")[1] not in ("verify", "corpus")]
 
 
 def walk(value, depth=0):
@@ -34,11 +30,11 @@ def walk(value, depth=0):
         yield value
 
 
-@pytest.mark.parametrize("function", CALLS, ids=lambda f: f"{f.__module__}.{f.__name__}")
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f"{f.__module__}.{f.__name__}")
 def test_results_print_on_a_line_compare_safely_and_are_read_only(function):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        returned = function(**CALLS[function]())
+        returned = function(**FUZZ.valid_call(function))
     for found in walk(returned):
         if isinstance(found, Enum):
             assert isinstance(found, StrEnum), type(found)

@@ -178,6 +178,7 @@ def sam_flow(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theorylab.implicit_regularization import sam_flow
     >>> sam_flow(lambda x: x, lambda x, v: v, [1.0], [np.log(2)], radius=0.5).round(9).tolist()
     [[0.25]]

@@ -80,6 +80,7 @@ def zeroth_order_flatness(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theorylab.implicit_regularization import zeroth_order_flatness
     >>> rise = zeroth_order_flatness(
     ...     lambda x: np.sum(x**2, axis=1), lambda x: 2 * x, [0.0, 0.0], radius=2.0, curvature=2.0

@@ -121,6 +121,7 @@ def relu_hessian_trace(network: ReluNetwork, points: ArrayLike) -> float:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theorylab.implicit_regularization import ReluNetwork, relu_hessian_trace
     >>> relu_hessian_trace(ReluNetwork(np.eye(2), np.array([3.0, 1.0])), [[2.0, -1.0]])
     98.0
@@ -170,6 +171,7 @@ def balance_neurons(network: ReluNetwork, points: ArrayLike) -> ReluNetwork:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theorylab.implicit_regularization import balance_neurons, relu_hessian_trace
     >>> from theorylab.implicit_regularization import xor_generaliser
     >>> cube = np.array([[1, 1, 1], [1, -1, 1], [-1, 1, 1], [-1, -1, 1]])
@@ -412,6 +414,7 @@ def path_norm(network: ReluNetwork) -> float:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theorylab.implicit_regularization import ReluNetwork, path_norm
     >>> path_norm(ReluNetwork(np.array([[3.0, 4.0]]), np.array([-2.0])))
     10.0

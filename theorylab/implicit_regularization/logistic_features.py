@@ -211,6 +211,7 @@ def decoupled_margin(ridge: float) -> float:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theorylab.implicit_regularization import decoupled_margin
     >>> m = decoupled_margin(0.1)
     >>> bool(np.isclose(1 / (1 + np.exp(m)), 0.1 * m))

@@ -349,6 +349,7 @@ def tight_frame(d: int, r: int, *, seed: int) -> FloatArray:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theorylab.implicit_regularization import tight_frame
     >>> A = tight_frame(6, 2, seed=0)
     >>> np.allclose(A.T @ A, 3 * np.eye(2)), np.allclose(np.sum(A**2, axis=1), 1)

@@ -347,6 +347,7 @@ def gap_change(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theorylab.implicit_regularization import gap_change
     >>> points = np.array([[-1.0], [1.0]])
     >>> def loss(x):
@@ -386,6 +387,7 @@ def two_step_losses(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theorylab.implicit_regularization import two_step_losses
     >>> points = np.array([[-1.0], [1.0]])
     >>> def loss(x):
@@ -491,6 +493,7 @@ def expansion_coefficients(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theorylab.implicit_regularization import expansion_coefficients
     >>> h = np.linspace(0.5, 0.05, 8)
     >>> found, error = expansion_coefficients(h, np.exp(h))
@@ -540,6 +543,7 @@ def small_step_coefficient(
 
     Examples
     --------
+    >>> import math
     >>> from theorylab.implicit_regularization import small_step_coefficient
     >>> round(float(small_step_coefficient(math.exp, order=2, width=0.1)[0]), 9)
     0.5

@@ -264,6 +264,7 @@ def separable_rows(n: int, d: int, *, push: float, seed: int, offset: float = 0.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theorylab.implicit_regularization import separable_rows
     >>> Z = separable_rows(5, 1, push=2.0, seed=0)
     >>> bool((np.abs(Z) >= 2).all()), abs(np.sign(Z).sum())
@@ -447,6 +448,7 @@ def cross_entropy_floor(classes: int, *, logit: float) -> float:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theorylab.implicit_regularization import cross_entropy_floor
     >>> bool(abs(cross_entropy_floor(4, logit=0.0) - np.log(4)) < 1e-12)
     True
@@ -475,6 +477,7 @@ def least_logistic_loss(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theorylab.implicit_regularization import least_logistic_loss
     >>> w, loss, bound = least_logistic_loss([[3.0, 4.0]], radius=2.0)
     >>> w.round(6), bool(np.isclose(loss, np.log1p(np.exp(-10)), rtol=1e-7))

@@ -142,6 +142,8 @@ def random_covariance(eigenvalues: ArrayLike, *, rng: np.random.Generator) -> Fl
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import random_covariance
     >>> S = random_covariance([2.0, 1.0], rng=np.random.default_rng(0))
     >>> np.linalg.eigvalsh(S).round(12)
     array([1., 2.])
@@ -462,6 +464,8 @@ def smoothed_rate(target: ArrayLike, rank: int, *, smoothing: float) -> float:
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import smoothed_rate
     >>> smoothed_rate(np.diag([3.0, 2.0, 1.0]), 1, smoothing=0.5)
     0.5
     """

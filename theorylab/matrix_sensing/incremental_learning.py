@@ -540,6 +540,8 @@ def global_margin(truth: ArrayLike, operator: MeasurementOperator, factor: Array
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import MeasurementOperator, global_margin
     >>> operator = MeasurementOperator(np.eye(3), 2, 2, True)
     >>> round(global_margin(np.diag([3.0, 1.0]), operator, np.array([[3.0**0.5], [0.0]])), 9)
     2.0

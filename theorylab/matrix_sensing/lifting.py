@@ -493,6 +493,7 @@ def escape_ratio(
 
     Examples
     --------
+    >>> from theorylab.matrix_sensing import perturbed_completion, escape_ratio
     >>> problem = perturbed_completion(0.5)
     >>> round(escape_ratio(problem.matrices, problem.truth, problem.spurious, problem.truth), 12)
     0.48

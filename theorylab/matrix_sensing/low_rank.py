@@ -151,6 +151,8 @@ def nuclear_descent(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from theorylab.matrix_sensing import nuclear_descent
     >>> run = nuclear_descent(np.eye(2), np.diag([2.0, 0.1]), np.eye(2), penalty=0.5,
     ...                       step_size=0.1, steps=200)
     >>> run.singular_values[-1].round(1), (run.singular_values[-1] > 0.1).sum()

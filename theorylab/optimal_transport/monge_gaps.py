@@ -115,7 +115,7 @@ def monge_gap(
     >>> monge_gap(X, [[2.0, 0.0], [-3.0, 0.0]]).value, monge_gap(X, [[-1.0, 0.0], [1.0, 0.0]]).value
     (0.0, 4.0)
     """
-    eps = as_real(eps, "eps", minimum=0.0)
+    eps, tol = as_real(eps, "eps", minimum=0.0), as_real(tol, "tol", minimum=0.0)
     C, map_cost = _map_costs(X, TX, cost)
     excess = C - C.diagonal()[:, None]
     weights = np.full(len(C), 1 / len(C))

@@ -675,6 +675,8 @@ def adam_step_ceiling_squared(t: int, *, beta1: Fraction, beta2: Fraction) -> Fr
 
     Examples
     --------
+    >>> from fractions import Fraction
+    >>> from theorylab.optimization import adam_step_ceiling_squared
     >>> adam_step_ceiling_squared(2, beta1=Fraction(9, 10), beta2=Fraction(19, 20))
     Fraction(6864, 6859)
     """
@@ -705,6 +707,8 @@ def adamax_step_ceiling(t: int, *, beta1: Fraction, beta2: Fraction) -> Fraction
 
     Examples
     --------
+    >>> from fractions import Fraction
+    >>> from theorylab.optimization import adamax_step_ceiling
     >>> adamax_step_ceiling(2, beta1=Fraction(9, 10), beta2=Fraction(19, 20))
     Fraction(370, 361)
     """

@@ -84,6 +84,7 @@ def crossing_density(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theorylab.random_features import crossing_density
     >>> crossing_density([[0.0, 3.0]], [[1.0, 0.0]], weight_scale=1.0, bias_scale=4.0) * np.pi
     array([0.2])
@@ -110,6 +111,7 @@ def crossing_density_bound(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theorylab.random_features import crossing_density_bound
     >>> crossing_density_bound([[3.0]], [[1.0]], weight_scale=1.0, bias_scale=4.0) * np.pi
     array([0.2])
@@ -133,6 +135,7 @@ def deep_crossing_bound(width: int, *, bias_scale: float) -> float:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from theorylab.random_features import deep_crossing_bound
     >>> round(deep_crossing_bound(8, bias_scale=0.5) * np.pi, 12)
     1.0

@@ -135,6 +135,8 @@ def deep_weights(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from theorylab.random_features import deep_weights
     >>> [W.shape for W in deep_weights(5, [4, 3], rng=np.random.default_rng(0))]
     [(4, 5), (3, 4)]
     """
@@ -165,6 +167,8 @@ def network_features(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from theorylab.random_features import network_features
     >>> network_features([[1.0, 1.0]], [[[1.0, 1.0]]], np.tanh).round(3)
     array([[0.888]])
     """
@@ -208,6 +212,8 @@ def deep_feature_covariances(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from theorylab.random_features import deep_weights, deep_feature_covariances
     >>> weights = deep_weights(50, [40, 40], rng=np.random.default_rng(0))
     >>> deep_feature_covariances(np.eye(50), weights, np.tanh).linear.round(3)
     array([0.606, 0.763])
@@ -271,6 +277,9 @@ def deep_cross_covariance(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from theorylab.random_features import deep_cross_covariance, deep_feature_covariances
+    >>> from theorylab.random_features import deep_weights
     >>> rng = np.random.default_rng(0)
     >>> nets = [deep_feature_covariances(np.eye(9), deep_weights(9, w, rng=rng), np.tanh)
     ...         for w in ([8, 7], [6])]
@@ -336,6 +345,8 @@ def feature_ridge_risk(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from theorylab.random_features import feature_ridge_risk
     >>> eye = np.eye(20)
     >>> risk = feature_ridge_risk(eye, eye, eye, n_samples=10, ridge=0.0)
     >>> round(risk.excess_risk, 12), round(risk.kappa, 12)
@@ -397,6 +408,8 @@ def resolvent_trace(covariance: ArrayLike, *, n_samples: ArrayLike, ridge: Array
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from theorylab.random_features import resolvent_trace
     >>> resolvent_trace(np.eye(4), n_samples=4, ridge=[0.5, 2.0]).round(3)
     array([1.   , 0.366])
     """

@@ -64,6 +64,7 @@ def collapse_noise(
 
     Examples
     --------
+    >>> from theorylab.random_features import collapse_noise
     >>> collapse_noise(
     ...     0.25,
     ...     synthetic_noise=0.25,
@@ -118,6 +119,7 @@ def power_law_optimum(
 
     Examples
     --------
+    >>> from theorylab.random_features import power_law_optimum
     >>> law = power_law_optimum(2.0, 0.5, n_samples=10**6, noise=1.0)
     >>> round(law.bias_constant, 4), round(law.variance_constant, 4), round(law.ridge, 7)
     (0.5, 0.7854, 8.51e-05)

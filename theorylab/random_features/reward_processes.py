@@ -183,9 +183,9 @@ def exact_transitions(
 
     Examples
     --------
-    >>> import theorylab.random_features as rf
-    >>> process = rf.random_reward_process(20, dimension=5, seed=0)
-    >>> rf.exact_transitions(process, range(12), discount=0.9).visited
+    >>> from theorylab.random_features import exact_transitions, random_reward_process
+    >>> process = random_reward_process(20, dimension=5, seed=0)
+    >>> exact_transitions(process, range(12), discount=0.9).visited
     12
     """
     P = as_instance(process, "process", RewardProcess)
@@ -214,9 +214,9 @@ def sampled_transitions(
 
     Examples
     --------
-    >>> import theorylab.random_features as rf
-    >>> process = rf.random_reward_process(20, dimension=5, seed=0)
-    >>> rf.sampled_transitions(process, 50, discount=0.9, seed=0).states.shape
+    >>> from theorylab.random_features import random_reward_process, sampled_transitions
+    >>> process = random_reward_process(20, dimension=5, seed=0)
+    >>> sampled_transitions(process, 50, discount=0.9, seed=0).states.shape
     (20, 50)
     """
     P = as_instance(process, "process", RewardProcess)

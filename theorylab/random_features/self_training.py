@@ -113,6 +113,8 @@ def self_training_risk(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from theorylab.random_features import self_training_risk
     >>> self_training_risk(np.ones(100), np.full(100, 0.1), n_samples=[50, 50, 50]).test_risk
     array([0.5  , 0.75 , 0.875])
     """
@@ -154,6 +156,7 @@ def exact_self_training_risk(
 
     Examples
     --------
+    >>> from theorylab.random_features import exact_self_training_risk
     >>> exact_self_training_risk([1.0, 0.1], [1.0, 1.0], n_samples=[7, 7], noise_variance=1.0)
     array([0.5, 1. ])
     """
@@ -210,6 +213,8 @@ def self_training_finite_size_term(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from theorylab.random_features import self_training_finite_size_term
     >>> lam = np.arange(1, 31.0) ** -1
     >>> term = self_training_finite_size_term(
     ...     lam, np.ones(30), n_samples=[90, 60], final_ridge=3.0, noise_variance=0.1)
@@ -263,6 +268,8 @@ def optimal_final_ridge(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from theorylab.random_features import optimal_final_ridge
     >>> best = optimal_final_ridge(np.ones(40), np.full(40, 0.5), n_samples=100, noise_variance=0.5)
     >>> round(best.ridge, 3)
     2.0
@@ -326,6 +333,8 @@ def simulate_self_training(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from theorylab.random_features import simulate_self_training
     >>> errors = simulate_self_training(np.ones(20), np.ones(20), n_samples=[10, 10], n_draws=50,
     ...                                 rng=np.random.default_rng(0))
     >>> errors.mean(axis=0).round(0)

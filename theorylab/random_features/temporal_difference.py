@@ -187,11 +187,12 @@ def lstd_resolvent(transitions: Transitions, features: ArrayLike, *, ridge: floa
     Examples
     --------
     >>> import numpy as np
-    >>> import theorylab.random_features as rf
-    >>> process = rf.random_reward_process(6, dimension=3, seed=0)
-    >>> data = rf.exact_transitions(process, range(6), discount=0.5)
-    >>> F = rf.random_features(process.points, 9, rng=np.random.default_rng(0))
-    >>> rf.lstd_resolvent(data, F, ridge=1e6).diagonal().round(8).tolist()[:2]
+    >>> from theorylab.random_features import exact_transitions, lstd_resolvent
+    >>> from theorylab.random_features import random_features, random_reward_process
+    >>> process = random_reward_process(6, dimension=3, seed=0)
+    >>> data = exact_transitions(process, range(6), discount=0.5)
+    >>> F = random_features(process.points, 9, rng=np.random.default_rng(0))
+    >>> lstd_resolvent(data, F, ridge=1e6).diagonal().round(8).tolist()[:2]
     [1e-06, 1e-06]
     """
     data = as_instance(transitions, "transitions", Transitions)
@@ -229,12 +230,13 @@ def simulate_values(
     Examples
     --------
     >>> import numpy as np
-    >>> import theorylab.random_features as rf
-    >>> process = rf.random_reward_process(6, dimension=3, seed=0)
-    >>> data = rf.exact_transitions(process, range(4), discount=0.5)
-    >>> draw = lambda rng: rf.random_features(process.points, 9, rng=rng)
+    >>> from theorylab.random_features import exact_transitions, random_features
+    >>> from theorylab.random_features import random_reward_process, simulate_values
+    >>> process = random_reward_process(6, dimension=3, seed=0)
+    >>> data = exact_transitions(process, range(4), discount=0.5)
+    >>> draw = lambda rng: random_features(process.points, 9, rng=rng)
     >>> rng = np.random.default_rng(0)
-    >>> rf.simulate_values(data, draw, ridge=0.1, n_draws=3, rng=rng).shape
+    >>> simulate_values(data, draw, ridge=0.1, n_draws=3, rng=rng).shape
     (3, 6)
     """
     data = as_instance(transitions, "transitions", Transitions)
@@ -275,11 +277,12 @@ def bellman_error_limits(
 
     Examples
     --------
-    >>> import theorylab.random_features as rf
-    >>> process = rf.random_reward_process(30, dimension=10, seed=0)
-    >>> data = rf.exact_transitions(process, range(20), discount=0.5)
-    >>> kernel = rf.feature_kernel(process.points)
-    >>> limits = [rf.bellman_error_limits(data, kernel, n_features=N, ridge=1e-4)
+    >>> from theorylab.random_features import bellman_error_limits, exact_transitions
+    >>> from theorylab.random_features import feature_kernel, random_reward_process
+    >>> process = random_reward_process(30, dimension=10, seed=0)
+    >>> data = exact_transitions(process, range(20), discount=0.5)
+    >>> kernel = feature_kernel(process.points)
+    >>> limits = [bellman_error_limits(data, kernel, n_features=N, ridge=1e-4)
     ...           for N in (10, 20, 100)]
     >>> [round(limit.true, 1) for limit in limits]
     [1.0, 1.6, 0.2]

@@ -280,7 +280,6 @@ def new(name: Annotated[str, typer.Argument(metavar="THEME/MODULE")]) -> None:
         "module": package / f"{module}.py",
         "experiment": root / "experiments" / theme / f"{module}.py",
         "test": root / "tests" / theme / f"test_{module}.py",
-        "calls": root / "tests" / theme / f"calls_{module}.py",
     }
     existing = next((p for p in targets.values() if p.exists()), None)
     if existing is not None:

@@ -1,0 +1,49 @@
+"""Ctrl-C ends every solver that can take long, wherever it is."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+CALLS = {
+    "train": "convex_relu.train(X(150, 14), y(150), 1e-3, max_nodes=10**9)",
+    "zero_threshold": "convex_relu.zero_threshold(X(400, 40), y(400))",
+    "find_optimal_set": "convex_relu.find_optimal_set(X(120, 12), y(120), 1e-2)",
+    "trace_solution_path": "convex_relu.trace_solution_path(X(80, 10), y(80))",
+    "train_robust": "convex_relu.train_robust(X(100, 4), np.sign(y(100)), 0.01, eps=0.05)",
+    "max_margin": "implicit_regularization.max_margin(X(6000, 700), np.sign(y(6000)))",
+    "diagonal_network_sgd": (
+        "implicit_regularization.diagonal_network_sgd(X(100, 1000), y(100), "
+        "start=np.full((2, 1000), 0.1), step_size=1e-4, steps=10**9)"
+    ),
+    "sinkhorn": (
+        "optimal_transport.newton_plan(np.full(900, 1 / 900), np.full(900, 1 / 900), "
+        "np.abs(X(900, 900)), 1e-5, tol=0.0, max_iter=10**8)"
+    ),
+}
+START = """
+import numpy as np
+from theorylab import convex_relu, implicit_regularization, optimal_transport
+rng = np.random.default_rng(0)
+X, y = lambda n, d: rng.normal(size=(n, d)), lambda n: rng.normal(size=n)
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", CALLS)
+def test_an_interrupt_ends_a_call(name):
+    function = CALLS[name].partition("(")[0]  # lazy: named first, it is imported
+    program = f"{START}{function}\nprint('ready', flush=True)\n{CALLS[name]}"
+    command = [sys.executable, "-c", program]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as process:
+        process.stdout.readline()
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):  # it would go on
+                process.wait(5)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == -signal.SIGINT
+            assert b"KeyboardInterrupt" in process.stderr.read()
+        finally:
+            process.kill()

@@ -634,6 +634,7 @@ def cell_probabilities(
 
     Examples
     --------
+    >>> from theorylab.convex_relu import cell_probabilities
     >>> cell_probabilities([[1.0, 0.0], [0.0, 1.0]])[1].tolist()
     [0.25, 0.25, 0.25, 0.25]
     """
@@ -674,6 +675,7 @@ def sampled_set_law(probabilities: ArrayLike, n_samples: int) -> FloatArray:
 
     Examples
     --------
+    >>> from theorylab.convex_relu import sampled_set_law
     >>> sampled_set_law([0.5, 0.5], 2).tolist()
     [0.0, 0.25, 0.25, 0.5]
     """

@@ -689,6 +689,7 @@ def recovery_probabilities(n_inputs: int, sparsity: int) -> FloatArray:
 
     Examples
     --------
+    >>> from theorylab.convex_relu import recovery_probabilities
     >>> recovery_probabilities(3, 1).round(4).tolist()
     [0.0, 0.3333, 0.7837, 1.0]
 
@@ -746,6 +747,7 @@ def samples_for_recovery(
 
     Examples
     --------
+    >>> from theorylab.convex_relu import samples_for_recovery, statistical_dimension
     >>> samples_for_recovery(40, 4), round(2 * statistical_dimension(40, 4), 1)
     (26, 26.3)
 

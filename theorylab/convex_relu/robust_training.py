@@ -48,8 +48,9 @@ from theorylab._validation import (
     as_real,
     one_of,
 )
+from theorylab.convex_relu._network import Network
+from theorylab.convex_relu._problem import as_patterns, augment
 from theorylab.convex_relu.arrangements import cover_count, enumerate_arrangements
-from theorylab.convex_relu.certificates import Network, as_patterns, augment
 from theorylab.numerics.bounds import power_of_two, relative_gap
 from theorylab.numerics.results import result
 
@@ -1162,6 +1163,8 @@ def random_stable_network(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from theorylab.convex_relu import random_stable_network, stability_radii
     >>> X = np.array([[1.0, 0.0], [0.0, 1.0]])
     >>> network = random_stable_network(X, 0.2, n_neurons=3, rng=np.random.default_rng(0))
     >>> bool((stability_radii(network, X) >= 0.2).all())

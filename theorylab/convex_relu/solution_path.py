@@ -47,7 +47,9 @@ from theorylab._validation import (
     as_real,
 )
 from theorylab.convex_relu._faces import Neurons, locate, merge, neurons_of
-from theorylab.convex_relu.certificates import Certificate, Network, as_problem, augment
+from theorylab.convex_relu._network import Network
+from theorylab.convex_relu._problem import as_problem, augment
+from theorylab.convex_relu.certificates import Certificate
 from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.convex_relu.optimal_set import (
     OptimalSet,
@@ -370,6 +372,7 @@ def optimal_set_distance(
 
     Examples
     --------
+    >>> from theorylab.convex_relu import find_optimal_set, optimal_set_distance
     >>> import numpy as np
     >>> X, y = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1.0, -2.0])
     >>> one, two = (find_optimal_set(X, y, beta) for beta in (0.4, 0.5))

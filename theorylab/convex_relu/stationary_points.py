@@ -32,15 +32,12 @@ from numpy.typing import ArrayLike
 from scipy.optimize import nnls
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, one_of
+from theorylab.convex_relu._cones import ConeSearch
 from theorylab.convex_relu._faces import BoolArray, Neurons, cells_containing, locate, neurons_of
 from theorylab.convex_relu._local import descend
-from theorylab.convex_relu.certificates import (
-    ConeSearch,
-    Network,
-    as_network,
-    as_problem,
-    reduce_rows,
-)
+from theorylab.convex_relu._network import Network, as_network
+from theorylab.convex_relu._problem import as_problem
+from theorylab.convex_relu._reduction import reduce_rows
 from theorylab.numerics.bounds import relative_gap
 from theorylab.numerics.compiled import compiled
 from theorylab.numerics.results import result
@@ -490,6 +487,7 @@ def least_directional_derivative(
 
     Examples
     --------
+    >>> from theorylab.convex_relu import least_directional_derivative
     >>> least_directional_derivative([[1.0]], [2.0], 0.5, ([[1.0]], [1.0])).__round__(6)
     -0.707107
     >>> least_directional_derivative([[1.0]], [1.5], 0.5, ([[1.0]], [1.0]))
@@ -550,6 +548,7 @@ def tie_multipliers(
 
     Examples
     --------
+    >>> from theorylab.convex_relu import tie_multipliers
     >>> tie_multipliers([[1.0, 0.0], [0.0, 1.0]], [1.0, 2.0], 0.5, ([[0.0, 1.0]], [1.0])).limits
     array([[-1.,  0.]])
     """
@@ -579,6 +578,7 @@ def network_objective(
 
     Examples
     --------
+    >>> from theorylab.convex_relu import network_objective
     >>> network_objective([[1.0]], [2.0], 0.5, ([[1.0]], [1.0]))
     1.0
     """

@@ -1173,6 +1173,7 @@ def descend_particles(
 
     Examples
     --------
+    >>> from theorylab.convex_relu import descend_particles
     >>> descend_particles([-1.0, 1.0], [0.0, 1.0], 50, n_networks=3).shape
     (3, 2)
     """

@@ -38,6 +38,7 @@ def theory(name: str, value: Any) -> Any:
 
     Examples
     --------
+    >>> from theorylab.verify import theory
     >>> theory("rate", 0.5)
     0.5
     """
@@ -130,6 +131,7 @@ def compare(
 
     Examples
     --------
+    >>> from theorylab.verify import compare, theory
     >>> from theorylab.verify import within
     >>> compare(within(1.0, 0.01, "rounding"), "==", theory("limit", 1.005)).holds
     True

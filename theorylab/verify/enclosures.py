@@ -80,6 +80,7 @@ def within(value: ArrayLike, error: ArrayLike, source: str) -> Enclosure:
 
     Examples
     --------
+    >>> from theorylab.verify import within
     >>> within(2.0, 1e-9, "rounding").grade
     <Grade.NUMERICAL: 'numerical'>
     """
@@ -111,6 +112,8 @@ def mean(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from theorylab.verify import mean
     >>> mean(np.arange(100) % 2 == 0).shown
     array(0.5)
     """
@@ -159,6 +162,8 @@ def slope(
 
     Examples
     --------
+    >>> import numpy as np
+    >>> from theorylab.verify import slope
     >>> x = np.geomspace(1, 1e3, 40)
     >>> float(slope(x, 3 / x**2).centre.round(6))
     -2.0
@@ -204,6 +209,7 @@ def switch(
 
     Examples
     --------
+    >>> from theorylab.verify import switch
     >>> float(switch(lambda x: x * x > 2, bracket=(0.0, 2.0), tol=1e-6).centre.round(4))
     1.4142
     """
@@ -248,6 +254,7 @@ def between(
 
     Examples
     --------
+    >>> from theorylab.verify import between
     >>> float(between(1.5, 1.25).error.round(9))
     0.125
     """
@@ -278,6 +285,7 @@ def family(outcomes: Mapping[Any, bool | None]) -> Enclosure:
 
     Examples
     --------
+    >>> from theorylab.verify import family
     >>> float(family({"a": True, "b": True}).centre)
     2.0
     """

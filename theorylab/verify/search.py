@@ -159,6 +159,7 @@ def falsify(
 
     Examples
     --------
+    >>> from theorylab.verify import falsify
     >>> from theorylab.verify import Real
     >>> falsify(lambda x: (x, x**3 + 0.3), {"x": Real(0.0, 1.0)}, budget=2.0).found
     True

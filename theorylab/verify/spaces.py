@@ -183,6 +183,7 @@ def strategy(space: Mapping[str, Domain]) -> Any:
 
     Examples
     --------
+    >>> from theorylab.verify import strategy
     >>> from theorylab.verify import Int
     >>> strategy({"k": Int(1, 3)}).example()["k"] in (1, 2, 3)  # doctest: +SKIP
     True

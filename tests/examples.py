@@ -2,9 +2,9 @@
 
 import ast
 import copy
+import dataclasses
 import doctest
 import inspect
-import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -28,7 +28,9 @@ class Recorder:
 
 
 def fresh(value: Any) -> Any:
-    """Return a copy of an argument; what cannot be copied holds no state that a call changes."""
+    """Return a copy of an argument; results of the package are read-only, some cannot be copied."""
+    if dataclasses.is_dataclass(value):
+        return value
     try:
         return copy.deepcopy(value)
     except TypeError:
@@ -53,8 +55,7 @@ def has_floats(value: Any) -> bool:
 def recorded(function: Callable[..., Any]) -> dict[str, Any]:
     """Run the example of a function; return the arguments of its call that gives most of them."""
     name, recorder = function.__name__, Recorder(function)
-    names: dict[str, Any] = dict(vars(sys.modules[function.__module__]))
-    names[name] = recorder
+    names: dict[str, Any] = {}
     for step in PARSER.get_examples(inspect.getdoc(function) or ""):
         if doctest.SKIP in step.options:
             continue

@@ -49,7 +49,7 @@ SAYS_SO: dict[str, set[str]] = {
     "stationary_ratio": {""},
     "subgradient_method": {".errors", ".losses"},
     "tied_convergence": {".excess", ".increments"},
-    "train_features": {f".metrics[{i}].{name}" for i in range(9) for name in METRICS},
+    "train_features": {f".metrics[{i}].{name}" for i in range(50) for name in METRICS},
     "variational_divergence": {""},
 }
 # A stiff flow spends its budget for every factor.

@@ -419,7 +419,11 @@ def _fit(X: FloatArray, ridge: float) -> tuple[FloatArray, FloatArray]:
 
 def _problem(eigenvalues: ArrayLike, coefficients: ArrayLike) -> tuple[FloatArray, FloatArray]:
     lam = as_array(eigenvalues, "eigenvalues", ndim=1, positive=True)
-    return lam, as_array(coefficients, "coefficients", shape=lam.shape)
+    truth = as_array(coefficients, "coefficients", shape=lam.shape)
+    with np.errstate(over="ignore"):
+        if not np.isfinite(truth @ truth):
+            raise ValueError("coefficients: expected numbers whose squares are within float64")
+    return lam, truth
 
 
 def _generations(

@@ -338,7 +338,7 @@ def test_the_other_commands(checkout):
     shutil.copy(PACKAGE.parent / "pyproject.toml", checkout)
     for ruff in (["check"], ["format", "--check"]):
         written = [str(p) for p in checkout.rglob("*fresh.py")]
-        assert len(written) == 4
+        assert len(written) == 3
         subprocess.run(
             [sys.executable, "-m", "ruff", *ruff, *written],
             cwd=checkout,

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from theorylab.convex_relu import Network
 from theorylab.convex_relu import robust_training as rt
-from theorylab.convex_relu.certificates import Network
 
 X = np.array([[1.0, 0.2], [-0.3, 0.9], [0.4, -1.1], [0.8, 0.7]])
 LABELS = np.array([1.0, -1.0, 1.0, -1.0])

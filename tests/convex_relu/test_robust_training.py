@@ -5,8 +5,8 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
+from theorylab.convex_relu import Network
 from theorylab.convex_relu.arrangements import enumerate_arrangements
-from theorylab.convex_relu.certificates import Network
 from theorylab.convex_relu.robust_training import (
     collapse_radius,
     corridor_widths,

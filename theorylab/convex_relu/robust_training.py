@@ -48,8 +48,9 @@ from theorylab._validation import (
     as_real,
     one_of,
 )
+from theorylab.convex_relu._network import Network
+from theorylab.convex_relu._problem import as_patterns, augment
 from theorylab.convex_relu.arrangements import cover_count, enumerate_arrangements
-from theorylab.convex_relu.certificates import Network, as_patterns, augment
 from theorylab.numerics.bounds import power_of_two, relative_gap
 from theorylab.numerics.results import result
 

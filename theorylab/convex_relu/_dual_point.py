@@ -1,0 +1,110 @@
+"""Dual points: the domain of the loss's conjugate, orthogonality to a skip connection, and scaling
+into the constraint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from flint import arb, fmpq, fmpq_mat
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+
+from theorylab._validation import FloatArray
+from theorylab.convex_relu.losses import Loss
+from theorylab.numerics.balls import rational_matrix, rationals
+
+BoolArray = NDArray[np.bool_]
+
+_EPS = float(np.finfo(np.float64).eps)
+
+
+def scale_dual(loss: Loss, v: FloatArray, y: FloatArray, beta: float, norm: float) -> FloatArray:
+    """Return the multiple of v with the best dual value among those whose dual norm is at most
+    ``beta``."""
+    # Scaling rounds every entry; the slack covers it.
+    largest = beta / norm * (1.0 - 1e-12) if norm > 0.0 else 1.0
+    # Zero is always feasible, and in the domain.
+    candidates = [0.0, largest] if largest <= 1.0 else [0.0, 1.0, largest]
+    values = [loss.dual(s * v, y) for s in candidates]
+    best = candidates[int(np.argmax(values))]
+    search = minimize_scalar(
+        lambda s: -loss.dual(s * v, y) if s > 0.0 else 0.0, bounds=(0.0, largest), method="bounded"
+    )
+    if -search.fun > max(values):
+        best = float(search.x)
+    return best * v if best > 0.0 else np.zeros_like(v)
+
+
+def project_skip(X: FloatArray, v: FloatArray, y: FloatArray, loss: Loss) -> FloatArray:
+    """Move the free entries of v as little as possible so that ``X.T v = 0``, up to rounding; to
+    zeros, which are feasible, where that leaves the domain."""
+    free = interior(loss, v, y)
+    # Entries at the ends of the domain are there exactly.
+    result = np.where(free | (not loss.bounded_dual), v, y * np.round(v * y))
+    for _ in range(2):
+        step, *_ = np.linalg.lstsq(X[free].T, X.T @ result, rcond=None)
+        result[free] -= step
+    exact, _ = exact_dual(X, result, y, loss)
+    if exact is None or not in_domain(loss, exact, y):
+        return np.zeros_like(v)
+    # Least squares in float64 misses it where the data are ill-conditioned.
+    return np.array([float(arb(q)) for q in exact])
+
+
+def interior(loss: Loss, v: FloatArray, y: FloatArray) -> BoolArray:
+    """Entries of a dual point that may move both ways inside the domain of the conjugate."""
+    if loss.bounded_dual:
+        a = v * y
+        inside: BoolArray = (a > 1e-9 * a.max()) & (a < 1.0 - 1e-9)
+        return inside
+    return np.ones(v.size, dtype=bool)
+
+
+def in_domain(loss: Loss, point: Sequence[fmpq], y: FloatArray) -> bool:
+    return not loss.bounded_dual or all(0 <= p * int(t) <= 1 for p, t in zip(point, y, strict=True))
+
+
+def exact_dual(
+    data: FloatArray, v: FloatArray, y: FloatArray, loss: Loss
+) -> tuple[list[fmpq] | None, FloatArray]:
+    """Return the rational point nearest to v on its free entries with ``data.T @ point = 0``, and
+    bounds of its change."""
+    n, d = data.shape
+    free = np.flatnonzero(interior(loss, v, y))
+    exact = rational_matrix(data)
+    point = rationals(v)
+    right = exact.transpose() * fmpq_mat(n, 1, point)
+    if all(right[j, 0] == 0 for j in range(d)):
+        return point, np.zeros(n)
+    rows = rational_matrix(data[free])
+    # Columns that span the column space on the free rows.
+    echelon, free_rank = rows.rref() if len(free) else (rows, 0)
+    if free_rank == 0:
+        return None, np.zeros(n)
+    pivots: list[int] = []
+    for i in range(free_rank):
+        j = pivots[-1] + 1 if pivots else 0
+        while echelon[i, j] == 0:
+            j += 1
+        pivots.append(j)
+    basis = fmpq_mat(len(free), free_rank, [rows[i, j] for i in range(len(free)) for j in pivots])
+    solution = (basis.transpose() * basis).solve(
+        fmpq_mat(free_rank, 1, [right[j, 0] for j in pivots])
+    )
+    step = basis * solution
+    moved = np.zeros(n)
+    for a, k in enumerate(free):
+        point[k] -= step[a, 0]
+        moved[k] = float(np.nextafter(abs(float(arb(step[a, 0]))), np.inf))
+    residual = exact.transpose() * fmpq_mat(n, 1, point)
+    if any(residual[j, 0] != 0 for j in range(d)):
+        return None, moved
+    return point, moved
+
+
+def dual_error(dual: FloatArray, y: FloatArray, loss: Loss) -> float:
+    """Bound the rounding error of the dual value: of terms at most |y v| + v^2 (squared) or of
+    order one (bounded duals)."""
+    size = np.abs(dual * y) + (1.0 if loss.bounded_dual else dual**2)
+    return float(8.0 * (dual.size + 4) * _EPS * np.sum(size))

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from theorylab._validation import as_array, as_count, as_real, as_symmetric
 from theorylab.implicit_regularization.margins import MarginStatus, MaxMargin, max_margin
 from theorylab.implicit_regularization.neuron_alignment import data_separation
+from theorylab.implicit_regularization.sequential_projections import _tasks as as_tasks
 from theorylab.numerics.assumptions import (
     EPS,
     Finding,
@@ -50,10 +51,7 @@ def _separable(Z: ArrayLike) -> Finding:
 
 
 def _common_separator(tasks: Sequence[ArrayLike]) -> Finding:
-    rows = [as_array(task, "tasks", ndim=2) for task in tasks]
-    if not rows or len({block.shape[1] for block in rows}) > 1:
-        raise ValueError("tasks: expected matrices of as many columns, at least one")
-    return _separable(np.vstack(rows))
+    return _separable(np.concatenate(as_tasks(tasks)))
 
 
 def _free_steps(Z: ArrayLike, step_size: float) -> Finding:

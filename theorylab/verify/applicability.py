@@ -11,7 +11,7 @@ from theorylab._validation import as_real, as_text
 from theorylab.numerics.assumptions import Finding, Theorem
 from theorylab.numerics.results import result
 
-__all__ = ["Assumptions", "applies", "checkable_theorems"]
+__all__ = ["Assumptions", "applies", "checkable_theorems", "theorems_of"]
 
 THEMES = (
     *("convex_relu", "implicit_regularization", "matrix_sensing"),
@@ -86,11 +86,15 @@ def checkable_theorems() -> dict[str, Theorem]:
     >>> checkable_theorems()["optimal_transport/particle_flows:particle-gd-rate"]
     <Theorem of particles, step_size: distinct particles; step in (0, 1/2]>
     """
-    return {
-        f"{theme}/{name}": theorem
-        for theme in THEMES
-        for name, theorem in import_module(f"theorylab.{theme}._assumptions").THEOREMS.items()
-    }
+    return {name: theorem for theme in THEMES for name, theorem in theorems_of(theme).items()}
+
+
+def theorems_of(theme: str) -> dict[str, Theorem]:
+    """Return those of a theme, of which there are none outside the core ones."""
+    if theme not in THEMES:
+        return {}
+    declared = import_module(f"theorylab.{theme}._assumptions").THEOREMS
+    return {f"{theme}/{name}": theorem for name, theorem in declared.items()}
 
 
 def applies(theorem: str, *, tol: float = 1e-9, **data: Any) -> Assumptions:
@@ -127,7 +131,7 @@ def applies(theorem: str, *, tol: float = 1e-9, **data: Any) -> Assumptions:
     """
     name = as_text(theorem, "theorem")
     accuracy = as_real(tol, "tol", minimum=0.0, below=1.0)
-    known = checkable_theorems()
+    known = theorems_of(name.split("/")[0])
     if name not in known:
         raise ValueError(f"theorem: expected one of checkable_theorems(), got {name!r}")
     stated = known[name]

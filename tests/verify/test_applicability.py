@@ -229,7 +229,9 @@ def modes(c, rng):
 def sphere(c, rng):
     X = rng.standard_normal((c["points"], c["d"]))
     X *= 3.0 / np.linalg.norm(X, axis=1, keepdims=True)
-    return {"X": X, "depth": c["depth"], "bias_variance": c["bias"]}
+    activation = "relu" if c["phi"] in ("quadratic", "cubic") else c["phi"]  # another conclusion
+    law = {"depth": c["depth"], "bias_variance": c["bias"], "activation": activation}
+    return {"X": X, **law}
 
 
 def orthant(c, rng):
@@ -525,6 +527,7 @@ CASES = {
             "distinct points": with_entry("X", 0, lambda X: X[-1]),
             "at least one hidden layer": fixed(depth=0),
             "biases: sigma_b positive": fixed(bias_variance=0.0),
+            "activation relu, leaky, erf or sine": fixed(activation="quadratic"),
         },
     ),
     "random_features/deep_classifiers:infinite-depth-regression-collapses": (
@@ -677,6 +680,34 @@ def test_a_search_that_stops_early_decides_nothing(monkeypatch):
         found = applies(theorem, Z=np.vstack([Z, -Z[:1]]), step_size=1e-3, steps=10)
     assert "some w separates the rows" in found.undecided
     assert not found.failed or found.failed == ("mu^2 eta t at least 1",)
+
+
+def test_rows_whose_units_cannot_be_changed_exactly_are_judged_as_they_are():
+    theorem = "implicit_regularization/perceptron_limit:batch-perceptron-complexity"
+    Z = np.array([[1e10, 5e-324], [-1e10, 5e-324]])  # separated by the second column alone
+    with pytest.warns(UserWarning, match="margin is too small"):
+        assert applies(theorem, Z=Z).undecided
+    assert applies(theorem, Z=Z * [1.0, 0.0]).failed
+
+
+def test_a_margin_between_two_bounds_decides_only_beyond_them(monkeypatch):
+    theorem = "implicit_regularization/perceptron_limit:vanishing-loss-needs-large-weights"
+    Z, name = np.eye(2), "mu^2 eta t at least 1"
+    real = ir.max_margin(Z, np.ones(2))
+    for ends, holds in (((0.9, 1.1), None), ((1.0, 1.1), True), ((0.8, 0.99), False)):
+        monkeypatch.setattr(separation, "_margin", lambda _, ends=ends: (real, *ends))
+        found = applies(theorem, Z=Z, step_size=0.25, steps=4)
+        assert found.findings[name].holds is holds
+
+
+def test_the_largest_step_is_told_from_a_billionth_less():
+    theorem = "implicit_regularization/preconditioned_descent:preconditioned-gd-min-norm"
+    data = CASES[theorem][0](typical(theorem), np.random.default_rng(5))
+    largest = ir.metric_step_limit(data["X"], metric=data["metric"])
+    name = "step positive and below 2 / lambda_max"
+    for step, holds in ((1 - 1e-9, True), (1 + 1e-9, False), (1.0, None), (-0.5, False)):
+        given = data | {"step_size": step * largest}
+        assert applies(theorem, **given).findings[name].holds is holds
 
 
 def test_the_least_number_of_steps_is_that_of_the_margin():
@@ -905,6 +936,7 @@ def test_the_spectral_cut_of_an_autoencoder():
         None,
         False,
     ]
+    assert found(2, 0.5, X[:3, :3]) is False  # the last two of three
     wide = X[:2]  # the other singular values are 0, exactly
     assert [found(k, 0.5, wide) for k in (3, 4)] == [True, True]
     assert [found(k, 3.5, wide) for k in (1, 2, 3, 4)] == [True, True, False, False]
@@ -944,8 +976,10 @@ def test_what_is_asked_wrongly_is_refused_by_name():
 @pytest.mark.parametrize("theorem", CASES)
 def test_bad_data_are_refused_by_name(theorem):
     data = instances(theorem, 1)[0]
-    for name, value in data.items():
+    for name in data:
         wrong = [None, object(), np.full((2, 2, 2, 2), "x"), float("nan"), np.zeros((0, 0))]
-        for bad in [*wrong, *(["bad"] if not isinstance(value, str) else ["no such word", 3])]:
+        if name != "activation":  # any text names one
+            wrong.append("no such word")
+        for bad in wrong:
             with pytest.raises((ValueError, TypeError), match=name):
                 applies(theorem, **{**data, name: bad})

@@ -35,6 +35,8 @@ def _margin(Z: ArrayLike) -> tuple[MaxMargin, float, float]:
     """Return the separator of the rows in units of their own, and the ends of the margin."""
     rows = as_array(Z, "Z", ndim=2)
     e = binary_exponent(rows)
+    if (np.ldexp(np.ldexp(rows, -e), e) != rows).any():  # the smallest entries would be rounded
+        e = 0
     found = max_margin(np.ldexp(rows, -e), np.ones(len(rows)))
     low, high = (float(np.ldexp(end, e)) for end in (found.margin, found.margin_bound))
     return found, low, high

@@ -80,7 +80,6 @@ def compared(
     evidence: str,
     *,
     error: float = 0.0,
-    witness: FloatArray | None = None,
 ) -> Finding:
     """Decide an inequality between numbers whose difference is known up to rounding, ``error``.
 
@@ -98,7 +97,7 @@ def compared(
             holds = slack >= -error
         else:
             holds = True if slack > error else False if slack <= -error else None
-    return Finding(holds, evidence, witness)
+    return Finding(holds, evidence)
 
 
 def matches(residual: Any, tol: float, evidence: str) -> Finding:

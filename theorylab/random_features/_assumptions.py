@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real, one_of
+from theorylab._validation import FloatArray, as_array, as_count, as_real, as_text, one_of
 from theorylab.numerics.assumptions import (
     EPS,
     Finding,
@@ -21,6 +21,7 @@ from theorylab.numerics.scaling import binary_exponent
 __all__ = ["THEOREMS"]
 
 PAIRS = 1000  # of points whose product is within rounding of 0, that are multiplied exactly
+ACTIVATIONS = ("relu", "leaky", "erf", "sine")
 NORMS = {"frobenius": 2.0, "nuclear": 1.0, "spectral": np.inf}
 
 
@@ -77,6 +78,11 @@ def _deep(depth: int) -> Finding:
 def _biased(bias_variance: float) -> Finding:
     variance = as_real(bias_variance, "bias_variance", minimum=0.0)
     return compared(variance, ">", 0.0, f"sigma_b^2 = {variance:.4g}")
+
+
+def _not_polynomial(activation: str) -> Finding:
+    name = as_text(activation, "activation")
+    return Finding(name in ACTIVATIONS, f"activation {name}")
 
 
 def _all_points(X: ArrayLike, X_test: ArrayLike) -> FloatArray:
@@ -162,8 +168,14 @@ THEOREMS = {
             "distinct points": _distinct_rows,
             "at least one hidden layer": _deep,
             "biases: sigma_b positive": _biased,
+            "activation relu, leaky, erf or sine": _not_polynomial,
         },
-        {"X": "(n, d) points", "depth": "L", "bias_variance": "sigma_b^2"},
+        {
+            "X": "(n, d) points",
+            "depth": "L",
+            "bias_variance": "sigma_b^2",
+            "activation": "its name",
+        },
     ),
     "deep_classifiers:infinite-depth-regression-collapses": Theorem(
         {

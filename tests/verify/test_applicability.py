@@ -893,7 +893,44 @@ def test_samples_on_one_side_of_the_line_to_rounding():
     theorem, name = "convex_relu/parallel_networks:rank1-three-layer-relu", "c of both signs"
     found = applies(theorem, X=[[1.0], [2.0], [-1e-17]], y=[1.0, 2.0, 0.0])
     assert found.undecided == (name,)
+    assert not found  # for not all of them hold
+    assert not list(found)
     assert applies(theorem, X=[[1.0], [0.0], [2.0]], y=[1.0, 0.0, 2.0]).failed == (name,)
+
+
+def test_three_majorities_are_not_two():
+    theorem = "neural_collapse/unconstrained_features:universal-minority-collapse-threshold"
+    for counts, failed in (
+        ([6, 6, 6, 1, 1], ["two classes larger than the others, of one size"]),
+        ([6, 6, 2, 2], []),
+        ([6, 5, 2, 2], ["two classes larger than the others, of one size"]),
+    ):
+        found = list(applies(theorem, counts=counts, dimension=5))
+        assert found[:1] == failed
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_window_ends_where_it_does(seed):
+    theorem = "optimal_transport/sum_of_norms:class-recovery-window"
+    C, labels = helper("optimal_transport/sum_of_norms", "clouds")(3, 3, 2.0, seed)
+    window = import_module("theorylab.optimal_transport").recovery_window(C, labels=labels)
+    assert 0 < window.lower < window.upper < 0.999 * window.necessary
+    low, high = list(checkable_theorems()[theorem].assumptions)[1:]
+    for lam, failed in (
+        (window.lower * (1 - 1e-9), [low]),
+        (window.lower * (1 + 1e-9), []),
+        (window.upper * (1 - 1e-9), []),
+        (window.upper * (1 + 1e-9), [high]),
+    ):
+        assert list(applies(theorem, C=C, labels=labels, lam=lam)) == failed
+
+
+@pytest.mark.parametrize(("norm", "full"), [("frobenius", 2), ("nuclear", 4), ("spectral", 1)])
+def test_a_bound_binds_below_the_norm_of_the_identity(norm, full):
+    theorem = "random_features/linear_estimators:extended-gauss-markov"
+    for bound, holds in ((0.999 * full, True), (1.001 * full, False), (0.0, False)):
+        found = applies(theorem, X=np.eye(5, 4), bound=bound, norm=norm)
+        assert bool(found) is holds
 
 
 def test_ties_are_exact():

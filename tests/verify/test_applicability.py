@@ -801,6 +801,12 @@ def test_the_constants_of_the_saddle_bound():
     theorem = "matrix_sensing/lifting:saddle-bound"
     assert list(applies(theorem, **data | {"lower": 0.99 * edge})) == ["beta < 1"]
     assert applies(theorem, **data | {"lower": 1.01 * edge})
+    # A point near the truth, where it is stationary up to the tolerance only.
+    near = applies(theorem, **data | {"point": (1 + 1e-13) * z})
+    assert near.failed == ("beta < 1",)
+    assert applies(theorem, **data | {"point": (1 + 1e-16) * z}).failed == (
+        "x is neither z nor -z",
+    )
 
 
 def test_stationarity_is_that_of_the_gradient():
@@ -951,7 +957,21 @@ def test_orthogonal_samples_are_told_from_nearly_orthogonal_ones():
     closed = "random_features/deep_classifiers:infinite-depth-regression-collapses"
     law = {"X_test": [[0.6, 0.8]], "weights": [0.0, 0.5, 0.5]}
     assert applies(closed, X=np.eye(2), **law)
+    assert applies(closed, X=[[0.6, 0.8], [0.8, -0.6]], X_test=[[1.0, 0.0]], weights=law["weights"])
     assert applies(closed, X=[[1.0, 0.0], [-1e-17, 1.0]], **law).failed
+
+
+def test_points_of_a_sphere_may_share_coordinates():
+    law = {"depth": 1, "bias_variance": 0.1, "activation": "erf"}
+    assert applies(
+        "random_features/neural_tangent:ntk-positive-definite", X=[[3, 4], [3, -4]], **law
+    )
+
+
+def test_an_activation_that_is_linear_is_excluded():
+    closed = "random_features/deep_classifiers:infinite-depth-regression-collapses"
+    found = applies(closed, X=np.eye(2), X_test=[[0.6, 0.8]], weights=[0.0, 1.0, 0.0])
+    assert list(found) == ["0 < p_1 < 1"]
 
 
 def test_the_spectral_cut_of_an_autoencoder():

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, as_symmetric
-from theorylab.matrix_sensing.lifting import isometry_bounds, lifting_ratio
+from theorylab.matrix_sensing.lifting import isometry_bounds
 from theorylab.numerics.assumptions import (
     EPS,
     Finding,
@@ -120,12 +120,17 @@ def _rounded(value: float, size: float) -> float:
 
 
 def _small_beta(truth: ArrayLike, point: ArrayLike, lower: float, upper: float) -> Finding:
-    if not _another_point(truth, point).holds:
-        return Finding(None, "beta is not defined at the truth")
-    if as_real(lower, "lower", above=0.0) > as_real(upper, "upper", above=0.0):
-        return Finding(None, f"lower {lower:.4g} is above upper {upper:.4g}")
-    beta = lifting_ratio(truth, point, lower=lower, upper=upper)
-    return compared(beta, "<", 1.0, f"beta = {beta:.4g}", error=1e-12 * beta)
+    z = as_array(truth, "truth", ndim=1)
+    x = as_array(point, "point", shape=z.shape)
+    low, high = as_real(lower, "lower", above=0.0), as_real(upper, "upper", above=0.0)
+    sizes = float(x @ x), float(z @ z)
+    distance = float(np.linalg.norm(np.outer(x, x) - np.outer(z, z)))
+    rounding = 4 * len(z) * EPS * sum(sizes)
+    if distance <= rounding:
+        return Finding(None, "beta is not defined at z and -z")
+    beta = high / low * sizes[0] * sizes[1] / distance**2
+    text = f"beta = {beta:.4g}"
+    return compared(beta, "<", 1.0, text, error=4 * beta * (rounding / distance))
 
 
 def _symmetric(matrices: ArrayLike, tol: float) -> Finding:

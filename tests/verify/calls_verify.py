@@ -61,6 +61,13 @@ CALLS = {
     verify.tightness_map: lambda: {"claim": PLANE, "x": "x", "y": "y", "size": 2, "seed": 0},
     verify.draw_map: lambda: {"found": MAP, "title": "an example"},
     verify.strategy: lambda: {"space": {"x": verify.Real(0.0, 1.0)}},
+    verify.applies: lambda: {
+        "theorem": "implicit_regularization/perceptron_limit:vanishing-loss-needs-large-weights",
+        "Z": np.array([[0.6, 0.8], [0.6, -0.8]]),
+        "step_size": 0.1,
+        "steps": 50,
+    },
+    verify.checkable_theorems: lambda: {},
     corpus.papers: lambda: {},
     corpus.paper: lambda: {"key": corpus.papers()[0].key},
 }

@@ -1,3 +1,6 @@
+from .applicability import Assumptions as Assumptions
+from .applicability import applies as applies
+from .applicability import checkable_theorems as checkable_theorems
 from .claims import Claim as Claim
 from .claims import Origin as Origin
 from .claims import also as also

@@ -119,6 +119,7 @@ def show(
 ) -> None:
     """Show a claim: statement, hypotheses, source, parts, controls, figure."""
     from theorylab.corpus import paper, papers
+    from theorylab.verify.applicability import theorems_of
 
     root = _checkout()
     keys = {p.key for p in papers()}
@@ -139,6 +140,9 @@ def show(
                     paper(key).bibtex if key in keys else f"{key}: not in the corpus", markup=False
                 )
             _show_record(record)
+            if stated := theorems_of(record.claim.split("/")[0]).get(record.claim):
+                data, names = ", ".join(stated.data), "; ".join(stated.assumptions)
+                out.print(f"theorylab.verify.applies tests on {data}: {names}", markup=False)
             figure = outputs(root, experiment.name, "full", 0)[1]
             out.print(f"figure: {figure.relative_to(root)}", markup=False)
 

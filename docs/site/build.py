@@ -9,7 +9,7 @@ from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
 from theorylab.corpus import THEMES
-from theorylab.verify.runner import discover, load
+from theorylab.verify.checkout import discover, load
 from theorylab.verify.site import site_pages
 
 ROOT = Path(__file__).parents[2]

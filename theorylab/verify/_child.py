@@ -26,9 +26,11 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
     RuntimeError
         If the process ended before.
     """
-    command = [sys.executable, "-c", PROGRAM]
+    command = [sys.executable, "-P", "-c", PROGRAM]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
-    with subprocess.Popen(command, **pipes) as child:
+    # The child imports what the caller does, wherever it was started.
+    found = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(command, env=found, **pipes) as child:
         assert child.stdin is not None
         assert child.stdout is not None
         try:

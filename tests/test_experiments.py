@@ -10,11 +10,11 @@ from hypothesis import given, settings
 
 from theorylab.corpus import paper, papers
 from theorylab.verify import Origin, Verdict, draws, judge_all, strategy
+from theorylab.verify.checkout import discover, load, stale
 from theorylab.verify.comparison import marks
 from theorylab.verify.index import committed, paper_index
 from theorylab.verify.kernel import evaluate
 from theorylab.verify.records import ranges
-from theorylab.verify.runner import discover, load, stale
 from theorylab.verify.simulations import forget
 
 ROOT = Path(__file__).parents[1]

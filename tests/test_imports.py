@@ -7,6 +7,8 @@ import pytest
 
 HEAVY = {
     "cvxpy",
+    "dask",
+    "distributed",
     "flint",
     "joblib",
     "llvmlite",

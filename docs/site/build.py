@@ -9,7 +9,7 @@ from mkdocs.commands.build import build
 from mkdocs.config import load_config
 
 from theorylab.corpus import THEMES
-from theorylab.verify.runner import discover, load
+from theorylab.verify.checkout import discover, load
 from theorylab.verify.site import site_pages
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,8 @@ def write_sources() -> list[dict[str, object]]:
         shutil.copytree(ROOT / folder, SOURCE / folder, ignore=kept)
     for name in ("site.css", "site.js", "file-worker.js"):
         shutil.copy(ROOT / "docs" / "site" / name, SOURCE / name)
-    shutil.copy(ROOT / "docs" / "site" / "index.md", SOURCE / "index.md")
+    for name in ("index.md", "larger-machines.md"):
+        shutil.copy(ROOT / "docs" / "site" / name, SOURCE / name)
     shutil.copy(ROOT / "CONTRIBUTING.md", SOURCE / "contributing.md")
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     reference = [n for n in pages if n.startswith("reference/")]
@@ -43,6 +44,7 @@ def write_sources() -> list[dict[str, object]]:
         {"Themes": [{title(t): f"themes/{t}.md"} for t in THEMES]},
         {"Notebooks": [{title(p.stem): f"notebooks/{p.name}"} for p in notebooks]},
         {"Reference": [{title(Path(n).stem): n} for n in reference]},
+        {"Larger machines": "larger-machines.md"},
         {"Add a claim": "contributing.md"},
     ]
 

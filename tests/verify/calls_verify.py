@@ -60,6 +60,7 @@ CALLS = {
     },
     verify.tightness_map: lambda: {"claim": PLANE, "x": "x", "y": "y", "size": 2, "seed": 0},
     verify.draw_map: lambda: {"found": MAP, "title": "an example"},
+    verify.sweep: lambda: {"function": pow, "grid": {"base": [2], "exp": [1, 2]}, "seed": None},
     verify.strategy: lambda: {"space": {"x": verify.Real(0.0, 1.0)}},
     verify.applies: lambda: {
         "theorem": "implicit_regularization/perceptron_limit:vanishing-loss-needs-large-weights",

@@ -3,6 +3,7 @@ drives it."""
 
 import json
 import os
+import pickle
 import random
 import shutil
 import signal
@@ -14,8 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import theorylab
+from theorylab.verify._child import PROGRAM, call
+from theorylab.verify.cli import app
 
 PACKAGE = Path(theorylab.__file__).parent
 
@@ -94,7 +98,7 @@ def theorylab_command(checkout, *arguments, expect=0):
         env=environment(checkout),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert done.returncode == expect, done.stdout + done.stderr
@@ -454,3 +458,171 @@ def test_importing_the_package_loads_nothing_heavy():
     code = f"import sys, theorylab; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------------------------- clusters
+CLUSTER = """
+import sys
+from distributed import LocalCluster
+
+with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster:
+    print(cluster.scheduler_address, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def cluster(checkout):
+    """Start two workers that import the package of a checkout; return the options for them."""
+    pytest.importorskip("distributed")
+    started = []
+
+    def start(folder=checkout):
+        once = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", CLUSTER],
+                cwd=folder,
+                env=environment(folder) | once,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+        )
+        return ("--backend", "dask", "--scheduler", started[-1].stdout.readline().strip())
+
+    yield start
+    for process in started:
+        process.communicate("", timeout=120)
+
+
+def complaint(checkout, *arguments, expect=1):
+    done = subprocess.run(
+        command(checkout, *arguments),
+        cwd=checkout,
+        env=environment(checkout),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == expect, done.stdout + done.stderr
+    assert not done.stdout.count("Traceback")
+    return done.stdout + done.stderr
+
+
+@pytest.mark.long
+def test_a_cluster_gives_the_bytes_of_a_local_run(checkout, cluster):
+    for name in ("two", "three"):
+        (checkout / f"experiments/statistics/{name}.py").write_text(script())
+    options = ("run", "--seeds", "2", "--save", "pdf,npz")
+    here = json.loads(theorylab_command(checkout, *options, "--json"))
+    alone = contents(checkout / ".theorylab")
+    assert len(alone) == 3 * 2 * (3 + 2)
+    shutil.rmtree(checkout / ".theorylab")
+    there = cluster()
+    assert json.loads(theorylab_command(checkout, *options, *there, "--json")) == here
+    assert contents(checkout / ".theorylab") == alone
+    assert theorylab_command(checkout, "run", *there).count("unchanged") == 3
+    shutil.rmtree(checkout / ".theorylab")
+    single = theorylab_command(checkout, "run", "statistics/one:second", "--json", *there)
+    claims = [c for c in here["claims"] if c["claim"] == "statistics/one:second"]
+    for claim in claims:
+        del claim["seeds"]
+    assert json.loads(single)["claims"] == claims
+    assert not (checkout / ".theorylab").exists()
+
+
+@pytest.mark.long
+def test_on_a_cluster_what_fails_has_a_name(checkout, cluster):
+    there = cluster()
+    folder = checkout / "experiments/statistics"
+    (folder / "slow.py").write_text(script(pause=60))
+    (folder / "gone.py").write_text(
+        script().replace("    noise(seed)", "    __import__('os')._exit(3)")
+    )
+    printed = complaint(checkout, "run", "--timeout", "1", *there)
+    assert "the time limit of the claim is used up" in printed
+    assert "statistics/gone stopped:\na process ended with code 3" in printed
+    assert printed.count("stopped:") == 1
+    assert (checkout / ".theorylab/quick-0/statistics/one.png").exists()
+    assert not (checkout / ".theorylab/quick-0/statistics/gone.png").exists()
+
+
+@pytest.mark.long
+def test_a_worker_that_dies_ends_the_run(checkout, cluster):
+    kill = script().replace("    noise(seed)", "    import os; os.kill(os.getppid(), 9)")
+    (checkout / "experiments/statistics/killer.py").write_text(kill)
+    printed = complaint(checkout, "run", "statistics/killer", *cluster())
+    assert "statistics/killer stopped:\nthe process ended: KilledWorker" in printed
+
+
+@pytest.mark.long
+def test_what_other_code_has_judged_is_refused(checkout, cluster, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(checkout / "theorylab", other / "theorylab")
+    (other / "theorylab/statistics/used.py").write_text("def double(x):\n    return x + x\n")
+    there = cluster(other)
+    for name in ("statistics", "statistics/one:second"):
+        printed = complaint(checkout, "run", name, *there)
+        assert "the worker has another version of theorylab/statistics/used.py" in printed
+    assert not (checkout / ".theorylab").exists()
+
+
+@pytest.mark.long
+def test_an_interrupted_run_leaves_a_cluster_that_judges(checkout, cluster):
+    there = cluster()
+    (checkout / "experiments/statistics/slow.py").write_text(script(pause=600))
+    with subprocess.Popen(
+        command(checkout, "run", *there), cwd=checkout, env=environment(checkout)
+    ) as process:
+        written = checkout / ".theorylab/quick-0/statistics/one.json"
+        while not written.exists() and process.poll() is None:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=300) != 0
+    theorylab_command(checkout, "run", "statistics/one:second", *there)
+
+
+@pytest.mark.long
+def test_a_scheduler_that_is_not_there_is_said_in_a_line(checkout):
+    pytest.importorskip("distributed")
+    for address in ("tcp://127.0.0.1:9", "nonsense"):
+        options = ("--backend", "dask", "--scheduler", address)
+        printed = complaint(checkout, "run", *options, expect=2)
+        assert printed.startswith(f"no Dask scheduler at {address}: ")
+        assert printed.count("\n") == 1
+
+
+def test_options_of_a_cluster_that_do_not_fit_are_refused(monkeypatch):
+    refused = {
+        ("--backend", "dask"): "together with --scheduler",
+        ("--scheduler", "tcp://127.0.0.1:9"): "together with --scheduler",
+        ("--backend", "slurm"): "local or dask",
+        ("--backend", "dask", "--scheduler", "x", "--jobs", "2"): "got both",
+        ("--backend", "dask", "--scheduler", "x"): r"pip install 'theorylab[dask]'",
+    }
+    monkeypatch.setattr("theorylab.verify.cli.find_spec", lambda name: None)
+    for options, words in refused.items():
+        result = CliRunner().invoke(app, ["run", *options])
+        assert result.exit_code == 2
+        assert words in result.output
+
+
+def test_a_call_in_a_child_returns_or_says_how_it_ended():
+    assert call(divmod, 7, 4) == (1, 3)
+    assert call(print, "not an answer") is None
+    with pytest.raises(RuntimeError, match="ended with code 3"):
+        call(os._exit, 3)
+    with pytest.raises(RuntimeError, match="ended with code 1"):
+        call(divmod, 1, 0)
+
+
+def test_a_child_ends_with_its_caller():
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], **pipes) as child:
+        child.stdin.write(pickle.dumps((time.sleep, (600,))))
+        child.stdin.close()
+        assert child.wait(timeout=60) == 1
+        assert child.stdout.read() == b""

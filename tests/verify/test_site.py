@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from theorylab.corpus import papers
-from theorylab.verify.runner import discover, load
+from theorylab.verify.checkout import discover, load
 from theorylab.verify.site import site_pages
 
 ROOT = Path(__file__).parents[2]

@@ -41,3 +41,4 @@ from .spaces import Domain as Domain
 from .spaces import Int as Int
 from .spaces import Real as Real
 from .spaces import strategy as strategy
+from .sweeps import sweep as sweep

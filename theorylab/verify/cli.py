@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -15,19 +16,18 @@ from rich.markup import escape
 from rich.table import Table
 
 import theorylab
-from theorylab.verify.claims import Claim, Preset
-from theorylab.verify.records import PartRecord, Record, declared
-from theorylab.verify.runner import (
+from theorylab.verify.checkout import (
     Experiment,
-    Outcome,
     discover,
     find_root,
     load,
     name_of,
     outputs,
-    run,
     versions,
 )
+from theorylab.verify.claims import Claim, Preset
+from theorylab.verify.records import PartRecord, Record, declared
+from theorylab.verify.runner import Outcome, run
 
 __all__ = ["app", "main", "run_script"]
 
@@ -158,6 +158,10 @@ def run_command(
     jobs: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds a claim; 0: no limit.")] = 0.0,
     save: Annotated[str, typer.Option(metavar="pdf,npz", help="Write these too.")] = "",
+    backend: Annotated[str, typer.Option(help="local, or dask for a cluster.")] = "local",
+    scheduler: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Of the scheduler of the cluster.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Judge claims, run their controls, draw their figures; exit 1 if a claim or control fails."""
@@ -167,6 +171,7 @@ def run_command(
     also = [word for word in save.split(",") if word]
     if odd := {*also} - {"pdf", "npz"}:
         _fail(f"expected --save pdf, npz or both, got {', '.join(sorted(odd))}")
+    _check_backend(backend, scheduler, jobs)
     wanted = names or []
     files = [Path(n) for n in wanted if n.endswith(".py")]
     missing = next((f for f in files if not f.is_file()), None)
@@ -184,9 +189,13 @@ def run_command(
             else:
                 whole.append(path)
     options: dict[str, Any] = {"preset": preset, "seeds": chosen_seeds, "timeout": timeout}
-    outcomes = _run(whole, jobs=jobs, quiet=as_json, save=also, **options)
-    for path, slugs in single.items():
-        outcomes += _run([path], slugs=slugs, jobs=jobs, quiet=as_json, **options)
+    options |= {"jobs": jobs, "scheduler": scheduler, "quiet": as_json}
+    try:
+        outcomes = _run(whole, save=also, **options)
+        for path, slugs in single.items():
+            outcomes += _run([path], slugs=slugs, **options)
+    except ConnectionError as error:
+        _fail(str(error))
     if as_json:
         _print_json({"claims": _joined(outcomes, len(chosen_seeds)), "versions": versions()})
     else:
@@ -234,6 +243,17 @@ def falsify_command(
         out.print(f"  margin {p.margin:.4g}: {sides}", markup=False)
     if result.found:
         raise typer.Exit(1)
+
+
+def _check_backend(backend: str, scheduler: str, jobs: int) -> None:
+    if backend not in ("local", "dask"):
+        _fail(f"expected --backend local or dask, got {backend}")
+    if (backend == "dask") != bool(scheduler):
+        _fail("expected --backend dask together with --scheduler ADDRESS")
+    if backend == "dask" and jobs > 1:
+        _fail("expected --jobs or --backend dask, got both: a worker judges a script a thread")
+    if backend == "dask" and not find_spec("distributed"):
+        _fail("--backend dask needs distributed: pip install 'theorylab[dask]'")
 
 
 def _write_map(claim: Claim, name: str, slice_: str, seed: int) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from theorylab.corpus import THEMES, Paper, papers
+from theorylab.verify.checkout import PACKAGE, Experiment, outputs
 from theorylab.verify.claims import Claim, Origin
 from theorylab.verify.records import Record, read_records
-from theorylab.verify.runner import PACKAGE, Experiment, outputs
 
 __all__ = ["assertion_lines", "committed", "functions", "paper_index", "serving"]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from theorylab.verify.kernel import _room, evaluate
 from theorylab.verify.panels import STYLE
 from theorylab.verify.simulations import forget
 from theorylab.verify.spaces import Int, dimension, instance_at
+from theorylab.verify.sweeps import sweep
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,12 +78,13 @@ def tightness_map(claim: Claim, x: str, y: str, *, size: int = 21, seed: int = 0
     )
     middle = instance_at(space, np.full(dimension(space), 0.5))
     rest = {k: v for k, v in middle.items() if k not in (x, y)}
-    factors = np.array([[_least_room(claim, rest | {x: u, y: v}, seed) for u in xs] for v in ys])
+    factors = sweep(partial(_least_room, claim, rest, seed), {y: ys, x: xs})
     forget()
     return TightnessMap((x, y), xs.astype(float), ys.astype(float), factors, rest)
 
 
-def _least_room(claim: Claim, instance: Mapping[str, Any], seed: int) -> float:
+def _least_room(claim: Claim, rest: Mapping[str, Any], seed: int, /, **cell: Any) -> float:
+    instance = {**rest, **cell}
     given = {k: v.item() if isinstance(v, np.generic) else v for k, v in instance.items()}
     try:
         parts = evaluate(claim, given, seed).values()

@@ -3,68 +3,51 @@
 A run is keyed by the content of the files that it really loaded, taken from ``sys.modules`` and
 hashed without comments or layout, with preset, seed and versions. The hashes stand in the record
 file, so that a stale figure is noticed; a marker in ``.theorylab/done``, written last, also holds
-the digests of the outputs. Outputs are written beside their place and renamed.
+the digests of the outputs. A process that judges writes nothing: it returns the content of its
+files, and they are written beside their place and renamed by the process that asked.
 """
 
-import ast
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import os
-import platform
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from functools import cache
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any
 
 import numpy as np
 
 import theorylab
+from theorylab.verify.checkout import (
+    PACKAGE,
+    code_hash,
+    find_root,
+    load,
+    loaded,
+    name_of,
+    outputs,
+    place,
+    same_code,
+    versions,
+)
 from theorylab.verify.claims import Claim, Preset
 from theorylab.verify.kernel import Judgement, Verdict, judge_all
-from theorylab.verify.panels import STYLE, compose, save, save_pdf, series
+from theorylab.verify.panels import compose, save, save_pdf, series
 from theorylab.verify.records import Record, read_records, record_of
 
-__all__ = [
-    "Experiment",
-    "Outcome",
-    "code_hash",
-    "discover",
-    "find_root",
-    "load",
-    "outputs",
-    "run",
-    "stale",
-    "versions",
-]
+__all__ = ["Outcome", "run"]
 
-PACKAGE = Path(theorylab.__file__).parent
-VERSIONED = (
-    *("theorylab", "numpy", "scipy", "sympy", "matplotlib"),
-    *("cvxpy", "clarabel", "numba", "python-flint"),
-)
 OWN = frozenset(name for name in sys.modules if name.startswith("theorylab"))
 """What judging itself needs."""
-APART = ("cli", "index", "runner", "records")
-"""Modules of ``theorylab.verify`` that no verdict or figure depends on."""
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A loaded script: its claims in the order of definition."""
-
-    path: Path
-    name: str
-    title: str
-    claims: tuple[Claim, ...]
 
 
 @dataclass(frozen=True)
@@ -76,6 +59,10 @@ class Outcome:
     error: str = ""
     skipped: bool = False
     seconds: float = 0.0
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Paths in the checkout and what is to stand there, in the order of writing."""
+    made: Mapping[str, str] = field(default_factory=dict)
+    """Files and packages on another machine, and their hashes and versions."""
 
     @property
     def failed(self) -> bool:
@@ -83,127 +70,6 @@ class Outcome:
         return bool(self.error) or any(record.failed for record in self.records)
 
 
-def find_root(start: Path | None = None) -> Path:
-    """Return the nearest folder upwards with ``experiments/``; else the folder itself."""
-    here = (start or Path.cwd()).resolve()
-    return next((p for p in (here, *here.parents) if (p / "experiments").is_dir()), here)
-
-
-def discover(root: Path) -> list[Path]:
-    """Return the experiments of a checkout, sorted."""
-    return sorted(p for p in (root / "experiments").glob("*/*.py") if not p.name.startswith("_"))
-
-
-def name_of(path: Path) -> str:
-    """Return "theme/module" for an experiment of a checkout, its own path for another script."""
-    path = path.resolve()
-    root = find_root(path.parent)
-    with suppress(ValueError):
-        inside = path.relative_to(root / "experiments")
-        if len(inside.parts) == 2:
-            return str(inside.with_suffix(""))
-    apart = hashlib.sha256(str(path).encode()).hexdigest()[:8]
-    return f"elsewhere/{path.stem}-{apart}"
-
-
-def load(path: Path) -> Experiment:
-    """Import a script under a name of its own and collect its claims.
-
-    Raises
-    ------
-    ValueError
-        If two claims share a slug, or a function's name is declared twice.
-    """
-    name = name_of(path)
-    module_name = "theorylab_experiment_" + name.replace("/", "_").replace("-", "_")
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"path: expected a Python script, got {path}")
-    source = path.read_text(encoding="utf-8")
-    named = [n.name for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)]
-    twice = {n for n in named if n != "_" and named.count(n) > 1}
-    if twice:
-        raise ValueError(f"claims: expected distinct names in {name}, got {sorted(twice)} twice")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    claims = tuple(dict.fromkeys(v for v in vars(module).values() if isinstance(v, Claim)))
-    title = (module.__doc__ or name).strip().splitlines()[0].rstrip(".")
-    return Experiment(path, name, title, claims)
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Return the versions that a record depends on."""
-    found = {package: importlib.metadata.version(package) for package in VERSIONED}
-    return {"python": platform.python_version()} | found
-
-
-# ---------------------------------------------------------------------------------- what was loaded
-def code_hash(path: Path) -> str:
-    """Return the hash of a file: for Python of its syntax tree, so that comments do not count."""
-    content = path.read_bytes()
-    if path.suffix == ".py":
-        content = ast.dump(ast.parse(content)).encode()
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _loaded(script: Path, root: Path) -> dict[str, str]:
-    """Return file -> hash for the script, the style, and all of the package that is loaded."""
-    files = {STYLE.resolve(), script.resolve()}
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        apart = name.startswith("theorylab.verify.") and name.split(".")[2] in APART
-        if file and name.split(".")[0] == "theorylab" and not apart:
-            files.add(Path(file).resolve())
-    return {_relative(p, root): code_hash(p) for p in sorted(files) if p.is_file()}
-
-
-def _relative(path: Path, root: Path) -> str:
-    for base in (PACKAGE.resolve().parent, root.resolve()):
-        with suppress(ValueError):
-            return str(path.relative_to(base))
-    return path.name
-
-
-def _place(name: str, root: Path) -> Path:
-    inside = PACKAGE.parent / name
-    return inside if name.startswith("theorylab/") else root / name
-
-
-def _forget_modules() -> None:
-    """Drop the themes from ``sys.modules``, so that what is loaded is what this script loads."""
-    for name in list(sys.modules):
-        parts = name.split(".")
-        if parts[0] == "theorylab" and name not in OWN and parts[1] not in ("verify", "corpus"):
-            del sys.modules[name]
-            if len(parts) == 2:
-                vars(theorylab).pop(parts[1], None)
-
-
-def stale(root: Path, name: str) -> list[str]:
-    """Return the files that have changed since the committed record of an experiment was made."""
-    record, _ = outputs(root, name, "full", 0)
-    code = json.loads(record.read_text(encoding="utf-8"))["code"]
-    return [f for f, h in code.items() if not _same_code(_place(f, root), h)]
-
-
-def _same_code(path: Path, digest: str) -> bool:
-    return path.is_file() and code_hash(path) == digest
-
-
-def outputs(root: Path, name: str, preset: Preset, seed: int) -> tuple[Path, Path]:
-    """Return the record file and the figure of a run: in ``figures/`` for the full cases at seed 0.
-
-    Those of any other run, or of a script that is no experiment of the checkout, are in
-    ``.theorylab/``.
-    """
-    committed = preset == "full" and seed == 0 and not name.startswith("elsewhere/")
-    folder = root / "figures" if committed else root / ".theorylab" / f"{preset}-{seed}"
-    return folder / f"{name}.json", folder / f"{name}.png"
-
-
-# ---------------------------------------------------------------------------------- running
 def run(
     scripts: Sequence[Path],
     *,
@@ -213,6 +79,7 @@ def run(
     slugs: Sequence[str] = (),
     timeout: float = 0.0,
     save: Sequence[str] = (),
+    scheduler: str = "",
     progress: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
     """Run scripts on seeds, in parallel over both, and return the outcomes in that order.
@@ -232,56 +99,109 @@ def run(
     save
         What else to write, in ``.theorylab/saved``: "pdf" for the vector figure, "npz" for what its
         panels draw. A script is then judged though it is finished.
+    scheduler
+        Address of a Dask scheduler whose workers judge, as many scripts at a time as they have
+        threads, in place of ``jobs`` processes here. They read the checkout at the same path.
     progress
         Called with each outcome as it is ready.
-    """
-    from joblib import Parallel, delayed
 
+    Raises
+    ------
+    ConnectionError
+        If the scheduler does not answer or has no worker.
+    """
     tasks = [(script, seed) for seed in seeds for script in scripts]
     for root in {find_root(script.parent) for script in scripts}:
         _sweep(root)
-    results = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(_run_one)(script, preset, seed, tuple(slugs), timeout, tuple(save))
-        for script, seed in tasks
-    )
-    finished: list[Outcome] = []
+    outcomes: dict[int, Outcome] = {}
+
+    def keep(index: int, outcome: Outcome) -> None:
+        outcomes[index] = outcome
+        if progress is not None:
+            progress(outcome)
+
+    judge = partial(_run_one, preset=preset, slugs=slugs, timeout=timeout, also=save)
+    with ExitStack() as stack:
+        workers: dict[str, Any] = {"n_jobs": jobs}
+        if scheduler:
+            from theorylab.verify._cluster import connected
+
+            workers = {"backend": stack.enter_context(connected(scheduler))}
+            judge = partial(_run_apart, judge)
+        for index, (script, seed) in enumerate(tasks):
+            records = None if slugs or save else _finished(script, preset, seed)
+            if records is not None:
+                keep(index, Outcome(name_of(script), records, skipped=True))
+        left = {index: task for index, task in enumerate(tasks) if index not in outcomes}
+        try:
+            for index, outcome in _in_parallel(judge, left, workers):
+                script, seed = tasks[index]
+                keep(index, _written(outcome, find_root(script.parent), preset, seed))
+        except Exception as error:  # a worker that was killed, or that left by itself
+            text = f"the process ended: {type(error).__name__}: {error}"
+            for index, (script, _) in left.items():
+                outcomes.setdefault(index, Outcome(name_of(script), [], error=text))
+    return [outcomes[index] for index in range(len(tasks))]
+
+
+def _in_parallel(
+    judge: Callable[..., Outcome], tasks: Mapping[int, tuple[Path, int]], workers: dict[str, Any]
+) -> Iterator[tuple[int, Outcome]]:
+    """Judge each task; return them as they end, so that what is finished is written at once."""
+    from joblib import Parallel, delayed
+
+    ended = Parallel(**workers, batch_size=1, return_as="generator_unordered")
+    yield from ended(delayed(_numbered)(i, judge, *task) for i, task in tasks.items())
+
+
+def _numbered(index: int, judge: Callable[..., Outcome], *task: Any) -> tuple[int, Outcome]:
+    return index, judge(*task)
+
+
+def _run_apart(judge: Callable[..., Outcome], script: Path, seed: int) -> Outcome:
+    """Judge in a child of a worker of a cluster."""
+    from theorylab.verify._child import call
+
     try:
-        for outcome in results:
-            finished.append(outcome)
-            if progress is not None:
-                progress(outcome)
-    except Exception as error:  # a worker that was killed, or that left by itself
-        names = [name_of(script) for script, _ in tasks[len(finished) :]]
-        text = f"the process ended: {type(error).__name__}: {error}"
-        finished += [Outcome(name, [], error=text) for name in names]
-    return finished
+        outcome: Outcome = call(_run_elsewhere, judge, script, seed)
+    except RuntimeError as error:
+        return Outcome(name_of(script), [], error=str(error))
+    return outcome
+
+
+def _run_elsewhere(judge: Callable[..., Outcome], script: Path, seed: int) -> Outcome:
+    """Judge, and say with which files and versions."""
+    outcome = judge(script, seed)
+    return replace(outcome, made={**loaded(script, find_root(script.parent)), **versions()})
 
 
 def _run_one(
     script: Path,
-    preset: Preset,
     seed: int,
-    slugs: tuple[str, ...],
+    *,
+    preset: Preset,
+    slugs: Sequence[str],
     timeout: float,
-    also: tuple[str, ...] = (),
+    also: Sequence[str],
 ) -> Outcome:
     name = name_of(script)
     started = time.perf_counter()
     os.environ["THEORYLAB_KERNELS"] = "compiled"  # interpreted kernels differ in last digits
     try:
         if slugs:
-            records, skipped = _judge_only(script, preset, seed, slugs, timeout), False
+            records = _judge_only(script, preset, seed, slugs, timeout)
+            files: dict[str, bytes] = {}
         else:
-            records, skipped = _judge_and_write(script, preset, seed, timeout, also)
+            records, files = _judge_and_draw(script, preset, seed, timeout, also)
     except KeyboardInterrupt:
         raise
     except BaseException:  # a script that exits has not been judged
         return Outcome(name, [], error=traceback.format_exc(limit=-4))
-    return Outcome(name, records, skipped=skipped, seconds=time.perf_counter() - started)
+    return Outcome(name, records, seconds=time.perf_counter() - started, files=files)
 
 
 def _judge_only(
-    script: Path, preset: Preset, seed: int, slugs: tuple[str, ...], timeout: float
+    script: Path, preset: Preset, seed: int, slugs: Sequence[str], timeout: float
 ) -> list[Record]:
     experiment = load(script)
     wanted = {*slugs} | {c.notes.get("refuted_by") for c in experiment.claims if c.slug in slugs}
@@ -328,17 +248,16 @@ def _alarm(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _judge_and_write(
-    script: Path, preset: Preset, seed: int, timeout: float, also: tuple[str, ...]
-) -> tuple[list[Record], bool]:
+def _judge_and_draw(
+    script: Path, preset: Preset, seed: int, timeout: float, also: Sequence[str]
+) -> tuple[list[Record], dict[str, bytes]]:
+    """Return the records and the files of a whole script; the marker, if it is finished, last."""
     root = find_root(script.parent)
     name = name_of(script)
-    target, figure = outputs(root, name, preset, seed)
-    marker = root / ".theorylab" / "done" / f"{preset}-{seed}" / f"{name}.json"
-    if not also and _finished(marker, root):
-        return read_records(target), True
     _forget_modules()
-    before = {p: _digest(p) for p in (script.resolve(), *PACKAGE.resolve().glob("*/*.py"))}
+    before = {
+        p: _digest(p.read_bytes()) for p in (script.resolve(), *PACKAGE.resolve().glob("*/*.py"))
+    }
     experiment = load(script)
     if not experiment.claims:
         raise ValueError(f"claims: expected at least one in {script.name}, got none")
@@ -346,32 +265,64 @@ def _judge_and_write(
         judgements = _judge(experiment.claims, preset, seed, timeout)
         drawn = compose(judgements, experiment.title)
         arrays = series(judgements) if "npz" in also else {}
-    code = _loaded(script, root)
+    code = loaded(script, root)
     # A file that was edited during the run must not pass for the one that was loaded.
-    changed = any(not p.is_file() or _digest(p) != digest for p, digest in before.items())
+    changed = any(not p.is_file() or _digest(p.read_bytes()) != d for p, d in before.items())
     records = [record_of(name, j, preset) for j in judgements]
     data = {"claims": [r.to_json() for r in records], "code": code, "versions": versions()}
     text = json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    if drawn is None:
-        figure.unlink(missing_ok=True)
-    else:
-        _write(figure, lambda path: save(drawn, path))
-    _write(target, lambda path: path.write_text(text, encoding="utf-8"))
-    kept = root / ".theorylab" / "saved" / f"{preset}-{seed}" / name
+    target, figure = (str(p.relative_to(root)) for p in outputs(root, name, preset, seed))
+    files = {target: text.encode()}
+    if drawn is not None:
+        files[figure] = _drawn(partial(save, drawn))
+    digests = {file: _digest(content) for file, content in files.items()}
+    kept = f".theorylab/saved/{preset}-{seed}/{name}"
     if drawn is not None and "pdf" in also:
-        _write(kept.with_suffix(".pdf"), lambda path: save_pdf(drawn, path))
+        files[f"{kept}.pdf"] = _drawn(partial(save_pdf, drawn))
     if arrays:
-        _write(kept.with_suffix(".npz"), lambda path: _write_arrays(path, arrays))
+        with BytesIO() as written:
+            np.savez_compressed(written, **dict[str, Any](arrays))
+            files[f"{kept}.npz"] = written.getvalue()
     if not changed and not any(r.verdict == Verdict.FAILED for r in records):
-        digests = {str(p.relative_to(root)): _digest(p) for p in (target, figure) if p.exists()}
         key = {"code": code, "versions": versions(), "outputs": digests}
-        _write(marker, lambda path: path.write_text(json.dumps(key)))
-    return records, False
+        files[_marker(name, preset, seed)] = json.dumps(key).encode()
+    return records, files
 
 
-def _write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    with path.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+def _drawn(write: Callable[[Path], None]) -> bytes:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "figure"
+        write(path)
+        return path.read_bytes()
+
+
+def _written(outcome: Outcome, root: Path, preset: Preset, seed: int) -> Outcome:
+    """Write the files of an outcome, if they were made with what is here."""
+    here = {f: code_hash(p) for f in outcome.made if (p := place(f, root)).is_file()} | versions()
+    other = ", ".join(f for f, version in outcome.made.items() if here.get(f) != version)
+    if other:
+        text = f"{outcome.error}the worker has another version of {other}"
+        return Outcome(outcome.name, [], error=text)
+    try:
+        if outcome.files:
+            figure = outputs(root, outcome.name, preset, seed)[1]
+            if str(figure.relative_to(root)) not in outcome.files:
+                figure.unlink(missing_ok=True)
+        for file, content in outcome.files.items():
+            _write(root / file, content)
+    except OSError as error:
+        return Outcome(outcome.name, [], error=f"{type(error).__name__}: {error}")
+    return replace(outcome, files={}, made={})
+
+
+def _forget_modules() -> None:
+    """Drop the themes from ``sys.modules``, so that what is loaded is what this script loads."""
+    for name in list(sys.modules):
+        parts = name.split(".")
+        if parts[0] == "theorylab" and name not in OWN and parts[1] not in ("verify", "corpus"):
+            del sys.modules[name]
+            if len(parts) == 2:
+                vars(theorylab).pop(parts[1], None)
 
 
 @contextmanager
@@ -385,29 +336,36 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
-def _finished(marker: Path, root: Path) -> bool:
-    """Whether the code, the versions and the outputs are still those of the marker."""
+def _marker(name: str, preset: Preset, seed: int) -> str:
+    return f".theorylab/done/{preset}-{seed}/{name}.json"
+
+
+def _finished(script: Path, preset: Preset, seed: int) -> list[Record] | None:
+    """Return the records if the code, the versions and the outputs are those of the marker."""
+    root, name = find_root(script.parent), name_of(script)
     try:
-        key: Mapping[str, Any] = json.loads(marker.read_text())
-        return (
+        key: Mapping[str, Any] = json.loads((root / _marker(name, preset, seed)).read_text())
+        if (
             key["versions"] == versions()
             and bool(key["outputs"])
-            and all(_same_code(_place(f, root), h) for f, h in key["code"].items())
-            and all(_digest(root / f) == h for f, h in key["outputs"].items())
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+            and all(same_code(place(f, root), h) for f, h in key["code"].items())
+            and all(_digest((root / f).read_bytes()) == h for f, h in key["outputs"].items())
+        ):
+            return read_records(outputs(root, name, preset, seed)[0])
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return None
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
-def _write(path: Path, write: Callable[[Path], Any]) -> None:
+def _write(path: Path, content: bytes) -> None:
     """Write beside the place and rename, so that a reader sees the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    write(temporary)
+    temporary.write_bytes(content)
     temporary.replace(path)
 
 

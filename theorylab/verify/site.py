@@ -11,10 +11,10 @@ from importlib import import_module
 from pathlib import Path
 
 from theorylab.corpus import THEMES, Paper, paper, papers
+from theorylab.verify.checkout import Experiment
 from theorylab.verify.claims import Claim
 from theorylab.verify.index import Served, assertion_lines, committed, functions, serving
 from theorylab.verify.records import PartRecord, Record, declared
-from theorylab.verify.runner import Experiment
 
 __all__ = ["site_pages"]
 

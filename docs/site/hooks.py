@@ -17,7 +17,8 @@ REMOTE = re.compile(r'<script src="https://unpkg\.com/iframe-worker/shim"></scri
 
 
 def on_page_content(content: str, **_: Any) -> str:
-    return ROLE.sub("<code>", FORMULA.sub(_mathml, content))
+    drawn = ROLE.sub("<code>", FORMULA.sub(_mathml, content))
+    return drawn.replace("<img ", '<img loading="lazy" ')
 
 
 def on_post_page(output: str, page: Any, **_: Any) -> str:

@@ -53,7 +53,7 @@ VERSIONED = (
 )
 OWN = frozenset(name for name in sys.modules if name.startswith("theorylab"))
 """What judging itself needs."""
-APART = ("cli", "index", "runner", "records")
+APART = ("cli", "gallery", "index", "runner", "records", "site")
 """Modules of ``theorylab.verify`` that no verdict or figure depends on."""
 
 

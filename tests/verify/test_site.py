@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -14,6 +15,7 @@ from theorylab.verify.site import site_pages
 
 ROOT = Path(__file__).parents[2]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+SCRIPT = re.compile(r"<(script|style|pre)\b.*?</\1>", re.DOTALL)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -90,6 +92,33 @@ def test_the_site_loads_nothing_from_elsewhere(site):
     text = (site / "claims" / "index.html").read_text(encoding="utf-8")
     assert text.count("<math") > 1000
     assert "arithmatex" not in text
+
+
+@pytest.mark.long
+def test_links_of_the_site_lead_to_pages_and_places(site):
+    text = {path: path.read_text(encoding="utf-8") for path in site.rglob("*.html")}
+    ids = {path: set(re.findall(r"\bid=\"?([^\"\s>]+)", t)) for path, t in text.items()}
+    broken = set()
+    for path, t in text.items():
+        for link in re.findall(r"(?:href|src)=\"?([^\"\s>]+)", SCRIPT.sub("", t)):
+            if re.match(r"\w+:|//", link) or path.name == "404.html":
+                continue
+            file, _, place = link.partition("#")
+            target = (path.parent / unquote(file)).resolve() if file else path
+            if not target.is_file() or (place and unquote(place) not in ids.get(target, {place})):
+                broken.add((str(path.relative_to(site)), link))
+    assert not broken
+
+
+@pytest.mark.long
+def test_formulas_are_drawn_everywhere(site):
+    typed = re.compile(r"\$[^$<>\n]*[\\^_][^$<>\n]*\$")
+    code = re.compile(r"<(pre|code|script|style|title)\b.*?</\1>", re.DOTALL)
+    for path in site.rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        assert not typed.findall(code.sub("", text)), path
+    for path in (site / "notebooks").glob("*.html"):
+        assert "<math" in path.read_text(encoding="utf-8"), path
 
 
 @pytest.mark.long

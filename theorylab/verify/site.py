@@ -5,6 +5,7 @@ the pages to MkDocs.
 """
 
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -124,7 +125,8 @@ def _claim(root: Path, entry: _Entry) -> str:
     up = _up(entry.page)
     facts = [_badge(r), r.grade or "", f"origin: {r.origin}"]
     head = " · ".join(filter(None, facts))
-    lines = [f"# {claim.slug}", "", head, "", r.statement, "", f"Hypotheses: {r.ranges}", ""]
+    lines = [f"# {claim.slug}", "", head, "", r.statement, ""]
+    lines += [f"Instances: {_rounded(r.ranges)}", ""] if r.ranges else []
     lines += ["## Source", ""]
     for source, (key, letters) in zip(r.sources, r.serves.items(), strict=True):
         item = paper(key)
@@ -177,6 +179,10 @@ def _remarks(r: Record, entry: _Entry, up: str) -> Iterator[str]:
             shown = f"[{text}]({up}claims/{entry.experiment.name}/{text}.md)"
         yield f"- {reason.replace('_', ' ')}: {shown}"
     yield ""
+
+
+def _rounded(text: str) -> str:
+    return re.sub(r"\d+\.\d{6,}", lambda m: f"{float(m[0]):.4g}", text)
 
 
 def _relation(part: PartRecord) -> str:

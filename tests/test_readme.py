@@ -53,7 +53,9 @@ def test_examples_run_and_give_what_they_say(code):
 
 
 def test_examples_are_there():
-    assert [len([*blocks(page)]) >= n for page, n in zip(PAGES, (4, 1, 4), strict=True)] == [True] * 3
+    assert [len([*blocks(page)]) >= n for page, n in zip(PAGES, (4, 1, 4), strict=True)] == [
+        True
+    ] * 3
 
 
 def test_a_false_result_is_noticed():
@@ -77,7 +79,9 @@ def test_index_gallery_and_table_are_fresh(experiments):
 
 def test_the_table_counts_what_there_is(experiments):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (?:\[?(?:[^|]*?)) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", text, re.M)
+    rows = re.findall(
+        r"^\| (?:\[?(?:[^|]*?)) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", text, re.M
+    )
     *themes, total = [list(map(int, row)) for row in rows]
     assert [sum(column) for column in zip(*themes, strict=True)] == total
     claims = [claim for e in experiments for claim in e.claims]
@@ -93,7 +97,9 @@ def test_a_stale_table_is_noticed(experiments):
     assert with_themes(changed, ROOT, experiments) == text
 
 
-@pytest.mark.parametrize("text", ["", "<!-- end of themes -->", "<!-- themes: made by theorylab report -->"])
+@pytest.mark.parametrize(
+    "text", ["", "<!-- end of themes -->", "<!-- themes: made by theorylab report -->"]
+)
 def test_a_readme_without_its_marks_is_refused(text):
     with pytest.raises(ValueError, match="^text: expected one table"):
         with_themes(text, ROOT, [])

@@ -50,10 +50,9 @@ def overview(
         if mine:
             lines += [f"## {title(theme)}", ""]
             # Pictures in one paragraph flow in rows wherever they are shown.
-            lines += [
-                f'[<img src="{pictures}{e.name}.png" width="31%" alt="{_quoted(e.title)}">]({place(e)})'
-                for e in mine
-            ]
+            for e in mine:
+                small = f'<img src="{pictures}{e.name}.png" width="31%" alt="{_quoted(e.title)}">'
+                lines.append(f"[{small}]({place(e)})")
             lines.append("")
     return "\n".join(lines)
 

@@ -136,15 +136,21 @@ def _claim(root: Path, entry: _Entry) -> str:
     lines += ["## Figure", "", f"![{name}]({up}figures/{name}.png)", "", "## Run it", ""]
     lines += ["```console", f"$ theorylab run {r.claim} --full", "```", ""]
     served = Served(entry.experiment, claim, r, (), ())
-    called = functions(served, root)
+    called = [_reference_to(f, place, up) for f, place in functions(served, root).items()]
     if called:
-        theme = theme_of(entry.experiment)
-        links = [f"[`{f}`]({up}reference/{theme}.md#theorylab.{theme}.{f})" for f in called]
-        lines += ["It calls " + ", ".join(links) + ".", ""]
+        lines += ["It calls " + ", ".join(called) + ".", ""]
     lines += ["```python", inspect.getsource(claim.check).rstrip(), "```", "", "## Cite", ""]
     for key in r.serves:
         lines += ["```bibtex", paper(key).bibtex, "```", ""]
     return "\n".join(lines)
+
+
+def _reference_to(function: str, place: str, up: str) -> str:
+    """Link a function to its place in the reference; a private one is only named."""
+    theme = place.split("/")[1]
+    if theme in THEMES and function in import_module(f"theorylab.{theme}").__all__:
+        return f"[`{function}`]({up}reference/{theme}.md#theorylab.{theme}.{function})"
+    return f"`{function}`"
 
 
 def _evidence(r: Record) -> Iterator[str]:

@@ -70,6 +70,21 @@ def test_functions_that_a_claim_calls_lead_to_the_reference(pages):
     assert called <= anchors
 
 
+def test_pages_of_the_gallery_lead_to_the_sections_of_themes(pages):
+    found = re.findall(r'<img src="([^"]+)"[^>]*>\]\(([^)#]+)#([^)]+)\)', pages["gallery.md"])
+    assert len(found) == len(list((ROOT / "figures").glob("*/*.png")))
+    for picture, page, anchor in found:
+        assert (ROOT / picture).is_file()
+        assert f"{{ #{anchor} }}" in pages[page]
+
+
+def test_pages_say_what_a_check_rejects(pages):
+    text = pages["claims/optimization/adam/adam-step-supremum.md"]
+    assert "supremum moved at all" in text
+    assert "supremum cut by more than 1 |" in text
+    assert "beta2 = 0.009901," in pages["claims/optimization/adam/adam-regret-theorem-false.md"]
+
+
 def test_refuted_statements_stand_beside_what_holds(pages, experiments):
     text = pages["corrections.md"]
     every = [claim for experiment in experiments for claim in experiment.claims]

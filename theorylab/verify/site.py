@@ -163,7 +163,7 @@ def _evidence(r: Record) -> Iterator[str]:
     for part in r.parts:
         if part.case == r.parts[0].case:
             cells = (part.name, _relation(part), _pair(part), _shown(part.predicted))
-            margin = "" if part.margin is None else f"{part.margin:.2g}"
+            margin = "" if part.margin is None else f"{round(part.margin, 12):.2g}"
             yield "| " + " | ".join([*cells, margin, _rejects(part), part.source]) + " |"
     yield ""
     if r.controls:

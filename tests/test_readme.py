@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import theorylab
+from theorylab.verify.cli import app
 from theorylab.verify.gallery import reports, with_themes
 from theorylab.verify.runner import discover, load
 
@@ -119,6 +120,20 @@ def test_gallery_shows_every_figure_and_claim_and_leads_to_files(experiments):
 
 
 # --------------------------------------------------------------------------------- facts
+def test_commands_name_what_there_is(experiments):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^\$ theorylab (\w+) ?(\S*)", text, re.MULTILINE)
+    known = {e.name for e in experiments}
+    known |= {f"{e.name}:{claim.slug}" for e in experiments for claim in e.claims}
+    assert {command for command, _ in commands} == {
+        callback.name or callback.callback.__name__ for callback in app.registered_commands
+    }
+    for command, name in commands:
+        assert command == "new" or "/" not in name or name in known, name
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {*re.findall(r"\bmake ([\w-]+)`", text)} <= {*targets}
+
+
 def test_the_citation_is_that_of_the_package():
     facts = dict(re.findall(r'^(\w+): "?(.*?)"?$', (ROOT / "CITATION.cff").read_text(), re.M))
     text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from PIL import Image
 
 import theorylab
 from theorylab.verify.cli import app
-from theorylab.verify.gallery import reports, with_themes
+from theorylab.verify.gallery import END, START, reports, with_themes
 from theorylab.verify.runner import discover, load
 
 ROOT = Path(__file__).parents[1]
@@ -98,9 +98,7 @@ def test_a_stale_table_is_noticed(experiments):
     assert with_themes(changed, ROOT, experiments) == text
 
 
-@pytest.mark.parametrize(
-    "text", ["", "<!-- end of themes -->", "<!-- themes: made by theorylab report -->"]
-)
+@pytest.mark.parametrize("text", ["", END, START, END + START, START + END + END, 2 * START + END])
 def test_a_readme_without_its_marks_is_refused(text):
     with pytest.raises(ValueError, match=r"^text: expected one table"):
         with_themes(text, ROOT, [])

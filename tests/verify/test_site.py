@@ -169,9 +169,14 @@ def test_a_browser_filters_and_searches_from_the_folder(site, tmp_path):
     if browser is None:
         pytest.skip("no browser")
 
-    def dump(address: str) -> str:
+    def dump(address: str, width: int = 1280) -> str:
         command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
-        command += ["--virtual-time-budget=20000", f"--user-data-dir={tmp_path}", address]
+        command += [
+            f"--window-size={width},900",
+            "--virtual-time-budget=20000",
+            f"--user-data-dir={tmp_path}",
+            address,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
         return done.stdout
 
@@ -187,3 +192,6 @@ def test_a_browser_filters_and_searches_from_the_folder(site, tmp_path):
     first = unquote(re.search(r'href="([^"?#]+)', results[0])[1])
     followed = (site / "index.html").parent.joinpath(first.removeprefix(site.as_uri() + "/"))
     assert "perceptron" in followed.read_text(encoding="utf-8").lower()
+    # On a phone a wide formula is moved by hand; on a laptop it fits.
+    page = (site / "claims" / "optimization" / "adam" / "adam-regret-theorem-false.html").as_uri()
+    assert ['class="wide"' in dump(page, width) for width in (390, 1280)] == [True, False]

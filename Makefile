@@ -11,8 +11,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: figures test test-all lint kernels bench docs clean
 
-figures: $(STAMP)  ## every figure, the evidence and paper_index.md
+figures: $(STAMP)  ## every figure, the evidence, the index and the gallery
 	$(BIN)/theorylab run --full --jobs 2
+	$(BIN)/python docs/picture.py
 	$(BIN)/theorylab report
 
 test: $(STAMP)  ## lint, types, quick tests

@@ -10,14 +10,11 @@ from mkdocs.config import load_config
 
 from theorylab.corpus import THEMES
 from theorylab.verify.checkout import discover, load
+from theorylab.verify.index import title
 from theorylab.verify.site import site_pages
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / ".theorylab" / "site-source"
-
-
-def title(name: str) -> str:
-    return name.replace("_", " ").capitalize()
 
 
 def write_sources() -> list[dict[str, object]]:
@@ -29,17 +26,19 @@ def write_sources() -> list[dict[str, object]]:
         (SOURCE / name).parent.mkdir(parents=True, exist_ok=True)
         (SOURCE / name).write_text(text, encoding="utf-8")
     for folder in ("figures", "notebooks"):
-        kept = shutil.ignore_patterns("*.json", ".*")
+        kept = shutil.ignore_patterns("*.json", "*.md", ".*")
         shutil.copytree(ROOT / folder, SOURCE / folder, ignore=kept)
     for name in ("site.css", "site.js", "file-worker.js"):
         shutil.copy(ROOT / "docs" / "site" / name, SOURCE / name)
     for name in ("index.md", "larger-machines.md"):
         shutil.copy(ROOT / "docs" / "site" / name, SOURCE / name)
+    shutil.copy(ROOT / "docs" / "picture.png", SOURCE / "picture.png")
     shutil.copy(ROOT / "CONTRIBUTING.md", SOURCE / "contributing.md")
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     reference = [n for n in pages if n.startswith("reference/")]
     return [
         {"Start here": "index.md"},
+        {"Gallery": "gallery.md"},
         {"Claims": [{"All claims": "claims/index.md"}, {"Corrections": "corrections.md"}]},
         {"Themes": [{title(t): f"themes/{t}.md"} for t in THEMES]},
         {"Notebooks": [{title(p.stem): f"notebooks/{p.name}"} for p in notebooks]},

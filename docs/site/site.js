@@ -15,5 +15,20 @@ document.addEventListener("DOMContentLoaded", () => {
   bar.addEventListener("click", (event) => {
     if (event.target.matches("button")) choose(event.target.dataset.verdict);
   });
-  choose(location.hash.slice(1));
+  const asked = location.hash.slice(1);
+  choose(bar.querySelector(`button[data-verdict="${CSS.escape(asked)}"]`) ? asked : "");
+});
+
+// A formula wider than its column is moved by hand; browsers do not break its line.
+document.addEventListener("DOMContentLoaded", () => {
+  const wide = [...document.querySelectorAll(".md-content math")].filter((formula) => {
+    const column = formula.closest("td, li, p, dd, div");
+    return formula.getBoundingClientRect().right > column.getBoundingClientRect().right + 1;
+  });
+  wide.forEach((formula) => {
+    const frame = document.createElement("span");
+    frame.className = "wide";
+    formula.replaceWith(frame);
+    frame.append(formula);
+  });
 });

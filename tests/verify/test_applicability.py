@@ -23,7 +23,7 @@ from theorylab.numerics.assumptions import (
     singular_value_gap,
 )
 from theorylab.verify import applies, checkable_theorems
-from theorylab.verify.runner import load
+from theorylab.verify.checkout import load
 from theorylab.verify.spaces import edges
 
 ROOT = Path(__file__).parents[2]

@@ -38,7 +38,7 @@ VERSIONED = (
     *("theorylab", "numpy", "scipy", "sympy", "matplotlib"),
     *("cvxpy", "clarabel", "numba", "python-flint"),
 )
-APART = ("_child", "_cluster", "checkout", "cli", "index", "runner", "records")
+APART = ("_child", "_cluster", "checkout", "cli", "gallery", "index", "runner", "records", "site")
 """Modules of ``theorylab.verify`` that no verdict or figure depends on."""
 
 

@@ -274,11 +274,11 @@ def _write_map(claim: Claim, name: str, slice_: str, seed: int) -> None:
 
 @app.command()
 def report() -> None:
-    """Write paper_index.md and its pages from the corpus, the experiments and the records."""
-    from theorylab.verify.index import paper_index
+    """Write the paper index, the gallery and the README's table from corpus and records."""
+    from theorylab.verify.gallery import reports
 
     root = _checkout()
-    for file, text in paper_index(root, [load(path) for path in discover(root)]).items():
+    for file, text in reports(root, [load(path) for path in discover(root)]).items():
         path = root / file
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -19,7 +19,7 @@ from theorylab.verify.checkout import PACKAGE, Experiment, outputs
 from theorylab.verify.claims import Claim, Origin
 from theorylab.verify.records import Record, read_records
 
-__all__ = ["assertion_lines", "committed", "functions", "paper_index", "serving"]
+__all__ = ["assertion_lines", "committed", "functions", "paper_index", "serving", "title"]
 
 OVERVIEW = """# Paper index
 
@@ -37,6 +37,11 @@ Made by `theorylab report`; edit the experiments and the corpus, not this file. 
 one on the paper's own words (*published*: text seen; *abstract*: what the abstract asserts, or a
 precise instance of it); *ours*: derived, sharpened, corrected or recalled.
 """
+
+
+def title(theme: str) -> str:
+    """Return the name of a theme, as readers see it."""
+    return theme.replace("_", " ").capitalize().replace("relu", "ReLU")
 
 
 @dataclass(frozen=True)
@@ -125,8 +130,7 @@ def paper_index(root: Path, experiments: Sequence[Experiment]) -> dict[str, str]
     rows = []
     for theme in THEMES:
         chosen = [p for p in papers() if p.theme == theme]
-        title = theme.replace("_", " ").capitalize()
-        lines = [PAGE.format(title=title)]
+        lines = [PAGE.format(title=title(theme))]
         for paper in chosen:
             lines += [*_entry(root, paper, by_paper.get(paper.key, [])), ""]
         file = f"docs/papers/{theme}.md"
@@ -138,7 +142,7 @@ def paper_index(root: Path, experiments: Sequence[Experiment]) -> dict[str, str]
         )
         beyond = sum(a in p.out_of_reach for p, a in letters)
         count = sum(e.name.split("/")[0] == theme for e in experiments for _ in e.claims)
-        row = (f"[{title}]({file})", len(chosen), len(letters), checked, beyond, count)
+        row = (f"[{title(theme)}]({file})", len(chosen), len(letters), checked, beyond, count)
         rows.append("| " + " | ".join(map(str, row)) + " |")
     return {"paper_index.md": OVERVIEW + "\n".join(rows) + "\n"} | pages
 

@@ -5,6 +5,7 @@ the pages to MkDocs.
 """
 
 import inspect
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,7 +14,8 @@ from pathlib import Path
 from theorylab.corpus import THEMES, Paper, paper, papers
 from theorylab.verify.checkout import Experiment
 from theorylab.verify.claims import Claim
-from theorylab.verify.index import Served, assertion_lines, committed, functions, serving
+from theorylab.verify.gallery import overview, theme_of
+from theorylab.verify.index import Served, assertion_lines, committed, functions, serving, title
 from theorylab.verify.records import PartRecord, Record, declared
 
 __all__ = ["site_pages"]
@@ -46,6 +48,9 @@ def site_pages(root: Path, experiments: Sequence[Experiment]) -> dict[str, str]:
             entries.append(_Entry(experiment, claim, record))
     by_paper = serving(root, experiments)
     pages = {"claims/index.md": _all_claims(entries), "corrections.md": _corrections(entries)}
+    pages["gallery.md"] = overview(
+        experiments, "figures/", lambda e: f"themes/{theme_of(e)}.md#{e.name.split('/')[1]}"
+    )
     for theme in THEMES:
         pages[f"themes/{theme}.md"] = _theme(theme, entries)
     for entry in entries:
@@ -57,10 +62,6 @@ def site_pages(root: Path, experiments: Sequence[Experiment]) -> dict[str, str]:
             pages[f"reference/{theme}.md"] = _reference(theme)
     pages["reference/verify.md"] = _reference("verify")
     return pages
-
-
-def _title(theme: str) -> str:
-    return theme.replace("_", " ").capitalize()
 
 
 def _up(page: str) -> str:
@@ -95,12 +96,12 @@ FILTER = """<p class="filter" id="filter">Show
 
 
 def _all_claims(entries: Sequence[_Entry]) -> str:
-    return f"# All claims\n\n{FILTER}\n{_table(entries, '../')}"
+    return f"---\nhide: [toc]\n---\n# All claims\n\n{FILTER}\n{_table(entries, '../')}"
 
 
 def _theme(theme: str, entries: Sequence[_Entry]) -> str:
-    mine = [e for e in entries if e.experiment.name.split("/")[0] == theme]
-    lines = [f"# {_title(theme)}", ""]
+    mine = [e for e in entries if theme_of(e.experiment) == theme]
+    lines = [f"# {title(theme)}", ""]
     chosen = [p for p in papers() if p.theme == theme]
     finished = sum(p.finished for p in chosen)
     lines += [f"{len(chosen)} papers, {finished} of them finished; {len(mine)} claims.", ""]
@@ -108,7 +109,9 @@ def _theme(theme: str, entries: Sequence[_Entry]) -> str:
         lines += [f"Functions: [reference](../reference/{theme}.md).", ""]
     for name in dict.fromkeys(e.experiment.name for e in mine):
         group = [e for e in mine if e.experiment.name == name]
-        lines += [f"## {group[0].experiment.title}", "", f"![{name}](../figures/{name}.png)", ""]
+        anchor = name.split("/")[1]
+        lines += [f"## {group[0].experiment.title} {{ #{anchor} }}", ""]
+        lines += [f"![{name}](../figures/{name}.png)", ""]
         lines += [_table(group, "../")]
     lines += ["## Papers", ""]
     for p in chosen:
@@ -122,7 +125,9 @@ def _claim(root: Path, entry: _Entry) -> str:
     up = _up(entry.page)
     facts = [_badge(r), r.grade or "", f"origin: {r.origin}"]
     head = " · ".join(filter(None, facts))
-    lines = [f"# {claim.slug}", "", head, "", r.statement, "", r.ranges, "", "## Source", ""]
+    lines = [f"# {claim.slug}", "", head, "", r.statement, ""]
+    lines += [f"Instances: {_rounded(r.ranges)}", ""] if r.ranges else []
+    lines += ["## Source", ""]
     for source, (key, letters) in zip(r.sources, r.serves.items(), strict=True):
         item = paper(key)
         lines.append(f"- [{item.title}]({up}papers/{key}.md): {source}")
@@ -131,15 +136,21 @@ def _claim(root: Path, entry: _Entry) -> str:
     lines += ["## Figure", "", f"![{name}]({up}figures/{name}.png)", "", "## Run it", ""]
     lines += ["```console", f"$ theorylab run {r.claim} --full", "```", ""]
     served = Served(entry.experiment, claim, r, (), ())
-    called = functions(served, root)
+    called = [_reference_to(f, place, up) for f, place in functions(served, root).items()]
     if called:
-        theme = name.split("/")[0]
-        links = [f"[`{f}`]({up}reference/{theme}.md#theorylab.{theme}.{f})" for f in called]
-        lines += ["It calls " + ", ".join(links) + ".", ""]
+        lines += ["It calls " + ", ".join(called) + ".", ""]
     lines += ["```python", inspect.getsource(claim.check).rstrip(), "```", "", "## Cite", ""]
     for key in r.serves:
         lines += ["```bibtex", paper(key).bibtex, "```", ""]
     return "\n".join(lines)
+
+
+def _reference_to(function: str, place: str, up: str) -> str:
+    """Link a function to its place in the reference; a private one is only named."""
+    theme = place.split("/")[1]
+    if theme in THEMES and function in import_module(f"theorylab.{theme}").__all__:
+        return f"[`{function}`]({up}reference/{theme}.md#theorylab.{theme}.{function})"
+    return f"`{function}`"
 
 
 def _evidence(r: Record) -> Iterator[str]:
@@ -152,22 +163,32 @@ def _evidence(r: Record) -> Iterator[str]:
     for part in r.parts:
         if part.case == r.parts[0].case:
             cells = (part.name, _relation(part), _pair(part), _shown(part.predicted))
-            margin = "" if part.margin is None else f"{part.margin:.2g}"
+            margin = "" if part.margin is None else f"{round(part.margin, 12):.2g}"
             yield "| " + " | ".join([*cells, margin, _rejects(part), part.source]) + " |"
     yield ""
+    if r.controls:
+        yield "## Controls"
+        yield ""
     for control in r.controls:
         word = "turns it false" if control.kind == "break" else "rescues it"
-        yield f"- control: *{control.name}* {word if control.decides else 'does not decide'}"
+        yield f"- *{control.name}* {word if control.decides else 'does not decide'}"
     yield ""
 
 
 def _remarks(r: Record, entry: _Entry, up: str) -> Iterator[str]:
+    if r.notes:
+        yield "## Remarks"
+        yield ""
     for reason, text in r.notes.items():
         shown = text
         if reason == "refuted_by":
             shown = f"[{text}]({up}claims/{entry.experiment.name}/{text}.md)"
         yield f"- {reason.replace('_', ' ')}: {shown}"
     yield ""
+
+
+def _rounded(text: str) -> str:
+    return re.sub(r"\d+\.\d{6,}", lambda m: f"{float(m[0]):.4g}", text)
 
 
 def _relation(part: PartRecord) -> str:
@@ -190,8 +211,9 @@ def _rejects(part: PartRecord) -> str:
     def words(name: str, value: float | None) -> str:
         if value is None:
             return ""
-        moved = f"{name} moved by {100 * value:.2g} %"
-        return moved if part.relation == "==" else f"{name} cut by {value:.3g}"
+        if part.relation == "==":
+            return f"{name} moved by {100 * value:.2g} %" if value else f"{name} moved at all"
+        return f"{name} cut by more than {value:.3g}"
 
     return "; ".join(filter(None, (words(k, v) for k, v in part.marks.items())))
 
@@ -199,8 +221,8 @@ def _rejects(part: PartRecord) -> str:
 def _paper(item: Paper, served: Sequence[Served]) -> str:
     lines = [f"# {item.title}", ""]
     year = str(item.year) if item.year else ""
-    arxiv = f"arXiv:{item.arxiv}" if item.arxiv else ""
-    theme = f"[{_title(item.theme)}](../themes/{item.theme}.md)"
+    arxiv = f"[arXiv:{item.arxiv}](https://arxiv.org/abs/{item.arxiv})" if item.arxiv else ""
+    theme = f"[{title(item.theme)}](../themes/{item.theme}.md)"
     lines += [" · ".join(filter(None, (item.authors, year, arxiv, f"`{item.key}`", theme))), ""]
     if not item.assertions:
         lines += [f"No theoretical assertion to check: {item.why.rstrip('.')}.", ""]

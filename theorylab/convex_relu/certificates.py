@@ -21,7 +21,6 @@ problem is decided in its row space and the remainder is added to the bound."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -885,26 +884,15 @@ def _cone_margin(X: FloatArray, v: FloatArray, search: ConeSearch) -> float:
 def project_skip(X: FloatArray, v: FloatArray, y: FloatArray, loss: Loss) -> FloatArray:
     """Move the free entries of v as little as possible so that ``X.T v = 0``, up to rounding; to
     zeros, which are feasible, where that leaves the domain."""
-    free = interior(loss, v, y)
-    # Entries at the ends of the domain are there exactly.
-    result = np.where(free | (not loss.bounded_dual), v, y * np.round(v * y))
+    free, result = loss.interior(v, y), loss.at_ends(v, y).copy()
     for _ in range(2):
         step, *_ = np.linalg.lstsq(X[free].T, X.T @ result, rcond=None)
         result[free] -= step
     exact, _ = _exact_dual(X, result, y, loss)
-    if exact is None or not _in_domain(loss, exact, y):
+    if exact is None or not loss.in_domain(exact, y):
         return np.zeros_like(v)
     # Least squares in float64 misses it where the data are ill-conditioned.
     return np.array([float(arb(q)) for q in exact])
-
-
-def interior(loss: Loss, v: FloatArray, y: FloatArray) -> BoolArray:
-    """Entries of a dual point that may move both ways inside the domain of the conjugate."""
-    if loss.bounded_dual:
-        a = v * y
-        inside: BoolArray = (a > 1e-9 * a.max()) & (a < 1.0 - 1e-9)
-        return inside
-    return np.ones(v.size, dtype=bool)
 
 
 def _certificate(
@@ -1003,7 +991,7 @@ def _verify(c: Certificate, max_nodes: int | None) -> Verification:
             point, moved = (
                 _exact_dual(data, v, t, loss) if c.skip else (_rationals(v), np.zeros(len(v)))
             )
-            if point is None or not _in_domain(loss, point, t):
+            if point is None or not loss.in_domain(point, t):
                 return Verification(False, Rejection.DOMAIN, objective, nan)
             bound += loss.dual_ball([arb(p) for p in point], _balls(t))
             if c.patterns is None:
@@ -1091,14 +1079,8 @@ def _value_error(network: Network, X: FloatArray, y: FloatArray, beta: float, lo
 
 
 def _dual_error(dual: FloatArray, y: FloatArray, loss: Loss) -> float:
-    """Bound the rounding error of the dual value: of terms at most |y v| + v^2 (squared) or of
-    order one (bounded duals)."""
-    size = np.abs(dual * y) + (1.0 if loss.bounded_dual else dual**2)
-    return float(8.0 * (dual.size + 4) * _EPS * np.sum(size))
-
-
-def _in_domain(loss: Loss, point: Sequence[fmpq], y: FloatArray) -> bool:
-    return not loss.bounded_dual or all(0 <= p * int(t) <= 1 for p, t in zip(point, y, strict=True))
+    """Bound the rounding error of the dual value."""
+    return float(8.0 * (dual.size + 4) * _EPS * np.sum(loss.dual_sizes(dual, y)))
 
 
 def _exact_dual(
@@ -1107,7 +1089,7 @@ def _exact_dual(
     """Return the rational point nearest to v on its free entries with ``data.T @ point = 0``, and
     bounds of its change."""
     n, d = data.shape
-    free = np.flatnonzero(interior(loss, v, y))
+    free = np.flatnonzero(loss.interior(v, y))
     exact = fmpq_mat(n, d, [q for row in data for q in _rationals(row)])
     point = _rationals(v)
     right = exact.transpose() * fmpq_mat(n, 1, point)

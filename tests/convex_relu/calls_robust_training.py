@@ -1,8 +1,8 @@
-"""One small valid call of every public function of ``theorylab.convex_relu.robust_training``."""
+"""One small valid call of every function of adversarial training."""
 
 import numpy as np
 
-from theorylab.convex_relu import robust_training as rt
+from theorylab import convex_relu as cr
 from theorylab.convex_relu.certificates import Network
 
 X = np.array([[1.0, 0.2], [-0.3, 0.9], [0.4, -1.1], [0.8, 0.7]])
@@ -10,7 +10,7 @@ LABELS = np.array([1.0, -1.0, 1.0, -1.0])
 NETWORK = Network(np.array([[1.0, 0.3], [-0.4, 0.8]]), np.array([0.5, -0.7]), np.array([0.1, 0.0]))
 
 CALLS = {
-    rt.train_robust: lambda: {
+    cr.train_robust: lambda: {
         "X": X,
         "y": LABELS,
         "beta": 0.1,
@@ -21,7 +21,7 @@ CALLS = {
         "bias": False,
         "tol": 1e-4,
     },
-    rt.robust_trainer: lambda: {
+    cr.robust_trainer: lambda: {
         "X": X,
         "y": LABELS,
         "beta": 0.1,
@@ -31,7 +31,7 @@ CALLS = {
         "bias": True,
         "tol": 1e-4,
     },
-    rt.worst_case: lambda: {
+    cr.worst_case: lambda: {
         "network": NETWORK,
         "X": X,
         "y": LABELS,
@@ -39,7 +39,7 @@ CALLS = {
         "loss": "hinge",
         "ball": "l2",
     },
-    rt.linearized_loss: lambda: {
+    cr.linearized_loss: lambda: {
         "network": NETWORK,
         "X": X,
         "y": LABELS,
@@ -47,9 +47,9 @@ CALLS = {
         "loss": "squared",
         "ball": "linf",
     },
-    rt.stability_radii: lambda: {"network": NETWORK, "X": X, "ball": "l2"},
-    rt.corridor_widths: lambda: {"X": X, "ball": "linf", "arrangements": "all"},
-    rt.collapse_radius: lambda: {
+    cr.stability_radii: lambda: {"network": NETWORK, "X": X, "ball": "l2"},
+    cr.corridor_widths: lambda: {"X": X, "ball": "linf", "arrangements": "all"},
+    cr.collapse_radius: lambda: {
         "X": X,
         "y": LABELS,
         "beta": 0.1,
@@ -58,7 +58,7 @@ CALLS = {
         "arrangements": "all",
         "tol": 0.1,
     },
-    rt.improve_adversarially: lambda: {
+    cr.improve_adversarially: lambda: {
         "network": NETWORK,
         "X": X,
         "y": LABELS,
@@ -69,7 +69,7 @@ CALLS = {
         "bias": True,
         "n_rounds": 1,
     },
-    rt.random_stable_network: lambda: {
+    cr.random_stable_network: lambda: {
         "X": X,
         "eps": 0.2,
         "n_neurons": 3,

@@ -5,9 +5,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from theorylab.convex_relu.arrangements import enumerate_arrangements
-from theorylab.convex_relu.certificates import Network
-from theorylab.convex_relu.robust_training import (
+from theorylab.convex_relu import (
     collapse_radius,
     corridor_widths,
     improve_adversarially,
@@ -18,6 +16,8 @@ from theorylab.convex_relu.robust_training import (
     train_robust,
     worst_case,
 )
+from theorylab.convex_relu.arrangements import enumerate_arrangements
+from theorylab.convex_relu.certificates import Network
 from theorylab.convex_relu.training import train
 
 BALLS = ("linf", "l2")

@@ -3,7 +3,7 @@
 import numpy as np
 
 from theorylab import convex_relu as cr
-from theorylab.convex_relu.certificates import Network
+from theorylab.convex_relu import Network
 
 X = np.array([[1.0, 0.2], [-0.3, 0.9], [0.4, -1.1], [0.8, 0.7]])
 LABELS = np.array([1.0, -1.0, 1.0, -1.0])

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from theorylab.convex_relu import Network
 from theorylab.convex_relu import stationary_points as module
-from theorylab.convex_relu.certificates import Network
 
 X = np.array([[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]])
 Y = np.array([0.5, -1.0, 0.3])

@@ -24,8 +24,8 @@ from theorylab.convex_relu._branching import (
     search_branches,
 )
 from theorylab.convex_relu._covering import cover
+from theorylab.convex_relu._reduction import reduce_rows
 from theorylab.convex_relu._relaxation import relaxed_dual, root_bound
-from theorylab.convex_relu.certificates import reduce_rows
 from theorylab.convex_relu.losses import as_loss
 
 BUDGET = 100_000

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.linalg import null_space
 from scipy.spatial import HalfspaceIntersection
 
-from theorylab.convex_relu import enumerate_arrangements, train, zero_threshold
+from theorylab.convex_relu import Network, certify, enumerate_arrangements, train, zero_threshold
 from theorylab.convex_relu._faces import (
     cells_containing,
     curvature,
@@ -20,7 +20,6 @@ from theorylab.convex_relu._faces import (
     neurons_of,
     tangents,
 )
-from theorylab.convex_relu.certificates import Network, certify
 from theorylab.convex_relu.optimal_set import (
     OptimalSetStatus,
     SensitivityStatus,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from theorylab.convex_relu import (
+    Network,
     collapse_radius,
     corridor_widths,
     improve_adversarially,
@@ -17,7 +18,6 @@ from theorylab.convex_relu import (
     worst_case,
 )
 from theorylab.convex_relu.arrangements import enumerate_arrangements
-from theorylab.convex_relu.certificates import Network
 from theorylab.convex_relu.training import train
 
 BALLS = ("linf", "l2")

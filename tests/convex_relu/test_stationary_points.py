@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from theorylab.convex_relu import train
-from theorylab.convex_relu.certificates import Network
+from theorylab.convex_relu import Network, train
 from theorylab.convex_relu.stationary_points import (
     DescentStatus,
     certify_subsampled,

@@ -10,8 +10,8 @@ from theorylab.neural_collapse._intervals import (
     is_positive_definite,
     precision,
     proves_bound,
-    rational_matrix,
 )
+from theorylab.numerics.balls import rational_matrix
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,8 @@ from scipy.optimize import Bounds, minimize
 
 from theorylab._validation import FloatArray, as_count, as_flag, as_real
 from theorylab.convex_relu._attacks import attacked, worst_case
-from theorylab.convex_relu.certificates import Network, augment
+from theorylab.convex_relu._network import Network
+from theorylab.convex_relu._problem import augment
 from theorylab.convex_relu.losses import Hinge, Loss
 
 __all__ = ["improve_adversarially"]

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from theorylab._validation import FloatArray, as_array, as_instance, as_real, one_of
+from theorylab.convex_relu._network import Network
 from theorylab.convex_relu._stability import BALLS, dual_norms
 from theorylab.convex_relu.arrangements import cover_count, enumerate_arrangements
-from theorylab.convex_relu.certificates import Network
 from theorylab.convex_relu.losses import Hinge, Loss, Squared, as_loss
 from theorylab.numerics.results import result
 

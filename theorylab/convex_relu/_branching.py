@@ -33,6 +33,7 @@ from flint import fmpq
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.numerics.balls import rational, rationals
 from theorylab.numerics.compiled import compiled
 
 SideArray = NDArray[np.int8]
@@ -718,10 +719,10 @@ def leaf_holds(
         np.all((leaf.slopes >= 0.0) & (leaf.slopes <= 1.0)) and np.all(leaf.multipliers >= 0.0)
     ):
         return False
-    w = _rationals(linear)
-    rest = fmpq(*float(threshold).as_integer_ratio())
+    w = rationals(linear)
+    rest = rational(threshold)
     for i, side in enumerate(leaf.side):
-        low, high, factor = *_rationals(np.array([leaf.low[i], leaf.high[i]])), fmpq(0)
+        low, high, factor = rational(leaf.low[i]), rational(leaf.high[i]), fmpq(0)
         if side == _FREE:
             factor = high / (high - low)
             rest += factor * low
@@ -731,12 +732,8 @@ def leaf_holds(
         elif side == -_DECIDED:
             rest -= max(high, fmpq(0))
         else:
-            factor = fmpq(int(side > 0)) + int(side) * _rationals(leaf.multipliers[i : i + 1])[0]
-        w = [s + factor * q for s, q in zip(w, _rationals(A[i]), strict=True)]
-    for t, row in zip(_rationals(leaf.slopes), B, strict=True):
-        w = [s - t * q for s, q in zip(w, _rationals(row), strict=True)]
+            factor = fmpq(int(side > 0)) + int(side) * rational(leaf.multipliers[i])
+        w = [s + factor * q for s, q in zip(w, rationals(A[i]), strict=True)]
+    for t, row in zip(rationals(leaf.slopes), B, strict=True):
+        w = [s - t * q for s, q in zip(w, rationals(row), strict=True)]
     return bool(rest > 0 and sum((s * s for s in w), fmpq(0)) <= rest * rest)
-
-
-def _rationals(values: FloatArray) -> list[fmpq]:
-    return [fmpq(*float(v).as_integer_ratio()) for v in values]

@@ -8,6 +8,8 @@ certificate needs."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +17,52 @@ from theorylab._validation import FloatArray
 from theorylab.numerics.compiled import compiled
 
 BoolArray = NDArray[np.bool_]
+
+_EPS = float(np.finfo(np.float64).eps)
+
+
+@dataclass
+class ConeSearch:
+    """Projections onto given cones, both signs, warm-started from call to call."""
+
+    X: FloatArray
+    patterns: BoolArray
+
+    def __post_init__(self) -> None:
+        count, d = self.patterns.shape[0], self.X.shape[1]
+        self.weights = self.patterns.astype(np.float64)
+        self.norms = np.linalg.norm(self.X, axis=1)
+        self.support = {s: np.full((count, d), -1, dtype=np.int64) for s in (1, -1)}
+        self.multipliers = {s: np.zeros((count, d)) for s in (1, -1)}
+        self.nearest = np.empty((count, d))
+
+    def __call__(self, v: FloatArray, sign: int, threshold: float) -> tuple[FloatArray, FloatArray]:
+        """Return upper bounds of the projections' norms, exact above the threshold, and the
+        projections, shape (P, d)."""
+        g = self.weights @ (sign * v[:, None] * self.X)
+        values = np.empty(len(g))
+        project(
+            self.X,
+            self.norms,
+            self.patterns,
+            g,
+            threshold,
+            self.support[sign],
+            self.multipliers[sign],
+            self.nearest,
+            values,
+        )
+        return values, self.nearest
+
+
+def cone_margin(X: FloatArray, v: FloatArray, search: ConeSearch) -> float:
+    """Bound the rounding error of ``g + X.T (2D - I) lambda`` and its norm."""
+    n, d = X.shape
+    largest = max(
+        float(np.max(np.abs(m).sum(axis=1), initial=0.0)) for m in search.multipliers.values()
+    )
+    total = float(np.abs(v) @ search.norms) + largest * float(search.norms.max(initial=0.0))
+    return float(2.0 * (n + 2 * d + 4) * _EPS * total)
 
 
 @compiled

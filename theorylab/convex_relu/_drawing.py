@@ -11,7 +11,7 @@ from theorylab._validation import FloatArray
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from theorylab.convex_relu.certificates import Network
+    from theorylab.convex_relu._network import Network
 
 __all__ = ["draw_network"]
 

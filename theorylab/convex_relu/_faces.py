@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.convex_relu._network import Network
 from theorylab.convex_relu.arrangements import enumerate_arrangements
-from theorylab.convex_relu.certificates import Network
 
 BoolArray = NDArray[np.bool_]
 

@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike
 from scipy.optimize import linprog, nnls
 
 from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real, one_of
+from theorylab.convex_relu._network import Network
+from theorylab.convex_relu._problem import as_patterns
 from theorylab.convex_relu.arrangements import enumerate_arrangements
-from theorylab.convex_relu.certificates import Network, as_patterns
 from theorylab.numerics.bounds import power_of_two
 
 __all__ = ["corridor_widths", "random_stable_network", "stability_radii"]

@@ -25,7 +25,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
-from theorylab.convex_relu.certificates import as_patterns, as_problem, scale_dual
+from theorylab.convex_relu._dual_point import scale_dual
+from theorylab.convex_relu._problem import as_patterns, as_problem
 from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.numerics.bounds import power_of_two, relative_gap
 from theorylab.numerics.compiled import compiled

@@ -41,6 +41,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linprog
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_instance, as_real
+from theorylab.convex_relu._cones import ConeSearch
+from theorylab.convex_relu._constraint import tight_leaves
+from theorylab.convex_relu._dual_norm import rounding_slack
 from theorylab.convex_relu._faces import (
     EPS,
     Neurons,
@@ -52,19 +55,10 @@ from theorylab.convex_relu._faces import (
     neurons_of,
     tangents,
 )
+from theorylab.convex_relu._network import Network, as_network
+from theorylab.convex_relu._problem import as_patterns, as_problem, augment
+from theorylab.convex_relu._reduction import Reduction, reduce_rows
 from theorylab.convex_relu.arrangements import enumerate_arrangements
-from theorylab.convex_relu.certificates import (
-    ConeSearch,
-    Network,
-    Reduction,
-    as_network,
-    as_patterns,
-    as_problem,
-    augment,
-    reduce_rows,
-    rounding_slack,
-    tight_leaves,
-)
 from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.convex_relu.training import Session, TrainingResult, TrainingStatus, train
 from theorylab.numerics.results import result

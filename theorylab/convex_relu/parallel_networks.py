@@ -32,6 +32,7 @@ from scipy.optimize import minimize
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real, one_of
 from theorylab.convex_relu.arrangements import enumerate_arrangements
+from theorylab.numerics.balls import rational, rational_matrix
 from theorylab.numerics.bounds import Bounds, relative_gap
 from theorylab.numerics.results import result
 
@@ -454,7 +455,7 @@ def certify_linear(
     checked = _as_branches(branches, n_inputs=X.shape[1])
     dual_point = as_array(dual_point, "dual_point", shape=(X.shape[0], checked[0][-1].shape[1]))
     penalty = one_of(penalty, "penalty", _PENALTIES)
-    inputs, multiplier = _exact(X), _exact(dual_point)
+    inputs, multiplier = rational_matrix(X), rational_matrix(dual_point)
     return _certificate(
         _exact_output(inputs, checked, relu=False), checked, multiplier, [inputs], penalty
     )
@@ -511,10 +512,10 @@ def certify_rank_one_relu(
         )
     dual_point = as_array(dual_point, "dual_point", shape=(c.size, 1))
     penalty = one_of(penalty, "penalty", _PENALTIES)
-    direction = _exact(a[None, :])
-    halves = [_exact(np.maximum(sign * c, 0)[:, None]) * direction for sign in (1, -1)]
-    target = _exact_output(_exact(c[:, None]) * direction, checked, relu=True)
-    return _certificate(target, checked, _exact(dual_point), halves, penalty)
+    direction = rational_matrix(a[None, :])
+    halves = [rational_matrix(np.maximum(sign * c, 0)[:, None]) * direction for sign in (1, -1)]
+    target = _exact_output(rational_matrix(c[:, None]) * direction, checked, relu=True)
+    return _certificate(target, checked, rational_matrix(dual_point), halves, penalty)
 
 
 def search_minimum_norm(
@@ -792,21 +793,16 @@ def _as_branches(branches: Sequence[Sequence[ArrayLike]], n_inputs: int | None =
     return tuple(checked)
 
 
-def _exact(array: FloatArray) -> fmpq_mat:
-    rows, columns = array.shape
-    return fmpq_mat(rows, columns, [fmpq(*float(entry).as_integer_ratio()) for entry in array.flat])
-
-
 def _exact_output(inputs: fmpq_mat, branches: Branches, *, relu: bool) -> fmpq_mat:
     total = fmpq_mat(inputs.nrows(), branches[0][-1].shape[1])
     for branch in branches:
         hidden = inputs
         for W in branch[:-1]:
-            hidden = hidden * _exact(W)
+            hidden = hidden * rational_matrix(W)
             if relu:
                 entries = [max(entry, fmpq(0)) for entry in hidden.entries()]
                 hidden = fmpq_mat(hidden.nrows(), hidden.ncols(), entries)
-        total += hidden * _exact(branch[-1])
+        total += hidden * rational_matrix(branch[-1])
     return total
 
 
@@ -825,7 +821,7 @@ def _certificate(
         cost = arb(0)
         for branch in branches:
             for W in branch:
-                square = sum((w * w for w in _exact(W).entries()), fmpq(0))
+                square = sum((w * w for w in rational_matrix(W).entries()), fmpq(0))
                 cost += arb(square) if penalty == "squared" else arb(square) ** (arb(depth) / 2)
         gauge = (arb(inner) ** 2 / arb(norm)).sqrt() if inner > 0 and norm > 0 else arb(0)
         if penalty == "squared" and inner > 0:
@@ -854,7 +850,7 @@ def _squared_norm_bound(matrix: fmpq_mat) -> fmpq:
         return sum((gram[i, i] for i in range(size)), fmpq(0))
     slack = 1e-14
     while True:
-        bound = fmpq(*(estimate * (1 + slack)).as_integer_ratio())
+        bound = rational(estimate * (1 + slack))
         if _is_positive_definite(bound, gram):
             return bound
         slack *= 4

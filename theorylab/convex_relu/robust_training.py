@@ -26,10 +26,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from theorylab._validation import FloatArray, as_array, as_flag, as_real, one_of
 from theorylab.convex_relu._attacks import robust_loss
+from theorylab.convex_relu._network import Network
+from theorylab.convex_relu._problem import as_patterns, augment
 from theorylab.convex_relu._robust_program import dual_solver, least_slope, rescaled, stabilized
 from theorylab.convex_relu._stability import BALLS, corridor_widths
 from theorylab.convex_relu.arrangements import enumerate_arrangements
-from theorylab.convex_relu.certificates import Network, as_patterns, augment
 from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.numerics.bounds import power_of_two, relative_gap
 from theorylab.numerics.results import result

@@ -47,7 +47,9 @@ from theorylab._validation import (
     as_real,
 )
 from theorylab.convex_relu._faces import Neurons, locate, merge, neurons_of
-from theorylab.convex_relu.certificates import Certificate, Network, as_problem, augment
+from theorylab.convex_relu._network import Network
+from theorylab.convex_relu._problem import as_problem, augment
+from theorylab.convex_relu.certificates import Certificate
 from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.convex_relu.optimal_set import (
     OptimalSet,

@@ -32,15 +32,12 @@ from numpy.typing import ArrayLike
 from scipy.optimize import nnls
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, one_of
+from theorylab.convex_relu._cones import ConeSearch
 from theorylab.convex_relu._faces import BoolArray, Neurons, cells_containing, locate, neurons_of
 from theorylab.convex_relu._local import descend
-from theorylab.convex_relu.certificates import (
-    ConeSearch,
-    Network,
-    as_network,
-    as_problem,
-    reduce_rows,
-)
+from theorylab.convex_relu._network import Network, as_network
+from theorylab.convex_relu._problem import as_problem
+from theorylab.convex_relu._reduction import reduce_rows
 from theorylab.numerics.bounds import relative_gap
 from theorylab.numerics.compiled import compiled
 from theorylab.numerics.results import result

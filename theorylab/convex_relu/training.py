@@ -38,29 +38,24 @@ from scipy.linalg import lstsq
 from scipy.optimize import linprog
 
 from theorylab._validation import FloatArray, as_count, as_flag, as_function, as_real, one_of
+from theorylab.convex_relu._cones import ConeSearch
 from theorylab.convex_relu._drawing import draw_network
-from theorylab.convex_relu._local import descend
-from theorylab.convex_relu._relaxation import relaxed_dual
-from theorylab.convex_relu.certificates import (
-    Certificate,
-    ConeSearch,
-    Network,
-    Reduction,
-    as_budget,
-    as_patterns,
-    as_problem,
+from theorylab.convex_relu._dual_norm import (
     ascend,
-    augment,
-    certificate_at,
     climb,
     node_budget,
     norm_over_cones,
     norm_over_sphere,
-    project_skip,
-    reduce_rows,
     rounding_slack,
     search_sphere,
 )
+from theorylab.convex_relu._dual_point import project_skip
+from theorylab.convex_relu._local import descend
+from theorylab.convex_relu._network import Network
+from theorylab.convex_relu._problem import as_budget, as_patterns, as_problem, augment
+from theorylab.convex_relu._reduction import Reduction, reduce_rows
+from theorylab.convex_relu._relaxation import relaxed_dual
+from theorylab.convex_relu.certificates import Certificate, certificate_at
 from theorylab.convex_relu.losses import Hinge, Interpolation, Loss, Squared
 from theorylab.numerics.bounds import power_of_two
 from theorylab.numerics.results import result

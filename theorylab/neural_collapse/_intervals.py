@@ -1,15 +1,14 @@
-"""Exact rationals and outward-rounded balls for the certificates of this theme."""
+"""What the certificates of this theme prove in rationals and balls: definiteness, bounds, roots."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from math import inf, nextafter
 
 import numpy as np
-from flint import arb, arb_mat, ctx, fmpq, fmpq_mat
+from flint import arb, ctx, fmpq, fmpq_mat
 
-from theorylab._validation import FloatArray
+from theorylab.numerics.balls import rational
 
 BITS = 128
 
@@ -22,40 +21,6 @@ def precision(bits: int = BITS) -> Iterator[None]:
         yield
     finally:
         ctx.prec = before
-
-
-def rational(value: float) -> fmpq:
-    """Return the double as the fraction that it is."""
-    return fmpq(*float(value).as_integer_ratio())
-
-
-def rational_matrix(array: FloatArray) -> fmpq_mat:
-    """Return the doubles as fractions."""
-    rows, columns = array.shape
-    return fmpq_mat(rows, columns, [rational(v) for v in array.ravel()])
-
-
-def ball_matrix(array: FloatArray) -> arb_mat:
-    """Return the doubles as balls of radius zero."""
-    return arb_mat(array.tolist())
-
-
-def above(ball: arb) -> float:
-    """Return a double that is not below the ball."""
-    return nextafter(float(ball.upper()), inf)
-
-
-def below(ball: arb) -> float:
-    """Return a double that is not above the ball."""
-    return nextafter(float(ball.lower()), -inf)
-
-
-def square_sum(array: FloatArray) -> arb:
-    """Enclose the sum of the squares of the entries."""
-    total = arb(0)
-    for v in array.ravel().tolist():
-        total += arb(v) ** 2
-    return total
 
 
 def log_sum_exp(values: Sequence[arb]) -> arb:

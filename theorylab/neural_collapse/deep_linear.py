@@ -57,20 +57,16 @@ from theorylab._validation import (
 )
 from theorylab.convex_relu.parallel_networks import shrink_singular_values
 from theorylab.neural_collapse._intervals import (
-    above,
-    ball_matrix,
-    below,
     eigenvalues_from_below,
     log_sum_exp,
     power,
     precision,
     proves_bound,
-    rational,
-    square_sum,
 )
 from theorylab.neural_collapse._losses import loss_and_slope
 from theorylab.neural_collapse._spectra import Spectrum, as_counts, balanced_factors, label_spectrum
 from theorylab.neural_collapse.unconstrained_features import Certificate, certify_ufm, ufm_minimizer
+from theorylab.numerics.balls import above, ball_matrix, below, rational, square_sum
 from theorylab.numerics.results import result
 
 __all__ = [

@@ -38,21 +38,19 @@ from theorylab._validation import (
     one_of,
     refuses_overflow,
 )
-from theorylab.neural_collapse._intervals import (
-    above,
-    ball_matrix,
-    below,
-    feasible_scale,
-    log_sum_exp,
-    precision,
-    rational,
-    rational_matrix,
-    square_sum,
-)
+from theorylab.neural_collapse._intervals import feasible_scale, log_sum_exp, precision
 from theorylab.neural_collapse._losses import as_labels
 from theorylab.neural_collapse._spectra import as_counts
 from theorylab.neural_collapse.metrics import simplex_etf
 from theorylab.neural_collapse.unconstrained_features import Certificate
+from theorylab.numerics.balls import (
+    above,
+    ball_matrix,
+    below,
+    rational,
+    rational_matrix,
+    square_sum,
+)
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 

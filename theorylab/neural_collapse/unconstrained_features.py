@@ -43,16 +43,10 @@ from theorylab._validation import (
     refuses_overflow,
 )
 from theorylab.neural_collapse._intervals import (
-    above,
-    ball_matrix,
-    below,
     feasible_scale,
     is_positive_definite,
     log_sum_exp,
     precision,
-    rational,
-    rational_matrix,
-    square_sum,
 )
 from theorylab.neural_collapse._reduced_cross_entropy import solve_cross_entropy
 from theorylab.neural_collapse._spectra import (
@@ -62,6 +56,14 @@ from theorylab.neural_collapse._spectra import (
     expand,
     groups_of,
     label_spectrum,
+)
+from theorylab.numerics.balls import (
+    above,
+    ball_matrix,
+    below,
+    rational,
+    rational_matrix,
+    square_sum,
 )
 from theorylab.numerics.results import result
 

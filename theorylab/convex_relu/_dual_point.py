@@ -1,0 +1,87 @@
+"""Dual points: orthogonality to a skip connection, and scaling into the constraint."""
+
+from __future__ import annotations
+
+import numpy as np
+from flint import arb, fmpq, fmpq_mat
+from scipy.optimize import minimize_scalar
+
+from theorylab._validation import FloatArray
+from theorylab.convex_relu.losses import Loss
+from theorylab.numerics.balls import rational_matrix, rationals
+
+_EPS = float(np.finfo(np.float64).eps)
+
+
+def scale_dual(loss: Loss, v: FloatArray, y: FloatArray, beta: float, norm: float) -> FloatArray:
+    """Return the multiple of v with the best dual value among those whose dual norm is at most
+    ``beta``."""
+    # Scaling rounds every entry; the slack covers it.
+    largest = beta / norm * (1.0 - 1e-12) if norm > 0.0 else 1.0
+    # Zero is always feasible, and in the domain.
+    candidates = [0.0, largest] if largest <= 1.0 else [0.0, 1.0, largest]
+    values = [loss.dual(s * v, y) for s in candidates]
+    best = candidates[int(np.argmax(values))]
+    search = minimize_scalar(
+        lambda s: -loss.dual(s * v, y) if s > 0.0 else 0.0, bounds=(0.0, largest), method="bounded"
+    )
+    if -search.fun > max(values):
+        best = float(search.x)
+    return best * v if best > 0.0 else np.zeros_like(v)
+
+
+def project_skip(X: FloatArray, v: FloatArray, y: FloatArray, loss: Loss) -> FloatArray:
+    """Move the free entries of v as little as possible so that ``X.T v = 0``, up to rounding; to
+    zeros, which are feasible, where that leaves the domain."""
+    free, result = loss.interior(v, y), loss.at_ends(v, y).copy()
+    for _ in range(2):
+        step, *_ = np.linalg.lstsq(X[free].T, X.T @ result, rcond=None)
+        result[free] -= step
+    exact, _ = exact_dual(X, result, y, loss)
+    if exact is None or not loss.in_domain(exact, y):
+        return np.zeros_like(v)
+    # Least squares in float64 misses it where the data are ill-conditioned.
+    return np.array([float(arb(q)) for q in exact])
+
+
+def exact_dual(
+    data: FloatArray, v: FloatArray, y: FloatArray, loss: Loss
+) -> tuple[list[fmpq] | None, FloatArray]:
+    """Return the rational point nearest to v on its free entries with ``data.T @ point = 0``, and
+    bounds of its change."""
+    n, d = data.shape
+    free = np.flatnonzero(loss.interior(v, y))
+    exact = rational_matrix(data)
+    point = rationals(v)
+    right = exact.transpose() * fmpq_mat(n, 1, point)
+    if all(right[j, 0] == 0 for j in range(d)):
+        return point, np.zeros(n)
+    rows = rational_matrix(data[free])
+    # Columns that span the column space on the free rows.
+    echelon, free_rank = rows.rref() if len(free) else (rows, 0)
+    if free_rank == 0:
+        return None, np.zeros(n)
+    pivots: list[int] = []
+    for i in range(free_rank):
+        j = pivots[-1] + 1 if pivots else 0
+        while echelon[i, j] == 0:
+            j += 1
+        pivots.append(j)
+    basis = fmpq_mat(len(free), free_rank, [rows[i, j] for i in range(len(free)) for j in pivots])
+    solution = (basis.transpose() * basis).solve(
+        fmpq_mat(free_rank, 1, [right[j, 0] for j in pivots])
+    )
+    step = basis * solution
+    moved = np.zeros(n)
+    for a, k in enumerate(free):
+        point[k] -= step[a, 0]
+        moved[k] = float(np.nextafter(abs(float(arb(step[a, 0]))), np.inf))
+    residual = exact.transpose() * fmpq_mat(n, 1, point)
+    if any(residual[j, 0] != 0 for j in range(d)):
+        return None, moved
+    return point, moved
+
+
+def dual_error(dual: FloatArray, y: FloatArray, loss: Loss) -> float:
+    """Bound the rounding error of the dual value."""
+    return float(8.0 * (dual.size + 4) * _EPS * np.sum(loss.dual_sizes(dual, y)))

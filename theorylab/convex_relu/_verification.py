@@ -1,0 +1,141 @@
+"""Verification of a certificate from the data, the network and the dual point alone.
+
+Values are enclosed in balls, the dual constraint is proved, and neurons must lie in the cones of
+the given patterns."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+from flint import arb, ctx
+
+from theorylab._validation import FloatArray, as_array
+from theorylab.convex_relu._cones import BoolArray
+from theorylab.convex_relu._constraint import prove_cones, prove_sphere
+from theorylab.convex_relu._dual_point import dual_error, exact_dual
+from theorylab.convex_relu._network import (
+    Network,
+    as_network,
+    columns,
+    output_balls,
+    penalty_ball,
+    value_error,
+)
+from theorylab.convex_relu._problem import as_problem, augment
+from theorylab.numerics.balls import above, balls, below, rationals
+from theorylab.numerics.bounds import relative_gap
+from theorylab.numerics.results import result
+
+if TYPE_CHECKING:
+    from theorylab.convex_relu.certificates import Certificate
+
+_EPS = float(np.finfo(np.float64).eps)
+_PRECISION = 160
+
+
+class Rejection(StrEnum):
+    """What is wrong with a certificate."""
+
+    NONE = "accepted"
+    OBJECTIVE = "the stated objective is not the network's"
+    DUAL_OBJECTIVE = "the stated dual objective is not that of the dual point"
+    DOMAIN = "the dual point lies outside the domain of the loss's conjugate"
+    CONSTRAINT = "the dual constraint is violated, or could not be proved"
+    PATTERNS = "a neuron lies in none of the cones of the given patterns"
+
+
+@result
+class Verification:
+    """Outcome of a verification; true if the certificate was accepted.
+
+    Parameters
+    ----------
+    accepted
+        Whether every check succeeded.
+    reason
+        The check that failed.
+    objective, dual_objective
+        Rigorous upper bound of the network's value and lower bound of the optimum (nan where not
+        reached).
+    n_cones, n_exact
+        Nodes of the search, or projections, and how many leaves or projections were confirmed in
+        rational arithmetic: all those with a relative slack below 1e-6. The others rest on float64
+        with a bound on every rounding error, and on the code of the search.
+    """
+
+    accepted: bool
+    reason: Rejection
+    objective: float
+    dual_objective: float
+    n_cones: int = 0
+    n_exact: int = 0
+
+    def __bool__(self) -> bool:
+        return self.accepted
+
+    @property
+    def gap(self) -> float:
+        """Rigorous relative gap."""
+        return relative_gap(self.objective, self.dual_objective)
+
+
+def verify(c: Certificate, max_nodes: int | None) -> Verification:
+    nan = float("nan")
+    X, y, beta, loss = as_problem(c.X, c.y, c.beta, c.loss)
+    network = as_network(c.network, X, y)
+    dual = as_array(c.dual, "dual", shape=y.shape)
+    data = augment(X, c.bias)
+    targets, duals = columns(y), columns(dual)
+    with ctx.workprec(_PRECISION):
+        outputs = output_balls(network, X)
+        value = arb(0)
+        for k in range(targets.shape[1]):
+            value += loss.value_ball([outputs[i, k] for i in range(len(y))], balls(targets[:, k]))
+        value += arb(beta) * penalty_ball(network)
+        if not abs(float(value) - c.objective) <= value_error(network, X, y, beta, loss):
+            return Verification(False, Rejection.OBJECTIVE, float(value.upper()), nan)
+        objective = above(value)
+        if (not c.bias and np.any(network.biases)) or (
+            not c.skip and (np.any(network.linear) or np.any(network.offset))
+        ):
+            return Verification(False, Rejection.OBJECTIVE, objective, nan)
+        bound = arb(0)
+        n_cones = n_exact = 0
+        for k in range(targets.shape[1]):
+            v, t = duals[:, k], targets[:, k]
+            point, moved = (
+                exact_dual(data, v, t, loss) if c.skip else (rationals(v), np.zeros(len(v)))
+            )
+            if point is None or not loss.in_domain(point, t):
+                return Verification(False, Rejection.DOMAIN, objective, nan)
+            bound += loss.dual_ball([arb(p) for p in point], balls(t))
+            if c.patterns is None:
+                proved, cones, exact = prove_sphere(data, v, beta, moved, max_nodes)
+            else:
+                proved, cones, exact = prove_cones(data, v, beta, moved, c.patterns)
+            n_cones, n_exact = n_cones + cones, n_exact + exact
+            if not proved:
+                return Verification(False, Rejection.CONSTRAINT, objective, nan, n_cones, n_exact)
+        lower = below(bound)
+        if not abs(float(bound) - c.dual_objective) <= dual_error(dual, y, loss):
+            return Verification(False, Rejection.DUAL_OBJECTIVE, objective, lower, n_cones, n_exact)
+    if c.patterns is not None and not _in_cones(network, data, c.bias, c.patterns):
+        return Verification(False, Rejection.PATTERNS, objective, lower, n_cones, n_exact)
+    return Verification(True, Rejection.NONE, objective, lower, n_cones, n_exact)
+
+
+def _in_cones(network: Network, data: FloatArray, bias: bool, patterns: BoolArray) -> bool:
+    """Whether every neuron lies in a cone of the list, up to the rounding of ``x_i @ u``."""
+    first = np.column_stack([network.weights, network.biases]) if bias else network.weights
+    scale = np.linalg.norm(data, axis=1)
+    for u in first:
+        z = data @ u
+        # Projections onto a face and mapping back to weights leave errors of a few hundred units in
+        # the last place.
+        small = 1e3 * (data.shape[1] + 1) * _EPS * scale * np.linalg.norm(u)
+        wrong = (z[None, :] > small) & ~patterns | (z[None, :] < -small) & patterns
+        if np.all(wrong.any(axis=1)):
+            return False
+    return True

@@ -1,0 +1,303 @@
+r"""Training with a random first layer: a Lasso, its certificate, and how fast its value falls.
+
+With N unit directions $u_i$ fixed as the first layer, training is
+$\min_\alpha\frac12\|\sum_i(Xu_i)_+\alpha_i-y\|^2+\beta\|\alpha\|_1$. Scaled into the dual
+constraint over the whole sphere, its residual certifies the network among all networks. In the
+plane the value is close to the optimum as soon as every optimal neuron has a direction nearby."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real
+from theorylab.convex_relu._network import Network
+from theorylab.convex_relu.certificates import Certificate, certify
+from theorylab.convex_relu.training import TrainingResult
+from theorylab.numerics.bounds import relative_gap
+from theorylab.numerics.results import result
+
+__all__ = [
+    "FixedFirstLayer",
+    "displaced_neurons_bound",
+    "random_first_layer_bound",
+    "train_output_layer",
+]
+
+
+@result
+class FixedFirstLayer:
+    """The best network with a given first layer.
+
+    Parameters
+    ----------
+    X, y, beta
+        The problem.
+    directions
+        Unit directions, shape (N, d).
+    coefficients
+        Lasso solution, shape (N,).
+    network
+        The balanced network of the active directions.
+    dual
+        Residual scaled so that ``|z @ relu(X u_i)| <= beta`` for every given direction, shape (n,).
+    objective, dual_objective
+        Value of the network, and lower bound over networks with these directions.
+    """
+
+    X: FloatArray
+    y: FloatArray
+    beta: float
+    directions: FloatArray
+    coefficients: FloatArray
+    network: Network
+    dual: FloatArray
+    objective: float
+    dual_objective: float
+
+    @cached_property
+    def certificate(self) -> Certificate:
+        """Certificate of the network among all networks: its ``dual_objective`` bounds the optimum
+        over free first layers."""
+        return certify(self.X, self.y, self.beta, self.network)
+
+    @property
+    def gap(self) -> float:
+        """Relative duality gap of the Lasso."""
+        return relative_gap(self.objective, self.dual_objective)
+
+    @property
+    def global_gap(self) -> float:
+        """Certified relative gap to the optimum over all first layers."""
+        return self.certificate.gap
+
+
+def train_output_layer(
+    X: ArrayLike, y: ArrayLike, beta: float, directions: ArrayLike
+) -> FixedFirstLayer:
+    """Train the output layer over a fixed first layer: a Lasso, solved by an active-set method to
+    rounding.
+
+    Parameters
+    ----------
+    X
+        Data, shape (n, d).
+    y
+        Targets, shape (n,).
+    beta
+        Penalty, positive; that of ``train``, since neurons may be rescaled at will.
+    directions
+        First layer, shape (N, d), rows not zero; only their directions matter.
+
+    Returns
+    -------
+    FixedFirstLayer
+        Coefficients, network, and its certificate among all networks.
+
+    Raises
+    ------
+    ValueError
+        For malformed data, a zero direction, or a non-positive ``beta``.
+
+    Notes
+    -----
+    bai2022-efficient, Section 2 (training with random first layers); the certificate is derived.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import train_output_layer
+    >>> fit = train_output_layer([[1.0], [2.0]], [1.0, 2.0], 0.5, [[1.0], [-1.0]])
+    >>> fit.objective
+    0.475
+    """
+    X = as_array(X, "X", ndim=2)
+    y = as_array(y, "y", shape=(X.shape[0],))
+    beta = as_real(beta, "beta", above=0.0)
+    directions = as_array(directions, "directions", shape=(None, X.shape[1]))
+    lengths = np.linalg.norm(directions, axis=1)
+    if lengths.min() == 0.0:
+        raise ValueError("directions: expected rows that are not zero, got a zero row")
+    unit = directions / lengths[:, None]
+    features = np.maximum(X @ unit.T, 0.0)
+    alpha = _lasso(features, y, beta)
+    residual = y - features @ alpha
+    dual = residual * min(1.0, beta / max(float(np.abs(features.T @ residual).max()), 1e-300))
+    objective = 0.5 * float(residual @ residual) + beta * float(np.abs(alpha).sum())
+    active = np.flatnonzero(alpha)
+    root = np.sqrt(np.abs(alpha[active]))
+    network = Network(unit[active] * root[:, None], np.sign(alpha[active]) * root)
+    return FixedFirstLayer(
+        X, y, beta, unit, alpha, network, dual, objective, float(dual @ y - 0.5 * dual @ dual)
+    )
+
+
+def random_first_layer_bound(optimum: TrainingResult, *, n_directions: int, xi: float) -> float:
+    r"""Bound the suboptimality of N uniform directions in the plane, with probability at least ``1
+    - xi``.
+
+    All of the m optimal neurons lie within the angle t of a sampled direction, $m(1-t/\pi)^N
+    =\xi$, except with probability ``xi``; then ``displaced_neurons_bound`` holds.
+
+    Parameters
+    ----------
+    optimum
+        Result of ``train`` with squared loss on data of shape (n, 2), without bias or skip
+        connection.
+    n_directions
+        Number N of independent uniform directions.
+    xi
+        Risk, in (0, 1).
+
+    Returns
+    -------
+    float
+        Bound of p_SCP(N) - p*, infinite where N is too small for any.
+
+    Raises
+    ------
+    ValueError
+        If ``optimum`` is not of that kind, or a number is out of range.
+
+    Notes
+    -----
+    Derived here: bai2022-efficient bounds the probability of improvement, which says nothing about
+    the value.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import random_first_layer_bound, train
+    >>> X, y = [[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3]
+    >>> optimum = train(X, y, 0.1)
+    >>> few = random_first_layer_bound(optimum, n_directions=100, xi=0.01)
+    >>> random_first_layer_bound(optimum, n_directions=10_000, xi=0.01) < few
+    True
+    """
+    as_instance(optimum, "optimum", TrainingResult)
+    n_directions = as_count(n_directions, "n_directions")
+    xi = as_real(xi, "xi", above=0.0, below=1.0)
+    neurons = max(optimum.network.n_neurons, 1)
+    angle = math.pi * (1.0 - (xi / neurons) ** (1.0 / n_directions))
+    return displaced_neurons_bound(optimum, angle)
+
+
+def displaced_neurons_bound(optimum: TrainingResult, angle: float) -> float:
+    r"""Bound the suboptimality of the best network over directions in the plane of which one lies
+    within the angle t of every optimal neuron.
+
+    Replace each optimal neuron by that direction. The objective grows by at most
+
+    $$\sum_jc_j\max_{|\theta-\theta_j|\le
+    t}\big(\beta-|z^\top(Xu_\theta)_+|\big)+\tfrac12\big(2\sin\tfrac t2\,\|X\|\sum_jc_j\big)^2,$$
+
+    with $c_j$ the norms of the optimal blocks and z the optimal residual.
+
+    Parameters
+    ----------
+    optimum
+        Result of ``train`` with squared loss on data of shape (n, 2), without bias or skip
+        connection.
+    angle
+        The angle t, in [0, pi].
+
+    Returns
+    -------
+    float
+        Bound of the value over the directions, minus the optimum.
+
+    Examples
+    --------
+    >>> from theorylab.convex_relu import train
+    >>> displaced_neurons_bound(train([[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0], 0.1), 0.0) < 1e-9
+    True
+    """
+    as_instance(optimum, "optimum", TrainingResult)
+    problem = optimum.certificate
+    if (
+        problem.X.shape[1] != 2
+        or problem.bias
+        or problem.skip
+        or problem.loss.name != "squared"
+        or problem.y.ndim != 1
+    ):
+        raise ValueError(
+            "optimum: expected squared loss, data of shape (n, 2), one output, no "
+            "bias and no skip connection"
+        )
+    t = as_real(angle, "angle", minimum=0.0, maximum=math.pi)
+    weights = optimum.network.weights
+    if len(weights) == 0:
+        return 0.0
+    sizes = np.linalg.norm(weights, axis=1) * np.abs(optimum.network.output_weights)
+    residual = problem.y - optimum.network(problem.X)
+    kinks = np.arctan2(problem.X[:, 1], problem.X[:, 0])
+    kinks = np.concatenate([kinks + 0.5 * math.pi, kinks - 0.5 * math.pi])
+    first = 0.0
+    for w, a, c in zip(weights, optimum.network.output_weights, sizes, strict=True):
+        angle = math.atan2(w[1], w[0])
+        offset = (kinks - angle + math.pi) % (2.0 * math.pi) - math.pi
+        # Between kinks the function is a cosine, concave where it is positive: the least value is
+        # at an end.
+        ends = angle + np.concatenate([offset[np.abs(offset) < t], [-t, t]])
+        values = (
+            np.sign(a)
+            * residual
+            @ np.maximum(problem.X @ np.array([np.cos(ends), np.sin(ends)]), 0.0)
+        )
+        first += float(c) * max(problem.beta - float(values.min()), 0.0)
+    moved = 2.0 * math.sin(0.5 * t) * float(np.linalg.norm(problem.X, 2)) * float(sizes.sum())
+    return first + 0.5 * moved**2
+
+
+def _lasso(features: FloatArray, y: FloatArray, beta: float) -> FloatArray:
+    """Minimise |features @ a - y|^2 / 2 + beta |a|_1 by an active-set method in the manner of
+    Lawson and Hanson."""
+    active: list[int] = []
+    columns = np.zeros((len(y), 0))
+    signs, sizes = np.zeros(0), np.zeros(0)
+    best = math.inf
+    for _ in range(100 + 20 * min(features.shape)):
+        residual = y - columns @ sizes
+        slope = features.T @ residual
+        j = int(np.argmax(np.abs(slope)))
+        value = 0.5 * float(residual @ residual) + beta * float(sizes.sum())
+        # Every round lowers the value unless rounding stops it.
+        if abs(slope[j]) <= beta * (1.0 + 1e-14) or value >= best or j in active:
+            break
+        best = value
+        column = math.copysign(1.0, slope[j]) * features[:, j]
+        change, *_ = np.linalg.lstsq(columns, column, rcond=None)
+        if np.linalg.norm(column - columns @ change) <= 1e-11 * np.linalg.norm(column):
+            # The new column depends on the others: shift weight to it at constant fit, which
+            # shortens the l1 norm.
+            shrinking = np.flatnonzero(change > 0.0)
+            ratios = sizes[shrinking] / change[shrinking]
+            step = float(ratios.min())
+            sizes = sizes - step * change
+            out = int(shrinking[np.argmin(ratios)])
+            keep = np.arange(len(active)) != out
+            sizes, columns, signs = sizes[keep], columns[:, keep], signs[keep]
+            active = [a for a, k in zip(active, keep, strict=True) if k]
+        else:
+            step = 0.0
+        active.append(j)
+        signs, sizes = np.append(signs, math.copysign(1.0, slope[j])), np.append(sizes, step)
+        columns = np.column_stack([columns, column])
+        while active:
+            Q, R = np.linalg.qr(columns)
+            target = np.linalg.solve(R, Q.T @ y - beta * np.linalg.solve(R.T, np.ones(len(active))))
+            negative = np.flatnonzero(target <= 0.0)
+            if negative.size == 0:
+                sizes = target
+                break
+            ratios = sizes[negative] / (sizes[negative] - target[negative])
+            out = int(negative[np.argmin(ratios)])
+            sizes = sizes + float(ratios.min()) * (target - sizes)
+            keep = np.arange(len(active)) != out
+            sizes, columns, signs = np.maximum(sizes[keep], 0.0), columns[:, keep], signs[keep]
+            active = [a for a, k in zip(active, keep, strict=True) if k]
+    alpha = np.zeros(features.shape[1])
+    alpha[active] = signs * sizes
+    return alpha

@@ -22,9 +22,13 @@ def scale_dual(loss: Loss, v: FloatArray, y: FloatArray, beta: float, norm: floa
     candidates = [0.0, largest] if largest <= 1.0 else [0.0, 1.0, largest]
     values = [loss.dual(s * v, y) for s in candidates]
     best = candidates[int(np.argmax(values))]
-    search = minimize_scalar(
-        lambda s: -loss.dual(s * v, y) if s > 0.0 else 0.0, bounds=(0.0, largest), method="bounded"
-    )
+    # Steps through infinite values, outside the domain, are no numbers, and then of another kind.
+    with np.errstate(invalid="ignore"):
+        search = minimize_scalar(
+            lambda s: -loss.dual(s * v, y) if s > 0.0 else 0.0,
+            bounds=(0.0, largest),
+            method="bounded",
+        )
     if -search.fun > max(values):
         best = float(search.x)
     return best * v if best > 0.0 else np.zeros_like(v)

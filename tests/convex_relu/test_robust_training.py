@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from theorylab.convex_relu import (
+    Hinge,
+    Interpolation,
+    Logistic,
     Network,
+    Squared,
+    Weighted,
     collapse_radius,
     corridor_widths,
     improve_adversarially,

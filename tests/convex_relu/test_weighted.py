@@ -123,8 +123,8 @@ def test_several_outputs_share_the_weights(loss):
 
 
 def test_what_remains_of_an_infimum_has_its_own_weights():
-    X = np.array([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
-    y, w = np.array([1.0, -1.0, 1.0, 1.0]), np.array([2, 3, 4, 1])
+    X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]])
+    y, w = np.array([1.0, 1.0, -1.0, 1.0]), np.array([1, 2, 3, 4])
     rows = np.repeat(np.arange(4), w)
     found = []
     for data, targets, loss in ((X, y, Weighted("logistic", w)), (X[rows], y[rows], "logistic")):
@@ -284,6 +284,24 @@ def test_false_certificates_are_refused(loss, skip):
         verification = dataclasses.replace(c, **change).verify()
         assert not verification.accepted
         assert verification.reason is reason
+
+
+@pytest.mark.parametrize(("seed", "loss"), [(3, "squared"), (4, "squared"), (2, "hinge")])
+def test_small_penalties_are_reached_with_weights(seed, loss):
+    rng = np.random.default_rng(seed)
+    X, y = rng.standard_normal((14, 2)), rng.standard_normal(14)
+    X[1] = X[0]
+    if loss == "hinge":
+        y = np.sign(y)
+        y[1] = y[0]
+    weighted = Weighted(loss, 10.0 ** rng.uniform(-1, 1, 14))
+    share = 1e-6 if loss == "squared" else 1e-9
+    solution = train(X, y, share * zero_threshold(X, y, loss=weighted), loss=weighted)
+    assert solution.status is TrainingStatus.CERTIFIED
+    if loss == "squared":
+        # Targets that contradict each other: the limit depends on the weights, and following it
+        # leaves nothing to add.
+        assert len(solution.history) == 1
 
 
 def test_weights_that_say_nothing_are_refused():

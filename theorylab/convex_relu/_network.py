@@ -138,7 +138,7 @@ class Network:
                     rows, width = state[f"{name}.weight"].shape
                     bias = f"{name}.bias" in state
                     # On no device: nothing is drawn that would be thrown away.
-                    layer = torch.nn.Linear(width, rows, bias, device="meta", dtype=torch.float64)
+                    layer = torch.nn.Linear(width, rows, bias, device="meta")
                     self.add_module(name, layer)
                 self.load_state_dict(state, assign=True)
 

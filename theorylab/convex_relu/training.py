@@ -232,7 +232,7 @@ def train(
         Penalty: the objective is ``loss + beta / 2 * sum_j (|u_j|^2 + a_j^2)``. At zero (squared
         loss only) the interpolating network of least penalty, which is then the objective.
     loss
-        "squared" (half the squared error), "logistic", "hinge", or a ``Loss``; summed over samples.
+        "squared" (half the squared error), "logistic", "hinge", or ``Loss`` (``Weighted``); summed.
     arrangements
         "all", or patterns (P, n), for instance from ``sample_arrangements``, to whose cones ``(2 D
         - I) X u >= 0`` the neurons are confined; ``global_gap`` is then that of the whole problem.

@@ -33,11 +33,11 @@ def test_beyond_exhaustive_search_a_relaxation_bounds_the_gap():
     assert model.result_.certificate.verify().accepted
     with pytest.warns(RuntimeWarning, match="among all networks"):
         sampled = ConvexReLURegressor(n_arrangements=200, random_state=0).fit(X, y)
-    scaled = np.column_stack([model.scaler_.transform(X), np.ones(len(X))])
+    scaled = model.scaler_.transform(X)
     beta, network = model.beta_, sampled.result_.network
     sampled_objective = 0.5 * np.sum((network(scaled) - y + y.mean()) ** 2) + beta * network.penalty
     assert model.result_.objective < 0.95 * sampled_objective
-    best = train(scaled, y - y.mean(), beta, bound="sdp", max_rounds=10)
+    best = train(scaled, y - y.mean(), beta, bias=True, bound="sdp", max_rounds=10)
     assert best.gap <= 0.45
 
 
@@ -125,16 +125,40 @@ def test_a_missing_scikit_learn_is_named_with_its_remedy():
 
 
 @pytest.mark.parametrize("skip", [False, True])
-def test_weights_of_samples_are_repetitions(skip):
+@pytest.mark.parametrize(
+    ("kind", "outputs"),
+    [(ConvexReLURegressor, 2), (ConvexReLUClassifier, 2), (ConvexReLUClassifier, 3)],
+)
+def test_weights_of_samples_are_repetitions(kind, outputs, skip):
     rng = np.random.default_rng(5)
-    X, y = rng.standard_normal((12, 2)), rng.standard_normal((12, 2))
-    weights = rng.integers(0, 4, 12)
-    weighted = ConvexReLURegressor(tol=1e-9, skip=skip).fit(X, y, sample_weight=weights)
-    rows = np.repeat(np.arange(12), weights)
-    repeated = ConvexReLURegressor(tol=1e-9, skip=skip).fit(X[rows], y[rows])
+    X, y = rng.standard_normal((16, 2)), rng.standard_normal((16, 2))
+    weights = rng.integers(0, 4, 16)
+    assert (weights == 0).any()
+    if kind is ConvexReLUClassifier:
+        y = np.arange(16) % outputs
+    weighted = kind(tol=1e-9, skip=skip).fit(X, y, sample_weight=weights)
+    rows = np.repeat(np.arange(16), weights)
+    repeated = kind(tol=1e-9, skip=skip).fit(X[rows], y[rows])
     assert weighted.beta_ == pytest.approx(repeated.beta_, rel=1e-8)
-    np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), atol=1e-6)
-    plain = ConvexReLURegressor(tol=1e-9, skip=skip).fit(X, y)
-    assert np.abs(plain.predict(X) - weighted.predict(X)).max() > 1e-3
+    assert weighted.result_.objective == pytest.approx(repeated.result_.objective, rel=1e-8)
+    np.testing.assert_allclose(weighted._output(X), repeated._output(X), atol=1e-5)
+    certificate = weighted.result_.certificate
+    assert certificate.gap <= 1e-9
+    assert certificate.verify().accepted
+    # No row for a sample without weight.
+    assert len(certificate.X) == np.count_nonzero(weights)
+    plain = kind(tol=1e-9, skip=skip).fit(X, y)
+    assert np.abs(plain._output(X) - weighted._output(X)).max() > 1e-3
+    # In other units.
+    scaled = kind(tol=1e-9, skip=skip).fit(X, y, sample_weight=1e-6 * weights)
+    np.testing.assert_allclose(scaled._output(X), weighted._output(X), atol=1e-5)
     with pytest.raises(ValueError, match="weights"):
-        plain.fit(X, y, sample_weight=np.zeros(12))
+        plain.fit(X, y, sample_weight=np.zeros(16))
+
+
+def test_a_class_without_weight_is_none():
+    X, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array(["a", "b", "b", "c"])
+    model = ConvexReLUClassifier().fit(X, y, sample_weight=[0.0, 1.0, 2.0, 1.0])
+    assert list(model.classes_) == ["b", "c"]
+    with pytest.raises(ValueError, match="at least two classes"):
+        model.fit(X, y, sample_weight=[0.0, 1.0, 2.0, 0.0])

@@ -29,7 +29,13 @@ except ImportError as error:
     ) from error
 
 from theorylab._validation import FloatArray, as_count, as_flag, as_real
-from theorylab.convex_relu import TrainingResult, sample_arrangements, train, zero_threshold
+from theorylab.convex_relu import (
+    TrainingResult,
+    Weighted,
+    sample_arrangements,
+    train,
+    zero_threshold,
+)
 
 __all__ = ["ConvexReLUClassifier", "ConvexReLURegressor"]
 
@@ -60,26 +66,38 @@ class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
         self.tol = tol
         self.random_state = random_state
 
+    def _samples(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, **checks: bool
+    ) -> tuple[FloatArray, NDArray[Any], FloatArray | None]:
+        """Validate data, targets and weights; leave out samples without weight, which could not be
+        standardised and tell nothing."""
+        data, targets = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2, **checks)
+        if sample_weight is None:
+            return data, targets, None
+        weights = _check_sample_weight(
+            sample_weight, data, dtype=np.float64, ensure_non_negative=True
+        )
+        kept = weights > 0
+        return data[kept], targets[kept], weights[kept]
+
     def _train(
-        self, X: FloatArray, targets: FloatArray, loss: str, weights: FloatArray | None = None
+        self, X: FloatArray, targets: FloatArray, loss: str, weights: FloatArray | None
     ) -> None:
         relative = as_real(self.relative_beta, "relative_beta", above=0.0)
         skip, tol = as_flag(self.skip, "skip"), as_real(self.tol, "tol", above=0.0, below=1.0)
         self.scaler_ = StandardScaler().fit(X, sample_weight=weights)
-        # The bias is a column of ones, so that rows can be scaled.
-        scaled = _with_ones(self.scaler_.transform(X))
-        if weights is not None:
-            # A neuron is positively homogeneous: the weight of a squared error scales its row.
-            roots = np.sqrt(weights)
-            scaled, targets = roots[:, None] * scaled, (roots * targets.T).T
+        scaled = self.scaler_.transform(X)
         arrangements: str | NDArray[np.bool_] = "all"
-        exhaustive = len(X) <= MAX_EXACT_SAMPLES or scaled.shape[1] <= MAX_EXACT_COLUMNS
+        exhaustive = len(X) <= MAX_EXACT_SAMPLES or X.shape[1] < MAX_EXACT_COLUMNS
         if self.n_arrangements is not None:
             rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31))
             arrangements = sample_arrangements(
-                scaled, as_count(self.n_arrangements, "n_arrangements"), rng=rng
+                np.column_stack([scaled, np.ones(len(X))]),
+                as_count(self.n_arrangements, "n_arrangements"),
+                rng=rng,
             )
-        options: dict[str, Any] = {"loss": loss, "arrangements": arrangements}
+        weighted = loss if weights is None else Weighted(loss, weights)
+        options: dict[str, Any] = {"loss": weighted, "arrangements": arrangements, "bias": True}
         threshold = zero_threshold(scaled, targets, exhaustive=exhaustive, **options)
         if self.n_arrangements is None and not exhaustive:
             options |= {"bound": "root", "max_rounds": LOCAL_ROUNDS}
@@ -111,11 +129,7 @@ class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
     def _output(self, X: ArrayLike) -> FloatArray:
         check_is_fitted(self)
         data = validate_data(self, X, reset=False, dtype=np.float64)
-        return self.result_.network(_with_ones(self.scaler_.transform(data)))
-
-
-def _with_ones(X: FloatArray) -> FloatArray:
-    return np.column_stack([X, np.ones(len(X))])
+        return self.result_.network(self.scaler_.transform(data))
 
 
 class ConvexReLURegressor(RegressorMixin, _ConvexReLU):  # type: ignore[misc]
@@ -140,8 +154,8 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):  # type: ignore[misc]
     Attributes
     ----------
     result_
-        The :class:`theorylab.convex_relu.TrainingResult` on standardised inputs and a last column
-        of ones (rows times the roots of the weights, if given), with network and certificate.
+        The :class:`theorylab.convex_relu.TrainingResult` on standardised inputs, with network and
+        certificate.
     gap_, global_gap_
         Certified relative duality gaps: of the problem on the patterns used, and among all
         networks. They agree where all patterns are used; a global gap above 0.1 is warned about.
@@ -163,22 +177,10 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):  # type: ignore[misc]
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train on data of shape (n, d) and targets of shape (n,), or (n, K) for K outputs; the
         squared errors are weighted by ``sample_weight``, shape (n,)."""
-        data, targets = validate_data(
-            self,
-            X,
-            y,
-            dtype=np.float64,
-            y_numeric=True,
-            multi_output=True,
-            ensure_min_samples=2,
+        data, targets, weights = self._samples(
+            X, y, sample_weight, y_numeric=True, multi_output=True
         )
         targets = np.asarray(targets, dtype=np.float64)
-        weights = None
-        if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, data, ensure_non_negative=True)
-            # Samples without weight could not be standardised, and tell nothing.
-            kept = weights > 0
-            data, targets, weights = data[kept], targets[kept], weights[kept]
         self.mean_ = np.average(targets, axis=0, weights=weights)
         self._train(data, targets - self.mean_, "squared", weights)
         return self
@@ -196,10 +198,10 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):  # type: ignore[misc]
     Parameters and attributes are those of :class:`ConvexReLURegressor`, and ``classes_``.
     """
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Train on data of shape (n, d) and labels of shape (n,), at least two of them
-        different."""
-        data, labels = validate_data(self, X, y, dtype=np.float64, ensure_min_samples=2)
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train on data of shape (n, d) and labels of shape (n,), at least two of them different;
+        the losses are weighted by ``sample_weight``, shape (n,)."""
+        data, labels, weights = self._samples(X, y, sample_weight)
         check_classification_targets(labels)
         self.classes_ = unique_labels(labels)
         if len(self.classes_) < 2:
@@ -207,9 +209,8 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):  # type: ignore[misc]
                 f"y: expected at least two classes, got one class, {self.classes_[0]!r}"
             )
         against_rest = np.where(labels[:, None] == self.classes_, 1.0, -1.0)
-        self._train(
-            data, against_rest if len(self.classes_) > 2 else against_rest[:, 1], "logistic"
-        )
+        targets = against_rest if len(self.classes_) > 2 else against_rest[:, 1]
+        self._train(data, targets, "logistic", weights)
         return self
 
     def decision_function(self, X: ArrayLike) -> FloatArray:

@@ -5,9 +5,13 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from theorylab.convex_relu import Network
-from theorylab.convex_relu.arrangements import enumerate_arrangements
-from theorylab.convex_relu.robust_training import (
+from theorylab.convex_relu import (
+    Hinge,
+    Interpolation,
+    Logistic,
+    Network,
+    Squared,
+    Weighted,
     collapse_radius,
     corridor_widths,
     improve_adversarially,
@@ -18,6 +22,7 @@ from theorylab.convex_relu.robust_training import (
     train_robust,
     worst_case,
 )
+from theorylab.convex_relu.arrangements import enumerate_arrangements
 from theorylab.convex_relu.training import train
 
 BALLS = ("linf", "l2")
@@ -294,6 +299,29 @@ def test_local_search_never_raises_the_value_and_gains_nothing_without_perturbat
         assert value <= start.objective * (1 + 1e-12)
         if eps == 0:
             assert value >= train(X, labels, 0.05, loss="hinge", bias=True).dual_objective
+
+
+@pytest.mark.parametrize("loss", [Hinge(), Squared()], ids=lambda loss: loss.name)
+def test_a_loss_is_an_object_or_its_name(loss):
+    X, labels, y = data(5)
+    target = labels if loss.name == "hinge" else y
+    network = random_network(5, 4, 2)
+    radii = [collapse_radius(X, target, 0.1, loss=given) for given in (loss, loss.name)]
+    assert radii[0] == radii[1] > 0.0
+    for solve in (
+        lambda given: train_robust(X, target, 0.1, eps=0.1, loss=given).objective,
+        lambda given: worst_case(network, X, target, 0.2, loss=given).loss,
+        lambda given: linearized_loss(network, X, target, 0.2, loss=given),
+        lambda given: (
+            improve_adversarially(
+                network, X, target, 0.1, eps=0.1, loss=given, bias=True, n_rounds=1
+            ).penalty
+        ),
+    ):
+        assert solve(loss) == solve(loss.name)
+        for other in ("logistic", Logistic(), Interpolation(), Weighted(loss, np.ones(6))):
+            with pytest.raises(ValueError, match="loss: expected one of hinge, squared, got '"):
+                solve(other)
 
 
 def test_bad_input_is_named():

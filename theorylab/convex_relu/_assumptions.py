@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from theorylab._validation import as_array, as_real
 from theorylab.convex_relu._network import Network
-from theorylab.convex_relu.robust_training import stability_radii
+from theorylab.convex_relu._stability import stability_radii
 from theorylab.numerics.assumptions import (
     EPS,
     Finding,

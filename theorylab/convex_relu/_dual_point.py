@@ -1,20 +1,14 @@
-"""Dual points: the domain of the loss's conjugate, orthogonality to a skip connection, and scaling
-into the constraint."""
+"""Dual points: orthogonality to a skip connection, and scaling into the constraint."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from flint import arb, fmpq, fmpq_mat
-from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 
 from theorylab._validation import FloatArray
 from theorylab.convex_relu.losses import Loss
 from theorylab.numerics.balls import rational_matrix, rationals
-
-BoolArray = NDArray[np.bool_]
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -28,9 +22,13 @@ def scale_dual(loss: Loss, v: FloatArray, y: FloatArray, beta: float, norm: floa
     candidates = [0.0, largest] if largest <= 1.0 else [0.0, 1.0, largest]
     values = [loss.dual(s * v, y) for s in candidates]
     best = candidates[int(np.argmax(values))]
-    search = minimize_scalar(
-        lambda s: -loss.dual(s * v, y) if s > 0.0 else 0.0, bounds=(0.0, largest), method="bounded"
-    )
+    # Steps through infinite values, outside the domain, are no numbers, and then of another kind.
+    with np.errstate(invalid="ignore"):
+        search = minimize_scalar(
+            lambda s: -loss.dual(s * v, y) if s > 0.0 else 0.0,
+            bounds=(0.0, largest),
+            method="bounded",
+        )
     if -search.fun > max(values):
         best = float(search.x)
     return best * v if best > 0.0 else np.zeros_like(v)
@@ -39,30 +37,15 @@ def scale_dual(loss: Loss, v: FloatArray, y: FloatArray, beta: float, norm: floa
 def project_skip(X: FloatArray, v: FloatArray, y: FloatArray, loss: Loss) -> FloatArray:
     """Move the free entries of v as little as possible so that ``X.T v = 0``, up to rounding; to
     zeros, which are feasible, where that leaves the domain."""
-    free = interior(loss, v, y)
-    # Entries at the ends of the domain are there exactly.
-    result = np.where(free | (not loss.bounded_dual), v, y * np.round(v * y))
+    free, result = loss.interior(v, y), loss.at_ends(v, y).copy()
     for _ in range(2):
         step, *_ = np.linalg.lstsq(X[free].T, X.T @ result, rcond=None)
         result[free] -= step
     exact, _ = exact_dual(X, result, y, loss)
-    if exact is None or not in_domain(loss, exact, y):
+    if exact is None or not loss.in_domain(exact, y):
         return np.zeros_like(v)
     # Least squares in float64 misses it where the data are ill-conditioned.
     return np.array([float(arb(q)) for q in exact])
-
-
-def interior(loss: Loss, v: FloatArray, y: FloatArray) -> BoolArray:
-    """Entries of a dual point that may move both ways inside the domain of the conjugate."""
-    if loss.bounded_dual:
-        a = v * y
-        inside: BoolArray = (a > 1e-9 * a.max()) & (a < 1.0 - 1e-9)
-        return inside
-    return np.ones(v.size, dtype=bool)
-
-
-def in_domain(loss: Loss, point: Sequence[fmpq], y: FloatArray) -> bool:
-    return not loss.bounded_dual or all(0 <= p * int(t) <= 1 for p, t in zip(point, y, strict=True))
 
 
 def exact_dual(
@@ -71,7 +54,7 @@ def exact_dual(
     """Return the rational point nearest to v on its free entries with ``data.T @ point = 0``, and
     bounds of its change."""
     n, d = data.shape
-    free = np.flatnonzero(interior(loss, v, y))
+    free = np.flatnonzero(loss.interior(v, y))
     exact = rational_matrix(data)
     point = rationals(v)
     right = exact.transpose() * fmpq_mat(n, 1, point)
@@ -104,7 +87,5 @@ def exact_dual(
 
 
 def dual_error(dual: FloatArray, y: FloatArray, loss: Loss) -> float:
-    """Bound the rounding error of the dual value: of terms at most |y v| + v^2 (squared) or of
-    order one (bounded duals)."""
-    size = np.abs(dual * y) + (1.0 if loss.bounded_dual else dual**2)
-    return float(8.0 * (dual.size + 4) * _EPS * np.sum(size))
+    """Bound the rounding error of the dual value."""
+    return float(8.0 * (dual.size + 4) * _EPS * np.sum(loss.dual_sizes(dual, y)))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import numpy as np
 from flint import arb, arb_mat
 from numpy.typing import ArrayLike
@@ -106,6 +109,49 @@ class Network:
             "skip.weight": linear.T,
             "skip.bias": np.atleast_1d(self.offset),
         }
+
+    def to_torch(self) -> Any:
+        """Return a PyTorch module that computes the same, in float64, with linear layers of the
+        names in ``state_dict``.
+
+        Raises
+        ------
+        ImportError
+            Where PyTorch is missing.
+
+        Examples
+        --------
+        >>> network = Network([[1.0, 2.0]], [3.0])
+        >>> network.to_torch()(torch.ones(2, 2, dtype=torch.float64))  # doctest: +SKIP
+        tensor([9., 9.], dtype=torch.float64, grad_fn=<SqueezeBackward1>)
+        """
+        try:
+            import torch
+        except ImportError as error:
+            raise ImportError("Network.to_torch needs PyTorch: pip install torch") from error
+        single = self.output_weights.ndim == 1
+
+        class TwoLayer(torch.nn.Module):  # type: ignore[misc]
+            def __init__(self, state: dict[str, Any]) -> None:
+                super().__init__()
+                for name in ("hidden", "output", "skip"):
+                    rows, width = state[f"{name}.weight"].shape
+                    bias = f"{name}.bias" in state
+                    # On no device: nothing is drawn that would be thrown away.
+                    layer = torch.nn.Linear(width, rows, bias, device="meta")
+                    self.add_module(name, layer)
+                self.load_state_dict(state, assign=True)
+
+            def forward(self, x: Any) -> Any:
+                f = self.output(torch.relu(self.hidden(x))) + self.skip(x)
+                return f.squeeze(-1) if single else f
+
+        # Copies, for these arrays are read-only.
+        state = {name: torch.tensor(array) for name, array in self.state_dict().items()}
+        with warnings.catch_warnings():
+            # A network without neurons has a layer without entries to draw.
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            return TwoLayer(state)
 
 
 def as_network(network: object, X: FloatArray, y: FloatArray) -> Network:

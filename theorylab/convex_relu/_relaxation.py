@@ -24,6 +24,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from theorylab._validation import FloatArray
+from theorylab.convex_relu._weighted import Weighted
 from theorylab.convex_relu.losses import Hinge, Logistic, Loss, Squared
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -166,12 +167,13 @@ def relaxed_dual(
         ]
         outputs = outputs + sign * r
         penalty = penalty + trace
-    if isinstance(loss, Squared):
-        value = 0.5 * cp.sum_squares(fit - y)
-    elif isinstance(loss, Logistic):
-        value = cp.sum(cp.logistic(-cp.multiply(y, fit)))
-    elif isinstance(loss, Hinge):
-        value = cp.sum(cp.pos(1.0 - cp.multiply(y, fit)))
+    weights = loss.weights if isinstance(loss, Weighted) else np.ones(n)
+    if isinstance(loss.base, Squared):
+        value = 0.5 * cp.sum_squares(cp.multiply(np.sqrt(weights), fit - y))
+    elif isinstance(loss.base, Logistic):
+        value = weights @ cp.logistic(-cp.multiply(y, fit))
+    elif isinstance(loss.base, Hinge):
+        value = weights @ cp.pos(1.0 - cp.multiply(y, fit))
     else:
         return None
     tie = fit == outputs

@@ -14,7 +14,7 @@ from flint import arb, ctx
 from theorylab._validation import FloatArray, as_array
 from theorylab.convex_relu._cones import BoolArray
 from theorylab.convex_relu._constraint import prove_cones, prove_sphere
-from theorylab.convex_relu._dual_point import dual_error, exact_dual, in_domain
+from theorylab.convex_relu._dual_point import dual_error, exact_dual
 from theorylab.convex_relu._network import (
     Network,
     as_network,
@@ -108,7 +108,7 @@ def verify(c: Certificate, max_nodes: int | None) -> Verification:
             point, moved = (
                 exact_dual(data, v, t, loss) if c.skip else (rationals(v), np.zeros(len(v)))
             )
-            if point is None or not in_domain(loss, point, t):
+            if point is None or not loss.in_domain(point, t):
                 return Verification(False, Rejection.DOMAIN, objective, nan)
             bound += loss.dual_ball([arb(p) for p in point], balls(t))
             if c.patterns is None:

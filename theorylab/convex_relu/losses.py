@@ -15,10 +15,12 @@ together."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Sequence
 
 import numpy as np
-from flint import arb
+from flint import arb, fmpq
+from numpy.typing import NDArray
+from scipy.special import entr, xlog1py
 
 from theorylab._validation import FloatArray, one_of
 
@@ -30,16 +32,25 @@ _TOLERANCE = 1e-10
 class Loss(ABC):
     """A convex loss, separable over samples."""
 
-    name: ClassVar[str]
-    smooth: ClassVar[bool] = True
+    name: str
+    smooth: bool = True
     #: Largest second derivative; of the Moreau envelope that training uses, if not smooth.
-    curvature_bound: ClassVar[float] = 1.0
-    #: Whether the dual is confined to 0 <= y_i v_i <= 1.
-    bounded_dual: ClassVar[bool] = True
+    curvature_bound: float = 1.0
+    #: Whether the dual is confined to 0 <= y_i v_i <= 1, times the weight if there is one.
+    bounded_dual: bool = True
     #: Whether l(t f, t y) = t^degree l(f, y) for t > 0; None where targets are labels.
-    degree: ClassVar[int | None] = None
+    degree: int | None = None
     #: Whether the loss of a sample is least at a finite output.
-    attained: ClassVar[bool] = True
+    attained: bool = True
+
+    @property
+    def base(self) -> Loss:
+        """The loss without weights."""
+        return self
+
+    def on_rows(self, kept: NDArray[np.bool_]) -> Loss:
+        """Return the loss of some of the samples."""
+        return self
 
     def check_labels(self, y: FloatArray) -> None:
         """Raise ``ValueError`` where the labels do not belong to the loss."""
@@ -49,9 +60,17 @@ class Loss(ABC):
                 f"{y[np.abs(y) != 1.0].flat[0]}"
             )
 
-    @abstractmethod
     def value(self, f: FloatArray, y: FloatArray) -> float:
         """Return sum_i l(f_i, y_i)."""
+        return float(np.sum(self.terms(f, y)))
+
+    def dual(self, v: FloatArray, y: FloatArray) -> float:
+        """Return -sum_i l*(-v_i, y_i), minus infinity outside the domain."""
+        return float(np.sum(self.dual_terms(v, y)))
+
+    @abstractmethod
+    def terms(self, f: FloatArray, y: FloatArray) -> FloatArray:
+        """Return the losses l(f_i, y_i)."""
 
     @abstractmethod
     def gradient(self, f: FloatArray, y: FloatArray) -> FloatArray:
@@ -62,8 +81,8 @@ class Loss(ABC):
         """Return the second derivatives l''(f_i, y_i)."""
 
     @abstractmethod
-    def dual(self, v: FloatArray, y: FloatArray) -> float:
-        """Return -sum_i l*(-v_i, y_i), minus infinity outside the domain."""
+    def dual_terms(self, v: FloatArray, y: FloatArray) -> FloatArray:
+        """Return the terms -l*(-v_i, y_i) of the dual value."""
 
     @abstractmethod
     def value_ball(self, f: list[arb], y: list[arb]) -> arb:
@@ -73,10 +92,36 @@ class Loss(ABC):
     def dual_ball(self, v: list[arb], y: list[arb]) -> arb:
         """Return an enclosure of the dual value for ``v`` in the domain."""
 
-    def prox(self, f: FloatArray, y: FloatArray, step: float) -> tuple[FloatArray, FloatArray]:
-        """Return argmin_s sum_i l(s_i, y_i) + |s - f|^2 / (2 step) and its derivative in f; needed
-        of losses that are not smooth."""
+    def prox(
+        self, f: FloatArray, y: FloatArray, step: float | FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return argmin_s sum_i l(s_i, y_i) + (s_i - f_i)^2 / (2 step_i) and its derivative in f;
+        needed of losses that are not smooth."""
         raise NotImplementedError
+
+    def dual_sizes(self, v: FloatArray, y: FloatArray) -> FloatArray:
+        """Return sizes of the terms of the dual value, to which their rounding errors are
+        relative."""
+        result: FloatArray = np.abs(v * y) + (1.0 if self.bounded_dual else v**2)
+        return result
+
+    def in_domain(self, v: Sequence[fmpq], y: FloatArray) -> bool:
+        """Whether an exact dual point lies in the domain of the conjugate."""
+        return not self.bounded_dual or all(0 <= a * int(t) <= 1 for a, t in zip(v, y, strict=True))
+
+    def interior(self, v: FloatArray, y: FloatArray) -> NDArray[np.bool_]:
+        """Entries of a dual point that may move both ways inside the domain."""
+        if not self.bounded_dual:
+            return np.ones(v.size, dtype=bool)
+        a = v * y
+        inside: NDArray[np.bool_] = (a > 1e-9 * a.max()) & (a < 1.0 - 1e-9)
+        return inside
+
+    def at_ends(self, v: FloatArray, y: FloatArray) -> FloatArray:
+        """Return a dual point whose entries at the ends of the domain are there exactly."""
+        if not self.bounded_dual:
+            return v
+        return np.where(self.interior(v, y), v, y * np.round(v * y))
 
     def into_domain(self, v: FloatArray, last: FloatArray, y: FloatArray) -> FloatArray:
         """Return a dual point moved into the domain of the conjugate, part of the way from the
@@ -105,9 +150,10 @@ class Squared(Loss):
     def check_labels(self, y: FloatArray) -> None:
         """Accept every real target."""
 
-    def value(self, f: FloatArray, y: FloatArray) -> float:
-        """Return the value."""
-        return 0.5 * float(np.sum((f - y) ** 2))
+    def terms(self, f: FloatArray, y: FloatArray) -> FloatArray:
+        """Return half the squared errors."""
+        result: FloatArray = 0.5 * (f - y) ** 2
+        return result
 
     def gradient(self, f: FloatArray, y: FloatArray) -> FloatArray:
         """Return the residual."""
@@ -117,9 +163,9 @@ class Squared(Loss):
         """Return ones."""
         return np.ones_like(f)
 
-    def dual(self, v: FloatArray, y: FloatArray) -> float:
-        """Return y @ v - |v|^2 / 2."""
-        return float(np.sum(v * (y - 0.5 * v)))
+    def dual_terms(self, v: FloatArray, y: FloatArray) -> FloatArray:
+        """Return y_i v_i - v_i^2 / 2."""
+        return v * (y - 0.5 * v)
 
     def value_ball(self, f: list[arb], y: list[arb]) -> arb:
         """Return an enclosure of the value."""
@@ -137,9 +183,10 @@ class Logistic(Loss):
     curvature_bound = 0.25
     attained = False
 
-    def value(self, f: FloatArray, y: FloatArray) -> float:
-        """Return the value."""
-        return float(np.sum(np.logaddexp(0.0, -y * f)))
+    def terms(self, f: FloatArray, y: FloatArray) -> FloatArray:
+        """Return the losses."""
+        result: FloatArray = np.logaddexp(0.0, -y * f)
+        return result
 
     def gradient(self, f: FloatArray, y: FloatArray) -> FloatArray:
         """Return the derivatives."""
@@ -151,13 +198,11 @@ class Logistic(Loss):
         result: FloatArray = np.exp(-np.logaddexp(0.0, f) - np.logaddexp(0.0, -f))
         return result
 
-    def dual(self, v: FloatArray, y: FloatArray) -> float:
-        """Return the sum of the entropies of y_i v_i."""
+    def dual_terms(self, v: FloatArray, y: FloatArray) -> FloatArray:
+        """Return the entropies of y_i v_i."""
         a = y * v
-        if a.min() < 0.0 or a.max() > 1.0:
-            return -np.inf
-        inner = a[(a > 0.0) & (a < 1.0)]
-        return float(-np.sum(inner * np.log(inner) + (1.0 - inner) * np.log1p(-inner)))
+        inside = np.clip(a, 0.0, 1.0)
+        return np.where(a == inside, entr(inside) - xlog1py(1.0 - inside, -inside), -np.inf)
 
     def value_ball(self, f: list[arb], y: list[arb]) -> arb:
         """Return an enclosure of the value."""
@@ -179,9 +224,9 @@ class Hinge(Loss):
     smooth = False
     curvature_bound = 10.0
 
-    def value(self, f: FloatArray, y: FloatArray) -> float:
-        """Return the value."""
-        return float(np.sum(np.maximum(1.0 - y * f, 0.0)))
+    def terms(self, f: FloatArray, y: FloatArray) -> FloatArray:
+        """Return the losses."""
+        return np.maximum(1.0 - y * f, 0.0)
 
     def gradient(self, f: FloatArray, y: FloatArray) -> FloatArray:
         """Return the left derivative in y f."""
@@ -191,10 +236,10 @@ class Hinge(Loss):
         """Return zeros."""
         return np.zeros_like(f)
 
-    def dual(self, v: FloatArray, y: FloatArray) -> float:
-        """Return the sum of y_i v_i."""
+    def dual_terms(self, v: FloatArray, y: FloatArray) -> FloatArray:
+        """Return y_i v_i."""
         a = y * v
-        return float(a.sum()) if a.min() >= 0.0 and a.max() <= 1.0 else -np.inf
+        return np.where((a >= 0.0) & (a <= 1.0), a, -np.inf)
 
     def value_ball(self, f: list[arb], y: list[arb]) -> arb:
         """Return an enclosure of the value."""
@@ -204,7 +249,9 @@ class Hinge(Loss):
         """Return an enclosure of the dual value."""
         return sum((a * b for a, b in zip(v, y, strict=True)), arb(0))
 
-    def prox(self, f: FloatArray, y: FloatArray, step: float) -> tuple[FloatArray, FloatArray]:
+    def prox(
+        self, f: FloatArray, y: FloatArray, step: float | FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
         """Return the proximal point and its derivative."""
         margin = y * f
         point = y * np.where(margin >= 1.0, margin, np.minimum(margin + step, 1.0))
@@ -243,9 +290,9 @@ class Interpolation(Loss):
     def check_labels(self, y: FloatArray) -> None:
         """Accept every real target."""
 
-    def value(self, f: FloatArray, y: FloatArray) -> float:
-        """Return zero or infinity."""
-        return 0.0 if np.abs(f - y).max() <= _TOLERANCE * np.abs(y).max() else np.inf
+    def terms(self, f: FloatArray, y: FloatArray) -> FloatArray:
+        """Return zeros and infinities."""
+        return np.where(np.abs(f - y) <= _TOLERANCE * np.abs(y).max(), 0.0, np.inf)
 
     def gradient(self, f: FloatArray, y: FloatArray) -> FloatArray:
         """Return the residual: a direction, as a constraint has no derivative."""
@@ -255,9 +302,9 @@ class Interpolation(Loss):
         """Return zeros."""
         return np.zeros_like(f)
 
-    def dual(self, v: FloatArray, y: FloatArray) -> float:
-        """Return y @ v."""
-        return float(np.sum(v * y))
+    def dual_terms(self, v: FloatArray, y: FloatArray) -> FloatArray:
+        """Return y_i v_i."""
+        return v * y
 
     def value_ball(self, f: list[arb], y: list[arb]) -> arb:
         """Return zero where the outputs are certainly close to the targets, else infinity."""
@@ -269,7 +316,9 @@ class Interpolation(Loss):
         """Return an enclosure of the dual value."""
         return sum((a * b for a, b in zip(v, y, strict=True)), arb(0))
 
-    def prox(self, f: FloatArray, y: FloatArray, step: float) -> tuple[FloatArray, FloatArray]:
+    def prox(
+        self, f: FloatArray, y: FloatArray, step: float | FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
         """Return the targets and zeros."""
         return y, np.zeros_like(f)
 
@@ -285,8 +334,12 @@ _LOSSES: dict[str, Loss] = {
 }
 
 
-def as_loss(loss: str | Loss) -> Loss:
-    """Return the loss of that name, or the loss itself."""
-    if isinstance(loss, Loss):
-        return loss
-    return _LOSSES[one_of(loss, "loss", sorted(_LOSSES))]
+def as_loss(loss: str | Loss, *kinds: type[Loss]) -> Loss:
+    """Return the loss of that name, or the loss itself, if it is of one of the kinds (of any, by
+    default)."""
+    names = sorted(name for name, known in _LOSSES.items() if not kinds or isinstance(known, kinds))
+    if not isinstance(loss, Loss):
+        return _LOSSES[one_of(loss, "loss", names)]
+    if kinds and not isinstance(loss, kinds):
+        one_of(loss.name, "loss", names)
+    return loss

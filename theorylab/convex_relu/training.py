@@ -232,7 +232,7 @@ def train(
         Penalty: the objective is ``loss + beta / 2 * sum_j (|u_j|^2 + a_j^2)``. At zero (squared
         loss only) the interpolating network of least penalty, which is then the objective.
     loss
-        "squared" (half the squared error), "logistic", "hinge", or a ``Loss``; summed over samples.
+        "squared" (half the squared error), "logistic", "hinge", or ``Loss`` (``Weighted``); summed.
     arrangements
         "all", or patterns (P, n), for instance from ``sample_arrangements``, to whose cones ``(2 D
         - I) X u >= 0`` the neurons are confined; ``global_gap`` is then that of the whole problem.
@@ -342,7 +342,7 @@ class Session:
         beta = as_real(beta, "beta", minimum=0.0)
         loss = self.loss
         if beta == 0.0:
-            if not isinstance(loss, Squared):
+            if not isinstance(loss.base, Squared):
                 raise ValueError(f"beta: expected > 0 for the {loss.name} loss, got 0.0")
             loss, beta = Interpolation(), 1.0
         X, y = self.X, self.y
@@ -372,7 +372,7 @@ class Session:
             (s for s in statuses if s is TrainingStatus.UNATTAINED),
             next((s for s in statuses if s is not TrainingStatus.CERTIFIED), statuses[0]),
         )
-        if isinstance(loss, Hinge):
+        if isinstance(loss.base, Hinge):
             network, certificate = _on_the_margin(certificate)
         if certificate.gap <= self.tol and status is not TrainingStatus.UNATTAINED:
             status = TrainingStatus.CERTIFIED
@@ -412,7 +412,7 @@ class Session:
             problem.beta = 1e-3 * (size if size > 0.0 else 1.0)
         else:
             problem.beta = beta / self.unit * scale ** (1 - degree)
-        problem.loss = loss
+        problem.loss = loss.on_rows(rest)
         targets = y[rest] / scale
         if rest.any():
             # Penalties of one session start from each other, nearest first.
@@ -694,7 +694,7 @@ class _Problem:
         if start is not None:
             state, multiplier = start[1], -start[2]
         least = isinstance(self.loss, Interpolation)
-        if least or (isinstance(self.loss, Squared) and ratio < 1e-4):
+        if least or (isinstance(self.loss.base, Squared) and ratio < 1e-4):
             state, close = self.approach(state, y, largest, 0.0 if least else beta)
             state, multiplier, v = (
                 self.minimise(state, y, multiplier) if close is None else (state, -close, close)
@@ -738,11 +738,12 @@ class _Problem:
         """Follow the optimum of the squared loss to smaller penalties until its faces are those at
         the target; return it there with its dual point, or None where that was not seen."""
         loss, beta = self.loss, self.beta
+        squared = Squared() if isinstance(loss, Interpolation) else loss
         for exponent in range(-3, -9, -1):
             level = largest * 10.0**exponent
             if level <= target:
                 break
-            self.loss, self.beta = Squared(), level
+            self.loss, self.beta = squared, level
             for _ in range(self.max_rounds):
                 state, _, v = self.minimise(state, y, y)
                 found, violation, *_ = self.price(v, exhaustive=False)
@@ -898,12 +899,12 @@ class _Problem:
     ) -> tuple[_State, FloatArray, FloatArray]:
         """Bring the neurons to a stationary point; return them, the multiplier, and v = -L'."""
         X = self.reduction.data
-        if isinstance(self.loss, Squared):
-            state = self.quadratic(state, y, np.ones_like(y))
-            state, v, _ = self.refine(state, y, y - state.output(X))
-            return state, multiplier, v
         if self.loss.smooth:
-            state = self.newton(state, y, self.loss)
+            if isinstance(self.loss.base, Squared):
+                weights = self.loss.curvature(y, y)
+                state = self.quadratic(state, weights * y, weights)
+            else:
+                state = self.newton(state, y, self.loss)
             state, v, _ = self.refine(state, y, -self.loss.gradient(state.output(X), y))
             return state, multiplier, v
         # Method of multipliers: the smoothed loss is moved until its minimiser is that of the loss.

@@ -1,0 +1,223 @@
+r"""The robust convex program: its dual, solved as a conic program, and the repair of what the
+solver returns.
+
+See ``robust_training`` for the program. Its dual is a game against weighted perturbed data:
+maximise $\sum_ka_k$ over $0\le a_k\le1,\ \|\eta_k\|_p\le\epsilon a_k$ such that
+$h_b=\sigma_b\sum_kd_{bk}(y_ka_kx_k+\eta_k)$ satisfies $h_b^\top v\le\beta\|v\|_2$ on
+the cone of every block (squared loss: $\sum_k(c_ky_k-\frac12a_k^2)$, $|c_k|\le a_k$,
+with $c_k$ for $y_ka_k$). Multipliers $\lambda\ge0,\
+\|\zeta\|_p\le\epsilon\sum_k\lambda_k$ prove it:
+$\|h_b+\sum_k\lambda_ks_kx_k-\zeta\|_2\le\beta$."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theorylab._validation import FloatArray
+from theorylab.convex_relu._attacks import robust_losses
+from theorylab.convex_relu._stability import dual_norms
+from theorylab.convex_relu.losses import Hinge, Loss
+
+BoolArray = NDArray[np.bool_]
+
+
+def dual_solver(
+    data: FloatArray, y: FloatArray, beta: float, loss: Loss, ball: str, patterns: BoolArray, d: int
+) -> Callable[[float], tuple[float, FloatArray, FloatArray, FloatArray]]:
+    """Set up the dual; return a function of the radius that solves it.
+
+    It returns a lower bound, the weights and moves of the adversary that attain it, and blocks,
+    shape (2P, D): the multipliers of the dual's bounds. Where cones are thin they are more accurate
+    than the solution of the program itself."""
+    cp = _cvxpy()
+
+    P, n = patterns.shape
+    width = data.shape[1]
+    hinge = isinstance(loss, Hinge)
+    p = np.inf if ball == "linf" else 2
+    D = np.vstack([patterns, -1.0 * patterns])
+    S = np.tile(2.0 * patterns - 1.0, (2, 1))
+    embed = np.eye(d, width)
+    radius = cp.Parameter(nonneg=True)
+    a, eta = cp.Variable(n, nonneg=True), cp.Variable((n, d))
+    c = cp.multiply(y, a) if hinge else cp.Variable(n)
+    lam, zeta = cp.Variable((2 * P, n), nonneg=True), cp.Variable((2 * P, d))
+    h = D @ (cp.diag(c) @ data + eta @ embed)
+    bounds = cp.SOC(beta * np.ones(2 * P), h + cp.multiply(S, lam) @ data - zeta @ embed, axis=1)
+    constraints = [
+        cp.norm(eta, p, axis=1) <= radius * a,
+        cp.norm(zeta, p, axis=1) <= radius * cp.sum(lam, axis=1),
+        bounds,
+        a <= 1.0 if hinge else cp.abs(c) <= a,
+    ]
+    value = cp.sum(a) if hinge else c @ y - 0.5 * cp.sum_squares(a)
+    problem = cp.Problem(cp.Maximize(value), constraints)
+
+    def solved(eps: float) -> tuple[float, FloatArray, FloatArray, FloatArray]:
+        radius.value = eps
+        _solve(problem)
+        if a.value is None:
+            return 0.0, np.zeros(n), np.zeros((n, d)), np.zeros((2 * P, width))
+        blocks = -np.asarray(bounds.dual_value[1], dtype=np.float64).reshape(2 * P, width)
+        weights = np.clip(np.asarray(a.value), 0.0, 1.0 if hinge else None)
+        slope = y * weights if hinge else np.clip(np.asarray(c.value), -weights, weights)
+        moves = _shrink(np.asarray(eta.value), eps * weights, p)
+        multipliers = np.maximum(np.asarray(lam.value), 0.0)
+        corrections = _shrink(np.asarray(zeta.value), eps * multipliers.sum(axis=1), p)
+        sums = (
+            D @ (slope[:, None] * data + moves @ embed)
+            + (S * multipliers) @ data
+            - corrections @ embed
+        )
+        largest = float(np.linalg.norm(sums, axis=1).max())
+        # Scaling everything keeps the multipliers valid.
+        t = beta / largest if largest > beta else 1.0
+        if hinge:
+            return t * float(weights.sum()), t * weights, t * moves, blocks
+        size = float(weights @ weights)
+        t = min(beta / max(largest, 1e-300), float(slope @ y) / size) if size > 0.0 else 0.0
+        t = max(t, 0.0)
+        return t * float(slope @ y) - 0.5 * t**2 * size, t * weights, t * moves, blocks
+
+    return solved
+
+
+def _shrink(rows: FloatArray, radii: FloatArray, p: float) -> FloatArray:
+    """Scale rows into balls of the given radii."""
+    lengths = np.linalg.norm(rows, ord=p, axis=1)
+    factors = np.minimum(
+        1.0, np.divide(radii, lengths, out=np.ones_like(lengths), where=lengths > 0.0)
+    )
+    result: FloatArray = factors[:, None] * rows
+    return result
+
+
+def least_slope(
+    X: FloatArray, y: FloatArray, ball: str, patterns: BoolArray
+) -> Callable[[float], float]:
+    """Return the least slope of the loss over stable blocks with norms of sum 1 as a function of
+    the radius."""
+    cp = _cvxpy()
+
+    P, n = patterns.shape
+    q = 1 if ball == "linf" else 2
+    D = np.vstack([patterns, patterns]).astype(np.float64)
+    gates = np.repeat([1.0, -1.0], P)[:, None] * D
+    radius = cp.Parameter(nonneg=True)
+    V = cp.Variable((2 * P, X.shape[1]))
+    preactivations = V @ X.T
+    outputs = cp.sum(cp.multiply(gates, preactivations), axis=0)
+    moves = cp.norm(gates.T @ V, q, axis=1)
+    lengths = cp.reshape(cp.norm(V, q, axis=1), (2 * P, 1), order="C")
+    slope = -y @ outputs + radius * (np.abs(y) @ moves)
+    constraints = [
+        cp.multiply(2.0 * D - 1.0, preactivations) >= (radius * lengths) @ np.ones((1, n)),
+        cp.sum(cp.norm(V, 2, axis=1)) <= 1.0,
+    ]
+    problem = cp.Problem(cp.Minimize(slope), constraints)
+
+    def least(eps: float) -> float:
+        radius.value = eps
+        _solve(problem)
+        return float(problem.value)
+
+    return least
+
+
+def stabilized(
+    V: FloatArray, data: FloatArray, eps: float, ball: str, patterns: BoolArray, d: int
+) -> FloatArray:
+    """Drop blocks of the size of the solver's error and move the others into their cones, towards a
+    point deep inside."""
+    V = V.copy()
+    lengths = np.linalg.norm(V, axis=1)
+    V[lengths <= 1e-7 * max(lengths.max(), 1e-300)] = 0.0
+    V[lengths <= 1e-9] = 0.0
+    scale = float(np.abs(data).sum(axis=1).max())
+    used = np.flatnonzero(np.any(V != 0.0, axis=1))
+    signs = np.where(patterns[used % len(patterns)], 1.0, -1.0)
+    # Rounding of the cones' inequalities, as they are evaluated by whoever checks them.
+    margins = 1e-14 * scale * np.linalg.norm(V[used], axis=1) if eps > 0.0 else np.zeros(len(used))
+    missing = margins - _slacks(V[used], data, signs, eps, ball, d)
+    outside = missing > 0.0
+    if outside.any():
+        used, signs, missing = used[outside], signs[outside], missing[outside]
+        centres = _centres(data, signs, eps, ball, d)
+        depths = _slacks(centres, data, signs, eps, ball, d)
+        reached = (depths > 0.0) & (missing <= 0.1 * depths)
+        V[used[~reached]] = 0.0
+        V[used[reached]] += (missing[reached] / depths[reached])[:, None] * centres[reached]
+    return V
+
+
+def _slacks(
+    V: FloatArray, data: FloatArray, signs: FloatArray, eps: float, ball: str, d: int
+) -> FloatArray:
+    result: FloatArray = (signs * (V @ data.T)).min(axis=1) - eps * dual_norms(V[:, :d], ball)
+    return result
+
+
+def _centres(data: FloatArray, signs: FloatArray, eps: float, ball: str, d: int) -> FloatArray:
+    """Return the points of unit size with the largest slack of each cone, all by one program: it is
+    separable."""
+    cp = _cvxpy()
+
+    V = cp.Variable((len(signs), data.shape[1]))
+    slacks = cp.min(cp.multiply(signs, V @ data.T), axis=1) - eps * cp.norm(
+        V[:, :d], 1 if ball == "linf" else 2, axis=1
+    )
+    _solve(cp.Problem(cp.Maximize(cp.sum(slacks)), [cp.norm(V, 2, axis=1) <= 1.0]))
+    return np.asarray(V.value, dtype=np.float64)
+
+
+def rescaled(
+    blocks: FloatArray,
+    data: FloatArray,
+    y: FloatArray,
+    beta: float,
+    eps: float,
+    loss: Loss,
+    ball: str,
+    gates: FloatArray,
+    d: int,
+) -> tuple[FloatArray, float]:
+    """Make good for dropped blocks by the best multiple of the others, which stays feasible; return
+    it and its objective.
+
+    A hinge is met exactly by the optimum and missed by the size of a dropped block, at a cost far
+    above that block's."""
+    outputs = np.sum(gates * (blocks @ data.T), axis=0)
+    moves = eps * dual_norms(gates.T @ blocks[:, :d], ball)
+    size = beta * float(np.linalg.norm(blocks, axis=1).sum())
+    factors = [1.0]
+    if isinstance(loss, Hinge):
+        margins = y * outputs - moves
+        factors += [float(1.0 / m) for m in margins[np.abs(margins - 1.0) < 1e-3]]
+    values = [
+        float(robust_losses(t * outputs, t * moves, y, loss).sum()) + t * size for t in factors
+    ]
+    best = int(np.argmin(values))
+    return factors[best] * blocks, values[best]
+
+
+def _cvxpy() -> Any:
+    """Import cvxpy when it is used; its names are made at run time, unknown to type checkers."""
+    import cvxpy
+
+    return cvxpy
+
+
+def _solve(problem: Any) -> None:
+    cp = _cvxpy()
+
+    with warnings.catch_warnings():
+        # Inaccurate solutions are repaired and judged by the duality gap.
+        warnings.simplefilter("ignore")
+        tolerances = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-11)
+        # Without a warm start the result does not depend on what was solved before.
+        problem.solve(solver=cp.CLARABEL, warm_start=False, max_iter=200, **tolerances)

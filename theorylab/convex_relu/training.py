@@ -728,7 +728,11 @@ class _Problem:
         stalled = 0
         norm: float | None = None
         for _ in range(self.max_rounds):
-            found, violation, exact, complete = self.price(v, exhaustive=self.bound == "search")
+            # Where neighbours are known, what they lack is for the exhaustive search to find.
+            probing = start is None or len(history) > 0 or self.bound != "search"
+            found, violation, exact, complete = self.price(
+                v, exhaustive=self.bound == "search", probing=probing
+            )
             objective = self.value(state, y)
             history.append(Round(objective, len(state.sigma) - state.linear, violation, exact))
             if self.callback is not None and self.callback(history[-1]) is True and found:
@@ -826,7 +830,12 @@ class _Problem:
         return max(scaled, key=lambda point: self.loss.dual(point, y))
 
     def price(
-        self, v: FloatArray, *, exhaustive: bool = True, max_nodes: int | None = None
+        self,
+        v: FloatArray,
+        *,
+        exhaustive: bool = True,
+        max_nodes: int | None = None,
+        probing: bool = True,
     ) -> tuple[list[tuple[int, FloatArray, BoolArray, BoolArray]], float, bool, bool]:
         """Return violating neurons, the largest violation, and whether the search was exhaustive
         and complete."""
@@ -847,7 +856,7 @@ class _Problem:
                     found[key] = (value, u)
 
         values = v @ self.features
-        for sign in (1, -1):
+        for sign in (1, -1) if probing else ():
             wide = len(values) // 25
             order = np.argpartition(-sign * values, wide)[:wide]
             for k in order:

@@ -1,5 +1,6 @@
 """The optimal set against exact arithmetic in Q(sqrt 2), Qhull, cvxpy and closed forms."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 
@@ -24,6 +25,7 @@ from theorylab.convex_relu.certificates import Network, certify
 from theorylab.convex_relu.optimal_set import (
     OptimalSetStatus,
     SensitivityStatus,
+    _newton_distance,
     find_optimal_set,
     is_minimal,
     minimal_networks,
@@ -108,6 +110,33 @@ def exact_minimal_supports():
                 supports.add(subset)
     rank = len(echelon([list(row) for row in atoms]))
     return supports, rank
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_distance_from_a_stationary_point_is_bounded_for_neurons_of_all_lengths(loss):
+    # A planted teacher leaves short neurons beside long ones.
+    rng = np.random.default_rng(7)
+    X, W, a = rng.standard_normal((60, 3)), rng.standard_normal((5, 3)), rng.standard_normal(5)
+    y = np.maximum(X @ W.T, 0) @ a + 0.1 * rng.standard_normal(60)
+    y = np.sign(y) if loss == "logistic" else y
+    beta = 0.05 * zero_threshold(X, y, loss=loss)
+    optimal = find_optimal_set(X, y, beta, loss=loss)
+    minimal = neurons_of(X, optimal.training.network, bias=False)
+    chosen = optimal.training.certificate.loss
+    assert minimal.lengths.min() < 0.2 * minimal.lengths.max()
+    finite = 0
+    for size in (1e-11, 1e-9, 1e-7, 1e-5, 1e-3, 1e-1):
+        shift = [z @ rng.standard_normal(z.shape[1]) for z in tangents(minimal)]
+        points = minimal.points + size * minimal.lengths[:, None] * np.array(shift)
+        moved = replace(minimal, points=points)
+        v = -chosen.gradient(moved.fit, y)
+        distance = _newton_distance(moved, v, chosen, y, beta)
+        apart = float(np.linalg.norm(v - optimal.dual))
+        assert distance >= apart * (1 - 1e-6) - 1e-12
+        # Not much larger either, and none is claimed far from the point.
+        assert distance <= 3e3 * apart or distance == np.inf
+        finite += np.isfinite(distance)
+    assert 2 <= finite < 6
 
 
 def test_octagon_has_exactly_ten_minimal_networks():
@@ -447,6 +476,15 @@ def test_generic_data_are_decided(n, d):
     )
     assert every.n_directions == found.n_directions
     assert found.next_slack == pytest.approx(min(every.next_slack, 9e-7), abs=1e-10)
+
+
+def test_a_short_neuron_leaves_the_set_decided():
+    rng = np.random.default_rng(7029)
+    X, W, a = rng.standard_normal((150, 3)), rng.standard_normal((5, 3)), rng.standard_normal(5)
+    y = np.maximum(X @ W.T, 0) @ a + 0.1 * rng.standard_normal(150)
+    found = find_optimal_set(X, y, 0.3 * zero_threshold(X, y))
+    assert found.weights.min() < 1e-2 * found.weights.max()
+    assert found.status is OptimalSetStatus.UNIQUE
 
 
 @pytest.mark.long

@@ -7,10 +7,11 @@ peer is that limit. Ours includes the certificate. Data: X ~ N(0, I), a planted 
 neurons, noise 0.1, beta a twentieth of the smallest one for which zero is optimal.
 
 The path, from the smallest such beta to a twentieth, is timed against a loop of cold calls on five
-instances each, with the teacher and with targets of noise: at the penalties that it solves, gaps
-1e-9; and at forty others, with a certificate at every one, gaps 1e-3. Optimal sets are timed
-against the training inside them."""
+instances each, with the teacher and with targets of noise: at the ten to forty penalties that it
+solves, gaps 1e-9; and at forty others, with a certificate at every one, gaps 1e-3. Optimal sets are
+timed against the training inside them."""
 
+from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 
@@ -20,7 +21,7 @@ from threadpoolctl import threadpool_limits
 from timing import row, seconds
 
 from theorylab.convex_relu import (
-    SolutionPath,
+    OptimalSetStatus,
     enumerate_arrangements,
     find_optimal_set,
     sample_arrangements,
@@ -139,58 +140,59 @@ def gated(n: int = 1000, d: int = 20, gates: int = 1000) -> list[dict[str, objec
     ]
 
 
-def instances(n: int, d: int, teacher: bool) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Five fresh instances; without the teacher the targets are noise."""
-    found = [planted(n, d, seed) for seed in range(100, 105)]
-    if teacher:
-        return found
-    return [(X, np.random.default_rng(k).standard_normal(n)) for k, (X, _) in enumerate(found)]
+def solved(X: np.ndarray, y: np.ndarray, tol: float) -> tuple[float, float]:
+    """Times of the path and of cold calls at the penalties that it solves."""
+    path = trace_solution_path(X, y, tol=tol)
+    for point in path.points:
+        assert point.certificate.gap <= 1e-9
+        assert point.certificate.verify()
+    return (
+        seconds(lambda: trace_solution_path(X, y, tol=tol), repetitions=3),
+        seconds(lambda: [train(X, y, b, tol=1e-9) for b in path.betas], repetitions=3),
+    )
 
 
-def solved(n: int, d: int, teacher: bool, tol: float) -> dict[str, object]:
-    """The path against cold calls at the penalties that it solves."""
-    ours = theirs = 0.0
-    counts = []
-    for X, y in instances(n, d, teacher):
+def between(X: np.ndarray, y: np.ndarray, tol: float) -> tuple[float, float]:
+    """Times of the path with certificates at forty given penalties, and of cold calls at these."""
+    betas = zero_threshold(X, y) * np.geomspace(0.99, 0.051, 40)
+
+    def gaps() -> list[float]:
         path = trace_solution_path(X, y, tol=tol)
-        counts.append(len(path.points))
-        cold = [train(X, y, beta, tol=1e-9) for beta in path.betas]
-        for point, result in zip(path.points, cold, strict=True):
-            assert max(point.certificate.gap, result.gap) <= 1e-9
-            assert point.certificate.verify()
-        ours += seconds(lambda: trace_solution_path(X, y, tol=tol), repetitions=3)
-        theirs += seconds(lambda: [train(X, y, b, tol=1e-9) for b in path.betas], repetitions=3)
-    task = f"path n={n}, d={d}, {'teacher' if teacher else 'noise'}, {min(counts)}-{max(counts)} "
-    return row(task + "solved penalties, gap 1e-9", ours, "cold calls of train", theirs, 0.5)
-
-
-def between(n: int, d: int, teacher: bool, tol: float = 1e-3) -> dict[str, object]:
-    """The path against cold calls at forty given penalties."""
-    ours = theirs = 0.0
-
-    def certificates(path: SolutionPath) -> list[float]:
-        betas = path.beta_max * np.geomspace(0.99, 0.051, 40)
         return [path.certificate(beta).gap for beta in betas]
 
-    for X, y in instances(n, d, teacher):
-        path = trace_solution_path(X, y, tol=tol)
-        assert max(certificates(path)) <= tol
-        betas = path.beta_max * np.geomspace(0.99, 0.051, 40)
-        ours += seconds(lambda: certificates(trace_solution_path(X, y, tol=tol)), repetitions=3)
-        theirs += seconds(lambda: [train(X, y, b, tol=tol) for b in betas], repetitions=3)
-    task = f"path n={n}, d={d}, {'teacher' if teacher else 'noise'}, 40 given penalties, gap {tol}"
-    return row(task, ours, "cold calls of train", theirs, 0.5)
+    assert max(gaps()) <= tol
+    return (
+        seconds(gaps, repetitions=3),
+        seconds(lambda: [train(X, y, b, tol=tol) for b in betas], repetitions=3),
+    )
 
 
-def optimal(n: int, d: int) -> dict[str, object]:
-    """Optimal sets against the training inside them."""
+def optimal(X: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Times of the optimal set and of the training inside."""
+    beta = zero_threshold(X, y) / 20
+    assert find_optimal_set(X, y, beta).status is not OptimalSetStatus.UNDECIDED
+    return (
+        seconds(lambda: find_optimal_set(X, y, beta), repetitions=3),
+        seconds(lambda: train(X, y, beta, tol=1e-9), repetitions=3),
+    )
+
+
+def fresh(
+    task: str,
+    measure: Callable[[np.ndarray, np.ndarray], tuple[float, float]],
+    n: int,
+    d: int,
+    teacher: bool,
+    target: float,
+) -> dict[str, object]:
+    """Times summed over five instances; without the teacher the targets are noise."""
     ours = theirs = 0.0
-    for X, y in instances(n, d, True) + instances(n, d, False):
-        beta = zero_threshold(X, y) / 20
-        assert find_optimal_set(X, y, beta).status.name != "UNDECIDED"
-        ours += seconds(lambda: find_optimal_set(X, y, beta), repetitions=3)
-        theirs += seconds(lambda: train(X, y, beta, tol=1e-9), repetitions=3)
-    return row(f"optimal set n={n}, d={d}", ours, "the training inside", theirs, 3.0)
+    for seed in range(100, 105):
+        X, y = planted(n, d, seed)
+        pair = measure(X, y if teacher else np.random.default_rng(seed + 5).standard_normal(n))
+        ours, theirs = ours + pair[0], theirs + pair[1]
+    targets = "teacher" if teacher else "noise"
+    return row(f"{task} n={n}, d={d}, {targets}", ours, "cold calls of train", theirs, target)
 
 
 def rows() -> list[dict[str, object]]:
@@ -204,12 +206,19 @@ def rows() -> list[dict[str, object]]:
             sampled(),
             *gated(),
             *(
-                measure(n, d, teacher)
+                fresh(task, measure, n, d, teacher, 0.5)
                 for n, d, tol in ((50, 3, 1e-4), (100, 3, 1e-4), (200, 2, 5e-5), (40, 4, 1e-4))
                 for teacher in (True, False)
-                for measure in (partial(solved, tol=tol), between)
+                for task, measure in (
+                    ("path, at the solved penalties, gap 1e-9,", partial(solved, tol=tol)),
+                    ("path, at 40 penalties, gap 1e-3,", partial(between, tol=1e-3)),
+                )
             ),
-            *(optimal(n, d) for n, d in ((100, 2), (100, 3), (200, 2))),
+            *(
+                fresh("optimal set", optimal, n, d, teacher, 3.0)
+                for n, d in ((100, 2), (100, 3), (200, 2))
+                for teacher in (True, False)
+            ),
         ]
 
 

@@ -483,7 +483,7 @@ def test_a_short_neuron_leaves_the_set_decided():
     X, W, a = rng.standard_normal((150, 3)), rng.standard_normal((5, 3)), rng.standard_normal(5)
     y = np.maximum(X @ W.T, 0) @ a + 0.1 * rng.standard_normal(150)
     found = find_optimal_set(X, y, 0.3 * zero_threshold(X, y))
-    assert found.weights.min() < 1e-2 * found.weights.max()
+    assert found.weights.min() < 2e-2 * found.weights.max()
     assert found.status is OptimalSetStatus.UNIQUE
 
 

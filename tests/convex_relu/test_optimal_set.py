@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import null_space
+from scipy.optimize import brentq
 from scipy.spatial import HalfspaceIntersection
 
 from theorylab.convex_relu import enumerate_arrangements, train, zero_threshold
@@ -22,6 +23,7 @@ from theorylab.convex_relu._faces import (
     tangents,
 )
 from theorylab.convex_relu.certificates import Network, certify
+from theorylab.convex_relu.losses import Squared
 from theorylab.convex_relu.optimal_set import (
     OptimalSetStatus,
     SensitivityStatus,
@@ -137,6 +139,25 @@ def test_distance_from_a_stationary_point_is_bounded_for_neurons_of_all_lengths(
         assert distance <= 3e3 * apart or distance == np.inf
         finite += np.isfinite(distance)
     assert 2 <= finite < 6
+
+
+def test_distance_is_claimed_as_far_as_the_theorem_goes():
+    # X = I, one neuron p in the open quadrant: |p - y|^2 / 2 + beta |p|, least curvature 1 along p.
+    y, beta = np.array([1.2, 1.6]), 0.5
+    point = y * (1 - beta / 2)
+
+    def moved(e):
+        p = (1 + e) * point
+        return _newton_distance(locate(np.eye(2), p[None], np.ones(1)), y - p, Squared(), y, beta)
+
+    def bend(e):
+        length, step = 1.5 * (1 + e), 2 * 1.5 * e
+        turned = 2 * step / length
+        return step * 12 * beta / length**2 * (1 + turned) * (np.sqrt(length / beta) + turned) ** 2
+
+    limit = brentq(lambda e: bend(e) - 1, 0, 1)
+    assert moved(0.999 * limit) == pytest.approx(2 * 1.5 * 0.999 * limit)
+    assert moved(1.001 * limit) == np.inf
 
 
 def test_octagon_has_exactly_ten_minimal_networks():

@@ -213,6 +213,16 @@ def test_certificates_between_solved_points_are_verified(loss, bias, least):
     assert above.verify()
 
 
+def test_points_are_pruned_where_training_leaves_dependent_neurons():
+    rng = np.random.default_rng(12)
+    X, W, a = rng.standard_normal((200, 2)), rng.standard_normal((5, 2)), rng.standard_normal(5)
+    y = np.maximum(X @ W.T, 0) @ a + 0.1 * rng.standard_normal(200)
+    path = trace_solution_path(X, y, tol=5e-5)
+    # The certificates hold what training found.
+    assert not all(is_minimal(X, point.certificate.network) for point in path.points)
+    assert all(is_minimal(X, point.network) for point in path.points)
+
+
 @pytest.mark.parametrize("between", [False, True])
 def test_a_dual_point_that_just_violates_is_refused(between):
     X, y = gaussian(30, 3, 1)

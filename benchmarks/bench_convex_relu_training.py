@@ -4,8 +4,15 @@ Peers: the full convex program over all cones, and the one over sampled cones, i
 Clarabel (time of the whole call, the model included, as a user meets it); celer's group lasso for
 gated networks, on the features that it needs written out. Where the target is a time or a rate, the
 peer is that limit. Ours includes the certificate. Data: X ~ N(0, I), a planted teacher of five
-neurons, noise 0.1, beta a twentieth of the smallest one for which zero is optimal."""
+neurons, noise 0.1, beta a twentieth of the smallest one for which zero is optimal.
 
+The path, from the smallest such beta to a twentieth, is timed against a loop of cold calls on five
+instances each, with the teacher and with targets of noise: at the ten to forty penalties that it
+solves, gaps 1e-9; and at forty others, with a certificate at every one, gaps 1e-3. Optimal sets are
+timed against the training inside them."""
+
+from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 
 import cvxpy as cp
@@ -14,16 +21,19 @@ from threadpoolctl import threadpool_limits
 from timing import row, seconds
 
 from theorylab.convex_relu import (
+    OptimalSetStatus,
     enumerate_arrangements,
+    find_optimal_set,
     sample_arrangements,
+    trace_solution_path,
     train,
     train_gated,
     zero_threshold,
 )
 
 
-def planted(n: int, d: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
+def planted(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
     X, W, a = rng.standard_normal((n, d)), rng.standard_normal((5, d)), rng.standard_normal(5)
     return X, np.maximum(X @ W.T, 0) @ a + 0.1 * rng.standard_normal(n)
 
@@ -130,6 +140,61 @@ def gated(n: int = 1000, d: int = 20, gates: int = 1000) -> list[dict[str, objec
     ]
 
 
+def solved(X: np.ndarray, y: np.ndarray, tol: float) -> tuple[float, float]:
+    """Times of the path and of cold calls at the penalties that it solves."""
+    path = trace_solution_path(X, y, tol=tol)
+    for point in path.points:
+        assert point.certificate.gap <= 1e-9
+        assert point.certificate.verify()
+    return (
+        seconds(lambda: trace_solution_path(X, y, tol=tol), repetitions=3),
+        seconds(lambda: [train(X, y, b, tol=1e-9) for b in path.betas], repetitions=3),
+    )
+
+
+def between(X: np.ndarray, y: np.ndarray, tol: float) -> tuple[float, float]:
+    """Times of the path with certificates at forty given penalties, and of cold calls at these."""
+    betas = zero_threshold(X, y) * np.geomspace(0.99, 0.051, 40)
+
+    def gaps() -> list[float]:
+        path = trace_solution_path(X, y, tol=tol)
+        return [path.certificate(beta).gap for beta in betas]
+
+    assert max(gaps()) <= tol
+    return (
+        seconds(gaps, repetitions=3),
+        seconds(lambda: [train(X, y, b, tol=tol) for b in betas], repetitions=3),
+    )
+
+
+def optimal(X: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    """Times of the optimal set and of the training inside."""
+    beta = zero_threshold(X, y) / 20
+    assert find_optimal_set(X, y, beta).status is not OptimalSetStatus.UNDECIDED
+    return (
+        seconds(lambda: find_optimal_set(X, y, beta), repetitions=3),
+        seconds(lambda: train(X, y, beta, tol=1e-9), repetitions=3),
+    )
+
+
+def fresh(
+    task: str,
+    measure: Callable[[np.ndarray, np.ndarray], tuple[float, float]],
+    n: int,
+    d: int,
+    teacher: bool,
+    target: float,
+) -> dict[str, object]:
+    """Times summed over five instances; without the teacher the targets are noise."""
+    ours = theirs = 0.0
+    for seed in range(100, 105):
+        X, y = planted(n, d, seed)
+        pair = measure(X, y if teacher else np.random.default_rng(seed + 5).standard_normal(n))
+        ours, theirs = ours + pair[0], theirs + pair[1]
+    targets = "teacher" if teacher else "noise"
+    return row(f"{task} n={n}, d={d}, {targets}", ours, "cold calls of train", theirs, target)
+
+
 def rows() -> list[dict[str, object]]:
     with threadpool_limits(1):
         return [
@@ -140,6 +205,20 @@ def rows() -> list[dict[str, object]]:
             enumeration(),
             sampled(),
             *gated(),
+            *(
+                fresh(task, measure, n, d, teacher, 0.5)
+                for n, d, tol in ((50, 3, 1e-4), (100, 3, 1e-4), (200, 2, 5e-5), (40, 4, 1e-4))
+                for teacher in (True, False)
+                for task, measure in (
+                    ("path, at the solved penalties, gap 1e-9,", partial(solved, tol=tol)),
+                    ("path, at 40 penalties, gap 1e-3,", partial(between, tol=1e-3)),
+                )
+            ),
+            *(
+                fresh("optimal set", optimal, n, d, teacher, 3.0)
+                for n, d in ((100, 2), (100, 3), (200, 2))
+                for teacher in (True, False)
+            ),
         ]
 
 

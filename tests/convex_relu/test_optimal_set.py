@@ -1,5 +1,6 @@
 """The optimal set against exact arithmetic in Q(sqrt 2), Qhull, cvxpy and closed forms."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.linalg import null_space
+from scipy.optimize import brentq
 from scipy.spatial import HalfspaceIntersection
 
 from theorylab.convex_relu import Network, certify, enumerate_arrangements, train, zero_threshold
@@ -20,9 +22,11 @@ from theorylab.convex_relu._faces import (
     neurons_of,
     tangents,
 )
+from theorylab.convex_relu.losses import Squared
 from theorylab.convex_relu.optimal_set import (
     OptimalSetStatus,
     SensitivityStatus,
+    _newton_distance,
     find_optimal_set,
     is_minimal,
     minimal_networks,
@@ -107,6 +111,52 @@ def exact_minimal_supports():
                 supports.add(subset)
     rank = len(echelon([list(row) for row in atoms]))
     return supports, rank
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_distance_from_a_stationary_point_is_bounded_for_neurons_of_all_lengths(loss):
+    # A planted teacher leaves short neurons beside long ones.
+    rng = np.random.default_rng(7)
+    X, W, a = rng.standard_normal((60, 3)), rng.standard_normal((5, 3)), rng.standard_normal(5)
+    y = np.maximum(X @ W.T, 0) @ a + 0.1 * rng.standard_normal(60)
+    y = np.sign(y) if loss == "logistic" else y
+    beta = 0.05 * zero_threshold(X, y, loss=loss)
+    optimal = find_optimal_set(X, y, beta, loss=loss)
+    minimal = neurons_of(X, optimal.training.network, bias=False)
+    chosen = optimal.training.certificate.loss
+    assert minimal.lengths.min() < 0.2 * minimal.lengths.max()
+    finite = 0
+    for size in (1e-11, 1e-9, 1e-7, 1e-5, 1e-3, 1e-1):
+        shift = [z @ rng.standard_normal(z.shape[1]) for z in tangents(minimal)]
+        points = minimal.points + size * minimal.lengths[:, None] * np.array(shift)
+        moved = replace(minimal, points=points)
+        v = -chosen.gradient(moved.fit, y)
+        distance = _newton_distance(moved, v, chosen, y, beta)
+        apart = float(np.linalg.norm(v - optimal.dual))
+        assert distance >= apart * (1 - 1e-6) - 1e-12
+        # Not much larger either, and none is claimed far from the point.
+        assert distance <= 3e3 * apart or distance == np.inf
+        finite += np.isfinite(distance)
+    assert 2 <= finite < 6
+
+
+def test_distance_is_claimed_as_far_as_the_theorem_goes():
+    # X = I, one neuron p in the open quadrant: |p - y|^2 / 2 + beta |p|, least curvature 1 along p.
+    y, beta = np.array([1.2, 1.6]), 0.5
+    point = y * (1 - beta / 2)
+
+    def moved(e):
+        p = (1 + e) * point
+        return _newton_distance(locate(np.eye(2), p[None], np.ones(1)), y - p, Squared(), y, beta)
+
+    def bend(e):
+        length, step = 1.5 * (1 + e), 2 * 1.5 * e
+        turned = 2 * step / length
+        return step * 12 * beta / length**2 * (1 + turned) * (np.sqrt(length / beta) + turned) ** 2
+
+    limit = brentq(lambda e: bend(e) - 1, 0, 1)
+    assert moved(0.999 * limit) == pytest.approx(2 * 1.5 * 0.999 * limit)
+    assert moved(1.001 * limit) == np.inf
 
 
 def test_octagon_has_exactly_ten_minimal_networks():
@@ -446,6 +496,15 @@ def test_generic_data_are_decided(n, d):
     )
     assert every.n_directions == found.n_directions
     assert found.next_slack == pytest.approx(min(every.next_slack, 9e-7), abs=1e-10)
+
+
+def test_a_short_neuron_leaves_the_set_decided():
+    rng = np.random.default_rng(7029)
+    X, W, a = rng.standard_normal((150, 3)), rng.standard_normal((5, 3)), rng.standard_normal(5)
+    y = np.maximum(X @ W.T, 0) @ a + 0.1 * rng.standard_normal(150)
+    found = find_optimal_set(X, y, 0.3 * zero_threshold(X, y))
+    assert found.weights.min() < 2e-2 * found.weights.max()
+    assert found.status is OptimalSetStatus.UNIQUE
 
 
 @pytest.mark.long

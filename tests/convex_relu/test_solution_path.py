@@ -1,12 +1,14 @@
 """The path against closed forms, cvxpy, independent certificates and its own derivative."""
 
+from dataclasses import replace
+
 import cvxpy as cp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from theorylab.convex_relu import enumerate_arrangements, train, zero_threshold
+from theorylab.convex_relu import dual_norm, enumerate_arrangements, train, zero_threshold
 from theorylab.convex_relu.optimal_set import find_optimal_set, is_minimal, sensitivity, vertices
 from theorylab.convex_relu.solution_path import (
     PathStatus,
@@ -14,7 +16,7 @@ from theorylab.convex_relu.solution_path import (
     optimal_set_distance,
     trace_solution_path,
 )
-from theorylab.convex_relu.training import Session
+from theorylab.convex_relu.training import Session, TrainingStatus
 
 
 def gaussian(n, d, seed):
@@ -166,6 +168,107 @@ def test_refusals():
     path = trace_solution_path(X, y, min_ratio=0.5)
     with pytest.raises(ValueError, match="beta"):
         path.network(0.1 * path.beta_max)
+
+
+@pytest.mark.parametrize(
+    ("n", "d", "loss", "bias"),
+    [(40, 2, "squared", True), (30, 3, "squared", False), (20, 2, "logistic", False)],
+)
+def test_every_point_is_the_cold_optimum_and_verified(n, d, loss, bias):
+    X, y = gaussian(n, d, n)
+    y = np.sign(y) if loss == "logistic" else y
+    path = trace_solution_path(X, y, loss=loss, bias=bias, tol=3e-3)
+    assert path.status is PathStatus.CERTIFIED
+    for point in path.points:
+        cold = train(X, y, point.beta, loss=loss, bias=bias, tol=1e-9)
+        assert point.objective == pytest.approx(cold.objective, rel=2e-9)
+        assert point.certificate.gap <= 1e-9
+        assert point.certificate.verify()
+
+
+@pytest.mark.parametrize(("loss", "bias"), [("squared", False), ("squared", True), ("logistic", 0)])
+@pytest.mark.parametrize("least", [0.05, 1e-4])
+def test_certificates_between_solved_points_are_verified(loss, bias, least):
+    X, y = gaussian(12, 2, 4)
+    y = np.sign(y) if loss == "logistic" else y
+    path = trace_solution_path(X, y, loss=loss, bias=bool(bias), tol=1e-2, min_ratio=least)
+    for k, (first, second) in enumerate(zip(path.points, path.points[1:], strict=False)):
+        for theta in (1e-9, 0.3, 0.5, 1 - 1e-9):
+            beta = (1 - theta) * first.beta + theta * second.beta
+            certificate = path.certificate(beta)
+            assert certificate.beta == beta
+            assert certificate.verify()
+            assert certificate.gap <= path.interval_gaps[k] * (1 + 1e-9)
+            value = path.loss.value(path.network(beta)(X), path.y)
+            assert certificate.objective == pytest.approx(
+                value + beta * path.network(beta).penalty, rel=1e-12
+            )
+    # The mixture of the residuals is that of the fits, not only some feasible point.
+    middle = path.points[1].beta * 0.5 + path.points[2].beta * 0.5
+    expected = 0.5 * (path.points[1].certificate.dual + path.points[2].certificate.dual)
+    assert np.allclose(path.certificate(middle).dual, expected, rtol=1e-9, atol=0)
+    above = path.certificate(1.5 * path.beta_max)
+    assert above.network.n_neurons == 0
+    assert above.gap <= 1e-9
+    assert above.verify()
+
+
+def test_points_are_pruned_where_training_leaves_dependent_neurons():
+    rng = np.random.default_rng(12)
+    X, W, a = rng.standard_normal((200, 2)), rng.standard_normal((5, 2)), rng.standard_normal(5)
+    y = np.maximum(X @ W.T, 0) @ a + 0.1 * rng.standard_normal(200)
+    path = trace_solution_path(X, y, tol=5e-5)
+    # The certificates hold what training found.
+    assert not all(is_minimal(X, point.certificate.network) for point in path.points)
+    assert all(is_minimal(X, point.network) for point in path.points)
+
+
+@pytest.mark.parametrize("between", [False, True])
+def test_a_dual_point_that_just_violates_is_refused(between):
+    X, y = gaussian(30, 3, 1)
+    path = trace_solution_path(X, y, tol=1e-2)
+    beta = path.betas[3] if not between else 0.5 * (path.betas[3] + path.betas[4])
+    certificate = path.certificate(beta)
+    norm = dual_norm(X, certificate.dual).attained
+    for factor, accepted in ((1 - 1e-7, True), (1 + 1e-7, False)):
+        dual = certificate.dual * (factor * beta / norm)
+        value = path.loss.dual(dual, y)
+        moved = replace(certificate, dual=dual, dual_objective=value)
+        assert bool(moved.verify()) is accepted
+
+
+@pytest.mark.parametrize(
+    "settings", [{"loss": "hinge"}, {"skip": True}, {"outputs": 2}, {"loss": "logistic"}]
+)
+def test_a_session_finds_the_cold_optimum_between_its_neighbours(settings):
+    rng = np.random.default_rng(3)
+    X, y = rng.standard_normal((14, 2)), rng.standard_normal(14)
+    options = dict(settings)
+    if options.pop("outputs", 1) == 2:
+        y = np.column_stack([y, rng.standard_normal(14)])
+    y = np.sign(y) if "loss" in options else y
+    session = Session(X, y, tol=1e-8, **options)
+    # The last one has been solved before.
+    for beta in (1.0, 0.1, 0.4, 0.2, 0.15, 0.4):
+        warm, cold = session.train(beta), train(X, y, beta, tol=1e-8, **options)
+        assert warm.status is TrainingStatus.CERTIFIED
+        assert warm.objective == pytest.approx(cold.objective, rel=3e-8)
+        assert warm.certificate.verify()
+
+
+def test_a_penalty_between_two_solved_ones_starts_from_their_mixture():
+    rng = np.random.default_rng(5)
+    X, y = rng.standard_normal((40, 2)), rng.standard_normal(40)
+    top = zero_threshold(X, y)
+    session = Session(X, y, tol=1e-9)
+    for ratio in np.geomspace(0.5, 0.05, 9):
+        session.train(ratio * top)
+    between = top * np.geomspace(0.45, 0.055, 8)
+    rounds = [len(session.train(b).history) for b in between]
+    cold = [len(train(X, y, b, tol=1e-9).history) for b in between]
+    # Rounds, not seconds: two are a neuron to add, and the proof.
+    assert sum(rounds) <= 2 * len(between)
+    assert sum(rounds) <= 0.45 * sum(cold)
 
 
 def test_a_penalty_starts_from_the_nearest_one_solved():

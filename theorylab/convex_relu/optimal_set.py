@@ -686,8 +686,10 @@ def _newton_distance(
     """Bound how far ``v`` is from that of the exact stationary point on the same faces, or return
     infinity.
 
-    With a gradient r, a Hessian of least eigenvalue mu and third derivatives at most K there is a
-    stationary point within ``2 r / mu`` if ``2 K r <= mu^2`` (Newton-Kantorovich)."""
+    In the norm of the Hessian, where a step has length at most r / sqrt(mu) for a gradient r and
+    least eigenvalue mu, there is a stationary point within twice a step if third derivatives are
+    there at most one over that (Newton-Kantorovich). Short neurons bend much, but are held as
+    firmly: in this norm only their lengths are free."""
     if neurons.signs.size == 0:
         return 0.0
     bases = tangents(neurons)
@@ -696,18 +698,30 @@ def _newton_distance(
     # What is left of the conditions where neurons and v are not quite consistent.
     apart = float(np.linalg.norm(jacobian.T @ (v + loss.gradient(neurons.fit, y))))
     residual = gradient * np.sqrt(neurons.signs.size) + apart
-    least = float(np.linalg.eigvalsh(hessian)[0])
-    largest = float(np.linalg.norm(jacobian, 2))
-    # The third derivative of |p| is at most 3 / |p|^2, here up to half the length; that of the loss
-    # at most its curvature bound.
-    third = 12.0 * beta / float(neurons.lengths.min()) ** 2
-    if not isinstance(loss, Squared):
-        third += loss.curvature_bound * largest**3
-    if least <= 0.0 or 2.0 * third * residual > least**2:
+    values, vectors = np.linalg.eigh(hessian)
+    if values[0] <= 0.0:
         return np.inf
-    # v moves by L'' A dp, at most sqrt(L'') |dp| in the norm of the Hessian, and dp by twice the
-    # first step.
-    return float(2.0 * residual * np.sqrt(loss.curvature_bound / least))
+    root = vectors / np.sqrt(values)
+    inverse = root @ root.T
+    step = 2.0 * residual / float(np.sqrt(values[0]))
+    # Third derivatives of beta |p|: at most 3 beta / |p|^2 times the part of a unit step along p
+    # and the square of that across, on the ball of steps, where |p| stays above half the length.
+    third, at = 0.0, 0
+    for point, length, basis in zip(neurons.points, neurons.lengths, bases, strict=True):
+        block = inverse[at : at + basis.shape[1], at : at + basis.shape[1]]
+        at += basis.shape[1]
+        unit = basis.T @ point / length
+        reach = float(np.sqrt(np.linalg.norm(block, 2)))
+        if step * reach > 0.5 * length:
+            return np.inf
+        turned = 2.0 * step * reach**2 / length
+        along, across = float(np.sqrt(unit @ block @ unit)), float(np.sqrt(length / beta))
+        third += 12.0 * beta / length**2 * (along + turned) * (across + turned) ** 2
+    if not isinstance(loss, Squared):
+        # Those of the loss are at most its curvature bound.
+        third += loss.curvature_bound * float(np.linalg.norm(jacobian @ root, 2)) ** 3
+    # v moves by L'' A dp, at most sqrt(L'') |dp| in the norm of the Hessian.
+    return float(np.sqrt(loss.curvature_bound) * step) if third * step <= 1.0 else np.inf
 
 
 def _promising_cells(
@@ -801,7 +815,7 @@ def _null_vector(atoms: FloatArray) -> FloatArray | None:
     n, m = atoms.shape
     if m == 0:
         return None
-    _, s, vt = np.linalg.svd(atoms)
+    _, s, vt = np.linalg.svd(atoms, full_matrices=m > n)
     # Trained neurons carry errors of a thousand units in the last place.
     if m <= n and s[-1] > 1e3 * (n + m) * EPS * s[0]:
         return None

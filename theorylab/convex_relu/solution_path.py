@@ -30,6 +30,7 @@ whose text was not consulted; the bounds are derived."""
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from enum import StrEnum
 from heapq import heappop, heappush
 from itertools import pairwise
@@ -54,6 +55,7 @@ from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.convex_relu.optimal_set import (
     OptimalSet,
     find_optimal_set,
+    is_minimal,
     optimal_pruning,
     vertices,
 )
@@ -184,11 +186,9 @@ class SolutionPath:
             For a penalty below the path.
         """
         beta = as_real(beta, "beta", minimum=self.points[-1].beta)
-        if beta >= self.points[0].beta:
-            return self.points[0].network
-        k = int(np.searchsorted(-self.betas, -beta, side="left"))
-        first, second = self.points[k - 1], self.points[k]
-        theta = (first.beta - beta) / (first.beta - second.beta)
+        first, second, theta = self._neighbours(beta)
+        if theta == 0.0:
+            return first.network
         data = augment(self.X, self.bias)
         parts = [neurons_of(data, p.network, self.bias) for p in (first, second)]
         points = np.vstack([(1.0 - theta) * parts[0].points, theta * parts[1].points])
@@ -197,6 +197,45 @@ class SolutionPath:
         sides = [np.vstack([getattr(p, name) for p in parts])[keep] for name in ("active", "tied")]
         mixed = merge(Neurons(data, points[keep], signs[keep], *sides))
         return optimal_pruning(self.X, mixed.network(self.bias), bias=self.bias).network
+
+    def certificate(self, beta: float) -> Certificate:
+        """Return the certificate of ``network(beta)``: its dual point is the mixture of those of
+        the neighbours, so that nothing has to be proved anew.
+
+        Parameters
+        ----------
+        beta
+            At least the least penalty of the path.
+
+        Raises
+        ------
+        ValueError
+            For a penalty below the path.
+        """
+        beta, network = float(beta), self.network(beta)
+        first, second, theta = self._neighbours(beta)
+        weights = 1.0 - theta, theta
+        dual = weights[0] * first.certificate.dual + weights[1] * second.certificate.dual
+        # The weights are rounded, and with them the penalty for which the mixture is feasible.
+        feasible = weights[0] * first.beta + weights[1] * second.beta
+        dual = dual * min(beta / feasible * (1.0 - 16.0 * np.finfo(float).eps), 1.0)
+        value = self.loss.value(network(self.X), self.y) + beta * network.penalty
+        return replace(
+            first.certificate,
+            beta=beta,
+            network=network,
+            dual=dual,
+            objective=value,
+            dual_objective=self.loss.dual(dual, self.y),
+        )
+
+    def _neighbours(self, beta: float) -> tuple[PathPoint, PathPoint, float]:
+        """Return the solved points around a penalty and the weight of the second one."""
+        if beta >= self.points[0].beta:
+            return self.points[0], self.points[0], 0.0
+        k = int(np.searchsorted(-self.betas, -beta, side="left"))
+        first, second = self.points[k - 1], self.points[k]
+        return first, second, (first.beta - beta) / (first.beta - second.beta)
 
 
 def trace_solution_path(
@@ -426,7 +465,9 @@ def _solve(session: Session, beta: float) -> PathPoint:
             stacklevel=3,
         )
     X, y, loss = session.X, session.y, session.loss
-    network = optimal_pruning(X, result.network, bias=session.bias).network
+    network = result.network
+    if not is_minimal(X, network, bias=session.bias):
+        network = optimal_pruning(X, network, bias=session.bias).network
     fit = network(X)
     return PathPoint(beta, network, result.certificate, fit, loss.value(fit, y), network.penalty)
 

@@ -286,7 +286,7 @@ def train(
 
 
 class Session:
-    """Training on the same data at several penalties, each started from the nearest one solved.
+    """Training on the same data at several penalties, each started from the neighbours solved.
 
     Parameters
     ----------
@@ -415,8 +415,7 @@ class Session:
         problem.loss = loss.on_rows(rest)
         targets = y[rest] / scale
         if rest.any():
-            # Penalties of one session start from each other, nearest first.
-            start = min(memory, key=lambda m: abs(np.log(m[0] / problem.beta)), default=None)
+            start = _between(memory, problem.beta)
             state, multiplier, v, history, status = problem.solve(targets, start)
             memory.append((problem.beta, state, multiplier))
             points = state.p @ problem.reduction.basis
@@ -589,6 +588,18 @@ class _State:
 _Memory = list[tuple[float, _State, FloatArray]]
 
 
+def _between(memory: _Memory, beta: float) -> tuple[float, _State, FloatArray] | None:
+    """Return the mixture for this penalty of its neighbours among those solved, see
+    ``solution_path``; the only neighbour, or None."""
+    above = min((m for m in memory if m[0] >= beta), key=lambda m: m[0], default=None)
+    below = max((m for m in memory if m[0] < beta), key=lambda m: m[0], default=None)
+    if above is None or below is None:
+        return above or below
+    weight = (above[0] - beta) / (above[0] - below[0])
+    v = (1.0 - weight) * above[2] + weight * below[2]
+    return beta, above[1].blend(below[1], weight).pruned(), v
+
+
 @dataclass(frozen=True)
 class _Output:
     """Neurons p_j, signs and linear map of one output in the units of the data, and its dual."""
@@ -693,6 +704,11 @@ class _Problem:
             return state, nothing, nothing, [], TrainingStatus.IMPOSSIBLE
         if start is not None:
             state, multiplier = start[1], -start[2]
+            # Neurons of the neighbours that the descent drops may be needed after all.
+            self.found = [
+                (int(sign), p / np.linalg.norm(p))
+                for sign, p in list(zip(state.sigma, state.p, strict=True))[state.linear :]
+            ]
         least = isinstance(self.loss, Interpolation)
         if least or (isinstance(self.loss.base, Squared) and ratio < 1e-4):
             state, close = self.approach(state, y, largest, 0.0 if least else beta)
@@ -707,7 +723,11 @@ class _Problem:
         stalled = 0
         norm: float | None = None
         for _ in range(self.max_rounds):
-            found, violation, exact, complete = self.price(v, exhaustive=self.bound == "search")
+            # Where neighbours are known, what they lack is for the exhaustive search to find.
+            probing = start is None or len(history) > 0 or self.bound != "search"
+            found, violation, exact, complete = self.price(
+                v, exhaustive=self.bound == "search", probing=probing
+            )
             objective = self.value(state, y)
             history.append(Round(objective, len(state.sigma) - state.linear, violation, exact))
             if self.callback is not None and self.callback(history[-1]) is True and found:
@@ -806,7 +826,12 @@ class _Problem:
         return max(scaled, key=lambda point: self.loss.dual(point, y))
 
     def price(
-        self, v: FloatArray, *, exhaustive: bool = True, max_nodes: int | None = None
+        self,
+        v: FloatArray,
+        *,
+        exhaustive: bool = True,
+        max_nodes: int | None = None,
+        probing: bool = True,
     ) -> tuple[list[tuple[int, FloatArray, BoolArray, BoolArray]], float, bool, bool]:
         """Return violating neurons, the largest violation, and whether the search was exhaustive
         and complete."""
@@ -827,7 +852,7 @@ class _Problem:
                     found[key] = (value, u)
 
         values = v @ self.features
-        for sign in (1, -1):
+        for sign in (1, -1) if probing else ():
             wide = len(values) // 25
             order = np.argpartition(-sign * values, wide)[:wide]
             for k in order:
@@ -844,9 +869,12 @@ class _Problem:
                 directions, done, _ = search_sphere(
                     self.reduction, v, sign, beta * (1.0 + self.slack(v)), 16, budget
                 )
-                complete = complete and (done or len(directions) > 0)
                 for u in directions:
                     improve(sign, u, 0.0)
+                complete = complete and (done or len(directions) > 0)
+                if found:
+                    # The other sign can wait until this one is settled.
+                    break
         best = sorted(
             ((value, sign, u) for (sign, _), (value, u) in found.items()), key=lambda t: -t[0]
         )[: 2 * _MAX_NEW]

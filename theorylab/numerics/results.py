@@ -52,8 +52,9 @@ def _freezing(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
     def frozen(self: Any, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
-        for field in fields(self):
-            object.__setattr__(self, field.name, _read_only(getattr(self, field.name)))
+        for name, value in list(vars(self).items()):
+            if type(value) in (np.ndarray, tuple, list):
+                object.__setattr__(self, name, _read_only(value))
 
     return frozen
 

@@ -266,21 +266,52 @@ def test_more_sizes_than_the_merged_start_keeps(bias):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_products_with_the_hessian_are_differences_of_gradients(bias):
-    from theorylab.neural_collapse._reduced_cross_entropy import _Curvature, _GroupProblem
+def test_products_with_the_curvature_are_differences_of_gradients(bias):
+    from theorylab.neural_collapse import _reduced_cross_entropy as reduced
     from theorylab.neural_collapse._spectra import groups_of
 
     counts = np.array([2, 2, 2, 3, 5, 5, 9])
-    mu, rng = 0.02, np.random.default_rng(0)
-    problem = _GroupProblem(groups_of(counts), mu, bias, float(counts.sum()))
-    theta, direction = rng.standard_normal((2, 2 * 4 * 4 + 2 * 4))
-    product = _Curvature(problem, theta)(direction.astype(np.float32)) * mu
-    step = 1e-6
-    ends = [problem.value_and_gradient(theta + s * step * direction)[1] for s in (1, -1)]
-    assert product == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-4, abs=1e-5)
-    values = [problem.value_and_gradient(theta + s * step * direction)[0] for s in (1, -1)]
-    slope = problem.value_and_gradient(theta)[1] @ direction
-    assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope, rel=1e-6)
+    rng, h = np.random.default_rng(0), 1e-5
+    problem = reduced._GroupProblem(groups_of(counts), 0.02, bias, float(counts.sum()))
+    one = np.sqrt(problem.m / counts.size)
+    E, D = rng.standard_normal((2, 4, 4))
+    E, D = E - np.outer(one, one @ E), D - np.outer(one, one @ D)
+    within, d = (rng.random((2, 4)) + 0.5) * problem.active
+    Z = problem.penalised(E)
+    U, values, Vt = np.linalg.svd(Z)
+    Z = (U * (values + (values > 1e-9))) @ Vt
+    point = reduced._shrink(problem, Z, E @ problem.v, within + problem.copies, 1.0)
+    assert problem.penalised(point.E) == pytest.approx(problem.penalised(E), abs=1e-12)
+    step = reduced._NewtonStep(problem, point, 1.0)
+
+    def ends(function):
+        plus, minus = (function(point.E + s * h * D, within + s * h * d) for s in (1, -1))
+        return [(a - b) / (2 * h) for a, b in zip(plus, minus, strict=True)]
+
+    value, *slopes = ends(lambda E, w: problem.loss(E, w)[:3])
+    assert value / problem.mu == pytest.approx(
+        np.sum(point.slope * D) + point.slope_within @ d, rel=1e-6
+    )
+    for image, slope in zip(step.loss_curvature(D, d), slopes, strict=True):
+        assert image == pytest.approx(slope, rel=1e-5, abs=1e-6)
+    # Of the norm, along directions in which the rank does not change.
+    rank = np.count_nonzero(point.sigma)
+    assert rank == 3
+
+    def polar(E, w):
+        U, _, Vt = np.linalg.svd(problem.penalised(E))
+        return (U[:, :rank] @ Vt[:rank],)
+
+    D = step.tangent(D)
+    bent = step.product(D, d)[0] - step.tangent(step.loss_curvature(D, d)[0])
+    if bias:  # both annihilated: with a bias B has no component along v, nor its gradient
+        D = problem.penalised(D)
+    assert bent == pytest.approx(ends(polar)[0], rel=1e-4, abs=1e-6)
+    # The preconditioner is symmetric and positive.
+    R = [step.tangent(X - np.outer(one, one @ X)) for X in rng.standard_normal((2, 4, 4))]
+    images = [step.preconditioned(X, d)[0] for X in R]
+    assert np.sum(R[0] * images[1]) == pytest.approx(np.sum(R[1] * images[0]), rel=1e-9)
+    assert np.sum(R[0] * images[0]) > 0
 
 
 def test_penalties_may_be_numbers_of_any_type_and_split_in_any_way():

@@ -41,10 +41,14 @@ def trained(n_classes, n_samples, hidden, level, loss, bias, tolerance, seed, pe
     counts = np.bincount(y)
     lam = float(np.sqrt(level * counts.min()) / n_samples)
     model = nc.ufm_minimizer(
-        counts, dimension=n_classes, lam_w=lam, lam_h=lam, loss=loss, bias=bias
+        nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss=loss, bias=bias),
+        dimension=n_classes,
     )
     lower = nc.certify_ufm(
-        model.features, model.classifier, counts, lam_w=lam, lam_h=lam, loss=loss, bias=model.bias
+        nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss=loss, bias=bias),
+        model.features,
+        model.classifier,
+        bias=model.bias,
     ).lower
     options = {"iterations": 6000, "target": lower * (1 + tolerance / 2), "seed": seed}
     run = nc.train_features(
@@ -60,7 +64,10 @@ def trained(n_classes, n_samples, hidden, level, loss, bias, tolerance, seed, pe
     )
     offset = np.zeros(n_classes) if run.bias is None else run.bias
     upper = nc.ufm_objective(
-        run.features, run.classifier, counts, lam_w=lam, lam_h=lam, loss=loss, bias=offset
+        nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss=loss, bias=bias),
+        run.features,
+        run.classifier,
+        bias=offset,
     )
     logits = run.classifier @ run.features + offset[:, None]
     return counts, lam, lower, model.class_logits, upper, run.features, logits

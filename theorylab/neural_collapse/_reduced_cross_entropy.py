@@ -177,12 +177,12 @@ def _solve(problem: _GroupProblem, start: tuple[FloatArray, FloatArray]) -> _Poi
     point = _shrink(problem, Z, E @ problem.v, within + t * problem.copies, t)
     # After a good start the gradient tells better which of them vanish.
     Z = problem.penalised(E - t * point.slope)
-    moved = _shrink(problem, Z, E @ problem.v, within - t * point.slope_within, t)
-    point = min(point, moved, key=lambda point: point.objective)
+    other = _shrink(problem, Z, E @ problem.v, within - t * point.slope_within, t)
+    point = min(point, other, key=lambda point: point.objective)
     for _ in range(_ITERATIONS):
         Y = (point.U * point.g) @ point.Vt
         rest, rest_within = point.slope + Y, point.slope_within + point.g_within
-        square = float(np.sum(rest**2) + np.sum((rest_within * (point.within > 0)) ** 2))
+        square = float(np.sum(rest**2) + np.sum(rest_within**2))
         if square <= _RESIDUAL[problem.G > 2 * _COARSE] ** 2 * problem.G:
             break
         step = _NewtonStep(problem, point, t)

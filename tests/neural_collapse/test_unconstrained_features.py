@@ -407,3 +407,51 @@ def test_a_gap_of_nan_is_no_gap_of_zero():
     assert nc.Certificate(0.0, 0.0).gap == 0.0
     assert nc.Certificate(0.0, -1.0).gap == np.inf
     assert nc.Certificate(1e-200, 0.5e-200).gap == nc.Certificate(2.0, 1.0).gap == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("counts", [3]),
+        ("counts", [3, 0]),
+        ("counts", [3, 1.5]),
+        ("counts", "bad"),
+        ("lam_w", 0.0),
+        ("lam_h", np.nan),
+        ("loss", "hinge"),
+        ("loss", None),
+        ("bias", 1),
+    ],
+)
+def test_a_problem_is_refused_by_the_name_of_what_is_wrong(name, value):
+    good = {"counts": [3, 2], "lam_w": 0.1, "lam_h": 0.2, "loss": "ce", "bias": True}
+    nc.UnconstrainedFeatures(**good)
+    with pytest.raises(ValueError, match=name):
+        nc.UnconstrainedFeatures(**{**good, name: value})
+
+
+def test_a_problem_refuses_points_and_formulas_of_another():
+    model = nc.UnconstrainedFeatures([2, 1], lam_w=0.1, lam_h=0.4, loss="ce")
+    H, W = np.ones((2, 3)), np.eye(2)
+    for function in (nc.ufm_objective, nc.certify_ufm):
+        with pytest.raises(ValueError, match="bias"):
+            function(model, H, W, bias=[0.0, 0.0])
+    for other in ([2, 2], "mse"), ([2, 1], "ce"):
+        counts, loss = other
+        with pytest.raises(ValueError, match="model"):
+            nc.cross_entropy_gap(nc.UnconstrainedFeatures(counts, lam_w=0.1, lam_h=0.4, loss=loss))
+    assert model.price == pytest.approx(0.2, rel=1e-15)
+    assert model.labels.tolist() == [0, 0, 1]
+    assert not model.counts.flags.writeable
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("level", [0.0025, 0.1, 1.5])
+def test_many_sizes_at_weak_and_strong_penalties(level, bias):
+    counts = np.random.default_rng(1).choice(2000, 70, replace=False) + 1
+    lam = np.sqrt(level * np.median(counts)) / counts.sum()
+    s = nc.ufm_minimizer(
+        nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss="ce", bias=bias), dimension=70
+    )
+    assert s.status is nc.UfmStatus.SOLVED
+    assert -1e-13 < s.certificate.gap < 1e-10

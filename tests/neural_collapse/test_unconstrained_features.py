@@ -441,6 +441,7 @@ def test_a_problem_refuses_points_and_formulas_of_another():
         with pytest.raises(ValueError, match="model"):
             nc.cross_entropy_gap(nc.UnconstrainedFeatures(counts, lam_w=0.1, lam_h=0.4, loss=loss))
     assert model.price == pytest.approx(0.2, rel=1e-15)
+    assert nc.collapse_threshold(model) == pytest.approx(9 * 0.04, rel=1e-15)
     assert model.labels.tolist() == [0, 0, 1]
     assert not model.counts.flags.writeable
 

@@ -95,7 +95,9 @@ def law(s: float) -> np.ndarray:
 
 
 def ratio_of_minimizer(s: float, **how: Any) -> np.ndarray:
-    m = nc.ufm_minimizer([5, 3, 2], dimension=3, lam_w=0.02 * s, lam_h=0.03 / s, **how)
+    m = nc.ufm_minimizer(
+        nc.UnconstrainedFeatures([5, 3, 2], lam_w=0.02 * s, lam_h=0.03 / s, **how), dimension=3
+    )
     return parts(m.objective, m.class_logits, m.singular_values, np.abs(m.classifier) * np.sqrt(s))
 
 

@@ -15,7 +15,7 @@ import theorylab
 from theorylab.convex_relu import train
 from theorylab.implicit_regularization import max_margin
 from theorylab.matrix_sensing import gradient_descent
-from theorylab.neural_collapse import ufm_minimizer
+from theorylab.neural_collapse import UnconstrainedFeatures, ufm_minimizer
 from theorylab.optimal_transport import exact_plan
 from theorylab.optimization import adam_step_supremum
 from theorylab.random_features import random_feature_risk
@@ -26,7 +26,8 @@ assert max_margin([[3.0, 1.0], [1.0, 3.0]], [1.0, -1.0]).verify().accepted
 start = [[0.5], [0.2]]
 run = gradient_descent(np.diag([1.0, 0.0]), search_rank=1, step_size=0.2, steps=200, initial=start)
 assert run.errors[-1] < 1e-10
-assert ufm_minimizer([3, 2], dimension=2, lam_w=0.01, lam_h=0.01).certificate.gap < 1e-9
+model = UnconstrainedFeatures([3, 2], lam_w=0.01, lam_h=0.01)
+assert ufm_minimizer(model, dimension=2).certificate.gap < 1e-9
 assert abs(exact_plan([0.5, 0.5], [0.5, 0.5], [[0.0, 1.0], [1.0, 0.0]]).value) < 1e-12
 assert 7 < adam_step_supremum(None, beta1=0.9, beta2=0.999) < 8
 sizes = {"n_samples": 30, "n_features": 50}

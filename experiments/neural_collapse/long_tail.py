@@ -81,7 +81,9 @@ def regularised(sizes, dimension, decay, excess, factor, seed):
     the regulariser, at strengths that allow the given excesses."""
     K, lam, rng = len(sizes), decay / sum(sizes), np.random.default_rng(seed)
     price = nc.etf_aligned_minimizer(sizes, dimension=K, lam_w=lam, lam_h=lam).loss
-    price -= nc.ufm_minimizer(sizes, dimension=K, lam_w=lam, lam_h=lam, loss="ce").certificate.lower
+    price -= nc.ufm_minimizer(
+        nc.UnconstrainedFeatures(sizes, lam_w=lam, lam_h=lam, loss="ce"), dimension=K
+    ).certificate.lower
     found = [
         nc.regularised_minimizer(
             sizes,

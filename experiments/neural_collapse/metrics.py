@@ -40,12 +40,9 @@ def trained(n_classes, n_samples, hidden, level, loss, bias, tolerance, seed, pe
     X = X - X.mean(axis=1, keepdims=True)
     counts = np.bincount(y)
     lam = float(np.sqrt(level * counts.min()) / n_samples)
-    model = nc.ufm_minimizer(
-        counts, dimension=n_classes, lam_w=lam, lam_h=lam, loss=loss, bias=bias
-    )
-    lower = nc.certify_ufm(
-        model.features, model.classifier, counts, lam_w=lam, lam_h=lam, loss=loss, bias=model.bias
-    ).lower
+    model = nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss=loss, bias=bias)
+    best = nc.ufm_minimizer(model, dimension=n_classes)
+    lower = nc.certify_ufm(model, best.features, best.classifier, bias=best.bias).lower
     options = {"iterations": 6000, "target": lower * (1 + tolerance / 2), "seed": seed}
     run = nc.train_features(
         X,
@@ -58,12 +55,10 @@ def trained(n_classes, n_samples, hidden, level, loss, bias, tolerance, seed, pe
         bias=bias,
         **options,
     )
+    upper = nc.ufm_objective(model, run.features, run.classifier, bias=run.bias)
     offset = np.zeros(n_classes) if run.bias is None else run.bias
-    upper = nc.ufm_objective(
-        run.features, run.classifier, counts, lam_w=lam, lam_h=lam, loss=loss, bias=offset
-    )
     logits = run.classifier @ run.features + offset[:, None]
-    return counts, lam, lower, model.class_logits, upper, run.features, logits
+    return counts, lam, lower, best.class_logits, upper, run.features, logits
 
 
 @digits.ours("derived: real features against the unconstrained model", serves="d")

@@ -56,7 +56,12 @@ def search(counts, dimension, lams, loss, bias, seed, starts=3):
     W, H, b = found.layers[0], found.features, found.bias if bias else None
     if loss == "mse":
         return found.objective, bound, W, H
-    proof = nc.certify_ufm(H, W, counts, lam_w=lams[0], lam_h=lams[1], loss=loss, bias=b)
+    proof = nc.certify_ufm(
+        nc.UnconstrainedFeatures(counts, lam_w=lams[0], lam_h=lams[1], loss=loss, bias=bias),
+        H,
+        W,
+        bias=b,
+    )
     return proof.upper, proof.lower, W, H, proof
 
 

@@ -133,7 +133,8 @@ def test_one_layer_is_the_unconstrained_features_model():
     for loss in ("mse", "ce"):
         for bias in (False, True):
             flat = nc.ufm_minimizer(
-                counts, dimension=4, lam_w=0.03, lam_h=0.01, loss=loss, bias=bias
+                nc.UnconstrainedFeatures(counts, lam_w=0.03, lam_h=0.01, loss=loss, bias=bias),
+                dimension=4,
             )
             deep = nc.deep_linear_minimizer(
                 counts, dimension=4, lams=[0.03, 0.01], loss=loss, bias=bias
@@ -275,7 +276,7 @@ def test_no_etf_at_random_scale_with_random_bias_is_below_its_bound():
 def test_one_layer_has_no_better_shape_than_the_simplex():
     K, lams = 6, np.array([0.01, 0.01])
     minimum = nc.ufm_minimizer(
-        np.ones(K, int), dimension=K, lam_w=0.01, lam_h=0.01, loss="ce"
+        nc.UnconstrainedFeatures(np.ones(K, int), lam_w=0.01, lam_h=0.01, loss="ce"), dimension=K
     ).objective
     assert nc.etf_bound(K, n_per_class=1, lams=lams) == pytest.approx(minimum, rel=2e-10)
     assert nc.simplex_sum_bound([2, 2, 2], n_per_class=1, lams=lams) > minimum

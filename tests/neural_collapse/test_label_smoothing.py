@@ -63,7 +63,8 @@ def test_single_sample_minimizers_agree_with_a_convex_program(K, alpha):
 
 def test_gap_limits():
     assert nc.smoothed_gap(4, n_per_class=5, lam_w=0.01, lam_h=0.02, alpha=0.0) == pytest.approx(
-        nc.cross_entropy_gap(4, n_per_class=5, lam_w=0.01, lam_h=0.02), rel=1e-14
+        nc.cross_entropy_gap(nc.UnconstrainedFeatures([5] * 4, lam_w=0.01, lam_h=0.02, loss="ce")),
+        rel=1e-14,
     )
     assert nc.smoothed_gap(4, n_per_class=5, lam_w=0.0, lam_h=0.02, alpha=0.0) == np.inf
     lam = 0.7 / (4 * np.sqrt(5))  # alpha + K sqrt(n) lam = 1 at alpha = 0.3

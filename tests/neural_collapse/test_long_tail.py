@@ -11,6 +11,7 @@ from scipy.optimize import approx_fprime, minimize
 
 from theorylab.neural_collapse import (
     SparseStatus,
+    UnconstrainedFeatures,
     correlation_factor,
     cosine_remainder,
     disjoint_pairs,
@@ -76,11 +77,19 @@ def test_regularised_minimizer_without_strength_is_the_unregularised_one():
         sizes, dimension=4, lam_w=lam, lam_h=lam, strength=0.0, rng=np.random.default_rng(0)
     )
     assert found.loss == pytest.approx(
-        ufm_minimizer(sizes, dimension=4, lam_w=lam, lam_h=lam, loss="ce").objective, rel=1e-9
+        ufm_minimizer(
+            UnconstrainedFeatures(sizes, lam_w=lam, lam_h=lam, loss="ce"), dimension=4
+        ).objective,
+        rel=1e-9,
     )
     features = np.repeat(found.class_features, sizes, axis=1)
     assert found.loss == pytest.approx(
-        ufm_objective(features, found.classifier, sizes, lam_w=lam, lam_h=lam, loss="ce"), rel=1e-13
+        ufm_objective(
+            UnconstrainedFeatures(sizes, lam_w=lam, lam_h=lam, loss="ce"),
+            features,
+            found.classifier,
+        ),
+        rel=1e-13,
     )
 
 
@@ -98,13 +107,17 @@ def test_regularised_minimizer_is_stationary_and_satisfies_the_bound():
 
     def full(x):
         W, F = x[:16].reshape(4, 4), x[16:].reshape(4, 4)
-        loss = ufm_objective(np.repeat(F, sizes, axis=1), W, sizes, lam_w=lam, lam_h=lam, loss="ce")
+        loss = ufm_objective(
+            UnconstrainedFeatures(sizes, lam_w=lam, lam_h=lam, loss="ce"),
+            np.repeat(F, sizes, axis=1),
+            W,
+        )
         return loss + gamma * mean_max_cosine(F.T, sharpness=b)
 
     x = np.concatenate([found.classifier.ravel(), found.class_features.ravel()])
     assert np.abs(approx_fprime(x, full, 1e-7)).max() < 1e-6
     aligned = etf_aligned_minimizer(sizes, dimension=4, lam_w=lam, lam_h=lam)
-    free = ufm_minimizer(sizes, dimension=4, lam_w=lam, lam_h=lam, loss="ce")
+    free = ufm_minimizer(UnconstrainedFeatures(sizes, lam_w=lam, lam_h=lam, loss="ce"), dimension=4)
     assert found.spread + 1 / 3 <= (aligned.loss - free.objective) / gamma
     assert np.abs(found.feature_cosines + 1 / 3)[~np.eye(4, dtype=bool)].max() <= cosine_remainder(
         [(aligned.loss - free.objective) / gamma], 4, sharpness=b
@@ -114,7 +127,9 @@ def test_regularised_minimizer_is_stationary_and_satisfies_the_bound():
 def test_aligned_minimizer_of_equal_classes_is_the_unrestricted_one():
     aligned = etf_aligned_minimizer((3, 3, 3, 3), dimension=3, lam_w=0.02, lam_h=0.03)
     assert aligned.loss == pytest.approx(
-        ufm_minimizer((3, 3, 3, 3), dimension=3, lam_w=0.02, lam_h=0.03, loss="ce").objective,
+        ufm_minimizer(
+            UnconstrainedFeatures((3, 3, 3, 3), lam_w=0.02, lam_h=0.03, loss="ce"), dimension=3
+        ).objective,
         rel=1e-9,
     )
 

@@ -144,18 +144,18 @@ def test_training_descends_to_the_minimum_of_free_features_and_no_further(loss, 
         n_records=30,
     )
     minimum = nc.ufm_minimizer(
-        np.bincount(y), dimension=3, lam_w=0.01, lam_h=0.02, loss=loss, bias=bias
+        nc.UnconstrainedFeatures(np.bincount(y), lam_w=0.01, lam_h=0.02, loss=loss, bias=bias),
+        dimension=3,
     ).objective
     assert (np.diff(run.objectives) <= 0).all()
     assert (run.objectives >= minimum * (1 - 1e-13)).all()
     assert run.objectives[-1] == pytest.approx(minimum, rel=1e-2)
     value = nc.ufm_objective(
+        nc.UnconstrainedFeatures(
+            np.bincount(y), lam_w=0.01, lam_h=0.02, loss=loss, bias=run.bias is not None
+        ),
         run.features,
         run.classifier,
-        np.bincount(y),
-        lam_w=0.01,
-        lam_h=0.02,
-        loss=loss,
         bias=run.bias,
     )
     assert run.objectives[-1] == pytest.approx(value, rel=1e-13)
@@ -172,7 +172,9 @@ def test_two_hidden_units_cannot_collapse():
     assert (
         run.objectives[-1]
         > 1.02
-        * nc.ufm_minimizer(np.bincount(y), dimension=3, lam_w=0.01, lam_h=0.02, loss="ce").objective
+        * nc.ufm_minimizer(
+            nc.UnconstrainedFeatures(np.bincount(y), lam_w=0.01, lam_h=0.02, loss="ce"), dimension=3
+        ).objective
     )
 
 

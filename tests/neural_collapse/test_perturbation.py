@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 
 from theorylab.neural_collapse import (
     NearStatus,
+    UnconstrainedFeatures,
     central_path,
     central_path_velocity,
     collapse_metrics,
@@ -182,7 +183,9 @@ def test_collapsed_response_solves_the_collapsed_model(length):
 
 def test_response_without_length_is_that_of_the_unattached_minimizer():
     K, n, lam_w, lam_h = 3, 4, 0.07, 0.05
-    free = ufm_minimizer([n] * K, dimension=5, lam_w=lam_w / K, lam_h=lam_h / (K * n))
+    free = ufm_minimizer(
+        UnconstrainedFeatures([n] * K, lam_w=lam_w / K, lam_h=lam_h / (K * n)), dimension=5
+    )
     answer = collapsed_response(beta=0.4, lam_w=lam_w, lam_h=lam_h)
     np.testing.assert_allclose(
         np.linalg.norm(free.class_features, axis=0), answer.length, rtol=1e-12

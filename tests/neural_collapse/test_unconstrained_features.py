@@ -26,9 +26,17 @@ def draw(rng):
 
 
 def agree(counts, d, lam_w, lam_h, loss, bias, seed):
-    solution = nc.ufm_minimizer(counts, dimension=d, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=bias)
-    point = {"features": solution.features, "classifier": solution.classifier, "counts": counts}
-    attained = nc.ufm_objective(**point, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=solution.bias)
+    solution = nc.ufm_minimizer(
+        nc.UnconstrainedFeatures(counts, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=bias),
+        dimension=d,
+    )
+    point = {
+        "model": solution.model,
+        "features": solution.features,
+        "classifier": solution.classifier,
+        "bias": solution.bias,
+    }
+    attained = nc.ufm_objective(**point)
     assert attained == pytest.approx(solution.objective, rel=1e-13)
     found = nc.search_deep_linear(
         counts, dimension=d, lams=[lam_w, lam_h], loss=loss, bias=bias, n_starts=4, seed=seed
@@ -36,9 +44,7 @@ def agree(counts, d, lam_w, lam_h, loss, bias, seed):
     assert found.objective == pytest.approx(solution.objective, rel=1e-10)
     assert abs(solution.certificate.gap) < 1e-10
     if d >= counts.size:
-        certificate = nc.certify_ufm(
-            **point, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=solution.bias
-        )
+        certificate = nc.certify_ufm(**point)
         assert certificate.lower <= solution.objective * (1 + 1e-13)
         assert 0 <= certificate.gap < 1e-10
         assert found.objective >= certificate.lower * (1 - 1e-14)  # the search rounds its own value
@@ -72,7 +78,10 @@ def test_minimum_is_that_of_the_convex_program(loss, bias):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         problem.solve(solver=cp.SCS, eps=1e-8)
-    solution = nc.ufm_minimizer(counts, dimension=5, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=bias)
+    solution = nc.ufm_minimizer(
+        nc.UnconstrainedFeatures(counts, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=bias),
+        dimension=5,
+    )
     assert problem.value == pytest.approx(solution.objective, rel=1e-5)
     assert np.linalg.norm(P.value, "nuc") == pytest.approx(solution.singular_values.sum(), rel=1e-3)
 
@@ -90,16 +99,19 @@ def test_balanced_cross_entropy_is_the_one_dimensional_minimum():
             return (K - 1) * slope * x + np.log1p((K - 1) * np.exp(-x))
 
         best = minimize_scalar(value, bounds=(0, 40), method="bounded", options={"xatol": 1e-11})
-        solution = nc.ufm_minimizer(np.full(K, n), dimension=K, lam_w=lam_w, lam_h=lam_h, loss="ce")
+        solution = nc.ufm_minimizer(
+            nc.UnconstrainedFeatures(np.full(K, n), lam_w=lam_w, lam_h=lam_h, loss="ce"),
+            dimension=K,
+        )
         assert solution.objective == pytest.approx(min(best.fun, value(0.0)), rel=1e-12)
-        gap = nc.cross_entropy_gap(K, n_per_class=n, lam_w=lam_w, lam_h=lam_h)
+        gap = nc.cross_entropy_gap(solution.model)
         assert gap == pytest.approx(best.x if best.fun < value(0.0) else 0.0, abs=1e-5)
         if gap:
             logits = solution.class_logits
             assert np.allclose(np.diag(logits)[None] - logits, gap * (1 - np.eye(K)), atol=1e-12)
             assert (
                 nc.collapse_metrics(
-                    solution.features, solution.labels, solution.classifier, layout="columns"
+                    solution.features, solution.model.labels, solution.classifier, layout="columns"
                 ).mean_etf_distance
                 < 1e-14
             )
@@ -108,7 +120,7 @@ def test_balanced_cross_entropy_is_the_one_dimensional_minimum():
 def test_orthogonal_frame_has_the_stated_lengths():
     counts, lam_w, lam_h = np.array([12, 8, 4, 2, 1]), 0.04, 0.02
     N = counts.sum()
-    s = nc.ufm_minimizer(counts, dimension=6, lam_w=lam_w, lam_h=lam_h)
+    s = nc.ufm_minimizer(nc.UnconstrainedFeatures(counts, lam_w=lam_w, lam_h=lam_h), dimension=6)
     p = np.maximum(np.sqrt(counts) - N * np.sqrt(lam_w * lam_h), 0)
     assert np.allclose(
         s.classifier @ s.classifier.T, np.diag(p * np.sqrt(lam_h / lam_w)), atol=1e-15
@@ -129,9 +141,12 @@ def test_equal_classes_coincide_up_to_the_threshold(loss, bias):
     counts = np.array([12, 12, 3, 3, 3])
     for factor, coincide in [(0.5, False), (0.99, False), (1.01, True), (2.0, True)]:
         lam = np.sqrt(factor * 3) / counts.sum()
-        assert nc.collapse_threshold(counts, lam_w=lam, lam_h=lam) == pytest.approx(factor * 3)
+        assert nc.collapse_threshold(
+            nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam)
+        ) == pytest.approx(factor * 3)
         W = nc.ufm_minimizer(
-            counts, dimension=6, lam_w=lam, lam_h=lam, loss=loss, bias=bias
+            nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss=loss, bias=bias),
+            dimension=6,
         ).classifier
         spread = np.linalg.norm(W[2:] - W[2:].mean(axis=0))
         assert (spread < 1e-14) == coincide
@@ -142,7 +157,7 @@ def test_a_single_minority_class_outlives_the_threshold():
     counts = np.array([12, 12, 1])
     lam = np.sqrt(1.05) / 25
     W = nc.ufm_minimizer(
-        counts, dimension=3, lam_w=lam, lam_h=lam, loss="ce", bias=False
+        nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss="ce", bias=False), dimension=3
     ).classifier
     assert np.linalg.norm(W[2]) > 0.5
 
@@ -153,16 +168,27 @@ def test_certificate_is_a_lower_bound_at_points_that_are_not_optimal():
     for loss in ("mse", "ce"):
         for bias in (False, True):
             minimum = nc.ufm_minimizer(
-                counts, dimension=3, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=bias
+                nc.UnconstrainedFeatures(counts, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=bias),
+                dimension=3,
             ).objective
             for _ in range(10):
                 H, W, b = rng.normal(size=(3, 8)), rng.normal(size=(3, 3)), rng.normal(size=3)
                 c = nc.certify_ufm(
-                    H, W, counts, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=b if bias else None
+                    nc.UnconstrainedFeatures(
+                        counts, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=bias
+                    ),
+                    H,
+                    W,
+                    bias=b if bias else None,
                 )
                 assert c.lower <= minimum <= c.upper
                 value = nc.ufm_objective(
-                    H, W, counts, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=b if bias else None
+                    nc.UnconstrainedFeatures(
+                        counts, lam_w=lam_w, lam_h=lam_h, loss=loss, bias=bias
+                    ),
+                    H,
+                    W,
+                    bias=b if bias else None,
                 )
                 assert c.upper == pytest.approx(value, rel=1e-13)
                 assert c.upper >= value * (1 - 1e-14)
@@ -172,9 +198,14 @@ def test_certificate_is_a_lower_bound_at_points_that_are_not_optimal():
 @pytest.mark.parametrize("bias", [False, True])
 def test_verification_refuses_bounds_and_dual_points_that_are_just_wrong(loss, bias):
     counts = [4, 2, 1]
-    s = nc.ufm_minimizer(counts, dimension=3, lam_w=0.02, lam_h=0.05, loss=loss, bias=bias)
+    s = nc.ufm_minimizer(
+        nc.UnconstrainedFeatures(counts, lam_w=0.02, lam_h=0.05, loss=loss, bias=bias), dimension=3
+    )
     c = nc.certify_ufm(
-        s.features, s.classifier, counts, lam_w=0.02, lam_h=0.05, loss=loss, bias=s.bias
+        nc.UnconstrainedFeatures(counts, lam_w=0.02, lam_h=0.05, loss=loss, bias=bias),
+        s.features,
+        s.classifier,
+        bias=s.bias,
     )
     assert c.verify() is nc.UfmVerdict.ACCEPTED
     assert c.verify().accepted
@@ -198,11 +229,18 @@ def test_verification_refuses_bounds_and_dual_points_that_are_just_wrong(loss, b
 
 def test_too_few_dimensions_open_the_convex_gap_but_not_von_neumanns():
     counts = np.array([12, 8, 4])
-    s = nc.ufm_minimizer(counts, dimension=2, lam_w=0.02, lam_h=0.02)
+    s = nc.ufm_minimizer(nc.UnconstrainedFeatures(counts, lam_w=0.02, lam_h=0.02), dimension=2)
     assert s.certificate.gap == pytest.approx(0.0, abs=1e-14)
-    assert nc.certify_ufm(s.features, s.classifier, counts, lam_w=0.02, lam_h=0.02).gap > 0.1
+    assert (
+        nc.certify_ufm(
+            nc.UnconstrainedFeatures(counts, lam_w=0.02, lam_h=0.02), s.features, s.classifier
+        ).gap
+        > 0.1
+    )
     with pytest.raises(ValueError, match="dimension"):
-        nc.ufm_minimizer(counts, dimension=1, lam_w=0.02, lam_h=0.02, loss="ce")
+        nc.ufm_minimizer(
+            nc.UnconstrainedFeatures(counts, lam_w=0.02, lam_h=0.02, loss="ce"), dimension=1
+        )
 
 
 def test_order_of_classes_does_not_matter():
@@ -210,9 +248,15 @@ def test_order_of_classes_does_not_matter():
     order = np.array([2, 0, 3, 1])
     for loss in ("mse", "ce"):
         for bias in (False, True):
-            a = nc.ufm_minimizer(counts, dimension=5, lam_w=0.02, lam_h=0.01, loss=loss, bias=bias)
+            a = nc.ufm_minimizer(
+                nc.UnconstrainedFeatures(counts, lam_w=0.02, lam_h=0.01, loss=loss, bias=bias),
+                dimension=5,
+            )
             b = nc.ufm_minimizer(
-                counts[order], dimension=5, lam_w=0.02, lam_h=0.01, loss=loss, bias=bias
+                nc.UnconstrainedFeatures(
+                    counts[order], lam_w=0.02, lam_h=0.01, loss=loss, bias=bias
+                ),
+                dimension=5,
             )
             assert b.objective == pytest.approx(a.objective, rel=1e-13)
             assert np.allclose(b.class_logits, a.class_logits[np.ix_(order, order)], atol=1e-8)
@@ -220,9 +264,14 @@ def test_order_of_classes_does_not_matter():
 
 def test_copies_of_every_sample_are_a_rewriting_of_the_same_problem():
     counts = np.array([6, 4, 4])
-    once = nc.ufm_minimizer(counts, dimension=3, lam_w=0.02, lam_h=0.03, loss="ce", bias=True)
+    once = nc.ufm_minimizer(
+        nc.UnconstrainedFeatures(counts, lam_w=0.02, lam_h=0.03, loss="ce", bias=True), dimension=3
+    )
     # Ten copies of every sample with a tenth of the feature penalty are the same objective.
-    many = nc.ufm_minimizer(10 * counts, dimension=3, lam_w=0.02, lam_h=0.003, loss="ce", bias=True)
+    many = nc.ufm_minimizer(
+        nc.UnconstrainedFeatures(10 * counts, lam_w=0.02, lam_h=0.003, loss="ce", bias=True),
+        dimension=3,
+    )
     assert many.objective == pytest.approx(once.objective, rel=1e-12)
     assert np.allclose(many.class_logits, once.class_logits, atol=1e-7)
 
@@ -230,10 +279,14 @@ def test_copies_of_every_sample_are_a_rewriting_of_the_same_problem():
 def test_a_thousand_classes():
     counts = np.arange(1, 1001)
     lam = np.sqrt(300.0) / counts.sum()
-    s = nc.ufm_minimizer(counts, dimension=1000, lam_w=lam, lam_h=lam, bias=True)
+    s = nc.ufm_minimizer(
+        nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, bias=True), dimension=1000
+    )
     assert abs(s.certificate.gap) < 1e-11
     two_sizes = np.repeat([20, 2], 500)
-    s = nc.ufm_minimizer(two_sizes, dimension=1000, lam_w=1e-4, lam_h=1e-4, loss="ce")
+    s = nc.ufm_minimizer(
+        nc.UnconstrainedFeatures(two_sizes, lam_w=1e-4, lam_h=1e-4, loss="ce"), dimension=1000
+    )
     assert abs(s.certificate.gap) < 1e-10
     assert s.classifier.shape == (1000, 1000)
 
@@ -245,7 +298,10 @@ def test_five_hundred_classes_of_different_sizes():
     lam = 0.05 * np.sqrt(350) / counts.sum()
     for bias in (False, True):
         s = nc.ufm_minimizer(
-            counts[:: 1 + 3 * bias], dimension=500, lam_w=lam, lam_h=lam, loss="ce", bias=bias
+            nc.UnconstrainedFeatures(
+                counts[:: 1 + 3 * bias], lam_w=lam, lam_h=lam, loss="ce", bias=bias
+            ),
+            dimension=500,
         )
         assert s.status is nc.UfmStatus.SOLVED
         assert -1e-13 < s.certificate.gap < 1e-9
@@ -256,37 +312,78 @@ def test_more_sizes_than_the_merged_start_keeps(bias):
     # Some of them twice.
     counts = np.concatenate([np.arange(1, 61), [7, 30, 60]])
     lam = 0.4 * np.sqrt(30) / counts.sum()
-    s = nc.ufm_minimizer(counts, dimension=63, lam_w=lam, lam_h=lam, loss="ce", bias=bias)
+    s = nc.ufm_minimizer(
+        nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss="ce", bias=bias), dimension=63
+    )
     assert s.status is nc.UfmStatus.SOLVED
     value = nc.ufm_objective(
-        s.features, s.classifier, counts, lam_w=lam, lam_h=lam, loss="ce", bias=s.bias
+        nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss="ce", bias=bias),
+        s.features,
+        s.classifier,
+        bias=s.bias,
     )
     assert value == pytest.approx(s.objective, rel=1e-12)
     assert -1e-13 < s.certificate.gap < 1e-9
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_products_with_the_hessian_are_differences_of_gradients(bias):
-    from theorylab.neural_collapse._reduced_cross_entropy import _Curvature, _GroupProblem
+def test_products_with_the_curvature_are_differences_of_gradients(bias):
+    from theorylab.neural_collapse import _reduced_cross_entropy as reduced
     from theorylab.neural_collapse._spectra import groups_of
 
     counts = np.array([2, 2, 2, 3, 5, 5, 9])
-    mu, rng = 0.02, np.random.default_rng(0)
-    problem = _GroupProblem(groups_of(counts), mu, bias, float(counts.sum()))
-    theta, direction = rng.standard_normal((2, 2 * 4 * 4 + 2 * 4))
-    product = _Curvature(problem, theta)(direction.astype(np.float32)) * mu
-    step = 1e-6
-    ends = [problem.value_and_gradient(theta + s * step * direction)[1] for s in (1, -1)]
-    assert product == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-4, abs=1e-5)
-    values = [problem.value_and_gradient(theta + s * step * direction)[0] for s in (1, -1)]
-    slope = problem.value_and_gradient(theta)[1] @ direction
-    assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope, rel=1e-6)
+    rng, h = np.random.default_rng(0), 1e-5
+    problem = reduced._GroupProblem(groups_of(counts), 0.02, bias, float(counts.sum()))
+    one = np.sqrt(problem.m / counts.size)
+    E, D = rng.standard_normal((2, 4, 4))
+    E, D = E - np.outer(one, one @ E), D - np.outer(one, one @ D)
+    within, d = (rng.random((2, 4)) + 0.5) * problem.active
+    Z = problem.penalised(E)
+    U, values, Vt = np.linalg.svd(Z)
+    Z = (U * (values + (values > 1e-9))) @ Vt
+    point = reduced._shrink(problem, Z, E @ problem.v, within + problem.copies, 1.0)
+    assert problem.penalised(point.E) == pytest.approx(problem.penalised(E), abs=1e-12)
+    step = reduced._NewtonStep(problem, point, 1.0)
+
+    def ends(function):
+        plus, minus = (function(point.E + s * h * D, within + s * h * d) for s in (1, -1))
+        return [(a - b) / (2 * h) for a, b in zip(plus, minus, strict=True)]
+
+    value, *slopes = ends(lambda E, w: problem.loss(E, w)[:3])
+    assert value / problem.mu == pytest.approx(
+        np.sum(point.slope * D) + point.slope_within @ d, rel=1e-6
+    )
+    for image, slope in zip(step.loss_curvature(D, d), slopes, strict=True):
+        assert image == pytest.approx(slope, rel=1e-5, abs=1e-6)
+    # Of the norm, along directions in which the rank does not change.
+    rank = np.count_nonzero(point.sigma)
+    assert rank == 3
+
+    def polar(E, w):
+        U, _, Vt = np.linalg.svd(problem.penalised(E))
+        return (U[:, :rank] @ Vt[:rank],)
+
+    D = step.tangent(D)
+    bent = step.product(D, d)[0] - step.tangent(step.loss_curvature(D, d)[0])
+    if bias:  # both annihilated: with a bias B has no component along v, nor its gradient
+        D = problem.penalised(D)
+    assert bent == pytest.approx(ends(polar)[0], rel=1e-4, abs=1e-6)
+    # The preconditioner is symmetric and positive.
+    R = [step.tangent(X - np.outer(one, one @ X)) for X in rng.standard_normal((2, 4, 4))]
+    images = [step.preconditioned(X, d)[0] for X in R]
+    assert np.sum(R[0] * images[1]) == pytest.approx(np.sum(R[1] * images[0]), rel=1e-9)
+    assert np.sum(R[0] * images[0]) > 0
 
 
 def test_penalties_may_be_numbers_of_any_type_and_split_in_any_way():
-    reference = nc.ufm_minimizer([5, 3, 2], dimension=3, lam_w=0.01, lam_h=0.02, loss="ce")
+    reference = nc.ufm_minimizer(
+        nc.UnconstrainedFeatures([5, 3, 2], lam_w=0.01, lam_h=0.02, loss="ce"), dimension=3
+    )
     for s in (1e-150, 1e-8, 1e8, 1e150):
-        other = nc.ufm_minimizer([5, 3, 2], dimension=3, lam_w=0.01 * s, lam_h=0.02 / s, loss="ce")
+        other = nc.ufm_minimizer(
+            nc.UnconstrainedFeatures([5, 3, 2], lam_w=0.01 * s, lam_h=0.02 / s, loss="ce"),
+            dimension=3,
+        )
         assert other.status is nc.UfmStatus.SOLVED
         assert other.objective == pytest.approx(reference.objective, rel=1e-13)
         assert other.class_logits == pytest.approx(reference.class_logits, rel=1e-8, abs=1e-8)
@@ -294,10 +391,13 @@ def test_penalties_may_be_numbers_of_any_type_and_split_in_any_way():
             reference.classifier, rel=1e-6, abs=1e-7
         )
     low = nc.ufm_minimizer(
-        [5, 3, 2], dimension=3, lam_w=np.float32(0.01), lam_h=np.array(0.02), loss="ce"
+        nc.UnconstrainedFeatures(
+            [5, 3, 2], lam_w=np.float32(0.01), lam_h=np.array(0.02), loss="ce"
+        ),
+        dimension=3,
     )
     assert low.status is nc.UfmStatus.SOLVED
-    assert type(low.lam_w) is type(low.lam_h) is float
+    assert type(low.model.lam_w) is type(low.model.lam_h) is float
     assert low.certificate.gap < 1e-9
 
 
@@ -307,3 +407,52 @@ def test_a_gap_of_nan_is_no_gap_of_zero():
     assert nc.Certificate(0.0, 0.0).gap == 0.0
     assert nc.Certificate(0.0, -1.0).gap == np.inf
     assert nc.Certificate(1e-200, 0.5e-200).gap == nc.Certificate(2.0, 1.0).gap == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("counts", [3]),
+        ("counts", [3, 0]),
+        ("counts", [3, 1.5]),
+        ("counts", "bad"),
+        ("lam_w", 0.0),
+        ("lam_h", np.nan),
+        ("loss", "hinge"),
+        ("loss", None),
+        ("bias", 1),
+    ],
+)
+def test_a_problem_is_refused_by_the_name_of_what_is_wrong(name, value):
+    good = {"counts": [3, 2], "lam_w": 0.1, "lam_h": 0.2, "loss": "ce", "bias": True}
+    nc.UnconstrainedFeatures(**good)
+    with pytest.raises(ValueError, match=name):
+        nc.UnconstrainedFeatures(**{**good, name: value})
+
+
+def test_a_problem_refuses_points_and_formulas_of_another():
+    model = nc.UnconstrainedFeatures([2, 1], lam_w=0.1, lam_h=0.4, loss="ce")
+    H, W = np.ones((2, 3)), np.eye(2)
+    for function in (nc.ufm_objective, nc.certify_ufm):
+        with pytest.raises(ValueError, match="bias"):
+            function(model, H, W, bias=[0.0, 0.0])
+    for other in ([2, 2], "mse"), ([2, 1], "ce"):
+        counts, loss = other
+        with pytest.raises(ValueError, match="model"):
+            nc.cross_entropy_gap(nc.UnconstrainedFeatures(counts, lam_w=0.1, lam_h=0.4, loss=loss))
+    assert model.price == pytest.approx(0.2, rel=1e-15)
+    assert nc.collapse_threshold(model) == pytest.approx(9 * 0.04, rel=1e-15)
+    assert model.labels.tolist() == [0, 0, 1]
+    assert not model.counts.flags.writeable
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("level", [0.0025, 0.1, 1.5])
+def test_many_sizes_at_weak_and_strong_penalties(level, bias):
+    counts = np.random.default_rng(1).choice(2000, 70, replace=False) + 1
+    lam = np.sqrt(level * np.median(counts)) / counts.sum()
+    s = nc.ufm_minimizer(
+        nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss="ce", bias=bias), dimension=70
+    )
+    assert s.status is nc.UfmStatus.SOLVED
+    assert -1e-13 < s.certificate.gap < 1e-10

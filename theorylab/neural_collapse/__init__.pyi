@@ -79,6 +79,7 @@ from .unconstrained_features import UfmMinimizer as UfmMinimizer
 from .unconstrained_features import UfmProof as UfmProof
 from .unconstrained_features import UfmStatus as UfmStatus
 from .unconstrained_features import UfmVerdict as UfmVerdict
+from .unconstrained_features import UnconstrainedFeatures as UnconstrainedFeatures
 from .unconstrained_features import certify_ufm as certify_ufm
 from .unconstrained_features import collapse_threshold as collapse_threshold
 from .unconstrained_features import cross_entropy_gap as cross_entropy_gap

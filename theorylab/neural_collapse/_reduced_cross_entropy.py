@@ -3,34 +3,39 @@ r"""Cross-entropy with free features and classes of any sizes, reduced to its co
 The minimizing logits are invariant under permutations of classes of equal size. With G groups of
 $m_h$ classes of size $n_h$ the own logit is $a_{hh}+c_h$, that of other classes
 of the same group $a_{hh}$, that of classes of group g $a_{gh}$. The singular values are
-$c_h\sqrt{n_h}$, $m_h-1$ times, and those of
-$B=(c_g\delta_{gh}+a_{gh}\sqrt{m_gm_h})\,\mathrm{diag}\sqrt{n_h}$. With $c=x^2$ and
-$B=UV^\top$ the penalty is smooth and every local minimum is global. The $a_{gh}$ are
-smooth functions of the two sizes: where there are many groups, those of neighbouring sizes are
-merged first, and splines through that solution start Newton's method, whose steps come from
-conjugate gradients: six products of G x G matrices for an iteration, in single precision."""
+$s_h=c_h\sqrt{n_h}$, $m_h-1$ times, and those of
+$B=(c_g\delta_{gh}+a_{gh}\sqrt{m_gm_h})\,\mathrm{diag}\sqrt{n_h}$; with a free bias, which takes
+the multiples of $v=\sqrt{m_hn_h}$ on the right, those of B without them.
+
+A semismooth Newton method solves $\nabla f(B)+\mu Y=0$, $Y\in\partial\|B\|_*$. In the basis of
+singular vectors $Y=\mathrm{diag}(g)$, $B=\mathrm{diag}(\sigma)$, a symmetric pair of entries has
+curvature $\mu(2-g_i-g_j)/(\sigma_i+\sigma_j)$, a skew one $\mu(g_i+g_j)/(\sigma_i+\sigma_j)$, and
+pairs with $\sigma_i=\sigma_j=0$ are left out: there the gradient moves Y alone. The steps come from
+conjugate gradients. Their preconditioner takes the same formulas in the basis of the groups, where
+the loss is nearly diagonal, and solves the multiples of v exactly. Where there are many groups,
+those of neighbouring sizes are merged first, and splines through that solution are the start."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
-from scipy.optimize import minimize
 
 from theorylab._validation import FloatArray
 from theorylab.neural_collapse._spectra import Groups, Spectrum, expand, groups_of
 
 __all__ = ["solve_cross_entropy"]
 
-# Up to twice this number of groups quasi-Newton steps from the identity are the best start.
+# Up to twice this number of groups the start is diagonal, and all is done in double precision.
 _COARSE = 24
-_ITERATIONS = 40
-_CONJUGATE_STEPS = 60
-# Relative decrease that the last Newton step promised, for few groups and for many: the error left
-# is far below it.
-_DECREASE = 1e-20, 1e-9
+_ITERATIONS = 60
+_CONJUGATE_STEPS = 400, 40
+# Root mean square of the optimality condition, in units of the penalty, at which the method ends,
+# for few groups and for many: relative gaps are of the order of its square.
+_RESIDUAL = 1e-12, 1e-7
 
 
 def solve_cross_entropy(
@@ -39,209 +44,298 @@ def solve_cross_entropy(
     """Return the minimum, the spectrum of the logits and the bias."""
     groups = groups_of(n)
     problem = _GroupProblem(groups, mu, bias, float(n.sum()))
-    theta = _newton(problem, _start(groups, mu, bias, float(n.sum())))
-    x, U, V, offset = problem.split(theta)
-    within = np.where(groups.multiplicities > 1, x**2 * np.sqrt(groups.sizes), 0.0)
-    left, values, right = np.linalg.svd(U @ V.T)
-    # What the descent leaves of a singular value that vanishes is far below rounding at the scale
-    # of logits of order one.
-    negligible = 1e-12 * np.sqrt(groups.sizes.max())
-    values[values < negligible] = 0.0
-    within[within < negligible] = 0.0
+    point = _solve(problem, _start(groups, problem))
+    within = np.where(groups.multiplicities > 1, point.within / problem.copies, 0.0)
+    offset = (point.E @ problem.v) / np.sqrt(problem.m * problem.total)
     return (
-        float(problem.value_and_gradient(theta)[0]),
-        expand(groups, within, left, values, right),
+        point.objective,
+        expand(groups, within, point.U, point.sigma, point.Vt),
         (offset - offset.mean())[groups.of_class] if bias else None,
     )
 
 
-def _start(groups: Groups, mu: float, bias: bool, total: float) -> FloatArray:
-    problem, G = _GroupProblem(groups, mu, bias, total), groups.sizes.size
-    identity = np.concatenate([np.ones(G), np.eye(G).ravel(), np.eye(G).ravel(), np.zeros(G)])
+def _start(groups: Groups, problem: _GroupProblem) -> tuple[FloatArray, FloatArray]:
+    m, sizes, G, K = problem.m, groups.sizes, problem.G, problem.m.sum()
     if G <= 2 * _COARSE:
-        options: Any = {
-            "maxiter": 5000, "maxfun": 10000, "ftol": 1e-13, "gtol": 1e-7 * mu, "maxcor": 30
-        }  # fmt: skip
-        value: Any = problem.value_and_gradient
-        return minimize(value, identity, jac=True, method="L-BFGS-B", options=options).x
+        # The gap of equal classes, were all of this size.
+        t = problem.mu * problem.total / (K * np.sqrt(sizes))
+        gap = np.maximum(np.log(np.maximum(1 / t - K + 1, 1.0)), 0.5)
+        one = np.sqrt(m / K)
+        E = np.diag(gap * np.sqrt(sizes))
+        return E - np.outer(one, one @ E), gap * np.sqrt(sizes) * problem.copies
     bins = np.arange(G) * _COARSE // G
-    m = np.bincount(bins, weights=groups.multiplicities)
-    sizes = np.bincount(bins, weights=groups.multiplicities * groups.sizes) / m
-    merged = Groups(sizes, m.astype(np.int64), np.zeros(0, np.int64))
-    coarse = _GroupProblem(merged, mu, bias, total)
-    c, a, offset = coarse.logits(_newton(coarse, _start(merged, mu, bias, total)))
-    at = np.log(np.clip(groups.sizes, sizes[0], sizes[-1]))
+    merged_m = np.bincount(bins, weights=m)
+    merged_sizes = np.bincount(bins, weights=m * sizes) / merged_m
+    merged = Groups(merged_sizes, merged_m.astype(np.int64), np.zeros(0, np.int64))
+    coarse = _GroupProblem(merged, problem.mu, problem.bias, problem.total)
+    point = _solve(coarse, _start(merged, coarse))
+    c, a = coarse.logits(point.E, point.within)
+    at = np.log(np.clip(sizes, merged_sizes[0], merged_sizes[-1]))
 
     def spread(values: FloatArray, axis: int = 0) -> FloatArray:
-        return np.asarray(CubicSpline(np.log(sizes), values, axis=axis)(at))
+        return np.asarray(CubicSpline(np.log(merged_sizes), values, axis=axis)(at))
 
     own = np.maximum(spread(c), 0.0)
     logits = spread(spread(a), axis=1)
-    logits[np.diag_indices(G)] += own / problem.m
-    B = logits / problem.to_logits
-    one = np.sqrt(problem.m / problem.m.sum())
-    left, values, right = np.linalg.svd(B - np.outer(one, one @ B))
-    # No direction starts at zero, from which it could not grow.
-    root = np.sqrt(np.maximum(values, 1e-4 * values[0]))
-    factors = [(left * root).ravel(), (right.T * root).ravel()]
-    fine = np.concatenate([np.sqrt(own), *factors, spread(offset)])
-    starts = (fine, identity)
-    return min(starts, key=lambda theta: float(problem.value_and_gradient(theta)[0]))
+    logits[problem.diagonal] += own / m
+    E, one = logits / problem.to_logits, np.sqrt(m / K)
+    return E - np.outer(one, one @ E), own * np.sqrt(sizes) * problem.copies
 
 
 class _GroupProblem:
-    """Objective, gradient and curvature of the group-invariant problem in ``(x, U, V, bias)``."""
+    """The group-invariant problem in E, which is B plus the bias, and ``within``, the ``s_h`` times
+    the root of ``m_h - 1``."""
 
     def __init__(self, groups: Groups, mu: float, bias: bool, total: float) -> None:
         m, sizes = groups.multiplicities.astype(np.float64), groups.sizes
-        self.G, self.mu, self.bias, self.m = sizes.size, mu, bias, m
+        self.G, self.mu, self.bias, self.total, self.m = sizes.size, mu, bias, total, m
         self.weight = m * sizes / total
+        self.v = np.sqrt(self.weight)
         self.to_logits = 1 / np.sqrt(np.outer(m, m * sizes))
-        self.within_price = np.where(m > 1, (m - 1) * np.sqrt(sizes), 1.0)
+        self.copies = np.sqrt(np.maximum(m - 1, 1.0))
         self.active = (m > 1).astype(np.float64)
+        self.to_own = self.active / (self.copies * np.sqrt(sizes))
         self.diagonal = np.diag_indices(self.G)
 
-    def split(self, theta: NDArray[Any]) -> tuple[Any, Any, Any, Any]:
-        G = self.G
-        x, U, V, offset = np.split(theta, [G, G + G * G, G + 2 * G * G])
-        return x, U.reshape(G, G), V.reshape(G, G), offset
-
-    def logits(self, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return c, a without the bias, and the bias."""
-        x, U, V, offset = self.split(theta)
-        c = x**2 * self.active
-        a = U @ V.T * self.to_logits
+    def logits(self, E: FloatArray, within: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return c and a."""
+        c, a = within * self.to_own, E * self.to_logits
         a[self.diagonal] -= c / self.m
-        return c, a, offset
+        return c, a
 
-    def probabilities(self, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Return those of the other classes of each group (G, G), of the own class (G,), and the
-        losses (G,)."""
-        c, a, offset = self.logits(theta)
-        if self.bias:
-            a = a + offset[:, None]
+    def loss(
+        self, E: FloatArray, within: FloatArray
+    ) -> tuple[float, FloatArray, FloatArray, FloatArray, FloatArray]:
+        """Return the loss, its gradients over mu, and the probabilities of the other classes of
+        each group (G, G) and of the own class (G,)."""
+        c, a = self.logits(E, within)
         own = a[self.diagonal] + c
         top = np.maximum(a.max(axis=0), own)
-        mass = np.exp(a - top) * self.m[:, None]
-        mass[self.diagonal] *= (self.m - 1) / self.m
-        own_mass = np.exp(own - top)
-        norm = mass.sum(axis=0) + own_mass
-        return mass / norm, own_mass / norm, np.log(norm) + top - own
+        p = np.exp(a - top) * self.m[:, None]
+        p[self.diagonal] *= (self.m - 1) / self.m
+        own_p = np.exp(own - top)
+        norm = p.sum(axis=0) + own_p
+        p, own_p = p / norm, own_p / norm
+        share = self.weight / self.mu
+        slope, slope_within = self.pull(share * p, share * (own_p - 1))
+        value = float(self.weight @ (np.log(norm) + top - own))
+        return value, slope, slope_within, p, own_p
 
-    def slopes(self, others: FloatArray, own: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return the derivatives of the loss in B and c, given its derivatives in the logits."""
-        slope = others.copy()
-        slope[self.diagonal] += own
-        return slope * self.to_logits, (own - slope[self.diagonal] / self.m) * self.active
+    def pull(self, others: Any, own: Any) -> tuple[Any, Any]:
+        """Return derivatives in E and within, given those in the logits."""
+        others[self.diagonal] += own
+        own = (own - others[self.diagonal] / self.m) * self.to_own
+        return others * self.to_logits, own
 
-    def value_and_gradient(self, theta: FloatArray) -> tuple[float, FloatArray]:
-        x, U, V, _ = self.split(theta)
-        p, own, losses = self.probabilities(theta)
-        value = self.weight @ losses + self.mu * self.within_price @ x**2
-        value += self.mu / 2 * (np.sum(U**2) + np.sum(V**2))
-        slope_own = self.weight * (own - 1)
-        slope_B, slope_c = self.slopes(self.weight * p, slope_own)
-        gradient = [
-            2 * x * (slope_c + self.mu * self.within_price),
-            (slope_B @ V + self.mu * U).ravel(),
-            (slope_B.T @ U + self.mu * V).ravel(),
-            float(self.bias) * (self.weight * p).sum(axis=1) + float(self.bias) * slope_own,
-        ]
-        return float(value), np.concatenate(gradient)
-
-    def curvature(self, theta: FloatArray) -> _Curvature:
-        return _Curvature(self, theta)
+    def penalised(self, E: FloatArray) -> FloatArray:
+        """Return B."""
+        return E - np.outer(E @ self.v, self.v) if self.bias else E
 
 
-class _Curvature:
-    """Product of the Hessian with a vector, in units of mu and in single precision."""
+@dataclass(frozen=True)
+class _Point:
+    """A point by the singular values of its B, with its gradients over mu and the values g of Y."""
 
-    def __init__(self, problem: _GroupProblem, theta: FloatArray) -> None:
-        self.problem = problem
-        p, own, _ = problem.probabilities(theta)
-        slope_B, slope_c = problem.slopes(problem.weight * p, problem.weight * (own - 1))
-        x, U, V, _ = problem.split(theta)
-        low = np.float32
-        self.U, self.V, self.p = U.astype(low), V.astype(low), p.astype(low)
-        self.slope_B = (slope_B / problem.mu).astype(low)
-        self.to_logits = problem.to_logits.astype(low)
-        self.share = (problem.weight / problem.mu).astype(low)
-        self.own, self.x = own.astype(low), (x * problem.active).astype(low)
-        self.m, self.active = problem.m.astype(low), problem.active.astype(low)
-        self.price = (2 * (slope_c / problem.mu + problem.within_price)).astype(low)
-
-    def __call__(self, direction: NDArray[np.float32]) -> NDArray[np.float32]:
-        problem, diagonal = self.problem, self.problem.diagonal
-        dx, dU, dV, shift = problem.split(direction)
-        dc = 2 * self.x * dx
-        moved = dU @ self.V.T
-        moved += self.U @ dV.T
-        moved *= self.to_logits
-        moved[diagonal] -= dc / self.m
-        if problem.bias:
-            moved += shift[:, None]
-        own = moved[diagonal] + dc
-        moved *= self.p
-        mean = moved.sum(axis=0) + self.own * own
-        moved -= self.p * mean
-        moved *= self.share
-        own = self.share * self.own * (own - mean)
-        if problem.bias:
-            shift = moved.sum(axis=1) + own
-        moved[diagonal] += own
-        own -= moved[diagonal] / self.m
-        moved *= self.to_logits
-        return np.concatenate(
-            [
-                self.price * dx + 2 * self.x * self.active * own,
-                (moved @ self.V + self.slope_B @ dV + dU).ravel(),
-                (moved.T @ self.U + self.slope_B.T @ dU + dV).ravel(),
-                shift if problem.bias else np.zeros_like(shift),
-            ]
-        )
+    E: FloatArray
+    within: FloatArray
+    U: FloatArray
+    sigma: FloatArray
+    g: FloatArray
+    Vt: FloatArray
+    g_within: FloatArray
+    objective: float
+    slope: FloatArray
+    slope_within: FloatArray
+    p: FloatArray
+    own_p: FloatArray
 
 
-def _newton(problem: _GroupProblem, theta: FloatArray) -> FloatArray:
-    """Take Newton steps until one promises next to nothing; directions without curvature (rotations
-    of U and V) are left alone."""
-    value, gradient = problem.value_and_gradient(theta)
-    enough = _DECREASE[problem.G > 2 * _COARSE]
+def _shrink(
+    problem: _GroupProblem, Z: FloatArray, offset: FloatArray, z: FloatArray, t: float
+) -> _Point:
+    """Return the point with ``B + t Y = Z``, ``within + t y = z``, and this coefficient of v."""
+    U, values, Vt = np.linalg.svd(Z)
+    sigma, g = np.maximum(values - t, 0.0), np.minimum(values / t, 1.0)
+    E = (U * sigma) @ Vt
+    if problem.bias:
+        E += np.outer(offset, problem.v)
+    limit = t * problem.copies
+    within = np.maximum(z - limit, 0.0) * problem.active
+    value, slope, slope_within, p, own_p = problem.loss(E, within)
+    value += problem.mu * float(sigma.sum() + within @ problem.copies)
+    g_within = np.minimum(z, limit) / t * problem.active
+    return _Point(E, within, U, sigma, g, Vt, g_within, value, slope, slope_within, p, own_p)
+
+
+def _solve(problem: _GroupProblem, start: tuple[FloatArray, FloatArray]) -> _Point:
+    """Return the point where the residual is below its bound, or the last one."""
+    E, within = start
+    left, values, right = np.linalg.svd(problem.penalised(E))
+    t = min(float(values.mean()), 10 * problem.mu * problem.total)
+    # Those next to zero start there.
+    Z = (left * (values + t * np.minimum(values / (1e-3 * t), 1.0))) @ right
+    point = _shrink(problem, Z, E @ problem.v, within + t * problem.copies, t)
+    # After a good start the gradient tells better which of them vanish.
+    Z = problem.penalised(E - t * point.slope)
+    other = _shrink(problem, Z, E @ problem.v, within - t * point.slope_within, t)
+    point = min(point, other, key=lambda point: point.objective)
     for _ in range(_ITERATIONS):
-        step = _newton_step(problem, theta, gradient)
-        decrease, size = -float(gradient @ step), 1.0
+        Y = (point.U * point.g) @ point.Vt
+        rest, rest_within = point.slope + Y, point.slope_within + point.g_within
+        square = float(np.sum(rest**2) + np.sum(rest_within**2))
+        if square <= _RESIDUAL[problem.G > 2 * _COARSE] ** 2 * problem.G:
+            break
+        step = _NewtonStep(problem, point, t)
+        D, d = step.solve(rest, rest_within)
+        image, image_within = step.loss_curvature(D, d)
+        moved = -problem.penalised(point.slope + image) - Y
+        moved_within = -(point.slope_within + image_within) - point.g_within
+        B, offset, size = problem.penalised(point.E), point.E @ problem.v, 1.0
         while True:
-            trial, slope = problem.value_and_gradient(theta + size * step)
+            trial = _shrink(
+                problem,
+                B + t * Y + size * (problem.penalised(D) + t * moved),
+                offset + size * (D @ problem.v),
+                point.within + t * point.g_within + size * (d + t * moved_within),
+                t,
+            )
             # Near the end the decrease is below the rounding of the value.
-            if trial <= value - 1e-4 * size * decrease + 1e-14 * abs(value):
+            if trial.objective <= point.objective + 1e-13 * abs(point.objective):
                 break
             size /= 2
-            if size < 1e-6:
-                return theta
-        theta, value, gradient = theta + size * step, trial, slope
-        if decrease <= enough * abs(value):
-            break
-    return theta
+            if size < 1e-3:
+                return point
+        point = trial
+    return point
 
 
-def _newton_step(problem: _GroupProblem, theta: FloatArray, gradient: FloatArray) -> FloatArray:
-    """Solve for the Newton step by conjugate gradients, to a hundredth of the residual or up to a
-    direction without curvature."""
-    product = _Curvature(problem, theta)
-    unit = float(np.abs(gradient).max()) or 1.0
-    rest = (-gradient / unit).astype(np.float32)
-    direction, step = rest.copy(), np.zeros_like(rest)
-    size = first = float(rest @ rest)
-    for k in range(_CONJUGATE_STEPS):
-        image = product(direction)
-        curvature = float(direction @ image)
-        if curvature <= 1e-6 * float(direction @ direction):
-            step = step if k else direction
-            break
-        step += np.float32(size / curvature) * direction
-        rest -= np.float32(size / curvature) * image
-        size, last = float(rest @ rest), size
-        if size <= 1e-4 * first:
-            break
-        direction *= np.float32(size / last)
-        direction += rest
-    return np.asarray(step.astype(np.float64) * (unit / problem.mu))
+class _NewtonStep:
+    """The equation of a step, in units of mu: in single precision where there are many groups."""
+
+    def __init__(self, problem: _GroupProblem, point: _Point, t: float) -> None:
+        self.problem = problem
+        low: Any = np.float32 if problem.G > 2 * _COARSE else np.float64
+        self.low = low
+        U, V, sigma, g = point.U, point.Vt.T, point.sigma, point.g
+        self.U, self.V, self.v = U.astype(low), V.astype(low), problem.v.astype(low)
+        self.p, self.own_p = point.p.astype(low), point.own_p.astype(low)
+        self.m, self.to_own = problem.m.astype(low), problem.to_own.astype(low)
+        self.to_logits = problem.to_logits.astype(low)
+        self.share = (problem.weight / problem.mu).astype(low)
+        self.alive, self.alive_within = sigma > 0, (point.within > 0).astype(low)
+        straight, crossed = _penalty_curvature(sigma, g, 0.0)
+        self.straight, self.crossed = straight.astype(low), crossed.astype(low)
+        self._precondition(point, t)
+
+    def _precondition(self, point: _Point, t: float) -> None:
+        problem, low, diagonal = self.problem, self.low, self.problem.diagonal
+        V = point.Vt.T
+        p, own, share = point.p, point.own_p, problem.weight / problem.mu
+        mass = p.copy()
+        mass[diagonal] += own
+        curvature = mass * (1 - mass) * share * problem.to_logits**2
+        # Own logits that leave those of the other classes of the group behind.
+        inside, mean = p[diagonal] / problem.m**2, own * (1 - 1 / problem.m)
+        spread = mean * (1 - 1 / problem.m) + inside - (mean - p[diagonal] / problem.m) ** 2
+        scale = share * spread * problem.to_own**2
+        self.inverse_within = np.divide(1, scale, where=scale > 0, out=np.zeros_like(scale))
+        self.inverse_within = self.inverse_within.astype(low)
+        # Singular values as each group sees them.
+        sigma, g = (V**2) @ point.sigma, (V**2) @ point.g
+        straight, crossed = _penalty_curvature(sigma, g, 1e-3 * t)
+        straight[diagonal] += crossed[diagonal]
+        crossed[diagonal] = 0.0
+        straight += curvature
+        determinant = straight * straight.T - crossed**2
+        self.inverse_straight = (straight.T / determinant).astype(low)
+        self.inverse_crossed = (-crossed / determinant).astype(low)
+        # Multiples of v: the bias, or without one the direction that dead classes share.
+        scaled = mass / np.sqrt(problem.m)[:, None]
+        weight = problem.weight**2 / problem.mu * problem.to_logits[0] ** 2 * problem.m[0]
+        S = np.diag(mass @ weight / problem.m) - (scaled * weight) @ scaled.T
+        if not problem.bias:
+            share_of = V.T @ problem.v
+            within = np.diag(self.straight.astype(float) @ share_of**2)
+            within += share_of[:, None] * self.crossed * share_of
+            S += point.U @ within @ point.U.T
+        one = np.sqrt(problem.m / problem.m.sum())
+        unit = np.trace(S) / problem.G
+        S += unit * (1e-6 * np.eye(problem.G) + np.outer(one, one))
+        self.inverse_along = np.linalg.inv(S).astype(low)
+        self.one = one.astype(low)
+
+    def tangent(self, X: NDArray[Any]) -> NDArray[Any]:
+        """Return the part in which the singular values that vanish stay zero, and that along v."""
+        along = X @ self.v if self.problem.bias else None
+        if along is not None:
+            X = X - np.outer(along, self.v)
+        if 2 * np.count_nonzero(self.alive) > self.alive.size:
+            left, right = self.U[:, ~self.alive], self.V[:, ~self.alive]
+            X = X - left @ ((left.T @ X) @ right) @ right.T
+        else:
+            left, right = self.U[:, self.alive], self.V[:, self.alive]
+            inside = left @ (left.T @ X)
+            X = inside + ((X - inside) @ right) @ right.T
+        return X if along is None else X + np.outer(along, self.v)
+
+    def loss_curvature(self, D: NDArray[Any], d: NDArray[Any]) -> tuple[Any, Any]:
+        """Return the product of the Hessian of the loss with a direction."""
+        diagonal = self.problem.diagonal
+        moved, dc = D * self.to_logits, d * self.to_own
+        moved[diagonal] -= dc / self.m
+        own = moved[diagonal] + dc
+        moved *= self.p
+        mean = moved.sum(axis=0) + self.own_p * own
+        moved -= self.p * mean
+        moved *= self.share
+        own = self.share * self.own_p * (own - mean)
+        moved[diagonal] += own
+        own = (own - moved[diagonal] / self.m) * self.to_own
+        moved *= self.to_logits
+        return moved, own
+
+    def product(self, D: NDArray[Any], d: NDArray[Any]) -> tuple[Any, Any]:
+        image, image_within = self.loss_curvature(D, d)
+        B = D - np.outer(D @ self.v, self.v) if self.problem.bias else D
+        X = self.U.T @ B @ self.V
+        X = self.straight * X + self.crossed * X.T
+        return self.tangent(image) + self.U @ X @ self.V.T, image_within * self.alive_within
+
+    def preconditioned(self, R: NDArray[Any], r: NDArray[Any]) -> tuple[Any, Any]:
+        D = self.inverse_straight * R + self.inverse_crossed * R.T
+        along = np.outer(self.inverse_along @ (R @ self.v), self.v)
+        D = self.tangent(D) + along if self.problem.bias else self.tangent(D + along)
+        return D - np.outer(self.one, self.one @ D), r * self.inverse_within * self.alive_within
+
+    def solve(self, rest: FloatArray, rest_within: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the step, to a tenth of the residual, for these optimality conditions."""
+        R, r = self.tangent(-rest.astype(self.low)), -rest_within.astype(self.low)
+        r = r * self.alive_within
+        unit = max(np.abs(R).max(), np.abs(r).max()) or self.low(1.0)  # none, if all vanish
+        R, r = R / unit, r / unit
+        P, q = self.preconditioned(R, r)
+        D, d = np.zeros_like(R), np.zeros_like(r)
+        Z, z = P, q
+        size = first = float(np.sum(R * Z) + r @ z)
+        for _ in range(_CONJUGATE_STEPS[self.problem.G > 2 * _COARSE]):
+            image, image_within = self.product(P, q)
+            curvature = float(np.sum(P * image) + q @ image_within)
+            if size <= 1e-4 * first or curvature <= 0:
+                break
+            length = self.low(size / curvature)
+            D, d = D + length * P, d + length * q
+            R, r = R - length * image, r - length * image_within
+            Z, z = self.preconditioned(R, r)
+            size, last = float(np.sum(R * Z) + r @ z), size
+            P, q = Z + self.low(size / last) * P, z + self.low(size / last) * q
+        return (D * unit).astype(np.float64), (d * unit).astype(np.float64)
+
+
+def _penalty_curvature(
+    sigma: FloatArray, g: FloatArray, floor: float
+) -> tuple[FloatArray, FloatArray]:
+    """Return the coefficients of X and of its transpose in the curvature of the nuclear norm; zero
+    where both singular values are."""
+    total = sigma[:, None] + sigma + floor
+    total = np.where(total > 0, total, np.inf)
+    return 1 / total, (1 - g[:, None] - g) / total

@@ -65,7 +65,12 @@ from theorylab.neural_collapse._intervals import (
 )
 from theorylab.neural_collapse._losses import loss_and_slope
 from theorylab.neural_collapse._spectra import Spectrum, as_counts, balanced_factors, label_spectrum
-from theorylab.neural_collapse.unconstrained_features import Certificate, certify_ufm, ufm_minimizer
+from theorylab.neural_collapse.unconstrained_features import (
+    Certificate,
+    UnconstrainedFeatures,
+    certify_ufm,
+    ufm_minimizer,
+)
 from theorylab.numerics.balls import above, ball_matrix, below, rational, square_sum
 from theorylab.numerics.results import result
 
@@ -173,15 +178,10 @@ class DeepLinearMinimizer:
             if len(self.layers) > 1:
                 return None
             lam_w, lam_h = self.lams.tolist()
-            return certify_ufm(
-                self.features,
-                self.layers[0],
-                self.counts,
-                lam_w=lam_w,
-                lam_h=lam_h,
-                loss="ce",
-                bias=self.bias,
+            model = UnconstrainedFeatures(
+                self.counts, lam_w=lam_w, lam_h=lam_h, loss="ce", bias=self.bias is not None
             )
+            return certify_ufm(model, self.features, self.layers[0], bias=self.bias)
         upper = certified_objective(
             self.features, self.layers, self.counts, self.lams, loss="mse", bias=self.bias
         )
@@ -397,7 +397,8 @@ def deep_linear_minimizer(
     n_starts = as_count(n_starts, "n_starts")
     seed = as_count(seed, "seed", minimum=0)
     if loss == "ce" and decay.size == 2:
-        flat = ufm_minimizer(n, dimension=d, lam_w=decay[0], lam_h=decay[1], loss="ce", bias=bias)
+        model = UnconstrainedFeatures(n, lam_w=decay[0], lam_h=decay[1], loss="ce", bias=bias)
+        flat = ufm_minimizer(model, dimension=d)
         convex = DeepLinearStatus.CONVEX
         return DeepLinearMinimizer(
             flat.objective,

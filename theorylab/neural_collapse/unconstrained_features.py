@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import field, replace
+from dataclasses import KW_ONLY, field, replace
 from enum import StrEnum
 from functools import cached_property
 
@@ -38,6 +38,7 @@ from theorylab._validation import (
     as_array,
     as_count,
     as_flag,
+    as_instance,
     as_real,
     one_of,
     refuses_overflow,
@@ -73,6 +74,7 @@ __all__ = [
     "UfmProof",
     "UfmStatus",
     "UfmVerdict",
+    "UnconstrainedFeatures",
     "certify_ufm",
     "collapse_threshold",
     "cross_entropy_gap",
@@ -82,6 +84,58 @@ __all__ = [
 
 _LOSSES = ("mse", "ce")
 _GAP = 1e-9
+
+
+@result
+class UnconstrainedFeatures:
+    """The problem of the module docstring, its numbers checked once.
+
+    Attributes
+    ----------
+    counts
+        (K,) class sizes, K >= 2.
+    lam_w, lam_h
+        Weight decay of classifier and features, positive.
+    loss
+        ``"mse"`` or ``"ce"``.
+    bias
+        Whether there is a last-layer bias, not penalised.
+
+    Examples
+    --------
+    >>> from theorylab.neural_collapse import UnconstrainedFeatures
+    >>> UnconstrainedFeatures([3, 2, 2], lam_w=0.01, lam_h=0.02, loss="ce")
+    <UnconstrainedFeatures: counts (3,), lam_w 0.01, lam_h 0.02, bias False>
+    """
+
+    counts: NDArray[np.int64]
+    _: KW_ONLY
+    lam_w: float
+    lam_h: float
+    loss: str = "mse"
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        checked = {
+            "counts": as_counts(self.counts, "counts"),
+            "lam_w": as_real(self.lam_w, "lam_w", above=0.0),
+            "lam_h": as_real(self.lam_h, "lam_h", above=0.0),
+            "loss": one_of(self.loss, "loss", _LOSSES),
+            "bias": as_flag(self.bias, "bias"),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(N,) class of every sample."""
+        return np.repeat(np.arange(self.counts.size), self.counts)
+
+    @property
+    def price(self) -> float:
+        r"""$\mu=\sqrt{\lambda_W\lambda_H}$, also where the product leaves float64."""
+        return math.sqrt(self.lam_w) * math.sqrt(self.lam_h)
 
 
 class UfmStatus(StrEnum):
@@ -120,12 +174,8 @@ class UfmProof:
     ----------
     features, classifier, bias
         The point, shapes (d, N), (K, d) and (K,); no bias in the model without.
-    counts
-        (K,) class sizes.
-    lam_w, lam_h
-        Weight decay of classifier and features.
-    loss
-        ``"mse"`` or ``"ce"``.
+    model
+        The problem.
     dual
         (K, K), N times the dual variable, a column a class.
     """
@@ -133,35 +183,33 @@ class UfmProof:
     features: FloatArray
     classifier: FloatArray
     bias: FloatArray | None
-    counts: tuple[int, ...]
-    lam_w: float
-    lam_h: float
-    loss: str
+    model: UnconstrainedFeatures
     dual: fmpq_mat
 
     def upper(self) -> float:
         """Return a bound of the point's objective from above."""
-        labels = np.repeat(np.arange(len(self.counts)), self.counts)
+        model, labels = self.model, self.model.labels
         with precision():
             H, W, b = self.features, self.classifier, self.bias
-            b = np.zeros(len(self.counts)) if b is None else b
-            value = _objective_ball(H, W, labels, b, self.loss) / labels.size
-            penalty = rational(self.lam_w) * square_sum(W) + rational(self.lam_h) * square_sum(H)
+            b = np.zeros(model.counts.size) if b is None else b
+            value = _objective_ball(H, W, labels, b, model.loss) / labels.size
+            penalty = rational(model.lam_w) * square_sum(W) + rational(model.lam_h) * square_sum(H)
             return above(value + penalty / 2)
 
     def feasible(self) -> bool:
         """Whether the dual point satisfies every constraint: the linear ones exactly, the spectral
         norm by elimination in ball arithmetic."""
-        K, n, R = len(self.counts), self.counts, self.dual
+        model, R = self.model, self.dual
+        K, n = model.counts.size, model.counts.tolist()
         rows = [sum((R[i, k] * n[k] for k in range(K)), fmpq(0)) for i in range(K)]
-        if self.bias is not None and any(rows):
+        if model.bias and any(rows):
             return False
-        if self.loss == "ce" and (
+        if model.loss == "ce" and (
             any(sum((R[i, k] for i in range(K)), fmpq(0)) for k in range(K))
             or any(R[i, k] + int(i == k) < 0 for i in range(K) for k in range(K))
         ):
             return False
-        limit = rational(self.lam_w) * rational(self.lam_h) * sum(n) ** 2
+        limit = rational(model.lam_w) * rational(model.lam_h) * sum(n) ** 2
         room = [
             int(i == j) * limit - sum((R[i, k] * R[j, k] * n[k] for k in range(K)), fmpq(0))
             for i in range(K)
@@ -173,7 +221,7 @@ class UfmProof:
     def lower(self) -> float:
         """Return a bound of the dual value from below."""
         with precision():
-            return below(_dual_ball(self.dual, self.counts, self.loss))
+            return below(_dual_ball(self.dual, self.model.counts.tolist(), self.model.loss))
 
 
 @result
@@ -234,12 +282,8 @@ class UfmMinimizer:
         (K,), or None for the model without bias.
     singular_values
         (min(K, d),) of the logit matrix W H, descending.
-    counts
-        (K,) class sizes.
-    lam_w, lam_h
-        Weight decay of classifier and features.
-    loss
-        ``"mse"`` or ``"ce"``.
+    model
+        The problem.
     status
         How it was obtained.
     """
@@ -249,21 +293,13 @@ class UfmMinimizer:
     class_features: FloatArray
     bias: FloatArray | None
     singular_values: FloatArray
-    counts: NDArray[np.int64]
-    lam_w: float
-    lam_h: float
-    loss: str
+    model: UnconstrainedFeatures
     status: UfmStatus
 
     @property
     def features(self) -> FloatArray:
         """(d, N) features, samples ordered by class."""
-        return np.repeat(self.class_features, self.counts, axis=1)
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """(N,) class of every sample."""
-        return np.repeat(np.arange(self.counts.size), self.counts)
+        return np.repeat(self.class_features, self.model.counts, axis=1)
 
     @property
     def class_logits(self) -> FloatArray:
@@ -277,55 +313,46 @@ class UfmMinimizer:
 
         With squared loss and too few dimensions the problem is not convex, and the lower bound is
         von Neumann's trace inequality."""
-        mu = _geometric_mean(self.lam_w, self.lam_h)
-        n = self.counts.astype(np.float64)
+        mu, loss = self.model.price, self.model.loss
+        n = self.model.counts.astype(np.float64)
         total = n.sum()
-        if self.loss == "mse" and self.classifier.shape[1] < n.size - (self.bias is not None):
-            sigma = np.sort(label_spectrum(self.counts, self.bias is not None).values)[::-1]
+        if loss == "mse" and self.classifier.shape[1] < n.size - (self.bias is not None):
+            sigma = np.sort(label_spectrum(self.model.counts, self.model.bias).values)[::-1]
             fitted = np.maximum(sigma - total * mu, 0.0)
             fitted[self.classifier.shape[1] :] = 0.0
             lower = float(np.sum((sigma - fitted) ** 2) / (2 * total) + mu * fitted.sum())
             return Certificate(self.objective, lower)
-        residual = _residual(self.class_logits, self.loss)
+        residual = _residual(self.class_logits, loss)
         if self.bias is not None:
             residual -= (residual @ n / total)[:, None]
         product = self.classifier @ self.class_features
         if self.bias is not None:
             product -= (product @ n / total)[:, None]
         points = _dual_points(residual, product, np.sqrt(n), total * mu)
-        lower = max(
-            (_dual_value(R, n, self.loss) for R in points if _is_dual(R, self.loss)), default=0.0
-        )
+        lower = max((_dual_value(R, n, loss) for R in points if _is_dual(R, loss)), default=0.0)
         return Certificate(self.objective, lower)
 
 
 @refuses_overflow("features", "classifier")
 def ufm_objective(
+    model: UnconstrainedFeatures,
     features: ArrayLike,
     classifier: ArrayLike,
-    counts: ArrayLike,
     *,
-    lam_w: float,
-    lam_h: float,
-    loss: str = "mse",
     bias: ArrayLike | None = None,
 ) -> float:
-    """Return the objective of the unconstrained-features model (module docstring).
+    """Return the objective at a point.
 
     Parameters
     ----------
+    model
+        The problem.
     features
         (d, N), samples ordered by class.
     classifier
         (K, d).
-    counts
-        (K,) class sizes, K >= 2.
-    lam_w, lam_h
-        Weight decay of classifier and features, positive.
-    loss
-        ``"mse"`` or ``"ce"``.
     bias
-        (K,) last-layer bias, not penalised; zero by default.
+        (K,) last-layer bias, zero by default; only where the model has one.
 
     Raises
     ------
@@ -334,24 +361,26 @@ def ufm_objective(
 
     Examples
     --------
-    >>> from theorylab.neural_collapse import ufm_objective
-    >>> features, classifier = [[1.0, -1.0]], [[1.0], [-1.0]]
-    >>> round(ufm_objective(features, classifier, [1, 1], lam_w=0.1, lam_h=0.1), 4)
+    >>> from theorylab.neural_collapse import UnconstrainedFeatures, ufm_objective
+    >>> model = UnconstrainedFeatures([1, 1], lam_w=0.1, lam_h=0.1)
+    >>> round(ufm_objective(model, [[1.0, -1.0]], [[1.0], [-1.0]]), 4)
     0.7
     """
-    H, W, n, lam_w, lam_h, b = _checked(features, classifier, counts, lam_w, lam_h, loss, bias)
-    labels = np.repeat(np.arange(n.size), n)
+    H, W, b = _checked(model, features, classifier, bias)
+    labels = model.labels
     Z = W @ H + b[:, None]
     own = Z[labels, np.arange(labels.size)]
-    if loss == "mse":
+    if model.loss == "mse":
         value = 0.5 * (np.sum(Z**2) - 2 * own.sum() + labels.size)
     else:
         top = Z.max(axis=0)
         value = np.sum(np.log(np.sum(np.exp(Z - top), axis=0)) + top - own)
-    return float(value / labels.size + lam_w / 2 * np.sum(W**2) + lam_h / 2 * np.sum(H**2))
+    return float(
+        value / labels.size + model.lam_w / 2 * np.sum(W**2) + model.lam_h / 2 * np.sum(H**2)
+    )
 
 
-def collapse_threshold(counts: ArrayLike, *, lam_w: float, lam_h: float) -> float:
+def collapse_threshold(model: UnconstrainedFeatures) -> float:
     r"""Return $N^2\lambda_W\lambda_H$, the class size up to which classes of equal size
     coincide at the global minimum.
 
@@ -362,10 +391,8 @@ def collapse_threshold(counts: ArrayLike, *, lam_w: float, lam_h: float) -> floa
 
     Parameters
     ----------
-    counts
-        (K,) class sizes, K >= 2.
-    lam_w, lam_h
-        Weight decay of classifier and features, positive.
+    model
+        The problem.
 
     Raises
     ------
@@ -374,19 +401,15 @@ def collapse_threshold(counts: ArrayLike, *, lam_w: float, lam_h: float) -> floa
 
     Examples
     --------
-    >>> from theorylab.neural_collapse import collapse_threshold
-    >>> collapse_threshold([50, 50], lam_w=0.01, lam_h=0.02)
+    >>> from theorylab.neural_collapse import UnconstrainedFeatures, collapse_threshold
+    >>> collapse_threshold(UnconstrainedFeatures([50, 50], lam_w=0.01, lam_h=0.02))
     2.0
     """
-    n = as_counts(counts, "counts")
-    return (
-        float(n.sum()) ** 2
-        * as_real(lam_w, "lam_w", above=0.0)
-        * as_real(lam_h, "lam_h", above=0.0)
-    )
+    as_instance(model, "model", UnconstrainedFeatures)
+    return float(model.counts.sum()) ** 2 * model.lam_w * model.lam_h
 
 
-def cross_entropy_gap(n_classes: int, *, n_per_class: int, lam_w: float, lam_h: float) -> float:
+def cross_entropy_gap(model: UnconstrainedFeatures) -> float:
     r"""Return the logit gap between the right class and each other one at the global minimum of
     balanced cross-entropy.
 
@@ -396,10 +419,8 @@ def cross_entropy_gap(n_classes: int, *, n_per_class: int, lam_w: float, lam_h: 
 
     Parameters
     ----------
-    n_classes, n_per_class
-        K >= 2 classes of n samples.
-    lam_w, lam_h
-        Weight decay of classifier and features, positive.
+    model
+        Cross-entropy with classes of equal size n, with a bias or without.
 
     Raises
     ------
@@ -408,42 +429,36 @@ def cross_entropy_gap(n_classes: int, *, n_per_class: int, lam_w: float, lam_h: 
 
     Examples
     --------
-    >>> from theorylab.neural_collapse import cross_entropy_gap
-    >>> round(cross_entropy_gap(3, n_per_class=2, lam_w=0.01, lam_h=0.01), 4)
+    >>> from theorylab.neural_collapse import UnconstrainedFeatures, cross_entropy_gap
+    >>> model = UnconstrainedFeatures([2, 2, 2], lam_w=0.01, lam_h=0.01, loss="ce")
+    >>> round(cross_entropy_gap(model), 4)
     4.2299
     """
-    K = as_count(n_classes, "n_classes", minimum=2)
-    n = as_count(n_per_class, "n_per_class")
-    slope = np.sqrt(n * as_real(lam_w, "lam_w", above=0.0) * as_real(lam_h, "lam_h", above=0.0))
+    as_instance(model, "model", UnconstrainedFeatures)
+    n, K = model.counts, model.counts.size
+    if model.loss != "ce" or (n != n[0]).any():
+        raise ValueError(
+            f"model: expected cross-entropy and equal classes, got {model.loss!r} and class sizes "
+            f"{n[:8].tolist()}"
+        )
+    slope = math.sqrt(n[0]) * model.price
     return float(np.log1p((1 - K * slope) / slope)) if K * slope < 1 else 0.0
 
 
-def ufm_minimizer(
-    counts: ArrayLike,
-    *,
-    dimension: int,
-    lam_w: float,
-    lam_h: float,
-    loss: str = "mse",
-    bias: bool = False,
-) -> UfmMinimizer:
-    """Return a global minimizer of the unconstrained-features model.
+def ufm_minimizer(model: UnconstrainedFeatures, *, dimension: int) -> UfmMinimizer:
+    """Return a global minimizer, for equal classes and for squared loss in closed form.
+
+    Otherwise a reduced convex problem is solved; time and memory grow with the number of distinct
+    class sizes, not with K.
 
     Parameters
     ----------
-    counts
-        (K,) class sizes, K >= 2.
+    model
+        The problem.
     dimension
         d, feature dimension. Squared loss takes any d (the d largest singular values survive);
         cross-entropy needs d at least the rank of the unrestricted minimizer, which is at most K -
         1.
-    lam_w, lam_h
-        Weight decay of classifier and features, positive.
-    loss
-        ``"mse"`` (closed form) or ``"ce"`` (closed form for equal classes, else a reduced convex
-        problem; time and memory grow with the number of distinct class sizes, not with K).
-    bias
-        Whether there is a last-layer bias, not penalised.
 
     Returns
     -------
@@ -468,22 +483,19 @@ def ufm_minimizer(
 
     Examples
     --------
-    >>> from theorylab.neural_collapse import ufm_minimizer
-    >>> best = ufm_minimizer([3, 2, 2], dimension=3, lam_w=0.01, lam_h=0.02)
+    >>> from theorylab.neural_collapse import UnconstrainedFeatures, ufm_minimizer
+    >>> best = ufm_minimizer(UnconstrainedFeatures([3, 2, 2], lam_w=0.01, lam_h=0.02), dimension=3)
     >>> round(best.objective, 4), best.certificate.gap < 1e-9
     (0.0624, True)
     """
-    n = as_counts(counts, "counts")
+    as_instance(model, "model", UnconstrainedFeatures)
     d = as_count(dimension, "dimension")
-    lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", above=0.0)
-    lams = np.array([lam_w, lam_h])
-    one_of(loss, "loss", _LOSSES)
-    as_flag(bias, "bias")
-    mu = _geometric_mean(lam_w, lam_h)
+    n, bias, mu = model.counts, model.bias, model.price
+    lams = np.array([model.lam_w, model.lam_h])
     total = float(n.sum())
     status = UfmStatus.CLOSED_FORM
     offset: FloatArray | None = None
-    if loss == "mse":
+    if model.loss == "mse":
         labels = label_spectrum(n, bias).largest(n.size)
         fitted = np.maximum(labels.values - total * mu, 0.0)
         fitted[d:] = 0.0
@@ -491,7 +503,7 @@ def ufm_minimizer(
         spectrum = Spectrum(fitted, labels.left, labels.right)
         offset = n / total if bias else None
     elif np.all(n == n[0]):
-        gap = cross_entropy_gap(n.size, n_per_class=int(n[0]), lam_w=lam_w, lam_h=lam_h)
+        gap = cross_entropy_gap(model)
         slope = np.sqrt(n[0]) * mu
         objective = float((n.size - 1) * slope * gap + np.log1p((n.size - 1) * np.exp(-gap)))
         none = np.zeros((1, 0))
@@ -504,9 +516,7 @@ def ufm_minimizer(
     values = np.zeros(min(n.size, d))
     descending = np.sort(spectrum.values)[::-1][: values.size]
     values[: descending.size] = descending
-    result = UfmMinimizer(
-        objective, classifier, class_features, offset, values, n, lam_w, lam_h, loss, status
-    )
+    result = UfmMinimizer(objective, classifier, class_features, offset, values, model, status)
     if status is UfmStatus.SOLVED and not result.certificate.gap <= _GAP:
         result = replace(result, status=UfmStatus.STOPPED)
         warnings.warn(
@@ -519,13 +529,10 @@ def ufm_minimizer(
 
 @refuses_overflow("features", "classifier", "bias", infinite=True)
 def certify_ufm(
+    model: UnconstrainedFeatures,
     features: ArrayLike,
     classifier: ArrayLike,
-    counts: ArrayLike,
     *,
-    lam_w: float,
-    lam_h: float,
-    loss: str = "mse",
     bias: ArrayLike | None = None,
 ) -> Certificate:
     r"""Bound the global minimum rigorously from both sides, given any point of the model.
@@ -537,18 +544,14 @@ def certify_ufm(
 
     Parameters
     ----------
+    model
+        The problem.
     features
         (d, N), samples ordered by class.
     classifier
         (K, d).
-    counts
-        (K,) class sizes, K >= 2.
-    lam_w, lam_h
-        Weight decay of classifier and features, positive.
-    loss
-        ``"mse"`` or ``"ce"``.
     bias
-        (K,) last-layer bias of the model with a free bias; None for the model without.
+        (K,) last-layer bias, zero by default; only where the model has one.
 
     Returns
     -------
@@ -563,38 +566,35 @@ def certify_ufm(
 
     Examples
     --------
-    >>> from theorylab.neural_collapse import certify_ufm, ufm_minimizer
-    >>> decays = {"lam_w": 0.01, "lam_h": 0.02}
-    >>> best = ufm_minimizer([3, 2, 2], dimension=3, bias=False, **decays)
-    >>> certify_ufm(best.features, best.classifier, [3, 2, 2], **decays).gap < 1e-9
+    >>> from theorylab.neural_collapse import UnconstrainedFeatures, certify_ufm, ufm_minimizer
+    >>> model = UnconstrainedFeatures([3, 2, 2], lam_w=0.01, lam_h=0.02)
+    >>> best = ufm_minimizer(model, dimension=3)
+    >>> certify_ufm(model, best.features, best.classifier).gap < 1e-9
     True
     """
-    H, W, n, lam_w, lam_h, b = _checked(features, classifier, counts, lam_w, lam_h, loss, bias)
-    labels = np.repeat(np.arange(n.size), n)
+    H, W, b = _checked(model, features, classifier, bias)
+    n, labels = model.counts, model.labels
     averages = np.stack([np.bincount(labels, weights=row) for row in W @ H + b[:, None]]) / n
-    sizes, free = tuple(int(v) for v in n), bias is not None
     with precision():
-        dual = _dual_point(averages, sizes, rational(lam_w) * rational(lam_h), loss, free)
-    proof = UfmProof(H, W, b if free else None, sizes, lam_w, lam_h, loss, dual)
+        square = rational(model.lam_w) * rational(model.lam_h)
+        dual = _dual_point(averages, n.tolist(), square, model.loss, model.bias)
+    proof = UfmProof(H, W, b if model.bias else None, model, dual)
     return Certificate(proof.upper(), proof.lower(), proof)
 
 
 def _checked(
+    model: UnconstrainedFeatures,
     features: ArrayLike,
     classifier: ArrayLike,
-    counts: ArrayLike,
-    lam_w: float,
-    lam_h: float,
-    loss: str,
     bias: ArrayLike | None,
-) -> tuple[FloatArray, FloatArray, NDArray[np.int64], float, float, FloatArray]:
-    n = as_counts(counts, "counts")
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    as_instance(model, "model", UnconstrainedFeatures)
+    n = model.counts
     H = as_array(features, "features", shape=(None, int(n.sum())))
     W = as_array(classifier, "classifier", shape=(n.size, H.shape[0]))
-    lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", above=0.0)
-    one_of(loss, "loss", _LOSSES)
-    b = np.zeros(n.size) if bias is None else as_array(bias, "bias", shape=(n.size,))
-    return H, W, n, lam_w, lam_h, b
+    if bias is not None and not model.bias:
+        raise ValueError("bias: expected none in a model without, got one")
+    return H, W, np.zeros(n.size) if bias is None else as_array(bias, "bias", shape=(n.size,))
 
 
 def _residual(logits: FloatArray, loss: str) -> FloatArray:
@@ -605,11 +605,6 @@ def _residual(logits: FloatArray, loss: str) -> FloatArray:
     weights = np.exp(logits - logits.max(axis=0))
     residual: FloatArray = weights / weights.sum(axis=0) - identity
     return residual
-
-
-def _geometric_mean(lam_w: float, lam_h: float) -> float:
-    """Return the root of the product, which itself may leave float64."""
-    return math.sqrt(lam_w) * math.sqrt(lam_h)
 
 
 def _dual_points(
@@ -671,7 +666,7 @@ def _objective_ball(
 
 
 def _dual_point(
-    logits: FloatArray, n: tuple[int, ...], squared_mu: fmpq, loss: str, bias: bool
+    logits: FloatArray, n: list[int], squared_mu: fmpq, loss: str, bias: bool
 ) -> fmpq_mat:
     """Return a rational point near the gradient at ``logits`` that satisfies the dual constraints
     exactly (but for the sign of a probability, which the correction for the bias may cost)."""
@@ -699,7 +694,7 @@ def _dual_point(
     return residual * feasible_scale(residual, n, squared_mu * total**2)
 
 
-def _dual_ball(residual: fmpq_mat, n: tuple[int, ...], loss: str) -> arb:
+def _dual_ball(residual: fmpq_mat, n: list[int], loss: str) -> arb:
     """Enclose the dual value at a feasible point; zero, which bounds every loss, where a
     probability is negative."""
     K, value = len(n), arb(0)

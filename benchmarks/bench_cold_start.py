@@ -1,6 +1,6 @@
 """The first call of every headline function: process time in a fresh interpreter with an empty
-cache of machine code, the import of the theme included; beside it, with the cache filled, and the
-median of later calls. The target of the first call is 3 s on one core.
+cache of machine code, the import of the theme included; the import alone; and beside them, with the
+cache filled, and the median of later calls. The target of the first call is 3 s on one core.
 
 `python benchmarks/bench_cold_start.py` prints the whole table."""
 
@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from statistics import median
 
 from timing import row
 
@@ -30,6 +31,15 @@ X, Y = rng.normal(size=(300, 5)), rng.normal(0.5, 1.0, size=(300, 5))
 C = ((X[:, None] - Y) ** 2).sum(2)
 C, w = C / C.max(), np.full(300, 1 / 300)
 """
+THEMES = (
+    "convex_relu",
+    "implicit_regularization",
+    "matrix_sensing",
+    "neural_collapse",
+    "optimal_transport",
+    "optimization",
+    "random_features",
+)
 # Name: theme, imported names, preparation, call.
 TASKS = {
     "train n=50 d=3": ("convex_relu", "train, zero_threshold", _DATA.format(n=50, d=3), _TRAIN),
@@ -207,9 +217,31 @@ def cold_and_warm(task: str) -> tuple[float, float, float]:
     return cold, warm, later
 
 
+def first_call(task: str) -> float:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        return measure(task, folder)[0]
+
+
+def importing(theme: str) -> float:
+    """Median process time of the import in a fresh interpreter."""
+    program = (
+        "from time import process_time; begin = process_time(); "
+        f"import theorylab.{theme}; print(process_time() - begin)"
+    )
+    run = [sys.executable, "-c", program]
+    return median(
+        float(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+        for _ in range(5)
+    )
+
+
 def rows() -> list[dict[str, object]]:
     return [
-        row(f"first call: {task}", cold_and_warm(task)[0], "time limit", 3.0, 1.0) for task in TASKS
+        *(row(f"first call: {task}", first_call(task), "time limit", 3.0, 1.0) for task in TASKS),
+        *(
+            row(f"import theorylab.{theme}", importing(theme), "time limit", 0.3, 1.0)
+            for theme in THEMES
+        ),
     ]
 
 

@@ -19,7 +19,7 @@ from rich.table import Table
 from threadpoolctl import threadpool_limits
 
 HEADINGS = ("task", "ours (s)", "peer", "peer (s)", "ratio", "target")
-PEERS = ("POT", "celer", "clarabel", "cvxpy", "numba", "numpy", "scikit-learn", "scipy")
+PEERS = ("POT", "celer", "clarabel", "cvxpy", "numba", "numpy", "scikit-learn", "scipy", "skglm")
 
 
 def machine() -> str:

@@ -178,50 +178,66 @@ def _shorten(
 
 @compiled(error_model="numpy")
 def _range_over_cone(
+    units: FloatArray,
+    cosines: FloatArray,
     lengths: FloatArray,
-    columns: FloatArray,
-    squares: FloatArray,
-    first: int,
+    chain: NDArray[np.int64],
     side: SideArray,
     low: FloatArray,
     high: FloatArray,
-    majorants: FloatArray,
-    errors: FloatArray,
     mu: FloatArray,
+    products: FloatArray,
+    slopes: FloatArray,
+    w: FloatArray,
 ) -> None:
-    """Lower ``high`` and raise ``low`` to what the cone ``columns[first:] @ u >= 0`` allows the
-    free rows on unit vectors, where its last column is new.
+    """Lower ``high`` and raise ``low`` to what the signs fixed in ``chain``, the last of them new,
+    allow the free rows on unit vectors.
 
-    Rows 2i and 2i + 1 of ``majorants`` hold ``+-a_i + mu @ columns[first:]`` up to ``errors``."""
-    count, d = columns.shape
+    Rows 2i and 2i + 1 of ``mu`` shorten plus and minus the direction of row i by those of the
+    fixed rows. The cosines of the directions only lead there, so that a multiplier at rest costs
+    nothing; the vector itself is summed once, at the end."""
+    count = chain.size
+    d = w.size
+    for k in range(count):
+        for b in range(count):
+            s = cosines[chain[k], chain[b]]
+            products[k, b] = s if side[chain[k]] == side[chain[b]] else -s
     for i in range(side.size):
         if side[i] != _FREE:
             continue
         for m in range(2 * i, 2 * i + 2):
-            w = majorants[m]
-            s = 0.0
-            for a in range(d):
-                s += columns[count - 1, a] * w[a]
-            if s >= 0.0:
+            sign = 1.0 if m == 2 * i else -1.0
+            for k in range(count):
+                s = sign * cosines[i, chain[k]]
+                slopes[k] = s if side[chain[k]] > 0 else -s
+            for k in range(count - 1):
+                if mu[m, k] > 0.0:
+                    for b in range(count):
+                        slopes[b] += mu[m, k] * products[k, b]
+            # A small gain waits for the next new sign.
+            if slopes[count - 1] >= -0.1:
                 continue
             for _ in range(8):
                 moved = 0.0
-                for k in range(first, count):
-                    s = 0.0
-                    for a in range(d):
-                        s += columns[k, a] * w[a]
-                    old = mu[m, k - first]
-                    new = max(old - s / squares[k], 0.0)
-                    if new != old:
-                        mu[m, k - first] = new
-                        s = (new - old) * (new - old) * squares[k]
-                        moved += s
-                        errors[m] += _EPS * (2.0 * lengths[i] + 4.0 * np.sqrt(s))
-                        for a in range(d):
-                            w[a] += (new - old) * columns[k, a]
-                if moved <= 1e-4 * lengths[i] * lengths[i]:
+                for k in range(count):
+                    step = max(-slopes[k], -mu[m, k])
+                    if step != 0.0:
+                        mu[m, k] += step
+                        moved += step * step
+                        for b in range(count):
+                            slopes[b] += step * products[k, b]
+                if moved <= 1e-4:
                     break
-            s = _length(w) * (1.0 + (d + 4) * _EPS) + errors[m]
+            total = 1.0
+            for a in range(d):
+                w[a] = sign * units[i, a]
+            for k in range(count):
+                if mu[m, k] > 0.0:
+                    total += mu[m, k]
+                    s = mu[m, k] if side[chain[k]] > 0 else -mu[m, k]
+                    for a in range(d):
+                        w[a] += s * units[chain[k], a]
+            s = lengths[i] * (_length(w) + (count + d + 8) * _EPS * total)
             if m == 2 * i:
                 high[i] = min(high[i], s)
             else:
@@ -338,6 +354,8 @@ def _value(A: FloatArray, B: FloatArray, linear: FloatArray, u: FloatArray) -> f
 def branch(
     A: FloatArray,
     B: FloatArray,
+    units: FloatArray,
+    cosines: FloatArray,
     linear: FloatArray,
     lengths: FloatArray,
     threshold: float,
@@ -349,8 +367,6 @@ def branch(
     multipliers: FloatArray,
     depths: NDArray[np.int64],
     chains: NDArray[np.int64],
-    majorants: FloatArray,
-    errors: FloatArray,
     mus: FloatArray,
     directions: FloatArray,
     leaf_sides: SideArray,
@@ -360,8 +376,7 @@ def branch(
     """Work on the stack of open nodes ``0 .. level`` until a budget or a buffer is used up.
 
     Of a node the stack holds the sides and ranges of the positive rows, the multipliers t and
-    lambda, the rows fixed by branches in their order, and the multipliers mu of the ranges with
-    their vectors.
+    lambda, the rows fixed by branches in their order, and the multipliers mu of the ranges.
 
     Directions with a value above the threshold are written to ``directions`` and their node is
     dropped; leaves whose proof has less than 1e-6 relative slack are written to the ``leaf``
@@ -382,6 +397,8 @@ def branch(
     y = np.empty(n)
     index = np.empty(n, dtype=np.int64)
     system = np.empty((d, d + 1))
+    products = np.empty((chains.shape[1], chains.shape[1]))
+    slopes = np.empty(chains.shape[1])
     w = np.empty(d)
     u = np.empty(d)
     nodes = 0
@@ -409,16 +426,17 @@ def branch(
             y[k] = multipliers[level, row[k]]
         if count > n_negative:
             _range_over_cone(
+                units,
+                cosines,
                 lengths,
-                columns[:count],
-                squares,
-                n_negative,
+                chain[: depths[level]],
                 side,
                 low,
                 high,
-                majorants[level],
-                errors[level],
                 mus[level],
+                products,
+                slopes,
+                w,
             )
         proved = False
         free = 0
@@ -531,9 +549,6 @@ def branch(
             highs[level + 1, i] = high[i]
             if side[i] == _FREE:
                 for m in range(2 * i, 2 * i + 2):
-                    errors[level + 1, m] = errors[level, m]
-                    for a in range(d):
-                        majorants[level + 1, m, a] = majorants[level, m, a]
                     for k in range(depth):
                         mus[level + 1, m, k] = mus[level, m, k]
                     mus[level, m, depth] = 0.0
@@ -638,6 +653,7 @@ def search_branches(
     A, B = np.ascontiguousarray(rows[positive]), np.ascontiguousarray(-rows[negative])
     slope = scale * linear
     lengths = np.concatenate([norms[positive], norms[negative]])
+    units = A / lengths[: len(A), None]
     # The products v_i x_i are rounded, and so is what underflows.
     limit = scale * threshold - _EPS * (float(lengths.sum()) + float(np.abs(slope).sum()) + 1.0)
     p, n = len(A), len(lengths)
@@ -648,8 +664,6 @@ def search_branches(
     multipliers = np.zeros((depth + 1, n))
     multipliers[0, : n - p] = 0.5
     depths, chains = np.zeros(depth + 1, dtype=np.int64), np.empty((depth + 1, depth), np.int64)
-    majorants, errors = np.empty((depth + 1, 2 * p, d)), np.zeros((depth + 1, 2 * p))
-    majorants[0, ::2], majorants[0, 1::2] = A, -A
     mus = np.empty((depth + 1, 2 * p, depth))
     keep = 64 if check is not None else 0
     leaf_sides, leaf_ranges = np.empty((keep, p), dtype=np.int8), np.empty((keep, 2 * p))
@@ -663,6 +677,8 @@ def search_branches(
         level, nodes, new, kept, undecided = branch(
             A,
             B,
+            units,
+            units @ units.T,
             slope,
             lengths,
             limit,
@@ -674,8 +690,6 @@ def search_branches(
             multipliers,
             depths,
             chains,
-            majorants,
-            errors,
             mus,
             directions[found:],
             leaf_sides,

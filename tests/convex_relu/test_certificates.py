@@ -289,6 +289,9 @@ def test_the_dual_norm_and_where_it_is_attained(n, d, sign):
     assert side == sign
     assert best <= both[sign] * (1 + 1e-12)
     assert sign * v @ np.maximum(X @ direction, 0) == pytest.approx(best, rel=1e-12)
+    # Ascents from the best of the rows and axes end no lower than those are.
+    starts = np.vstack([X / np.linalg.norm(X, axis=1)[:, None], np.eye(d)])
+    assert best >= np.abs(v @ np.maximum(X @ np.vstack([starts, -starts]).T, 0)).max()
     # The ascents reach a stationary point: the gradient is along the direction.
     gradient = sign * v @ ((X @ direction > 0)[:, None] * X)
     assert np.linalg.norm(gradient) == pytest.approx(best, rel=1e-3)
@@ -319,17 +322,57 @@ def test_the_direction_of_dependent_rows_is_one_of_the_data():
     assert not zero.direction.any()
 
 
+def test_a_norm_that_rounding_hides_is_decided_or_bounded():
+    # Terms that cancel: the norm is 1e-7 of their sum, and errs by what they are rounded by.
+    turned = np.array([[1.0, 0.0, 0.2], [1.0, 1e-7, 0.2], [0.3, 1.0, 0.0], [0.3, 1.0, 1e-7]])
+    found = dual_norm(turned, [1.0, -1.0, 2.0, -2.0])
+    assert found.exact
+    assert 0.0 < found.value - found.attained <= 1e-3 * found.value
+    # A row that the row space leaves out: its length is in the remainder.
+    X = np.zeros((40, 2))
+    X[:, 0] = 1.0
+    X[7] = 0.0, 100 * EPS * np.sqrt(39)
+    assert reduce_rows(X).data.shape == (40, 1)
+    assert dual_norm(X, np.where(np.arange(40) == 7, 1.0, 1e-20)).value >= X[7, 1]
+
+
+def test_a_loose_tolerance_is_part_of_the_bound():
+    rng = np.random.default_rng(16)
+    X, v = rng.standard_normal((10, 3)), rng.standard_normal(10)
+    for tol in (1e-2, 1e-5):
+        found = dual_norm(X, v, tol=tol)
+        assert found.exact
+        # What was proved is that nothing exceeds the largest value found by more than tol.
+        assert found.value == pytest.approx(found.attained * (1 + tol), rel=1e-9)
+
+
+@pytest.mark.parametrize("n", [8, 30])
+def test_a_search_stays_within_its_nodes(n):
+    # Rows that are nearly parallel: the cones give up, and branches take over.
+    rng = np.random.default_rng(n)
+    half = rng.integers(-2, 3, (n // 2, 3)) + 1.0 * (rng.random((n // 2, 3)) < 0.1)
+    X = np.vstack([half, half]) + 1e-9 * rng.standard_normal((n, 3))
+    v = rng.standard_normal(n)
+    norm = dual_norm(X, v).attained
+    for most in (1, 10, 100, 300, 1000, 3000):
+        _, ended, nodes = search_sphere(reduce_rows(X), v, 1, norm * (1 + 1e-9), 1, most)
+        assert nodes <= most + 1
+        assert ended or nodes >= most
+
+
 @pytest.mark.parametrize("bound", ["search", "looser", "root"])
 def test_bounds_of_every_kind_hold(bound):
-    rng = np.random.default_rng(5)
-    X, v = rng.standard_normal((14, 3)), rng.standard_normal(14)
+    # The relaxation is 1.45 times the norm here.
+    rng = np.random.default_rng(2)
+    X, v = rng.standard_normal((60, 3)), rng.standard_normal(60)
     norm = dual_norm(X, v).value
     found = norm_over_sphere(reduce_rows(X), v, 1e-10, None, bound=bound)
     assert found.exact == (bound == "search")
     assert found.value >= norm * (1 - 1e-9)
     # Bounded by the last looser step, and by the relaxation of the root.
-    largest = {"search": 1 + 1e-9, "looser": 1.031, "root": 1.8}[bound]
+    largest = {"search": 1 + 1e-9, "looser": 1.031, "root": 1.5}[bound]
     assert found.value <= largest * norm
+    assert bound != "root" or found.value >= 1.4 * norm
     # No nodes: what is left is the relaxation.
     spent = norm_over_sphere(reduce_rows(X), v, 1e-10, 1, bound=bound)
     root = norm_over_sphere(reduce_rows(X), v, 1e-10, None, bound="root")
@@ -360,6 +403,8 @@ def test_the_best_multiple_of_a_dual_point():
             assert 0.0 <= scale <= largest
             grid = [loss_.dual(s * v, y) for s in np.linspace(0, largest * (1 - 1e-12), 2001)]
             assert loss_.dual(found, y) >= max(grid) - 1e-9
+    # Where the best is the point itself, it is that to the last digit.
+    assert np.array_equal(scale_dual(as_loss("squared"), y, y, 4.0, 2.0), y)
     # Against the targets no multiple is better than zero.
     assert not scale_dual(as_loss("squared"), -np.ones(3), np.ones(3), 1.0, 2.0).any()
 
@@ -400,26 +445,29 @@ def test_a_dual_point_orthogonal_to_the_columns():
 
 def test_entries_at_the_ends_of_the_domain_stay_there():
     hinge = as_loss("hinge")
-    y = np.array([1.0, 1.0, -1.0, 1.0])
-    v = np.array([1.0, 0.6, -0.3, 0.0])
-    assert list(interior(hinge, v, y)) == [False, True, True, False]
-    data = np.array([[0.2], [0.7], [1.9], [5.0]])
+    y = np.array([1.0, 1.0, -1.0, 1.0, -1.0])
+    v = np.array([1.0, 0.6, -0.3, 0.0, -1.0])
+    assert list(interior(hinge, v, y)) == [False, True, True, False, False]
+    data = np.array([[0.2], [0.7], [1.9], [5.0], [-1.0]])
     point = project_skip(data, v, y, hinge)
-    assert point[0] == 1.0
-    assert point[3] == 0.0
+    assert list(point[[0, 3, 4]]) == [1.0, 0.0, -1.0]
     assert abs(data[:, 0] @ point) <= 1e-15
     # The free entries move as little as they can: along their part of the column.
     free = slice(1, 3)
     expected = v[free] - data[free, 0] * (data[:, 0] @ v) / (data[free, 0] @ data[free, 0])
     np.testing.assert_allclose(point[free], expected, atol=1e-14)
     # All entries at an end: nothing can move, and zero is what is left.
-    ends = np.array([1.0, 1.0, -1.0, 0.0])
+    ends = np.array([1.0, 1.0, -1.0, 0.0, 0.0])
     assert exact_dual(data, ends, y, hinge)[0] is None
     assert not project_skip(data, ends, y, hinge).any()
-    # A row that would have to leave the domain.
-    steep = np.array([[9.0], [1.0], [0.1], [0.0]])
-    assert not project_skip(steep, v, y, hinge).any()
-    rational = [fmpq(1), fmpq(1, 2), fmpq(-1), fmpq(0)]
+    # Entries that can move, but not to where the second column is orthogonal, too.
+    apart = np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    assert exact_dual(apart, v, y, hinge)[0] is None
+    # Entries that would have to leave the domain, to 1, -1, -2, 0, 0.
+    steep = np.array([[3.0], [1.0], [1.0], [0.0], [0.0]])
+    halves = np.array([1.0, 0.5, -0.5, 0.0, 0.0])
+    assert not project_skip(steep, halves, y, hinge).any()
+    rational = [fmpq(1), fmpq(1, 2), fmpq(-1), fmpq(0), fmpq(-1)]
     assert in_domain(hinge, rational, y)
     for k, value in ((0, fmpq(101, 100)), (2, fmpq(1, 100)), (3, fmpq(-1, 100))):
         wrong = [value if i == k else q for i, q in enumerate(rational)]
@@ -437,7 +485,8 @@ def test_the_error_of_a_dual_value():
         assert abs(Fraction(as_loss("squared").dual(v, y)) - exact) <= error
         assert 4 * 50 * EPS * terms <= error <= 1e3 * 50 * EPS * terms
     labels = np.sign(y)
-    assert dual_error(0.5 * labels, labels, as_loss("hinge")) >= 50 * EPS * 50
+    # Terms of bounded duals count as one, however small.
+    assert dual_error(1e-9 * labels, labels, as_loss("logistic")) >= 50 * EPS * 50
 
 
 # -------------------------------------------------------------------------- proofs
@@ -538,6 +587,25 @@ def test_leaves_of_a_covering_are_checked_in_fractions():
         assert not _leaf_holds(rows, v, push, threshold, *leaf)
     assert tight_leaves(X, v, linear, norm * (1 - 1e-6), 10**6)[::2] == (None, True)
     assert tight_leaves(X, v, linear, threshold, 3)[::2] == (None, False)
+    # A slope above one takes more from the linear term than the row does.
+    row, cone, three = rational_matrix(np.ones((1, 2))), np.eye(2), np.array([3.0, 3.0])
+    true, false = (np.array([2.0, 2.0]), np.ones(1)), (np.zeros(2), np.array([5.0]))
+    assert _leaf_holds(row, -np.ones(1), three, 2.83, cone, *true)
+    assert not _leaf_holds(row, -np.ones(1), three, 2.83, cone, *false)
+
+
+def test_a_leaf_that_does_not_hold_is_a_rejection(monkeypatch):
+    rng = np.random.default_rng(17)
+    X, v, still = rng.standard_normal((9, 3)), rng.standard_normal(9), np.zeros(9)
+    beta = dual_norm(X, v).value * (1 + 1e-8)
+    assert prove_sphere(X, v, beta, still, None)[0]
+
+    def spoiled(*problem):
+        (rays, majorants, multipliers), nodes, refuted = tight_leaves(*problem)
+        return (rays, 1.1 * majorants, multipliers), nodes, refuted
+
+    monkeypatch.setattr("theorylab.convex_relu._constraint.tight_leaves", spoiled)
+    assert not prove_sphere(X, v, beta, still, None)[0]
 
 
 # -------------------------------------------------------------------------- verification

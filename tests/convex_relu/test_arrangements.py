@@ -129,6 +129,15 @@ def test_too_many_patterns_are_refused():
         enumerate_arrangements(np.random.default_rng(0).standard_normal((300, 12)))
 
 
+def test_the_limit_counts_the_entries_of_all_patterns(monkeypatch):
+    X = np.random.default_rng(0).standard_normal((6, 2))
+    monkeypatch.setattr("theorylab.convex_relu.arrangements._MAX_ENTRIES", 12 * 6)
+    assert enumerate_arrangements(X).shape == (12, 6)
+    monkeypatch.setattr("theorylab.convex_relu.arrangements._MAX_ENTRIES", 12 * 6 - 1)
+    with pytest.raises(ValueError, match="got up to 12 patterns"):
+        enumerate_arrangements(X)
+
+
 def test_samples():
     X = np.random.default_rng(0).standard_normal((20, 3))
     patterns = sample_arrangements(X, 400, rng=np.random.default_rng(1))
@@ -137,6 +146,9 @@ def test_samples():
     # The first draws of a longer sample are the shorter sample.
     longer = sample_arrangements(X, 800, rng=np.random.default_rng(1))
     assert np.array_equal(longer[: len(patterns)], patterns)
+    # A zero row is active everywhere, as in the enumeration.
+    X[4] = 0.0
+    assert sample_arrangements(X, 50, rng=np.random.default_rng(1))[:, 4].all()
 
 
 def test_samples_reach_every_cell_of_positive_angle():

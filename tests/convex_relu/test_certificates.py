@@ -604,8 +604,13 @@ def test_a_leaf_that_does_not_hold_is_a_rejection(monkeypatch):
         (rays, majorants, multipliers), nodes, refuted = tight_leaves(*problem)
         return (rays, 1.1 * majorants, multipliers), nodes, refuted
 
-    monkeypatch.setattr("theorylab.convex_relu._constraint.tight_leaves", spoiled)
-    assert not prove_sphere(X, v, beta, still, None)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr("theorylab.convex_relu._constraint.tight_leaves", spoiled)
+        assert not prove_sphere(X, v, beta, still, None)[0]
+    # Ascents that find nothing are no proof that there is nothing.
+    monkeypatch.setattr("theorylab.convex_relu._constraint.climb", lambda *problem: (0.0,))
+    assert not prove_sphere(X, v, 0.999 * dual_norm(X, v).value, still, None)[0]
+    assert prove_sphere(X, v, beta, still, None)[0]
 
 
 # -------------------------------------------------------------------------- verification
@@ -648,6 +653,36 @@ def test_several_outputs_with_every_option_are_verified_and_bounded():
         assert dataclasses.replace(c, **change).verify().reason is Rejection.OBJECTIVE
     for change in ({"dual_objective": np.nan}, {"dual_objective": c.dual_objective - 1e-11}):
         assert dataclasses.replace(c, **change).verify().reason is Rejection.DUAL_OBJECTIVE
+
+
+def test_every_output_has_a_dual_point_of_its_own():
+    rng = np.random.default_rng(18)
+    X, y, start = rng.standard_normal((8, 2)), *rng.standard_normal((2, 8, 2))
+    networks = [Network(np.zeros((0, 2)), np.zeros((0, *outputs))) for outputs in ((2,), ())]
+    start = y + 0.3 * start
+    for skip in (False, True):
+        both = certify(X, y, 0.3, networks[0], skip=skip, dual=start)
+        for k in range(2):
+            one = certify(X, y[:, k], 0.3, networks[1], skip=skip, dual=start[:, k])
+            np.testing.assert_allclose(both.dual[:, k], one.dual, rtol=1e-9, atol=1e-12)
+
+
+def test_a_gap_is_relative_to_what_is_left_and_forgives_its_rounding():
+    rng = np.random.default_rng(19)
+    X = rng.standard_normal((8, 2))
+    network = random_network(rng, outputs=())
+    c = certify(X, network(X), 1e-9, network, bias=True, skip=True)
+    assert c.objective <= 1e-8
+    assert c.gap == pytest.approx((c.objective - c.dual_objective) / c.objective, rel=1e-9)
+    # Two neurons that cancel: values beyond 1e-12 of the objective are rounding.
+    big = 1e4
+    cancelling = Network([[1.0, 0.0], [1.0 + 1e-9, 0.0]], [big, -big])
+    c = certify(X, rng.standard_normal(8), 1e-12, cancelling)
+    error = value_error(c.network, c.X, c.y, c.beta, c.loss) + dual_error(c.dual, c.y, c.loss)
+    assert error > 1e-10 * c.objective
+    assert dataclasses.replace(c, dual_objective=c.objective + 0.9 * error).gap == 0.0
+    with pytest.raises(ArithmeticError, match="exceeds the upper bound"):
+        _ = dataclasses.replace(c, dual_objective=c.objective + 1.1 * error).gap
 
 
 def test_neurons_on_a_face_lie_in_the_cones_of_both_sides():

@@ -2,6 +2,7 @@
 dimension against quadrature."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import cvxpy as cp
@@ -12,6 +13,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
 from theorylab.convex_relu.layer_pruning import (
+    PrunedLayer,
     PruningStatus,
     _dual_value,
     basis_pursuit,
@@ -86,6 +88,13 @@ def test_the_density_and_the_threshold_below_which_nothing_is_left():
     assert (empty.n_iter, empty.density) == (0, 0.0)
     assert left.n_iter > 0
     assert left.output_error == pytest.approx(4.9999, rel=1e-4)
+
+
+def test_the_gap_allows_for_what_the_constraints_are_violated_by():
+    layer = PrunedLayer(np.ones((1, 1)), 0.995, 1.0, 0.0, 1e-3, 1, PruningStatus.SOLVED)
+    assert layer.gap == 0.0
+    with pytest.raises(ArithmeticError, match="exceeds the upper bound"):
+        _ = replace(layer, violation=1e-4).gap
 
 
 def test_every_multiplier_gives_a_bound():

@@ -180,6 +180,14 @@ def test_what_is_solved_is_near_its_cones(tol):
         assert found.violation <= tol
 
 
+def test_a_derivative_too_large_to_write_down_is_refused():
+    X, y = data(0, 31, 2)
+    with pytest.warns(RuntimeWarning, match="max_iter"):
+        found = train_admm(X, y, 1.0, max_iter=1)
+    with pytest.raises(ValueError, match=r"at most 4000 unknowns .* got 4092"):
+        _ = found.jacobian
+
+
 def test_large_beta_leaves_nothing():
     X, y = data(0)
     found = train_admm(X, y, 100.0)
@@ -200,6 +208,32 @@ def test_the_iteration_written_out_is_that_of_the_solver(cones):
     for _ in range(25):
         state = step.apply(state)
     np.testing.assert_allclose(state, found[1].state, atol=1e-11)
+    # Targets in other units: a power of 64 changes nothing.
+    with pytest.warns(RuntimeWarning, match="max_iter"):
+        larger = train_admm(100 * X, 4096 * y, 4096 * 30.0, penalty=0.7, cones=cones, max_iter=1)
+    other = admm_iteration(larger)
+    assert other.threshold == step.threshold
+    np.testing.assert_array_equal(other.apply(state), step.apply(state))
+
+
+def test_fixed_points_of_optima_with_neurons_on_faces():
+    tied = near = 0
+    for seed in range(10):
+        X, y = data(seed)
+        with pytest.warns(RuntimeWarning, match="max_iter"):
+            step = admm_iteration(train_admm(X, y, 0.3, max_iter=1))
+        network = train(step.X, step.y, step.beta, tol=1e-10).network
+        state = step.fixed_point(network)
+        np.testing.assert_allclose(step.apply(state), state, atol=1e-8)
+        unit = network.weights / np.linalg.norm(network.weights, axis=1, keepdims=True)
+        z = unit @ (step.X / np.linalg.norm(step.X, axis=1, keepdims=True)).T
+        tied += np.sum(np.abs(z) < 1e-9)
+        near += np.sum((np.abs(z) < 0.1) & (np.abs(z) > 1e-9))
+        # It is off its kinks: blocks and slacks that are not used have room.
+        kinks = np.abs(np.linalg.norm(state[:, :2], axis=1) - step.threshold)
+        assert min(kinks.min(), np.abs(state[:, 2:]).min()) > 1e-6
+    assert tied > 0
+    assert near > 0
 
 
 @pytest.mark.parametrize(("n", "d", "sampled"), [(5, 2, 0), (4, 3, 0), (6, 2, 4)])

@@ -174,6 +174,14 @@ def test_cell_probabilities_are_what_a_fine_grid_of_directions_says(sector):
         assert found.sum() == pytest.approx(1.0, abs=1e-12)
 
 
+def test_a_cell_next_to_the_angle_zero_is_not_lost():
+    # The row is orthogonal to the direction at the angle 1e-5.
+    X = np.array([[-np.sin(1e-5), np.cos(1e-5)], [0.0, 1.0]])
+    patterns, found = cell_probabilities(X)
+    assert as_set(patterns) == as_set(enumerate_arrangements(X))
+    assert sorted(found)[:2] == pytest.approx([1e-5 / (2 * np.pi)] * 2, rel=1e-6)
+
+
 def test_law_of_the_sampled_set_is_that_of_all_sequences():
     q = np.array([0.5, 0.2, 0.3])
     for n in (1, 2, 4):

@@ -381,6 +381,13 @@ def test_bounds_of_every_kind_hold(bound):
     assert spent.attained <= norm
 
 
+def test_the_default_budget_decides_what_few_nodes_do_not():
+    rng = np.random.default_rng(0)
+    X, v = rng.standard_normal((60, 7)), rng.standard_normal(60)
+    assert dual_norm(X, v).exact
+    assert not dual_norm(X, v, max_nodes=3000).exact
+
+
 def test_upper_bounds_of_projections_count_their_rounding():
     rng = np.random.default_rng(6)
     X, v = rng.standard_normal((9, 3)), 1e6 * rng.standard_normal(9)

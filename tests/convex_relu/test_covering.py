@@ -88,24 +88,43 @@ def test_thresholds_next_to_the_largest_projection(kind, seed):
         assert decide(X, v, linear, above, nodes=nodes - 1)[0] == (0, nodes, 0, 0)
 
 
+def test_leaves_of_many_rows_hold_in_fractions():
+    # Narrow cones, at whose leaves most of the negative rows have left the list.
+    rng = np.random.default_rng(2)
+    X, v, linear = rng.standard_normal((60, 3)), rng.standard_normal(60), np.zeros(3)
+    best = maximum(X, v, linear)
+    threshold = best * (1 + 1e-9)
+    counts, *_, leaves = decide(X, v, linear, threshold, keep=512)
+    assert counts[::3] == (0, 1)
+    assert 1 <= counts[2] <= 512
+    rows = rational_matrix(X)
+    for rays, majorant, multipliers in zip(*(part[: counts[2]] for part in leaves), strict=True):
+        assert _leaf_holds(rows, v, linear, threshold, rays, majorant, multipliers)
+        # A negative row that is active on the whole leaf counts in full.
+        active = (X @ rays.T > 0).all(axis=1) & (v < 0)
+        assert (multipliers[active] > 0).any()
+
+
 def test_nothing_is_proved_below_the_maximum_by_a_last_digit():
-    # Orthogonal rows: the maximum is the root of a sum of squares, known in fractions.
+    # Orthogonal rows, or rows of one sign on a line whose terms cancel: the square of the maximum
+    # is a sum known in fractions.
     rng = np.random.default_rng(0)
     for trial in range(300):
         d = 1 + trial % 3
-        X = np.diag(rng.uniform(0.5, 2.0, d)) if d > 1 else rng.uniform(0.5, 2.0, (7, 1))
-        v = rng.uniform(0.1, 3.0, len(X))
-        terms = [
-            sum(Fraction(a) * Fraction(b) for a, b in zip(v, column, strict=True)) for column in X.T
-        ]
-        square = sum(t * t for t in terms)
-        threshold = float(np.sqrt(float(square)))
+        if d == 1:
+            X, v = rng.uniform(0.5, 2.0, (7, 1)), rng.standard_normal(7)
+            v[0] -= (X[:, 0] @ v - 1e-3) / X[0, 0]
+        else:
+            X, v = np.diag(rng.uniform(0.5, 2.0, d)), rng.uniform(0.1, 3.0, d)
+        pairs = [zip(v, column, strict=True) for column in X.T]
+        square = sum(sum(Fraction(a) * Fraction(b) for a, b in pair) ** 2 for pair in pairs)
+        threshold = np.sqrt(float(square))
         while Fraction(threshold) ** 2 >= square:
             threshold = np.nextafter(threshold, 0.0)
         counts, *_ = decide(X, v, np.zeros(d), threshold, nodes=10_000)
         assert counts[3] == 0
         # A little above it is proved: the margins are no larger than they must be.
-        counts, *_ = decide(X, v, np.zeros(d), threshold * (1 + 1e-10))
+        counts, *_ = decide(X, v, np.zeros(d), threshold * (1 + 1e-9))
         assert counts[::3] == (0, 1)
 
 

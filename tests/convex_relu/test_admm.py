@@ -130,10 +130,62 @@ def test_residuals_never_increase_and_shrink_at_the_predicted_rate():
     assert math.log(measured) == pytest.approx(math.log(found.asymptotic_rate), rel=0.05)
 
 
+def test_the_history_is_that_of_the_iteration():
+    X, y = data(5, 8, 2)
+    with pytest.warns(RuntimeWarning):
+        found = train_admm(X, y, 0.5, max_iter=330, tol=1e-15)
+    assert list(found.gaps[:, 0]) == [50, 75, 112, 168, 252, 330]
+    assert found.gaps[-1, 1] == found.gap
+    step = admm_iteration(found)
+    state, pieces = np.zeros_like(found.state), []
+    for _ in range(331):
+        pieces.append(
+            np.append(np.linalg.norm(state[:, :2], axis=1) > step.threshold, state[:, 2:] > 0)
+        )
+        state = step.apply(state)
+    changed = [k for k in range(1, 331) if (pieces[k] != pieces[k - 1]).any()]
+    assert found.identified == changed[-1] > 50
+
+
 def test_scaling_the_targets_and_the_penalty_scales_the_iterates():
     X, y = data(8)
     base, scaled = train_admm(X, y, 0.4, penalty=1.0), train_admm(X, 3 * y, 1.2, penalty=1.0)
     np.testing.assert_allclose(scaled.state, 3 * base.state, atol=1e-10)
+
+
+def test_a_result_in_any_units_is_consistent():
+    X, y = data(8)
+    base = train_admm(X, y, 0.4)
+    scaled = train_admm(1e3 * X, 1e-5 * y, 0.4e-2)
+    assert scaled.objective == pytest.approx(1e-10 * base.objective, rel=1e-7)
+    outputs = 1e-5 * base.network(X)
+    np.testing.assert_allclose(scaled.network(1e3 * X), outputs, atol=1e-8)
+    assert scaled.asymptotic_rate < 1
+    difference = abs(base.objective - base.dual_objective)
+    assert base.gap == pytest.approx(difference / base.objective, rel=1e-6)
+
+
+@pytest.mark.parametrize("tol", [0.1, 1e-2, 1e-4])
+def test_what_is_solved_is_near_its_cones(tol):
+    for seed in range(8):
+        X, y = data(seed, 6, 2 + seed % 2)
+        found = train_admm(X, y, 0.3, tol=tol)
+        assert found.status is ADMMStatus.SOLVED
+        assert found.gap <= tol
+        patterns = found.patterns
+        signs = np.where(np.vstack([patterns, patterns]), 1.0, -1.0)
+        size = np.linalg.norm(found.blocks) * np.linalg.norm(X, axis=1).max()
+        missed = max(0.0, -(signs * (found.blocks @ X.T)).min()) / size
+        assert found.violation == pytest.approx(missed, rel=1e-9)
+        assert found.violation <= tol
+
+
+def test_a_derivative_too_large_to_write_down_is_refused():
+    X, y = data(0, 31, 2)
+    with pytest.warns(RuntimeWarning, match="max_iter"):
+        found = train_admm(X, y, 1.0, max_iter=1)
+    with pytest.raises(ValueError, match=r"at most 4000 unknowns .* got 4092"):
+        _ = found.jacobian
 
 
 def test_large_beta_leaves_nothing():
@@ -156,6 +208,32 @@ def test_the_iteration_written_out_is_that_of_the_solver(cones):
     for _ in range(25):
         state = step.apply(state)
     np.testing.assert_allclose(state, found[1].state, atol=1e-11)
+    # Targets in other units: a power of 64 changes nothing.
+    with pytest.warns(RuntimeWarning, match="max_iter"):
+        larger = train_admm(100 * X, 4096 * y, 4096 * 30.0, penalty=0.7, cones=cones, max_iter=1)
+    other = admm_iteration(larger)
+    assert other.threshold == step.threshold
+    np.testing.assert_array_equal(other.apply(state), step.apply(state))
+
+
+def test_fixed_points_of_optima_with_neurons_on_faces():
+    tied = near = 0
+    for seed in range(10):
+        X, y = data(seed)
+        with pytest.warns(RuntimeWarning, match="max_iter"):
+            step = admm_iteration(train_admm(X, y, 0.3, max_iter=1))
+        network = train(step.X, step.y, step.beta, tol=1e-10).network
+        state = step.fixed_point(network)
+        np.testing.assert_allclose(step.apply(state), state, atol=1e-8)
+        unit = network.weights / np.linalg.norm(network.weights, axis=1, keepdims=True)
+        z = unit @ (step.X / np.linalg.norm(step.X, axis=1, keepdims=True)).T
+        tied += np.sum(np.abs(z) < 1e-9)
+        near += np.sum((np.abs(z) < 0.1) & (np.abs(z) > 1e-9))
+        # It is off its kinks: blocks and slacks that are not used have room.
+        kinks = np.abs(np.linalg.norm(state[:, :2], axis=1) - step.threshold)
+        assert min(kinks.min(), np.abs(state[:, 2:]).min()) > 1e-6
+    assert tied > 0
+    assert near > 0
 
 
 @pytest.mark.parametrize(("n", "d", "sampled"), [(5, 2, 0), (4, 3, 0), (6, 2, 4)])

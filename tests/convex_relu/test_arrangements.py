@@ -129,6 +129,15 @@ def test_too_many_patterns_are_refused():
         enumerate_arrangements(np.random.default_rng(0).standard_normal((300, 12)))
 
 
+def test_the_limit_counts_the_entries_of_all_patterns(monkeypatch):
+    X = np.random.default_rng(0).standard_normal((6, 2))
+    monkeypatch.setattr("theorylab.convex_relu.arrangements._MAX_ENTRIES", 12 * 6)
+    assert enumerate_arrangements(X).shape == (12, 6)
+    monkeypatch.setattr("theorylab.convex_relu.arrangements._MAX_ENTRIES", 12 * 6 - 1)
+    with pytest.raises(ValueError, match="got up to 12 patterns"):
+        enumerate_arrangements(X)
+
+
 def test_samples():
     X = np.random.default_rng(0).standard_normal((20, 3))
     patterns = sample_arrangements(X, 400, rng=np.random.default_rng(1))
@@ -137,6 +146,9 @@ def test_samples():
     # The first draws of a longer sample are the shorter sample.
     longer = sample_arrangements(X, 800, rng=np.random.default_rng(1))
     assert np.array_equal(longer[: len(patterns)], patterns)
+    # A zero row is active everywhere, as in the enumeration.
+    X[4] = 0.0
+    assert sample_arrangements(X, 50, rng=np.random.default_rng(1))[:, 4].all()
 
 
 def test_samples_reach_every_cell_of_positive_angle():
@@ -160,6 +172,14 @@ def test_cell_probabilities_are_what_a_fine_grid_of_directions_says(sector):
         shares = [(seen == p).all(axis=1).mean() for p in patterns]
         np.testing.assert_allclose(found, shares, atol=2e-4)
         assert found.sum() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_a_cell_next_to_the_angle_zero_is_not_lost():
+    # The row is orthogonal to the direction at the angle 1e-5.
+    X = np.array([[-np.sin(1e-5), np.cos(1e-5)], [0.0, 1.0]])
+    patterns, found = cell_probabilities(X)
+    assert as_set(patterns) == as_set(enumerate_arrangements(X))
+    assert sorted(found)[:2] == pytest.approx([1e-5 / (2 * np.pi)] * 2, rel=1e-6)
 
 
 def test_law_of_the_sampled_set_is_that_of_all_sequences():

@@ -74,6 +74,51 @@ def test_zero_above_the_threshold():
     assert result.objective == pytest.approx(0.5 * y @ y, rel=1e-12)
 
 
+@pytest.mark.parametrize(("size", "scale"), [(1.0, 1.0), (300.0, 7e-5), (2e-6, 5e3)])
+def test_a_result_in_any_units_is_consistent(size, scale):
+    X, y, gates = data(4)
+    X, y = size * X, scale * y
+    beta = threshold(X, y, gates) / 5
+    result = train_gated(X, y, beta, gates)
+    f = np.einsum("nk,kn->n", X @ result.weights.T, gates * 1.0)
+    lengths = np.linalg.norm(result.weights, axis=1)
+    value = 0.5 * np.sum((f - y) ** 2) + beta * lengths.sum()
+    assert result.objective == pytest.approx(value, rel=1e-12)
+    bound = result.dual @ y - 0.5 * result.dual @ result.dual
+    assert result.dual_objective == pytest.approx(bound, rel=1e-12)
+    assert result.gap == pytest.approx((value - bound) / value, abs=1e-12)
+    assert result.gap <= 1e-8
+    norm = threshold(X, result.dual, gates)
+    assert norm * (1 - 1e-12) <= result.dual_norm <= beta
+    assert result.dual_norm <= norm * (1 + 1e-9)
+
+
+def test_the_dual_norm_counts_its_rounding():
+    X, y, gates = data(6)
+    result = train_gated(X, y, 2 * threshold(X, y, gates), gates)
+    margin = result.dual_norm - threshold(X, result.dual, gates)
+    size = np.finfo(float).eps * (np.abs(y) @ np.linalg.norm(X, axis=1))
+    assert np.array_equal(result.dual, y)
+    assert size <= margin <= 1e3 * size
+
+
+def test_a_gap_is_relative_to_a_small_objective():
+    X, _, gates = data(0, 12, 3)
+    W = np.random.default_rng(1).normal(size=(2, 3))
+    y = np.einsum("nk,kn->n", X @ W.T, gates[:2] * 1.0)
+    result = train_gated(X, y, 1e-8 * threshold(X, y, gates), gates)
+    assert result.objective <= 1e-7 * (0.5 * y @ y)
+    difference = result.objective - result.dual_objective
+    assert result.gap == pytest.approx(difference / result.objective, rel=1e-6)
+
+
+def test_the_first_block_enters_just_below_the_threshold():
+    X, y, gates = data(7)
+    result = train_gated(X, y, threshold(X, y, gates) / 1.001, gates)
+    assert result.gap <= 1e-8
+    assert np.count_nonzero(result.weights.any(axis=1)) == 1
+
+
 def test_relaxes_relu_training():
     X, y, _ = data(2, n=8, d=2)
     gates = enumerate_arrangements(X)

@@ -1,6 +1,8 @@
 """The pruning program against cvxpy, recovery against exhaustive supports, the statistical
 dimension against quadrature."""
 
+import math
+from dataclasses import replace
 from itertools import combinations
 
 import cvxpy as cp
@@ -11,7 +13,9 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
 from theorylab.convex_relu.layer_pruning import (
+    PrunedLayer,
     PruningStatus,
+    _dual_value,
     basis_pursuit,
     error_propagation_bound,
     layer_outputs,
@@ -74,6 +78,50 @@ def test_an_allowed_error_above_the_outputs_empties_the_layer():
     with pytest.warns(RuntimeWarning, match="raise max_iter"):
         early = prune_layer(np.random.default_rng(0).normal(size=(20, 3)), W, 0.1, max_iter=1)
     assert early.status is PruningStatus.MAX_ITER
+
+
+def test_the_density_and_the_threshold_below_which_nothing_is_left():
+    X, W = np.eye(3), np.diag([3.0, 4.0, 0.0])
+    # The outputs have the norm 5.
+    assert prune_layer(X, W, 1e-3).density == pytest.approx(2 / 9)
+    empty, left = prune_layer(X, W, 5.0001), prune_layer(X, W, 4.9999)
+    assert (empty.n_iter, empty.density) == (0, 0.0)
+    assert left.n_iter > 0
+    assert left.output_error == pytest.approx(4.9999, rel=1e-4)
+
+
+def test_the_gap_allows_for_what_the_constraints_are_violated_by():
+    layer = PrunedLayer(np.ones((1, 1)), 0.995, 1.0, 0.0, 1e-3, 1, PruningStatus.SOLVED)
+    assert layer.gap == 0.0
+    with pytest.raises(ArithmeticError, match="exceeds the upper bound"):
+        _ = replace(layer, violation=1e-4).gap
+
+
+def test_every_multiplier_gives_a_bound():
+    rng = np.random.default_rng(6)
+    X, W = rng.normal(size=(12, 6)), rng.normal(size=(6, 2))
+    Y, value = np.maximum(X @ W, 0), reference(X, W, 0.5)
+    on = Y > 0
+    # The multipliers of the program with outputs of zero, which costs more, where Y is zero.
+    U = cp.Variable(W.shape)
+    residual = cp.Variable(Y.shape)
+    fits = [cp.multiply(1.0, X @ U - Y) == residual]
+    outputs = [cp.multiply(~on, residual) == 0, cp.norm(residual, "fro") <= 0.5]
+    dearer = cp.Problem(cp.Minimize(cp.sum(cp.abs(U))), fits + outputs)
+    assert dearer.solve(solver=cp.CLARABEL) > 1.01 * value
+    for multiplier in (fits[0].dual_value, -fits[0].dual_value):
+        assert _dual_value(multiplier, X, Y, on, 0.5) <= value * (1 + 1e-7)
+    for _ in range(50):
+        assert _dual_value(rng.normal(size=Y.shape), X, Y, on, 0.5) <= value * (1 + 1e-7)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e9])
+def test_recovery_does_not_depend_on_units(scale):
+    rng = np.random.default_rng(9)
+    A, b = rng.normal(size=(4, 8)), rng.normal(size=4)
+    u = basis_pursuit(A, b)
+    np.testing.assert_allclose(basis_pursuit(A, scale * b), scale * u, atol=1e-9 * scale)
+    np.testing.assert_allclose(basis_pursuit(scale * A, b), u / scale, atol=1e-9 / scale)
 
 
 def test_recovered_neuron_is_the_sparsest_explanation_when_it_is_unique():
@@ -153,6 +201,9 @@ def test_statistical_dimension_limits():
 def test_mixture_of_recovery_probabilities():
     assert mixed_recovery_probability(np.ones(9)) == pytest.approx(1)
     assert mixed_recovery_probability([0.0, 0.5, 1.0]) == pytest.approx(0.5)
+    curve = np.random.default_rng(1).random(8)
+    terms = [math.comb(7, m) * 0.3**m * 0.7 ** (7 - m) * curve[m] for m in range(8)]
+    assert mixed_recovery_probability(curve, active=0.3) == pytest.approx(sum(terms), rel=1e-12)
     step = np.arange(11) >= 5
     flips = np.random.default_rng(0).integers(0, 2, size=(200000, 10)).sum(axis=1)
     assert mixed_recovery_probability(step.astype(float)) == pytest.approx(

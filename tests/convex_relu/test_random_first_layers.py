@@ -1,11 +1,14 @@
 from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
+from scipy.optimize import brentq, nnls
 from scipy.stats import binom
 from sklearn.linear_model import lars_path
 
 from theorylab.convex_relu import (
+    displaced_neurons_bound,
     enumerate_arrangements,
     improvement_probability,
     improvement_tail_bound,
@@ -40,6 +43,30 @@ def test_output_layer_is_the_lasso_solution(n, count):
         ) + beta * found.network.penalty == pytest.approx(found.objective)
 
 
+def test_a_direction_between_two_takes_their_place():
+    # Both axes enter before the direction between them, whose features depend on theirs.
+    U, y = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]]), np.array([1.0, 0.2])
+    found = train_output_layer(np.eye(2), y, 0.05, U)
+    assert found.gap <= 1e-14
+    # The first axis and the direction between: their slopes are 0.05, the second axis has less.
+    residual = np.array([0.05, 0.025])
+    np.testing.assert_allclose(y - found.network(np.eye(2)), residual, atol=1e-15)
+    np.testing.assert_allclose(found.dual, residual, atol=1e-15)
+    assert found.coefficients[1] == 0.0
+    assert (found.coefficients[[0, 2]] > 0).all()
+
+
+def test_a_direction_enters_just_below_its_threshold():
+    X, y = data(0, 6, 3)
+    U = np.random.default_rng(1).normal(size=(20, 3))
+    U /= np.linalg.norm(U, axis=1, keepdims=True)
+    threshold = np.abs(np.maximum(X @ U.T, 0).T @ y).max()
+    for share, active in ((1 - 1e-7, 1), (1 + 1e-7, 0)):
+        found = train_output_layer(X, y, share * threshold, U)
+        assert np.count_nonzero(found.coefficients) == active
+        assert found.gap <= 1e-12
+
+
 def test_certificate_of_the_output_layer_bounds_the_true_suboptimality():
     X, y = data(4, 8, 2)
     best = train(X, y, 0.3)
@@ -63,10 +90,10 @@ def test_certificate_of_the_output_layer_bounds_the_true_suboptimality():
 def test_improvement_probability_is_what_a_fine_grid_of_directions_says():
     angles = (np.arange(40_000) + 0.5) * 2 * np.pi / 40_000
     U = np.column_stack([np.cos(angles), np.sin(angles)])
-    for seed in range(5):
+    for seed, share in product(range(5), (0.4, 0.95)):
         X, v = data(seed, 7, 2)
         hidden = np.maximum(X @ U.T, 0)
-        beta = 0.4 * np.abs(v @ hidden).max()
+        beta = share * np.abs(v @ hidden).max()
         violated = np.abs(v @ hidden) > beta
         # Each of at most 4n + 4 ends of an arc is off by at most one grid point.
         assert improvement_probability(X, v, beta) == pytest.approx(
@@ -95,6 +122,19 @@ def test_a_pattern_improves_exactly_where_it_should(d):
         assert (better.objective < base.objective * (1 - 1e-8)) == improves
 
 
+@pytest.mark.parametrize("d", [2, 5])
+def test_a_pattern_improves_from_its_projection_on(d):
+    X, v = data(10, 8, d)
+    for D in enumerate_arrangements(X)[:10]:
+        rows = np.where(D, 1.0, -1.0)[:, None] * X
+        # The residual is the distance from the polar cone, the length of the projection.
+        sizes = [nnls(rows.T, -sign * X.T @ (D * v))[1] for sign in (1, -1)]
+        for size in filter(None, np.round(sizes, 12)):
+            for share in (0.999, 1.001):
+                expected = max(sizes) > share * size
+                assert improving_patterns(X, v, share * size, [D])[0] == expected
+
+
 def test_one_more_direction_improves_exactly_where_it_should():
     X, y = data(6, 6, 2)
     rng = np.random.default_rng(1)
@@ -114,6 +154,13 @@ def test_sample_sizes_and_tail():
         assert improvement_tail_bound(n, n_samples=count, psi=psi) == pytest.approx(
             binom.cdf(n - 1, count, psi)
         )
+    # The least number that Markov's inequality allows, and the least of Chernoff's bound.
+    n, psi, xi = 4, 0.1, 0.9
+    count = sufficient_samples(n, psi=psi, xi=xi)
+    assert (n + 1) / (count + 1) <= psi * xi < (n + 1) / count
+    n, psi, xi = 30, 0.05, 0.01
+    count = sufficient_samples(n, psi=psi, xi=xi)
+    assert count - 1 < 2 * (n + 1 - np.log(xi)) / psi <= count
     assert improvement_tail_bound(5, n_samples=4, psi=0.2) == 1
     assert sufficient_samples(200, psi=0.1, xi=0.1) / sufficient_samples(
         100, psi=0.1, xi=0.1
@@ -128,6 +175,11 @@ def test_value_bound_covers_what_happens():
         random_first_layer_bound(best, n_directions=count, xi=0.5) for count in (50, 500, 5000)
     ]
     assert bounds[0] > bounds[1] > bounds[2]
+    # A union bound over the neurons, each missed by a share 1 - t / pi of the directions.
+    m = best.network.n_neurons
+    assert m > 1
+    angle = brentq(lambda t: m * (1 - t / np.pi) ** 500 - 0.5, 0, np.pi)
+    assert bounds[1] == pytest.approx(displaced_neurons_bound(best, angle), rel=1e-6)
     for count, bound in zip((50, 500), bounds, strict=False):
         excess = [
             train_output_layer(X, y, 0.5, rng.normal(size=(count, 2))).objective - best.objective
@@ -153,11 +205,39 @@ def test_value_bound_covers_what_happens():
         )
 
 
+@pytest.mark.parametrize("angle", [0.003, 0.05, 0.3])
+def test_the_value_bound_is_its_formula_on_a_fine_grid(angle):
+    X, y = data(4, 8, 2)
+    best = train(X, y, 0.5)
+    weights, output = best.network.weights, best.network.output_weights
+    sizes, residual = np.linalg.norm(weights, axis=1) * np.abs(output), y - best.network(X)
+    assert (output < 0).any()
+    assert (output > 0).any()
+    first = 0.0
+    for w, size in zip(weights, sizes, strict=True):
+        turned = np.arctan2(w[1], w[0]) + np.linspace(-angle, angle, 200_001)
+        hidden = np.maximum(X @ np.array([np.cos(turned), np.sin(turned)]), 0)
+        first += size * (0.5 - np.abs(residual @ hidden).min())
+    second = np.linalg.svd(X)[1][0] * sizes.sum() * np.abs(np.exp(1j * angle) - 1)
+    bound = displaced_neurons_bound(best, angle)
+    assert bound == pytest.approx(first + second**2 / 2, rel=1e-4)
+    assert displaced_neurons_bound(train(X, y, 100.0), angle) == 0
+
+
 def test_bad_input_is_named():
     X, y = data(0)
     with pytest.raises(ValueError, match="directions: expected rows that are not zero"):
         train_output_layer(X, y, 0.1, np.zeros((2, 2)))
     with pytest.raises(ValueError, match="optimum: expected squared loss"):
         random_first_layer_bound(train(X, np.sign(y), 0.5, loss="hinge"), n_directions=10, xi=0.1)
+    three = train(np.column_stack([X, X[:, 0]]), y, 0.5)
+    for other in (
+        train(X, y, 0.5, bias=True),
+        train(X, y, 0.5, skip=True),
+        train(X, np.column_stack([y, y]), 0.5),
+        three,
+    ):
+        with pytest.raises(ValueError, match="optimum: expected squared loss"):
+            displaced_neurons_bound(other, 0.1)
     with pytest.raises(ValueError, match=r"X: expected shape \(any, 2\)"):
         improvement_probability(np.ones((3, 3)), np.ones(3), 0.1)

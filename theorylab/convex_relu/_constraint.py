@@ -140,14 +140,16 @@ def prove_cones(
     rational arithmetic."""
     n, d = data.shape
     search = ConeSearch(data, patterns)
+    threshold = beta - float(moved @ search.norms) * (1.0 + 2.0 * n * _EPS)
+    if threshold <= 0.0:
+        return False, 0, 0
     exact = 0
-    point = rationals(v)
-    limit = rational(beta - float(moved @ search.norms) * (1.0 + 2.0 * n * _EPS))
+    point, limit = rationals(v), rational(threshold)
     columns: fmpq_mat | None = None
     for sign in (1, -1):
         values, _ = search(v, sign, 0.0)
         margin = cone_margin(data, v, search)
-        for p in np.flatnonzero(values + margin > (1.0 - 1e-6) * beta):
+        for p in np.flatnonzero(values + margin > (1.0 - 1e-6) * threshold):
             if columns is None:
                 columns = rational_matrix(data.T)
             total = [sign * q if on else fmpq(0) for q, on in zip(point, patterns[p], strict=True)]

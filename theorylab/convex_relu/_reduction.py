@@ -132,5 +132,5 @@ def _group_lines(data: FloatArray) -> tuple[NDArray[np.intp], FloatArray, FloatA
         else:
             run.append(i)
     zero = np.flatnonzero(lengths == 0.0)
-    index[zero], ratio[zero] = int(nonzero[0]), 0.0
+    index[zero], ratio[zero] = index[nonzero[0]], 0.0
     return index, ratio, error

@@ -1,0 +1,143 @@
+"""The covering with cones against projections onto every cell, in each orthant, and next to the
+last digit of the maximum."""
+
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy.optimize import nnls
+
+from theorylab.convex_relu import enumerate_arrangements
+from theorylab.convex_relu._constraint import _leaf_holds
+from theorylab.convex_relu._covering import cover
+from theorylab.numerics.balls import rational_matrix
+
+
+def decide(X, v, linear, threshold, *, found=1, nodes=10**6, keep=0):
+    n, d = X.shape
+    directions, values = np.zeros((found, d)), np.zeros(found)
+    leaves = np.empty((keep, d, d)), np.empty((keep, d)), np.empty((keep, n))
+    counts = cover(X, v, linear, threshold, found, nodes, directions, values, *leaves)
+    return counts, directions, values, leaves
+
+
+def maximum(X, v, linear):
+    """The largest projection of a cell's gradient onto the cell: the residual of a non-negative
+    least-squares problem."""
+    cells = [np.where(D, 1.0, -1.0)[:, None] * X for D in enumerate_arrangements(X)]
+    gradients = [linear + v @ (D[:, None] * X) for D in enumerate_arrangements(X)]
+    return max(nnls(R.T, -g)[1] for R, g in zip(cells, gradients, strict=True))
+
+
+def value(X, v, linear, u):
+    return v @ np.maximum(X @ u, 0) + linear @ u
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_a_maximum_in_any_orthant_is_found(d):
+    for side in product((1.0, -1.0), repeat=d):
+        X = np.array([side]) * (1.0 + 0.3 * np.arange(d))
+        size = np.linalg.norm(X)
+        counts, directions, values, _ = decide(X, np.ones(1), np.zeros(d), 0.999 * size)
+        assert counts[0] == 1
+        assert np.array_equal(np.sign(directions[0]), side)
+        assert values[0] == pytest.approx(X[0] @ directions[0], rel=1e-14)
+        assert 0.999 * size < values[0] <= size * (1 + 1e-14)
+        counts, *_ = decide(X, np.ones(1), np.zeros(d), 1.001 * size)
+        assert counts[::3] == (0, 1)
+
+
+@pytest.mark.parametrize("kind", ["general", "one sign", "negative", "linear", "integers", "lines"])
+@pytest.mark.parametrize("seed", range(4))
+def test_thresholds_next_to_the_largest_projection(kind, seed):
+    rng = np.random.default_rng(seed)
+    n, d = int(rng.integers(4, 9)), 1 + seed
+    X, v, linear = rng.standard_normal((n, d)), rng.standard_normal(n), np.zeros(d)
+    if kind in ("one sign", "negative"):
+        v = np.abs(v) * (1.0 if kind == "one sign" else -1.0)
+    if kind in ("linear", "negative"):
+        linear = 2.0 * rng.standard_normal(d)
+    elif kind == "integers":
+        X, v = rng.integers(-2, 3, (n, d)) * 1.0, rng.integers(-2, 3, n) * 1.0
+    elif kind == "lines":
+        X[1], X[2] = -X[0], 2.0 * X[0]
+    best = maximum(X, v, linear)
+    if best < 1e-6:
+        return
+    above, below = best * (1 + 1e-7), best * (1 - 1e-7)
+    counts, *_, leaves = decide(X, v, linear, above, keep=512)
+    assert counts[::3] == (0, 1)
+    tight = counts[2]
+    assert 1 <= tight <= 512
+    rows = rational_matrix(X)
+    for leaf in zip(*(part[:tight] for part in leaves), strict=True):
+        assert _leaf_holds(rows, v, linear, above, *leaf)
+    # Far above nothing is tight.
+    assert decide(X, v, linear, 3.0 * best, keep=512)[0][2] == 0
+    counts, directions, values, _ = decide(X, v, linear, below)
+    assert counts[0] == 1
+    assert counts[3] == 0
+    assert np.linalg.norm(directions[0]) == pytest.approx(1.0, rel=1e-14)
+    assert values[0] == pytest.approx(value(X, v, linear, directions[0]), rel=1e-12)
+    assert below < values[0] <= best * (1 + 1e-12)
+    # The nodes of the proof are needed, to the last one.
+    nodes = decide(X, v, linear, above)[0][1]
+    assert decide(X, v, linear, above, nodes=nodes)[0][3] == 1
+    if nodes > 1:
+        assert decide(X, v, linear, above, nodes=nodes - 1)[0] == (0, nodes, 0, 0)
+
+
+def test_leaves_of_many_rows_hold_in_fractions():
+    # Narrow cones, at whose leaves most of the negative rows have left the list.
+    rng = np.random.default_rng(2)
+    X, v, linear = rng.standard_normal((60, 3)), rng.standard_normal(60), np.zeros(3)
+    best = maximum(X, v, linear)
+    threshold = best * (1 + 1e-9)
+    counts, *_, leaves = decide(X, v, linear, threshold, keep=512)
+    assert counts[::3] == (0, 1)
+    assert 1 <= counts[2] <= 512
+    rows = rational_matrix(X)
+    for rays, majorant, multipliers in zip(*(part[: counts[2]] for part in leaves), strict=True):
+        assert _leaf_holds(rows, v, linear, threshold, rays, majorant, multipliers)
+        # A negative row that is active on the whole leaf counts in full.
+        active = (X @ rays.T > 0).all(axis=1) & (v < 0)
+        assert (multipliers[active] > 0).any()
+
+
+def test_nothing_is_proved_below_the_maximum_by_a_last_digit():
+    # Orthogonal rows, or rows of one sign on a line whose terms cancel: the square of the maximum
+    # is a sum known in fractions.
+    rng = np.random.default_rng(0)
+    for trial in range(300):
+        d = 1 + trial % 3
+        if d == 1:
+            X, v = rng.uniform(0.5, 2.0, (7, 1)), rng.standard_normal(7)
+            v[0] -= (X[:, 0] @ v - 1e-3) / X[0, 0]
+        else:
+            X, v = np.diag(rng.uniform(0.5, 2.0, d)), rng.uniform(0.1, 3.0, d)
+        pairs = [zip(v, column, strict=True) for column in X.T]
+        square = sum(sum(Fraction(a) * Fraction(b) for a, b in pair) ** 2 for pair in pairs)
+        threshold = np.sqrt(float(square))
+        while Fraction(threshold) ** 2 >= square:
+            threshold = np.nextafter(threshold, 0.0)
+        counts, *_ = decide(X, v, np.zeros(d), threshold, nodes=10_000)
+        assert counts[3] == 0
+        # A little above it is proved: the margins are no larger than they must be.
+        counts, *_ = decide(X, v, np.zeros(d), threshold * (1 + 1e-9))
+        assert counts[::3] == (0, 1)
+
+
+def test_as_many_violations_as_are_asked_for():
+    # Even: every maximum has its antipode.
+    rng = np.random.default_rng(1)
+    half = rng.standard_normal((5, 3))
+    X, v, linear = np.vstack([half, -half]), np.tile(rng.standard_normal(5), 2), np.zeros(3)
+    below = maximum(X, v, linear) * (1 - 1e-6)
+    for most, expected in ((1, 1), (2, 2), (9, 2)):
+        counts, directions, values, _ = decide(X, v, linear, below, found=most)
+        assert counts[0] == expected
+        for u, w in zip(directions[:expected], values, strict=False):
+            assert value(X, v, linear, u) == pytest.approx(w, rel=1e-12)
+            assert w > below
+    assert directions[0] @ directions[1] < 0

@@ -154,6 +154,9 @@ def train_admm(
 ) -> ADMMResult:
     """Solve the convex ReLU program with squared loss by ADMM.
 
+    It is here to be studied: general conic solvers are faster and more accurate on this program,
+    and :func:`~theorylab.convex_relu.train` exact.
+
     Parameters
     ----------
     X

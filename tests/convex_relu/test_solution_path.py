@@ -311,3 +311,51 @@ def test_distance_of_polytopes_against_a_quadratic_program(sides):
         cp.Problem(goal, [two.atoms @ c == two.fit]).solve(solver=cp.CLARABEL)
         farthest = max(farthest, float(np.linalg.norm(c.value - weights)))
     assert optimal_set_distance(X, one, two) == pytest.approx(farthest, rel=1e-6)
+
+
+def test_distances_of_single_neurons_that_turn_or_change_sign():
+    # All rows in one open half-plane, and a linear map there: a ridge-like neuron turns.
+    X = np.random.default_rng(0).random((6, 2))
+    y = X @ [1.0, 2.0]
+    one, two = (find_optimal_set(X, y, beta) for beta in (0.5, 0.3))
+    assert one.n_directions == two.n_directions == 1
+    blocks = [s.weights[0] * s.directions[0] for s in (one, two)]
+    cosine = one.directions[0] @ two.directions[0]
+    assert 0.9 < cosine < 1 - 1e-6
+    expected = np.linalg.norm(blocks[0] - blocks[1])
+    assert optimal_set_distance(X, one, two) == pytest.approx(expected, rel=1e-9)
+    # The same neuron with the other sign is none of it: both count in full.
+    other = find_optimal_set(X, -y, 0.5)
+    np.testing.assert_allclose(other.directions, one.directions, atol=1e-7)
+    expected = np.sqrt(2) * one.weights[0]
+    assert optimal_set_distance(X, one, other) == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_coarse_path_keeps_its_gaps_down_to_the_least_penalty():
+    for seed in range(3):
+        X, y = gaussian(8, 2, seed)
+        path = trace_solution_path(X, y, min_ratio=0.002, tol=0.5)
+        # Intervals are halved.
+        middles = 0.5 * (path.betas[0] + path.betas[-1])
+        assert np.abs(path.betas - middles).min() <= 1e-12 * path.beta_max
+        for k, gap in enumerate(path.interval_gaps):
+            for theta in (0.3, 0.6, 0.9, 0.97):
+                beta = (1 - theta) * path.betas[k] + theta * path.betas[k + 1]
+                best = train(X, y, beta)
+                value = objective(X, y, beta, path.network(beta))
+                assert value <= best.objective * (1 + gap + 1e-9)
+
+
+def test_brackets_that_touch_hold_one_breakpoint(monkeypatch):
+    path = trace_solution_path(np.eye(4), Y, min_ratio=0.5, tol=0.1)
+
+    def faces(path, beta):
+        # A third set of faces on an interval narrower than the brackets.
+        return frozenset({(int(beta < 3.7) + int(beta < 3.7 - 0.4e-3), b"", b"")})
+
+    monkeypatch.setattr("theorylab.convex_relu.solution_path._active_faces", faces)
+    first, *rest = breakpoints(path, tol=2e-4)
+    assert first[1] == pytest.approx(path.beta_max)
+    assert len(rest) == 1
+    assert rest[0][0] <= 3.7 - 0.4e-3 <= 3.7 <= rest[0][1]
+    assert rest[0][1] - rest[0][0] <= 2.001e-3

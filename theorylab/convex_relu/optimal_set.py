@@ -246,11 +246,12 @@ def find_optimal_set(
     ValueError
         For malformed data, or a loss that is not smooth (its optimal outputs need not be unique).
 
-    Notes ----- mishkin2023-optimal, the theorem on the optimal set; the explicit form is derived
-    (module docstring). A direction counts as active if its slack is at most the accuracy of the
-    dual point, ``|v @ relu(X u) - v* @ relu(X u)| <=
-    |v - v*| |X|``, where ``|v - v*|`` is bounded by Newton's theorem on the faces of a minimal
-    network, or, where that does not apply, by the duality gap.
+    Notes
+    -----
+    mishkin2023-optimal, the theorem on the optimal set; the explicit form is derived (module
+    docstring). A direction counts as active if its slack is at most the accuracy of the dual point,
+    ``|v @ relu(X u) - v* @ relu(X u)| <= |v - v*| |X|``, where ``|v - v*|`` is bounded by Newton's
+    theorem on the faces of a minimal network, or, where that does not apply, by the duality gap.
 
     Examples
     --------
@@ -501,9 +502,11 @@ def optimal_pruning(
     ValueError
         For malformed data or a network of the wrong shape.
 
-    Notes ----- mishkin2023-optimal, optimal pruning. The move goes along a null vector of the
-    outputs of the unit neurons, in the direction in which the sum of the weights does not grow,
-    until a weight vanishes.
+    Notes
+    -----
+    mishkin2023-optimal, optimal pruning. The move goes along a null vector of the outputs of the
+    unit neurons, in the direction in which the sum of the weights does not grow, until a weight
+    vanishes.
 
     Examples
     --------
@@ -616,11 +619,13 @@ def sensitivity(
     ValueError
         For malformed arguments, a loss that is not smooth, or a network that is not stationary.
 
-    Notes ----- mishkin2023-optimal, sensitivity; the formula is derived. On the faces ``B_j p_j =
-    0`` the optimum solves ``-s_j X.T D_j v + beta p_j/|p_j| + B_j.T lam_j = 0`` with ``v =
-    -L'(sum_j s_j D_j X p_j)``; differentiating both gives a linear system whose matrix is the
-    Hessian on the faces, ``A.T L'' A + beta blkdiag(I - p p.T/|p|^2)/|p|``. The ties hold while ``0
-    < lam_jk < -s_j v_k``. A neuron that is about to appear elsewhere is not seen here, but by
+    Notes
+    -----
+    mishkin2023-optimal, sensitivity; the formula is derived. On the faces ``B_j p_j = 0`` the
+    optimum solves ``-s_j X.T D_j v + beta p_j/|p_j| + B_j.T lam_j = 0`` with ``v = -L'(sum_j s_j
+    D_j X p_j)``; differentiating both gives a linear system whose matrix is the Hessian on the
+    faces, ``A.T L'' A + beta blkdiag(I - p p.T/|p|^2)/|p|``. The ties hold while ``0 < lam_jk <
+    -s_j v_k``. A neuron that is about to appear elsewhere is not seen here, but by
     ``find_optimal_set(...).next_slack``.
 
     Examples

@@ -275,8 +275,10 @@ def trace_solution_path(
     ValueError
         For malformed data, or targets for which the zero network is always optimal.
 
-    Notes ----- mishkin2023-optimal, solution paths; the interpolation's gap is derived (module
-    docstring). The interval with the largest gap is halved until none exceeds ``tol``.
+    Notes
+    -----
+    mishkin2023-optimal, solution paths; the interpolation's gap is derived (module docstring). The
+    interval with the largest gap is halved until none exceeds ``tol``.
 
     Examples
     --------

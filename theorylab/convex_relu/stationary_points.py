@@ -353,9 +353,11 @@ def certify_subsampled(
     ValueError
         For malformed data, a network of the wrong shape, or an unknown option.
 
-    Notes ----- mishkin2023-optimal (stationary points as optima of sub-sampled programs; the form
-    with all cells is derived, module docstring). The bound holds for any network; the objective is
-    that of the network balanced neuron by neuron.
+    Notes
+    -----
+    mishkin2023-optimal (stationary points as optima of sub-sampled programs; the form with all
+    cells is derived, module docstring). The bound holds for any network; the objective is that of
+    the network balanced neuron by neuron.
 
     Examples
     --------

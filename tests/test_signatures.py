@@ -98,3 +98,12 @@ def test_mathematics_has_one_markup():
         text = path.read_text(encoding="utf-8")
         assert ":math:" not in text, path
         assert ".. math::" not in text, path
+
+
+def test_headings_of_docstrings_stand_on_lines_of_their_own():
+    heading = re.compile(
+        r"^ *(Parameters|Returns|Raises|Notes|Attributes|Examples) -+", re.MULTILINE
+    )
+    for path in Path(theorylab.__file__).parent.rglob("*.py"):
+        assert not heading.search(path.read_text(encoding="utf-8")), path
+    assert heading.search("    Notes ----- swallowed")

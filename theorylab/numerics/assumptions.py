@@ -20,7 +20,6 @@ from theorylab.numerics.scaling import binary_exponent
 
 __all__ = [
     "Finding",
-    "Relation",
     "Theorem",
     "all_of",
     "any_of",

@@ -896,6 +896,16 @@ def test_a_width_between_the_rank_and_its_noise_is_left_open():
     assert applies(theorem, X=np.eye(3), Y=0 * Y, widths=[1])
 
 
+def test_the_rank_behind_ill_conditioned_inputs_is_left_open():
+    theorem = "convex_relu/parallel_networks:deep-linear-gap"
+    rng = np.random.default_rng(0)
+    X = (orthogonal(rng, 4, 2) * [1.0, 1e-8]) @ orthogonal(rng, 2)
+    Y = X @ np.outer([1.0, -2.0], [3.0, 1.0])
+    found = applies(theorem, X=X, Y=Y, widths=[1], tol=1e-13)
+    assert found.undecided == ("widths at least the rank of X^+ Y",)
+    assert applies(theorem, X=0 * X, Y=0 * Y, widths=[1])
+
+
 def test_samples_on_one_side_of_the_line_to_rounding():
     theorem, name = "convex_relu/parallel_networks:rank1-three-layer-relu", "c of both signs"
     found = applies(theorem, X=[[1.0], [2.0], [-1e-17]], y=[1.0, 2.0, 0.0])
@@ -916,10 +926,11 @@ def test_three_majorities_are_not_two():
         assert found[:1] == failed
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_window_ends_where_it_does(seed):
+@pytest.mark.parametrize(("seed", "unit"), [(0, 1.0), (1, 1e-200), (2, 1e200), (3, 1e-3)])
+def test_the_window_ends_where_it_does(seed, unit):
     theorem = "optimal_transport/sum_of_norms:class-recovery-window"
     C, labels = helper("optimal_transport/sum_of_norms", "clouds")(3, 3, 2.0, seed)
+    C = unit * C
     window = import_module("theorylab.optimal_transport").recovery_window(C, labels=labels)
     assert 0 < window.lower < window.upper < 0.999 * window.necessary
     low, high = list(checkable_theorems()[theorem].assumptions)[1:]

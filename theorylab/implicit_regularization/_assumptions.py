@@ -97,7 +97,7 @@ def _stable_step(X: ArrayLike, metric: ArrayLike, step_size: float) -> Finding:
     A, step = as_array(X, "X", ndim=2), as_real(step_size, "step_size")
     M = as_symmetric(metric, "metric", size=A.shape[1])
     e = 2 * binary_exponent(A) + binary_exponent(M)
-    A, M = unit(A), unit(M)
+    A, M = unit(A), unit(M / 2 + M.T / 2)
     # The nonzero eigenvalues of M X'X are those of X M X', which is symmetric for any M.
     largest = float(np.linalg.eigvalsh(A @ M @ A.T)[-1])
     size = float(np.linalg.norm(A) ** 2 * np.linalg.norm(M))
@@ -115,8 +115,8 @@ def _acute(X: ArrayLike, labels: ArrayLike) -> Finding:
     error = 4 * Z.shape[1] * EPS
     text = f"least cosine {least:.4g}"
     if abs(least) <= error:
-        unit = Z / np.linalg.norm(Z, axis=1)[:, None]
-        pairs = np.argwhere(unit @ unit.T <= error)[:PAIRS]
+        directions = Z / np.linalg.norm(Z, axis=1)[:, None]
+        pairs = np.argwhere(directions @ directions.T <= error)[:PAIRS]
         if any(exact_product(Z[i], Z[j]) <= 0 for i, j in pairs):
             return Finding(False, "two y_i x_i are orthogonal or worse, exactly")
     return compared(least, ">", 0.0, text, error=error)

@@ -1072,7 +1072,7 @@ def test_forms_are_those_of_integers_in_every_unit(seed):
         )
         _, stationary, curved, small, high = (f.holds for f in found.findings.values())
         assert stationary is still
-        assert curved in ((q > 0), None if q == 0 else (q > 0))
+        assert curved is (q > 0) or (q == 0 and curved is None)
         if q > 0 and part != q:
             assert small is (part < q)
         if q > 0 and part < q:

@@ -119,12 +119,8 @@ def _another_point(truth: ArrayLike, point: ArrayLike) -> Finding:
     x = as_array(point, "point", shape=z.shape)
     distance = min(np.abs(x - z).max(), np.abs(x + z).max())
     size = float(max(np.abs(x).max(), np.abs(z).max()))
-    return compared(distance, ">", 0.0, f"distance {distance:.3g}", error=_rounded(distance, size))
-
-
-def _rounded(value: float, size: float) -> float:
-    """Return the rounding of numbers of a size; none where two of them are equal."""
-    return 4 * EPS * size if value else 0.0
+    error = 4 * EPS * size if distance else 0.0
+    return compared(distance, ">", 0.0, f"distance {distance:.3g}", error=error)
 
 
 def _small_beta(truth: ArrayLike, point: ArrayLike, lower: float, upper: float) -> Finding:
@@ -173,8 +169,7 @@ def _curved(
     matrices: ArrayLike, truth: ArrayLike, point: ArrayLike, direction: ArrayLike
 ) -> Finding:
     q, _, error = _forms(matrices, truth, point, direction)
-    text = f"u'K_z u = {q:.4g}, in a unit of its own"
-    return compared(q, ">", 0.0, text, error=error if q else 0.0)
+    return compared(q, ">", 0.0, f"u'K_z u = {q:.4g}, in a unit of its own", error=error)
 
 
 def _small_rho(

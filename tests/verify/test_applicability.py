@@ -1079,6 +1079,16 @@ def test_forms_are_those_of_integers_in_every_unit(seed):
             assert high is bool(part == 0 or order > np.log(3) / np.log(q / part))
 
 
+@pytest.mark.parametrize(("least", "enough"), [(1.99, True), (2.0, None), (2.01, False)])
+def test_the_least_order_is_that_of_rho(least, enough):
+    theorem = "matrix_sensing/lifting:sufficient-lifting-order"
+    x = np.exp(-np.log(3) / least / 2)  # rho is x^2
+    data = {"truth": [1.0], "point": [x], "direction": [1.0], "order": 2}
+    found = applies(theorem, matrices=np.ones((1, 1, 1)), **data)
+    assert found.findings["order above log 3 / log(1 / rho)"].holds is enough
+    assert "= " + f"{least:.4g}" in found.summary()
+
+
 def test_the_zero_matrix_breaks_no_isometry():
     A = np.zeros((2, 2, 2))
     A[0, 0, 0] = A[1, 1, 1] = 1.0
@@ -1093,10 +1103,11 @@ def test_the_zero_matrix_breaks_no_isometry():
     assert "0.4 is the extreme one" in found.evidence
     # A constant below the rounding does not hold of a form that vanishes at rank 1.
     data = {"matrices": A, "truth": [1.0, 1.0], "point": [0.0, 0.0], "upper": 2.0}
-    found = applies("matrix_sensing/lifting:saddle-bound", **data, lower=1e-15)
-    low = found.findings[found.failed[0]]
-    assert len(found.failed) == 1
-    assert np.sum(np.tensordot(A, low.witness, 2) ** 2) < 1e-15 * np.sum(low.witness**2)
+    for lower in (1e-15, 1e-25):
+        found = applies("matrix_sensing/lifting:saddle-bound", **data, lower=lower)
+        low = found.findings[found.failed[0]]
+        assert len(found.failed) == 1
+        assert np.sum(np.tensordot(A, low.witness, 2) ** 2) < lower * np.sum(low.witness**2)
 
 
 def test_a_neuron_is_judged_by_its_own_rounding():

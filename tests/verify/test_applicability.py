@@ -695,7 +695,8 @@ def test_a_margin_between_two_bounds_decides_only_beyond_them(monkeypatch):
     theorem = "implicit_regularization/perceptron_limit:vanishing-loss-needs-large-weights"
     Z, name = np.eye(2), "mu^2 eta t at least 1"
     real = ir.max_margin(Z, np.ones(2))
-    for ends, holds in (((0.9, 1.1), None), ((1.0, 1.1), True), ((0.8, 0.99), False)):
+    cases = ((0.9, 1.1), None), ((1.0, 1.1), True), ((0.8, 0.99), False), ((0.8, 1.0), None)
+    for ends, holds in cases:
         monkeypatch.setattr(separation, "_margin", lambda _, ends=ends: (real, *ends))
         found = applies(theorem, Z=Z, step_size=0.25, steps=4)
         assert found.findings[name].holds is holds
@@ -1193,6 +1194,12 @@ def test_assignments_that_differ_by_rounding_are_never_called_tied():
         found = holds(theorem, "one optimal assignment", C=C, eta=1.0)
         assert found in (None, sums[1] > sums[0])
         assert found is not None or size != 1.0
+
+
+def test_ties_to_rounding_of_many_rows_are_left_open():
+    theorem = "optimal_transport/sinkhorn_newton:vertex-gap-bound-on-plan"
+    C = np.add.outer(*np.random.default_rng(0).random((2, 80)))  # every assignment costs the same
+    assert len(applies(theorem, C=C, eta=1.0).undecided) == 2
 
 
 def test_the_symmetric_part_of_a_covariance_in_float32_is_judged():

@@ -3,6 +3,7 @@ independent routes."""
 
 import itertools
 import sys
+from fractions import Fraction
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -694,7 +695,8 @@ def test_a_margin_between_two_bounds_decides_only_beyond_them(monkeypatch):
     theorem = "implicit_regularization/perceptron_limit:vanishing-loss-needs-large-weights"
     Z, name = np.eye(2), "mu^2 eta t at least 1"
     real = ir.max_margin(Z, np.ones(2))
-    for ends, holds in (((0.9, 1.1), None), ((1.0, 1.1), True), ((0.8, 0.99), False)):
+    cases = ((0.9, 1.1), None), ((1.0, 1.1), True), ((0.8, 0.99), False), ((0.8, 1.0), None)
+    for ends, holds in cases:
         monkeypatch.setattr(separation, "_margin", lambda _, ends=ends: (real, *ends))
         found = applies(theorem, Z=Z, step_size=0.25, steps=4)
         assert found.findings[name].holds is holds
@@ -895,6 +897,16 @@ def test_a_width_between_the_rank_and_its_noise_is_left_open():
     assert applies(theorem, X=np.eye(3), Y=0 * Y, widths=[1])
 
 
+def test_the_rank_behind_ill_conditioned_inputs_is_left_open():
+    theorem = "convex_relu/parallel_networks:deep-linear-gap"
+    rng = np.random.default_rng(0)
+    X = (orthogonal(rng, 4, 2) * [1.0, 1e-8]) @ orthogonal(rng, 2)
+    Y = X @ np.outer([1.0, -2.0], [3.0, 1.0])
+    found = applies(theorem, X=X, Y=Y, widths=[1], tol=1e-13)
+    assert found.undecided == ("widths at least the rank of X^+ Y",)
+    assert applies(theorem, X=0 * X, Y=0 * Y, widths=[1])
+
+
 def test_samples_on_one_side_of_the_line_to_rounding():
     theorem, name = "convex_relu/parallel_networks:rank1-three-layer-relu", "c of both signs"
     found = applies(theorem, X=[[1.0], [2.0], [-1e-17]], y=[1.0, 2.0, 0.0])
@@ -915,10 +927,11 @@ def test_three_majorities_are_not_two():
         assert found[:1] == failed
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_window_ends_where_it_does(seed):
+@pytest.mark.parametrize(("seed", "unit"), [(0, 1.0), (1, 1e-200), (2, 1e200), (3, 1e-3)])
+def test_the_window_ends_where_it_does(seed, unit):
     theorem = "optimal_transport/sum_of_norms:class-recovery-window"
     C, labels = helper("optimal_transport/sum_of_norms", "clouds")(3, 3, 2.0, seed)
+    C = unit * C
     window = import_module("theorylab.optimal_transport").recovery_window(C, labels=labels)
     assert 0 < window.lower < window.upper < 0.999 * window.necessary
     low, high = list(checkable_theorems()[theorem].assumptions)[1:]
@@ -958,7 +971,8 @@ def test_orthogonal_samples_are_told_from_nearly_orthogonal_ones():
     law = {"X_test": [[0.6, 0.8]], "weights": [0.0, 0.5, 0.5]}
     assert applies(closed, X=np.eye(2), **law)
     assert applies(closed, X=[[0.6, 0.8], [0.8, -0.6]], X_test=[[1.0, 0.0]], weights=law["weights"])
-    assert applies(closed, X=[[1.0, 0.0], [-1e-17, 1.0]], **law).failed
+    assert applies(closed, X=[[1.0, 0.0], [-1e-14, 1.0]], **law).failed
+    assert applies(closed, X=np.eye(40), X_test=np.full((1, 40), 40**-0.5), weights=law["weights"])
 
 
 def test_points_of_a_sphere_may_share_coordinates():
@@ -999,6 +1013,204 @@ def test_the_spectral_cut_of_an_autoencoder():
     assert [found(k, 3.5, wide) for k in (1, 2, 3, 4)] == [True, True, False, False]
 
 
+# ------------------------------------------------------- units, rounding, and what they once broke
+def holds(theorem, name, **data):
+    return applies(theorem, **data).findings[name].holds
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-110, 1e153, 1e160])
+def test_equalities_are_judged_in_units_of_the_data(size):
+    deep = "convex_relu/parallel_networks:deep-linear-gap"
+    for left, inside in ((0.0, True), (0.1, False)):
+        Y = size * np.array([[1.0], [left]])
+        in_range = "Y in the range of X"
+        assert holds(deep, in_range, X=[[2.0], [0.0]], Y=Y, widths=[1]) is inside
+        assert holds(deep, in_range, X=[[size], [0.0]], Y=Y, widths=[1]) is inside
+    line, slopes = (
+        "convex_relu/parallel_networks:rank1-three-layer-relu",
+        "y = alpha c_+ + gamma c_-",
+    )
+    for last, inside in ((3.0, False), (2.0, True)):
+        y = size * np.array([1.0, 5.0, last])
+        assert holds(line, slopes, X=[[-1.0], [1.0], [0.4]], y=y) is inside
+    sphere = "random_features/neural_tangent:ntk-positive-definite"
+    law = {"depth": 1, "bias_variance": 1.0, "activation": "relu"}
+    for last, round_ in ((5.0, True), (4.0, False)):
+        X = size * np.array([[3.0, 4.0], [last, 0.0]])
+        assert holds(sphere, "points on a sphere", X=X, **law) is round_
+
+
+@pytest.mark.parametrize("size", [1e-120, 1e-81, 1e-40, 1e60])
+def test_a_saddle_is_judged_in_units_of_the_data(size):
+    theorem = "matrix_sensing/lifting:saddle-bound"
+    data = CASES[theorem][0]({}, np.random.default_rng(0))
+    moved = data | {"truth": size * data["truth"], "point": size * data["point"]}
+    assert applies(theorem, **moved)
+    beta = [applies(theorem, **d).findings["beta < 1"].evidence for d in (data, moved)]
+    assert beta[0] == beta[1]
+    away = moved | {"point": moved["point"] + 0.1 * size * np.array([0.0, 1.0, 0.0])}
+    assert "x is stationary" in applies(theorem, **away).failed
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_forms_are_those_of_integers_in_every_unit(seed):
+    rng = np.random.default_rng(seed)
+    A = rng.integers(-1, 2, (int(rng.integers(1, 4)), 2, 2))
+    A, (z, x, u) = A + A.transpose(0, 2, 1), rng.integers(-2, 3, (3, 2))
+
+    def form(v):
+        return np.einsum("ijk,j,k", A, v, v)
+
+    q = int(form(z) @ form(u))
+    part = max(abs(int(form(x) @ form(u))), int(np.sum(np.einsum("ijk,j,k", A, x, u) ** 2)))
+    still = not np.einsum("i,ijk,k", form(x) - form(z), A, x).any()
+    order = int(rng.integers(1, 6))
+    for a, b, c in ((1.0, 1.0, 1.0), (1e-150, 1e100, 1e-60), (1e60, 1e-90, 1e140)):
+        found = applies(
+            "matrix_sensing/lifting:sufficient-lifting-order",
+            **{"matrices": a * A, "truth": b * z, "point": b * x, "direction": c * u},
+            order=order,
+        )
+        _, stationary, curved, small, high = (f.holds for f in found.findings.values())
+        assert stationary is still
+        assert curved is (q > 0) or (q == 0 and curved is None)
+        if q > 0 and part != q:
+            assert small is (part < q)
+        if q > 0 and part < q:
+            assert high is bool(part == 0 or order > np.log(3) / np.log(q / part))
+
+
+@pytest.mark.parametrize(("least", "enough"), [(1.99, True), (2.0, None), (2.01, False)])
+def test_the_least_order_is_that_of_rho(least, enough):
+    theorem = "matrix_sensing/lifting:sufficient-lifting-order"
+    x = np.exp(-np.log(3) / least / 2)  # rho is x^2
+    data = {"truth": [1.0], "point": [x], "direction": [1.0], "order": 2}
+    found = applies(theorem, matrices=np.ones((1, 1, 1)), **data)
+    assert found.findings["order above log 3 / log(1 / rho)"].holds is enough
+    assert "= " + f"{least:.4g}" in found.summary()
+
+
+def test_the_zero_matrix_breaks_no_isometry():
+    A = np.zeros((2, 2, 2))
+    A[0, 0, 0] = A[1, 1, 1] = 1.0
+    bound = {"point": [1.0, 0.0, 0.0]}  # the first direction of the search is 0
+    n = 3
+    B = np.zeros((6, n, n))
+    for i, (j, k) in enumerate(zip(*np.triu_indices(n), strict=True)):
+        B[i, j, k] = B[i, k, j] = 1 if j == k else np.sqrt(0.5)
+    B -= (1 - np.sqrt(0.1)) / n * np.trace(B, axis1=1, axis2=2)[:, None, None] * np.eye(n)
+    found = isometry(B, lower=0.2, **bound)[0]
+    assert found.holds is None
+    assert "0.4 is the extreme one" in found.evidence
+    # A constant below the rounding does not hold of a form that vanishes at rank 1.
+    data = {"matrices": A, "truth": [1.0, 1.0], "point": [0.0, 0.0], "upper": 2.0}
+    for lower in (1e-15, 1e-25):
+        found = applies("matrix_sensing/lifting:saddle-bound", **data, lower=lower)
+        low = found.findings[found.failed[0]]
+        assert len(found.failed) == 1
+        assert np.sum(np.tensordot(A, low.witness, 2) ** 2) < lower * np.sum(low.witness**2)
+
+
+def test_a_neuron_is_judged_by_its_own_rounding():
+    theorem = "convex_relu/robust_training:robust-hinge-identity"
+    network = convex_relu.Network([[1e-20], [1.0], [0.0]], np.ones(3), biases=[1.0, 0.0, 0.0])
+    for eps, stable in ((0.009, True), (0.01, True), (0.011, False)):
+        found = applies(theorem, network=network, X=[[0.01], [5.0]], eps=eps, ball="l2")
+        assert bool(found) is stable
+        assert bool(found.failed) is not stable
+    assert "neuron 1 switches at distance 0.01, eps = 0.011" in found.summary()
+    # Where w . x + b is 0, no eps is small enough.
+    tied = convex_relu.Network([[0.0, -1e-100]], [1.0])
+    assert applies(
+        theorem, network=tied, X=[[1.0, 1e8], [1.0, 0.0]], eps=1e-150, ball="linf"
+    ).failed
+
+
+def test_products_that_vanish_in_floats_only_are_left_open():
+    theorem = "convex_relu/layer_pruning:nettrim-equals-basis-pursuit"
+    assert applies(theorem, X=[[1e-200]], w=[1e-200]).undecided
+    small = 2.0**-537
+    terms = {"X": [[0.75 * small, 0.75 * small, 1.5 * small]], "w": [small, small, -small]}
+    assert applies(theorem, **terms).failed
+    assert applies(theorem, X=[[1e-200, 0.0]], w=[0.0, 1e-200]).failed
+
+
+def test_samples_on_one_side_are_told_by_exact_signs():
+    theorem, name = "convex_relu/parallel_networks:rank1-three-layer-relu", "c of both signs"
+    for c, found in (([1, 0, 2], False), ([-1, 0, -2], False), ([1, -1, 2], True)):
+        X = np.outer(c, [0.1, -0.7, 0.3])
+        assert holds(theorem, name, X=X, y=np.zeros(3)) is found
+
+
+def test_rows_that_vanish_are_not_separable_and_have_every_step():
+    theorem = "implicit_regularization/perceptron_limit:vanishing-loss-needs-large-weights"
+    found = applies(theorem, Z=np.zeros((2, 2)), step_size=0.1, steps=3)
+    assert list(found) == ["some w separates the rows"]
+    perceptron = "implicit_regularization/perceptron_limit:batch-perceptron-complexity"
+    with pytest.raises(ValueError, match=r"^Z: expected magnitudes"):
+        applies(perceptron, Z=[[1e150, 2e150], [1e150, -2e150], [0.0, 1e-8], [0.0, 0.0]])
+
+
+def test_closed_thresholds_hold_at_equality_and_open_ones_fail_there():
+    descent = "implicit_regularization/perceptron_limit:vanishing-loss-needs-large-weights"
+    rows = [[0.6, 0.8], [0.6, -0.8]]
+    assert applies(descent, Z=rows, step_size=1 / 0.36, steps=1)
+    assert applies(descent, Z=rows, step_size=4.0, steps=1)
+    markov = "random_features/linear_estimators:extended-gauss-markov"
+    for norm, full in (("frobenius", 2.0), ("nuclear", 4.0), ("spectral", 1.0)):
+        assert applies(markov, X=np.eye(4), bound=full, norm=norm).failed == ("0 < C < |I|",)
+        assert applies(markov, X=np.eye(4), bound=np.nextafter(full, 0), norm=norm)
+    assert applies(
+        markov, X=np.eye(2), bound=np.sqrt(2), norm="frobenius"
+    ).failed  # 2.0000000000000004
+    powers = "random_features/eigenframework:overfitting-obligatory-fitting-ratio"
+    assert applies(powers, alpha=1.5, beta=3.0)
+    assert not applies(powers, alpha=1.5, beta=1.0)
+    smoothing = "neural_collapse/label_smoothing:ufm-minimisers-coincide"
+    assert not applies(smoothing, counts=[4, 4], dimension=1, alpha=0.5, lam=0.125)
+
+
+def test_the_deep_threshold_of_many_layers_is_within_float64():
+    theorem = "neural_collapse/deep_linear:collapse-at-every-layer"
+    M = 250
+    log_threshold = (M - 1) * np.log(M - 1) - 2 * M * np.log(M)
+    for shift, below in ((-0.01, True), (0.01, False)):
+        decay = np.exp((log_threshold + M * np.log(2) + shift) / (M + 1)) / 4
+        found = applies(theorem, counts=[2, 2], widths=[2] * M, decays=[decay] * (M + 1))
+        assert bool(found) is below
+        assert bool(found.failed) is not below
+
+
+def test_assignments_that_differ_by_rounding_are_never_called_tied():
+    theorem = "optimal_transport/sinkhorn_newton:vertex-gap-bound-on-plan"
+    for seed in (*range(60), 229, 246, 371):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(2, 5))
+        size = 10.0 ** rng.choice([-17, -100, 0, 100])
+        C = rng.integers(0, 3, (n, n)) * size + rng.integers(0, 3, (n, n))
+        exact = [[Fraction(x) for x in row] for row in C.tolist()]
+        paths = itertools.permutations(range(n))
+        sums = sorted(sum(row[j] for row, j in zip(exact, p, strict=True)) for p in paths)
+        found = holds(theorem, "one optimal assignment", C=C, eta=1.0)
+        assert found in (None, sums[1] > sums[0])
+        assert found is not None or size != 1.0
+
+
+def test_ties_to_rounding_of_many_rows_are_left_open():
+    theorem = "optimal_transport/sinkhorn_newton:vertex-gap-bound-on-plan"
+    C = np.add.outer(*np.random.default_rng(0).random((2, 80)))  # every assignment costs the same
+    assert len(applies(theorem, C=C, eta=1.0).undecided) == 2
+
+
+def test_the_symmetric_part_of_a_covariance_in_float32_is_judged():
+    theorem = "matrix_sensing/bures_wasserstein:bures-nuclear-norm-form"
+    S = np.array([[1, 1 + 1.2e-7], [1 - 1.2e-7, 1]], dtype=np.float32)
+    assert (S != S.T).any()
+    found = applies(theorem, covariance=S, factor=np.eye(2))
+    assert list(found) == ["the covariance is positive definite"]
+    assert found.undecided == ("Sigma_0^1/2 W of full rank",)
+
+
 # ------------------------------------------------------------------------------ what a person sees
 def test_a_result_reads_like_a_sentence():
     theorem = "optimal_transport/particle_flows:particle-gd-rate"
@@ -1025,9 +1237,9 @@ def test_what_is_asked_wrongly_is_refused_by_name():
     ):
         with pytest.raises(ValueError, match=words):
             applies(given[0], **given[1])
-    huge = {"covariance": np.full((2, 2), 1e308), "factor": np.full((2, 2), 1e308)}
-    with pytest.raises(ValueError, match="covariance, factor: expected magnitudes"):
-        applies("matrix_sensing/bures_wasserstein:bures-nuclear-norm-form", **huge)
+    long = "implicit_regularization/perceptron_limit:vanishing-loss-needs-large-weights"
+    with pytest.raises(ValueError, match="Z, step_size, steps: expected magnitudes"):
+        applies(long, Z=[[1e200]], step_size=1.0, steps=1)
 
 
 @pytest.mark.parametrize("theorem", CASES)

@@ -16,9 +16,12 @@ from theorylab.numerics.assumptions import (
     exact_product,
     matches,
     singular_values,
+    unit,
 )
 
 __all__ = ["THEOREMS"]
+
+TINY = float(np.finfo(float).tiny)  # products below it lose digits
 
 
 def _orthonormal(X: ArrayLike, tol: float) -> Finding:
@@ -33,10 +36,14 @@ def _outputs(X: ArrayLike, Y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _in_range(X: ArrayLike, Y: ArrayLike, tol: float) -> Finding:
-    A, B = _outputs(X, Y)
+    return matches(_share_outside(*_outputs(X, Y)), tol, "share of Y off the range of X")
+
+
+def _share_outside(A: np.ndarray, B: np.ndarray) -> float:
+    """Return the norm of what of B is off the range of A, over that of B."""
+    A, B = unit(A), unit(B)
     size = np.linalg.norm(B)
-    left = np.linalg.norm(A @ np.linalg.lstsq(A, B)[0] - B) / size if size else 0.0
-    return matches(left, tol, "share of Y off the range of X")
+    return float(np.linalg.norm(A @ np.linalg.lstsq(A, B)[0] - B) / size) if size else 0.0
 
 
 def _wide(X: ArrayLike, Y: ArrayLike, widths: ArrayLike, tol: float) -> Finding:
@@ -46,7 +53,8 @@ def _wide(X: ArrayLike, Y: ArrayLike, widths: ArrayLike, tol: float) -> Finding:
     A, B = _outputs(X, Y)
     sigma, error = singular_values(np.linalg.lstsq(A, B)[0])
     of_inputs = np.linalg.svd(A, compute_uv=False)
-    error *= float(of_inputs[0] / of_inputs[of_inputs > EPS * max(A.shape) * of_inputs[0]].min())
+    kept = of_inputs[of_inputs >= EPS * max(A.shape) * of_inputs[0]]
+    error *= float(of_inputs[0] / (kept.min() or 1.0))
     levels = sorted([error, tol * sigma[0]])
     most, rank = (int(np.sum(sigma > level)) for level in levels)
     text = f"narrowest {sizes.min():.0f}, rank {rank}"
@@ -65,49 +73,40 @@ def _rank_one(X: ArrayLike, tol: float) -> Finding:
     return matches(second, tol, "second singular value over the first")
 
 
-def _positions(X: ArrayLike) -> np.ndarray:
-    """Return the samples along the top singular direction, the largest of size 1."""
-    A = as_array(X, "X", ndim=2)
-    c = np.linalg.svd(A, full_matrices=False)[0][:, 0]
-    return np.asarray(c / np.abs(c).max())
-
-
 def _both_signs(X: ArrayLike) -> Finding:
-    c = _positions(X)
+    A = as_array(X, "X", ndim=2)
+    c = unit(A[:, np.argmax(np.abs(A).max(axis=0))])  # with the exact signs
     inner = min(c.max(), -c.min())
     text = f"positions from {c.min():.3g} to {c.max():.3g}"
-    return compared(inner, ">", 0.0, text, error=0.0 if (c >= 0).all() else 8 * len(c) * EPS)
+    return compared(inner, ">", 0.0, text, error=8 * len(c) * EPS if inner > 0 else 0.0)
 
 
 def _two_slopes(X: ArrayLike, y: ArrayLike, tol: float) -> Finding:
-    c = _positions(X)
+    c = np.linalg.svd(unit(as_array(X, "X", ndim=2)), full_matrices=False)[0][:, 0]
     target = as_array(y, "y", shape=c.shape)
     halves = np.column_stack([np.maximum(c, 0), np.maximum(-c, 0)])
-    size = np.linalg.norm(target)
-    left = np.linalg.norm(halves @ np.linalg.lstsq(halves, target)[0] - target)
-    return matches(left / size if size else 0.0, tol, "share of y off the two half lines")
+    return matches(_share_outside(halves, target), tol, "share of y off the two half lines")
 
 
 def _stable(network: Network, X: ArrayLike, eps: float, ball: str) -> Finding:
     radii, radius = stability_radii(network, X, ball=ball), as_real(eps, "eps", minimum=0.0)
     if not radii.size:
         return Finding(True, "no neurons")
-    worst = int(np.argmin(radii))
-    W, A = network.weights, as_array(X, "X", ndim=2)
-    lengths = np.linalg.norm(W, axis=1)  # the shorter of the two norms: more rounding
-    sizes = (np.abs(A) @ np.abs(W.T)).max(axis=0) + np.abs(network.biases)
-    error = float(np.max(sizes[lengths > 0] / lengths[lengths > 0], initial=0.0))
-    text = f"neuron {worst} switches at distance {radii[worst]:.4g}, eps = {radius:.4g}"
-    return compared(radii[worst], ">=", radius, text, error=2 * (A.shape[1] + 2) * EPS * error)
+    A, W, b = as_array(X, "X", ndim=2), network.weights, network.biases
+    values, sizes = np.abs(A @ W.T + b), np.abs(A) @ np.abs(W).T + np.abs(b)
+    moves = radius * np.linalg.norm(W, 1 if ball == "linf" else 2, axis=1)
+    slack, errors = values - moves, 2 * (A.shape[1] + 2) * EPS * (sizes + moves)
+    worst = np.argmin(slack + errors)
+    neuron = int(worst) % len(W)
+    text = f"neuron {neuron} switches at distance {radii[neuron]:.4g}, eps = {radius:.4g}"
+    return compared(slack.flat[worst], ">=", 0.0, text, error=errors.flat[worst])
 
 
 def _no_ties(X: ArrayLike, w: ArrayLike) -> Finding:
     A = as_array(X, "X", ndim=2)
     v = as_array(w, "w", shape=A.shape[1:])
     products, sizes = np.abs(A @ v), np.abs(A) @ np.abs(v)
-    if not sizes.all():
-        return Finding(False, f"w . x = 0 at sample {int(np.argmin(sizes))}, exactly")
-    near = np.flatnonzero(products <= 2 * len(v) * EPS * sizes)
+    near = np.flatnonzero(products <= len(v) * np.maximum(2 * EPS * sizes, TINY))
     for sample in near:
         if exact_product(A[sample], v) == 0:
             return Finding(False, f"w . x = 0 at sample {sample}, exactly")

@@ -23,6 +23,7 @@ from theorylab.numerics.assumptions import (
     positive_definite,
     singular_value_gap,
     singular_values,
+    unit,
 )
 from theorylab.numerics.scaling import binary_exponent
 
@@ -37,7 +38,10 @@ def _margin(Z: ArrayLike) -> tuple[MaxMargin, float, float]:
     e = binary_exponent(rows)
     if (np.ldexp(np.ldexp(rows, -e), e) != rows).any():  # the smallest entries would be rounded
         e = 0
-    found = max_margin(np.ldexp(rows, -e), np.ones(len(rows)))
+    try:
+        found = max_margin(np.ldexp(rows, -e), np.ones(len(rows)))
+    except ValueError:  # magnitudes, by another name
+        raise OverflowError from None
     low, high = (float(np.ldexp(end, e)) for end in (found.margin, found.margin_bound))
     return found, low, high
 
@@ -58,9 +62,11 @@ def _common_separator(tasks: Sequence[ArrayLike]) -> Finding:
 
 def _free_steps(Z: ArrayLike, step_size: float) -> Finding:
     rows, step = as_array(Z, "Z", ndim=2), as_real(step_size, "step_size", above=0.0)
-    largest = 4 / float(np.max(np.sum(rows**2, axis=1)))
+    e, square = binary_exponent(rows), float(np.max(np.sum(unit(rows) ** 2, axis=1)))
+    largest = float(np.ldexp(4 / square, -2 * e)) if square else np.inf
     text = f"step {step:.4g}, 4 / R^2 = {largest:.4g}"
-    return compared(step, "<=", largest, text, error=2 * rows.shape[1] * EPS * largest)
+    error = 8 * rows.shape[1] * EPS
+    return compared(np.ldexp(step, 2 * e) * square, "<=", 4.0, text, error=error)
 
 
 def _long_enough(Z: ArrayLike, step_size: float, steps: int) -> Finding:
@@ -70,7 +76,7 @@ def _long_enough(Z: ArrayLike, step_size: float, steps: int) -> Finding:
     if found.status is MarginStatus.NOT_SEPARABLE:
         return Finding(None, "there is no margin mu")
     low, high = (time * mu**2 for mu in ends)
-    holds = True if low >= 1 else False if high < 1 else None
+    holds = True if low >= 1 - 8 * EPS else False if high < 1 - 8 * EPS else None
     return Finding(holds, f"mu^2 eta t = {low:.4g}")
 
 
@@ -90,12 +96,16 @@ def _metric(metric: ArrayLike) -> Finding:
 def _stable_step(X: ArrayLike, metric: ArrayLike, step_size: float) -> Finding:
     A, step = as_array(X, "X", ndim=2), as_real(step_size, "step_size")
     M = as_symmetric(metric, "metric", size=A.shape[1])
+    e = 2 * binary_exponent(A) + binary_exponent(M)
+    A, M = unit(A), unit(M / 2 + M.T / 2)
     # The nonzero eigenvalues of M X'X are those of X M X', which is symmetric for any M.
     largest = float(np.linalg.eigvalsh(A @ M @ A.T)[-1])
     size = float(np.linalg.norm(A) ** 2 * np.linalg.norm(M))
-    text = f"step {step:.4g}, 2 / lambda_max = {2 / largest if largest > 0 else np.inf:.4g}"
+    limit = float(np.ldexp(2 / largest, -e)) if largest > 0 else np.inf
+    text = f"step {step:.4g}, 2 / lambda_max = {limit:.4g}"
     if step <= 0:
         return Finding(False, text)
+    step = float(np.ldexp(step, e))
     return compared(step * largest, "<", 2.0, text, error=8 * sum(A.shape) * EPS * step * size)
 
 
@@ -105,8 +115,8 @@ def _acute(X: ArrayLike, labels: ArrayLike) -> Finding:
     error = 4 * Z.shape[1] * EPS
     text = f"least cosine {least:.4g}"
     if abs(least) <= error:
-        unit = Z / np.linalg.norm(Z, axis=1)[:, None]
-        pairs = np.argwhere(unit @ unit.T <= error)[:PAIRS]
+        directions = Z / np.linalg.norm(Z, axis=1)[:, None]
+        pairs = np.argwhere(directions @ directions.T <= error)[:PAIRS]
         if any(exact_product(Z[i], Z[j]) <= 0 for i, j in pairs):
             return Finding(False, "two y_i x_i are orthogonal or worse, exactly")
     return compared(least, ">", 0.0, text, error=error)

@@ -10,13 +10,13 @@ from theorylab.matrix_sensing.lifting import isometry_bounds
 from theorylab.numerics.assumptions import (
     EPS,
     Finding,
-    Relation,
     Theorem,
     compared,
     distinct_eigenvalues,
     independent_rows,
     matches,
     positive_definite,
+    unit,
 )
 
 __all__ = ["THEOREMS"]
@@ -45,9 +45,13 @@ def _extreme_ratio(A: FloatArray, first: FloatArray, sign: int) -> tuple[float, 
     best, found = -np.inf, np.zeros((n, n))
     for start in starts:
         M = _rank_two(start + start.T)
+        ratio, last = -np.inf, M
         for _ in range(STEPS):
-            image = np.tensordot(np.tensordot(A, M, 2), A, 1)
-            ratio, last = sign * float(np.sum(image * M)), M
+            if not M.any():
+                break
+            products = np.tensordot(A, M, 2)
+            image = np.tensordot(products, A, 1)
+            ratio, last = sign * float(products @ products), M
             # The form, or top times the identity less it, is convex: its linearisation ascends.
             M = _rank_two(image if sign > 0 else top * M - image)
             if np.abs(M - last).max() <= 1e-9:
@@ -64,45 +68,49 @@ def _rank_two(S: FloatArray) -> FloatArray:
     return np.asarray(M / (np.linalg.norm(M) or 1.0))
 
 
-def _isometry(A: FloatArray, first: FloatArray, constant: float, sign: int) -> Finding:
-    relation: Relation = ">=" if sign < 0 else "<="
-    words = "at least" if sign < 0 else "at most"
-    bound = isometry_bounds(A)[0 if sign < 0 else 1]
-    error = 8 * len(A) * A.shape[1] ** 2 * EPS * isometry_bounds(A)[1]
-    proved = compared(
-        bound, relation, constant, f"the ratio is {words} {bound:.4g} at any rank", error=error
-    )
-    if proved.holds:
-        return proved
-    ratio, M = _extreme_ratio(A, first, sign)
-    seen = compared(ratio, relation, constant, f"ratio {ratio:.4g} at M of rank 2", error=error)
-    if seen.holds is False:
-        return Finding(False, seen.evidence, M)
-    return Finding(None, f"{proved.evidence}; {ratio:.4g} is the extreme one found at rank 2")
+def _isometry(
+    A: FloatArray, z: FloatArray, x: FloatArray, constant: float, sign: int, tol: float
+) -> Finding:
+    low, high = isometry_bounds(A)
+    bound, words = (low, "at least") if sign < 0 else (high, "at most")
+    text = f"the ratio is {words} {bound:.4g} at any rank"
+    # A constant below the rounding would say nothing: a form may vanish at rank 2.
+    error = 8 * len(A) * A.shape[1] ** 2 * EPS * high
+    if sign * (bound - constant) + error <= tol * constant:
+        return Finding(True, text)
+    ratio, M = _extreme_ratio(A, np.outer(x, x) - np.outer(z, z), sign)
+    # That of the products <A_i, M>, of which the ratio is a sum of squares.
+    linear = 4 * A.shape[1] ** 2 * EPS * float(np.linalg.norm(A))
+    if sign * (ratio - constant) > linear * (2 * ratio**0.5 + linear):
+        return Finding(False, f"ratio {ratio:.4g} at M of rank 2", M)
+    return Finding(None, f"{text}; {ratio:.4g} is the extreme one found at rank 2")
 
 
 def _strong_convexity(
-    matrices: ArrayLike, truth: ArrayLike, point: ArrayLike, lower: float
+    matrices: ArrayLike, truth: ArrayLike, point: ArrayLike, lower: float, tol: float
 ) -> Finding:
     A = _measurements(matrices)
     z, x = _vectors(A, truth=truth, point=point)
-    first = np.outer(x, x) - np.outer(z, z)
-    return _isometry(A, first, as_real(lower, "lower", above=0.0), -1)
+    return _isometry(A, z, x, as_real(lower, "lower", above=0.0), -1, tol)
 
 
-def _smoothness(matrices: ArrayLike, truth: ArrayLike, point: ArrayLike, upper: float) -> Finding:
+def _smoothness(
+    matrices: ArrayLike, truth: ArrayLike, point: ArrayLike, upper: float, tol: float
+) -> Finding:
     A = _measurements(matrices)
     z, x = _vectors(A, truth=truth, point=point)
-    first = np.outer(x, x) - np.outer(z, z)
-    return _isometry(A, first, as_real(upper, "upper", above=0.0), 1)
+    return _isometry(A, z, x, as_real(upper, "upper", above=0.0), 1, tol)
 
 
 def _stationary(matrices: ArrayLike, truth: ArrayLike, point: ArrayLike, tol: float) -> Finding:
     A = _measurements(matrices)
     z, x = _vectors(A, truth=truth, point=point)
-    at_point, at_truth = (np.tensordot(A @ u @ u, A, 1) @ x for u in (x, z))
+    A, pair, along = unit(A), unit(np.stack([x, z])), unit(x)
+    at_point, at_truth = (np.tensordot(A @ u @ u, A, 1) @ along for u in pair)
+    most = (np.tensordot(np.abs(A) @ u @ u, np.abs(A), 1) @ np.abs(along) for u in np.abs(pair))
+    rounding = 4 * A[0].size * EPS * float(np.linalg.norm(sum(most)))
     size = float(np.linalg.norm(at_point) + np.linalg.norm(at_truth))
-    left = np.linalg.norm(at_point - at_truth) / size if size else 0.0
+    left = max(float(np.linalg.norm(at_point - at_truth)) - rounding, 0.0) / (size or 1.0)
     return matches(left, tol, "gradient over the sum of its two terms")
 
 
@@ -111,24 +119,21 @@ def _another_point(truth: ArrayLike, point: ArrayLike) -> Finding:
     x = as_array(point, "point", shape=z.shape)
     distance = min(np.abs(x - z).max(), np.abs(x + z).max())
     size = float(max(np.abs(x).max(), np.abs(z).max()))
-    return compared(distance, ">", 0.0, f"distance {distance:.3g}", error=_rounded(distance, size))
-
-
-def _rounded(value: float, size: float) -> float:
-    """Return the rounding of numbers of a size; none where two of them are equal."""
-    return 4 * EPS * size if value else 0.0
+    error = 4 * EPS * size if distance else 0.0
+    return compared(distance, ">", 0.0, f"distance {distance:.3g}", error=error)
 
 
 def _small_beta(truth: ArrayLike, point: ArrayLike, lower: float, upper: float) -> Finding:
     z = as_array(truth, "truth", ndim=1)
     x = as_array(point, "point", shape=z.shape)
     low, high = as_real(lower, "lower", above=0.0), as_real(upper, "upper", above=0.0)
+    x, z = unit(np.stack([x, z]))
     sizes = float(x @ x), float(z @ z)
     distance = float(np.linalg.norm(np.outer(x, x) - np.outer(z, z)))
     rounding = 4 * len(z) * EPS * sum(sizes)
     if distance <= rounding:
         return Finding(None, "beta is not defined at z and -z")
-    beta = high / low * sizes[0] * sizes[1] / distance**2
+    beta = high / low * (sizes[0] * sizes[1] / distance**2)
     text = f"beta = {beta:.4g}"
     return compared(beta, "<", 1.0, text, error=4 * beta * (rounding / distance))
 
@@ -144,43 +149,55 @@ def _symmetric(matrices: ArrayLike, tol: float) -> Finding:
 def _forms(
     matrices: ArrayLike, truth: ArrayLike, point: ArrayLike, direction: ArrayLike
 ) -> tuple[float, float, float]:
-    """Return $u^\\top K_zu$, its rounding, and the larger of $|u^\\top K_xu|$, $u^\\top S_xu$."""
+    r"""Return, in a unit of their own, $u^\top K_zu$, the larger of $|u^\top K_xu|$ and
+    $u^\top S_xu$, and what rounding moves them by."""
     A = _measurements(matrices)
     z, x, u = _vectors(A, truth=truth, point=point, direction=direction)
-    q = float(np.sum((A @ z @ z) * (A @ u @ u)))
-    parts = abs(float(np.sum((A @ x @ x) * (A @ u @ u)))), float(np.sum((A @ x @ u) ** 2))
-    absolute = np.abs(A)
-    sizes = [np.abs(v) for v in (z, u)]
-    error = 8 * A[0].size * EPS * float(np.sum((absolute @ sizes[0] @ sizes[0]) ** 2) ** 0.5)
-    return q, error * float(np.sum((absolute @ sizes[1] @ sizes[1]) ** 2) ** 0.5), max(parts)
+    A, u, (z, x) = unit(A), unit(u), unit(np.stack([z, x]))
+
+    def forms(A: FloatArray, z: FloatArray, x: FloatArray, u: FloatArray) -> list[float]:
+        of_direction = A @ u @ u
+        own = (A @ z @ z) @ of_direction, abs((A @ x @ x) @ of_direction)
+        return [float(form) for form in (*own, np.sum((A @ x @ u) ** 2))]
+
+    q, *parts = forms(A, z, x, u)
+    sizes = forms(*(np.abs(v) for v in (A, z, x, u)))
+    return q, max(parts), 4 * A[0].size * EPS * max(sizes)
 
 
 def _curved(
     matrices: ArrayLike, truth: ArrayLike, point: ArrayLike, direction: ArrayLike
 ) -> Finding:
-    q, error, _ = _forms(matrices, truth, point, direction)
-    return compared(q, ">", 0.0, f"u'K_z u = {q:.4g}", error=error if q else 0.0)
+    q, _, error = _forms(matrices, truth, point, direction)
+    return compared(q, ">", 0.0, f"u'K_z u = {q:.4g}, in a unit of its own", error=error)
 
 
 def _small_rho(
     matrices: ArrayLike, truth: ArrayLike, point: ArrayLike, direction: ArrayLike
 ) -> Finding:
-    q, error, part = _forms(matrices, truth, point, direction)
+    q, part, error = _forms(matrices, truth, point, direction)
     if q <= error:
         return Finding(None, "rho is not defined")
-    return compared(part / q, "<", 1.0, f"rho = {part / q:.4g}", error=2 * error / q)
+    text = f"rho = {part / q:.4g}"
+    return compared(part / q, "<", 1.0, text, error=2 * error / q * (1 + part / q))
 
 
 def _high_order(
     matrices: ArrayLike, truth: ArrayLike, point: ArrayLike, direction: ArrayLike, order: int
 ) -> Finding:
-    q, error, part = _forms(matrices, truth, point, direction)
+    q, part, error = _forms(matrices, truth, point, direction)
     level = as_count(order, "order")
     if q <= error or part >= q:
         return Finding(None, "log(1 / rho) is not defined, or not positive")
-    least = np.log(3) / np.log(q / part) if part else 0.0
-    slack = 4 * error / q / np.log(q / part) ** 2 if part else 0.0
-    return compared(level, ">", least, f"log 3 / log(1 / rho) = {least:.4g}", error=slack)
+    off = 2 * error
+    holds = True if level > _least_order((part + off) / q) else None
+    if level <= _least_order((part - off) / q):
+        holds = False
+    return Finding(holds, f"log 3 / log(1 / rho) = {_least_order(part / q):.4g}")
+
+
+def _least_order(rho: float) -> float:
+    return float(np.log(3) / -np.log(rho)) if 0 < rho < 1 else np.inf if rho > 0 else 0.0
 
 
 def _covariance(covariance: ArrayLike) -> Finding:
@@ -192,11 +209,12 @@ def _simple_spectrum(covariance: ArrayLike) -> Finding:
 
 
 def _full_rank(covariance: ArrayLike, factor: ArrayLike) -> Finding:
-    # The root of a definite matrix keeps the rank; without one, the product is what counts.
     S = as_symmetric(covariance, "covariance")
     W = as_array(factor, "factor", shape=(len(S), None))
-    W = W if _covariance(S).holds else S @ W
-    return independent_rows(W if W.shape[0] <= W.shape[1] else W.T)
+    found = independent_rows(W if W.shape[0] <= W.shape[1] else W.T)
+    if found.holds and not positive_definite(S).holds:
+        return Finding(None, "the root of the covariance may lower the rank of W")
+    return found
 
 
 MATRICES = {"matrices": "A_i, (m, n, n)", "truth": "z, (n,)", "point": "x, (n,)"}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import xlogy
 
 from theorylab._validation import as_array, as_count, as_real
 from theorylab.neural_collapse._spectra import as_counts
-from theorylab.neural_collapse.deep_linear import jump_threshold
 from theorylab.numerics.assumptions import Finding, Theorem, compared
 
 __all__ = ["THEOREMS"]
@@ -28,15 +28,16 @@ def _below_the_jump(counts: ArrayLike, widths: ArrayLike, decays: ArrayLike) -> 
     n = as_counts(counts, "counts").astype(float)
     layers = len(as_array(widths, "widths", ndim=1))
     lams = as_array(decays, "decays", shape=(layers + 1,), positive=True)
-    smallest, threshold = int(np.argmin(n)), jump_threshold(layers)
-    # tau = N^(M+1) Lambda / n^M: a product that is formed in logarithms.
+    smallest = int(np.argmin(n))
+    threshold = float(xlogy(layers - 1, layers - 1) - xlogy(2 * layers, layers))
+    # tau = N^(M+1) Lambda / n^M, and jump_threshold: products that are formed in logarithms.
     total = (layers + 1) * np.log(n.sum()) + float(np.log(lams).sum())
     tau = total - layers * np.log(n[smallest])
     text = (
         f"class {smallest} of {n[smallest]:.0f} samples: tau = {np.exp(tau):.4g}, "
-        f"threshold {threshold:.4g}"
+        f"threshold {np.exp(threshold):.4g}"
     )
-    return compared(tau, "<", np.log(threshold), text, error=10 * ROUNDING * (1 + abs(total)))
+    return compared(tau, "<", threshold, text, error=10 * ROUNDING * (1 + abs(total)))
 
 
 def _balanced(counts: ArrayLike) -> Finding:

@@ -20,7 +20,6 @@ from theorylab.numerics.scaling import binary_exponent
 
 __all__ = [
     "Finding",
-    "Relation",
     "Theorem",
     "all_of",
     "any_of",
@@ -32,6 +31,7 @@ __all__ = [
     "positive_definite",
     "singular_value_gap",
     "singular_values",
+    "unit",
 ]
 
 Relation = Literal["<", "<=", ">", ">="]
@@ -94,10 +94,16 @@ def compared(
     holds: bool | None = None
     if np.isfinite(error) and not np.isnan(slack):
         if relation in ("<=", ">="):
-            holds = slack >= -error
+            holds = bool(slack >= -error)
         else:
             holds = True if slack > error else False if slack <= -error else None
     return Finding(holds, evidence)
+
+
+def unit(A: FloatArray) -> FloatArray:
+    """Return an array over the power of two that leaves entries of order one: squares of them, and
+    sums of squares, stay within float64."""
+    return np.asarray(np.ldexp(A, -binary_exponent(A)))
 
 
 def matches(residual: Any, tol: float, evidence: str) -> Finding:
@@ -108,8 +114,7 @@ def matches(residual: Any, tol: float, evidence: str) -> Finding:
 
 def singular_values(A: FloatArray) -> tuple[FloatArray, float]:
     """Return the singular values, largest first, and what the rounding of entries moves them by."""
-    e = binary_exponent(A)
-    values = np.ldexp(np.linalg.svd(np.ldexp(A, -e), compute_uv=False), e)
+    values = np.ldexp(np.linalg.svd(unit(A), compute_uv=False), binary_exponent(A))
     return values, 4 * max(A.shape) * EPS * float(values[0])
 
 
@@ -132,34 +137,38 @@ def independent_rows(A: FloatArray) -> Finding:
 
 
 def positive_definite(S: FloatArray) -> Finding:
-    """Decide whether a symmetric matrix is positive definite.
+    """Decide whether the symmetric part of a matrix is positive definite.
 
     Examples
     --------
     >>> [positive_definite(np.diag([1.0, x])).holds for x in (1.0, 0.0, -1.0)]
     [True, False, False]
     """
-    e = binary_exponent(S)
-    values = np.linalg.eigvalsh(np.ldexp(S, -e))
-    error = 4 * len(S) * EPS * float(np.abs(values).max())
-    least = float(np.ldexp(values[0], e))
-    if abs(values[0]) > error:
-        return Finding(bool(values[0] > 0), f"least eigenvalue {least:.3g}")
-    return _singular(S, len(S), "singular, exactly", f"least eigenvalue {least:.3g}: rounding")
+    S = S / 2 + S.T / 2
+    values, error = _eigenvalues(S)
+    least = f"least eigenvalue {values[-1]:.3g}"
+    if abs(values[-1]) > error:
+        return Finding(bool(values[-1] > 0), least)
+    return _singular(S, len(S), "singular, exactly", f"{least}: rounding")
 
 
 def distinct_eigenvalues(S: FloatArray) -> Finding:
-    """Decide whether no two eigenvalues of a symmetric matrix are equal.
+    """Decide whether no two eigenvalues of the symmetric part of a matrix are equal.
 
     Examples
     --------
     >>> [distinct_eigenvalues(np.diag([1.0, x])).holds for x in (2.0, 1.0)]
     [True, False]
     """
-    e = binary_exponent(S)
-    values = np.ldexp(np.linalg.eigvalsh(np.ldexp(S, -e)), e)[::-1]
-    error = 4 * len(S) * EPS * float(np.abs(values).max())
+    S = S / 2 + S.T / 2
+    values, error = _eigenvalues(S)
     return _distinct(values, error, lambda: _exact(S), slice(None))
+
+
+def _eigenvalues(S: FloatArray) -> tuple[FloatArray, float]:
+    """Return the eigenvalues, largest first, and what the rounding of entries moves them by."""
+    values = np.ldexp(np.linalg.eigvalsh(unit(S)), binary_exponent(S))[::-1]
+    return values, 4 * len(S) * EPS * float(np.abs(values).max())
 
 
 def singular_value_gap(A: FloatArray, k: int) -> Finding:

@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theorylab._validation import FloatArray, as_array, as_real
-from theorylab.numerics.assumptions import EPS, Finding, Theorem, all_of, compared, matches
+from theorylab.numerics.assumptions import (
+    EPS,
+    LARGEST,
+    Finding,
+    Theorem,
+    all_of,
+    compared,
+    matches,
+    unit,
+)
 from theorylab.numerics.scaling import binary_exponent
 from theorylab.optimal_transport.sum_of_norms import RecoveryWindow, recovery_window
 
@@ -21,33 +30,34 @@ def _square(C: ArrayLike) -> FloatArray:
     return as_array(cost, "C", shape=(len(cost), len(cost)))
 
 
-def _two_best(cost: FloatArray) -> tuple[float, float, bool]:
-    """Return the gap between the two least sums over assignments, its rounding, and whether those
-    found cost the same, exactly."""
+def _vertex_gap(cost: FloatArray) -> tuple[float, float, bool]:
+    """Return the gap between the two least sums over assignments, its rounding, and whether it is
+    proved to be 0: the least cycle of moves of rows to the place of another."""
     from scipy.optimize import linear_sum_assignment
 
-    n, e = len(cost), binary_exponent(cost)
-    cost = np.ldexp(cost, -e)
-    _, first = linear_sum_assignment(cost)
-    sums: list[tuple[float, NDArray[Any]]] = []
-    for row in range(n):
-        # Another assignment moves some row: forbid the place of each in turn.
-        barred = cost.copy()
-        barred[row, first[row]] = np.inf
-        if np.isfinite(barred[row]).any():
-            _, other = linear_sum_assignment(barred)
-            sums.append((float(np.sum(cost[np.arange(n), other])), other))
-    if not sums:
-        return np.inf, 0.0, False
-    least, second = min(sums, key=lambda pair: pair[0])
-    gap = least - float(np.sum(cost[np.arange(n), first]))
-    totals = [sum(map(Fraction, cost[np.arange(n), p].tolist())) for p in (first, second)]
-    error = 4 * n * n * EPS * float(np.abs(cost).max())
-    return float(np.ldexp(gap, e)), float(np.ldexp(error, e)), totals[0] == totals[1]
+    scaled = unit(cost)
+    moves = scaled[:, linear_sum_assignment(scaled)[1]]
+    gap = max(_least_cycle(moves - moves.diagonal()[:, None]), 0.0)
+    error = 4 * len(cost) ** 2 * EPS * float(np.abs(scaled).max())
+    tied = False
+    if gap <= error and len(cost) <= LARGEST:
+        exact = np.array([[Fraction(x) for x in row] for row in moves.tolist()])
+        tied = _least_cycle(exact - exact.diagonal()[:, None]) == 0
+    e = binary_exponent(cost)
+    return float(np.ldexp(gap, e)), float(np.ldexp(error, e)), tied
+
+
+def _least_cycle(weights: NDArray[Any]) -> Any:
+    """Return the least weight of a cycle, by Floyd and Warshall."""
+    paths = weights.copy()
+    np.fill_diagonal(paths, np.inf)
+    for k in range(len(paths)):
+        paths = np.minimum(paths, paths[:, k, None] + paths[k])
+    return paths.diagonal().min()
 
 
 def _one_assignment(C: ArrayLike) -> Finding:
-    gap, error, tied = _two_best(_square(C))
+    gap, error, tied = _vertex_gap(_square(C))
     if tied:
         return Finding(False, "two least assignments cost the same, exactly")
     return compared(gap, ">", 0.0, f"the second best costs {gap:.4g} more", error=error)
@@ -55,8 +65,8 @@ def _one_assignment(C: ArrayLike) -> Finding:
 
 def _cold_enough(C: ArrayLike, eta: float) -> Finding:
     cost, rate = _square(C), as_real(eta, "eta", above=0.0)
-    gap, error, tied = _two_best(cost)
-    if tied or gap <= error:
+    gap, error, _ = _vertex_gap(cost)
+    if gap <= error:
         return Finding(None, "Delta is 0, or rounding")
     least = (1 + float(np.log(len(cost)))) * len(cost) / gap
     text = f"eta = {rate:.4g}, (1 + log n) / Delta = {least:.4g}"

@@ -42,6 +42,7 @@ from scipy import sparse
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
 from theorylab.numerics.results import result
+from theorylab.numerics.scaling import binary_exponent
 from theorylab.optimal_transport._problem import (
     TransportPlan,
     TransportStatus,
@@ -316,7 +317,8 @@ class _Blocks:
             raise ValueError(f"labels: expected classes of equal size, got {sizes.tolist()}")
         self.count, self.size = len(names), int(sizes[0])
         order = np.argsort(classes, kind="stable")
-        K, p = self.count, self.size
+        K, p, e = self.count, self.size, binary_exponent(cost)
+        cost = np.ldexp(cost, -e)
         blocks = cost[np.ix_(order, order)].reshape(K, p, K, p).swapaxes(1, 2)
         self.means = blocks.mean(axis=(2, 3))
         inside = blocks[np.arange(K), np.arange(K)]
@@ -327,6 +329,9 @@ class _Blocks:
         self.spread = rows * columns / (p * np.maximum(rows + columns, _TINY))
         self.least = (blocks - r[:, None, :, None] - c[None, :, None]).min(axis=(2, 3))
         np.fill_diagonal(self.least, self.means.diagonal())
+        self.means, self.spread, self.least = (
+            np.ldexp(part, e) for part in (self.means, self.spread, self.least)
+        )
 
 
 class _Pairs:

@@ -39,7 +39,8 @@ class Assumptions:
 
     @property
     def held(self) -> tuple[str, ...]:
-        """Names of those proved for the data, equalities up to the tolerance."""
+        """Names of those proved for the data: equalities up to the tolerance, inequalities that
+        may be attained up to rounding."""
         return self._named(True)
 
     @property
@@ -49,7 +50,8 @@ class Assumptions:
 
     @property
     def undecided(self) -> tuple[str, ...]:
-        """Names of those neither proved nor refuted: rounding, or the budget of a search."""
+        """Names of those neither proved nor refuted: rounding, the budget of a search, or a number
+        that is defined only where another assumption holds."""
         return self._named(None)
 
     def _named(self, holds: bool | None) -> tuple[str, ...]:
@@ -101,15 +103,17 @@ def applies(theorem: str, *, tol: float = 1e-9, **data: Any) -> Assumptions:
     """Test the assumptions of a theorem on data: what holds, what fails, what is undecided.
 
     Strict inequalities and ranks are proved or refuted for the floats given, or undecided if their
-    rounding, or the budget of a search, leaves them open. Assumptions about the law of random data
-    are not listed: a sample does not decide them.
+    rounding, or the budget of a search, leaves them open. Inequalities that may be attained hold
+    up to rounding. Assumptions about the law of random data are not listed: a sample does not
+    decide them.
 
     Parameters
     ----------
     theorem
         One of :func:`checkable_theorems`.
     tol
-        Relative error up to which equalities hold: orthonormal columns, a stationary point.
+        Relative error up to which equalities hold, and the constants of an isometry: orthonormal
+        columns, a stationary point.
     data
         The data of the theorem, by the names that it lists.
 

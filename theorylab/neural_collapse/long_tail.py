@@ -414,6 +414,7 @@ def correlation_factor(deviation: float) -> float:
 
     Examples
     --------
+    >>> from theorylab.neural_collapse import correlation_factor
     >>> correlation_factor(0.0)
     1.0
     """

@@ -260,6 +260,7 @@ def quadratic_floor(
 
     Examples
     --------
+    >>> from theorylab.neural_collapse import quadratic_floor
     >>> quadratic_floor(1.0, noise=1.0, step_size=0.5)
     0.3333333333333333
     """
@@ -288,6 +289,7 @@ def smoothing_threshold(curvature: float, *, noise: float, theta: float, bias: f
 
     Examples
     --------
+    >>> from theorylab.neural_collapse import smoothing_threshold
     >>> smoothing_threshold(1.0, noise=1.0, theta=0.5, bias=0.0)
     0.0
     """

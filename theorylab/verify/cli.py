@@ -106,7 +106,7 @@ def find(words: Annotated[list[str], typer.Argument(metavar="WORDS")]) -> None:
     for experiment in _load_all(root):
         for record in _records(root, experiment):
             text = " ".join([record.claim, record.statement, *record.sources]).lower()
-            if all(word.lower() in text for word in words):
+            if all(word in text for word in " ".join(words).lower().split()):
                 found.append(record)
     if not found:
         _fail(f"no claim has all of: {' '.join(words)}", code=1)
@@ -181,13 +181,13 @@ def run_command(
     whole: list[Path] = list(files)
     single: dict[Path, list[str]] = {}
     if len(files) < len(wanted) or not wanted:
-        for path, slug in _resolve_names(
-            _checkout(), [n for n in wanted if n not in map(str, files)]
-        ):
+        for path, slug in _resolve_names(_checkout(), [n for n in wanted if not n.endswith(".py")]):
             if slug:
                 single.setdefault(path, []).append(slug)
             else:
                 whole.append(path)
+    if single and also:
+        _fail("expected whole modules with --save, got single claims: nothing is drawn of them")
     options: dict[str, Any] = {"preset": preset, "seeds": chosen_seeds, "timeout": timeout}
     options |= {"jobs": jobs, "scheduler": scheduler, "quiet": as_json}
     try:
@@ -278,7 +278,11 @@ def report() -> None:
     from theorylab.verify.gallery import reports
 
     root = _checkout()
-    for file, text in reports(root, [load(path) for path in discover(root)]).items():
+    try:
+        written = reports(root, [load(path) for path in discover(root)])
+    except (OSError, ValueError) as error:
+        _fail(str(error))
+    for file, text in written.items():
         path = root / file
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -450,7 +454,8 @@ def _strength(record: Record) -> str:
 
 def _mark(part: PartRecord, name: str, value: float | None) -> str:
     if part.relation == "==":
-        return f"rejects {name} moved by {100 * value:.2g} %" if value is not None else ""
+        far = f"by {100 * value:.2g} %" if value else "at all"
+        return f"rejects {name} moved {far}" if value is not None else ""
     return f"{name} could be cut by {value:.3g}" if value is not None else f"{name} has room"
 
 

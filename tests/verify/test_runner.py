@@ -369,6 +369,16 @@ def test_the_other_commands(checkout):
 
     theorylab_command(checkout, "new", "statistics/fresh")
     theorylab_command(checkout, "new", "statistics/fresh", expect=2)
+    assert "__init__.pyi" in theorylab_command(checkout, "new", "attention/heads")
+    program = "import theorylab as t; print(t.attention.heads(1.0), t.optimization.adam.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment(checkout),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "4.0 adam\n"
     theorylab_command(checkout, "new", "nonsense/fresh", expect=2)
     theorylab_command(checkout, "new", "statistics/class", expect=2)
     shutil.copy(PACKAGE.parent / "pyproject.toml", checkout)

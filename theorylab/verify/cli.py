@@ -260,9 +260,9 @@ def _write_map(claim: Claim, name: str, slice_: str, seed: int) -> None:
     from theorylab.verify.maps import draw_map, tightness_map
     from theorylab.verify.panels import save
 
-    x, _, y = slice_.partition(",")
+    x, _, y = slice_.replace(" ", "").partition(",")
     try:
-        found = tightness_map(claim, x.strip(), y.strip(), seed=seed)
+        found = tightness_map(claim, x, y, seed=seed)
     except (TypeError, ValueError) as error:
         _fail(f"{name}: {error}")
     path = find_root() / ".theorylab" / "maps" / f"{name.replace(':', '/')}-{x}-{y}.png"
@@ -326,11 +326,20 @@ def new(name: Annotated[str, typer.Argument(metavar="THEME/MODULE")]) -> None:
         text = (templates / f"{kind}.txt").read_text(encoding="utf-8")
         path.write_text(Template(text).substitute(words), encoding="utf-8")
         out.print(f"wrote {path.relative_to(root)}", markup=False)
-    lent = f"from .{module} import {module} as {module}\n"
-    lines = stub.read_text(encoding="utf-8").splitlines(keepends=True) if stub.exists() else []
-    stub.write_text("".join(sorted([*lines, lent])), encoding="utf-8")
+    _lend(stub, f"from .{module} import {module} as {module}\n")
     out.print(f"wrote {stub.relative_to(root)}", markup=False)
+    if "package" in targets:
+        _lend(root / "theorylab" / "__init__.pyi", f"from . import {theme} as {theme}\n")
+        out.print("wrote theorylab/__init__.pyi", markup=False)
     out.print(f"next: theorylab run --full {name}, then theorylab report", markup=False)
+
+
+def _lend(stub: Path, line: str) -> None:
+    """Add a line to the sorted imports at the end of a stub."""
+    lines = stub.read_text(encoding="utf-8").splitlines(keepends=True) if stub.exists() else []
+    lent = {line, *(given for given in lines if given.startswith("from "))}
+    head = [given for given in lines if not given.startswith("from ")]
+    stub.write_text("".join([*head, *sorted(lent)]), encoding="utf-8")
 
 
 def run_script(path: str) -> None:

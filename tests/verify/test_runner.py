@@ -373,6 +373,7 @@ def test_the_other_commands(checkout):
     program = "import theorylab as t; print(t.attention.heads(1.0), t.optimization.adam.__name__)"
     done = subprocess.run(
         [sys.executable, "-c", program],
+        cwd=checkout,
         env=environment(checkout),
         capture_output=True,
         text=True,

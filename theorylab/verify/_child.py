@@ -52,7 +52,7 @@ def serve() -> None:
     function, arguments = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_leave_with_the_caller, daemon=True).start()
     with answer:
-        answer.write(pickle.dumps(function(*arguments)))
+        pickle.dump(function(*arguments), answer)
 
 
 def _leave_with_the_caller() -> None:

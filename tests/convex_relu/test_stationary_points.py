@@ -216,7 +216,7 @@ def test_descent_falls_balances_and_says_how_it_ended():
 @pytest.mark.parametrize("size", [(6, 3, 4), (60, 30, 150)])  # at once, and in portions
 def test_a_descent_that_is_taken_up_again_is_the_same(size):
     X, y, start = gaussian(*size, 3)
-    options = {"step_size": 1e-4, "tol": 0.0}
+    options = {"step_size": 1e-6, "tol": 0.0}
     whole = gradient_descent(X, y, 0.1, start, max_steps=1300, **options)
     first = gradient_descent(X, y, 0.1, start, max_steps=1000, **options)
     rest = gradient_descent(X, y, 0.1, first.network, max_steps=300, **options)

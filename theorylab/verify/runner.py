@@ -266,7 +266,7 @@ def _judge_and_draw(
     code = loaded(script, root)
     # A file that was edited since it was loaded must not pass for what was loaded.
     now = {file: place(file, root) for file in code}
-    changed = [f for f, p in now.items() if _digest(p.read_bytes()) != before.get(p.resolve())]
+    changed = (f for f, p in now.items() if _digest(p.read_bytes()) != before.get(p.resolve()))
     code |= dict.fromkeys(changed, "edited during the run")
     records = [record_of(name, j, preset) for j in judgements]
     data = {"claims": [r.to_json() for r in records], "code": code, "versions": versions()}
@@ -283,7 +283,7 @@ def _judge_and_draw(
         with BytesIO() as written:
             np.savez_compressed(written, **dict[str, Any](arrays))
             files[f"{kept}.npz"] = written.getvalue()
-    if not changed and not any(r.verdict == Verdict.FAILED for r in records):
+    if not any(r.verdict == Verdict.FAILED for r in records):
         key = {"code": code, "versions": versions(), "outputs": digests}
         files[_marker(name, preset, seed)] = json.dumps(key).encode()
     return records, files

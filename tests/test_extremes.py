@@ -1,8 +1,9 @@
-"""Numbers of any magnitude: every public function refuses them by name, or answers with numbers.
+"""Numbers of any magnitude: public functions refuse them by name, or answer with numbers.
 
 One argument at a time of the valid call of each function (its docstring's example) is scaled by
 powers of ten up to 1e300. What comes back must be a ``ValueError`` that names an argument, or a
-result without NaN and infinite numbers that the valid call does not have."""
+result without NaN and infinite numbers that the valid call does not have. Networks of
+``convex_relu`` are solved too slowly for this; their tests have scales of their own."""
 
 import dataclasses
 import importlib.util
@@ -24,10 +25,7 @@ SPEC.loader.exec_module(FUZZ)
 valid_call, FUNCTIONS = FUZZ.valid_call, FUZZ.FUNCTIONS
 LIMITS = [field.name for field in dataclasses.fields(BellmanLimits)]
 METRICS = [field.name for field in dataclasses.fields(CollapseMetrics)]
-THEMES = (
-    *("implicit_regularization", "matrix_sensing", "neural_collapse", "optimal_transport"),
-    *("optimization", "random_features"),
-)
+APART = ("convex_relu", "corpus", "verify")
 SCALES = (1e-300, 1e-160, 1e-30, 1e-9, 1e9, 1e30, 1e160, 1e300)
 # Results that say by NaN or infinity that there is no such number, or no bound, by attribute; a
 # descent that overflows has a status.
@@ -79,7 +77,7 @@ def odd_numbers(result: Any, path: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "function",
-    [f for f in FUNCTIONS if f.__module__.split(".")[1] in THEMES],
+    [f for f in FUNCTIONS if f.__module__.split(".")[1] not in APART],
     ids=lambda f: f"{f.__module__}.{f.__name__}".removeprefix("theorylab."),
 )
 def test_any_magnitude_is_answered_or_refused_by_name(function):

@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,7 +45,13 @@ ACCEPTS: dict[str, dict[str, set[str]]] = {
     **{f.__name__: names for f, names in MACHINERY.ACCEPTS.items()},
 }
 # What stands for an optional argument that the valid call does not give.
-STAND_INS = {"ArrayLike | None": np.full((1, 1), 0.5), "int | None": 1, "float | None": 0.5}
+STAND_INS = {
+    "ArrayLike | None": np.full((1, 1), 0.5),
+    "Sequence[ArrayLike] | None": [np.full((1, 1), 0.5)],
+    "int | None": 1,
+    "float | None": 0.5,
+    "str | None": "a word",
+}
 
 
 def valid_call(function: Callable[..., Any]) -> dict[str, Any]:
@@ -123,6 +130,18 @@ def wrong(value: Any, accepted: set[str]) -> Iterator[tuple[str, Any]]:
             )
     else:
         yield "number", 3.5
+    if isinstance(value, list | tuple) and value and "items" not in accepted:
+        for label, item in wrong(as_array(value[0]), accepted - {"none"}):
+            if label != "negative":
+                yield f"first item {label}", type(value)([item, *value[1:]])
+
+
+def as_array(item: Any) -> Any:
+    """Return an item as the array that it is, if its rows are of one length."""
+    try:
+        return np.array(item, float) if isinstance(item, list) else item
+    except ValueError:
+        return item
 
 
 def doubtful(value: Any) -> Iterator[tuple[str, Any]]:
@@ -153,6 +172,8 @@ def same(value: Any) -> Iterator[tuple[str, Any]]:
         yield "NumPy float", np.float64(value)
         if value.is_integer():
             yield "integer", int(value)
+    elif isinstance(value, list):
+        yield "tuple", tuple(value)
     elif isinstance(value, np.ndarray) and value.dtype.kind == "f":
         yield "list", value.tolist()
         strided = np.repeat(value, 2, axis=-1)[..., ::2] if value.ndim else value.copy()
@@ -237,6 +258,12 @@ def test_bad_input_is_refused_by_name(function):
     assert not complaints, "\n".join(complaints)
 
 
+def names_one(error: Exception, *names: str) -> bool:
+    """Whether a message says of one of these arguments what is wrong: "X, y: expected ..."."""
+    head, colon, _ = str(error).partition(":")
+    return bool(colon) and any(re.search(rf"(?<!\w){re.escape(n)}(?!\w)", head) for n in names)
+
+
 def call_with(
     function: Callable[..., Any], kwargs: dict[str, Any], name: str, value: Any, *others: str
 ) -> str | None:
@@ -247,7 +274,7 @@ def call_with(
     except (ValueError, TypeError) as error:
         return (
             ""
-            if any(n in str(error) for n in (name, *others))
+            if names_one(error, name, *others)
             else f"{type(error).__name__} does not name it: {error}"
         )
     except Exception as error:

@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+import theorylab
 
 HEAVY = {
     "cvxpy",
@@ -20,16 +23,7 @@ HEAVY = {
     "sympy",
 }
 THEMES = [
-    "convex_relu",
-    "corpus",
-    "implicit_regularization",
-    "matrix_sensing",
-    "neural_collapse",
-    "numerics",
-    "optimal_transport",
-    "optimization",
-    "random_features",
-    "verify",
+    p.name for p in Path(theorylab.__file__).parent.iterdir() if (p / "__init__.py").is_file()
 ]
 
 

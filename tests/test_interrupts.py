@@ -1,4 +1,4 @@
-"""Ctrl-C ends every solver that can take long, wherever it is."""
+"""Ctrl-C ends solvers that can take long, wherever they are."""
 
 import signal
 import subprocess
@@ -17,14 +17,22 @@ CALLS = {
         "implicit_regularization.diagonal_network_sgd(X(100, 1000), y(100), "
         "start=np.full((2, 1000), 0.1), step_size=1e-4, steps=10**9)"
     ),
-    "sinkhorn": (
+    "network_descent": (
+        "convex_relu.gradient_descent(X(300, 100), y(300), 1e-3, (X(500, 100), y(500)), tol=0.0, "
+        "max_steps=10**9)"
+    ),
+    "factored_descent": (
+        "matrix_sensing.gradient_descent(np.eye(200), search_rank=100, step_size=1e-9, "
+        "steps=10**9, init_scale=0.1, rng=rng, record=[10**9])"
+    ),
+    "newton_plan": (
         "optimal_transport.newton_plan(np.full(900, 1 / 900), np.full(900, 1 / 900), "
         "np.abs(X(900, 900)), 1e-5, tol=0.0, max_iter=10**8)"
     ),
 }
 START = """
 import numpy as np
-from theorylab import convex_relu, implicit_regularization, optimal_transport
+from theorylab import convex_relu, implicit_regularization, matrix_sensing, optimal_transport
 rng = np.random.default_rng(0)
 X, y = lambda n, d: rng.normal(size=(n, d)), lambda n: rng.normal(size=n)
 """

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import theorylab
 from theorylab.verify.checkout import discover, load
@@ -128,6 +129,8 @@ def test_commands_name_what_there_is(experiments):
     }
     for command, name in commands:
         assert command == "new" or "/" not in name or name in known, name
+    (words,) = re.findall(r'^\$ theorylab find "(.*?)"', text, re.MULTILINE)
+    assert CliRunner().invoke(app, ["find", words]).exit_code == 0
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {*re.findall(r"\bmake ([\w-]+)`", text)} <= {*targets}
 

@@ -13,12 +13,10 @@ from typing import Any
 import pytest
 
 import theorylab
+from theorylab import corpus
 from theorylab.convex_relu import train
 
-THEMES = (
-    *("convex_relu", "implicit_regularization", "matrix_sensing", "neural_collapse"),
-    *("optimal_transport", "optimization", "random_features"),
-)
+THEMES = [t for t in corpus.THEMES if (Path(theorylab.__file__).parent / t).is_dir()]
 NUMBERS = {bool, int, float, str, type(None)}
 
 

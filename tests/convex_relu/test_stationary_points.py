@@ -213,6 +213,18 @@ def test_descent_falls_balances_and_says_how_it_ended():
     assert gradient_descent(X, y, beta, start, step_size=10.0).status is DescentStatus.DIVERGED
 
 
+@pytest.mark.parametrize("size", [(6, 3, 4), (60, 30, 150)])  # at once, and in portions
+def test_a_descent_that_is_taken_up_again_is_the_same(size):
+    X, y, start = gaussian(*size, 3)
+    options = {"step_size": 1e-6, "tol": 0.0}
+    whole = gradient_descent(X, y, 0.1, start, max_steps=1300, **options)
+    first = gradient_descent(X, y, 0.1, start, max_steps=1000, **options)
+    rest = gradient_descent(X, y, 0.1, first.network, max_steps=300, **options)
+    assert whole.objectives.tolist() == [*first.objectives, rest.objectives[-1]]
+    np.testing.assert_array_equal(whole.network.weights, rest.network.weights)
+    np.testing.assert_array_equal(whole.network.output_weights, rest.network.output_weights)
+
+
 def test_order_of_samples_and_neurons_does_not_matter():
     X, y, (u, a) = gaussian(8, 2, 4, 5)
     rows, neurons = np.random.default_rng(0).permutation(8), np.random.default_rng(1).permutation(4)

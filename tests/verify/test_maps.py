@@ -74,6 +74,16 @@ def test_the_figure_names_both_parameters():
     assert "10 %" in [t.get_text() for t in bar.get_yticklabels()]
 
 
+def test_an_axis_of_one_value_is_drawn():
+    declared = note(no_break="an example")(
+        space(x=Real(1.0, 4.0), k=Int(2, 2))(cases(x=1.0, k=2)(lambda x, k: bounded(x, k, (0, 0))))
+    )
+    declared.__name__, declared.__doc__ = "bounded", "A bound."
+    found = tightness_map(example.ours("an example", serves="a")(declared), "x", "k", size=3)
+    np.testing.assert_allclose(found.factors, [[2.0, 5.0, 8.0]])
+    assert draw_map(found, "an example").axes[0].get_ylabel() == "k"
+
+
 def test_the_command_draws_a_committed_claim(tmp_path, monkeypatch):
     name = "random_features/curve_boundaries:distance-to-boundary-on-curve"
     refused = CliRunner().invoke(app, ["falsify", name, "--map", "N,no_such"])

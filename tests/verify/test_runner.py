@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 import theorylab
 from theorylab.verify._child import PROGRAM, call
 from theorylab.verify.cli import app
+from theorylab.verify.gallery import END, START
 
 PACKAGE = Path(theorylab.__file__).parent
 
@@ -156,6 +158,26 @@ def test_a_module_that_is_edited_during_the_run_does_not_pass_for_the_loaded_one
     assert failed == {"statistics/two:second"}
     again = theorylab_command(checkout, "run", "--full", expect=1)
     assert "unchanged" not in again
+
+
+def test_a_module_that_stays_loaded_does_not_pass_for_its_edited_file(checkout):
+    edit = """
+from pathlib import Path
+from theorylab import verify
+for name in ("verify/kernel.py", "_validation.py"):
+    with (Path(verify.__file__).parents[1] / name).open("a") as file:
+        file.write("EDITED = True\\n")
+"""
+    (checkout / "experiments/statistics/one.py").write_text(script() + edit)
+    (checkout / "experiments/statistics/two.py").write_text(script())
+    theorylab_command(checkout, "run", "--full")
+    for name in ("one", "two"):
+        code = json.loads((checkout / f"figures/statistics/{name}.json").read_text())["code"]
+        changed = {f for f, digest in code.items() if digest == "edited during the run"}
+        assert changed == {"theorylab/verify/kernel.py", "theorylab/_validation.py"}
+    assert "unchanged" not in theorylab_command(checkout, "run", "statistics/two", "--full")
+    assert "unchanged" in theorylab_command(checkout, "run", "statistics/two", "--full")
+    assert "edited" not in (checkout / "figures/statistics/two.json").read_text()
 
 
 def test_a_compiled_kernel_follows_the_modules_that_it_was_compiled_with(checkout):
@@ -303,6 +325,10 @@ def test_json_output_and_exit_codes(checkout):
     theorylab_command(checkout, "list", "--theme", "nonsense", expect=2)
     theorylab_command(checkout, "list", "--paper", "nonsense", expect=2)
     theorylab_command(checkout, "run", "theorylab/statistics/used.py", expect=1)
+    theorylab_command(checkout, "run", "statistics/one:second", "--save", "pdf", expect=2)
+    path = "./experiments/statistics/one.py"
+    both = theorylab_command(checkout, "run", path, "statistics/one:second", "--json")
+    assert len(json.loads(both)["claims"]) == 3
 
     wrong = checkout / "experiments/statistics/wrong.py"
     wrong.write_text(script(sides=3))
@@ -323,12 +349,18 @@ def test_the_other_commands(checkout):
     assert "Adam: A Method" in shown
     assert "rejects sum moved by" in shown
     assert "statistics/one:second" in theorylab_command(checkout, "find", "x + x")
+    assert "statistics/one:second" in theorylab_command(checkout, "find", "x Adam second = ours")
     theorylab_command(checkout, "find", "nothing like this", expect=1)
     path = checkout / "experiments/statistics/one.py"
     path.write_text(path.read_text().replace("2x = x + x", "2x = 2x"))
     listed = json.loads(theorylab_command(checkout, "list", "--json"))
     assert [c["verdict"] for c in listed["claims"]] == ["verified", None]
+    assert "README.md" in complaint(checkout, "report", expect=2)
+    (checkout / "README.md").write_text("no marks")
+    assert "expected one table" in complaint(checkout, "report", expect=2)
+    (checkout / "README.md").write_text(f"{START}\n{END}\n")
     assert "paper_index.md" in theorylab_command(checkout, "report")
+    assert "| 2 | 1 | 0 | 1 |" in (checkout / "README.md").read_text()
     page = (checkout / "docs/papers/optimization.md").read_text()
     entry = page[page.index("### Adam: A Method for Stochastic Optimization") :]
     assert "[`first`](../../experiments/statistics/one.py#L14)" in entry
@@ -337,6 +369,17 @@ def test_the_other_commands(checkout):
 
     theorylab_command(checkout, "new", "statistics/fresh")
     theorylab_command(checkout, "new", "statistics/fresh", expect=2)
+    assert "__init__.pyi" in theorylab_command(checkout, "new", "attention/heads")
+    program = "import theorylab as t; print(t.attention.heads(1.0), t.optimization.adam.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=checkout,
+        env=environment(checkout),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "4.0 adam\n"
     theorylab_command(checkout, "new", "nonsense/fresh", expect=2)
     theorylab_command(checkout, "new", "statistics/class", expect=2)
     shutil.copy(PACKAGE.parent / "pyproject.toml", checkout)
@@ -617,6 +660,8 @@ def test_a_call_in_a_child_returns_or_says_how_it_ended():
         call(os._exit, 3)
     with pytest.raises(RuntimeError, match="ended with code 1"):
         call(divmod, 1, 0)
+    with pytest.raises(RuntimeError, match="ended with code 1"):
+        call(threading.Lock)  # no answer can hold it
 
 
 def test_a_child_ends_with_its_caller():

@@ -28,6 +28,9 @@ def test_each_cell_has_a_seed_of_its_own_that_depends_on_its_place():
         assert found[i, j] == own
     assert not np.isin(sweep(lambda a, b, seed: seed, {"a": [0], "b": [5]}, seed=4), longer).any()
     assert sweep(lambda a: a, {"a": [1, 2]}).tolist() == [1, 2]
+    assert sweep(lambda seed: seed, {"seed": [5, 6]}).tolist() == [5, 6]
+    with pytest.raises(ValueError, match=r"^seed"):
+        sweep(lambda seed: seed, {"seed": [5, 6]}, seed=0)
     assert sweep(lambda a, seed: seed, {"a": [0]}, seed=0) != longer[0, 0]
 
 

@@ -25,6 +25,7 @@ consulted."""
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 
 import numpy as np
@@ -163,21 +164,26 @@ def gradient_descent(
     )
     max_steps = as_count(max_steps, "max_steps")
     tol = as_real(tol, "tol", minimum=0.0)
-    values = np.empty(max_steps // 1000 + 2)
-    n_values, n_steps, converged = _steps(X, y, beta, first, output, step, max_steps, tol, values)
-    if not np.isfinite(values[n_values - 1]):
+    portion = max(10**8 // (X.size * (1 + output.size)), 1)  # in which Ctrl-C does not get in
+    values, taken, settled = [_steps(X, y, beta, first, output, step, 0)], 0, False
+    while taken < max_steps and math.isfinite(values[-1]) and not settled:
+        count = min(1000, max_steps - taken)
+        for start in range(0, count, portion):
+            value = _steps(X, y, beta, first, output, step, min(portion, count - start))
+        values.append(value)
+        taken += count
+        settled = count == 1000 and values[-2] - values[-1] <= tol * values[-1]
+    if not math.isfinite(values[-1]):
         return Descent(
             as_network(network, X, y),
-            values[: n_values - 1].copy(),
+            np.array(values[:-1]),
             np.zeros(output.size),
-            int(n_steps),
+            taken,
             DescentStatus.DIVERGED,
         )
-    status = DescentStatus.CONVERGED if converged else DescentStatus.STEPS
+    status = DescentStatus.CONVERGED if settled else DescentStatus.STEPS
     imbalance = output**2 - np.sum(first**2, axis=1)
-    return Descent(
-        Network(first, output), values[:n_values].copy(), imbalance, int(n_steps), status
-    )
+    return Descent(Network(first, output), np.array(values), imbalance, taken, status)
 
 
 @result
@@ -419,42 +425,15 @@ def _steps(
     first: FloatArray,
     output: FloatArray,
     step: float,
-    max_steps: int,
-    tol: float,
-    values: FloatArray,
-) -> tuple[int, int, bool]:
-    """Take gradient steps in place; return the number of recorded values, of steps, and whether the
-    objective settled."""
+    count: int,
+) -> float:
+    """Take gradient steps in place; return the objective."""
     n, d = X.shape
     m = output.size
     hidden = np.empty((m, n))
     v = np.empty(n)
-    count = 0
-    for t in range(max_steps + 1):
-        v[:] = y
-        for j in range(m):
-            for i in range(n):
-                s = 0.0
-                for c in range(d):
-                    s += X[i, c] * first[j, c]
-                hidden[j, i] = s if s > 0.0 else 0.0
-                v[i] -= output[j] * hidden[j, i]
-        if t % 1000 == 0 or t == max_steps:
-            value = 0.0
-            for i in range(n):
-                value += 0.5 * v[i] * v[i]
-            for j in range(m):
-                value += 0.5 * beta * output[j] * output[j]
-                for c in range(d):
-                    value += 0.5 * beta * first[j, c] * first[j, c]
-            values[count] = value
-            count += 1
-            if not np.isfinite(value):
-                return count, t, False
-            if count > 1 and values[count - 2] - value <= tol * value and t % 1000 == 0:
-                return count, t, True
-        if t == max_steps:
-            break
+    for _ in range(count):
+        _forward(X, y, first, output, hidden, v)
         for j in range(m):
             slope = 0.0
             for i in range(n):
@@ -468,7 +447,36 @@ def _steps(
                     s = step * old * v[i]
                     for c in range(d):
                         first[j, c] += s * X[i, c]
-    return count, max_steps, False
+    _forward(X, y, first, output, hidden, v)
+    value = 0.0
+    for i in range(n):
+        value += 0.5 * v[i] * v[i]
+    for j in range(m):
+        value += 0.5 * beta * output[j] * output[j]
+        for c in range(d):
+            value += 0.5 * beta * first[j, c] * first[j, c]
+    return value
+
+
+@compiled
+def _forward(
+    X: FloatArray,
+    y: FloatArray,
+    first: FloatArray,
+    output: FloatArray,
+    hidden: FloatArray,
+    v: FloatArray,
+) -> None:
+    """Fill in the hidden layer and the residuals."""
+    n, d = X.shape
+    v[:] = y
+    for j in range(output.size):
+        for i in range(n):
+            s = 0.0
+            for c in range(d):
+                s += X[i, c] * first[j, c]
+            hidden[j, i] = s if s > 0.0 else 0.0
+            v[i] -= output[j] * hidden[j, i]
 
 
 def least_directional_derivative(

@@ -220,6 +220,7 @@ def gradient_descent(
     look = None if observe is None else as_function(observe, "observe")
     iterations, errors, observed, code = _run_legs(
         lambda count: _descend_symmetric(X, M, step_size, count, stop, *data),
+        _portion(M.size * k + data[0].size),
         schedule,
         steps,
         None if look is None else lambda: look(X.copy()),
@@ -330,6 +331,7 @@ def asymmetric_gradient_descent(
     look = None if observe is None else as_function(observe, "observe")
     iterations, errors, observed, code = _run_legs(
         lambda count: _descend_asymmetric(F, G, M, step_size, count, stop, *data),
+        _portion(M.size * k + data[0].size),
         schedule,
         steps,
         None if look is None else lambda: look(F.copy(), G.copy()),
@@ -487,7 +489,7 @@ def _start(
 ) -> FloatArray:
     if given is not None:
         if rng is not None:
-            raise ValueError(f"{name}: expected None where rng draws the start, got both")
+            raise ValueError(f"{name}, rng: expected a start or a generator, got both")
         return as_array(given, name, shape=shape).copy()
     if rng is None:
         raise ValueError(f"{name}: expected a start, as rng is None, got None")
@@ -581,8 +583,14 @@ def _data(
     )
 
 
+def _portion(work: int) -> int:
+    """Return the number of steps of this much work between which Ctrl-C gets in."""
+    return max(10**8 // work, 1)
+
+
 def _run_legs(
     leg: Callable[[int], tuple[int, int, float]],
+    portion: int,
     schedule: IntArray,
     steps: int,
     observe: Callable[[], Any] | None,
@@ -598,8 +606,11 @@ def _run_legs(
     observed: list[Any] = []
     t = code = 0
     for goal in schedule if schedule[-1] == steps else np.append(schedule, steps):
-        code, taken, error = leg(int(goal) - t)
-        t += taken
+        while True:
+            code, taken, error = leg(min(int(goal) - t, portion))
+            t += taken
+            if code or t == goal:
+                break
         if residual is not None and code == 0:
             error, fitted = residual()
             code = int(fitted)

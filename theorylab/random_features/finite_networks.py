@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -242,8 +242,7 @@ def sample_kernels(
     bias = as_real(bias_variance, "bias_variance", minimum=0.0)
     rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
     draws, n = as_count(n_draws, "n_draws"), len(X)
-    sizes = as_array(widths, "widths", ndim=1, positive=True)
-    layers = [as_count(int(size) if size == int(size) else size, "widths") for size in sizes]
+    layers = [as_count(size, "widths") for size in as_instance(widths, "widths", Iterable)]
     inputs = math.sqrt(weight / X.shape[1]) * X
     size = max(1, _BLOCK // (n * max([1, *layers])))
     counts = [min(size, draws - start) for start in range(0, draws, size)]

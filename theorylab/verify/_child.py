@@ -38,9 +38,11 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
             answer = child.stdout.read()  # the input stays open meanwhile
         except BrokenPipeError:
             answer = b""
-    if not answer:
-        raise RuntimeError(f"a process ended with code {child.returncode}; see the worker's log")
-    return pickle.loads(answer)
+    try:
+        return pickle.loads(answer)
+    except (EOFError, pickle.UnpicklingError):  # it ended before, or while it answered
+        text = f"a process ended with code {child.returncode}; see the worker's log"
+        raise RuntimeError(text) from None
 
 
 def serve() -> None:

@@ -106,7 +106,7 @@ def find(words: Annotated[list[str], typer.Argument(metavar="WORDS")]) -> None:
     for experiment in _load_all(root):
         for record in _records(root, experiment):
             text = " ".join([record.claim, record.statement, *record.sources]).lower()
-            if all(word.lower() in text for word in words):
+            if all(word in text for word in " ".join(words).lower().split()):
                 found.append(record)
     if not found:
         _fail(f"no claim has all of: {' '.join(words)}", code=1)
@@ -181,13 +181,13 @@ def run_command(
     whole: list[Path] = list(files)
     single: dict[Path, list[str]] = {}
     if len(files) < len(wanted) or not wanted:
-        for path, slug in _resolve_names(
-            _checkout(), [n for n in wanted if n not in map(str, files)]
-        ):
+        for path, slug in _resolve_names(_checkout(), [n for n in wanted if not n.endswith(".py")]):
             if slug:
                 single.setdefault(path, []).append(slug)
             else:
                 whole.append(path)
+    if single and also:
+        _fail("expected whole modules with --save, got single claims: nothing is drawn of them")
     options: dict[str, Any] = {"preset": preset, "seeds": chosen_seeds, "timeout": timeout}
     options |= {"jobs": jobs, "scheduler": scheduler, "quiet": as_json}
     try:
@@ -260,9 +260,9 @@ def _write_map(claim: Claim, name: str, slice_: str, seed: int) -> None:
     from theorylab.verify.maps import draw_map, tightness_map
     from theorylab.verify.panels import save
 
-    x, _, y = slice_.partition(",")
+    x, _, y = slice_.replace(" ", "").partition(",")
     try:
-        found = tightness_map(claim, x.strip(), y.strip(), seed=seed)
+        found = tightness_map(claim, x, y, seed=seed)
     except (TypeError, ValueError) as error:
         _fail(f"{name}: {error}")
     path = find_root() / ".theorylab" / "maps" / f"{name.replace(':', '/')}-{x}-{y}.png"
@@ -278,7 +278,11 @@ def report() -> None:
     from theorylab.verify.gallery import reports
 
     root = _checkout()
-    for file, text in reports(root, [load(path) for path in discover(root)]).items():
+    try:
+        written = reports(root, [load(path) for path in discover(root)])
+    except (OSError, ValueError) as error:
+        _fail(str(error))
+    for file, text in written.items():
         path = root / file
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -322,11 +326,20 @@ def new(name: Annotated[str, typer.Argument(metavar="THEME/MODULE")]) -> None:
         text = (templates / f"{kind}.txt").read_text(encoding="utf-8")
         path.write_text(Template(text).substitute(words), encoding="utf-8")
         out.print(f"wrote {path.relative_to(root)}", markup=False)
-    lent = f"from .{module} import {module} as {module}\n"
-    lines = stub.read_text(encoding="utf-8").splitlines(keepends=True) if stub.exists() else []
-    stub.write_text("".join(sorted([*lines, lent])), encoding="utf-8")
+    _lend(stub, f"from .{module} import {module} as {module}\n")
     out.print(f"wrote {stub.relative_to(root)}", markup=False)
+    if "package" in targets:
+        _lend(root / "theorylab" / "__init__.pyi", f"from . import {theme} as {theme}\n")
+        out.print("wrote theorylab/__init__.pyi", markup=False)
     out.print(f"next: theorylab run --full {name}, then theorylab report", markup=False)
+
+
+def _lend(stub: Path, line: str) -> None:
+    """Add a line to the sorted imports at the end of a stub."""
+    lines = stub.read_text(encoding="utf-8").splitlines(keepends=True) if stub.exists() else []
+    lent = {line, *(given for given in lines if given.startswith("from "))}
+    head = [given for given in lines if not given.startswith("from ")]
+    stub.write_text("".join([*head, *sorted(lent)]), encoding="utf-8")
 
 
 def run_script(path: str) -> None:
@@ -450,7 +463,8 @@ def _strength(record: Record) -> str:
 
 def _mark(part: PartRecord, name: str, value: float | None) -> str:
     if part.relation == "==":
-        return f"rejects {name} moved by {100 * value:.2g} %" if value is not None else ""
+        far = f"by {100 * value:.2g} %" if value else "at all"
+        return f"rejects {name} moved {far}" if value is not None else ""
     return f"{name} could be cut by {value:.3g}" if value is not None else f"{name} has room"
 
 

@@ -122,7 +122,7 @@ def _themes(root: Path, experiments: Sequence[Experiment]) -> str:
         name = title(theme)
         if mine:
             what = (import_module(f"theorylab.{theme}").__doc__ or "").split(".")[0]
-            name = f"[{name}](figures/{theme}/README.md): {what[0].lower()}{what[1:]}"
+            name = f"[{name}](figures/{theme}/README.md): {what[:1].lower()}{what[1:]}"
         rows.append(_row(name, counts))
     return "\n".join([*rows, _row("all", total)])
 

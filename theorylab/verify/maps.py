@@ -116,7 +116,7 @@ def draw_map(found: TightnessMap, title: str) -> "Figure":
         bar.set_ticks(LEVELS, labels=["attained", "1 %", "10 %", "2x", "10x", "1000x"])
         for values, scale in ((found.x, ax.set_xscale), (found.y, ax.set_yscale)):
             steps = np.diff(values)
-            if values[0] > 0 and steps[-1] > 3 * steps[0]:
+            if steps.size and values[0] > 0 and steps[-1] > 3 * steps[0]:
                 scale("log")
         ax.set(xlabel=found.names[0], ylabel=found.names[1])
         rest = ", ".join(

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,7 +41,7 @@ from theorylab.verify.checkout import (
 )
 from theorylab.verify.claims import Claim, Preset
 from theorylab.verify.kernel import Judgement, Verdict, judge_all
-from theorylab.verify.panels import compose, save, save_pdf, series
+from theorylab.verify.panels import STYLE, compose, save, save_pdf, series
 from theorylab.verify.records import Record, read_records, record_of
 
 __all__ = ["Outcome", "run"]
@@ -255,9 +255,7 @@ def _judge_and_draw(
     root = find_root(script.parent)
     name = name_of(script)
     _forget_modules()
-    before = {
-        p: _digest(p.read_bytes()) for p in (script.resolve(), *PACKAGE.resolve().glob("*/*.py"))
-    }
+    before = _digests(script)
     experiment = load(script)
     if not experiment.claims:
         raise ValueError(f"claims: expected at least one in {script.name}, got none")
@@ -266,8 +264,10 @@ def _judge_and_draw(
         drawn = compose(judgements, experiment.title)
         arrays = series(judgements) if "npz" in also else {}
     code = loaded(script, root)
-    # A file that was edited during the run must not pass for the one that was loaded.
-    changed = any(not p.is_file() or _digest(p.read_bytes()) != d for p, d in before.items())
+    # A file that was edited since it was loaded must not pass for what was loaded.
+    now = {file: place(file, root) for file in code}
+    changed = (f for f, p in now.items() if _digest(p.read_bytes()) != before.get(p.resolve()))
+    code |= dict.fromkeys(changed, "edited during the run")
     records = [record_of(name, j, preset) for j in judgements]
     data = {"claims": [r.to_json() for r in records], "code": code, "versions": versions()}
     text = json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
@@ -283,7 +283,7 @@ def _judge_and_draw(
         with BytesIO() as written:
             np.savez_compressed(written, **dict[str, Any](arrays))
             files[f"{kept}.npz"] = written.getvalue()
-    if not changed and not any(r.verdict == Verdict.FAILED for r in records):
+    if not any(r.verdict == Verdict.FAILED for r in records):
         key = {"code": code, "versions": versions(), "outputs": digests}
         files[_marker(name, preset, seed)] = json.dumps(key).encode()
     return records, files
@@ -334,6 +334,22 @@ def _one_thread() -> Iterator[None]:
 
     with threadpool_limits(1):
         yield
+
+
+def _digests(script: Path) -> dict[Path, str]:
+    """Return the digests of all that a script may load; of what stays loaded, the first ones."""
+    files = (script.resolve(), STYLE.resolve(), *PACKAGE.resolve().rglob("*.py"))
+    return {p: _digest(p.read_bytes()) for p in files} | _lasting()
+
+
+@cache
+def _lasting() -> dict[Path, str]:
+    """Return the digests, at the first script, of the modules that no later script loads again."""
+    own = {getattr(sys.modules.get(name), "__file__", None) for name in OWN}
+    files = {Path(file).resolve() for file in own if file}
+    for folder in ("verify", "corpus"):
+        files |= {*(PACKAGE / folder).resolve().glob("*.py")}
+    return {p: _digest(p.read_bytes()) for p in files}
 
 
 def _marker(name: str, preset: Preset, seed: int) -> str:

@@ -164,7 +164,8 @@ def _evidence(r: Record) -> Iterator[str]:
         if part.case == r.parts[0].case:
             cells = (part.name, _relation(part), _pair(part), _shown(part.predicted))
             margin = "" if part.margin is None else f"{round(part.margin, 12):.2g}"
-            yield "| " + " | ".join([*cells, margin, _rejects(part), part.source]) + " |"
+            row = [*cells, margin, _rejects(part), part.source]
+            yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
     yield ""
     if r.controls:
         yield "## Controls"

@@ -53,6 +53,8 @@ def sweep(
     cells = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
     if seed is not None:
         root = as_count(seed, "seed", minimum=0)
+        if "seed" in axes:
+            raise ValueError("seed: expected none beside an axis of this name in grid")
         for place, cell in zip(np.ndindex(shape), cells, strict=True):
             own = np.random.SeedSequence(root, spawn_key=place)
             cell["seed"] = int(own.generate_state(1)[0])

@@ -106,6 +106,17 @@ def test_probabilities_are_those_of_the_logistic_model():
     np.testing.assert_allclose(several.sum(axis=1), 1.0, rtol=1e-14)
 
 
+def test_probabilities_where_every_class_is_unlikely():
+    X, y = load_iris(return_X_y=True)
+    model = ConvexReLUClassifier(relative_beta=0.2).fit(X[:, :2], y)
+    scores = np.array([[-800.0, -800.0 - np.log(2.0), -900.0], [1.0, 0.0, -1.0]])
+    model._output = lambda _: scores
+    chances = model.predict_proba(X[:2, :2])
+    np.testing.assert_allclose(chances[0], [2.0 / 3.0, 1.0 / 3.0, np.exp(-100.0) / 1.5], rtol=1e-12)
+    alone = 1.0 / (1.0 + np.exp(-scores[1]))
+    np.testing.assert_allclose(chances[1], alone / alone.sum(), rtol=1e-14)
+
+
 def test_several_outputs_are_fitted_like_one_after_the_other():
     rng = np.random.default_rng(3)
     X, Y = rng.normal(size=(20, 2)), rng.normal(size=(20, 2))
@@ -150,8 +161,9 @@ def test_weights_of_samples_are_repetitions(kind, outputs, skip):
     plain = kind(tol=1e-9, skip=skip).fit(X, y)
     assert np.abs(plain._output(X) - weighted._output(X)).max() > 1e-3
     # In other units.
-    scaled = kind(tol=1e-9, skip=skip).fit(X, y, sample_weight=1e-6 * weights)
-    np.testing.assert_allclose(scaled._output(X), weighted._output(X), atol=1e-5)
+    for unit in (1e-100, 1e-6, 1e20):
+        scaled = kind(tol=1e-9, skip=skip).fit(X, y, sample_weight=unit * weights)
+        np.testing.assert_allclose(scaled._output(X), weighted._output(X), atol=1e-5)
     with pytest.raises(ValueError, match="weights"):
         plain.fit(X, y, sample_weight=np.zeros(16))
 

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
+from scipy.special import expit, log_expit, softmax
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
@@ -85,7 +85,9 @@ class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
     ) -> None:
         relative = as_real(self.relative_beta, "relative_beta", above=0.0)
         skip, tol = as_flag(self.skip, "skip"), as_real(self.tol, "tol", above=0.0, below=1.0)
-        self.scaler_ = StandardScaler().fit(X, sample_weight=weights)
+        # A scaler takes large weights for many samples, and their rounding for all of the variance.
+        shares = None if weights is None else weights / weights.max()
+        self.scaler_ = StandardScaler().fit(X, sample_weight=shares)
         scaled = self.scaler_.transform(X)
         arrangements: str | NDArray[np.bool_] = "all"
         exhaustive = len(X) <= MAX_EXACT_SAMPLES or X.shape[1] < MAX_EXACT_COLUMNS
@@ -223,8 +225,8 @@ class ConvexReLUClassifier(ClassifierMixin, _ConvexReLU):  # type: ignore[misc]
         scores = self.decision_function(X)
         if scores.ndim == 1:
             return np.column_stack([expit(-scores), expit(scores)])
-        chances = expit(scores)
-        result: FloatArray = chances / chances.sum(axis=1, keepdims=True)
+        # Far from the data all of them may underflow.
+        result: FloatArray = softmax(log_expit(scores), axis=1)
         return result
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:

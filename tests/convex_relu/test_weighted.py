@@ -24,6 +24,8 @@ from theorylab.convex_relu import (
     train_gated,
     zero_threshold,
 )
+from theorylab.convex_relu._dual_norm import norm_over_sphere
+from theorylab.convex_relu._reduction import reduce_rows
 from theorylab.convex_relu.losses import as_loss
 
 LOSSES = ("squared", "logistic", "hinge")
@@ -104,7 +106,7 @@ def test_scaling_weights_and_penalty_together_scales_the_problem(loss, spread):
     beta = 0.05 * zero_threshold(X, y, loss=Weighted(loss, w))
     base = train(X, y, beta, loss=Weighted(loss, w))
     assert base.certificate.verify().accepted
-    for scale in (1e-8, 3.0, 1e8):
+    for scale in (1e-100, 3.0, 1e100):
         scaled = train(X, y, scale * beta, loss=Weighted(loss, scale * w))
         assert scaled.objective == pytest.approx(scale * base.objective, rel=1e-8)
         assert scaled.certificate.verify().accepted
@@ -132,6 +134,69 @@ def test_what_remains_of_an_infimum_has_its_own_weights():
             found.append(train(data, targets, 0.1, loss=loss, skip=True))
     assert found[0].objective == pytest.approx(found[1].objective, rel=1e-9)
     assert found[0].certificate.verify().accepted
+
+
+def test_weights_where_all_labels_are_separated():
+    X, y, w = np.array([[1.0], [2.0], [-1.0]]), np.array([1.0, 1.0, -1.0]), [1.0, 2.0, 3.0]
+    with pytest.warns(RuntimeWarning, match="infimum is not attained"):
+        found = train(X, y, 0.1, loss=Weighted("logistic", w), skip=True)
+    assert found.objective < 1e-15
+    assert found.certificate.verify().accepted
+    with pytest.warns(RuntimeWarning, match="infimum is not attained"):
+        plain = train(X, y, 0.1, loss="logistic", skip=True)
+    np.testing.assert_allclose(found.network(X), plain.network(X))
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "w", "beta"),
+    [
+        # Neurons as short as rounding errors beside a map that moves with them.
+        (
+            [-0.80162239, 1.3025041, -0.15345932, -0.80162239],
+            [1.0, -1.0, -1.0, -1.0],
+            [6.66079166, 0.87563546, 0.92447281, 1.54243656],
+            0.08087531373029787,
+        ),
+        (
+            [0.0, -1.0, 2.0, -1.0, -1.0, 0.0],
+            [-1.0, -1.0, -1.0, 1.0, -1.0, -1.0],
+            [0.35235315, 0.86791826, 0.94050944, 1.70543115, 0.57420951, 0.70768647],
+            0.018810188814719245,
+        ),
+        # Labels that contradict each other, one of them seven decades lighter.
+        ([-1.8875993871702208] * 2, [1.0, -1.0], [6.29408923e03, 5.65243666e-04], 1344.7834675),
+    ],
+)
+def test_a_skip_connection_is_brought_to_its_optimum(X, y, w, beta):
+    X, y = np.array(X)[:, None], np.array(y)
+    solution = train(X, y, beta, loss=Weighted("hinge", w), skip=True)
+    assert solution.status is TrainingStatus.CERTIFIED
+    assert solution.certificate.verify().accepted
+
+
+def test_margins_of_large_maps_are_met():
+    # Outputs are differences of numbers of 1e4, so that scaling by a few units does not do.
+    rng = np.random.default_rng(144)
+    n = rng.integers(6, 16)
+    X, y = rng.standard_normal((n, 3)), np.sign(rng.standard_normal(n))
+    loss = Weighted("hinge", rng.integers(1, 5, n))
+    beta = 0.05 * zero_threshold(X, y, loss=loss, bias=True)
+    solution = train(X, y, beta, loss=loss, skip=True, bias=True)
+    assert solution.objective == 0.0
+    assert solution.status is TrainingStatus.CERTIFIED
+
+
+@pytest.mark.parametrize("loss", ["logistic", "hinge"])
+@pytest.mark.parametrize("heaviest", [1.0, 1e12])
+def test_a_stated_dual_value_is_checked_to_its_own_size(loss, heaviest):
+    X, y, w, _ = problem(1, loss)
+    w = w * np.where(np.arange(len(w)) == 0, heaviest, 1.0)
+    c = certify(X, y, 1e-8, (np.zeros((0, 2)), np.zeros(0)), loss=Weighted(loss, w))
+    assert c.verify().accepted
+    # The value is small beside the weights, of which its rounding knows nothing.
+    assert 0.0 < c.dual_objective < 1e-4
+    false = dataclasses.replace(c, dual_objective=c.dual_objective * (1.0 + 1e-10))
+    assert false.verify().reason is Rejection.DUAL_OBJECTIVE
 
 
 def test_other_solvers_take_weights():
@@ -308,6 +373,10 @@ def test_weights_that_say_nothing_are_refused():
     for weights in ([1.0, 0.0], [1.0, -1.0], [1.0, np.nan], [[1.0, 2.0]], [], "w", None):
         with pytest.raises(ValueError, match="weights: expected"):
             Weighted("squared", weights)
+    for scale in (1e-141, 1e141):
+        with pytest.raises(ValueError, match="weights: expected a largest entry between"):
+            Weighted("squared", [0.5 * scale, scale])
+    assert Weighted("squared", [1e-300, 1e140]).weights[0] == 1e-300
     for loss in ("interpolation", Interpolation(), "huber"):
         with pytest.raises(ValueError, match="loss: expected"):
             Weighted(loss, [1.0, 2.0])
@@ -334,3 +403,12 @@ def test_weights_are_kept_as_they_came():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert loss.dual(np.zeros(2), y) == 0.0
+
+
+def test_the_dual_norm_is_as_sharp_where_the_first_ascents_find_little():
+    # Beside a skip connection the dual point is orthogonal to the data.
+    data = np.array([[0.0, 0.5], [-0.11708822, 0.5], [-0.05967842, 0.5], [0.28998513, 0.5]])
+    v = np.array([-0.06285142, -0.06533507, 0.12818649, 0.0])
+    norm = norm_over_sphere(reduce_rows(data), v, 1e-10, None)
+    assert norm.exact
+    assert norm.attained <= norm.value <= norm.attained * (1.0 + 1e-9)

@@ -119,8 +119,11 @@ def norm_over_sphere(
     best, direction, sign = climb(data, v)
     # Below this the values of h are rounding errors.
     best = max(best, 1e-10 * weight)
-    tol = max(tol, rounding_slack(data, v, best))
     left = max_nodes
+
+    def above(step: float) -> float:
+        # The slack is that of the largest value found, of which the first may be a small part.
+        return best * (1.0 + max(step, rounding_slack(data, v, best)))
 
     def proves(step: float) -> bool:
         nonlocal best, direction, sign, left
@@ -128,7 +131,7 @@ def norm_over_sphere(
             while True:
                 if left <= 0:
                     return False
-                found, ended, nodes = search_sphere(reduction, v, s, best * (1.0 + step), 8, left)
+                found, ended, nodes = search_sphere(reduction, v, s, above(step), 8, left)
                 left -= nodes
                 for u in found:
                     value = ascend(data, s * v, u, 50)
@@ -142,7 +145,7 @@ def norm_over_sphere(
 
     exact = bound == "search" and proves(tol)
     if exact:
-        upper = best * (1.0 + tol)
+        upper = above(tol)
     else:
         # The solver's accuracy is not reproduced at another multiple of v, for which the bound may
         # be wanted.
@@ -150,10 +153,10 @@ def norm_over_sphere(
         for step in _LOOSER:
             if bound == "root" or step <= tol:
                 break
-            if best * (1.0 + step) < upper:
+            if above(step) < upper:
                 if not proves(step):
                     break
-                upper = min(upper, best * (1.0 + step))
+                upper = min(upper, above(step))
     return DualNorm(reduction.enlarge(v, upper), best, reduction.basis.T @ direction, sign, exact)
 
 

@@ -244,6 +244,14 @@ def descend(
                 break
         rescale = capped >= 0 and cap <= 1e-9
         stalls = stalls + 1 if moved <= 0.0 else 0
+        negligible = 1e-12 * np.sqrt((p * p).sum(axis=1).max())
+        if stalls > 0 or (rescale and length[capped] <= negligible):
+            # Neurons as short as rounding errors hold the others up, and spoil their system.
+            for j in range(linear, m):
+                if size[j] > 0 and length[j] <= negligible:
+                    p[j] = 0.0
+                    rescale = False
+                    stalls = 0
     return max_iter, 0
 
 

@@ -47,11 +47,17 @@ class Weighted(Loss):
         # A copy: what was certified stays what it was.
         self.weights = np.array(as_array(weights, "weights", ndim=1, positive=True))
         self.weights.flags.writeable = False
+        largest = float(self.weights.max())
+        if not 1e-140 <= largest <= 1e140:
+            raise ValueError(
+                "weights: expected a largest entry between 1e-140 and 1e140, whose square is a "
+                f"float64, got {largest}"
+            )
         self._base = base
         self.name = f"weighted {base.name}"
         self.smooth, self.bounded_dual = base.smooth, base.bounded_dual
         self.degree, self.attained = base.degree, base.attained
-        self.curvature_bound = base.curvature_bound * float(self.weights.max())
+        self.curvature_bound = base.curvature_bound * largest
 
     @property
     def base(self) -> Loss:

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import numpy as np
 from flint import arb, fmpq
 from numpy.typing import NDArray
-from scipy.special import entr, xlog1py
+from scipy.special import entr, xlog1py, xlogy
 
 from theorylab._validation import FloatArray, one_of
 
@@ -102,7 +102,7 @@ class Loss(ABC):
     def dual_sizes(self, v: FloatArray, y: FloatArray) -> FloatArray:
         """Return sizes of the terms of the dual value, to which their rounding errors are
         relative."""
-        result: FloatArray = np.abs(v * y) + (1.0 if self.bounded_dual else v**2)
+        result: FloatArray = np.abs(v * y) + (0.0 if self.bounded_dual else v**2)
         return result
 
     def in_domain(self, v: Sequence[fmpq], y: FloatArray) -> bool:
@@ -203,6 +203,12 @@ class Logistic(Loss):
         a = y * v
         inside = np.clip(a, 0.0, 1.0)
         return np.where(a == inside, entr(inside) - xlog1py(1.0 - inside, -inside), -np.inf)
+
+    def dual_sizes(self, v: FloatArray, y: FloatArray) -> FloatArray:
+        """Return y_i v_i times one and the logarithms in the entropy's derivative."""
+        a = np.clip(y * v, 0.0, np.nextafter(1.0, 0.0))
+        result: FloatArray = a * (1.0 - np.log1p(-a)) + np.maximum(-xlogy(a, a), 0.0)
+        return result
 
     def value_ball(self, f: list[arb], y: list[arb]) -> arb:
         """Return an enclosure of the value."""

@@ -412,9 +412,8 @@ class Session:
             problem.beta = 1e-3 * (size if size > 0.0 else 1.0)
         else:
             problem.beta = beta / self.unit * scale ** (1 - degree)
-        problem.loss = loss.on_rows(rest)
-        targets = y[rest] / scale
         if rest.any():
+            problem.loss, targets = loss.on_rows(rest), y[rest] / scale
             start = _between(memory, problem.beta)
             state, multiplier, v, history, status = problem.solve(targets, start)
             memory.append((problem.beta, state, multiplier))
@@ -1097,7 +1096,7 @@ class _Problem:
             ):
                 weight *= 0.5
             state = trial if weight == 1.0 else state.blend(trial, weight)
-            floor = min(10.0 * floor, 1.0) if weight < 0.5 else max(0.1 * floor, 1e-8)
+            floor = min(10.0 * floor, 1.0) if weight < 0.5 else max(0.1 * floor, 1e-14)
         return state
 
 
@@ -1108,16 +1107,18 @@ def _on_the_margin(c: Certificate) -> tuple[Network, Certificate]:
     short = m[(m < 1.0) & (m > 1.0 - 1e-6)]
     if short.size == 0:
         return c.network, c
-    factor = 1.0 / float(short.min()) + 4.0 * np.finfo(float).eps
-    w = c.network
-    network = Network(
-        w.weights, factor * w.output_weights, w.biases, factor * w.linear, factor * w.offset
-    )
-    # Balanced only up to rounding, which is of second order in the penalty.
-    objective = c.loss.value(network(c.X), c.y) + c.beta * network.penalty
-    if objective >= c.objective:
-        return c.network, c
-    return network, replace(c, network=network, objective=objective)
+    w, best = c.network, c
+    # Outputs that are differences of large numbers, of a skip connection, need more.
+    for excess in (4.0 * np.finfo(float).eps, 1e-13, 1e-11):
+        factor = 1.0 / float(short.min()) + excess
+        network = Network(
+            w.weights, factor * w.output_weights, w.biases, factor * w.linear, factor * w.offset
+        )
+        # Balanced only up to rounding, which is of second order in the penalty.
+        objective = c.loss.value(network(c.X), c.y) + c.beta * network.penalty
+        if objective < best.objective:
+            best = replace(c, network=network, objective=objective)
+    return best.network, best
 
 
 def _face_basis(tight: FloatArray) -> FloatArray:

@@ -534,3 +534,15 @@ def test_the_state_dict_gives_the_outputs_by_matrix_products():
     hidden = np.maximum(X @ w["hidden.weight"].T + w["hidden.bias"], 0)
     outputs = hidden @ w["output.weight"].T + X @ w["skip.weight"].T + w["skip.bias"]
     np.testing.assert_allclose(outputs, network(X), atol=1e-12)
+
+
+def test_dependent_neurons_end_training_without_an_error(monkeypatch):
+    def fail(*_):
+        raise np.linalg.LinAlgError("Matrix is singular to machine precision.")
+
+    monkeypatch.setattr("theorylab.convex_relu.training.descend", fail)
+    X, y = np.random.default_rng(0).standard_normal((2, 6, 2))
+    with pytest.warns(RuntimeWarning, match="relative gap"):
+        result = train(X, y[:, 0], 0.1, max_rounds=5)
+    assert result.status is not TrainingStatus.CERTIFIED
+    assert result.certificate.verify()

@@ -334,3 +334,13 @@ def test_weights_are_kept_as_they_came():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert loss.dual(np.zeros(2), y) == 0.0
+
+
+def test_an_affine_map_that_separates_all_labels_leaves_no_weights():
+    X, y = [[1.0, 2.0], [2.0, -1.0]], [1.0, -1.0]
+    with pytest.warns(RuntimeWarning, match="not attained"):
+        solution = train(X, y, 0.1, loss=Weighted("logistic", [1.0, 3.0]), skip=True)
+    assert solution.status is TrainingStatus.UNATTAINED
+    assert solution.network.n_neurons == 0
+    assert solution.objective < 1e-20
+    assert solution.certificate.verify()

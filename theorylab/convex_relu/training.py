@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -412,9 +413,9 @@ class Session:
             problem.beta = 1e-3 * (size if size > 0.0 else 1.0)
         else:
             problem.beta = beta / self.unit * scale ** (1 - degree)
-        problem.loss = loss.on_rows(rest)
-        targets = y[rest] / scale
         if rest.any():
+            problem.loss = loss.on_rows(rest)
+            targets = y[rest] / scale
             start = _between(memory, problem.beta)
             state, multiplier, v, history, status = problem.solve(targets, start)
             memory.append((problem.beta, state, multiplier))
@@ -509,6 +510,8 @@ def zero_threshold(
     [0, 1]
     """
     X, y, _, loss = as_problem(X, y, 1.0, loss)
+    if isinstance(loss, Interpolation):
+        raise ValueError("loss: expected one that is finite at zero, got interpolation")
     patterns = as_patterns(arrangements, X.shape[0])
     data, exhaustive = augment(X, as_flag(bias, "bias")), as_flag(exhaustive, "exhaustive")
     columns = (-loss.gradient(np.zeros_like(y), y)).reshape(len(y), -1).T
@@ -871,7 +874,7 @@ class _Problem:
                 )
                 for u in directions:
                     improve(sign, u, 0.0)
-                complete = complete and (done or len(directions) > 0)
+                complete = complete and done and len(directions) == 0
                 if found:
                     # The other sign can wait until this one is settled.
                     break
@@ -1056,20 +1059,22 @@ class _Problem:
 
     def quadratic(self, state: _State, b: FloatArray, kappa: FloatArray) -> _State:
         state = state.copy()
-        descend(
-            self.reduction.data,
-            b,
-            kappa,
-            self.beta,
-            state.p,
-            state.sigma,
-            state.active,
-            state.tight,
-            state.linear,
-            self.patterns is None,
-            500,
-            1e-12,
-        )
+        # Hundreds of neurons alike may be dependent to the last digit; what was reached stays.
+        with suppress(np.linalg.LinAlgError):
+            descend(
+                self.reduction.data,
+                b,
+                kappa,
+                self.beta,
+                state.p,
+                state.sigma,
+                state.active,
+                state.tight,
+                state.linear,
+                self.patterns is None,
+                500,
+                1e-12,
+            )
         return state.pruned()
 
     def newton(self, state: _State, y: FloatArray, loss: Loss | _Moreau) -> _State:

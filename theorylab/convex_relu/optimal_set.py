@@ -722,8 +722,8 @@ def _newton_distance(
     if not isinstance(loss, Squared):
         # Those of the loss are at most its curvature bound.
         third += loss.curvature_bound * float(np.linalg.norm(jacobian @ root, 2)) ** 3
-    # From -L'(fit) v moves by dv with |dv|^2 <= L |dv @ A dp| (cocoercive) <= L |gradient @ dp|, the
-    # penalty being convex: less than sqrt(L) times a step.
+    # From -L'(fit) v moves by dv with |dv|^2 <= L |dv @ A dp| (cocoercivity) <= L |gradient @ dp|,
+    # the penalty being convex: less than sqrt(L) times a step.
     distance = float(np.linalg.norm(offset)) + float(np.sqrt(loss.curvature_bound)) * step
     return distance if third * step <= 1.0 else np.inf
 

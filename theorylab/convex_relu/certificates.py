@@ -176,6 +176,8 @@ def certify(
     (True, True)
     """
     X, y, beta, chosen = as_problem(X, y, beta, loss)
+    # Copies: what was certified stays what it was.
+    X, y = X.copy(), y.copy()
     network = as_network(network, X, y)
     bias, skip = as_flag(bias, "bias"), as_flag(skip, "skip")
     if not bias and np.any(network.biases):

@@ -167,7 +167,9 @@ class OptimalSet:
                         f"the linear program for the range of weight {j} failed: {solution.message}"
                     )
                 result[j, side] += self.total * float(null[j] @ solution.x)
-        return np.maximum(result, 0.0)
+        result = np.maximum(result, 0.0)
+        result.flags.writeable = False
+        return result
 
     @property
     def status(self) -> OptimalSetStatus:

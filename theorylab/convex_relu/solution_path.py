@@ -324,7 +324,8 @@ def trace_solution_path(
         warnings.warn(
             f"relative gap {gaps.max():.1e}: {status.value}", RuntimeWarning, stacklevel=2
         )
-    return SolutionPath(X, y, chosen, bias, beta_max, tuple(points[k] for k in order), gaps, status)
+    solved = tuple(points[k] for k in order)
+    return SolutionPath(session.X, session.y, chosen, bias, beta_max, solved, gaps, status)
 
 
 def breakpoints(path: SolutionPath, *, tol: float = 1e-6) -> FloatArray:

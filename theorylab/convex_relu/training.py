@@ -310,7 +310,9 @@ class Session:
         bound: str = "search",
         callback: Callable[[Round], object] | None = None,
     ) -> None:
-        self.X, self.y, _, self.loss = as_problem(X, y, 1.0, loss)
+        X, y, _, self.loss = as_problem(X, y, 1.0, loss)
+        # Copies: what was certified stays what it was.
+        self.X, self.y = X.copy(), y.copy()
         self.patterns = as_patterns(arrangements, self.X.shape[0])
         self.bias, self.skip = as_flag(bias, "bias"), as_flag(skip, "skip")
         self.tol = as_real(tol, "tol", above=0.0, below=1.0)

@@ -1,6 +1,7 @@
 """The path against closed forms, cvxpy, independent certificates and its own derivative."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import cvxpy as cp
 import numpy as np
@@ -8,7 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from theorylab.convex_relu import dual_norm, enumerate_arrangements, train, zero_threshold
+from theorylab.convex_relu import (
+    Weighted,
+    dual_norm,
+    enumerate_arrangements,
+    train,
+    zero_threshold,
+)
 from theorylab.convex_relu.optimal_set import find_optimal_set, is_minimal, sensitivity, vertices
 from theorylab.convex_relu.solution_path import (
     PathStatus,
@@ -211,6 +218,41 @@ def test_certificates_between_solved_points_are_verified(loss, bias, least):
     assert above.network.n_neurons == 0
     assert above.gap <= 1e-9
     assert above.verify()
+
+
+@pytest.mark.parametrize("kind", ["hinge", "weighted hinge", "weighted squared", "logistic"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_interval_gap_bounds_that_of_every_mixture(kind, bias):
+    X, y = gaussian(12, 2, 2)
+    y = y if "squared" in kind else np.sign(y)
+    loss = kind.split()[-1]
+    loss = Weighted(loss, np.geomspace(0.3, 3, 12)) if "weighted" in kind else loss
+    path = trace_solution_path(X, y, loss=loss, bias=bias, tol=1e-2, min_ratio=0.1)
+    assert path.status is PathStatus.CERTIFIED
+    shares = []
+    for k, (first, second) in enumerate(pairwise(path.points)):
+        for theta in (0.1, 0.25, 0.5, 0.75):
+            gap = path.certificate((1 - theta) * first.beta + theta * second.beta).gap
+            assert gap <= path.interval_gaps[k] * (1 + 1e-9) + 1e-12
+            shares.append(gap / max(path.interval_gaps[k], 1e-8))
+    # Of the logistic loss only the dual's curvature is counted.
+    assert max(shares) > (0.3 if kind == "logistic" else 0.7)
+
+
+def test_an_interpolating_network_has_no_path():
+    X, y = gaussian(4, 2, 0)
+    for refused in (trace_solution_path, zero_threshold):
+        with pytest.raises(ValueError, match="loss: expected one that is finite at zero"):
+            refused(X, y, loss="interpolation")
+
+
+@pytest.mark.parametrize("beta", [None, "a", True, np.nan, 0.1])
+def test_a_penalty_that_is_none_of_the_path_is_named(beta):
+    X, y = gaussian(4, 2, 0)
+    path = trace_solution_path(X, y, min_ratio=0.5)
+    for method in (path.network, path.certificate):
+        with pytest.raises(ValueError, match="beta: expected"):
+            method(beta)
 
 
 def test_points_are_pruned_where_training_leaves_dependent_neurons():

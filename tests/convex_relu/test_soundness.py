@@ -18,6 +18,7 @@ from theorylab.convex_relu import (
     enumerate_arrangements,
     fit_penalized_biases,
     prune_layer,
+    trace_solution_path,
     train,
     train_admm,
     train_gated,
@@ -341,3 +342,19 @@ def test_every_tight_leaf_is_checked_exactly():
     outcome = result.certificate.verify()
     assert outcome.accepted
     assert outcome.n_exact >= 2 * n
+
+
+def test_what_was_certified_stays_what_it_was():
+    X, y = np.random.default_rng(0).standard_normal((2, 8, 2))
+    y = y[:, 0]
+    weights, output = np.ones((1, 2)), np.ones(1)
+    results = [
+        train(X, y, 0.5).certificate,
+        certify(X, y, 0.5, (weights, output)),
+        trace_solution_path(X, y, min_ratio=0.5, tol=0.1).points[-1].certificate,
+    ]
+    gaps = [c.gap for c in results]
+    for array in (X, y, weights, output):
+        array *= 3.0
+    assert [c.gap for c in results] == gaps
+    assert all(c.verify() for c in results)

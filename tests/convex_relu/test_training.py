@@ -2,6 +2,7 @@
 certificates."""
 
 import dataclasses
+import importlib
 import warnings
 from itertools import pairwise
 
@@ -534,3 +535,41 @@ def test_the_state_dict_gives_the_outputs_by_matrix_products():
     hidden = np.maximum(X @ w["hidden.weight"].T + w["hidden.bias"], 0)
     outputs = hidden @ w["output.weight"].T + X @ w["skip.weight"].T + w["skip.bias"]
     np.testing.assert_allclose(outputs, network(X), atol=1e-12)
+
+
+def test_dependent_neurons_end_training_without_an_error(monkeypatch):
+    def fail(*_):
+        raise np.linalg.LinAlgError("Matrix is singular to machine precision.")
+
+    monkeypatch.setattr("theorylab.convex_relu.training.descend", fail)
+    X, y = np.random.default_rng(0).standard_normal((2, 6, 2))
+    with pytest.warns(RuntimeWarning, match="relative gap"):
+        result = train(X, y[:, 0], 0.1, max_rounds=5)
+    assert result.status is not TrainingStatus.CERTIFIED
+    assert result.certificate.verify()
+
+
+def test_no_kernel_is_compiled_twice_for_the_read_only_arrays_of_a_certificate():
+    X, y = np.random.default_rng(0).standard_normal((2, 6, 2))
+    solution = train(X, y[:, 0], 0.1, arrangements=enumerate_arrangements(X))
+    assert not solution.certificate.X.flags.writeable
+    seen = []
+    watched = {
+        "theorylab.convex_relu._dual_norm": ("ascend", "cover", "search_branches"),
+        "theorylab.convex_relu._constraint": ("cover", "search_branches"),
+        "theorylab.convex_relu._cones": ("project",),
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for module, names in watched.items():
+            for name in names:
+                original = getattr(importlib.import_module(module), name)
+
+                def watch(*given, original=original, **options):
+                    seen.extend(a.flags.writeable for a in given if isinstance(a, np.ndarray))
+                    return original(*given, **options)
+
+                patch.setattr(f"{module}.{name}", watch)
+        assert solution.certificate.verify()
+        assert solution.certificate.unrestricted().verify()
+    assert len(seen) > 20
+    assert all(seen)

@@ -412,3 +412,13 @@ def test_the_dual_norm_is_as_sharp_where_the_first_ascents_find_little():
     norm = norm_over_sphere(reduce_rows(data), v, 1e-10, None)
     assert norm.exact
     assert norm.attained <= norm.value <= norm.attained * (1.0 + 1e-9)
+
+
+def test_an_affine_map_that_separates_all_labels_leaves_no_weights():
+    X, y = [[1.0, 2.0], [2.0, -1.0]], [1.0, -1.0]
+    with pytest.warns(RuntimeWarning, match="not attained"):
+        solution = train(X, y, 0.1, loss=Weighted("logistic", [1.0, 3.0]), skip=True)
+    assert solution.status is TrainingStatus.UNATTAINED
+    assert solution.network.n_neurons == 0
+    assert solution.objective < 1e-20
+    assert solution.certificate.verify()

@@ -1,5 +1,7 @@
+import copy
 import inspect
 import pickle
+from dataclasses import FrozenInstanceError
 from enum import StrEnum
 
 import numpy as np
@@ -72,3 +74,15 @@ def test_a_class_keeps_its_own_line():
             return "<mine>"
 
     assert repr(Named(1.0)) == "<mine>"
+
+
+@pytest.mark.parametrize(
+    "repeat", [copy.copy, copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))]
+)
+def test_arrays_of_copies_are_read_only(repeat):
+    fit = repeat(Fit(np.ones((2, 3)), (np.ones(2),), 0.5, End.TOLERANCE_MET))
+    assert not fit.weights.flags.writeable
+    assert not fit.parts[0].flags.writeable
+    assert fit.gap == 0.5
+    with pytest.raises(FrozenInstanceError):
+        fit.weights = None

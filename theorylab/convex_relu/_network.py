@@ -63,11 +63,12 @@ class Network:
             value = (
                 np.zeros(shape)
                 if given is None
-                else as_array(given, name, shape=shape, allow_empty=True)
+                else as_array(given, name, shape=shape, allow_empty=True).copy()
             )
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "weights", weights)
-        object.__setattr__(self, "output_weights", output)
+        # Copies: what was certified stays what it was.
+        object.__setattr__(self, "weights", weights.copy())
+        object.__setattr__(self, "output_weights", output.copy())
 
     def __call__(self, X: ArrayLike) -> FloatArray:
         """Return the outputs on data of shape (n, d)."""

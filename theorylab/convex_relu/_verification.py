@@ -23,7 +23,7 @@ from theorylab.convex_relu._network import (
     penalty_ball,
     value_error,
 )
-from theorylab.convex_relu._problem import as_problem, augment
+from theorylab.convex_relu._problem import as_patterns, as_problem, augment
 from theorylab.numerics.balls import above, balls, below, rationals
 from theorylab.numerics.bounds import relative_gap
 from theorylab.numerics.results import result
@@ -86,6 +86,7 @@ def verify(c: Certificate, max_nodes: int | None) -> Verification:
     X, y, beta, loss = as_problem(c.X, c.y, c.beta, c.loss)
     network = as_network(c.network, X, y)
     dual = as_array(c.dual, "dual", shape=y.shape)
+    patterns = None if c.patterns is None else as_patterns(c.patterns, len(y), "patterns")
     data = augment(X, c.bias)
     targets, duals = columns(y), columns(dual)
     with ctx.workprec(_PRECISION):
@@ -111,17 +112,17 @@ def verify(c: Certificate, max_nodes: int | None) -> Verification:
             if point is None or not loss.in_domain(point, t):
                 return Verification(False, Rejection.DOMAIN, objective, nan)
             bound += loss.dual_ball([arb(p) for p in point], balls(t))
-            if c.patterns is None:
+            if patterns is None:
                 proved, cones, exact = prove_sphere(data, v, beta, moved, max_nodes)
             else:
-                proved, cones, exact = prove_cones(data, v, beta, moved, c.patterns)
+                proved, cones, exact = prove_cones(data, v, beta, moved, patterns)
             n_cones, n_exact = n_cones + cones, n_exact + exact
             if not proved:
                 return Verification(False, Rejection.CONSTRAINT, objective, nan, n_cones, n_exact)
         lower = below(bound)
         if not abs(float(bound) - c.dual_objective) <= dual_error(dual, y, loss):
             return Verification(False, Rejection.DUAL_OBJECTIVE, objective, lower, n_cones, n_exact)
-    if c.patterns is not None and not _in_cones(network, data, c.bias, c.patterns):
+    if patterns is not None and not _in_cones(network, data, c.bias, patterns):
         return Verification(False, Rejection.PATTERNS, objective, lower, n_cones, n_exact)
     return Verification(True, Rejection.NONE, objective, lower, n_cones, n_exact)
 

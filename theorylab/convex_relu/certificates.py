@@ -92,20 +92,14 @@ class Certificate:
         ValueError
             If the count is below one.
         """
+        # Copies: kernels are compiled for arrays that are not read-only.
+        X, y, beta, loss = as_problem(self.X, self.y, self.beta, self.loss)
         budget = as_budget(max_nodes)
         if budget is None:
-            budget = node_budget(reduce_rows(augment(self.X, self.bias)), None) // 50
+            budget = node_budget(reduce_rows(augment(X, self.bias)), None) // 50
+        dual = as_array(self.dual, "dual", shape=y.shape)
         return _certificate(
-            self.X,
-            self.y,
-            self.beta,
-            self.loss,
-            self.bias,
-            self.skip,
-            None,
-            self.network,
-            self.dual,
-            budget,
+            X, y, beta, loss, self.bias, self.skip, None, self.network, dual, budget
         )
 
     def verify(self, *, max_nodes: int | None = None) -> Verification:
@@ -182,6 +176,8 @@ def certify(
     (True, True)
     """
     X, y, beta, chosen = as_problem(X, y, beta, loss)
+    # Copies: what was certified stays what it was.
+    X, y = X.copy(), y.copy()
     network = as_network(network, X, y)
     bias, skip = as_flag(bias, "bias"), as_flag(skip, "skip")
     if not bias and np.any(network.biases):

@@ -167,7 +167,9 @@ class OptimalSet:
                         f"the linear program for the range of weight {j} failed: {solution.message}"
                     )
                 result[j, side] += self.total * float(null[j] @ solution.x)
-        return np.maximum(result, 0.0)
+        result = np.maximum(result, 0.0)
+        result.flags.writeable = False
+        return result
 
     @property
     def status(self) -> OptimalSetStatus:
@@ -700,9 +702,11 @@ def _newton_distance(
     bases = tangents(neurons)
     jacobian, hessian = curvature(neurons, bases, loss.curvature(neurons.fit, y), beta)
     _, gradient = _multipliers(neurons, v, beta)
+    # The products that the gradient sums are rounded.
+    gradient += EPS * float(np.abs(v) @ np.linalg.norm(neurons.data, axis=1))
     # What is left of the conditions where neurons and v are not quite consistent.
-    apart = float(np.linalg.norm(jacobian.T @ (v + loss.gradient(neurons.fit, y))))
-    residual = gradient * np.sqrt(neurons.signs.size) + apart
+    offset = v + loss.gradient(neurons.fit, y)
+    residual = gradient * np.sqrt(neurons.signs.size) + float(np.linalg.norm(jacobian.T @ offset))
     values, vectors = np.linalg.eigh(hessian)
     if values[0] <= 0.0:
         return np.inf
@@ -725,8 +729,10 @@ def _newton_distance(
     if not isinstance(loss, Squared):
         # Those of the loss are at most its curvature bound.
         third += loss.curvature_bound * float(np.linalg.norm(jacobian @ root, 2)) ** 3
-    # v moves by L'' A dp, at most sqrt(L'') |dp| in the norm of the Hessian.
-    return float(np.sqrt(loss.curvature_bound) * step) if third * step <= 1.0 else np.inf
+    # From -L'(fit) v moves by dv with |dv|^2 <= L |dv @ A dp| (cocoercivity) <= L |gradient @ dp|,
+    # the penalty being convex: less than sqrt(L) times a step.
+    distance = float(np.linalg.norm(offset)) + float(np.sqrt(loss.curvature_bound)) * step
+    return distance if third * step <= 1.0 else np.inf
 
 
 def _promising_cells(

@@ -212,7 +212,8 @@ class SolutionPath:
         ValueError
             For a penalty below the path.
         """
-        beta, network = float(beta), self.network(beta)
+        beta = as_real(beta, "beta", minimum=self.points[-1].beta)
+        network = self.network(beta)
         first, second, theta = self._neighbours(beta)
         weights = 1.0 - theta, theta
         dual = weights[0] * first.certificate.dual + weights[1] * second.certificate.dual
@@ -325,7 +326,8 @@ def trace_solution_path(
         warnings.warn(
             f"relative gap {gaps.max():.1e}: {status.value}", RuntimeWarning, stacklevel=2
         )
-    return SolutionPath(X, y, chosen, bias, beta_max, tuple(points[k] for k in order), gaps, status)
+    solved = tuple(points[k] for k in order)
+    return SolutionPath(session.X, session.y, chosen, bias, beta_max, solved, gaps, status)
 
 
 def breakpoints(path: SolutionPath, *, tol: float = 1e-6) -> FloatArray:
@@ -494,18 +496,19 @@ def _relative_gap(point: PathPoint) -> float:
 def _interval_gap(first: PathPoint, second: PathPoint, loss: Loss) -> float:
     """Return the certified relative gap of the mixtures of two solved points.
 
-    The mixture's loss is at most the mixture of the losses, less theta (1 - theta) |f_1 - f_2|^2 /
-    2 for the squared loss; the dual value is at least the mixture of the dual values plus theta (1
-    - theta) |v_1 - v_2|^2 / (2 L). The lower bound decreases with beta."""
+    The mixture's loss is at most the mixture of the losses, less theta (1 - theta) sum_i L_i (f_1 -
+    f_2)_i^2 / 2 for the squared loss; the dual value is at least the mixture of the dual values,
+    plus theta (1 - theta) sum_i (v_1 - v_2)_i^2 / (2 L_i) where second derivatives are at most L_i.
+    The lower bound decreases with beta."""
     gaps = [p.objective - p.dual_objective for p in (first, second)]
     bend = (first.beta - second.beta) * (second.penalty - first.penalty)
-    if isinstance(loss, Squared):
-        bend -= 0.5 * float(np.sum((first.fit - second.fit) ** 2))
-    bend -= (
-        0.5
-        / loss.curvature_bound
-        * float(np.sum((first.certificate.dual - second.certificate.dual) ** 2))
-    )
+    if loss.smooth:
+        # Those of the smooth losses are largest at zero.
+        largest = loss.curvature(np.zeros_like(first.fit), first.certificate.y)
+        apart = first.certificate.dual - second.certificate.dual
+        bend -= 0.5 * float(np.sum(apart**2 / largest))
+        if isinstance(loss.base, Squared):
+            bend -= 0.5 * float(np.sum(largest * (first.fit - second.fit) ** 2))
     # max over theta of (1 - theta) g_1 + theta g_2 + theta (1 - theta) bend is at most this.
     absolute = max(*gaps, 0.0) + 0.25 * max(bend, 0.0)
     return absolute / max(abs(second.dual_objective), 1e-300)

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -309,7 +310,9 @@ class Session:
         bound: str = "search",
         callback: Callable[[Round], object] | None = None,
     ) -> None:
-        self.X, self.y, _, self.loss = as_problem(X, y, 1.0, loss)
+        X, y, _, self.loss = as_problem(X, y, 1.0, loss)
+        # Copies: what was certified stays what it was.
+        self.X, self.y = X.copy(), y.copy()
         self.patterns = as_patterns(arrangements, self.X.shape[0])
         self.bias, self.skip = as_flag(bias, "bias"), as_flag(skip, "skip")
         self.tol = as_real(tol, "tol", above=0.0, below=1.0)
@@ -508,6 +511,8 @@ def zero_threshold(
     [0, 1]
     """
     X, y, _, loss = as_problem(X, y, 1.0, loss)
+    if isinstance(loss, Interpolation):
+        raise ValueError("loss: expected one that is finite at zero, got interpolation")
     patterns = as_patterns(arrangements, X.shape[0])
     data, exhaustive = augment(X, as_flag(bias, "bias")), as_flag(exhaustive, "exhaustive")
     columns = (-loss.gradient(np.zeros_like(y), y)).reshape(len(y), -1).T
@@ -870,7 +875,7 @@ class _Problem:
                 )
                 for u in directions:
                     improve(sign, u, 0.0)
-                complete = complete and (done or len(directions) > 0)
+                complete = complete and done and len(directions) == 0
                 if found:
                     # The other sign can wait until this one is settled.
                     break
@@ -1055,20 +1060,22 @@ class _Problem:
 
     def quadratic(self, state: _State, b: FloatArray, kappa: FloatArray) -> _State:
         state = state.copy()
-        descend(
-            self.reduction.data,
-            b,
-            kappa,
-            self.beta,
-            state.p,
-            state.sigma,
-            state.active,
-            state.tight,
-            state.linear,
-            self.patterns is None,
-            500,
-            1e-12,
-        )
+        # Hundreds of neurons alike may be dependent to the last digit; what was reached stays.
+        with suppress(np.linalg.LinAlgError):
+            descend(
+                self.reduction.data,
+                b,
+                kappa,
+                self.beta,
+                state.p,
+                state.sigma,
+                state.active,
+                state.tight,
+                state.linear,
+                self.patterns is None,
+                500,
+                1e-12,
+            )
         return state.pruned()
 
     def newton(self, state: _State, y: FloatArray, loss: Loss | _Moreau) -> _State:

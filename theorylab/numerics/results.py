@@ -1,8 +1,8 @@
 """What every result of a solver is: a frozen dataclass that prints on a line and compares safely.
 
 Two results are equal only if they are the same object, for arrays have no truth value; arrays are
-read-only views, so that what was certified stays what it was; ``repr`` names numbers, shapes and
-the status, never the entries.
+read-only views, of copies and pickled results too, so that nothing that was certified is changed
+through its result; ``repr`` names numbers, shapes and the status, never the entries.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def result(cls: type[T]) -> type[T]:
     own = "__repr__" in vars(cls)
     made: Any = dataclass(frozen=True, eq=False, repr=False)(cls)
     made.__init__ = _freezing(made.__init__)
+    made.__setstate__ = _restore
     if not own:
         made.__repr__ = _line
     kept: type[T] = made
@@ -52,11 +53,14 @@ def _freezing(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
     def frozen(self: Any, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
-        for name, value in list(vars(self).items()):
-            if type(value) in (np.ndarray, tuple, list):
-                object.__setattr__(self, name, _read_only(value))
+        _restore(self, vars(self))
 
     return frozen
+
+
+def _restore(self: Any, state: dict[str, Any]) -> None:
+    for name, value in list(state.items()):
+        object.__setattr__(self, name, _read_only(value))
 
 
 def _read_only(value: Any) -> Any:

@@ -56,27 +56,45 @@ def solve_cross_entropy(
 
 def _start(groups: Groups, problem: _GroupProblem) -> tuple[FloatArray, FloatArray]:
     m, sizes, G, K = problem.m, groups.sizes, problem.G, problem.m.sum()
-    if G <= 2 * _COARSE:
+    if problem.few:
         # The gap of equal classes, were all of this size.
         t = problem.mu * problem.total / (K * np.sqrt(sizes))
         gap = np.maximum(np.log(np.maximum(1 / t - K + 1, 1.0)), 0.5)
         one = np.sqrt(m / K)
         E = np.diag(gap * np.sqrt(sizes))
         return E - np.outer(one, one @ E), gap * np.sqrt(sizes) * problem.copies
-    bins = np.arange(G) * _COARSE // G
+    # Classes above the threshold and below it are smooth in their sizes each.
+    split = int(np.searchsorted(sizes, problem.limit, side="right"))
+    parts = [part for part in (np.arange(split), np.arange(split, G)) if part.size]
+    bins, nodes, first = np.zeros(G, np.int64), [], 0
+    for part in parts:
+        # Narrow at the ends, as the nodes of Chebyshev are.
+        count = min(part.size, _COARSE)
+        angle = np.arccos(1 - (2 * np.arange(part.size) + 1) / part.size)
+        _, bins[part] = np.unique(np.floor(angle * count / np.pi), return_inverse=True)
+        bins[part] += first
+        nodes.append(np.arange(first, bins[part[-1]] + 1))
+        first = bins[part[-1]] + 1
     merged_m = np.bincount(bins, weights=m)
     merged_sizes = np.bincount(bins, weights=m * sizes) / merged_m
     merged = Groups(merged_sizes, merged_m.astype(np.int64), np.zeros(0, np.int64))
     coarse = _GroupProblem(merged, problem.mu, problem.bias, problem.total)
     point = _solve(coarse, _start(merged, coarse))
     c, a = coarse.logits(point.E, point.within)
-    at = np.log(np.clip(sizes, merged_sizes[0], merged_sizes[-1]))
 
-    def spread(values: FloatArray, axis: int = 0) -> FloatArray:
-        return np.asarray(CubicSpline(np.log(merged_sizes), values, axis=axis)(at))
+    def spread(values: FloatArray) -> FloatArray:
+        pieces = []
+        for part, at in zip(parts, nodes, strict=True):
+            if at.size == 1:
+                pieces.append(np.repeat(values[at], part.size, axis=0))
+            else:
+                known = np.log(merged_sizes[at])
+                where = np.clip(np.log(sizes[part]), known[0], known[-1])
+                pieces.append(CubicSpline(known, values[at])(where))
+        return np.concatenate(pieces)
 
     own = np.maximum(spread(c), 0.0)
-    logits = spread(spread(a), axis=1)
+    logits = spread(spread(a).T).T
     logits[problem.diagonal] += own / m
     E, one = logits / problem.to_logits, np.sqrt(m / K)
     return E - np.outer(one, one @ E), own * np.sqrt(sizes) * problem.copies
@@ -88,6 +106,8 @@ class _GroupProblem:
 
     def __init__(self, groups: Groups, mu: float, bias: bool, total: float) -> None:
         m, sizes = groups.multiplicities.astype(np.float64), groups.sizes
+        self.few = sizes.size <= 2 * _COARSE
+        self.limit = (mu * total) ** 2
         self.G, self.mu, self.bias, self.total, self.m = sizes.size, mu, bias, total, m
         self.weight = m * sizes / total
         self.v = np.sqrt(self.weight)
@@ -183,7 +203,7 @@ def _solve(problem: _GroupProblem, start: tuple[FloatArray, FloatArray]) -> _Poi
         Y = (point.U * point.g) @ point.Vt
         rest, rest_within = point.slope + Y, point.slope_within + point.g_within
         square = float(np.sum(rest**2) + np.sum(rest_within**2))
-        if square <= _RESIDUAL[problem.G > 2 * _COARSE] ** 2 * problem.G:
+        if square <= _RESIDUAL[not problem.few] ** 2 * problem.G:
             break
         step = _NewtonStep(problem, point, t)
         D, d = step.solve(rest, rest_within)
@@ -214,7 +234,7 @@ class _NewtonStep:
 
     def __init__(self, problem: _GroupProblem, point: _Point, t: float) -> None:
         self.problem = problem
-        low: Any = np.float32 if problem.G > 2 * _COARSE else np.float64
+        low: Any = np.float64 if problem.few else np.float32
         self.low = low
         U, V, sigma, g = point.U, point.Vt.T, point.sigma, point.g
         self.U, self.V, self.v = U.astype(low), V.astype(low), problem.v.astype(low)
@@ -317,7 +337,7 @@ class _NewtonStep:
         D, d = np.zeros_like(R), np.zeros_like(r)
         Z, z = P, q
         size = first = float(np.sum(R * Z) + r @ z)
-        for _ in range(_CONJUGATE_STEPS[self.problem.G > 2 * _COARSE]):
+        for _ in range(_CONJUGATE_STEPS[not self.problem.few]):
             image, image_within = self.product(P, q)
             curvature = float(np.sum(P * image) + q @ image_within)
             if size <= 1e-4 * first or curvature <= 0:

@@ -30,7 +30,7 @@ from theorylab.neural_collapse._spectra import Groups, Spectrum, expand, groups_
 __all__ = ["solve_cross_entropy"]
 
 # Up to twice this number of groups the start is diagonal, and all is done in double precision.
-_COARSE = 24
+_COARSE = 32
 _ITERATIONS = 60
 _CONJUGATE_STEPS = 400, 40
 # Root mean square of the optimality condition, in units of the penalty, at which the method ends,
@@ -89,7 +89,7 @@ def _start(groups: Groups, problem: _GroupProblem) -> tuple[FloatArray, FloatArr
                 pieces.append(np.repeat(values[at], part.size, axis=0))
             else:
                 known = np.log(merged_sizes[at])
-                where = np.clip(np.log(sizes[part]), known[0], known[-1])
+                where = np.log(sizes[part])
                 pieces.append(CubicSpline(known, values[at])(where))
         return np.concatenate(pieces)
 

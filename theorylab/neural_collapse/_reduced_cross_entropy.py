@@ -57,11 +57,14 @@ def solve_cross_entropy(
 def _start(groups: Groups, problem: _GroupProblem) -> tuple[FloatArray, FloatArray]:
     m, sizes, G, K = problem.m, groups.sizes, problem.G, problem.m.sum()
     if problem.few:
-        # The gap of equal classes, were all of this size.
-        t = problem.mu * problem.total / (K * np.sqrt(sizes))
-        gap = np.maximum(np.log(np.maximum(1 / t - K + 1, 1.0)), 0.5)
+        # The gap of equal classes among others that are as likely, or as frequent with a bias.
+        t = np.sqrt(problem.limit / sizes)
+        others = problem.total / sizes - 1 if problem.bias else K - 1.0
+        gap = np.log1p((1 + others) * np.maximum(1 - t, 0.0) / t)
         one = np.sqrt(m / K)
         E = np.diag(gap * np.sqrt(sizes))
+        if problem.bias:
+            E += np.outer(np.log(sizes) * np.sqrt(m), problem.v * np.sqrt(problem.total))
         return E - np.outer(one, one @ E), gap * np.sqrt(sizes) * problem.copies
     # Classes above the threshold and below it are smooth in their sizes each.
     split = int(np.searchsorted(sizes, problem.limit, side="right"))
@@ -191,7 +194,7 @@ def _solve(problem: _GroupProblem, start: tuple[FloatArray, FloatArray]) -> _Poi
     """Return the point where the residual is below its bound, or the last one."""
     E, within = start
     left, values, right = np.linalg.svd(problem.penalised(E))
-    t = min(float(values.mean()), 10 * problem.mu * problem.total)
+    t = min(float(values.mean()) or np.inf, 10 * problem.mu * problem.total)
     # Those next to zero start there.
     Z = (left * (values + t * np.minimum(values / (1e-3 * t), 1.0))) @ right
     point = _shrink(problem, Z, E @ problem.v, within + t * problem.copies, t)

@@ -71,9 +71,11 @@ def _start(groups: Groups, problem: _GroupProblem) -> tuple[FloatArray, FloatArr
     parts = [part for part in (np.arange(split), np.arange(split, G)) if part.size]
     bins, nodes, first = np.zeros(G, np.int64), [], 0
     for part in parts:
-        # Narrow at the ends, as the nodes of Chebyshev are.
-        count = min(part.size, _COARSE)
-        angle = np.arccos(1 - (2 * np.arange(part.size) + 1) / part.size)
+        # Two at least, which show their own logit, and narrow at the ends, as Chebyshev's nodes.
+        pairs = max(part.size // 2, 1)
+        pair = np.minimum(np.arange(part.size) // 2, pairs - 1)
+        angle = np.arccos(1 - (2 * pair + 1) / pairs)
+        count = min(pairs, _COARSE)
         _, bins[part] = np.unique(np.floor(angle * count / np.pi), return_inverse=True)
         bins[part] += first
         nodes.append(np.arange(first, bins[part[-1]] + 1))

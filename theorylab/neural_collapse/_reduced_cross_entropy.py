@@ -57,14 +57,14 @@ def solve_cross_entropy(
 def _start(groups: Groups, problem: _GroupProblem) -> tuple[FloatArray, FloatArray]:
     m, sizes, G, K = problem.m, groups.sizes, problem.G, problem.m.sum()
     if problem.few:
-        # The gap of equal classes among others that are as likely, or as frequent with a bias.
+        # The gap of equal classes among others as likely, or, below the threshold of collapse and
+        # with a bias, as frequent.
+        share = np.minimum(sizes, problem.limit) if problem.bias else np.ones(G)
         t = np.sqrt(problem.limit / sizes)
-        others = problem.total / sizes - 1 if problem.bias else K - 1.0
-        gap = np.log1p((1 + others) * np.maximum(1 - t, 0.0) / t)
+        gap = np.log1p((m @ share) / share * np.maximum(1 - t, 0.0) / t)
         one = np.sqrt(m / K)
         E = np.diag(gap * np.sqrt(sizes))
-        if problem.bias:
-            E += np.outer(np.log(sizes) * np.sqrt(m), problem.v * np.sqrt(problem.total))
+        E += np.outer(np.log(share) * np.sqrt(m), problem.v * np.sqrt(problem.total))
         return E - np.outer(one, one @ E), gap * np.sqrt(sizes) * problem.copies
     # Classes above the threshold and below it are smooth in their sizes each.
     split = int(np.searchsorted(sizes, problem.limit, side="right"))

@@ -31,7 +31,7 @@ __all__ = ["solve_cross_entropy"]
 
 # Up to twice this number of groups the start is diagonal, and all is done in double precision.
 _COARSE = 32
-_ITERATIONS = 60
+_ITERATIONS = 100
 _CONJUGATE_STEPS = 400, 40
 # Root mean square of the optimality condition, in units of the penalty, at which the method ends,
 # for few groups and for many: relative gaps are of the order of its square.
@@ -229,7 +229,18 @@ def _solve(problem: _GroupProblem, start: tuple[FloatArray, FloatArray]) -> _Poi
                 break
             size /= 2
             if size < 1e-3:
-                return point
+                # The curvature of the loss is at most 1 / (2 mu N): a gradient step descends.
+                safe = 2 * problem.mu * problem.total
+                trial = _shrink(
+                    problem,
+                    B - safe * problem.penalised(point.slope),
+                    offset - safe * (point.slope @ problem.v),
+                    point.within - safe * point.slope_within,
+                    safe,
+                )
+                break
+        if size < 1e-3 and not trial.objective < point.objective:
+            break
         point = trial
     return point
 
@@ -271,7 +282,8 @@ class _NewtonStep:
         straight[diagonal] += crossed[diagonal]
         crossed[diagonal] = 0.0
         straight += curvature
-        determinant = straight * straight.T - crossed**2
+        square = straight * straight.T
+        determinant = np.maximum(square - crossed**2, 1e-14 * square)
         self.inverse_straight = (straight.T / determinant).astype(low)
         self.inverse_crossed = (-crossed / determinant).astype(low)
         # Multiples of v: the bias, or without one the direction that dead classes share.

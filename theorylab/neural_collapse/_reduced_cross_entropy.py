@@ -139,11 +139,14 @@ class _GroupProblem:
         p = np.exp(a - top) * self.m[:, None]
         p[self.diagonal] *= (self.m - 1) / self.m
         own_p = np.exp(own - top)
-        norm = p.sum(axis=0) + own_p
+        others = p.sum(axis=0)
+        norm = others + own_p
+        # As they stand, small losses keep their digits.
+        losses = np.where(own < top, np.log(norm) + top - own, np.log1p(others))
         p, own_p = p / norm, own_p / norm
         share = self.weight / self.mu
-        slope, slope_within = self.pull(share * p, share * (own_p - 1))
-        value = float(self.weight @ (np.log(norm) + top - own))
+        slope, slope_within = self.pull(share * p, -share * (others / norm))
+        value = float(self.weight @ losses)
         return value, slope, slope_within, p, own_p
 
     def pull(self, others: Any, own: Any) -> tuple[Any, Any]:

@@ -199,7 +199,9 @@ def _solve(problem: _GroupProblem, start: tuple[FloatArray, FloatArray]) -> _Poi
     """Return the point where the residual is below its bound, or the last one."""
     E, within = start
     left, values, right = np.linalg.svd(problem.penalised(E))
-    t = min(float(values.mean()) or np.inf, 10 * problem.mu * problem.total)
+    # Rounding may be all there is.
+    unit = problem.mu * problem.total
+    t = min(max(float(values.mean()), 1e-3 * unit), 10 * unit)
     # Those next to zero start there.
     Z = (left * (values + t * np.minimum(values / (1e-3 * t), 1.0))) @ right
     point = _shrink(problem, Z, E @ problem.v, within + t * problem.copies, t)

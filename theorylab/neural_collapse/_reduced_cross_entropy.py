@@ -209,13 +209,15 @@ def _solve(problem: _GroupProblem, start: tuple[FloatArray, FloatArray]) -> _Poi
     Z = problem.penalised(E - t * point.slope)
     other = _shrink(problem, Z, E @ problem.v, within - t * point.slope_within, t)
     point = min(point, other, key=lambda point: point.objective)
+    # Short steps ask for the damping of Levenberg and Marquardt.
+    damping = 0.0
     for _ in range(_ITERATIONS):
         Y = (point.U * point.g) @ point.Vt
         rest, rest_within = point.slope + Y, point.slope_within + point.g_within
         square = float(np.sum(rest**2) + np.sum(rest_within**2))
         if square <= _RESIDUAL[not problem.few] ** 2 * problem.G:
             break
-        step = _NewtonStep(problem, point, t)
+        step = _NewtonStep(problem, point, t, damping)
         D, d = step.solve(rest, rest_within)
         image, image_within = step.loss_curvature(D, d)
         moved = -problem.penalised(point.slope + image) - Y
@@ -246,6 +248,10 @@ def _solve(problem: _GroupProblem, start: tuple[FloatArray, FloatArray]) -> _Poi
                 break
         if size < 1e-3 and not trial.objective < point.objective:
             break
+        if size < 0.1:
+            damping = max(4 * damping, 0.01 / t)
+        else:
+            damping = damping / 8 if damping > 1e-5 / t else 0.0
         point = trial
     return point
 
@@ -253,8 +259,10 @@ def _solve(problem: _GroupProblem, start: tuple[FloatArray, FloatArray]) -> _Poi
 class _NewtonStep:
     """The equation of a step, in units of mu: in single precision where there are many groups."""
 
-    def __init__(self, problem: _GroupProblem, point: _Point, t: float) -> None:
-        self.problem = problem
+    def __init__(
+        self, problem: _GroupProblem, point: _Point, t: float, damping: float = 0.0
+    ) -> None:
+        self.problem, self.damping = problem, damping
         low: Any = np.float64 if problem.few else np.float32
         self.low = low
         U, V, sigma, g = point.U, point.Vt.T, point.sigma, point.g
@@ -278,7 +286,7 @@ class _NewtonStep:
         # Own logits that leave those of the other classes of the group behind.
         inside, mean = p[diagonal] / problem.m**2, own * (1 - 1 / problem.m)
         spread = mean * (1 - 1 / problem.m) + inside - (mean - p[diagonal] / problem.m) ** 2
-        scale = share * spread * problem.to_own**2
+        scale = share * spread * problem.to_own**2 + self.damping
         self.inverse_within = np.divide(1, scale, where=scale > 0, out=np.zeros_like(scale))
         self.inverse_within = self.inverse_within.astype(low)
         # Singular values as each group sees them.
@@ -286,7 +294,7 @@ class _NewtonStep:
         straight, crossed = _penalty_curvature(sigma, g, 1e-3 * t)
         straight[diagonal] += crossed[diagonal]
         crossed[diagonal] = 0.0
-        straight += curvature
+        straight += curvature + self.damping
         square = straight * straight.T
         determinant = np.maximum(square - crossed**2, 1e-14 * square)
         self.inverse_straight = (straight.T / determinant).astype(low)
@@ -302,7 +310,9 @@ class _NewtonStep:
             S += point.U @ within @ point.U.T
         one = np.sqrt(problem.m / problem.m.sum())
         unit = np.trace(S) / problem.G
-        S += unit * (1e-6 * np.eye(problem.G) + np.outer(one, one))
+        S += self.damping * np.eye(problem.G) + unit * (
+            1e-6 * np.eye(problem.G) + np.outer(one, one)
+        )
         self.inverse_along = np.linalg.inv(S).astype(low)
         self.one = one.astype(low)
 
@@ -341,7 +351,9 @@ class _NewtonStep:
         B = D - np.outer(D @ self.v, self.v) if self.problem.bias else D
         X = self.U.T @ B @ self.V
         X = self.straight * X + self.crossed * X.T
-        return self.tangent(image) + self.U @ X @ self.V.T, image_within * self.alive_within
+        image += self.low(self.damping) * D
+        image_within = (image_within + self.low(self.damping) * d) * self.alive_within
+        return self.tangent(image) + self.U @ X @ self.V.T, image_within
 
     def preconditioned(self, R: NDArray[Any], r: NDArray[Any]) -> tuple[Any, Any]:
         D = self.inverse_straight * R + self.inverse_crossed * R.T

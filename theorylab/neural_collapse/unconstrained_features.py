@@ -605,7 +605,8 @@ def _residual(logits: FloatArray, loss: str) -> FloatArray:
     weights = np.exp(logits - logits.max(axis=0))
     residual: FloatArray = weights / weights.sum(axis=0) * (1 - identity)
     # Not as the difference to one, which loses the small ones.
-    return residual - identity * residual.sum(axis=0)
+    residual -= identity * residual.sum(axis=0)
+    return residual
 
 
 def _dual_points(

@@ -508,9 +508,9 @@ def test_a_long_tail_starts_with_the_right_rank(level, bias, monkeypatch):
     steps = []
 
     class Counted(reduced._NewtonStep):
-        def __init__(self, problem, point, t):
+        def __init__(self, problem, *rest):
             steps.append(problem.G)
-            super().__init__(problem, point, t)
+            super().__init__(problem, *rest)
 
     monkeypatch.setattr(reduced, "_NewtonStep", Counted)
     counts = np.unique(np.geomspace(5, 5000, 150).astype(int))
@@ -521,4 +521,4 @@ def test_a_long_tail_starts_with_the_right_rank(level, bias, monkeypatch):
     )
     assert s.status is nc.UfmStatus.SOLVED
     assert -1e-13 < s.certificate.gap < 1e-10
-    assert steps.count(counts.size) <= 5
+    assert steps.count(counts.size) <= 4

@@ -500,19 +500,24 @@ def test_penalties_next_to_the_threshold_of_many_classes(level, bias):
     assert -1e-13 < s.certificate.gap < 1e-9
 
 
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("level", [0.0025, 0.1, 1.5, 1e3])
-def test_a_long_tail_starts_with_the_right_rank(level, bias, monkeypatch):
+@pytest.fixture
+def steps(monkeypatch):
     from theorylab.neural_collapse import _reduced_cross_entropy as reduced
 
-    steps = []
+    sizes = []
 
     class Counted(reduced._NewtonStep):
         def __init__(self, problem, *rest):
-            steps.append(problem.G)
+            sizes.append(problem.G)
             super().__init__(problem, *rest)
 
     monkeypatch.setattr(reduced, "_NewtonStep", Counted)
+    return sizes
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("level", [0.0025, 0.1, 1.5, 1e3])
+def test_a_long_tail_starts_with_the_right_rank(level, bias, steps):
     counts = np.unique(np.geomspace(5, 5000, 150).astype(int))
     lam = np.sqrt(level * np.median(counts)) / counts.sum()
     s = nc.ufm_minimizer(
@@ -521,4 +526,15 @@ def test_a_long_tail_starts_with_the_right_rank(level, bias, monkeypatch):
     )
     assert s.status is nc.UfmStatus.SOLVED
     assert -1e-13 < s.certificate.gap < 1e-10
-    assert steps.count(counts.size) <= 4
+    assert steps.count(counts.size) <= 3
+
+
+def test_short_steps_are_damped(steps):
+    counts = np.round(1e4 * 0.95 ** np.arange(93)).astype(int)
+    lam = np.sqrt(2.1e-6 * np.median(counts)) / counts.sum()
+    s = nc.ufm_minimizer(
+        nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss="ce"), dimension=93
+    )
+    assert s.status is nc.UfmStatus.SOLVED
+    assert -1e-13 < s.certificate.gap < 1e-9
+    assert len(steps) <= 18

@@ -456,3 +456,85 @@ def test_many_sizes_at_weak_and_strong_penalties(level, bias):
     )
     assert s.status is nc.UfmStatus.SOLVED
     assert -1e-13 < s.certificate.gap < 1e-10
+
+
+@pytest.mark.parametrize("counts", [[414113, 192], [2, 1, 1, 10000, 1, 1], [7, 5, 5, 3]])
+@pytest.mark.parametrize("strength", [1.0001, 30.0, 1e6])
+def test_a_free_bias_of_frequencies_where_nothing_else_is_left(counts, strength):
+    n = np.array(counts)
+    # At the frequencies the gradient is n_k (p - e_k); the norm of it is where all collapses.
+    q = n / n.sum()
+    gradient = (q[:, None] - np.eye(n.size)) * np.sqrt(n) / n.sum()
+    lam = strength * np.linalg.norm(gradient, 2)
+    model = nc.UnconstrainedFeatures(n, lam_w=lam, lam_h=lam, loss="ce", bias=True)
+    s = nc.ufm_minimizer(model, dimension=1)
+    assert s.status is nc.UfmStatus.SOLVED
+    assert not s.singular_values.any()
+    assert np.ptp(s.bias - np.log(n)) < 1e-6
+    assert s.objective == pytest.approx(-q @ np.log(q), rel=1e-10)
+    weaker = nc.UnconstrainedFeatures(
+        n, lam_w=0.9 * lam / strength, lam_h=lam / strength, loss="ce", bias=True
+    )
+    assert nc.ufm_minimizer(weaker, dimension=n.size).singular_values[0] > 0
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("lam", [1e-6, 1e-8, 1e-10])
+def test_weak_decays_leave_a_certificate_with_its_digits(lam, bias):
+    # The minimum is of the size of the penalty, far below the rounding of the logits' gaps.
+    model = nc.UnconstrainedFeatures([740, 3, 741, 3], lam_w=lam, lam_h=lam, loss="ce", bias=bias)
+    s = nc.ufm_minimizer(model, dimension=4)
+    assert s.status is nc.UfmStatus.SOLVED
+    assert -1e-13 < s.certificate.gap < 1e-9
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("level", [0.9999, 1.0, 1.0001, 100.0])
+def test_penalties_next_to_the_threshold_of_many_classes(level, bias):
+    counts = np.array([11, 10, 10, 10, *[100000] * 5, 100001])
+    lam = np.sqrt(level * 1e5) / counts.sum()
+    s = nc.ufm_minimizer(
+        nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss="ce", bias=bias), dimension=10
+    )
+    assert s.status is nc.UfmStatus.SOLVED
+    assert -1e-13 < s.certificate.gap < 1e-9
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    from theorylab.neural_collapse import _reduced_cross_entropy as reduced
+
+    sizes = []
+
+    class Counted(reduced._NewtonStep):
+        def __init__(self, problem, *rest):
+            sizes.append(problem.G)
+            super().__init__(problem, *rest)
+
+    monkeypatch.setattr(reduced, "_NewtonStep", Counted)
+    return sizes
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("level", [0.0025, 0.1, 1.5, 1e3])
+def test_a_long_tail_starts_with_the_right_rank(level, bias, steps):
+    counts = np.unique(np.geomspace(5, 5000, 150).astype(int))
+    lam = np.sqrt(level * np.median(counts)) / counts.sum()
+    s = nc.ufm_minimizer(
+        nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss="ce", bias=bias),
+        dimension=counts.size,
+    )
+    assert s.status is nc.UfmStatus.SOLVED
+    assert -1e-13 < s.certificate.gap < 1e-10
+    assert steps.count(counts.size) <= 3
+
+
+def test_short_steps_are_damped(steps):
+    counts = np.round(1e4 * 0.95 ** np.arange(93)).astype(int)
+    lam = np.sqrt(2.1e-6 * np.median(counts)) / counts.sum()
+    s = nc.ufm_minimizer(
+        nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss="ce"), dimension=93
+    )
+    assert s.status is nc.UfmStatus.SOLVED
+    assert -1e-13 < s.certificate.gap < 1e-9
+    assert len(steps) <= 18

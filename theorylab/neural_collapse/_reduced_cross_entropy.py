@@ -30,8 +30,8 @@ from theorylab.neural_collapse._spectra import Groups, Spectrum, expand, groups_
 __all__ = ["solve_cross_entropy"]
 
 # Up to twice this number of groups the start is diagonal, and all is done in double precision.
-_COARSE = 24
-_ITERATIONS = 60
+_COARSE = 32
+_ITERATIONS = 100
 _CONJUGATE_STEPS = 400, 40
 # Root mean square of the optimality condition, in units of the penalty, at which the method ends,
 # for few groups and for many: relative gaps are of the order of its square.
@@ -56,27 +56,50 @@ def solve_cross_entropy(
 
 def _start(groups: Groups, problem: _GroupProblem) -> tuple[FloatArray, FloatArray]:
     m, sizes, G, K = problem.m, groups.sizes, problem.G, problem.m.sum()
-    if G <= 2 * _COARSE:
-        # The gap of equal classes, were all of this size.
-        t = problem.mu * problem.total / (K * np.sqrt(sizes))
-        gap = np.maximum(np.log(np.maximum(1 / t - K + 1, 1.0)), 0.5)
+    if problem.few:
+        # The gap of equal classes among others as likely, or, below the threshold of collapse and
+        # with a bias, as frequent.
+        share = np.minimum(sizes, problem.limit) if problem.bias else np.ones(G)
+        t = np.sqrt(problem.limit / sizes)
+        gap = np.log1p((m @ share) / share * np.maximum(1 - t, 0.0) / t)
         one = np.sqrt(m / K)
         E = np.diag(gap * np.sqrt(sizes))
+        E += np.outer(np.log(share) * np.sqrt(m), problem.v * np.sqrt(problem.total))
         return E - np.outer(one, one @ E), gap * np.sqrt(sizes) * problem.copies
-    bins = np.arange(G) * _COARSE // G
+    # Classes above the threshold and below it are smooth in their sizes each.
+    split = int(np.searchsorted(sizes, problem.limit, side="right"))
+    parts = [part for part in (np.arange(split), np.arange(split, G)) if part.size]
+    bins, nodes, first = np.zeros(G, np.int64), [], 0
+    for part in parts:
+        # Two at least, which show their own logit, and narrow at the ends, as Chebyshev's nodes.
+        pairs = max(part.size // 2, 1)
+        pair = np.minimum(np.arange(part.size) // 2, pairs - 1)
+        angle = np.arccos(1 - (2 * pair + 1) / pairs)
+        count = min(pairs, _COARSE)
+        _, bins[part] = np.unique(np.floor(angle * count / np.pi), return_inverse=True)
+        bins[part] += first
+        nodes.append(np.arange(first, bins[part[-1]] + 1))
+        first = bins[part[-1]] + 1
     merged_m = np.bincount(bins, weights=m)
     merged_sizes = np.bincount(bins, weights=m * sizes) / merged_m
     merged = Groups(merged_sizes, merged_m.astype(np.int64), np.zeros(0, np.int64))
     coarse = _GroupProblem(merged, problem.mu, problem.bias, problem.total)
     point = _solve(coarse, _start(merged, coarse))
     c, a = coarse.logits(point.E, point.within)
-    at = np.log(np.clip(sizes, merged_sizes[0], merged_sizes[-1]))
 
-    def spread(values: FloatArray, axis: int = 0) -> FloatArray:
-        return np.asarray(CubicSpline(np.log(merged_sizes), values, axis=axis)(at))
+    def spread(values: FloatArray) -> FloatArray:
+        pieces = []
+        for part, at in zip(parts, nodes, strict=True):
+            if at.size == 1:
+                pieces.append(np.repeat(values[at], part.size, axis=0))
+            else:
+                known = np.log(merged_sizes[at])
+                where = np.log(sizes[part])
+                pieces.append(CubicSpline(known, values[at])(where))
+        return np.concatenate(pieces)
 
     own = np.maximum(spread(c), 0.0)
-    logits = spread(spread(a), axis=1)
+    logits = spread(spread(a).T).T
     logits[problem.diagonal] += own / m
     E, one = logits / problem.to_logits, np.sqrt(m / K)
     return E - np.outer(one, one @ E), own * np.sqrt(sizes) * problem.copies
@@ -88,6 +111,8 @@ class _GroupProblem:
 
     def __init__(self, groups: Groups, mu: float, bias: bool, total: float) -> None:
         m, sizes = groups.multiplicities.astype(np.float64), groups.sizes
+        self.few = sizes.size <= 2 * _COARSE
+        self.limit = (mu * total) ** 2
         self.G, self.mu, self.bias, self.total, self.m = sizes.size, mu, bias, total, m
         self.weight = m * sizes / total
         self.v = np.sqrt(self.weight)
@@ -114,11 +139,14 @@ class _GroupProblem:
         p = np.exp(a - top) * self.m[:, None]
         p[self.diagonal] *= (self.m - 1) / self.m
         own_p = np.exp(own - top)
-        norm = p.sum(axis=0) + own_p
+        others = p.sum(axis=0)
+        norm = others + own_p
+        # As they stand, small losses keep their digits.
+        losses = np.where(own < top, np.log(norm) + top - own, np.log1p(others))
         p, own_p = p / norm, own_p / norm
         share = self.weight / self.mu
-        slope, slope_within = self.pull(share * p, share * (own_p - 1))
-        value = float(self.weight @ (np.log(norm) + top - own))
+        slope, slope_within = self.pull(share * p, -share * (others / norm))
+        value = float(self.weight @ losses)
         return value, slope, slope_within, p, own_p
 
     def pull(self, others: Any, own: Any) -> tuple[Any, Any]:
@@ -171,7 +199,9 @@ def _solve(problem: _GroupProblem, start: tuple[FloatArray, FloatArray]) -> _Poi
     """Return the point where the residual is below its bound, or the last one."""
     E, within = start
     left, values, right = np.linalg.svd(problem.penalised(E))
-    t = min(float(values.mean()), 10 * problem.mu * problem.total)
+    # Rounding may be all there is.
+    unit = problem.mu * problem.total
+    t = min(max(float(values.mean()), 1e-3 * unit), 10 * unit)
     # Those next to zero start there.
     Z = (left * (values + t * np.minimum(values / (1e-3 * t), 1.0))) @ right
     point = _shrink(problem, Z, E @ problem.v, within + t * problem.copies, t)
@@ -179,13 +209,15 @@ def _solve(problem: _GroupProblem, start: tuple[FloatArray, FloatArray]) -> _Poi
     Z = problem.penalised(E - t * point.slope)
     other = _shrink(problem, Z, E @ problem.v, within - t * point.slope_within, t)
     point = min(point, other, key=lambda point: point.objective)
+    # Short steps ask for the damping of Levenberg and Marquardt.
+    damping = 0.0
     for _ in range(_ITERATIONS):
         Y = (point.U * point.g) @ point.Vt
         rest, rest_within = point.slope + Y, point.slope_within + point.g_within
         square = float(np.sum(rest**2) + np.sum(rest_within**2))
-        if square <= _RESIDUAL[problem.G > 2 * _COARSE] ** 2 * problem.G:
+        if square <= _RESIDUAL[not problem.few] ** 2 * problem.G:
             break
-        step = _NewtonStep(problem, point, t)
+        step = _NewtonStep(problem, point, t, damping)
         D, d = step.solve(rest, rest_within)
         image, image_within = step.loss_curvature(D, d)
         moved = -problem.penalised(point.slope + image) - Y
@@ -204,7 +236,22 @@ def _solve(problem: _GroupProblem, start: tuple[FloatArray, FloatArray]) -> _Poi
                 break
             size /= 2
             if size < 1e-3:
-                return point
+                # The curvature of the loss is at most 1 / (2 mu N): a gradient step descends.
+                safe = 2 * problem.mu * problem.total
+                trial = _shrink(
+                    problem,
+                    B - safe * problem.penalised(point.slope),
+                    offset - safe * (point.slope @ problem.v),
+                    point.within - safe * point.slope_within,
+                    safe,
+                )
+                break
+        if size < 1e-3 and not trial.objective < point.objective:
+            break
+        if size < 0.1:
+            damping = max(4 * damping, 0.01 / t)
+        else:
+            damping = damping / 8 if damping > 1e-5 / t else 0.0
         point = trial
     return point
 
@@ -212,9 +259,11 @@ def _solve(problem: _GroupProblem, start: tuple[FloatArray, FloatArray]) -> _Poi
 class _NewtonStep:
     """The equation of a step, in units of mu: in single precision where there are many groups."""
 
-    def __init__(self, problem: _GroupProblem, point: _Point, t: float) -> None:
-        self.problem = problem
-        low: Any = np.float32 if problem.G > 2 * _COARSE else np.float64
+    def __init__(
+        self, problem: _GroupProblem, point: _Point, t: float, damping: float = 0.0
+    ) -> None:
+        self.problem, self.damping = problem, damping
+        low: Any = np.float64 if problem.few else np.float32
         self.low = low
         U, V, sigma, g = point.U, point.Vt.T, point.sigma, point.g
         self.U, self.V, self.v = U.astype(low), V.astype(low), problem.v.astype(low)
@@ -237,7 +286,7 @@ class _NewtonStep:
         # Own logits that leave those of the other classes of the group behind.
         inside, mean = p[diagonal] / problem.m**2, own * (1 - 1 / problem.m)
         spread = mean * (1 - 1 / problem.m) + inside - (mean - p[diagonal] / problem.m) ** 2
-        scale = share * spread * problem.to_own**2
+        scale = share * spread * problem.to_own**2 + self.damping
         self.inverse_within = np.divide(1, scale, where=scale > 0, out=np.zeros_like(scale))
         self.inverse_within = self.inverse_within.astype(low)
         # Singular values as each group sees them.
@@ -245,8 +294,9 @@ class _NewtonStep:
         straight, crossed = _penalty_curvature(sigma, g, 1e-3 * t)
         straight[diagonal] += crossed[diagonal]
         crossed[diagonal] = 0.0
-        straight += curvature
-        determinant = straight * straight.T - crossed**2
+        straight += curvature + self.damping
+        square = straight * straight.T
+        determinant = np.maximum(square - crossed**2, 1e-14 * square)
         self.inverse_straight = (straight.T / determinant).astype(low)
         self.inverse_crossed = (-crossed / determinant).astype(low)
         # Multiples of v: the bias, or without one the direction that dead classes share.
@@ -260,7 +310,9 @@ class _NewtonStep:
             S += point.U @ within @ point.U.T
         one = np.sqrt(problem.m / problem.m.sum())
         unit = np.trace(S) / problem.G
-        S += unit * (1e-6 * np.eye(problem.G) + np.outer(one, one))
+        S += self.damping * np.eye(problem.G) + unit * (
+            1e-6 * np.eye(problem.G) + np.outer(one, one)
+        )
         self.inverse_along = np.linalg.inv(S).astype(low)
         self.one = one.astype(low)
 
@@ -299,7 +351,9 @@ class _NewtonStep:
         B = D - np.outer(D @ self.v, self.v) if self.problem.bias else D
         X = self.U.T @ B @ self.V
         X = self.straight * X + self.crossed * X.T
-        return self.tangent(image) + self.U @ X @ self.V.T, image_within * self.alive_within
+        image += self.low(self.damping) * D
+        image_within = (image_within + self.low(self.damping) * d) * self.alive_within
+        return self.tangent(image) + self.U @ X @ self.V.T, image_within
 
     def preconditioned(self, R: NDArray[Any], r: NDArray[Any]) -> tuple[Any, Any]:
         D = self.inverse_straight * R + self.inverse_crossed * R.T
@@ -317,7 +371,7 @@ class _NewtonStep:
         D, d = np.zeros_like(R), np.zeros_like(r)
         Z, z = P, q
         size = first = float(np.sum(R * Z) + r @ z)
-        for _ in range(_CONJUGATE_STEPS[self.problem.G > 2 * _COARSE]):
+        for _ in range(_CONJUGATE_STEPS[not self.problem.few]):
             image, image_within = self.product(P, q)
             curvature = float(np.sum(P * image) + q @ image_within)
             if size <= 1e-4 * first or curvature <= 0:

@@ -603,7 +603,9 @@ def _residual(logits: FloatArray, loss: str) -> FloatArray:
     if loss == "mse":
         return logits - identity
     weights = np.exp(logits - logits.max(axis=0))
-    residual: FloatArray = weights / weights.sum(axis=0) - identity
+    residual: FloatArray = weights / weights.sum(axis=0) * (1 - identity)
+    # Not as the difference to one, which loses the small ones.
+    residual -= identity * residual.sum(axis=0)
     return residual
 
 
@@ -645,7 +647,9 @@ def _dual_value(residual: FloatArray, n: FloatArray, loss: str) -> float:
         return float(-(0.5 * np.sum(n * residual**2) + n @ np.diag(residual)) / n.sum())
     q = residual + np.eye(n.size)
     q = np.maximum(q, np.finfo(float).tiny)
-    return float(-np.sum(n * q * np.log(q)) / n.sum())
+    logs = np.log(q)
+    np.fill_diagonal(logs, np.log1p(np.maximum(np.diag(residual), np.diag(q) - 1)))
+    return float(-np.sum(n * q * logs) / n.sum())
 
 
 def _objective_ball(

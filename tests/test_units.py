@@ -229,7 +229,7 @@ TABLE: dict[str, Callable[[float], np.ndarray]] = {
     ),
     "linear_fit": lambda s: parts(
         nc.smoothed_linear_fit(
-            s * FEATURES, LABELS, n_classes=3, alpha=0.1, ridge=0.01 * s**2
+            s * FEATURES, LABELS, n_classes=3, loss="ls", ridge=0.01 * s**2
         ).objective
     ),
     "gradient_noise": lambda s: (

@@ -52,18 +52,16 @@ from theorylab._validation import (
     as_count,
     as_flag,
     as_real,
-    one_of,
     refuses_overflow,
 )
 from theorylab.convex_relu.parallel_networks import shrink_singular_values
 from theorylab.neural_collapse._intervals import (
     eigenvalues_from_below,
-    log_sum_exp,
     power,
     precision,
     proves_bound,
 )
-from theorylab.neural_collapse._losses import loss_and_slope
+from theorylab.neural_collapse._losses import CrossEntropy, Loss, Squared, as_loss
 from theorylab.neural_collapse._spectra import Spectrum, as_counts, balanced_factors, label_spectrum
 from theorylab.neural_collapse.unconstrained_features import (
     Certificate,
@@ -97,7 +95,6 @@ __all__ = [
     "von_neumann_radius",
 ]
 
-_LOSSES = ("mse", "ce")
 # Relative amounts by which the proved lower bounds stay below the minimum found in double
 # precision: the first with which the bisection succeeds. Where doubles are too coarse near the
 # minimizer, as for tiny weight decay, a looser bound is proved; zero always is one.
@@ -139,7 +136,7 @@ class DeepLinearMinimizer:
     lams
         (M + 1,) weight decay of the layers, in the order of ``layers``, and of the features.
     loss
-        ``"mse"`` or ``"ce"``.
+        Of the logits.
     status
         How it was obtained.
     """
@@ -151,7 +148,7 @@ class DeepLinearMinimizer:
     singular_values: FloatArray
     counts: NDArray[np.int64]
     lams: FloatArray
-    loss: str
+    loss: Loss
     status: DeepLinearStatus
 
     @property
@@ -174,12 +171,12 @@ class DeepLinearMinimizer:
     def certificate(self) -> Certificate | None:
         """Rigorous bounds: von Neumann's inequality for squared loss, duality for one layer; None
         for deeper cross-entropy."""
-        if self.loss == "ce":
+        if not isinstance(self.loss, Squared):
             if len(self.layers) > 1:
                 return None
             lam_w, lam_h = self.lams.tolist()
             model = UnconstrainedFeatures(
-                self.counts, lam_w=lam_w, lam_h=lam_h, loss="ce", bias=self.bias is not None
+                self.counts, lam_w=lam_w, lam_h=lam_h, loss=self.loss, bias=self.bias is not None
             )
             return certify_ufm(model, self.features, self.layers[0], bias=self.bias)
         upper = certified_objective(
@@ -216,6 +213,12 @@ class DeepLinearSearch:
     features: FloatArray
     bias: FloatArray | None
     ends: FloatArray
+
+    @property
+    def logits(self) -> FloatArray:
+        """(K, N) logits, bias included."""
+        logits = reduce(np.matmul, (*self.layers, self.features))
+        return logits if self.bias is None else logits + self.bias[:, None]
 
 
 def jump_threshold(n_layers: int) -> float:
@@ -348,7 +351,7 @@ def deep_linear_minimizer(
     lams: ArrayLike,
     *,
     dimension: int,
-    loss: str = "mse",
+    loss: Loss | str = "mse",
     bias: bool = False,
     n_starts: int = 20,
     seed: int = 0,
@@ -366,7 +369,7 @@ def deep_linear_minimizer(
         (M + 1,) positive weight decay of W_M, ..., W_1 and the features, in the order of the
         product.
     loss
-        ``"mse"`` or ``"ce"``.
+        A :class:`Loss`, or its name.
     bias
         Whether there is a last-layer bias, not penalised.
     n_starts, seed
@@ -392,12 +395,12 @@ def deep_linear_minimizer(
     n = as_counts(counts, "counts")
     d = as_count(dimension, "dimension")
     decay = _as_lams(lams)
-    one_of(loss, "loss", _LOSSES)
+    kind = as_loss(loss)
     as_flag(bias, "bias")
     n_starts = as_count(n_starts, "n_starts")
     seed = as_count(seed, "seed", minimum=0)
-    if loss == "ce" and decay.size == 2:
-        model = UnconstrainedFeatures(n, lam_w=decay[0], lam_h=decay[1], loss="ce", bias=bias)
+    if not isinstance(kind, Squared) and decay.size == 2:
+        model = UnconstrainedFeatures(n, lam_w=decay[0], lam_h=decay[1], loss=kind, bias=bias)
         flat = ufm_minimizer(model, dimension=d)
         convex = DeepLinearStatus.CONVEX
         return DeepLinearMinimizer(
@@ -408,11 +411,11 @@ def deep_linear_minimizer(
             flat.singular_values,
             n,
             decay,
-            loss,
+            kind,
             convex,
         )
-    if loss == "ce":
-        return _search_cross_entropy(n, d, decay, bias, n_starts, seed)
+    if not isinstance(kind, Squared):
+        return _search_collapsed(n, d, decay, kind, bias, n_starts, seed)
     total, depth = float(n.sum()), decay.size
     price = float(np.exp(np.log(decay).mean()))
     labels = label_spectrum(n, bias).largest(n.size)
@@ -429,7 +432,7 @@ def deep_linear_minimizer(
         decay,
         n / total if bias else None,
         objective,
-        "mse",
+        kind,
         DeepLinearStatus.CLOSED_FORM,
     )
 
@@ -441,7 +444,7 @@ def deep_linear_objective(
     counts: ArrayLike,
     lams: ArrayLike,
     *,
-    loss: str = "mse",
+    loss: Loss | str = "mse",
     bias: ArrayLike | None = None,
     lam_b: float = 0.0,
 ) -> float:
@@ -458,7 +461,7 @@ def deep_linear_objective(
     lams
         (M + 1,) positive weight decay of the layers and the features.
     loss
-        ``"mse"`` or ``"ce"``.
+        A :class:`Loss`, or its name.
     bias
         (K,), zero by default.
     lam_b
@@ -476,11 +479,10 @@ def deep_linear_objective(
     >>> deep_linear_objective(features, [classifier], [1, 1], [0.1, 0.1])
     0.7
     """
-    H, factors, n, decay, b, lam_b = _checked(features, layers, counts, lams, loss, bias, lam_b)
+    H, factors, n, decay, b, lam_b = _checked(features, layers, counts, lams, bias, lam_b)
     labels = np.repeat(np.arange(n.size), n)
-    value, _ = loss_and_slope(
-        reduce(np.matmul, (*factors, H)) + b[:, None], labels, np.ones(labels.size), loss
-    )
+    logits = reduce(np.matmul, (*factors, H)) + b[:, None]
+    value, _ = as_loss(loss).mean(logits, labels, np.ones(labels.size))
     penalty = sum(lam * np.sum(W**2) for lam, W in zip(decay, (*factors, H), strict=True))
     return float(value + penalty / 2 + lam_b / 2 * (b @ b))
 
@@ -492,7 +494,7 @@ def certified_objective(
     counts: ArrayLike,
     lams: ArrayLike,
     *,
-    loss: str = "mse",
+    loss: Loss | str = "mse",
     bias: ArrayLike | None = None,
     lam_b: float = 0.0,
 ) -> float:
@@ -509,8 +511,8 @@ def certified_objective(
     >>> 0.7 <= proved < 0.7 + 1e-12
     True
     """
-    H, factors, n, decay, b, lam_b = _checked(features, layers, counts, lams, loss, bias, lam_b)
-    labels = np.repeat(np.arange(n.size), n)
+    H, factors, n, decay, b, lam_b = _checked(features, layers, counts, lams, bias, lam_b)
+    labels, kind = np.repeat(np.arange(n.size), n), as_loss(loss)
     with precision():
         Z = reduce(
             lambda product, W: product * ball_matrix(W), factors[1:], ball_matrix(factors[0])
@@ -518,11 +520,7 @@ def certified_objective(
         offset = [arb(v) for v in b.tolist()]
         value = arb(0)
         for i, label in enumerate(labels.tolist()):
-            column = [Z[k, i] + offset[k] for k in range(n.size)]
-            if loss == "mse":
-                value += sum(((z - (k == label)) ** 2 for k, z in enumerate(column)), arb(0)) / 2
-            else:
-                value += log_sum_exp(column) - column[label]
+            value += kind.ball([Z[k, i] + offset[k] for k in range(n.size)], label)
         value /= labels.size
         for lam, W in zip(decay, (*factors, H), strict=True):
             value += rational(lam) * square_sum(W) / 2
@@ -830,9 +828,8 @@ def best_scale(logits: ArrayLike, counts: ArrayLike, lams: ArrayLike) -> DeepLin
     weights = n.astype(np.float64)
 
     def objective(scale: float) -> float:
-        return float(
-            loss_and_slope(scale * A, np.arange(K), weights, "ce")[0] + cost * scale ** (2 / depth)
-        )
+        value, _ = CrossEntropy().mean(scale * A, np.arange(K), weights)
+        return float(value + cost * scale ** (2 / depth))
 
     # Beyond this scale the penalty alone exceeds the loss at zero. A convex loss plus a concave
     # penalty needs a grid, and the best logits are of order one to ten while the end can be
@@ -848,7 +845,9 @@ def best_scale(logits: ArrayLike, counts: ArrayLike, lams: ArrayLike) -> DeepLin
     )
     scale = float(inner.x)
     spectrum = Spectrum(scale * values[kept], left[:, kept], right[kept])
-    return _point(spectrum, n, K, decay, None, objective(scale), "ce", DeepLinearStatus.SCALED)
+    return _point(
+        spectrum, n, K, decay, None, objective(scale), CrossEntropy(), DeepLinearStatus.SCALED
+    )
 
 
 @refuses_overflow("lams")
@@ -962,7 +961,7 @@ def search_deep_linear(
     lams: ArrayLike,
     *,
     dimension: int,
-    loss: str = "mse",
+    loss: Loss | str = "mse",
     bias: bool = False,
     lam_b: float = 0.0,
     n_starts: int = 20,
@@ -984,7 +983,7 @@ def search_deep_linear(
     lams
         (M + 1,) positive weight decay of the layers and the features.
     loss
-        ``"mse"`` or ``"ce"``.
+        A :class:`Loss`, or its name.
     bias
         Whether there is a last-layer bias.
     lam_b
@@ -1011,14 +1010,14 @@ def search_deep_linear(
     n = as_counts(counts, "counts")
     d = as_count(dimension, "dimension")
     decay = _as_lams(lams)
-    one_of(loss, "loss", _LOSSES)
+    kind = as_loss(loss)
     as_flag(bias, "bias")
     lam_b = as_real(lam_b, "lam_b", minimum=0.0)
     n_starts = as_count(n_starts, "n_starts")
     enough = -np.inf if target is None else as_real(target, "target")
     rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
     labels = np.repeat(np.arange(n.size), n)
-    problem = _Factored(n.size, d, labels, np.ones(labels.size), decay, loss, bias, lam_b)
+    problem = _Factored(n.size, d, labels, np.ones(labels.size), decay, kind, bias, lam_b)
     found: list[tuple[FloatArray, float]] = []
     while len(found) < n_starts and not (found and found[-1][1] <= enough):
         found.append(problem.descend(problem.random_start(rng)))
@@ -1040,7 +1039,7 @@ class _Factored:
         labels: NDArray[np.int64],
         weights: FloatArray,
         lams: FloatArray,
-        loss: str,
+        loss: Loss,
         bias: bool,
         lam_b: float,
     ) -> None:
@@ -1080,7 +1079,7 @@ class _Factored:
         # Around the size at which the product has singular values of the order of those that fit
         # the labels: small starts grow one direction at a time and end at low rank, large ones keep
         # all directions.
-        target = (1.0 if self.loss == "mse" else 6.0) * np.sqrt(self.weights.sum() / K)
+        target = (1.0 if isinstance(self.loss, Squared) else 6.0) * np.sqrt(self.weights.sum() / K)
         size = (
             np.exp(rng.uniform(np.log(0.3), np.log(2.5)))
             * (2 * target) ** (1 / depth)
@@ -1102,7 +1101,7 @@ class _Factored:
         offset = theta[self.end :]
         if self.bias:
             logits = logits + offset[:, None]
-        value, slope = loss_and_slope(logits, self.labels, self.weights, self.loss)
+        value, slope = self.loss.mean(logits, self.labels, self.weights)
         value += self.price / 2 * float(theta[: self.end] @ theta[: self.end])
         gradient = self.price * theta
         parts = self.factors(gradient)
@@ -1126,13 +1125,19 @@ class _Factored:
         return result.x, float(result.fun)
 
 
-def _search_cross_entropy(
-    n: NDArray[np.int64], d: int, lams: FloatArray, bias: bool, n_starts: int, seed: int
+def _search_collapsed(
+    n: NDArray[np.int64],
+    d: int,
+    lams: FloatArray,
+    loss: Loss,
+    bias: bool,
+    n_starts: int,
+    seed: int,
 ) -> DeepLinearMinimizer:
     """Search over collapsed points (others are no better: averaging inside classes lowers loss and
     singular values)."""
     rng = np.random.default_rng(seed)
-    problem = _Factored(n.size, d, np.arange(n.size), n.astype(np.float64), lams, "ce", bias, 0.0)
+    problem = _Factored(n.size, d, np.arange(n.size), n.astype(np.float64), lams, loss, bias, 0.0)
     ends = [problem.descend(problem.random_start(rng)) for _ in range(n_starts)]
     theta, objective = min(ends, key=lambda end: end[1])
     layers, features, offset = problem.parameters(theta)
@@ -1148,7 +1153,7 @@ def _search_cross_entropy(
         values,
         n,
         lams,
-        "ce",
+        loss,
         DeepLinearStatus.SEARCHED,
     )
 
@@ -1160,7 +1165,7 @@ def _point(
     lams: FloatArray,
     bias: FloatArray | None,
     objective: float,
-    loss: str,
+    loss: Loss,
     status: DeepLinearStatus,
 ) -> DeepLinearMinimizer:
     *layers, features = balanced_factors(spectrum, n, lams, d)
@@ -1225,7 +1230,6 @@ def _checked(
     layers: Sequence[ArrayLike],
     counts: ArrayLike,
     lams: ArrayLike,
-    loss: str,
     bias: ArrayLike | None,
     lam_b: float,
 ) -> tuple[FloatArray, list[FloatArray], NDArray[np.int64], FloatArray, FloatArray, float]:
@@ -1248,6 +1252,5 @@ def _checked(
             f"lams: expected one weight decay for each of {len(factors)} layers and "
             f"the features, got {decay.size}"
         )
-    one_of(loss, "loss", _LOSSES)
     b = np.zeros(n.size) if bias is None else as_array(bias, "bias", shape=(n.size,))
     return H, factors, n, decay, b, as_real(lam_b, "lam_b", minimum=0.0)

@@ -41,7 +41,7 @@ from theorylab._validation import (
     as_real,
     one_of,
 )
-from theorylab.neural_collapse._losses import loss_and_slope
+from theorylab.neural_collapse._losses import CrossEntropy
 from theorylab.neural_collapse._spectra import as_counts
 from theorylab.neural_collapse.metrics import simplex_etf
 from theorylab.numerics.results import result
@@ -736,7 +736,7 @@ def _loss(
 ) -> tuple[float, FloatArray, FloatArray]:
     """Return cross-entropy with weight decay for class features in the rows of F, and its
     gradients."""
-    value, slope = loss_and_slope(W @ F.T, np.arange(n.size), n, "ce")
+    value, slope = CrossEntropy().mean(W @ F.T, np.arange(n.size), n)
     value += lam_w / 2 * float(np.sum(W**2)) + lam_h / 2 * float(n @ np.sum(F**2, axis=1))
     return value, slope @ F + lam_w * W, slope.T @ W + lam_h * n[:, None] * F
 

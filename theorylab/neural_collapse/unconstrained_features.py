@@ -40,15 +40,14 @@ from theorylab._validation import (
     as_flag,
     as_instance,
     as_real,
-    one_of,
     refuses_overflow,
 )
 from theorylab.neural_collapse._intervals import (
     feasible_scale,
     is_positive_definite,
-    log_sum_exp,
     precision,
 )
+from theorylab.neural_collapse._losses import CrossEntropy, Loss, Squared, as_loss
 from theorylab.neural_collapse._reduced_cross_entropy import solve_cross_entropy
 from theorylab.neural_collapse._spectra import (
     Spectrum,
@@ -82,7 +81,6 @@ __all__ = [
     "ufm_objective",
 ]
 
-_LOSSES = ("mse", "ce")
 _GAP = 1e-9
 
 
@@ -97,7 +95,8 @@ class UnconstrainedFeatures:
     lam_w, lam_h
         Weight decay of classifier and features, positive.
     loss
-        ``"mse"`` or ``"ce"``.
+        A :class:`Loss`: squared, cross-entropy or max suppression; ``"mse"``, ``"ce"``, ``"ls"``
+        and ``"maxsup"`` (smoothing 0.1) stand for them.
     bias
         Whether there is a last-layer bias, not penalised.
 
@@ -112,7 +111,7 @@ class UnconstrainedFeatures:
     _: KW_ONLY
     lam_w: float
     lam_h: float
-    loss: str = "mse"
+    loss: Loss = Squared()
     bias: bool = False
 
     def __post_init__(self) -> None:
@@ -121,7 +120,7 @@ class UnconstrainedFeatures:
             "counts": as_counts(self.counts, "counts"),
             "lam_w": as_real(self.lam_w, "lam_w", above=0.0),
             "lam_h": as_real(self.lam_h, "lam_h", above=0.0),
-            "loss": one_of(self.loss, "loss", _LOSSES),
+            "loss": as_loss(self.loss),
             "bias": as_flag(self.bias, "bias"),
         }
         for name, value in checked.items():
@@ -192,9 +191,12 @@ class UfmProof:
         with precision():
             H, W, b = self.features, self.classifier, self.bias
             b = np.zeros(model.counts.size) if b is None else b
-            value = _objective_ball(H, W, labels, b, model.loss) / labels.size
+            Z, value = ball_matrix(W) * ball_matrix(H), arb(0)
+            for i, label in enumerate(labels.tolist()):
+                column = [Z[k, i] + arb(v) for k, v in enumerate(b.tolist())]
+                value += model.loss.ball(column, label)
             penalty = rational(model.lam_w) * square_sum(W) + rational(model.lam_h) * square_sum(H)
-            return above(value + penalty / 2)
+            return above(value / labels.size + penalty / 2)
 
     def feasible(self) -> bool:
         """Whether the dual point satisfies every constraint: the linear ones exactly, the spectral
@@ -204,10 +206,7 @@ class UfmProof:
         rows = [sum((R[i, k] * n[k] for k in range(K)), fmpq(0)) for i in range(K)]
         if model.bias and any(rows):
             return False
-        if model.loss == "ce" and (
-            any(sum((R[i, k] for i in range(K)), fmpq(0)) for k in range(K))
-            or any(R[i, k] + int(i == k) < 0 for i in range(K) for k in range(K))
-        ):
+        if not self._in_domain():
             return False
         limit = rational(model.lam_w) * rational(model.lam_h) * sum(n) ** 2
         room = [
@@ -219,9 +218,21 @@ class UfmProof:
             return is_positive_definite(fmpq_mat(K, K, room))
 
     def lower(self) -> float:
-        """Return a bound of the dual value from below."""
+        """Return a bound of the dual value from below; zero, which bounds every loss, where the
+        dual value is not finite."""
+        if not self._in_domain():
+            return 0.0
+        n, loss = self.model.counts.tolist(), self.model.loss.minorant
         with precision():
-            return below(_dual_ball(self.dual, self.model.counts.tolist(), self.model.loss))
+            values = (m * loss.dual_ball(self._column(k), k) for k, m in enumerate(n))
+            return below(sum(values, arb(0)) / sum(n))
+
+    def _column(self, k: int) -> list[fmpq]:
+        return [self.dual[i, k] for i in range(self.dual.nrows())]
+
+    def _in_domain(self) -> bool:
+        loss = self.model.loss.minorant
+        return all(loss.in_domain(self._column(k), k) for k in range(self.dual.ncols()))
 
 
 @result
@@ -313,23 +324,25 @@ class UfmMinimizer:
 
         With squared loss and too few dimensions the problem is not convex, and the lower bound is
         von Neumann's trace inequality."""
-        mu, loss = self.model.price, self.model.loss
+        mu, loss = self.model.price, self.model.loss.minorant
         n = self.model.counts.astype(np.float64)
         total = n.sum()
-        if loss == "mse" and self.classifier.shape[1] < n.size - (self.bias is not None):
+        d, rank = self.classifier.shape[1], n.size - (self.bias is not None)
+        if isinstance(loss, Squared) and d < rank:
             sigma = np.sort(label_spectrum(self.model.counts, self.model.bias).values)[::-1]
             fitted = np.maximum(sigma - total * mu, 0.0)
-            fitted[self.classifier.shape[1] :] = 0.0
+            fitted[d:] = 0.0
             lower = float(np.sum((sigma - fitted) ** 2) / (2 * total) + mu * fitted.sum())
             return Certificate(self.objective, lower)
-        residual = _residual(self.class_logits, loss)
+        residual = loss.terms(self.class_logits, np.arange(n.size))[1]
         if self.bias is not None:
             residual -= (residual @ n / total)[:, None]
         product = self.classifier @ self.class_features
         if self.bias is not None:
             product -= (product @ n / total)[:, None]
         points = _dual_points(residual, product, np.sqrt(n), total * mu)
-        lower = max((_dual_value(R, n, loss) for R in points if _is_dual(R, loss)), default=0.0)
+        # The losses are never negative.
+        lower = max(0.0, *(float(loss.dual(R) @ n / total) for R in points))
         return Certificate(self.objective, lower)
 
 
@@ -368,16 +381,8 @@ def ufm_objective(
     """
     H, W, b = _checked(model, features, classifier, bias)
     labels = model.labels
-    Z = W @ H + b[:, None]
-    own = Z[labels, np.arange(labels.size)]
-    if model.loss == "mse":
-        value = 0.5 * (np.sum(Z**2) - 2 * own.sum() + labels.size)
-    else:
-        top = Z.max(axis=0)
-        value = np.sum(np.log(np.sum(np.exp(Z - top), axis=0)) + top - own)
-    return float(
-        value / labels.size + model.lam_w / 2 * np.sum(W**2) + model.lam_h / 2 * np.sum(H**2)
-    )
+    value, _ = model.loss.mean(W @ H + b[:, None], labels, np.ones(labels.size))
+    return float(value + model.lam_w / 2 * np.sum(W**2) + model.lam_h / 2 * np.sum(H**2))
 
 
 def collapse_threshold(model: UnconstrainedFeatures) -> float:
@@ -413,14 +418,14 @@ def cross_entropy_gap(model: UnconstrainedFeatures) -> float:
     r"""Return the logit gap between the right class and each other one at the global minimum of
     balanced cross-entropy.
 
-    $x=\log(1/\sqrt{n\lambda_W\lambda_H}-K+1)$ if $K\sqrt{n\lambda_W\lambda_H}<1$, else
-    0 (dang2023-neural, cross-entropy, one layer; closed form derived). The minimum is
-    $(K-1)\sqrt{n\lambda_W\lambda_H}\,x+\log(1+(K-1)e^{-x})$.
+    $x=\log(1/t-K+1)$ with $t=\frac\alpha K+\sqrt{n\lambda_W\lambda_H}$ if $Kt<1$, else 0
+    (dang2023-neural, cross-entropy, one layer, $\alpha=0$; closed form derived), for label
+    smoothing and max suppression alike. The minimum is $(K-1)tx+\log(1+(K-1)e^{-x})$.
 
     Parameters
     ----------
     model
-        Cross-entropy with classes of equal size n, with a bias or without.
+        Cross-entropy or max suppression with classes of equal size n, with a bias or without.
 
     Raises
     ------
@@ -435,14 +440,14 @@ def cross_entropy_gap(model: UnconstrainedFeatures) -> float:
     4.2299
     """
     as_instance(model, "model", UnconstrainedFeatures)
-    n, K = model.counts, model.counts.size
-    if model.loss != "ce" or (n != n[0]).any():
+    n, loss = model.counts, model.loss.minorant
+    if isinstance(loss, Squared) or (n != n[0]).any():
         raise ValueError(
             f"model: expected cross-entropy and equal classes, got {model.loss!r} and class sizes "
             f"{n[:8].tolist()}"
         )
-    slope = math.sqrt(n[0]) * model.price
-    return float(np.log1p((1 - K * slope) / slope)) if K * slope < 1 else 0.0
+    K, t = n.size, _slope(model, loss)
+    return float(np.log1p((1 - K * t) / t)) if K * t < 1 else 0.0
 
 
 def ufm_minimizer(model: UnconstrainedFeatures, *, dimension: int) -> UfmMinimizer:
@@ -477,6 +482,9 @@ def ufm_minimizer(model: UnconstrainedFeatures, *, dimension: int) -> UfmMinimiz
 
     Notes
     -----
+    With smoothing the classes must have one size: label smoothing and max suppression have the same
+    minimizers there, at which every label is a maximum (derived).
+
     dang2023-neural, global minimizers for one linear layer: orthogonal frame (squared loss, no
     bias), simplex frame (equal classes). Imbalanced classes with bias, and imbalanced
     cross-entropy, are derived.
@@ -490,12 +498,12 @@ def ufm_minimizer(model: UnconstrainedFeatures, *, dimension: int) -> UfmMinimiz
     """
     as_instance(model, "model", UnconstrainedFeatures)
     d = as_count(dimension, "dimension")
-    n, bias, mu = model.counts, model.bias, model.price
+    n, bias, mu, loss = model.counts, model.bias, model.price, model.loss.minorant
     lams = np.array([model.lam_w, model.lam_h])
     total = float(n.sum())
     status = UfmStatus.CLOSED_FORM
     offset: FloatArray | None = None
-    if model.loss == "mse":
+    if isinstance(loss, Squared):
         labels = label_spectrum(n, bias).largest(n.size)
         fitted = np.maximum(labels.values - total * mu, 0.0)
         fitted[d:] = 0.0
@@ -503,12 +511,15 @@ def ufm_minimizer(model: UnconstrainedFeatures, *, dimension: int) -> UfmMinimiz
         spectrum = Spectrum(fitted, labels.left, labels.right)
         offset = n / total if bias else None
     elif np.all(n == n[0]):
-        gap = cross_entropy_gap(model)
-        slope = np.sqrt(n[0]) * mu
-        objective = float((n.size - 1) * slope * gap + np.log1p((n.size - 1) * np.exp(-gap)))
+        gap, others = cross_entropy_gap(model), n.size - 1
+        objective = float(others * _slope(model, loss) * gap + np.log1p(others * np.exp(-gap)))
         none = np.zeros((1, 0))
         spectrum = expand(groups_of(n), np.array([gap * np.sqrt(n[0])]), none, np.zeros(0), none.T)
         offset = np.zeros(n.size) if bias else None
+    elif loss.smoothing:
+        raise ValueError(
+            f"model: expected equal classes for {model.loss}, got class sizes {n[:8].tolist()}"
+        )
     else:
         status = UfmStatus.SOLVED
         objective, spectrum, offset = solve_cross_entropy(n, mu, bias)
@@ -577,7 +588,8 @@ def certify_ufm(
     averages = np.stack([np.bincount(labels, weights=row) for row in W @ H + b[:, None]]) / n
     with precision():
         square = rational(model.lam_w) * rational(model.lam_h)
-        dual = _dual_point(averages, n.tolist(), square, model.loss, model.bias)
+        gradient = rational_matrix(model.loss.minorant.terms(averages, np.arange(n.size))[1])
+        dual = _dual_point(model, gradient, square)
     proof = UfmProof(H, W, b if model.bias else None, model, dual)
     return Certificate(proof.upper(), proof.lower(), proof)
 
@@ -597,14 +609,9 @@ def _checked(
     return H, W, np.zeros(n.size) if bias is None else as_array(bias, "bias", shape=(n.size,))
 
 
-def _residual(logits: FloatArray, loss: str) -> FloatArray:
-    """Return N times the gradient of the loss for one sample of each class, a column a class."""
-    identity = np.eye(logits.shape[0])
-    if loss == "mse":
-        return logits - identity
-    weights = np.exp(logits - logits.max(axis=0))
-    residual: FloatArray = weights / weights.sum(axis=0) - identity
-    return residual
+def _slope(model: UnconstrainedFeatures, loss: CrossEntropy) -> float:
+    """Return t of :func:`cross_entropy_gap`, for equal classes."""
+    return math.sqrt(model.counts[0]) * model.price + loss.smoothing / model.counts.size
 
 
 def _dual_points(
@@ -633,80 +640,14 @@ def _dual_points(
     return points
 
 
-def _is_dual(residual: FloatArray, loss: str) -> bool:
-    """Whether the dual function is finite there."""
-    return loss == "mse" or bool((residual + np.eye(len(residual)) >= 0).all())
-
-
-def _dual_value(residual: FloatArray, n: FloatArray, loss: str) -> float:
-    """Return -conjugate(G) for the dual point G with columns ``residual[:, k] / N``, n_k times
-    each."""
-    if loss == "mse":
-        return float(-(0.5 * np.sum(n * residual**2) + n @ np.diag(residual)) / n.sum())
-    q = residual + np.eye(n.size)
-    q = np.maximum(q, np.finfo(float).tiny)
-    return float(-np.sum(n * q * np.log(q)) / n.sum())
-
-
-def _objective_ball(
-    H: FloatArray, W: FloatArray, labels: NDArray[np.int64], b: FloatArray, loss: str
-) -> arb:
-    """Enclose N times the loss."""
-    Z = ball_matrix(W) * ball_matrix(H)
-    offset = [arb(v) for v in b.tolist()]
-    total = arb(0)
-    for i, label in enumerate(labels.tolist()):
-        column = [Z[k, i] + offset[k] for k in range(b.size)]
-        if loss == "mse":
-            for k, z in enumerate(column):
-                total += (z - (k == label)) ** 2 / 2
-        else:
-            total += log_sum_exp(column) - column[label]
-    return total
-
-
-def _dual_point(
-    logits: FloatArray, n: list[int], squared_mu: fmpq, loss: str, bias: bool
-) -> fmpq_mat:
-    """Return a rational point near the gradient at ``logits`` that satisfies the dual constraints
-    exactly (but for the sign of a probability, which the correction for the bias may cost)."""
-    K, total = len(n), sum(n)
-    residual = rational_matrix(_residual(logits, loss))
-    if loss == "ce":
-        # A pinch of the class frequencies keeps every probability away from zero, whatever is
-        # corrected below.
-        pinch = fmpq(1, 2**50)
-        rows = [
-            [
-                residual[i, k] * (1 - pinch) + pinch * (fmpq(n[i], total) - int(i == k))
-                for k in range(K)
-            ]
-            for i in range(K)
-        ]
-        for k in range(K):
-            rows[k][k] = -sum((rows[i][k] for i in range(K) if i != k), fmpq(0))
-        residual = fmpq_mat(K, K, [entry for row in rows for entry in row])
-    if bias:
+def _dual_point(model: UnconstrainedFeatures, gradient: fmpq_mat, squared_mu: fmpq) -> fmpq_mat:
+    """Return a rational point near the gradient that satisfies the dual constraints exactly (but
+    for the sign of a probability, which the correction for the bias may cost)."""
+    n = model.counts.tolist()
+    K, residual = len(n), model.loss.minorant.into_domain(gradient, n)
+    if model.bias:
         widest = max(range(K), key=lambda k: n[k])
         for i in range(K):
             excess = sum((residual[i, k] * n[k] for k in range(K)), fmpq(0))
             residual[i, widest] -= excess / n[widest]
-    return residual * feasible_scale(residual, n, squared_mu * total**2)
-
-
-def _dual_ball(residual: fmpq_mat, n: list[int], loss: str) -> arb:
-    """Enclose the dual value at a feasible point; zero, which bounds every loss, where a
-    probability is negative."""
-    K, value = len(n), arb(0)
-    for k in range(K):
-        for i in range(K):
-            if loss == "mse":
-                value -= n[k] * arb(residual[i, k]) ** 2 / 2
-            else:
-                q = residual[i, k] + int(i == k)
-                if q < 0:
-                    return arb(0)
-                value -= n[k] * arb(q) * arb(q).log() if q > 0 else 0
-        if loss == "mse":
-            value -= n[k] * arb(residual[k, k])
-    return value / sum(n)
+    return residual * feasible_scale(residual, n, squared_mu * sum(n) ** 2)

@@ -42,8 +42,8 @@ from theorylab._validation import (
     one_of,
 )
 from theorylab.neural_collapse._losses import CrossEntropy
-from theorylab.neural_collapse._spectra import as_counts
 from theorylab.neural_collapse.metrics import simplex_etf
+from theorylab.neural_collapse.unconstrained_features import UnconstrainedFeatures
 from theorylab.numerics.results import result
 
 __all__ = [
@@ -258,11 +258,9 @@ def spread_centres(
 
 
 def regularised_minimizer(
-    counts: ArrayLike,
+    model: UnconstrainedFeatures,
     *,
     dimension: int,
-    lam_w: float,
-    lam_h: float,
     strength: float,
     rng: np.random.Generator,
     sharpness: float = 30.0,
@@ -277,12 +275,10 @@ def regularised_minimizer(
 
     Parameters
     ----------
-    counts
-        (K,) class sizes, K >= 2.
+    model
+        Cross-entropy without bias.
     dimension
         d.
-    lam_w, lam_h
-        Weight decay of classifier and features, positive.
     strength
         $\gamma\ge0$.
     rng
@@ -300,25 +296,21 @@ def regularised_minimizer(
     Examples
     --------
     >>> import numpy as np
-    >>> from theorylab.neural_collapse import regularised_minimizer
-    >>> best = regularised_minimizer(
-    ...     [3, 1], dimension=2, lam_w=0.01, lam_h=0.01, strength=0.1, rng=np.random.default_rng(0)
-    ... )
+    >>> from theorylab.neural_collapse import UnconstrainedFeatures, regularised_minimizer
+    >>> model = UnconstrainedFeatures([3, 1], lam_w=0.01, lam_h=0.01, loss="ce")
+    >>> rng = np.random.default_rng(0)
+    >>> best = regularised_minimizer(model, dimension=2, strength=0.1, rng=rng)
     >>> round(best.spread, 6)
     -1.0
     """
-    n, d, lam_w, lam_h = _model(counts, dimension, lam_w, lam_h)
-    gamma, b = (
-        as_real(strength, "strength", minimum=0.0),
-        as_real(sharpness, "sharpness", above=0.0),
-    )
+    K, d = _classes(model), as_count(dimension, "dimension")
+    gamma = as_real(strength, "strength", minimum=0.0)
+    b = as_real(sharpness, "sharpness", above=0.0)
     as_instance(rng, "rng", np.random.Generator)
-    K = n.size
-    unit, lam = _balance(lam_w, lam_h)
 
     def value(flat: FloatArray) -> tuple[float, FloatArray]:
         W, F = flat[: K * d].reshape(K, d), flat[K * d :].reshape(K, d)
-        loss, slope_w, slope_f = _loss(W, F, n, lam, lam)
+        loss, slope_w, slope_f = _loss(W, F, model)
         if gamma:
             norms = np.linalg.norm(F, axis=1, keepdims=True)
             spread, slope = _smooth(F / norms, b)
@@ -332,21 +324,17 @@ def regularised_minimizer(
         for _ in range(as_count(restarts, "restarts", minimum=fewest))
     ]
     if not fewest:
-        aligned = etf_aligned_minimizer(n, dimension=d, lam_w=lam, lam_h=lam)
-        lengths = np.linalg.norm(aligned.class_features, axis=0)
-        lifted = np.maximum(lengths, 1e-3 * lengths.max() + 1e-9) * simplex_etf(K, d).T
-        starts.append(np.concatenate([aligned.classifier.ravel(), lifted.T.ravel()]))
+        frame = simplex_etf(K, d)
+        W, lengths = _aligned(model, frame)
+        lifted = np.maximum(lengths, 1e-3 * lengths.max() + 1e-9)[:, None] * frame
+        starts.append(np.concatenate([W.ravel(), lifted.ravel()]))
     ends = [minimize(value, x, jac=True, method="L-BFGS-B", options=_LBFGS) for x in starts]
     best = min(ends, key=lambda end: float(end.fun)).x
     W, F = best[: K * d].reshape(K, d), best[K * d :].reshape(K, d)
-    return RegularisedMinimizer(
-        _loss(W, F, n, lam, lam)[0], _smooth(_unit(F), b)[0], W / unit, unit * F.T
-    )
+    return _minimizer(model, W, F, _smooth(_unit(F), b)[0])
 
 
-def etf_aligned_minimizer(
-    counts: ArrayLike, *, dimension: int, lam_w: float, lam_h: float
-) -> RegularisedMinimizer:
+def etf_aligned_minimizer(model: UnconstrainedFeatures, *, dimension: int) -> RegularisedMinimizer:
     """Minimize cross-entropy with free features in the directions of a simplex frame: lengths and
     classifier are free.
 
@@ -355,12 +343,10 @@ def etf_aligned_minimizer(
 
     Parameters
     ----------
-    counts
-        (K,) class sizes, K >= 2.
+    model
+        Cross-entropy without bias.
     dimension
         d >= K - 1.
-    lam_w, lam_h
-        Weight decay of classifier and features, positive.
 
     Raises
     ------
@@ -369,26 +355,15 @@ def etf_aligned_minimizer(
 
     Examples
     --------
-    >>> from theorylab.neural_collapse import etf_aligned_minimizer
-    >>> etf_aligned_minimizer([3, 3, 3], dimension=2, lam_w=0.01, lam_h=0.01)
+    >>> from theorylab.neural_collapse import UnconstrainedFeatures, etf_aligned_minimizer
+    >>> model = UnconstrainedFeatures([3, 3, 3], lam_w=0.01, lam_h=0.01, loss="ce")
+    >>> etf_aligned_minimizer(model, dimension=2)
     <RegularisedMinimizer: loss 0.174533, spread -0.5, classifier (3, 2), class_features (2, 3)>
     """
-    n, d, lam_w, lam_h = _model(counts, dimension, lam_w, lam_h)
-    K = n.size
-    frame = simplex_etf(K, d)
-
-    unit, lam = _balance(lam_w, lam_h)
-
-    def value(flat: FloatArray) -> tuple[float, FloatArray]:
-        W, lengths = flat[: K * d].reshape(K, d), flat[K * d :]
-        loss, slope_w, slope_f = _loss(W, lengths[:, None] * frame, n, lam, lam)
-        return loss, np.concatenate([slope_w.ravel(), np.sum(slope_f * frame, axis=1)])
-
-    bounds = [(None, None)] * (K * d) + [(0.0, None)] * K
-    start = np.concatenate([frame.ravel(), np.ones(K)])
-    end = minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=_LBFGS).x
-    W, F = end[: K * d].reshape(K, d), end[K * d :, None] * frame
-    return RegularisedMinimizer(_loss(W, F, n, lam, lam)[0], -1 / (K - 1), W / unit, unit * F.T)
+    K = _classes(model)
+    frame = simplex_etf(K, as_count(dimension, "dimension"))
+    W, lengths = _aligned(model, frame)
+    return _minimizer(model, W, lengths[:, None] * frame, -1 / (K - 1))
 
 
 def correlation_factor(deviation: float) -> float:
@@ -717,28 +692,49 @@ def _through_norm(slope: FloatArray, unit: FloatArray, norms: FloatArray) -> Flo
     return gradient
 
 
-def _model(
-    counts: ArrayLike, dimension: int, lam_w: float, lam_h: float
-) -> tuple[FloatArray, int, float, float]:
-    n = as_counts(counts, "counts").astype(np.float64)
-    d = as_count(dimension, "dimension")
-    return n, d, as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", above=0.0)
+def _classes(model: UnconstrainedFeatures) -> int:
+    """Return the number of classes of a model that can be regularised."""
+    as_instance(model, "model", UnconstrainedFeatures)
+    if model.bias or not isinstance(model.loss, CrossEntropy):
+        raise ValueError(
+            f"model: expected cross-entropy without bias, got {model.loss} and bias={model.bias}"
+        )
+    return model.counts.size
 
 
-def _balance(lam_w: float, lam_h: float) -> tuple[float, float]:
-    """Return the unit of the features in which both have the same weight decay, and this decay:
-    only the product matters to the logits."""
-    return (lam_w / lam_h) ** 0.25, math.sqrt(lam_w) * math.sqrt(lam_h)
+def _aligned(model: UnconstrainedFeatures, frame: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return classifier and lengths (K,) at the minimum, for class features along the frame."""
+    K, d = frame.shape
+
+    def value(flat: FloatArray) -> tuple[float, FloatArray]:
+        W, lengths = flat[: K * d].reshape(K, d), flat[K * d :]
+        loss, slope_w, slope_f = _loss(W, lengths[:, None] * frame, model)
+        return loss, np.concatenate([slope_w.ravel(), np.sum(slope_f * frame, axis=1)])
+
+    bounds = [(None, None)] * (K * d) + [(0.0, None)] * K
+    start = np.concatenate([frame.ravel(), np.ones(K)])
+    end = minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds, options=_LBFGS).x
+    return end[: K * d].reshape(K, d), end[K * d :]
+
+
+def _minimizer(
+    model: UnconstrainedFeatures, W: FloatArray, F: FloatArray, spread: float
+) -> RegularisedMinimizer:
+    """Return the point in the units of the model."""
+    unit = (model.lam_w / model.lam_h) ** 0.25
+    return RegularisedMinimizer(_loss(W, F, model)[0], spread, W / unit, unit * F.T)
 
 
 def _loss(
-    W: FloatArray, F: FloatArray, n: FloatArray, lam_w: float, lam_h: float
+    W: FloatArray, F: FloatArray, model: UnconstrainedFeatures
 ) -> tuple[float, FloatArray, FloatArray]:
     """Return cross-entropy with weight decay for class features in the rows of F, and its
-    gradients."""
-    value, slope = CrossEntropy().mean(W @ F.T, np.arange(n.size), n)
-    value += lam_w / 2 * float(np.sum(W**2)) + lam_h / 2 * float(n @ np.sum(F**2, axis=1))
-    return value, slope @ F + lam_w * W, slope.T @ W + lam_h * n[:, None] * F
+    gradients; in the unit of the features in which both have the same weight decay, as only the
+    product matters to the logits."""
+    n, lam = model.counts.astype(np.float64), model.price
+    value, slope = model.loss.mean(W @ F.T, np.arange(n.size), n)
+    value += lam / 2 * float(np.sum(W**2) + n @ np.sum(F**2, axis=1))
+    return value, slope @ F + lam * W, slope.T @ W + lam * n[:, None] * F
 
 
 def _unknowns(mask: NDArray[np.bool_], *, balanced: bool) -> FloatArray:

@@ -146,7 +146,7 @@ def deep_linear_objective(
     bias: ArrayLike | None = None,
     lam_b: float = 0.0,
 ) -> float:
-    """Return the objective of the deep linear model (module docstring) plus ``lam_b / 2 |bias|^2``.
+    """Return the objective of the model of ``deep_linear`` plus ``lam_b / 2 |bias|^2``.
 
     Parameters
     ----------

@@ -16,11 +16,7 @@ from theorylab.neural_collapse._deep_points import (
     factored_point,
     price_ball,
 )
-from theorylab.neural_collapse._intervals import (
-    power,
-    precision,
-    proves_bound,
-)
+from theorylab.neural_collapse._intervals import power, precision, proves_bound
 from theorylab.neural_collapse._losses import CrossEntropy
 from theorylab.neural_collapse._spectra import Spectrum, as_counts
 from theorylab.numerics.balls import below
@@ -84,8 +80,8 @@ def simplex_sum_price(blocks: ArrayLike, depth: int) -> float:
     with gap 1 between the blocks.
 
     The ETF of gap 1 has $K-1$. Where the sum is smaller, and there are at least two blocks,
-    none of a single class, the blocks beat the ETF for cross-entropy at every scale (module
-    docstring).
+    none of a single class, the blocks beat the ETF for cross-entropy at every scale (see
+    ``deep_linear``).
 
     Parameters
     ----------

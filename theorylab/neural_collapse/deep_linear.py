@@ -72,10 +72,7 @@ from theorylab.neural_collapse._simplex_sums import (
     simplex_sum_price,
 )
 from theorylab.neural_collapse._spectra import Spectrum, as_counts, label_spectrum
-from theorylab.neural_collapse.unconstrained_features import (
-    UnconstrainedFeatures,
-    ufm_minimizer,
-)
+from theorylab.neural_collapse.unconstrained_features import UnconstrainedFeatures, ufm_minimizer
 
 __all__ = [
     "DeepLinearMinimizer",

@@ -55,6 +55,15 @@ def test_duals_meet_the_loss_at_the_gradient_and_nowhere_exceed_it(loss):
         assert float(loss.dual_ball(exact, k).mid()) == pytest.approx(loss.dual(other)[k])
 
 
+def test_small_probabilities_of_wrong_classes_keep_their_digits():
+    wrong = np.exp(-45.0)
+    gradient = CrossEntropy().terms(45 * np.eye(K), np.arange(K))[1]
+    expected = wrong * (np.ones((K, K)) - K * np.eye(K))
+    assert gradient == pytest.approx(expected, rel=1e-12, abs=0)
+    # The entropy of (1 - 3 w, w, w, w); terms of the second order in w are below rounding.
+    assert CrossEntropy().dual(gradient) == pytest.approx((K - 1) * wrong * 46, rel=1e-12)
+
+
 def test_duals_are_finite_on_distributions_only():
     smooth, third = CrossEntropy(0.5), fmpq(1, 3)
     inside = [-2 * third, third, third]  # q = (0, 1/2, 1/2) with s = (2/3, 1/6, 1/6)
@@ -68,9 +77,11 @@ def test_duals_are_finite_on_distributions_only():
     assert np.isneginf(CrossEntropy().dual(np.array([[-1.1, 0.0], [1.1, 0.0]]))[0])
 
 
+@pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("loss", WITH_DUAL, ids=str)
-def test_points_moved_into_the_domain_stay_close(loss):
-    gradient = loss.terms(60 * np.eye(3), np.arange(3))[1]  # probabilities that round to zero
+def test_points_moved_into_the_domain_stay_close(loss, order):
+    # Probabilities that are zero in double precision: of wrong classes, and of labels.
+    gradient = loss.terms(800 * np.eye(3)[::order], np.arange(3))[1]
     near = fmpq_mat(3, 3, [rational(v) for v in gradient.ravel().tolist()])
     moved = loss.into_domain(near, [5, 2, 1])
     for k in range(3):

@@ -119,8 +119,14 @@ class CrossEntropy(Loss):
     def dual(self, residual: FloatArray) -> FloatArray:
         """Return the dual values (K,) of the columns of (K, K), one a class, that sum to zero."""
         K, share = len(residual), self.smoothing
-        entropies: FloatArray = entr(residual + (1 - share) * np.eye(K) + share / K).sum(axis=0)
-        return entropies
+        q = residual + (1 - share) * np.eye(K) + share / K
+        terms = entr(q)
+        # By the distance to one, which the probability of the label itself has lost where small.
+        own, short = np.diag(q), np.diag(residual) - share * (1 - 1 / K)
+        inside = (own > 0) & (short > -1)
+        terms[inside, inside] = -own[inside] * np.log1p(short[inside])
+        value: FloatArray = terms.sum(axis=0)
+        return value
 
     def dual_ball(self, column: Sequence[fmpq], label: int) -> arb:
         """Enclose the dual value of a column in the domain."""
@@ -201,7 +207,9 @@ def _smoothed(
     gradient = np.exp(shifted)
     norm = gradient.sum(axis=0)
     gradient /= norm
-    gradient[labels, columns] -= 1
+    # Not as the difference to one, which loses small ones.
+    gradient[labels, columns] = 0.0
+    gradient[labels, columns] = -gradient.sum(axis=0)
     values = np.log(norm) - shifted[labels, columns]
     if share:
         values += share * (shifted[held, columns] - shifted.mean(axis=0))

@@ -456,3 +456,13 @@ def test_many_sizes_at_weak_and_strong_penalties(level, bias):
     )
     assert s.status is nc.UfmStatus.SOLVED
     assert -1e-13 < s.certificate.gap < 1e-10
+
+
+def test_a_point_whose_dual_leaves_the_distributions_bounds_by_zero():
+    # Two classes are taken for one of them: what the bias asks back makes a probability negative.
+    model = nc.UnconstrainedFeatures([1, 1, 1], lam_w=0.02, lam_h=0.02, loss="ce", bias=True)
+    features = 5 * np.eye(3)[:, [0, 1, 1]]
+    certificate = nc.certify_ufm(model, features, np.eye(3))
+    assert not certificate.proof.feasible()
+    assert certificate.lower == 0 < nc.ufm_minimizer(model, dimension=3).objective
+    assert certificate.verify().accepted

@@ -35,7 +35,6 @@ SAYS_SO: dict[str, set[str]] = {
     "bellman_error_limits": {f".{name}" for name in LIMITS},
     "boundary_flow": {".boundaries", ".end"},
     "certified_objective": {""},
-    "certify_smoothed_ufm": {".upper"},
     "certify_ufm": {".upper"},
     "correction_time": {""},
     "error_bounds": {".upper", ".onset"},
@@ -51,7 +50,7 @@ SAYS_SO: dict[str, set[str]] = {
     "variational_divergence": {""},
 }
 # A stiff flow spends its budget for every factor.
-SLOW = {"deep_flow", "central_path", "optimal_ridge", "search_smoothed_ufm", "smoothed_sgd"}
+SLOW = {"deep_flow", "central_path", "optimal_ridge", "smoothed_sgd"}
 
 
 def scaled(value: Any, factors: tuple[float, ...]) -> Iterator[tuple[float, Any]]:

@@ -222,14 +222,17 @@ TABLE: dict[str, Callable[[float], np.ndarray]] = {
         nc.best_scale(s * nc.simplex_sum_logits([2, 2]), [3] * 4, [0.02, 0.1, 0.1]).objective
     ),
     "etf_aligned": lambda s: parts(
-        nc.etf_aligned_minimizer([5, 3, 2], dimension=3, lam_w=0.02 * s, lam_h=0.03 / s).loss
+        nc.etf_aligned_minimizer(
+            nc.UnconstrainedFeatures([5, 3, 2], lam_w=0.02 * s, lam_h=0.03 / s, loss="ce"),
+            dimension=3,
+        ).loss
     ),
     "cosines": lambda s: parts(
         nc.mean_max_cosine(s * HEAD), nc.mean_min_angle(s * HEAD), nc.von_neumann_entropy(s * HEAD)
     ),
     "linear_fit": lambda s: parts(
         nc.smoothed_linear_fit(
-            s * FEATURES, LABELS, n_classes=3, alpha=0.1, ridge=0.01 * s**2
+            s * FEATURES, LABELS, n_classes=3, loss="ls", ridge=0.01 * s**2
         ).objective
     ),
     "gradient_noise": lambda s: (

@@ -83,17 +83,18 @@ def maxsup_acts_on_the_top_logit(n_classes, alpha, rank, seed, tie=False):
 
     def added(points, loss):
         labels = np.full(points.shape[1], label)
-        values = (nc.smoothed_loss(points, labels, a, loss=loss).values for a in (alpha, 0.0))
+        values = (nc.smoothed_loss(points, labels, kind).values for kind in (loss(alpha), "ce"))
         return np.subtract(*values)
 
     # The terms are linear as far as the maximum stays the same: differences of step 1/10 are exact.
     steps = 0.1 * np.eye(n_classes)
     slopes = [
         (added(z[:, None] + steps, loss) - added(z[:, None] - steps, loss)) / 0.2
-        for loss in ("ls", "maxsup")
+        for loss in (nc.CrossEntropy, nc.MaxSuppression)
     ]
     error = 200 * EPS * (np.abs(z).max() + np.log(n_classes))
-    ends, unit = [added(z[:, None], loss)[0] for loss in ("maxsup", "ls")], np.eye(n_classes)
+    kinds, unit = (nc.MaxSuppression, nc.CrossEntropy), np.eye(n_classes)
+    ends = [added(z[:, None], loss)[0] for loss in kinds]
     return {
         "max suppression": compare(
             within(slopes[1], error, "rounding"),
@@ -125,22 +126,22 @@ def maxsup_convex_same_single_sample_optimum(n_classes, alpha, seed):
     def scaled(plain, half):  # the losses are affine in alpha
         return plain + 2 * alpha * (half - plain)
 
-    def loss(points, name):
+    def loss(points, kind):
         labels = np.zeros(points.shape[1])
-        runs = [nc.smoothed_loss(points, labels, a, loss=name) for a in (0.0, 0.5)]
+        runs = [nc.smoothed_loss(points, labels, kind(a)) for a in (0.0, 0.5)]
         return scaled(*(r.values for r in runs)), scaled(*(r.gradient for r in runs))
 
-    def rises(gap, name):
-        return bool(loss(np.r_[gap, np.zeros(n_classes - 1)][:, None], name)[1][0, 0] > 0)
+    def rises(gap, kind):
+        return bool(loss(np.r_[gap, np.zeros(n_classes - 1)][:, None], kind)[1][0, 0] > 0)
 
-    kinds = ("maxsup", "ls")
+    kinds = (nc.MaxSuppression, nc.CrossEntropy)
     gap = theory("gap", np.log((n_classes - n_classes * alpha + alpha) / alpha))
     ends = [
-        switch(lambda g, name=name: rises(g, name), bracket=(-20.0, 37.0), tol=1e-9)
-        for name in kinds
+        switch(lambda g, kind=kind: rises(g, kind), bracket=(-20.0, 37.0), tol=1e-9)
+        for kind in kinds
     ]
     a, b = np.random.default_rng(seed).normal(scale=3, size=(2, n_classes, 20))
-    middle, *sides = ([loss(v, name)[0] for name in kinds] for v in ((a + b) / 2, a, b))
+    middle, *sides = ([loss(v, kind)[0] for kind in kinds] for v in ((a + b) / 2, a, b))
     return {
         "max suppression": compare(ends[0], "==", gap),
         "label smoothing": compare(ends[1], "==", gap),
@@ -170,19 +171,19 @@ def _(pen, runs):
 def suppressed(counts, dimension, lam, alpha, seed):
     """The centred logits that a search finds under max suppression; their distance to those of the
     minimizer, at most; proved bounds of the minimum."""
-    model = {"lam_w": lam, "lam_h": lam, "alpha": alpha}
-    options = {"dimension": dimension, "n_starts": 3, "seed": seed}
-    found = nc.search_smoothed_ufm(counts, loss="maxsup", **model, **options)
-    other = nc.search_smoothed_ufm(counts, **model, **options)
-    ends = [
-        nc.certify_smoothed_ufm(p.features, p.classifier, counts, loss=loss, **model)
-        for p, loss in ((found, "maxsup"), (other, "ls"))
-    ]
+    points, ends = [], []
+    for loss in (nc.MaxSuppression(alpha), nc.CrossEntropy(alpha)):
+        point = nc.search_deep_linear(
+            counts, [lam, lam], dimension=dimension, loss=loss, n_starts=3, seed=seed
+        )
+        model = nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss=loss)
+        points.append(point.logits)
+        ends.append(nc.certify_ufm(model, point.features, *point.layers))
     excess = max(max(end.upper for end in ends) - ends[1].lower, 0.0)
     # Up to a radius of .3 the probabilities at the minimizer are a fourth of those nearby, at
     # least.
-    radius = 2 * nc.logit_radius(found.logits, other.logits, excess)
-    logits = found.logits - found.logits.mean(axis=0)
+    radius = 2 * nc.logit_radius(*points, excess)
+    logits = points[0] - points[0].mean(axis=0)
     return logits, radius if radius < 0.6 else np.inf, ends[0].upper, ends[1].lower
 
 
@@ -208,17 +209,15 @@ def ufm_minimisers_coincide(n_classes, n, d, lam, alpha, seed, largest=None):
     counts = (largest or n, *[n] * (n_classes - 1))
     logits, radius, upper, lower = suppressed(counts, d, lam, alpha, seed)
     frame = np.repeat(np.eye(n_classes) - 1 / n_classes, counts, axis=1)
-    best = nc.smoothed_ufm_minimizer(
-        n_classes, n_per_class=n, dimension=max(d, n_classes - 1), lam_w=lam, lam_h=lam, alpha=alpha
+    balanced = nc.UnconstrainedFeatures(
+        [n] * n_classes, lam_w=lam, lam_h=lam, loss=nc.MaxSuppression(alpha)
     )
+    best = nc.ufm_minimizer(balanced, dimension=max(d, n_classes - 1))
     return {
         "logits": compare(
             within(logits, radius, "sublevel set of the certified excess"),
             "==",
-            theory(
-                "gap", nc.smoothed_gap(n_classes, n_per_class=n, lam_w=lam, lam_h=lam, alpha=alpha)
-            )
-            * frame,
+            theory("gap", nc.cross_entropy_gap(balanced)) * frame,
         ),
         "value": compare(between(upper, lower), "==", theory("value", best.objective)),
     }
@@ -232,10 +231,8 @@ def ufm_minimisers_coincide(n_classes, n, d, lam, alpha, seed, largest=None):
 )
 def _(pen, runs):
     alpha = np.linspace(0.01, 0.9, 200)
-    gaps = np.array(
-        [nc.smoothed_gap(4, n_per_class=5, lam_w=2e-3, lam_h=2e-3, alpha=a) for a in alpha]
-    )
-    pen.theory(alpha, 0.75 * gaps, r"$\frac{3}{4}\log(1/t-3)$")
+    t = alpha / 4 + np.sqrt(5) * 2e-3
+    pen.theory(alpha, 0.75 * np.log(1 / t - 3), r"$\frac{3}{4}\log(1/t-3)$")
     pen.points(*runs.measured("alpha", "logits", (0, 0)), "max suppression, searched", k=1)
 
 
@@ -249,9 +246,9 @@ def misclassified_dynamics_and_confidence(n_classes, margin, alpha, lead=0.0):
     others level with the label: its lead lasts for $T_{MS}<T_{CE}<T_{LS}$, with
     $\frac m{2+c}<T\le\frac m{1+c}$, $c=\alpha,0,-\alpha$: the term that label smoothing adds does
     hold errors up."""
-    kinds = ((alpha, "maxsup"), (0.0, "ls"), (alpha, "ls"))
+    kinds = (nc.MaxSuppression(alpha), nc.CrossEntropy(), nc.CrossEntropy(alpha))
     times = np.array(
-        [nc.correction_time(n_classes, margin=margin, alpha=a, loss=k, lead=lead) for a, k in kinds]
+        [nc.correction_time(n_classes, margin=margin, loss=k, lead=lead) for k in kinds]
     )
     measured = within(times, 1e-8 * times, "Runge-Kutta at relative tolerance 1e-10")
     earlier = within(times[:-1], 1e-8 * times[:-1], "Runge-Kutta at relative tolerance 1e-10")
@@ -287,14 +284,15 @@ def confidence_on_errors(n, alpha, fitted, repetitions, seed):
         y, shift = rng.integers(3, size=n), rng.integers(1, 3, size=n)
         X = 1.5 * rng.standard_normal((3, 3))[:, y] + rng.standard_normal((3, n))
         y = np.where(rng.random(n) < 0.3, (y + shift) % 3, y)
-        plain = nc.smoothed_linear_fit(X, y, n_classes=3, alpha=0.0).classifier
+        smoothed = nc.CrossEntropy(alpha)
+        plain = nc.smoothed_linear_fit(X, y, n_classes=3).classifier
         ends = (
-            [nc.smoothed_linear_fit(X, y, n_classes=3, alpha=alpha).classifier, plain]
+            [nc.smoothed_linear_fit(X, y, n_classes=3, loss=smoothed).classifier, plain]
             if fitted
             else []
         )
-        for share in () if fitted else (alpha, 0.0):
-            slope = nc.smoothed_loss(-plain @ X, y, share).gradient @ X.T / n
+        for loss in () if fitted else (smoothed, "ce"):
+            slope = nc.smoothed_loss(-plain @ X, y, loss).gradient @ X.T / n
             ends.append(-plain - 0.1 * slope)
         rows.append([])
         for logits in (end @ X for end in ends):

@@ -80,16 +80,13 @@ def regularised(sizes, dimension, decay, excess, factor, seed):
     """The cosine of two class features that is farthest from the mean of a simplex frame's, and
     the regulariser, at strengths that allow the given excesses."""
     K, lam, rng = len(sizes), decay / sum(sizes), np.random.default_rng(seed)
-    price = nc.etf_aligned_minimizer(sizes, dimension=K, lam_w=lam, lam_h=lam).loss
-    price -= nc.ufm_minimizer(
-        nc.UnconstrainedFeatures(sizes, lam_w=lam, lam_h=lam, loss="ce"), dimension=K
-    ).certificate.lower
+    model = nc.UnconstrainedFeatures(sizes, lam_w=lam, lam_h=lam, loss="ce")
+    price = nc.etf_aligned_minimizer(model, dimension=K).loss
+    price -= nc.ufm_minimizer(model, dimension=K).certificate.lower
     found = [
         nc.regularised_minimizer(
-            sizes,
+            model,
             dimension=dimension,
-            lam_w=lam,
-            lam_h=lam,
             strength=factor * price / e,
             rng=rng,
             restarts=int(dimension < K - 1),

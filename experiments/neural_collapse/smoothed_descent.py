@@ -238,7 +238,7 @@ def coupled(d, n_classes, relaxation, separable, seed):
     rng = np.random.default_rng(seed)
     X, V = rng.standard_normal((d, 60)), rng.standard_normal((n_classes, d))
     y = np.argmax(V @ X + rng.gumbel(size=(n_classes, 60)), axis=0)
-    fit = nc.smoothed_linear_fit(X, y, n_classes=n_classes, alpha=0.0, ridge=1e-6).classifier @ X
+    fit = nc.smoothed_linear_fit(X, y, n_classes=n_classes, ridge=1e-6).classifier @ X
     p = np.exp(fit - fit.max(axis=0)) / np.exp(fit - fit.max(axis=0)).sum(axis=0)
     curvature = np.eye(n_classes)[:, :, None] * p - p[:, None] * p
     hessian = np.einsum("klN,iN,jN->kilj", curvature, X, X) / y.size

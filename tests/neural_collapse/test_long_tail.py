@@ -10,6 +10,7 @@ import pytest
 from scipy.optimize import approx_fprime, minimize
 
 from theorylab.neural_collapse import (
+    CrossEntropy,
     SparseStatus,
     UnconstrainedFeatures,
     correlation_factor,
@@ -71,53 +72,39 @@ def test_too_few_dimensions_against_a_grid(quantity):
     assert value(centres) <= best + 1e-6
 
 
-def test_regularised_minimizer_without_strength_is_the_unregularised_one():
-    sizes, lam = (6, 6, 1), 0.05
-    found = regularised_minimizer(
-        sizes, dimension=4, lam_w=lam, lam_h=lam, strength=0.0, rng=np.random.default_rng(0)
-    )
-    assert found.loss == pytest.approx(
-        ufm_minimizer(
-            UnconstrainedFeatures(sizes, lam_w=lam, lam_h=lam, loss="ce"), dimension=4
-        ).objective,
-        rel=1e-9,
-    )
-    features = np.repeat(found.class_features, sizes, axis=1)
-    assert found.loss == pytest.approx(
-        ufm_objective(
-            UnconstrainedFeatures(sizes, lam_w=lam, lam_h=lam, loss="ce"),
-            features,
-            found.classifier,
-        ),
-        rel=1e-13,
-    )
+def cross_entropy(counts, lam_w, lam_h, loss="ce"):
+    return UnconstrainedFeatures(counts, lam_w=lam_w, lam_h=lam_h, loss=loss)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        cross_entropy((6, 6, 1), 0.05, 0.05),
+        cross_entropy((3, 3, 3), 0.02, 0.05, CrossEntropy(smoothing=0.2)),
+    ],
+)
+def test_regularised_minimizer_without_strength_is_the_unregularised_one(model):
+    found = regularised_minimizer(model, dimension=4, strength=0.0, rng=np.random.default_rng(0))
+    assert found.loss == pytest.approx(ufm_minimizer(model, dimension=4).objective, rel=1e-9)
+    features = np.repeat(found.class_features, model.counts, axis=1)
+    reached = ufm_objective(model, features, found.classifier)
+    assert found.loss == pytest.approx(reached, rel=1e-13)
 
 
 def test_regularised_minimizer_is_stationary_and_satisfies_the_bound():
     sizes, lam, gamma, b = np.array([8, 2, 1, 1]), 0.1, 0.3, 10.0
-    found = regularised_minimizer(
-        sizes,
-        dimension=4,
-        lam_w=lam,
-        lam_h=lam,
-        strength=gamma,
-        rng=np.random.default_rng(0),
-        sharpness=b,
-    )
+    model, rng = cross_entropy(sizes, lam, lam), np.random.default_rng(0)
+    found = regularised_minimizer(model, dimension=4, strength=gamma, rng=rng, sharpness=b)
 
     def full(x):
         W, F = x[:16].reshape(4, 4), x[16:].reshape(4, 4)
-        loss = ufm_objective(
-            UnconstrainedFeatures(sizes, lam_w=lam, lam_h=lam, loss="ce"),
-            np.repeat(F, sizes, axis=1),
-            W,
-        )
+        loss = ufm_objective(model, np.repeat(F, sizes, axis=1), W)
         return loss + gamma * mean_max_cosine(F.T, sharpness=b)
 
     x = np.concatenate([found.classifier.ravel(), found.class_features.ravel()])
     assert np.abs(approx_fprime(x, full, 1e-7)).max() < 1e-6
-    aligned = etf_aligned_minimizer(sizes, dimension=4, lam_w=lam, lam_h=lam)
-    free = ufm_minimizer(UnconstrainedFeatures(sizes, lam_w=lam, lam_h=lam, loss="ce"), dimension=4)
+    aligned = etf_aligned_minimizer(model, dimension=4)
+    free = ufm_minimizer(model, dimension=4)
     assert found.spread + 1 / 3 <= (aligned.loss - free.objective) / gamma
     assert np.abs(found.feature_cosines + 1 / 3)[~np.eye(4, dtype=bool)].max() <= cosine_remainder(
         [(aligned.loss - free.objective) / gamma], 4, sharpness=b
@@ -125,13 +112,14 @@ def test_regularised_minimizer_is_stationary_and_satisfies_the_bound():
 
 
 def test_aligned_minimizer_of_equal_classes_is_the_unrestricted_one():
-    aligned = etf_aligned_minimizer((3, 3, 3, 3), dimension=3, lam_w=0.02, lam_h=0.03)
-    assert aligned.loss == pytest.approx(
-        ufm_minimizer(
-            UnconstrainedFeatures((3, 3, 3, 3), lam_w=0.02, lam_h=0.03, loss="ce"), dimension=3
-        ).objective,
-        rel=1e-9,
-    )
+    model = cross_entropy((3, 3, 3, 3), 0.02, 0.03)
+    aligned = etf_aligned_minimizer(model, dimension=3)
+    best = ufm_minimizer(model, dimension=3)
+    assert aligned.loss == pytest.approx(best.objective, rel=1e-9)
+    assert aligned.classifier @ aligned.class_features == pytest.approx(best.class_logits, abs=1e-3)
+    # Balanced: both factors carry the same penalty.
+    sizes = 0.02 * np.sum(aligned.classifier**2), 0.09 * np.sum(aligned.class_features**2)
+    assert sizes[0] == pytest.approx(sizes[1], rel=1e-5)
 
 
 def test_cosine_remainder_bounds_perturbed_frames():
@@ -218,16 +206,18 @@ def test_bad_input():
         von_neumann_entropy([[1.0, 0.0], [1.0, 0.0]])
     with pytest.raises(ValueError, match="restarts"):
         regularised_minimizer(
-            (3, 2, 1),
+            cross_entropy((3, 2, 1), 0.1, 0.1),
             dimension=1,
-            lam_w=0.1,
-            lam_h=0.1,
             strength=1.0,
             rng=np.random.default_rng(0),
             restarts=0,
         )
     with pytest.raises(ValueError, match="dimension"):
-        etf_aligned_minimizer((3, 2, 1), dimension=1, lam_w=0.1, lam_h=0.1)
+        etf_aligned_minimizer(cross_entropy((3, 2, 1), 0.1, 0.1), dimension=1)
+    biased = UnconstrainedFeatures((3, 2), lam_w=0.1, lam_h=0.1, loss="ce", bias=True)
+    for model in (biased, cross_entropy((3, 2), 0.1, 0.1, "mse")):
+        with pytest.raises(ValueError, match="model: expected cross-entropy without bias, got"):
+            etf_aligned_minimizer(model, dimension=2)
 
 
 @pytest.mark.parametrize("s", [1e-150, 1e-8, 1e8, 1e150])
@@ -238,7 +228,7 @@ def test_only_the_product_of_the_decays_matters(s):
         partial(regularised_minimizer, strength=0.1, rng=np.random.default_rng(0), restarts=1),
     ):
         one, other = (
-            solve(counts, dimension=3, lam_w=lam_w * t, lam_h=lam_h / t) for t in (1.0, s)
+            solve(cross_entropy(counts, lam_w * t, lam_h / t), dimension=3) for t in (1.0, s)
         )
         assert other.loss == pytest.approx(one.loss, rel=1e-10)
         assert other.feature_cosines == pytest.approx(one.feature_cosines, rel=1e-8, abs=1e-8)

@@ -227,6 +227,19 @@ def test_verification_refuses_bounds_and_dual_points_that_are_just_wrong(loss, b
         assert moved(c.proof.dual * fmpq(999999, 1000000) + bump) is wanted
 
 
+def test_a_point_whose_dual_leaves_the_distributions_bounds_by_zero():
+    # Two classes are taken for one of them: what the bias asks back makes a probability negative.
+    model = nc.UnconstrainedFeatures([1, 1, 1], lam_w=0.02, lam_h=0.02, loss="ce", bias=True)
+    features = 5 * np.eye(3)[:, [0, 1, 1]]
+    certificate = nc.certify_ufm(model, features, np.eye(3))
+    assert not certificate.proof.feasible()
+    best = nc.ufm_minimizer(model, dimension=3)
+    assert certificate.lower == 0 < best.objective
+    assert certificate.verify().accepted
+    there = replace(best, classifier=np.eye(3), class_features=features)
+    assert there.certificate.lower == 0
+
+
 def test_too_few_dimensions_open_the_convex_gap_but_not_von_neumanns():
     counts = np.array([12, 8, 4])
     s = nc.ufm_minimizer(nc.UnconstrainedFeatures(counts, lam_w=0.02, lam_h=0.02), dimension=2)

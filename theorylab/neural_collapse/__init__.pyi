@@ -1,3 +1,7 @@
+from ._losses import CrossEntropy as CrossEntropy
+from ._losses import Loss as Loss
+from ._losses import MaxSuppression as MaxSuppression
+from ._losses import Squared as Squared
 from .deep_linear import DeepLinearMinimizer as DeepLinearMinimizer
 from .deep_linear import DeepLinearSearch as DeepLinearSearch
 from .deep_linear import DeepLinearStatus as DeepLinearStatus
@@ -23,17 +27,11 @@ from .distillation_heads import collapsed_head_cosines as collapsed_head_cosines
 from .distillation_heads import distillation_gradients as distillation_gradients
 from .label_smoothing import SmoothedFit as SmoothedFit
 from .label_smoothing import SmoothedLoss as SmoothedLoss
-from .label_smoothing import SmoothedUfm as SmoothedUfm
 from .label_smoothing import SmoothingTerms as SmoothingTerms
-from .label_smoothing import SolutionStatus as SolutionStatus
-from .label_smoothing import certify_smoothed_ufm as certify_smoothed_ufm
 from .label_smoothing import correction_time as correction_time
 from .label_smoothing import logit_radius as logit_radius
-from .label_smoothing import search_smoothed_ufm as search_smoothed_ufm
-from .label_smoothing import smoothed_gap as smoothed_gap
 from .label_smoothing import smoothed_linear_fit as smoothed_linear_fit
 from .label_smoothing import smoothed_loss as smoothed_loss
-from .label_smoothing import smoothed_ufm_minimizer as smoothed_ufm_minimizer
 from .label_smoothing import smoothing_terms as smoothing_terms
 from .long_tail import RegularisedMinimizer as RegularisedMinimizer
 from .long_tail import SparseEtf as SparseEtf

@@ -55,6 +55,21 @@ def as_counts(value: ArrayLike, name: str) -> NDArray[np.int64]:
     return counts
 
 
+def as_labels(
+    labels: ArrayLike,
+    size: int | None,
+    n_classes: int,
+    name: str = "labels",
+    expected: str = "integers from 0 to K - 1",
+) -> NDArray[np.int64]:
+    """Return the labels as integers below ``n_classes``, ``size`` of them if given."""
+    y = as_array(labels, name, shape=(size,), nonnegative=True)
+    whole = y.astype(np.int64)
+    if (whole != y).any() or whole.max() >= n_classes:
+        raise ValueError(f"{name}: expected {expected} < {n_classes}, got {y.max()}")
+    return whole
+
+
 def groups_of(counts: NDArray[np.int64]) -> Groups:
     """Return the groups of classes of equal size."""
     sizes, of_class, multiplicities = np.unique(counts, return_inverse=True, return_counts=True)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, softmax
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
-from theorylab.neural_collapse._losses import as_labels
+from theorylab.neural_collapse._spectra import as_labels
 from theorylab.numerics.results import result
 
 __all__ = ["HeadGradients", "collapsed_head_cosines", "distillation_gradients"]

@@ -32,7 +32,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import OptimizeResult, minimize
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real, one_of
-from theorylab.neural_collapse._losses import loss_and_slope
+from theorylab.neural_collapse._losses import Loss, as_loss
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
@@ -309,7 +309,7 @@ def train_features(
     dimension: int,
     lam_w: float,
     lam_h: float,
-    loss: str = "ce",
+    loss: Loss | str = "ce",
     bias: bool = False,
     iterations: int = 500,
     target: float = 0.0,
@@ -337,7 +337,7 @@ def train_features(
     lam_w, lam_h
         Weight decay of the classifier and of the features, positive.
     loss
-        ``"mse"`` or ``"ce"``.
+        A :class:`Loss`, or its name.
     bias
         Whether there is a last-layer bias.
     iterations, target
@@ -369,7 +369,7 @@ def train_features(
     y = _labels(raw, K)
     m, d = as_count(hidden, "hidden"), as_count(dimension, "dimension")
     lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", above=0.0)
-    one_of(loss, "loss", ("mse", "ce"))
+    kind = as_loss(loss)
     as_flag(bias, "bias")
     iterations, n_records = as_count(iterations, "iterations"), as_count(n_records, "n_records")
     target = as_real(target, "target", minimum=0.0)
@@ -396,7 +396,7 @@ def train_features(
 
     def objective(theta: FloatArray) -> tuple[float, FloatArray]:
         (_, _, V, _, W, _), active, H, logits = forward(theta)
-        value, slope = loss_and_slope(logits, y, weights, loss)
+        value, slope = kind.mean(logits, y, weights)
         value += lam_w / 2 * float(np.sum(W**2)) + lam_h / 2 * float(np.sum(H**2))
         back = W.T @ slope + lam_h * H
         inner = (V.T @ back) * (active > 0)

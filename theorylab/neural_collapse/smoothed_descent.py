@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import softmax
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
-from theorylab.neural_collapse._losses import as_labels
+from theorylab.neural_collapse._spectra import as_labels
 from theorylab.numerics.compiled import compiled
 from theorylab.numerics.results import result
 

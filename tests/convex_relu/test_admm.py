@@ -168,6 +168,14 @@ def test_a_piece_that_only_rounding_changes_is_identified():
     assert len(found.residuals) > 100
 
 
+def test_it_goes_on_while_outside_its_cones():
+    X = np.array([[0.8, 0.3], [-1.3, 0.9], [0.4, -0.5], [0.6, 0.4]])
+    found = train_admm(X, np.array([0.3, 0.0, 0.5, -0.7]), 0.3, tol=1e-3)
+    assert (found.gaps[:, 1] <= 1e-3).tolist() == [False, True, True]
+    assert found.violation <= 1e-3
+    assert found.status is ADMMStatus.SOLVED
+
+
 def test_scaling_the_targets_and_the_penalty_scales_the_iterates():
     X, y = data(8)
     base, scaled = train_admm(X, y, 0.4, penalty=1.0), train_admm(X, 3 * y, 1.2, penalty=1.0)

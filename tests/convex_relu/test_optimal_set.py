@@ -408,6 +408,30 @@ def test_sensitivity_agrees_with_differences(loss, bias, seed):
     assert np.allclose(quotient, expected, atol=2e-6 * max(1.0, np.abs(expected).max()))
 
 
+def test_a_tied_row_met_twice_leaves_the_multipliers_undetermined():
+    seen = 0
+    for seed in range(6):
+        X, y = gaussian(6, 2, seed)
+        beta = 0.3 * zero_threshold(X, y)
+        network = optimal_pruning(X, train(X, y, beta, tol=1e-9).network).network
+        tied = neurons_of(X, network, bias=False).tied.any(axis=0)
+        before = sensitivity(X, y, beta, network=network, d_beta=1.0)
+        if not tied.any() or before.status is not SensitivityStatus.REGULAR:
+            continue
+        # Halves of a row and its target: the same objective.
+        split = np.sqrt(np.where(tied, 0.5, 1.0))
+        twice = np.vstack([split[:, None] * X, np.sqrt(0.5) * X[tied]])
+        targets = np.append(split * y, np.sqrt(0.5) * y[tied])
+        after = sensitivity(twice, targets, beta, network=network, d_beta=1.0)
+        assert after.status is SensitivityStatus.SINGULAR
+        assert after.d_objective == pytest.approx(before.d_objective, rel=1e-9)
+        moved = Network((1 + 1e-4) * network.weights, network.output_weights)
+        with pytest.raises(ValueError, match="network: expected a stationary network"):
+            sensitivity(X, y, beta, network=moved)
+        seen += 1
+    assert seen > 0
+
+
 def test_the_margin_is_that_of_the_multipliers_with_ties_counted_as_active():
     nearest = set()
     for seed in range(12):

@@ -147,6 +147,35 @@ def test_the_history_is_that_of_the_iteration():
     assert found.identified == changed[-1] > 50
 
 
+def test_a_piece_that_only_rounding_changes_is_identified():
+    X, y = np.array([[-1.0], [1.0], [2.0], [-1.0]]), np.array([-1.0, -2.0, 2.0, 2.0])
+    with pytest.warns(RuntimeWarning):
+        found = train_admm(X, y, 1.0, max_iter=3000, tol=1e-15)
+    assert found.status is ADMMStatus.FIXED
+    # Where the dense iteration last changes its piece by more than rounding.
+    patterns, last = enumerate_arrangements(X), 0
+    state = np.zeros((2 * len(patterns), 5))
+    for k in range(1, 60):
+        after = dense_step(X, y, 1.0, found.penalty, patterns, state)
+        pieces = [
+            np.append(np.linalg.norm(s[:, :1], axis=1) > 1.0 / found.penalty, s[:, 1:] > 0)
+            for s in (state, after)
+        ]
+        if np.linalg.norm(after - state) > 1e-9 and (pieces[0] != pieces[1]).any():
+            last = k
+        state = after
+    assert found.identified == last > 1
+    assert len(found.residuals) > 100
+
+
+def test_it_goes_on_while_outside_its_cones():
+    X = np.array([[0.8, 0.3], [-1.3, 0.9], [0.4, -0.5], [0.6, 0.4]])
+    found = train_admm(X, np.array([0.3, 0.0, 0.5, -0.7]), 0.3, tol=1e-3)
+    assert (found.gaps[:, 1] <= 1e-3).tolist() == [False, True, True]
+    assert found.violation <= 1e-3
+    assert found.status is ADMMStatus.SOLVED
+
+
 def test_scaling_the_targets_and_the_penalty_scales_the_iterates():
     X, y = data(8)
     base, scaled = train_admm(X, y, 0.4, penalty=1.0), train_admm(X, 3 * y, 1.2, penalty=1.0)

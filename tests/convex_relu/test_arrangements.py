@@ -13,6 +13,7 @@ from theorylab.convex_relu import (
     sample_arrangements,
     sampled_set_law,
 )
+from theorylab.convex_relu.arrangements import _independent_columns, _lowest
 
 
 def as_set(patterns):
@@ -122,6 +123,39 @@ def test_invariances(d):
 
 def test_zero_data_has_one_pattern():
     assert np.array_equal(enumerate_arrangements(np.zeros((3, 2))), np.ones((1, 3), dtype=bool))
+
+
+def test_dependent_columns_are_left_out_exactly():
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        rank = 1 + seed % 3
+        left, right = rng.integers(-3, 4, (8, rank)), rng.integers(-3, 4, (rank, rank + 1))
+        X = (left @ right).astype(float)
+        X = X[X.any(axis=1)]
+        if len(X) == 0:
+            continue
+        columns = _independent_columns(X)
+        assert len(columns) == np.linalg.matrix_rank(X)
+        assert np.linalg.matrix_rank(X[:, columns]) == len(columns)
+
+
+def test_vertices_near_another_row_are_left_to_exact_arithmetic():
+    def lowest(rows):
+        system, lift = np.zeros((3, 4)), np.zeros(3)
+        return _lowest(rows, np.array([0, 1]), 2, system, lift, 1e-10), lift
+
+    rows = np.random.default_rng(0).standard_normal((3, 4))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    determinant, lift = lowest(rows)
+    assert determinant == pytest.approx(np.linalg.det(rows[:, :3].T), rel=1e-12)
+    np.testing.assert_allclose(rows[:, :3].T @ lift, [0.0, 0.0, 1.0], atol=1e-14)
+    # Two rows and eta are dependent: which side eta increases to on that edge is uncertain.
+    for k in range(3):
+        dependent = rows.copy()
+        others = [a for a in range(3) if a != k]
+        dependent[others[0], :2] = 2.0 * dependent[others[1], :2]
+        assert abs(np.linalg.det(dependent[:, :3])) > 1e-3
+        assert lowest(dependent)[0] == 0.0
 
 
 def test_too_many_patterns_are_refused():

@@ -298,3 +298,12 @@ def test_samples_for_recovery_are_the_least():
         curve = np.append(recovery_probabilities(8, 2), np.ones(least))
         at = [mixed_recovery_probability(curve[: P + 1], active=active) for P in (least - 1, least)]
         assert at[0] < level <= at[1]
+
+
+def test_a_multiplier_of_the_wrong_sign_proves_nothing():
+    # Least |u| with |u - 1| <= eps and -u <= 0 is 1 - eps.
+    X, Y, on = np.array([[1.0], [-1.0]]), np.array([[1.0], [0.0]]), np.array([[True], [False]])
+    for wrong in (0.0, 1.0, 1.5):
+        multiplier = np.array([[2.0], [wrong]])
+        assert _dual_value(multiplier, X, Y, on, 0.25) == pytest.approx(0.75, rel=1e-15)
+    assert _dual_value(np.array([[2.0], [-1.0]]), X, Y, on, 0.25) == pytest.approx(0.5, rel=1e-15)

@@ -34,6 +34,7 @@ from theorylab.convex_relu.optimal_set import (
     sensitivity,
     vertices,
 )
+from theorylab.convex_relu.stationary_points import tie_multipliers
 
 
 def polygon(sides, angle=0.0):
@@ -186,7 +187,13 @@ def test_octagon_has_exactly_ten_minimal_networks():
     assert len(supports) == 10
     assert sorted(map(len, supports)) == [4] * 2 + [5] * 8
     assert found == supports
+    sizes = (vertices(optimal) > 0).sum(axis=1)
+    assert sizes.tolist() == sorted(sizes)
     assert optimal.status is OptimalSetStatus.POLYTOPE
+    # Next to a direction that may be active too nothing is said.
+    near, far = (replace(optimal, next_slack=t * optimal.accuracy) for t in (9.0, 11.0))
+    assert near.status is OptimalSetStatus.UNDECIDED
+    assert far.status is OptimalSetStatus.POLYTOPE
 
 
 @pytest.mark.parametrize("sides", [6, 8, 10, 12])
@@ -414,6 +421,47 @@ def test_sensitivity_agrees_with_differences(loss, bias, seed):
     expected = np.append(result.d_fit, [result.d_objective, result.d_penalty])
     # Truncation h^2 and training noise 1e-12 / h.
     assert np.allclose(quotient, expected, atol=2e-6 * max(1.0, np.abs(expected).max()))
+
+
+def test_a_tied_row_met_twice_leaves_the_multipliers_undetermined():
+    seen = 0
+    for seed in range(6):
+        X, y = gaussian(6, 2, seed)
+        beta = 0.3 * zero_threshold(X, y)
+        network = optimal_pruning(X, train(X, y, beta, tol=1e-9).network).network
+        tied = neurons_of(X, network, bias=False).tied.any(axis=0)
+        before = sensitivity(X, y, beta, network=network, d_beta=1.0)
+        if not tied.any() or before.status is not SensitivityStatus.REGULAR:
+            continue
+        # Halves of a row and its target: the same objective.
+        split = np.sqrt(np.where(tied, 0.5, 1.0))
+        twice = np.vstack([split[:, None] * X, np.sqrt(0.5) * X[tied]])
+        targets = np.append(split * y, np.sqrt(0.5) * y[tied])
+        after = sensitivity(twice, targets, beta, network=network, d_beta=1.0)
+        assert after.status is SensitivityStatus.SINGULAR
+        assert after.d_objective == pytest.approx(before.d_objective, rel=1e-9)
+        moved = Network((1 + 1e-4) * network.weights, network.output_weights)
+        with pytest.raises(ValueError, match="network: expected a stationary network"):
+            sensitivity(X, y, beta, network=moved)
+        seen += 1
+    assert seen > 0
+
+
+def test_the_margin_is_that_of_the_multipliers_with_ties_counted_as_active():
+    nearest = set()
+    for seed in range(12):
+        X, y = gaussian(6, 3, seed)
+        beta = 0.3 * zero_threshold(X, y)
+        network = optimal_pruning(X, train(X, y, beta, tol=1e-9).network).network
+        ties = tie_multipliers(X, y, beta, network)
+        rooms = np.stack([ties.multipliers, ties.limits - ties.multipliers])
+        rooms = rooms * np.linalg.norm(X, axis=1) / beta
+        rooms[:, ties.limits == 0] = np.inf
+        margin = sensitivity(X, y, beta, network=network).margin
+        assert margin == pytest.approx(rooms.min(), rel=1e-4, abs=1e-8)
+        if np.isfinite(margin):
+            nearest.add(int(np.argmin(rooms.min(axis=(1, 2)))))
+    assert nearest == {0, 1}
 
 
 def test_sensitivity_refuses_a_network_that_is_not_stationary():

@@ -92,6 +92,25 @@ def test_certificate_of_the_output_layer_bounds_the_true_suboptimality():
     assert with_optimum.objective == pytest.approx(best.objective, rel=1e-9)
 
 
+def test_many_directions_on_few_rows_meet_the_optimality_conditions():
+    # As many neurons as rows: each further one enters by an exchange at constant outputs.
+    full = 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        X, y = rng.normal(size=(2 + seed % 3, 3)), rng.normal(size=2 + seed % 3)
+        U = rng.normal(size=(40, 3))
+        beta = 10.0 ** -(1 + seed % 4)
+        found = train_output_layer(X, y, beta, U).network
+        hidden = np.maximum(X @ (U / np.linalg.norm(U, axis=1, keepdims=True)).T, 0.0)
+        residual = y - found(X)
+        assert np.abs(residual @ hidden).max() <= beta * (1 + 1e-8)
+        outputs = np.maximum(X @ found.weights.T, 0.0) * found.output_weights
+        lengths = np.linalg.norm(found.weights, axis=1) * np.abs(found.output_weights)
+        np.testing.assert_allclose(residual @ outputs, beta * lengths, rtol=1e-8)
+        full += found.n_neurons == len(y)
+    assert full >= 10
+
+
 def test_improvement_probability_is_what_a_fine_grid_of_directions_says():
     angles = (np.arange(40_000) + 0.5) * 2 * np.pi / 40_000
     U = np.column_stack([np.cos(angles), np.sin(angles)])

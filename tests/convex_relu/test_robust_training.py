@@ -23,6 +23,7 @@ from theorylab.convex_relu import (
     worst_case,
 )
 from theorylab.convex_relu.arrangements import enumerate_arrangements
+from theorylab.convex_relu.robust_training import RobustStatus
 from theorylab.convex_relu.training import train
 
 BALLS = ("linf", "l2")
@@ -178,6 +179,29 @@ def test_optimum_is_a_stable_network_with_its_true_worst_case(ball):
         assert found.gap < 1e-6
         sizes = np.linalg.norm(found.adversary, ord=np.inf if ball == "linf" else 2, axis=1)
         assert np.all(sizes <= 0.1 * (1 + 1e-9))
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared"])
+@pytest.mark.parametrize("ball", BALLS)
+def test_the_adversary_attains_the_worst_case_in_all_units(ball, loss):
+    rng = np.random.default_rng(0)
+    X, y = 10.0 * rng.normal(size=(5, 2)), 37.0 * rng.normal(size=5)
+    y = np.sign(y) if loss == "hinge" else y
+    found = train_robust(X, y, 0.3, eps=0.5, loss=loss, ball=ball)
+    f = found.network(X + found.adversary)
+    losses = np.maximum(1 - y * f, 0) if loss == "hinge" else (f - y) ** 2 / 2
+    assert losses.sum() + 0.3 * found.network.penalty == pytest.approx(found.objective, rel=1e-6)
+    assert np.abs(found.adversary).max() == pytest.approx(0.5, rel=0.5)
+    # The weights are the slopes of the losses; between the slopes of a hinge at its kink.
+    if loss == "squared":
+        np.testing.assert_allclose(
+            found.adversary_weights, np.abs(f - y), atol=1e-3 * np.abs(y).max()
+        )
+    else:
+        assert found.adversary_weights.sum() == pytest.approx(found.objective, rel=1e-6)
+    with pytest.warns(RuntimeWarning, match="relative gap"):
+        again = train_robust(X, y, 0.3, eps=0.5, loss=loss, ball=ball, tol=found.gap / 2)
+    assert again.status is RobustStatus.INACCURATE
 
 
 @pytest.mark.parametrize("ball", BALLS)

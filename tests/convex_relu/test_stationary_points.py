@@ -199,6 +199,41 @@ def test_gradient_step_agrees_with_the_formula():
     assert run.objectives[0] == pytest.approx(objective(X, y, beta, Network(u, a)))
 
 
+@pytest.mark.parametrize("size", [0.1, 30.0])
+def test_the_default_step_is_the_one_stated(size):
+    X, y, (u, a) = gaussian(6, 3, 4, 0)
+    u, y = size * u, y / size
+    largest = np.sqrt(np.linalg.eigvalsh(X.T @ X)[-1])
+    s = max(np.sqrt(y @ y) / largest, (u**2).sum(), (a**2).sum(), 1.0)
+    step = 1 / (8 * largest**2 * s + 0.2)
+    runs = [
+        gradient_descent(X, y, 0.2, (u, a), step_size=h, max_steps=3).network for h in (None, step)
+    ]
+    np.testing.assert_allclose(runs[0].weights, runs[1].weights, rtol=1e-12)
+    np.testing.assert_allclose(runs[0].output_weights, runs[1].output_weights, rtol=1e-12)
+
+
+def test_a_short_neuron_that_is_needed_stays():
+    # X = I and targets of both signs: two problems in one variable.
+    start = Network(np.eye(2), np.array([1.0, -1.0]))
+    point = local_minimum(np.eye(2), [100.0, -1.0], 0.5, start)
+    assert sorted(point.signs) == [-1, 1]
+    assert point.objective == pytest.approx(2 * 0.5**2 / 2 + 0.5 * (99.5 + 0.5), rel=1e-12)
+
+
+def test_ties_count_as_active():
+    seen = 0
+    for seed in range(8):
+        X, y, start = gaussian(8, 2, 4, seed)
+        point = local_minimum(X, y, 0.1, start)
+        z = point.network.weights @ X.T
+        ties = np.abs(z) <= 1e-9
+        assert (point.ties == ties).all()
+        assert (point.patterns == ((z > 0) | ties)).all()
+        seen += ties.sum()
+    assert seen > 0
+
+
 def test_descent_falls_balances_and_says_how_it_ended():
     X, y, start = gaussian(8, 3, 4, 2)
     beta, step = 0.3, 1e-3

@@ -116,6 +116,28 @@ def test_certificate_knots_contain_those_of_the_network_and_obey_the_gap_bounds(
     assert interior > 0
 
 
+def test_certificate_knots_are_local_maxima_with_their_side_and_sign():
+    rng = np.random.default_rng(4)
+    on_data = 0
+    for _ in range(60):
+        x, y = rng.normal(size=6), rng.normal(size=6)
+        residual = fit_penalized_biases(x, y, 0.05).residual
+        # Far below the threshold maxima beside a data point are among those that count.
+        for tol in (1e-9, 0.5):
+            knots = certificate_knots(x, residual, 0.05, tol=tol)
+            phi = np.where(knots.right, 0.0, np.pi) - np.arctan(knots.position)
+            height = knots.sign * h_on(x, residual, phi)
+            assert height.min() >= 0.05 * (1 - 1.01 * tol)
+            for near in (-1e-5, 1e-5):
+                assert (height >= knots.sign * h_on(x, residual, phi + near) - 1e-14).all()
+            on_data += (knots.on_data >= 0).sum()
+        # Values a little below the penalty count up to the tolerance only.
+        shrunk = residual * (1 - 1e-7)
+        assert certificate_knots(x, shrunk, 0.05).position.size == 0
+        assert certificate_knots(x, shrunk, 0.05, tol=1e-6).position.size > 0
+    assert on_data > 0
+
+
 def test_reflected_data_have_the_reflected_fit():
     fit, mirrored = fit_penalized_biases(X, Y, 0.05), fit_penalized_biases(-X, Y, 0.05)
     np.testing.assert_allclose(mirrored.residual, fit.residual, atol=1e-10)

@@ -77,6 +77,8 @@ def dual_solver(
         largest = float(np.linalg.norm(sums, axis=1).max())
         # Scaling everything keeps the multipliers valid.
         t = beta / largest if largest > beta else 1.0
+        # An input under a negative slope moves the other way.
+        moves = np.sign(slope)[:, None] * moves
         if hinge:
             return t * float(weights.sum()), t * weights, t * moves, blocks
         size = float(weights @ weights)

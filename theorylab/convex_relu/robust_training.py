@@ -68,7 +68,8 @@ class RobustResult:
         signs (m,).
     adversary_weights, adversary
         Optimal play of the dual: weights a, shape (n,), and moves eta / a, shape (n, d), of the
-        inputs (zero where a is).
+        inputs, with the sign of y (squared loss: c), zero where a is: at the moved inputs the
+        network's loss is its worst case.
     status
         How well it was solved.
     """

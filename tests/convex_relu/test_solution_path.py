@@ -23,7 +23,7 @@ from theorylab.convex_relu.solution_path import (
     optimal_set_distance,
     trace_solution_path,
 )
-from theorylab.convex_relu.training import Session, TrainingStatus
+from theorylab.convex_relu.training import Session, TrainingStatus, _between
 
 
 def gaussian(n, d, seed):
@@ -353,3 +353,16 @@ def test_distance_of_polytopes_against_a_quadratic_program(sides):
         cp.Problem(goal, [two.atoms @ c == two.fit]).solve(solver=cp.CLARABEL)
         farthest = max(farthest, float(np.linalg.norm(c.value - weights)))
     assert optimal_set_distance(X, one, two) == pytest.approx(farthest, rel=1e-6)
+
+
+def test_the_start_between_two_penalties_is_their_mixture():
+    X, y = gaussian(12, 2, 3)
+    session = Session(X, y, tol=1e-9)
+    for beta in (0.5, 0.1):
+        session.train(beta)
+    (upper, first, v), (lower, second, w) = session.memory[0]
+    beta, state, dual = _between(session.memory[0], 0.8 * upper + 0.2 * lower)
+    assert beta == 0.8 * upper + 0.2 * lower
+    assert np.allclose(state.output(X), 0.8 * first.output(X) + 0.2 * second.output(X))
+    assert np.allclose(dual, 0.8 * v + 0.2 * w)
+    assert _between(session.memory[0], 2 * upper)[0] == upper

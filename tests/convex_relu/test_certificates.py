@@ -18,8 +18,6 @@ from theorylab.convex_relu._dual_norm import climb, norm_over_sphere, search_sph
 from theorylab.convex_relu._dual_point import (
     dual_error,
     exact_dual,
-    in_domain,
-    interior,
     project_skip,
     scale_dual,
 )
@@ -454,7 +452,7 @@ def test_entries_at_the_ends_of_the_domain_stay_there():
     hinge = as_loss("hinge")
     y = np.array([1.0, 1.0, -1.0, 1.0, -1.0])
     v = np.array([1.0, 0.6, -0.3, 0.0, -1.0])
-    assert list(interior(hinge, v, y)) == [False, True, True, False, False]
+    assert list(hinge.interior(v, y)) == [False, True, True, False, False]
     data = np.array([[0.2], [0.7], [1.9], [5.0], [-1.0]])
     point = project_skip(data, v, y, hinge)
     assert list(point[[0, 3, 4]]) == [1.0, 0.0, -1.0]
@@ -474,11 +472,11 @@ def test_entries_at_the_ends_of_the_domain_stay_there():
     ones = np.ones(2)
     assert not project_skip(ones[:, None], np.array([1.0, 0.5]), ones, hinge).any()
     rational = [fmpq(1), fmpq(1, 2), fmpq(-1), fmpq(0), fmpq(-1)]
-    assert in_domain(hinge, rational, y)
+    assert hinge.in_domain(rational, y)
     for k, value in ((0, fmpq(101, 100)), (2, fmpq(1, 100)), (3, fmpq(-1, 100))):
         wrong = [value if i == k else q for i, q in enumerate(rational)]
-        assert not in_domain(hinge, wrong, y)
-        assert in_domain(as_loss("squared"), wrong, y)
+        assert not hinge.in_domain(wrong, y)
+        assert as_loss("squared").in_domain(wrong, y)
 
 
 def test_the_error_of_a_dual_value():

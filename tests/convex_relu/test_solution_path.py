@@ -23,7 +23,7 @@ from theorylab.convex_relu.solution_path import (
     optimal_set_distance,
     trace_solution_path,
 )
-from theorylab.convex_relu.training import Session, TrainingStatus
+from theorylab.convex_relu.training import Session, TrainingStatus, _between
 
 
 def gaussian(n, d, seed):
@@ -401,3 +401,16 @@ def test_brackets_that_touch_hold_one_breakpoint(monkeypatch):
     assert len(rest) == 1
     assert rest[0][0] <= 3.7 - 0.4e-3 <= 3.7 <= rest[0][1]
     assert rest[0][1] - rest[0][0] <= 2.001e-3
+
+
+def test_the_start_between_two_penalties_is_their_mixture():
+    X, y = gaussian(12, 2, 3)
+    session = Session(X, y, tol=1e-9)
+    for beta in (0.5, 0.1):
+        session.train(beta)
+    (upper, first, v), (lower, second, w) = session.memory[0]
+    beta, state, dual = _between(session.memory[0], 0.8 * upper + 0.2 * lower)
+    assert beta == 0.8 * upper + 0.2 * lower
+    assert np.allclose(state.output(X), 0.8 * first.output(X) + 0.2 * second.output(X))
+    assert np.allclose(dual, 0.8 * v + 0.2 * w)
+    assert _between(session.memory[0], 2 * upper)[0] == upper

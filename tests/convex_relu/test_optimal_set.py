@@ -26,6 +26,7 @@ from theorylab.convex_relu.losses import Squared
 from theorylab.convex_relu.optimal_set import (
     OptimalSetStatus,
     SensitivityStatus,
+    _assign,
     _newton_distance,
     find_optimal_set,
     is_minimal,
@@ -445,6 +446,15 @@ def test_a_tied_row_met_twice_leaves_the_multipliers_undetermined():
             sensitivity(X, y, beta, network=moved)
         seen += 1
     assert seen > 0
+
+
+def test_a_neuron_counts_for_the_nearest_direction_of_its_sign():
+    points = np.array([[3.0, 1e-9], [2.0, 1e-16], [0.0, 5.0]])
+    neurons = locate(np.eye(2), points, np.array([-1.0, 1.0, -1.0]))
+    assert neurons.tied.tolist() == [[False, False], [False, True], [True, False]]
+    directions = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    weights = _assign(neurons, directions, np.array([1.0, -1.0, -1.0]))
+    np.testing.assert_allclose(weights, [2.0, 3.0, 5.0], rtol=1e-12)
 
 
 def test_the_margin_is_that_of_the_multipliers_with_ties_counted_as_active():

@@ -13,7 +13,8 @@ curvature $\mu(2-g_i-g_j)/(\sigma_i+\sigma_j)$, a skew one $\mu(g_i+g_j)/(\sigma
 pairs with $\sigma_i=\sigma_j=0$ are left out: there the gradient moves Y alone. The steps come from
 conjugate gradients. Their preconditioner takes the same formulas in the basis of the groups, where
 the loss is nearly diagonal, and solves the multiples of v exactly. Where there are many groups,
-those of neighbouring sizes are merged first, and splines through that solution are the start."""
+those of neighbouring sizes are merged first, and splines through that solution, on either side of
+the threshold of collapse, are the start."""
 
 from __future__ import annotations
 

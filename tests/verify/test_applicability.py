@@ -708,8 +708,9 @@ def test_the_largest_step_is_told_from_a_billionth_less():
     largest = ir.metric_step_limit(data["X"], metric=data["metric"])
     name = "step positive and below 2 / lambda_max"
     for step, holds in ((1 - 1e-9, True), (1 + 1e-9, False), (1.0, None), (-0.5, False)):
-        given = data | {"step_size": step * largest}
-        assert applies(theorem, **given).findings[name].holds is holds
+        for size in (1.0, 2.0**300):
+            moved = {"metric": size * data["metric"], "step_size": step * largest / size}
+            assert applies(theorem, **data | moved).findings[name].holds is holds
 
 
 def test_the_least_number_of_steps_is_that_of_the_margin():

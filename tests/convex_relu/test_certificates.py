@@ -8,7 +8,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from flint import ctx, fmpq
+from flint import arb, ctx, fmpq
 from scipy.optimize import nnls
 
 from theorylab.convex_relu import Network, Rejection, certify, dual_norm, enumerate_arrangements
@@ -489,8 +489,14 @@ def test_the_error_of_a_dual_value():
         assert abs(Fraction(as_loss("squared").dual(v, y)) - exact) <= error
         assert 4 * 50 * EPS * terms <= error <= 1e3 * 50 * EPS * terms
     labels = np.sign(y)
-    # Terms of bounded duals count as one, however small.
-    assert dual_error(1e-9 * labels, labels, as_loss("logistic")) >= 50 * EPS * 50
+    for size in (1.0, 1e-3, 1e-9):
+        v = size * labels * rng.random(50)
+        for loss in map(as_loss, ("logistic", "hinge")):
+            exact = loss.dual_ball([arb(a) for a in v], [arb(b) for b in labels])
+            error = dual_error(v, labels, loss)
+            assert abs(float(exact - arb(loss.dual(v, labels)))) <= error
+            # No wider than a multiple of what the terms add up to.
+            assert 50 * EPS * float(exact) <= error <= 1e4 * EPS * float(exact)
 
 
 # -------------------------------------------------------------------------- proofs

@@ -492,7 +492,8 @@ def test_the_error_of_a_dual_value():
     for size in (1.0, 1e-3, 1e-9):
         v = size * labels * rng.random(50)
         for loss in map(as_loss, ("logistic", "hinge")):
-            exact = loss.dual_ball([arb(a) for a in v], [arb(b) for b in labels])
+            with ctx.workprec(200):
+                exact = loss.dual_ball([arb(a) for a in v], [arb(b) for b in labels])
             error = dual_error(v, labels, loss)
             assert abs(float(exact - arb(loss.dual(v, labels)))) <= error
             # No wider than a multiple of what the terms add up to.

@@ -168,6 +168,29 @@ def test_stopping_early_warns_and_says_why():
         assert trace_solution_path(X, y, tol=1e-16, min_ratio=0.3).status is PathStatus.ENDPOINTS
 
 
+def test_a_callback_sees_the_penalties_and_ends_the_path_with_valid_gaps():
+    X, y = gaussian(20, 2, 0)
+    seen = []
+
+    def watch(point):
+        seen.append(point.beta)
+        return len(seen) == 3
+
+    with pytest.warns(RuntimeWarning, match="callback"):
+        path = trace_solution_path(X, y, callback=watch)
+    assert path.status is PathStatus.STOPPED
+    assert len(path.points) == 5
+    assert set(seen) == set(path.betas[1:-1])
+    whole = trace_solution_path(X, y, callback=lambda point: None)
+    assert whole.status is PathStatus.CERTIFIED
+    for beta in whole.betas[::3]:
+        k = int(np.searchsorted(-path.betas, -beta))
+        gap = path.interval_gaps[max(k - 1, 0)]
+        assert objective(X, y, beta, path.network(beta)) <= train(X, y, beta).objective * (
+            1 + gap + 1e-9
+        )
+
+
 def test_refusals():
     X, y = gaussian(3, 2, 0)
     with pytest.raises(ValueError, match="y: expected targets"):

@@ -30,6 +30,7 @@ whose text was not consulted; the bounds are derived."""
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from heapq import heappop, heappush
@@ -44,6 +45,7 @@ from theorylab._validation import (
     as_array,
     as_count,
     as_flag,
+    as_function,
     as_instance,
     as_real,
 )
@@ -81,6 +83,7 @@ class PathStatus(StrEnum):
     CERTIFIED = "every penalty in the range has a network with certified relative gap at most tol"
     POINTS = "stopped after max_points penalties with a gap above tol somewhere; raise max_points"
     ENDPOINTS = "a solved penalty has a gap of its own near tol; tol is too small"
+    STOPPED = "stopped by the callback, with the gaps that were proved by then"
 
 
 @result
@@ -248,6 +251,7 @@ def trace_solution_path(
     loss: str | Loss = "squared",
     bias: bool = False,
     max_points: int = 1000,
+    callback: Callable[[PathPoint], object] | None = None,
 ) -> SolutionPath:
     """Return optimal networks for all penalties from ``min_ratio * beta_max`` on, with a certified
     gap everywhere.
@@ -265,6 +269,8 @@ def trace_solution_path(
         As for ``train``.
     max_points
         Largest number of penalties to solve.
+    callback
+        Called with each solved penalty after the two ends; True ends the path there.
 
     Returns
     -------
@@ -297,6 +303,7 @@ def trace_solution_path(
     ratio = as_real(min_ratio, "min_ratio", above=0.0, below=1.0)
     tol = as_real(tol, "tol", above=0.0, below=1.0)
     limit = as_count(max_points, "max_points", minimum=2)
+    watch = None if callback is None else as_function(callback, "callback")
     beta_max = zero_threshold(X, y, loss=chosen, bias=bias)
     if beta_max <= 0.0:
         raise ValueError("y: expected targets for which some network is better than zero, got none")
@@ -319,6 +326,9 @@ def trace_solution_path(
         new = len(points) - 1
         for a, b in ((i, new), (new, j)):
             heappush(heap, (-_interval_gap(points[a], points[b], chosen), a, b))
+        if watch is not None and watch(points[new]) is True:
+            status = PathStatus.STOPPED
+            break
     heap.sort(key=lambda t: -points[t[1]].beta)
     order = [heap[0][1], *(b for _, _, b in heap)]
     gaps = np.array([-g for g, _, _ in heap])

@@ -51,11 +51,6 @@ def improve_adversarially(
     Network
         The best network met, never worse than the given one at its exact worst case.
 
-    Raises
-    ------
-    ValueError
-        For malformed data or numbers out of range.
-
     Notes
     -----
     The non-convex min-max problem of bai2022-efficient, Section 4, in its local form.

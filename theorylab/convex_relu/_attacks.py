@@ -139,11 +139,6 @@ def linearized_loss(
         $\sum_k\ell_k(f(x_k),\epsilon\|\nabla f(x_k)\|_q)$; the true worst case if every
         neuron is stable.
 
-    Raises
-    ------
-    ValueError
-        For malformed data or numbers out of range.
-
     Notes
     -----
     bai2021-practical (convex adversarial training).

@@ -180,11 +180,6 @@ def prune_layer(
     PrunedLayer
         Sparse weights, both objectives and the achieved error.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Notes
     -----
     aghasi2018-fast.
@@ -276,11 +271,6 @@ def recover_neuron(X: ArrayLike, w: ArrayLike) -> FloatArray:
     numpy.ndarray
         (N,) a solution of the linear program, by HiGHS.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> import numpy as np
@@ -311,11 +301,6 @@ def recover_neurons(X: ArrayLike, W: ArrayLike) -> FloatArray:
     -------
     numpy.ndarray
         (T, N) solutions. For many small neurons this is far faster than one program for each.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------
@@ -383,11 +368,6 @@ def statistical_dimension(n_inputs: int, sparsity: int) -> float:
     sparsity
         Number s of non-zero entries, at most N.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Notes
     -----
     The minimum over multiples of the subdifferential exceeds the true statistical dimension by at
@@ -425,11 +405,6 @@ def mixed_recovery_probability(recovery: ArrayLike, *, active: float = 0.5) -> f
     active
         Probability that a sample is active; 1/2 where inputs are centred.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Notes
     -----
     Derived: given that m samples are active, their rows span a space with the law of m Gaussian
@@ -459,11 +434,6 @@ def layer_outputs(X: ArrayLike, weights: Sequence[ArrayLike]) -> tuple[FloatArra
         (P, N) samples.
     weights
         Weight matrices of the layers, of matching shapes.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------
@@ -508,11 +478,6 @@ def prune_network(
     PrunedNetwork
         The pruned layers, and the errors of the pruned network's layers against the trained ones.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> import numpy as np
@@ -550,11 +515,6 @@ def error_propagation_bound(weights: Sequence[ArrayLike], layer_errors: ArrayLik
     layer_errors
         (L,) error of each layer alone, on the trained network's inputs.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Notes
     -----
     aghasi2018-fast states ``sum eps_l`` for layers of entrywise l1 norm at most 1; the product form
@@ -585,11 +545,6 @@ def normalize_layers(weights: Sequence[ArrayLike]) -> tuple[FloatArray, ...]:
     ----------
     weights
         Weight matrices, none of them zero.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------

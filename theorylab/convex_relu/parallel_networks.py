@@ -358,11 +358,6 @@ def network_cost(branches: Sequence[Sequence[ArrayLike]], *, penalty: str = "squ
     penalty
         ``"squared"`` or ``"power"``.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.convex_relu import network_cost
@@ -388,11 +383,6 @@ def network_output(
         ``branches[j][l]`` is the weight matrix of layer ``l`` in branch ``j``.
     activation
         ``"linear"`` or ``"relu"`` (after every layer but the last).
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------
@@ -439,11 +429,6 @@ def certify_linear(
     penalty
         ``"squared"`` or ``"power"``.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.convex_relu import certify_linear
@@ -488,11 +473,6 @@ def certify_rank_one_relu(
         (n, 1) multiplier; any vector gives a valid bound.
     penalty
         ``"squared"`` or ``"power"``.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------
@@ -560,11 +540,6 @@ def search_minimum_norm(
         Largest residual ``||f(X) - Y||_F``, relative to ``||Y||_F``, of an exact fit.
     seed
         Seed of the initializations.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------
@@ -640,11 +615,6 @@ def shrink_singular_values(sigma: ArrayLike, beta: float, *, depth: int) -> Floa
     numpy.ndarray
         (r,) fitted singular values; exactly at the threshold the smaller minimizer, 0.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Notes
     -----
     Derived. Above the threshold the minimizer is the largest root of ``s - sigma + beta s^(2/L -
@@ -689,11 +659,6 @@ def shrinkage_jump(beta: float, *, depth: int) -> ShrinkageJump:
         Weight decay, ``>= 0``.
     depth
         Number of layers ``L >= 2``.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------

@@ -130,11 +130,6 @@ def train_robust(
     RobustResult
         Network, objective, lower bound, the adversary's play.
 
-    Raises
-    ------
-    ValueError
-        For malformed data or numbers out of range.
-
     Notes
     -----
     bai2021-practical and bai2022-efficient, Section 4, give the program as an upper bound; that it
@@ -176,11 +171,6 @@ def robust_trainer(
     -------
     Callable
         A function of the radius ``eps`` that returns the ``RobustResult``.
-
-    Raises
-    ------
-    ValueError
-        For malformed data or numbers out of range.
 
     Examples
     --------
@@ -262,11 +252,6 @@ def collapse_radius(
     float
         The radius: at most the widest corridor, zero if the network is zero without perturbations
         already.
-
-    Raises
-    ------
-    ValueError
-        For malformed data or numbers out of range.
 
     Notes
     -----

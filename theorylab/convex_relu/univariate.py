@@ -339,11 +339,6 @@ def fit_penalized_biases(
     PenalizedBiasFit
         An optimal network, the dual point and both objectives.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Notes
     -----
     shevchenko2021-mean, the zero-temperature limit, as the convex program of pilanci and ergen with
@@ -407,11 +402,6 @@ def certificate_knots(
     -------
     Knots
         All of them, for every optimal network at once; knots on data are marked by their index.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Notes
     -----
@@ -487,11 +477,6 @@ def mean_field_fit(
     -------
     MeanFieldFit
         The residual, and the prediction and its curvature as functions.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Notes
     -----
@@ -585,11 +570,6 @@ def sample_particles(
     numpy.ndarray
         (n,) average of ``f(x)`` over the sweeps.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.convex_relu import sample_particles
@@ -631,11 +611,6 @@ def minimal_path_norm(x: ArrayLike, y: ArrayLike, *, skip: bool = True) -> float
     skip
         Whether an unpenalized linear term is available.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Notes
     -----
     parhi2023-deep, spline representer theorem; the form without skip connection is derived here.
@@ -664,11 +639,6 @@ def minimal_path_norm_network(x: ArrayLike, y: ArrayLike, *, skip: bool = True) 
         (n,) distinct inputs, in any order, and outputs; at least two.
     skip
         Whether an unpenalized linear term is available.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------
@@ -709,11 +679,6 @@ def path_norm(hidden_weights: ArrayLike, output_weights: ArrayLike) -> float:
     output_weights
         (m,) second layer.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Notes
     -----
     parhi2023-deep, neural balance theorem.
@@ -739,11 +704,6 @@ def balance(hidden_weights: ArrayLike, output_weights: ArrayLike) -> BalancedWei
         (m, d) first layer.
     output_weights
         (m,) second layer.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Notes
     -----
@@ -794,11 +754,6 @@ def maurey_mean_squared_error(
     probabilities
         (m,) sampling law, positive where c is not zero; by default proportional to ``|c|``.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Notes
     -----
     parhi2023-deep, the argument of Maurey, Jones and Barron with its exact constant.
@@ -843,11 +798,6 @@ def maurey_errors(
         (m,) sampling law; by default proportional to the absolute coefficients.
     seed
         Seed of the draws.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------

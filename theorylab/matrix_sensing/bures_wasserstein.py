@@ -206,11 +206,6 @@ def bures_loss(generator: ArrayLike, target: ArrayLike, *, smoothing: float = 0.
     smoothing
         $\tau\ge0$.
 
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
-
     Examples
     --------
     >>> import numpy as np
@@ -240,11 +235,6 @@ def bures_gradient(
     -------
     ndarray
         Shape ``(n, k)``.
-
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
 
     Examples
     --------
@@ -423,11 +413,6 @@ def smoothed_minimum(target: ArrayLike, rank: int, *, smoothing: float) -> Smoot
     SmoothedMinimum
         Eigenvalues $(\lambda_i-\tau)_+$, and the value
         $\sum_{i\le k}(\sqrt\tau-\sqrt{\lambda_i})_+^2+\sum_{i>k}(\sqrt{\lambda_i}-\sqrt\tau)^2$.
-
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
 
     Examples
     --------

@@ -704,11 +704,6 @@ def late_rate(
     LateRate
         Measured rate, its allowed error, modes.
 
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
-
     Examples
     --------
     >>> import numpy as np
@@ -866,11 +861,6 @@ def rebalanced_slowest_bounds(
     lower, upper
         Bounds of ``limit_modes(...).slowest``; 0 and infinity if ``error`` or ``step_size`` is too
         large for the argument.
-
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
 
     Examples
     --------

@@ -399,11 +399,6 @@ def spectral_factors(surrogate: ArrayLike, *, search_rank: int) -> tuple[FloatAr
     F, G
         Shapes ``(n_1, k)`` and ``(n_2, k)``.
 
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
-
     Examples
     --------
     >>> import numpy as np

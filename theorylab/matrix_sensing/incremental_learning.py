@@ -117,11 +117,6 @@ def best_rank_solutions(
     BestRankSolutions
         Factors with their objectives, gradients, curvatures.
 
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
-
     Notes
     -----
     jin2023-understanding proves that under restricted isometry and distinct eigenvalues $Z_s$ is
@@ -247,11 +242,6 @@ def incremental_law(
     IncrementalLaw
         Exponents and times in steps per $\log\frac1\alpha$. Generic starts and distinct eigenvalues
         are assumed; leading order in $\log\frac1\alpha$ (a heuristic derivation, not a proof).
-
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
 
     Examples
     --------
@@ -452,11 +442,6 @@ def population_visit(eigenvalues: ArrayLike, *, init_scale: float, stage: int) -
     -------
     PopulationVisit
         The exact minimum, found in the logarithm of the times, and its leading order.
-
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
 
     Notes
     -----

@@ -361,11 +361,6 @@ def completion_spectrum(
     tuple of (Fraction, int)
         Eigenvalues, increasing, with multiplicities that sum to $3^l$.
 
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
-
     Examples
     --------
     >>> from theorylab.matrix_sensing import completion_spectrum
@@ -412,11 +407,6 @@ def completion_threshold(order: int, *, bits: int = 60) -> tuple[Fraction, Fract
     lower, upper
         Rational; the point is a strict saddle at the lower end and (as far as second order tells) a
         minimum at the upper.
-
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
 
     Examples
     --------

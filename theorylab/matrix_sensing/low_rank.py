@@ -182,11 +182,6 @@ def truncate(matrix: ArrayLike, rank: int) -> FloatArray:
     rank
         At least 1; at most ``min(n, m)`` has an effect.
 
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
-
     Examples
     --------
     >>> from theorylab.matrix_sensing import truncate
@@ -366,11 +361,6 @@ def autoencoder_objective(
     penalty
         $\lambda\ge0$.
 
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
-
     Examples
     --------
     >>> import numpy as np
@@ -413,11 +403,6 @@ def low_rank_autoencoder(data: ArrayLike, width: int, *, penalty: float) -> LowR
     -------
     LowRankAutoencoder
         The minimum, with gains $(1-\lambda/(2\sigma_i^2))_+$.
-
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
 
     Examples
     --------

@@ -511,11 +511,6 @@ def restricted_isometry(
     RestrictedDeviation
         ``found`` $\le\delta_r\le$ ``bound``.
 
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
-
     Examples
     --------
     >>> import numpy as np
@@ -608,11 +603,6 @@ def sign_deviation(
     -------
     RestrictedDeviation
         ``found`` $\le\delta_r^\pm\le$ ``bound``.
-
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
 
     Notes
     -----

@@ -152,11 +152,6 @@ def sign_scaling(
     float
         $\varphi(X)$, between 0 and $\sqrt{2/\pi}$.
 
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
     Notes
     -----
     ma2022-global, scaling function of Sign-RIP (paper's text not consulted); derived here.
@@ -204,11 +199,6 @@ def contaminate(
     FloatArray
         $s$, shape ``(m,)``, on the scale of $\mathcal A(X)$.
 
-    Raises
-    ------
-    ValueError
-        If an argument is out of range.
-
     Examples
     --------
     >>> import numpy as np
@@ -245,11 +235,6 @@ def l1_loss(operator: MeasurementOperator, measurements: ArrayLike, X: ArrayLike
     -------
     float
         The loss.
-
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
 
     Examples
     --------
@@ -352,11 +337,6 @@ def subgradient_method(
     SubgradientRun
         Last iterate, errors and losses at every step. A run that diverges or misses ``tol`` warns.
 
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
-
     Notes
     -----
     The method of ma2022-global (paper's text not consulted).
@@ -450,11 +430,6 @@ def best_median_error(noise_spread: float, *, n: int, rank: int, n_measurements:
     float
         The error, in Frobenius norm.
 
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
-
     Examples
     --------
     >>> from theorylab.matrix_sensing import best_median_error
@@ -503,11 +478,6 @@ def first_order_error(
     -------
     FloatArray
         Shape ``(n, n)``.
-
-    Raises
-    ------
-    ValueError
-        If an argument is invalid.
 
     Examples
     --------

@@ -28,11 +28,6 @@ def jump_threshold(n_layers: int) -> float:
     n_layers
         M >= 1.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import jump_threshold
@@ -55,11 +50,6 @@ def spinodal(n_layers: int) -> float:
     n_layers
         M >= 1.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import spinodal
@@ -80,11 +70,6 @@ def stationary_ratio(tau: ArrayLike, n_layers: int) -> FloatArray:
         (r,), $N^{M+1}\Lambda/n_k^M$, non-negative.
     n_layers
         M >= 1.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------
@@ -121,11 +106,6 @@ def collapse_ratio(tau: ArrayLike, n_layers: int) -> FloatArray:
     -------
     numpy.ndarray
         (r,); at the threshold itself 0.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------

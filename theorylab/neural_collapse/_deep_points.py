@@ -165,11 +165,6 @@ def deep_linear_objective(
     lam_b
         Weight decay of the bias, >= 0.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import deep_linear_objective
@@ -247,11 +242,6 @@ def von_neumann_bound(
     bias
         Whether there is a last-layer bias, not penalised.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import deep_linear_minimizer, von_neumann_bound
@@ -316,11 +306,6 @@ def von_neumann_radius(counts: ArrayLike, lams: ArrayLike, *, excess: float) -> 
     -------
     float
         Very large or infinite where a class is at its jump: there the minimizer is not unique.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------

@@ -91,11 +91,6 @@ def search_deep_linear(
         Value at which the search is over: once a start ends there or below, no further one is made.
         A proved lower bound, up to the accuracy wanted, is such a value.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import best_scale, search_deep_linear

@@ -51,11 +51,6 @@ def simplex_sum_logits(blocks: ArrayLike) -> FloatArray:
     numpy.ndarray
         (K, K), a column a class.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import simplex_sum_logits
@@ -90,11 +85,6 @@ def simplex_sum_price(blocks: ArrayLike, depth: int) -> float:
     depth
         L >= 2, the number of factors: linear layers and features.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import simplex_sum_price
@@ -114,11 +104,6 @@ def polygon_logits(n_classes: int) -> FloatArray:
     ----------
     n_classes
         K >= 3.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------
@@ -150,11 +135,6 @@ def pairs_and_one_logits(n_classes: int) -> FloatArray:
     n_classes
         K >= 3, odd.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> import numpy as np
@@ -185,11 +165,6 @@ def best_scale(logits: ArrayLike, counts: ArrayLike, lams: ArrayLike) -> DeepLin
         (K,) class sizes, K >= 2.
     lams
         (M + 1,) positive weight decay of the layers and the features.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------
@@ -249,11 +224,6 @@ def etf_bound(n_classes: int, lams: ArrayLike, *, n_per_class: int) -> float:
     lams
         (M + 1,) positive weight decay of the layers and the features.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> import numpy as np
@@ -284,11 +254,6 @@ def simplex_sum_bound(blocks: ArrayLike, lams: ArrayLike, *, n_per_class: int) -
         Samples in each class.
     lams
         (M + 1,) positive weight decay of the layers and the features.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------

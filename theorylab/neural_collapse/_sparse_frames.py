@@ -73,11 +73,6 @@ def random_supports(
     rng
         For the places.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> import numpy as np
@@ -100,11 +95,6 @@ def disjoint_pairs(supports: ArrayLike) -> NDArray[np.int64]:
     ----------
     supports
         (K, d) masks, non-zero where a weight may be.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------
@@ -132,11 +122,6 @@ def sparse_etf(supports: ArrayLike, *, rng: np.random.Generator, restarts: int =
         For the starts.
     restarts
         Largest number of starts of Gauss and Newton's method with a trust region.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------

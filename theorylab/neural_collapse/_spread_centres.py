@@ -71,11 +71,6 @@ def mean_max_cosine(centres: ArrayLike, *, sharpness: float | None = None) -> fl
     sharpness
         b > 0 of the smooth form; None for the maximum.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import mean_max_cosine
@@ -96,11 +91,6 @@ def mean_min_angle(centres: ArrayLike) -> float:
     ----------
     centres
         (K, d), K >= 2, no row zero.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------
@@ -142,11 +132,6 @@ def spread_centres(
     -------
     numpy.ndarray
         (K, d) unit rows.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------
@@ -213,11 +198,6 @@ def regularised_minimizer(
     restarts
         Number of random starts; at least 1 where d < K - 1.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> import numpy as np
@@ -273,11 +253,6 @@ def etf_aligned_minimizer(model: UnconstrainedFeatures, *, dimension: int) -> Re
     dimension
         d >= K - 1.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import UnconstrainedFeatures, etf_aligned_minimizer
@@ -307,11 +282,6 @@ def cosine_remainder(excess: ArrayLike, n_classes: int, *, sharpness: float) -> 
         K >= 3.
     sharpness
         b > 0.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------

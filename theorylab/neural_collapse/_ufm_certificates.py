@@ -189,11 +189,6 @@ def certify_ufm(
         The lower bound holds for every dimension d; the gap closes at global minimizers with d at
         least the rank of the unrestricted one. ``verify()`` proves both bounds anew.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import UnconstrainedFeatures, certify_ufm, ufm_minimizer

@@ -101,11 +101,6 @@ def ufm_objective(
     bias
         (K,) last-layer bias, zero by default; only where the model has one.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import UnconstrainedFeatures, ufm_objective
@@ -132,11 +127,6 @@ def collapse_threshold(model: UnconstrainedFeatures) -> float:
     ----------
     model
         The problem.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------

@@ -128,11 +128,6 @@ def deep_linear_minimizer(
     n_starts, seed
         Of the local searches, for cross-entropy with two or more layers.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Notes
     -----
     dang2023-neural, deep linear networks, squared loss balanced and imbalanced: a class is tested

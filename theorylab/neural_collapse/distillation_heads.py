@@ -57,11 +57,6 @@ def distillation_gradients(
     teacher_logits
         (K, N).
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> import numpy as np
@@ -118,11 +113,6 @@ def collapsed_head_cosines(
     -------
     feature_cosine, classifier_cosine
         Both 0 where u = v; the classifier's is 0 where the features' is.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------

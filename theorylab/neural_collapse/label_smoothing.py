@@ -77,11 +77,6 @@ def smoothing_terms(logits: ArrayLike, labels: ArrayLike) -> SmoothingTerms:
         Label smoothing adds alpha times their sum to cross-entropy (zhou2025-maxsup, decomposition
         of the loss).
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import smoothing_terms
@@ -108,11 +103,6 @@ def smoothed_loss(logits: ArrayLike, labels: ArrayLike, loss: Loss | str) -> Smo
     loss
         :class:`CrossEntropy` or :class:`MaxSuppression`; ``"ce"``, ``"ls"`` and ``"maxsup"``
         (smoothing 0.1) stand for them.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------
@@ -152,11 +142,6 @@ def correction_time(
     float
         By an 8th-order Runge-Kutta method at relative tolerance 1e-10; 0 if the label leads
         already, infinite where ``lead`` is not below the gap of the minimizer.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------
@@ -222,11 +207,6 @@ def logit_radius(logits: ArrayLike, minimizer_logits: ArrayLike, excess: float) 
     excess
         Objective of the point above the minimum, non-negative.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import logit_radius
@@ -277,11 +257,6 @@ def smoothed_linear_fit(
         (smoothing 0.1) stand for them.
     ridge
         Weight decay, positive.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------

@@ -82,11 +82,6 @@ def correlation_factor(deviation: float) -> float:
     deviation
         r, from 0 to 1 (excluded).
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import correlation_factor
@@ -113,11 +108,6 @@ def von_neumann_entropy(features: ArrayLike, *, normalise: bool = True) -> float
         (d, N), a column a sample; not zero where normalised.
     normalise
         Whether to scale every column to length one first.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------

@@ -348,11 +348,6 @@ def train_features(
     seed
         Of the Gaussian initial weights.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import train_features

@@ -211,11 +211,6 @@ def ridge_classifier(features: ArrayLike, n_classes: int, *, lam_w: float) -> Fl
     lam_w
         Weight decay of the classifier, positive.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import ridge_classifier
@@ -248,11 +243,6 @@ def central_path_velocity(
         Weight decay of the classifier, positive, and of the features, non-negative.
     classifier
         (K, d) classifier to be used in place of the ridge classifier of the features.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------
@@ -340,11 +330,6 @@ def trace_rates(features: ArrayLike, n_classes: int, *, lam_w: float) -> TraceRa
         K >= 2.
     lam_w
         Weight decay of the classifier, positive.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------
@@ -461,11 +446,6 @@ def collapsed_response(
         Length of the frame $H_0$; by default that of the collapsed minimizer without
         attachment, which needs 0 < lam_w lam_h < 1.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import collapsed_response
@@ -521,11 +501,6 @@ def near_minimizer(
     -------
     NearMinimizer
         A local minimizer; near collapse, that of the collapsed branch.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------

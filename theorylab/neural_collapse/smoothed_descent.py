@@ -55,11 +55,6 @@ def label_gradients(features: ArrayLike, classifier: ArrayLike, targets: ArrayLi
     numpy.ndarray
         (N, K, d).
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import label_gradients
@@ -123,11 +118,6 @@ def gradient_noise(features: ArrayLike, labels: ArrayLike, classifier: ArrayLike
         (N,) integers from 0 to K - 1.
     classifier
         (K, d).
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------
@@ -208,11 +198,6 @@ def smoothed_sgd(
         smoothing lies between).
     every
         Steps between records.
-
-    Raises
-    ------
-    ValueError
-        On bad input.
 
     Examples
     --------

@@ -167,11 +167,6 @@ def cross_entropy_gap(model: UnconstrainedFeatures) -> float:
     model
         Cross-entropy or max suppression with classes of equal size n, with a bias or without.
 
-    Raises
-    ------
-    ValueError
-        On bad input.
-
     Examples
     --------
     >>> from theorylab.neural_collapse import UnconstrainedFeatures, cross_entropy_gap

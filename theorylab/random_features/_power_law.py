@@ -78,11 +78,6 @@ def optimal_fitting_ratio(
     -------
     float
 
-    Raises
-    ------
-    ValueError
-        If an argument is outside its range.
-
     Notes
     -----
     simon2024-more, the theorem on the optimal fitting ratio (the paper's text was not consulted;
@@ -138,11 +133,6 @@ def power_law_fitting_ratio(
     float
         From the stationary points of the predicted test risk in $\gamma$; sums over modes are
         exact to rounding (explicit terms, then Hurwitz zeta tails).
-
-    Raises
-    ------
-    ValueError
-        If an argument is outside its range.
 
     Examples
     --------
@@ -206,11 +196,6 @@ def power_law_threshold(
     float
         In units of the noiseless ridgeless test risk at this n; :func:`interpolation_threshold` is
         its limit.
-
-    Raises
-    ------
-    ValueError
-        If an argument is outside its range.
 
     Examples
     --------

@@ -79,11 +79,6 @@ def simulate_risk(
     -------
     SimulatedRisk
 
-    Raises
-    ------
-    ValueError
-        If an argument has the wrong shape, sign or type.
-
     Examples
     --------
     >>> import numpy as np
@@ -256,11 +251,6 @@ def resample_risk(
     Returns
     -------
     SimulatedRisk
-
-    Raises
-    ------
-    ValueError
-        If an argument has the wrong shape, sign or type.
 
     Examples
     --------

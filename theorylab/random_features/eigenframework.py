@@ -173,11 +173,6 @@ def random_feature_risk(
         k, or the number of positive eigenvalues, and something cannot be fitted: there the mean
         over Gaussian designs is infinite as well.
 
-    Raises
-    ------
-    ValueError
-        If an argument has the wrong shape, sign or type.
-
     Notes
     -----
     simon2024-more, Section 4 (the paper's text was not consulted).
@@ -222,11 +217,6 @@ def kernel_ridge_risk(
     RidgeRisk
         With ``gamma`` equal to ``kappa``.
 
-    Raises
-    ------
-    ValueError
-        If an argument has the wrong shape, sign or type.
-
     Examples
     --------
     >>> import numpy as np
@@ -265,11 +255,6 @@ def learning_curve(
     -------
     LearningCurve
         Arrays of the broadcast shape.
-
-    Raises
-    ------
-    ValueError
-        If an argument has the wrong shape, sign or type.
 
     Examples
     --------
@@ -326,11 +311,6 @@ def finite_size_term(
     FiniteSizeTerm
         To be added to the predicted risks; infinite where the predicted test risk is, and at ridge
         0 wherever n is the number of positive eigenvalues and k is not less.
-
-    Raises
-    ------
-    ValueError
-        If an argument has the wrong shape, sign or type.
 
     Notes
     -----
@@ -434,11 +414,6 @@ def optimal_ridge(
     Returns
     -------
     OptimalRidge
-
-    Raises
-    ------
-    ValueError
-        If an argument has the wrong shape, sign or type.
 
     Examples
     --------

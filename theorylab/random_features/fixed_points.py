@@ -95,11 +95,6 @@ def effective_ridge(
     -------
     EffectiveRidge
 
-    Raises
-    ------
-    ValueError
-        If an argument has the wrong shape, sign or type.
-
     Notes
     -----
     simon2024-more, Section 4 (the paper's text was not consulted; derived again in the tests).

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 from theorylab.corpus import papers
+from theorylab.verify.applicability import checkable_theorems
 from theorylab.verify.checkout import discover, load
 from theorylab.verify.index import committed
 from theorylab.verify.site import site_pages
@@ -92,6 +93,17 @@ def test_pages_say_what_a_check_rejects(pages, experiments):
                     assert f"{name} cut by more than {factor:.3g}" in page
                     loose += factor > 1.5
     assert loose > 5
+
+
+def test_pages_tell_what_can_be_tested_on_data(pages):
+    page = pages[
+        "claims/implicit_regularization/perceptron_limit/vanishing-loss-needs-large-weights.md"
+    ]
+    assert "steps=...)` tests:" in page
+    assert "- `steps at most 4 / R^2`" in page
+    told = {name for name, text in pages.items() if "## Does it apply to your data?" in text}
+    claims = {f"claims/{name.replace(':', '/')}.md" for name in checkable_theorems()}
+    assert told == claims & pages.keys()
 
 
 def test_refuted_statements_stand_beside_what_holds(pages, experiments):

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from theorylab.corpus import THEMES, Paper, paper, papers
+from theorylab.verify.applicability import theorems_of
 from theorylab.verify.checkout import Experiment
 from theorylab.verify.claims import Claim
 from theorylab.verify.gallery import overview, theme_of
@@ -133,6 +134,10 @@ def _claim(root: Path, entry: _Entry) -> str:
         lines.append(f"- [{item.title}]({up}papers/{key}.md): {source}")
         lines += [f"    - serves **{x}**: {item.assertions[x]}" for x in letters]
     lines += ["", *_evidence(r), *_remarks(r, entry, up)]
+    if stated := theorems_of(r.claim.split("/")[0]).get(r.claim):
+        call = f'applies("{r.claim}", {", ".join(f"{word}=..." for word in stated.data)})'
+        lines += ["## Does it apply to your data?", "", f"`{call}` tests:", ""]
+        lines += [*(f"- `{assumption}`" for assumption in stated.assumptions), ""]
     lines += ["## Figure", "", f"![{name}]({up}figures/{name}.png)", "", "## Run it", ""]
     lines += ["```console", f"$ theorylab run {r.claim} --full", "```", ""]
     served = Served(entry.experiment, claim, r, (), ())

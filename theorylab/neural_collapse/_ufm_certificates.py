@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import field
 from enum import StrEnum
 
@@ -21,6 +20,7 @@ from theorylab.numerics.balls import (
     rational_matrix,
     square_sum,
 )
+from theorylab.numerics.bounds import relative_gap
 from theorylab.numerics.results import result
 
 __all__ = [
@@ -151,10 +151,8 @@ class Certificate:
 
     @property
     def gap(self) -> float:
-        """Difference of the bounds over the upper one, NaN if a bound is."""
-        if self.upper == self.lower:
-            return 0.0
-        return (self.upper - self.lower) / abs(self.upper) if self.upper else math.inf
+        """Difference of the bounds over the larger magnitude, infinite if a bound is none."""
+        return relative_gap(self.upper, self.lower)
 
 
 @refuses_overflow("features", "classifier", "bias", infinite=True)

@@ -12,7 +12,9 @@ CALLS = {
     "find_optimal_set": "convex_relu.find_optimal_set(X(120, 12), y(120), 1e-2)",
     "trace_solution_path": "convex_relu.trace_solution_path(X(80, 10), y(80))",
     "train_robust": "convex_relu.train_robust(X(100, 4), np.sign(y(100)), 0.01, eps=0.05)",
-    "max_margin": "implicit_regularization.max_margin(X(6000, 700), np.sign(y(6000)))",
+    "max_margin": (
+        "implicit_regularization.max_margin(D := X(20000, 1000), np.sign(D @ np.ones(1000)))"
+    ),
     "diagonal_network_sgd": (
         "implicit_regularization.diagonal_network_sgd(X(100, 1000), y(100), "
         "start=np.full((2, 1000), 0.1), step_size=1e-4, steps=10**9)"
@@ -26,8 +28,8 @@ CALLS = {
         "steps=10**9, init_scale=0.1, rng=rng, record=[10**9])"
     ),
     "newton_plan": (
-        "optimal_transport.newton_plan(np.full(900, 1 / 900), np.full(900, 1 / 900), "
-        "np.abs(X(900, 900)), 1e-5, tol=0.0, max_iter=10**8)"
+        "optimal_transport.newton_plan(np.full(5000, 1 / 5000), np.full(5000, 1 / 5000), "
+        "np.abs(X(5000, 5000)), 1e-5, tol=0.0, max_iter=10**8)"
     ),
 }
 START = """
@@ -49,7 +51,7 @@ def test_an_interrupt_ends_a_call(name):
         process.stdout.readline()
         try:
             with pytest.raises(subprocess.TimeoutExpired):  # it would go on
-                process.wait(5)
+                process.wait(3)
             process.send_signal(signal.SIGINT)
             assert process.wait(30) == -signal.SIGINT
             assert b"KeyboardInterrupt" in process.stderr.read()

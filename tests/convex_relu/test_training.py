@@ -475,6 +475,15 @@ def test_objectives_decrease_over_rounds():
     assert all(b <= a for a, b in pairwise(values))
     assert history[-1].exact
     assert history[-1].violation == 0.0
+    # Round 0 prices the zero network, whose dual norm is the threshold.
+    assert history[0].violation == pytest.approx(49.0, rel=1e-6)
+
+
+def test_the_gap_asked_for_leaves_half_of_it_to_rounding():
+    for seed, tol in ((0, 1e-2), (1, 1e-4), (2, 1e-6)):
+        X, y = planted(30, 3, seed)
+        solution = train(X, y, zero_threshold(X, y) / 20, tol=tol)
+        assert solution.certificate.gap <= 0.5 * tol
 
 
 def test_labels_and_options_are_checked():

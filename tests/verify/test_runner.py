@@ -93,7 +93,7 @@ def environment(checkout):
     return {**os.environ, "PYTHONPATH": str(checkout), "COLUMNS": "200"}
 
 
-def theorylab_command(checkout, *arguments, expect=0):
+def finished(checkout, *arguments, expect):
     done = subprocess.run(
         command(checkout, *arguments),
         cwd=checkout,
@@ -104,7 +104,11 @@ def theorylab_command(checkout, *arguments, expect=0):
         check=False,
     )
     assert done.returncode == expect, done.stdout + done.stderr
-    return done.stdout
+    return done
+
+
+def theorylab_command(checkout, *arguments, expect=0):
+    return finished(checkout, *arguments, expect=expect).stdout
 
 
 def contents(folder):
@@ -541,16 +545,7 @@ def cluster(checkout):
 
 
 def complaint(checkout, *arguments, expect=1):
-    done = subprocess.run(
-        command(checkout, *arguments),
-        cwd=checkout,
-        env=environment(checkout),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == expect, done.stdout + done.stderr
+    done = finished(checkout, *arguments, expect=expect)
     assert not done.stdout.count("Traceback")
     return done.stdout + done.stderr
 

@@ -292,7 +292,7 @@ def trace_solution_path(
     >>> import numpy as np
     >>> from theorylab.convex_relu import trace_solution_path
     >>> X, y = [[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3]
-    >>> path = trace_solution_path(X, y, min_ratio=0.5, tol=0.1)
+    >>> path = trace_solution_path(X, y, min_ratio=0.5, tol=0.001)
     >>> bool(np.all(np.diff(path.betas) < 0))
     True
     """

@@ -6,11 +6,12 @@ cache that the workers read."""
 import os
 import warnings
 
-from test_fuzz import FUNCTIONS, valid_call
+from examples import arguments
+from test_fuzz import FUNCTIONS
 
 if __name__ == "__main__":
     os.environ["THEORYLAB_KERNELS"] = "compiled"
     warnings.simplefilter("ignore")  # small calls stop short of their tolerance
     for function in FUNCTIONS:
         if function.__module__.split(".")[1] not in ("verify", "corpus"):
-            function(**valid_call(function))
+            function(**arguments(function))

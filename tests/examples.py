@@ -23,7 +23,11 @@ class Recorder:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         bound = inspect.signature(self.function).bind(*args, **kwargs)
-        self.calls.append({k: fresh(v) for k, v in bound.arguments.items()})
+        given = bound.arguments
+        for p in inspect.signature(self.function).parameters.values():
+            if p.kind is p.VAR_KEYWORD:
+                given |= given.pop(p.name, {})
+        self.calls.append({k: fresh(v) for k, v in given.items()})
         return self.function(*args, **kwargs)
 
 

@@ -6,9 +6,8 @@ from enum import Enum
 
 import numpy as np
 import pytest
-
-from tests.examples import arguments
-from tests.test_signatures import FUNCTIONS as PUBLIC
+from examples import arguments
+from test_signatures import FUNCTIONS as PUBLIC
 
 FUNCTIONS = [f for f in PUBLIC if "callback" in inspect.signature(f.values[0]).parameters]
 

@@ -6,23 +6,19 @@ result without NaN and infinite numbers that the valid call does not have. Netwo
 ``convex_relu`` are solved too slowly for this; their tests have scales of their own."""
 
 import dataclasses
-import importlib.util
 import inspect
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from examples import arguments
+from test_fuzz import FUNCTIONS
 
 from theorylab.neural_collapse import CollapseMetrics
 from theorylab.random_features import BellmanLimits
 
-SPEC = importlib.util.spec_from_file_location("fuzz", Path(__file__).with_name("test_fuzz.py"))
-FUZZ = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(FUZZ)
-valid_call, FUNCTIONS = FUZZ.valid_call, FUZZ.FUNCTIONS
 LIMITS = [field.name for field in dataclasses.fields(BellmanLimits)]
 METRICS = [field.name for field in dataclasses.fields(CollapseMetrics)]
 APART = ("convex_relu", "corpus", "verify")
@@ -85,11 +81,11 @@ def test_any_magnitude_is_answered_or_refused_by_name(function):
     complaints = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        usual = set(odd_numbers(function(**valid_call(function))))
-        for name, value in valid_call(function).items():
+        usual = set(odd_numbers(function(**arguments(function))))
+        for name, value in arguments(function).items():
             for factor, extreme in scaled(value, factors):
                 try:
-                    result = function(**{**valid_call(function), name: extreme})
+                    result = function(**{**arguments(function), name: extreme})
                 except ValueError as error:
                     if not any(n in str(error).split(":")[0] for n in names):
                         complaints.append(f"{name} * {factor}: names no argument: {error}")

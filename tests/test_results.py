@@ -1,18 +1,15 @@
 """Every result of a public function prints on a line, compares safely, and cannot be changed."""
 
 import dataclasses
-import importlib.util
 import warnings
 from enum import Enum, StrEnum
-from pathlib import Path
 
 import numpy as np
 import pytest
+from examples import arguments
+from test_fuzz import FUNCTIONS as PUBLIC
 
-SPEC = importlib.util.spec_from_file_location("fuzz", Path(__file__).with_name("test_fuzz.py"))
-FUZZ = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(FUZZ)
-FUNCTIONS = [f for f in FUZZ.FUNCTIONS if f.__module__.split(".")[1] not in ("verify", "corpus")]
+FUNCTIONS = [f for f in PUBLIC if f.__module__.split(".")[1] not in ("verify", "corpus")]
 
 
 def walk(value, depth=0):
@@ -34,7 +31,7 @@ def walk(value, depth=0):
 def test_results_print_on_a_line_compare_safely_and_are_read_only(function):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        returned = function(**FUZZ.valid_call(function))
+        returned = function(**arguments(function))
     for found in walk(returned):
         if isinstance(found, Enum):
             assert isinstance(found, StrEnum), type(found)

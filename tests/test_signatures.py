@@ -20,8 +20,8 @@ THEMES = [t for t in corpus.THEMES if (Path(theorylab.__file__).parent / t).is_d
 NUMBERS = {bool, int, float, str, type(None)}
 
 
-def _public_functions() -> Iterator[Any]:
-    for theme in THEMES:
+def _public_functions(packages: list[str]) -> Iterator[Any]:
+    for theme in packages:
         module = import_module(f"theorylab.{theme}")
         for name in module.__all__:
             value = getattr(module, name)
@@ -29,7 +29,8 @@ def _public_functions() -> Iterator[Any]:
                 yield pytest.param(value, id=f"{theme}.{name}")
 
 
-FUNCTIONS = list(_public_functions())
+FUNCTIONS = list(_public_functions(THEMES))
+MACHINERY = list(_public_functions(["verify", "corpus"]))
 
 
 def is_number(annotation: Any) -> bool:
@@ -66,11 +67,12 @@ def test_numbers_after_the_data_are_given_by_name(function):
     assert not misplaced(function)
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("function", [*FUNCTIONS, *MACHINERY])
 def test_every_public_function_has_a_runnable_example(function):
     text = inspect.getdoc(function) or ""
     assert re.search(r"^>>> ", text, re.MULTILINE)
     assert "Traceback" not in text
+    assert "doctest: +SKIP" not in text
 
 
 def test_the_convention_is_noticed_when_it_is_broken():

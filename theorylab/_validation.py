@@ -331,7 +331,8 @@ def _numbers(value: ArrayLike, name: str) -> NDArray[Any]:
         raise ValueError(
             f"{name}: expected a dense array, got {_describe(value)}; pass its .toarray()"
         )
-    if np.ma.is_masked(value):
+    items = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(item, np.ma.MaskedArray) and np.ma.is_masked(item) for item in items):
         raise ValueError(f"{name}: expected real numbers, got a masked array with masked entries")
     try:
         raw = np.asarray(value)

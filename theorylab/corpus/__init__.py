@@ -109,7 +109,14 @@ CONVERTED = ("class", "assertions", "out_of_reach")
 
 @cache
 def papers() -> tuple[Paper, ...]:
-    """Return all papers, by theme in the order of :data:`THEMES`, then by key."""
+    """Return all papers, by theme in the order of :data:`THEMES`, then by key.
+
+    Examples
+    --------
+    >>> from theorylab.corpus import papers
+    >>> len(papers())
+    445
+    """
     folder = files("theorylab.corpus")
     return tuple(
         Paper(
@@ -131,6 +138,12 @@ def paper(key: str) -> Paper:
     ------
     ValueError
         If there is none; the message names the key most like it.
+
+    Examples
+    --------
+    >>> from theorylab.corpus import paper
+    >>> paper("xiong2023-over").theme
+    'matrix_sensing'
     """
     as_text(key, "key")
     found = next((p for p in papers() if p.key == key), None)

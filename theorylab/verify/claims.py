@@ -168,27 +168,90 @@ def _grid(axes: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def cases(**axes: Any) -> Callable[[T], T]:
-    """Judge these instances: a list is crossed, a tuple is one value; lines add up."""
+    """Judge these instances: a list is crossed, a tuple is one value; lines add up.
+
+    Examples
+    --------
+    >>> from theorylab.verify import cases, note, paper
+    >>> @paper("kingma2014-adam").ours("an example")
+    ... @cases(n=[2, 3], k=(1, 2))
+    ... @cases(n=9)
+    ... @note(no_space="an example", no_break="an example")
+    ... def sizes(n, k=()):
+    ...     'Sizes.'
+    >>> sizes.cases["quick"]
+    ({'n': 2, 'k': (1, 2)}, {'n': 3, 'k': (1, 2)}, {'n': 9})
+    """
     return _put("_cases", _grid(axes))
 
 
 def full(**axes: Any) -> Callable[[T], T]:
-    """Judge these in place of :func:`cases` in the full preset."""
+    """Judge these in place of :func:`cases` in the full preset.
+
+    Examples
+    --------
+    >>> from theorylab.verify import cases, full, note, paper
+    >>> @paper("kingma2014-adam").ours("an example")
+    ... @cases(n=2)
+    ... @full(n=[2, 30])
+    ... @note(no_space="an example", no_break="an example")
+    ... def sizes(n):
+    ...     'Sizes.'
+    >>> sizes.cases["full"]
+    ({'n': 2}, {'n': 30})
+    """
     return _put("_full", _grid(axes))
 
 
 def space(**domains: Domain) -> Callable[[T], T]:
-    """Say where the hypotheses hold: keyword -> domain; bounds may name the keywords before."""
+    """Say where the hypotheses hold: keyword -> domain; bounds may name the keywords before.
+
+    Examples
+    --------
+    >>> from theorylab.verify import Int, note, paper, space
+    >>> @paper("kingma2014-adam").ours("an example")
+    ... @space(n=Int(2, 9), rank=Int(1, "n - 1"))
+    ... @note(no_break="an example")
+    ... def ranks(n=3, rank=1):
+    ...     'Ranks.'
+    >>> list(ranks.space)
+    ['n', 'rank']
+    """
     return _put("_space", [as_space(domains)])
 
 
 def breaks(name: str, change: Changing | None = None, /, **fixed: Any) -> Callable[[T], T]:
-    """Break one hypothesis by changed keywords of the last case: the check must turn false."""
+    """Break one hypothesis by changed keywords of the last case: the check must turn false.
+
+    Examples
+    --------
+    >>> from theorylab.verify import breaks, note, paper
+    >>> @paper("kingma2014-adam").ours("an example")
+    ... @breaks("full rank", lambda case: {"rank": case["n"]})
+    ... @breaks("no rank", rank=0)
+    ... @note(no_space="an example")
+    ... def ranks(n=3, rank=1):
+    ...     'Ranks.'
+    >>> list(ranks.breaks)
+    ['full rank', 'no rank']
+    """
     return _put("_breaks", [(as_text(name, "name"), change or fixed)])
 
 
 def rescues(name: str, change: Changing | None = None, /, **fixed: Any) -> Callable[[T], T]:
-    """Give an instance in which a refuted statement does hold."""
+    """Give an instance in which a refuted statement does hold.
+
+    Examples
+    --------
+    >>> from theorylab.verify import note, paper, rescues
+    >>> @paper("kingma2014-adam").published("Lemma 1", seen="an example")
+    ... @rescues("one step", steps=1)
+    ... @note(refuted_by="a-corrected-claim")
+    ... def steps_add_up(steps=2):
+    ...     'Steps add up.'
+    >>> steps_add_up.refuted, list(steps_add_up.rescues)
+    (True, ['one step'])
+    """
     return _put("_rescues", [(as_text(name, "name"), change or fixed)])
 
 
@@ -198,6 +261,16 @@ def note(**reasons: str) -> Callable[[T], T]:
     ``no_space=``, ``no_break=``, ``coarse=`` (an equality cannot be resolved to 10 %), ``vacuous=``
     (a bound could be cut a thousandfold), ``refuted_by=`` (slug of the corrected claim),
     ``contradicts=`` (letters of assertions that a true claim contradicts), ``open=``, ``credit=``.
+
+    Examples
+    --------
+    >>> from theorylab.verify import note, paper
+    >>> @paper("kingma2014-adam").ours("an example")
+    ... @note(no_space="one instance is all there is", no_break="nothing is assumed")
+    ... def one_instance():
+    ...     'One instance.'
+    >>> one_instance.notes["no_break"]
+    'nothing is assumed'
     """
     odd = set(reasons) - set(NOTES)
     if odd:
@@ -206,6 +279,18 @@ def note(**reasons: str) -> Callable[[T], T]:
 
 
 def also(other: paper | str, *letters: str) -> Callable[[T], T]:
-    """Name a second paper that the claim serves, with the letters of its assertions."""
+    """Name a second paper that the claim serves, with the letters of its assertions.
+
+    Examples
+    --------
+    >>> from theorylab.verify import also, note, paper
+    >>> @paper("kingma2014-adam").ours("an example")
+    ... @also("xiong2023-over", "b")
+    ... @note(no_space="an example", no_break="an example")
+    ... def two_papers():
+    ...     'Two papers.'
+    >>> [source.key for source in two_papers.sources]
+    ['kingma2014-adam', 'xiong2023-over']
+    """
     key = other.key if isinstance(other, paper) else as_text(other, "other")
     return _put("_also", [Source(key, tuple("".join(letters)))])

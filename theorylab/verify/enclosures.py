@@ -116,6 +116,9 @@ def mean(
     >>> from theorylab.verify import mean
     >>> mean(np.arange(100) % 2 == 0).shown
     array(0.5)
+    >>> known = np.linspace(0.0, 1.0, 50)
+    >>> mean(known, bias=0.01, source="series", support=(0.0, 1.0)).source
+    'sampling; series'
     """
     v, raw = as_array(samples, "samples", finite=False), np.asarray(samples)
     logical = raw.dtype == bool or (raw.dtype == object and np.array(raw.tolist()).dtype == bool)

@@ -189,7 +189,7 @@ def _room(part: Part) -> float:
 def judge(
     claim: Claim, *, preset: Preset = "quick", seed: int = 0, keep_memory: bool = False
 ) -> Judgement:
-    """Judge a claim on its declared cases and controls.
+    r"""Judge a claim on its declared cases and controls.
 
     It is verified if every part of every case holds, the probe and the controls find no fault, and
     each part has been seen to fail. A refuted claim also needs :func:`judge_all`, which looks at
@@ -201,6 +201,18 @@ def judge(
         The claim, ``"quick"`` or ``"full"``, and what is passed to checks that take a seed.
     keep_memory
         Keep what the simulations remember, for the next claim of the script.
+
+    Examples
+    --------
+    >>> from theorylab.verify import Real, breaks, compare, judge, paper, space, theory, within
+    >>> @paper("kingma2014-adam").ours("an example")
+    ... @space(x=Real(0.0, 1.0))
+    ... @breaks("beyond one", x=2.0)
+    ... def square_is_smaller(x=0.5):
+    ...     '$x^2\\le x$.'
+    ...     return compare(within(x * x, 1e-15, "rounding"), "<=", theory("bound", x))
+    >>> judge(square_is_smaller).verdict.value
+    'verified'
     """
     as_instance(claim, "claim", Claim)
     one_of(preset, "preset", ("quick", "full"))
@@ -236,7 +248,20 @@ def judge(
 def judge_all(
     claims: Sequence[Claim], *, preset: Preset = "quick", seed: int = 0
 ) -> list[Judgement]:
-    """Judge the claims of a script; a refuted claim stands only beside its verified correction."""
+    r"""Judge the claims of a script; a refuted claim stands only beside its verified correction.
+
+    Examples
+    --------
+    >>> from theorylab.verify import Real, breaks, compare, judge_all, paper, space, theory, within
+    >>> @paper("kingma2014-adam").ours("an example")
+    ... @space(x=Real(0.0, 1.0))
+    ... @breaks("beyond one", x=2.0)
+    ... def square_is_smaller(x=0.5):
+    ...     '$x^2\\le x$.'
+    ...     return compare(within(x * x, 1e-15, "rounding"), "<=", theory("bound", x))
+    >>> [judgement.verdict.value for judgement in judge_all([square_is_smaller])]
+    ['verified']
+    """
     if not isinstance(claims, Sequence) or not all(isinstance(c, Claim) for c in claims):
         raise ValueError(f"claims: expected a sequence of claims, got {type(claims).__name__}")
     judgements = [judge(c, preset=preset, seed=seed, keep_memory=True) for c in claims]
@@ -357,7 +382,21 @@ class Draws:
 
 
 def draws(claim: Claim, *, count: int = 12, seed: int = 0) -> Draws:
-    """Judge ``count`` instances of a claim's space, its edges among them, each on its own seed."""
+    r"""Judge ``count`` instances of a claim's space, its edges among them, each on its own seed.
+
+    Examples
+    --------
+    >>> from theorylab.verify import Real, breaks, compare, draws, paper, space, theory, within
+    >>> @paper("kingma2014-adam").ours("an example")
+    ... @space(x=Real(0.0, 1.0))
+    ... @breaks("beyond one", x=2.0)
+    ... def square_is_smaller(x=0.5):
+    ...     '$x^2\\le x$.'
+    ...     return compare(within(x * x, 1e-15, "rounding"), "<=", theory("bound", x))
+    >>> found = draws(square_is_smaller, count=5)
+    >>> len(found.instances), found.false, found.inconclusive, found.blind
+    (5, (), (), ())
+    """
     if not as_instance(claim, "claim", Claim).space:
         raise ValueError("claim: expected one with a space, got none")
     as_count(seed, "seed", minimum=0)

@@ -45,7 +45,7 @@ class TightnessMap:
 
 
 def tightness_map(claim: Claim, x: str, y: str, *, size: int = 21, seed: int = 0) -> TightnessMap:
-    """Evaluate the bounds of a claim on a grid over two scalar parameters of its space.
+    r"""Evaluate the bounds of a claim on a grid over two scalar parameters of its space.
 
     Parameters
     ----------
@@ -57,6 +57,19 @@ def tightness_map(claim: Claim, x: str, y: str, *, size: int = 21, seed: int = 0
         the hypotheses, and a check that refuses it leaves a hole.
     size, seed
         Points a side, at most; the seed of a check that takes one.
+
+    Examples
+    --------
+    >>> from theorylab.verify import Real, breaks, compare, paper, space, theory, within
+    >>> from theorylab.verify import tightness_map
+    >>> @paper("kingma2014-adam").ours("an example")
+    ... @space(x=Real(0.5, 1.0), y=Real(0.5, 1.0))
+    ... @breaks("beyond one", x=2.0)
+    ... def product_is_smaller(x=0.5, y=0.5):
+    ...     'The product $xy\\le y$.'
+    ...     return compare(within(x * y, 1e-15, "rounding"), "<=", theory("bound", y))
+    >>> tightness_map(product_is_smaller, "x", "y", size=3).factors[0].round(2).tolist()
+    [2.0, 1.33, 1.0]
     """
     space = as_instance(claim, "claim", Claim).space
     if not space:
@@ -99,7 +112,18 @@ def _least_room(claim: Claim, rest: Mapping[str, Any], seed: int, /, **cell: Any
 
 
 def draw_map(found: TightnessMap, title: str) -> "Figure":
-    """Draw the map: colours are powers of the room, lines stand at 1 %, 10 %, 2x, 10x, 1000x."""
+    """Draw the map: colours are powers of the room, lines stand at 1 %, 10 %, 2x, 10x, 1000x.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from theorylab.verify import TightnessMap, draw_map
+    >>> x = np.array([0.5, 0.75, 1.0])
+    >>> found = TightnessMap(("x", "y"), x, x, np.tile(1 / x, (3, 1)), {})
+    >>> figure = draw_map(found, "The room is $1/x$")
+    >>> figure.axes[0].get_xlabel()
+    'x'
+    """
     as_instance(found, "found", TightnessMap)
     as_text(title, "title")
     from matplotlib.colors import BoundaryNorm

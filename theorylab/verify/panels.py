@@ -53,9 +53,24 @@ class Panel:
 def panel(
     claim: Claim, title: str, *, x: str, y: str, log: str = ""
 ) -> Callable[[Callable[[Any, Any], None]], Callable[[Any, Any], None]]:
-    """Declare how the judged instances of a claim are drawn: a function of a pen and of the runs.
+    r"""Declare how the judged instances of a claim are drawn: a function of a pen and of the runs.
 
     ``title`` states the claim, ``x`` and ``y`` name the axes, ``log`` says which are logarithmic.
+
+    Examples
+    --------
+    >>> from theorylab.verify import Real, breaks, compare, panel, paper, space, theory, within
+    >>> @paper("kingma2014-adam").ours("an example")
+    ... @space(x=Real(0.0, 1.0))
+    ... @breaks("beyond one", x=2.0)
+    ... def square_is_smaller(x=0.5):
+    ...     '$x^2\\le x$.'
+    ...     return compare(within(x * x, 1e-15, "rounding"), "<=", theory("bound", x))
+    >>> @panel(square_is_smaller, "Squares", x="$x$", y="$x^2$")
+    ... def draw(pen, runs):
+    ...     pen.points(*runs.measured("x"), "judged")
+    >>> square_is_smaller.panels[0].title
+    'Squares'
     """
 
     def declare(draw: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:

@@ -23,6 +23,17 @@ def simulation(run: Callable[P, T]) -> Callable[P, T]:
 
     Reruns with moved marks, controls and panels then cost nothing where the simulation is the
     same. Arrays in what it returns are read-only. Marks are refused inside.
+
+    Examples
+    --------
+    >>> from theorylab.verify import simulation
+    >>> runs = []
+    >>> @simulation
+    ... def double(x):
+    ...     runs.append(x)
+    ...     return 2 * x
+    >>> double(3), double(3), runs
+    (6, 6, [3])
     """
     name = f"{run.__module__}.{run.__qualname__}"
 

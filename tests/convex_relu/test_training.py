@@ -24,7 +24,7 @@ from theorylab.convex_relu import (
     train,
     zero_threshold,
 )
-from theorylab.convex_relu.training import _released, _State
+from theorylab.convex_relu._neurons import Neurons
 
 LOSSES = {
     "squared": lambda f, y: 0.5 * cp.sum_squares(f - y),
@@ -252,15 +252,15 @@ def test_a_row_is_released_to_the_side_that_descends(sign, lean, z, side):
     With x_1 @ p = t the penalty less what z gains changes by lean t, and by (lean - z) t for t > 0.
     """
     X, held = np.array([[1.0, 0.0], [-lean, 1.0]]), np.array([[True, False]])
-    state = _State(np.array([[0.0, 3.0]]), np.array([sign]), np.array([[False, True]]), held, 0)
-    found = _released(X, sign * np.array([z, 1.0]), state)
+    state = Neurons(np.array([[0.0, 3.0]]), np.array([sign]), np.array([[False, True]]), held, 0)
+    found = state.released(X, sign * np.array([z, 1.0]))
     assert (found is None) == (side is None)
     if found is not None:
         assert not found.tight.any()
         assert found.active.tolist() == [[side, True]]
     # A row that repeats the one held leaves its multiplier open.
-    again = _State(state.p, state.sigma, state.active[:, [0, 0, 1]], held[:, [0, 0, 1]], 0)
-    assert _released(X[[0, 0, 1]], sign * np.array([z, z, 1.0]), again) is None
+    again = Neurons(state.p, state.sigma, state.active[:, [0, 0, 1]], held[:, [0, 0, 1]], 0)
+    assert again.released(X[[0, 0, 1]], sign * np.array([z, z, 1.0])) is None
 
 
 @pytest.mark.filterwarnings("ignore:relative gap")
@@ -550,7 +550,7 @@ def test_dependent_neurons_end_training_without_an_error(monkeypatch):
     def fail(*_):
         raise np.linalg.LinAlgError("Matrix is singular to machine precision.")
 
-    monkeypatch.setattr("theorylab.convex_relu.training.descend", fail)
+    monkeypatch.setattr("theorylab.convex_relu._minimiser.descend", fail)
     X, y = np.random.default_rng(0).standard_normal((2, 6, 2))
     with pytest.warns(RuntimeWarning, match="relative gap"):
         result = train(X, y[:, 0], 0.1, max_rounds=5)

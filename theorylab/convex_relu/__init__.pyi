@@ -11,6 +11,8 @@ from ._improvement import improvement_tail_bound as improvement_tail_bound
 from ._improvement import improving_patterns as improving_patterns
 from ._improvement import sufficient_samples as sufficient_samples
 from ._network import Network as Network
+from ._rounds import Round as Round
+from ._rounds import TrainingStatus as TrainingStatus
 from ._stability import corridor_widths as corridor_widths
 from ._stability import random_stable_network as random_stable_network
 from ._stability import stability_radii as stability_radii
@@ -103,9 +105,7 @@ from .stationary_points import least_directional_derivative as least_directional
 from .stationary_points import local_minimum as local_minimum
 from .stationary_points import network_objective as network_objective
 from .stationary_points import tie_multipliers as tie_multipliers
-from .training import Round as Round
 from .training import TrainingResult as TrainingResult
-from .training import TrainingStatus as TrainingStatus
 from .training import train as train
 from .training import zero_threshold as zero_threshold
 from .univariate import BalancedWeights as BalancedWeights

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -179,6 +181,40 @@ def as_network(network: object, X: FloatArray, y: FloatArray) -> Network:
 def columns(values: FloatArray) -> FloatArray:
     """View a vector as one column."""
     return values[:, None] if values.ndim == 1 else values
+
+
+@dataclass(frozen=True)
+class Output:
+    """Neurons ``p_j = |a_j| u_j`` of one output, their signs, and its linear map; the bias, if
+    there is one, comes last."""
+
+    points: FloatArray
+    sigma: FloatArray
+    linear: FloatArray
+
+
+def balanced_network(outputs: Sequence[Output], bias: bool, ndim: int) -> Network:
+    """Map p_j to the balanced network u_j = p_j / sqrt|p_j|, a_j = sign sqrt|p_j|; ``ndim`` is that
+    of the targets."""
+    width = outputs[0].points.shape[1]
+    d = width - int(bias)
+    weights, output = [np.zeros((0, width))], [np.zeros((0, len(outputs)))]
+    for k, part in enumerate(outputs):
+        root = np.sqrt(np.linalg.norm(part.points, axis=1))
+        weights.append(part.points / root[:, None])
+        rows = np.zeros((len(root), len(outputs)))
+        rows[:, k] = part.sigma * root
+        output.append(rows)
+    first, second = np.vstack(weights), np.vstack(output)
+    third = np.column_stack([part.linear for part in outputs])
+    shape = (-1, len(outputs))[:ndim]
+    return Network(
+        np.ascontiguousarray(first[:, :d]),
+        second.reshape(-1) if ndim == 1 else second,
+        first[:, d] if bias else np.zeros(len(first)),
+        third[:d].reshape(shape),
+        third[d].reshape(shape[1:]) if bias else np.zeros(shape[1:]),
+    )
 
 
 def output_balls(network: Network, X: FloatArray) -> arb_mat:

@@ -10,6 +10,8 @@ sphere, or over the cones of given patterns, and bounds the networks with neuron
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -240,3 +242,24 @@ def certificate_at(
         else norm_over_cones(data, v, patterns)
     )
     return scale_dual(loss, v, y, beta, norm.value)
+
+
+def on_the_margin(c: Certificate) -> Certificate:
+    """Scale a network so that margins that should be one are not less: at small penalties their
+    rounding costs more than the scaling."""
+    m = c.y * c.network(c.X)
+    short = m[(m < 1.0) & (m > 1.0 - 1e-6)]
+    if short.size == 0:
+        return c
+    w, best = c.network, c
+    # Outputs that are differences of large numbers, of a skip connection, need more.
+    for excess in (4.0 * _EPS, 1e-13, 1e-11):
+        factor = 1.0 / float(short.min()) + excess
+        network = Network(
+            w.weights, factor * w.output_weights, w.biases, factor * w.linear, factor * w.offset
+        )
+        # Balanced only up to rounding, which is of second order in the penalty.
+        objective = c.loss.value(network(c.X), c.y) + c.beta * network.penalty
+        if objective < best.objective:
+            best = replace(c, network=network, objective=objective)
+    return best

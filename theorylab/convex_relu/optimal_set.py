@@ -58,9 +58,10 @@ from theorylab.convex_relu._faces import (
 from theorylab.convex_relu._network import Network, as_network
 from theorylab.convex_relu._problem import as_patterns, as_problem, augment
 from theorylab.convex_relu._reduction import Reduction, reduce_rows
+from theorylab.convex_relu._rounds import TrainingStatus
 from theorylab.convex_relu.arrangements import enumerate_arrangements
 from theorylab.convex_relu.losses import Loss, Squared
-from theorylab.convex_relu.training import Session, TrainingResult, TrainingStatus, train
+from theorylab.convex_relu.training import Session, TrainingResult, train
 from theorylab.numerics.results import result
 
 __all__ = [

@@ -52,6 +52,7 @@ from theorylab._validation import (
 from theorylab.convex_relu._faces import Neurons, locate, merge, neurons_of
 from theorylab.convex_relu._network import Network
 from theorylab.convex_relu._problem import as_problem, augment
+from theorylab.convex_relu._rounds import TrainingStatus
 from theorylab.convex_relu.certificates import Certificate
 from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.convex_relu.optimal_set import (
@@ -61,7 +62,7 @@ from theorylab.convex_relu.optimal_set import (
     optimal_pruning,
     vertices,
 )
-from theorylab.convex_relu.training import Session, TrainingStatus, zero_threshold
+from theorylab.convex_relu.training import Session, zero_threshold
 from theorylab.numerics.bounds import relative_gap
 from theorylab.numerics.results import result
 

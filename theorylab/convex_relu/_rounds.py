@@ -1,0 +1,205 @@
+"""Rounds of training one output: minimise over the neurons at hand, ask for those that the dual
+point wants, add them (conditional gradients, fully corrective)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from theorylab._validation import FloatArray
+from theorylab.convex_relu._attainment import interpolable
+from theorylab.convex_relu._dual_point import project_skip
+from theorylab.convex_relu._minimiser import Minimiser
+from theorylab.convex_relu._neurons import Neurons
+from theorylab.convex_relu._pricing import Pricing
+from theorylab.convex_relu._problem import BoolArray
+from theorylab.convex_relu._reduction import reduce_rows
+from theorylab.convex_relu._relaxation import relaxed_dual
+from theorylab.convex_relu.certificates import certificate_at
+from theorylab.convex_relu.losses import Interpolation, Loss, Squared
+
+
+class TrainingStatus(StrEnum):
+    """Why training ended."""
+
+    CERTIFIED = "globally optimal: the certified relative duality gap is at most tol"
+    ROUNDS = "stopped after max_rounds rounds with a relative gap above tol; raise max_rounds"
+    STALLED = (
+        "stopped because no neuron lowers the objective in float64 although the relative "
+        "gap is above tol; tol is too small"
+    )
+    UNATTAINED = (
+        "the infimum is not attained: an unpenalised linear map separates some labels, and scaling "
+        "it up lowers the loss for ever; the network is close to the infimum"
+    )
+    IMPOSSIBLE = "no network interpolates: rows of the data demand outputs that contradict another"
+    BUDGET = (
+        "the dual constraint could not be decided within max_nodes nodes, the gap is the best "
+        "bound proved; raise max_nodes or tol, or train on a sample of the arrangements"
+    )
+    STOPPED = "stopped by the callback, with the bound that was proved by then"
+    LOCAL = (
+        "neurons were sought by local searches only, as bound asked, and the gap is what a "
+        "semidefinite relaxation proves"
+    )
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of training.
+
+    Parameters
+    ----------
+    objective
+        Value after the round's local minimisation.
+    n_neurons
+        Active neurons.
+    violation
+        Largest value found of ``|v @ relu(X u)| / beta - 1`` over unit ``u``; the neurons to add
+        come from there.
+    exact
+        Whether the search for it was exhaustive.
+    """
+
+    objective: float
+    n_neurons: int
+    violation: float
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Neurons, the dual point as found and as scaled into the constraint, the rounds, and why they
+    ended."""
+
+    neurons: Neurons
+    found: FloatArray
+    dual: FloatArray
+    history: list[Round]
+    status: TrainingStatus
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Validated arguments of ``train`` of the same names."""
+
+    skip: bool
+    tol: float
+    max_rounds: int
+    max_nodes: int | None
+    bound: str
+    callback: Callable[[Round], object]
+
+
+class Problem:
+    """One scalar output on some rows: normalised data, shape (n, d), with the column of ones where
+    there is a bias, and patterns, shape (P, n), or None."""
+
+    def __init__(self, data: FloatArray, patterns: BoolArray | None, settings: Settings) -> None:
+        self.data, self.patterns, self.settings = data, patterns, settings
+        self.reduction = reduce_rows(data)
+        self.pricing = Pricing(self.reduction, patterns, settings.tol, settings.max_nodes)
+
+    def solve(
+        self,
+        y: FloatArray,
+        beta: float,
+        loss: Loss,
+        start: tuple[float, Neurons, FloatArray] | None,
+    ) -> Fit:
+        """Train from nothing, or from the neurons and the dual point of another penalty."""
+        settings, pricing = self.settings, self.pricing
+        n, d = self.reduction.data.shape
+        state = Neurons.none(n, d, int(settings.skip))
+        multiplier = np.zeros(n)
+        v = -loss.gradient(np.zeros(n), y)
+        least = isinstance(loss, Interpolation)
+        if least and not interpolable(self.reduction, self.patterns, settings.skip, y):
+            return Fit(state, np.zeros(n), np.zeros(n), [], TrainingStatus.IMPOSSIBLE)
+        # The smoothed loss moves outputs by about as much as the multiplier times 1 / stiffness,
+        # which should not depend on the size of the penalty.
+        largest = float(np.abs(v @ pricing.features).max(initial=0.0))
+        ratio = beta / largest if largest > 0.0 else 1.0
+        softer = 1.0 if loss.smooth or least else min(ratio, 1.0)
+        minimiser = Minimiser(pricing, loss, beta, loss.curvature_bound * softer)
+        pricing.found = []
+        if start is not None:
+            state, multiplier = start[1], -start[2]
+            # Neurons of the neighbours that the descent drops may be needed after all.
+            pricing.found = [
+                (int(sign), p / np.linalg.norm(p))
+                for sign, p in list(zip(state.sigma, state.p, strict=True))[state.linear :]
+            ]
+        close = None
+        small = least or (isinstance(loss.base, Squared) and ratio < 1e-4)
+        if small:
+            target = 0.0 if least else beta
+            state, close = minimiser.approach(state, y, largest, target, settings.max_rounds)
+        if close is not None:
+            multiplier, v = -close, close
+        elif small or start is not None or settings.skip:
+            state, multiplier, v = minimiser.minimise(state, y, multiplier)
+        history: list[Round] = []
+        status = TrainingStatus.ROUNDS
+        previous = np.inf
+        stalled = 0
+        norm: float | None = None
+        exhaustive = settings.bound == "search"
+        for _ in range(settings.max_rounds):
+            # Where neighbours are known, what they lack is for the exhaustive search to find.
+            probing = start is None or len(history) > 0 or not exhaustive
+            found, violation, exact, complete = pricing(
+                v, beta, exhaustive=exhaustive, probing=probing
+            )
+            objective = minimiser.value(state, y)
+            history.append(Round(objective, len(state.sigma) - state.linear, violation, exact))
+            if settings.callback(history[-1]) is True and found:
+                status = TrainingStatus.STOPPED
+                break
+            if not found:
+                norm = beta * (1.0 + pricing.slack(v, beta)) if complete else None
+                status = TrainingStatus.CERTIFIED if complete else TrainingStatus.BUDGET
+                break
+            stalled = stalled + 1 if objective >= previous * (1.0 - 1e-15) and exact else 0
+            if stalled >= 3:
+                status = TrainingStatus.STALLED
+                break
+            previous = objective
+            state = minimiser.add(state, found)
+            state, multiplier, v = minimiser.minimise(state, y, multiplier)
+        bound = "looser" if status is TrainingStatus.BUDGET else "search"
+        if not exhaustive:
+            bound = "root"
+            if self.patterns is None and status is not TrainingStatus.STOPPED:
+                status = TrainingStatus.LOCAL
+        if settings.skip:
+            v = project_skip(self.data, v, y, loss)
+            norm = None
+        return Fit(state, v, self._feasible(v, y, beta, loss, norm, bound), history, status)
+
+    def _feasible(
+        self,
+        v: FloatArray,
+        y: FloatArray,
+        beta: float,
+        loss: Loss,
+        norm: float | None,
+        bound: str,
+    ) -> FloatArray:
+        """Scale v into the dual constraint, whose norm in row-space coordinates may be known."""
+        if norm is not None:
+            return v * (1.0 - 1e-12) * (beta / self.reduction.enlarge(v, norm))
+        points, settings = [v], self.settings
+        if settings.bound == "sdp" and self.patterns is None:
+            linear = self.data if settings.skip else None
+            relaxed = relaxed_dual(self.reduction.data, y, beta, loss, linear)
+            if relaxed is not None and settings.skip:
+                relaxed = project_skip(self.data, relaxed, y, loss)
+            if relaxed is not None:
+                points.append(relaxed)
+        problem, nodes = (self.reduction, self.data, loss, self.patterns), settings.max_nodes
+        scaled = [certificate_at(*problem, p, y, beta, nodes, bound) for p in points]
+        return max(scaled, key=lambda point: loss.dual(point, y))

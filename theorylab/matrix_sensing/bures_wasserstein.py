@@ -17,46 +17,34 @@ text was not consulted, and what follows is derived here.)"""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theorylab._validation import (
-    FloatArray,
-    as_array,
-    as_count,
-    as_instance,
-    as_real,
-    as_symmetric,
-    precision_of,
-    refuses_overflow,
+from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real
+from theorylab.matrix_sensing._covariances import (
+    augmented,
+    eigen_decomposition,
+    generator_and_root,
+    matrix_root,
+    polar_factor,
 )
-from theorylab.numerics.flows import integrate
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
 __all__ = [
-    "GeneratorDescent",
     "SmoothedMinimum",
     "SpectralSelection",
-    "balanced_factors",
     "bures_gradient",
-    "bures_gradient_descent",
     "bures_hessian",
     "bures_loss",
     "bures_wasserstein_distance",
     "curvature_bounds",
-    "deep_flow",
-    "deep_gradient_descent",
-    "deep_rate",
-    "factor_rate",
     "random_covariance",
     "smoothed_minimum",
     "smoothed_rate",
     "spectral_selections",
-    "subspace_tilt",
 ]
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -113,23 +101,6 @@ class SmoothedMinimum:
     value: float
 
 
-@result
-class GeneratorDescent:
-    r"""Iterates of `bures_gradient_descent`.
-
-    Attributes
-    ----------
-    weights
-        All $W_t$, shape ``(steps + 1, n, k)``.
-    """
-
-    weights: FloatArray
-
-    def losses(self, target: ArrayLike) -> FloatArray:
-        """Return the loss of every iterate."""
-        return np.array([bures_loss(W, target) for W in self.weights])
-
-
 def random_covariance(eigenvalues: ArrayLike, *, rng: np.random.Generator) -> FloatArray:
     r"""Return a symmetric matrix with the given eigenvalues in a random position.
 
@@ -184,8 +155,8 @@ def bures_wasserstein_distance(first: ArrayLike, second: ArrayLike) -> float:
     >>> bures_wasserstein_distance(np.diag([4.0, 1.0]), np.diag([1.0, 1.0]))
     1.0
     """
-    R1 = _root(first, "first")
-    R2 = _root(second, "second")
+    R1 = matrix_root(first, "first")
+    R2 = matrix_root(second, "second")
     if R1.shape != R2.shape:
         raise ValueError(f"second: expected the shape of first, {R1.shape}, got {R2.shape}")
     unit = binary_exponent(R1, R2)
@@ -213,8 +184,8 @@ def bures_loss(generator: ArrayLike, target: ArrayLike, *, smoothing: float = 0.
     >>> bures_loss([[1.0], [0.0]], np.diag([4.0, 1.0]))
     2.0
     """
-    W, R = _pair(generator, target)
-    W = _augmented(W, as_real(smoothing, "smoothing", minimum=0.0))
+    W, R = generator_and_root(generator, target)
+    W = augmented(W, as_real(smoothing, "smoothing", minimum=0.0))
     if not (loss := _squared_distance(W, R)) < np.inf:
         raise ValueError("generator: expected a loss within float64, got an overflow")
     return loss
@@ -244,10 +215,10 @@ def bures_gradient(
     array([[-2.],
            [ 0.]])
     """
-    W, R = _pair(generator, target)
+    W, R = generator_and_root(generator, target)
     k = W.shape[1]
-    wide = _augmented(W, as_real(smoothing, "smoothing", minimum=0.0))
-    return 2 * W - 2 * R @ _polar(R @ wide)[:, :k]
+    wide = augmented(W, as_real(smoothing, "smoothing", minimum=0.0))
+    return 2 * W - 2 * R @ polar_factor(R @ wide)[:, :k]
 
 
 def bures_hessian(generator: ArrayLike, target: ArrayLike, *, smoothing: float = 0.0) -> FloatArray:
@@ -280,9 +251,9 @@ def bures_hessian(generator: ArrayLike, target: ArrayLike, *, smoothing: float =
     >>> np.linalg.eigvalsh(bures_hessian([[2.0], [0.0]], np.diag([4.0, 1.0])))
     array([1.5, 2. ])
     """
-    W, R = _pair(generator, target)
+    W, R = generator_and_root(generator, target)
     n, k = W.shape
-    wide = _augmented(W, as_real(smoothing, "smoothing", minimum=0.0))
+    wide = augmented(W, as_real(smoothing, "smoothing", minimum=0.0))
     U, sigma, Vt = np.linalg.svd(R @ wide, full_matrices=False)
     if sigma[-1] <= n * _EPS * sigma[0]:
         raise ValueError(
@@ -335,7 +306,7 @@ def curvature_bounds(generator: ArrayLike, target: ArrayLike) -> tuple[float, fl
     >>> lower <= upper
     True
     """
-    W, R = _pair(generator, target)
+    W, R = generator_and_root(generator, target)
     n, k = W.shape
     U, sigma, _ = np.linalg.svd(R @ W, full_matrices=False)
     if sigma.size < k or sigma[-1] <= n * _EPS * sigma[0]:
@@ -375,7 +346,7 @@ def spectral_selections(target: ArrayLike, rank: int) -> tuple[SpectralSelection
     >>> [s.indices for s in spectral_selections(np.diag([4.0, 2.0, 1.0]), 2)]
     [(0, 1), (0, 2), (1, 2)]
     """
-    values, vectors = _spectrum(target)
+    values, vectors = eigen_decomposition(target)
     n = values.size
     k = as_count(rank, "rank", maximum=n)
     if values[-1] <= n * _EPS * values[0] or (np.diff(values) >= -n * _EPS * values[0]).any():
@@ -421,7 +392,7 @@ def smoothed_minimum(target: ArrayLike, rank: int, *, smoothing: float) -> Smoot
     >>> smoothed_minimum(np.diag([4.0, 1.0]), 1, smoothing=0.25).eigenvalues
     array([3.75])
     """
-    values, _ = _spectrum(target)
+    values, _ = eigen_decomposition(target)
     k = as_count(rank, "rank", maximum=values.size)
     tau = as_real(smoothing, "smoothing", minimum=0.0)
     roots = np.sqrt(values)
@@ -454,7 +425,7 @@ def smoothed_rate(target: ArrayLike, rank: int, *, smoothing: float) -> float:
     >>> smoothed_rate(np.diag([3.0, 2.0, 1.0]), 1, smoothing=0.5)
     0.5
     """
-    values, _ = _spectrum(target)
+    values, _ = eigen_decomposition(target)
     if values.size < 2:
         raise ValueError(f"target: expected at least 2 rows, got {values.size}")
     k = as_count(rank, "rank", maximum=values.size - 1)
@@ -463,444 +434,9 @@ def smoothed_rate(target: ArrayLike, rank: int, *, smoothing: float) -> float:
     return float(min(2 * (top - below) / (top + np.sqrt(below * tau)), 2 * (1 - tau / top)))
 
 
-def subspace_tilt(generator: ArrayLike, target: ArrayLike) -> FloatArray:
-    r"""Return $X=(U_\perp^\top W)(U_k^\top W)^{-1}$, the range of $W$ as a graph over the leading
-    eigenspace of $\Sigma_0$.
-
-    Its entry $(j,i)$ tilts $u_i$ towards $u_{k+j}$. To first order at the truncation a descent step
-    multiplies it by $1-2\eta(1-\lambda_{k+j}/\lambda_i)$; a step of $\eta=1/2$ multiplies it by
-    $\lambda_{k+j}/\lambda_i$ exactly, from any $W$.
-
-    Parameters
-    ----------
-    generator
-        $W$, shape ``(n, k)`` with $k<n$, not orthogonal to a leading eigenvector.
-    target
-        $\Sigma_0$, symmetric positive definite, shape ``(n, n)``.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(n - k, k)``.
-
-    Raises
-    ------
-    ValueError
-        If an argument is invalid or $U_k^\top W$ is singular.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from theorylab.matrix_sensing import subspace_tilt
-    >>> subspace_tilt([[2.0], [0.5]], np.diag([4.0, 1.0]))
-    array([[0.25]])
-    """
-    values, vectors = _spectrum(target)
-    W = as_array(generator, "generator", shape=(values.size, None))
-    k = W.shape[1]
-    if k >= values.size:
-        raise ValueError(f"generator: expected fewer columns than rows, got shape {W.shape}")
-    top = vectors[:, :k].T @ W
-    if np.linalg.matrix_rank(top) < k:
-        raise ValueError(
-            "generator: expected columns whose span is a graph over the leading eigenspace"
-        )
-    return np.asarray(np.linalg.solve(top.T, (vectors[:, k:].T @ W).T).T, dtype=np.float64)
-
-
-def bures_gradient_descent(
-    initial: ArrayLike, target: ArrayLike, *, step_size: float, steps: int, smoothing: float = 0.0
-) -> GeneratorDescent:
-    r"""Run $W\leftarrow W-\eta\nabla f_\tau(W)$.
-
-    Near the truncation the slowest mode contracts by $1-2\eta(1-\lambda_{k+1}/\lambda_k)$ a step,
-    for $\tau=0$ and $\eta\le1/(2-\lambda_{k+1}/\lambda_k)$, the best step; at $\eta=1/2$ the run is
-    subspace iteration with $\Sigma_0$.
-
-    Parameters
-    ----------
-    initial
-        $W_0$, shape ``(n, k)``.
-    target
-        $\Sigma_0$, symmetric positive semi-definite, shape ``(n, n)``.
-    step_size
-        $\eta>0$.
-    steps
-        Number of steps.
-    smoothing
-        $\tau\ge0$.
-
-    Returns
-    -------
-    GeneratorDescent
-        All iterates.
-
-    Raises
-    ------
-    ValueError
-        If an argument is invalid or the iterates overflow.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from theorylab.matrix_sensing import bures_gradient_descent
-    >>> run = bures_gradient_descent([[1.0], [0.3]], np.diag([4.0, 1.0]), step_size=0.2, steps=100)
-    >>> np.round(np.abs(run.weights.ravel()[-2:]), 6)
-    array([2., 0.])
-    """
-    W, R = _pair(initial, target, name="initial")
-    eta, steps = as_real(step_size, "step_size", above=0.0), as_count(steps, "steps", minimum=0)
-    tau, k = as_real(smoothing, "smoothing", minimum=0.0), W.shape[1]
-    path = np.empty((steps + 1, *W.shape))
-    path[0] = W
-    for t in range(steps):
-        path[t + 1] = (1 - 2 * eta) * W + 2 * eta * R @ _polar(R @ _augmented(W, tau))[:, :k]
-        W = _bounded(path[t + 1], eta)
-    return GeneratorDescent(path)
-
-
-def balanced_factors(
-    product: ArrayLike, depth: int, *, rng: np.random.Generator
-) -> list[FloatArray]:
-    r"""Factor $W=W_1\cdots W_N$ with $W_j^\top W_j=W_{j+1}W_{j+1}^\top$, all hidden widths $k$.
-
-    $W=U\Sigma V^\top$ is split as $U\Sigma^{1/N}O_1^\top$, then $O_{j-1}\Sigma^{1/N}O_j^\top$, last
-    $O_{N-1}\Sigma^{1/N}V^\top$, with random rotations $O_j$.
-
-    Parameters
-    ----------
-    product
-        $W$, shape ``(n, k)`` with $k\le n$.
-    depth
-        $N\ge1$.
-    rng
-        Source of the rotations.
-
-    Returns
-    -------
-    list of ndarray
-        $W_1$ of shape ``(n, k)``, then $N-1$ of shape ``(k, k)``.
-
-    Raises
-    ------
-    ValueError
-        If an argument is invalid or ``product`` has more columns than rows.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from theorylab.matrix_sensing import balanced_factors
-    >>> A, B = balanced_factors([[3.0], [4.0]], 2, rng=np.random.default_rng(0))
-    >>> np.allclose(A @ B, [[3.0], [4.0]]), np.allclose(A.T @ A, B @ B.T)
-    (True, True)
-    """
-    W = as_array(product, "product", ndim=2)
-    N, rng = as_count(depth, "depth"), as_instance(rng, "rng", np.random.Generator)
-    if W.shape[1] > W.shape[0]:
-        raise ValueError(f"product: expected at most as many columns as rows, got shape {W.shape}")
-    U, sigma, Vt = np.linalg.svd(W, full_matrices=False)
-    k = sigma.size
-    bases = [U, *(np.linalg.qr(rng.standard_normal((k, k)))[0] for _ in range(N - 1)), Vt.T]
-    return [(left * sigma ** (1 / N)) @ right.T for left, right in pairwise(bases)]
-
-
-@refuses_overflow("factors", "target")
-def deep_flow(
-    factors: Sequence[ArrayLike],
-    target: ArrayLike,
-    times: ArrayLike,
-    *,
-    smoothing: float = 0.0,
-    tol: float = 1e-12,
-) -> FloatArray:
-    r"""Integrate gradient flow $\dot W_j=-\nabla_{W_j}f_\tau(W_1\cdots W_N)$ and return the product
-    at the given times.
-
-    One factor is the flow on $W$ itself. For $\tau<\lambda_k$ its excess loss decays, from starts
-    in general position, at twice `smoothed_rate`.
-
-    Parameters
-    ----------
-    factors
-        $W_1,\dots,W_N$, shapes that multiply to ``(n, k)``.
-    target
-        $\Sigma_0$, symmetric positive semi-definite, shape ``(n, n)``.
-    times
-        Increasing, from 0 or later, shape ``(T,)``.
-    smoothing
-        $\tau\ge0$.
-    tol
-        Relative error of each step of the integrator (order 8), at least 1e-13.
-
-    Returns
-    -------
-    ndarray
-        Shape ``(T, n, k)``.
-
-    Raises
-    ------
-    ValueError
-        If an argument is invalid, or the flow cannot be followed up to the last of ``times`` within
-        20,000 evaluations.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from theorylab.matrix_sensing import deep_flow
-    >>> states = deep_flow([[[1.0], [0.3]], [[1.0]]], np.diag([4.0, 1.0]), [0.0, 10.0])
-    >>> np.round(states[-1], 6).ravel()
-    array([2., 0.])
-    """
-    parts, R = _network(factors, target)
-    t = as_array(times, "times", ndim=1, nonnegative=True)
-    tau = as_real(smoothing, "smoothing", minimum=0.0)
-    relative = as_real(tol, "tol", minimum=1e-13, below=1.0)
-    if (np.diff(t) <= 0).any():
-        raise ValueError("times: expected increasing numbers")
-    if t[-1] == 0:
-        return _multiply(parts)[None]
-    shapes, ends = [P.shape for P in parts], np.cumsum([P.size for P in parts])[:-1]
-
-    def split(state: FloatArray) -> list[FloatArray]:
-        return [
-            piece.reshape(shape) for piece, shape in zip(np.split(state, ends), shapes, strict=True)
-        ]
-
-    def velocity(_: float, state: FloatArray) -> FloatArray:
-        return -np.concatenate([g.ravel() for g in _factor_gradients(split(state), R, tau)])
-
-    start = np.concatenate([P.ravel() for P in parts])
-    scale = float(np.abs(start).max())
-    path = integrate(velocity, start, t, rtol=relative, atol=relative / 100 * scale)
-    return np.array([_multiply(split(state)) for state in path])
-
-
-def deep_gradient_descent(
-    factors: Sequence[ArrayLike], target: ArrayLike, *, step_size: float, steps: int
-) -> tuple[FloatArray, list[FloatArray]]:
-    r"""Run $W_j\leftarrow W_j-\eta\nabla_{W_j}f(W_1\cdots W_N)$, all factors at once.
-
-    Parameters
-    ----------
-    factors, target
-        As in `deep_flow`.
-    step_size
-        $\eta>0$.
-    steps
-        Number of steps.
-
-    Returns
-    -------
-    products
-        $W_1\cdots W_N$ at every step, shape ``(steps + 1, n, k)``.
-    factors
-        The last factors.
-
-    Raises
-    ------
-    ValueError
-        If an argument is invalid or the iterates overflow.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from theorylab.matrix_sensing import deep_gradient_descent
-    >>> factors = [[[1.0], [0.3]], [[1.0]]]
-    >>> losses, _ = deep_gradient_descent(factors, np.diag([4.0, 1.0]), step_size=0.05, steps=300)
-    >>> np.round(losses[-1], 6)
-    array([[2.],
-           [0.]])
-    """
-    parts, R = _network(factors, target)
-    eta, steps = as_real(step_size, "step_size", above=0.0), as_count(steps, "steps", minimum=0)
-    products = [_multiply(parts)]
-    for _ in range(steps):
-        parts = [P - eta * g for P, g in zip(parts, _factor_gradients(parts, R), strict=True)]
-        products.append(_bounded(_multiply(parts), eta))
-    return np.array(products), parts
-
-
-def factor_rate(factors: Sequence[ArrayLike], target: ArrayLike) -> float:
-    r"""Return the slowest rate out of the leading eigenspace at any factors of the truncation,
-    balanced or not.
-
-    With $k$ columns, $W_1=W(W_2\cdots W_N)^{-1}$ lies in the leading eigenspace, and only it turns
-    the range: $Y=U_\perp^\top W$ follows $\dot y_j=-2y_j(I-\lambda_{k+j}H^{-1})K$ row by row, with
-    $H=(W^\top\Sigma_0W)^{1/2}$ and $K=(W_2\cdots W_N)^\top W_2\cdots W_N$; a descent step
-    multiplies $y_j$ by $I-2\eta(I-\lambda_{k+j}H^{-1})K$.
-
-    Parameters
-    ----------
-    factors
-        $W_1,\dots,W_N$ with $W_1\cdots W_N$, shape ``(n, k)``, $k<n$, at the truncation; $W_1$ of
-        shape ``(n, k)``.
-    target
-        $\Sigma_0$, symmetric positive definite, shape ``(n, n)``.
-
-    Returns
-    -------
-    float
-        The smallest eigenvalue of $2(I-\lambda_{k+1}H^{-1})K$; `deep_rate` for balanced factors.
-
-    Raises
-    ------
-    ValueError
-        If an argument is invalid, the product lacks rank, or $W_1$ has more than $k$ columns: then
-        it may hold other directions, which the product does not show and the other factors turn
-        too.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from theorylab.matrix_sensing import factor_rate
-    >>> round(factor_rate([[[2.0], [0.0]], [[1.0]]], np.diag([4.0, 1.0])), 12)
-    1.5
-    """
-    parts, R = _network(factors, target)
-    W = _multiply(parts)
-    n, k = W.shape
-    _, sigma, Vt = np.linalg.svd(R @ W, full_matrices=False)
-    if k >= n or sigma[-1] <= n * _EPS * sigma[0]:
-        raise ValueError(
-            "factors: expected a product of full column rank with fewer columns than "
-            f"rows, got shape {W.shape}"
-        )
-    if parts[0].shape[1] != k:
-        raise ValueError(
-            f"factors: expected {k} columns of the first, as of the product, got "
-            f"{parts[0].shape[1]}"
-        )
-    rest = _multiply([np.eye(k), *parts[1:]])
-    # With L = I - lambda H^-1 positive semi-definite, L K has the eigenvalues of L^(1/2) K L^(1/2).
-    half = np.sqrt(np.maximum(1 - np.linalg.eigvalsh(R)[-k - 1] ** 2 / sigma, 0.0))
-    return float(2 * np.linalg.svd((rest @ Vt.T) * half, compute_uv=False)[-1] ** 2)
-
-
-def deep_rate(target: ArrayLike, rank: int, *, depth: int = 1) -> float:
-    r"""Return $\mu_N=2\lambda_k^{1-1/N}(1-\lambda_{k+1}/\lambda_k)$, the rate of flow on a balanced
-    factorization of depth $N$.
-
-    Balanced factors give $\dot W=-\sum_j(WW^\top)^{(N-j)/N}\,\nabla f\,(W^\top W)^{(j-1)/N}$. Out
-    of the leading eigenspace only the term without left factor acts, so $u_{k+j}u_i^\top$ decays at
-    $\lambda_i^{1-1/N}\cdot2(1-\lambda_{k+j}/\lambda_i)$, the slowest at $i=k$, $j=1$; inside it the
-    rates are at least $2N\lambda_k^{1-1/N}$. The excess loss decays at $2\mu_N$.
-
-    Parameters
-    ----------
-    target
-        $\Sigma_0$, symmetric positive definite, shape ``(n, n)``.
-    rank
-        $k<n$.
-    depth
-        $N\ge1$; 1 is flow on $W$ itself, whose descent with step $\eta$ contracts by $1-\eta\mu_1$.
-
-    Raises
-    ------
-    ValueError
-        If an argument is invalid or ``target`` is singular.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from theorylab.matrix_sensing import deep_rate
-    >>> deep_rate(np.diag([4.0, 1.0]), 1, depth=2)
-    3.0
-    """
-    values, _ = _spectrum(target)
-    if values.size < 2:
-        raise ValueError(f"target: expected at least 2 rows, got {values.size}")
-    k, N = as_count(rank, "rank", maximum=values.size - 1), as_count(depth, "depth")
-    if values[-1] <= 0:
-        raise ValueError(f"target: expected positive eigenvalues, got {values[-1]}")
-    return float(2 * values[k - 1] ** (1 - 1 / N) * (1 - values[k] / values[k - 1]))
-
-
-def _spectrum(value: ArrayLike, name: str = "target") -> tuple[FloatArray, FloatArray]:
-    """Return eigenvalues, decreasing and non-negative, and eigenvectors."""
-    S = as_symmetric(value, name)
-    n = S.shape[0]
-    values, vectors = np.linalg.eigh(S / 2 + S.T / 2)
-    # n times the rounding of a product of n terms
-    if values[0] < -8 * n**2 * precision_of(value) * np.abs(S).max():
-        raise ValueError(
-            f"{name}: expected a positive semi-definite matrix, got the eigenvalue {values[0]}"
-        )
-    return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
-
-
-def _root(value: ArrayLike, name: str = "target") -> FloatArray:
-    values, vectors = _spectrum(value, name)
-    return (vectors * np.sqrt(values)) @ vectors.T
-
-
-def _pair(
-    generator: ArrayLike, target: ArrayLike, *, name: str = "generator"
-) -> tuple[FloatArray, FloatArray]:
-    R = _root(target)
-    return as_array(generator, name, shape=(R.shape[0], None)), R
-
-
-def _augmented(W: FloatArray, smoothing: float) -> FloatArray:
-    """Return [W, sqrt(tau) I], whose product with its transpose is W W' + tau I."""
-    return np.hstack([W, np.sqrt(smoothing) * np.eye(W.shape[0])]) if smoothing else W
-
-
 def _squared_distance(W: FloatArray, R: FloatArray) -> float:
     """Return |W|^2 + |R|^2 - 2 |R W|_* as a sum of squares: no cancellation between two close
     covariances."""
-    Q = _polar(R @ W)
+    Q = polar_factor(R @ W)
     image = R @ Q
     return float(np.sum((W - image) ** 2) + np.sum((R - image @ Q.T) ** 2))
-
-
-def _polar(M: FloatArray) -> FloatArray:
-    """Return the polar factor, zero on the kernel (singular values at the level of rounding)."""
-    U, sigma, Vt = np.linalg.svd(M, full_matrices=False)
-    kept = sigma > max(M.shape) * _EPS * sigma[0]
-    return np.asarray(U[:, kept] @ Vt[kept])
-
-
-def _bounded(W: FloatArray, step_size: float) -> FloatArray:
-    if not np.isfinite(W).all():
-        raise ValueError(
-            f"step_size: expected one for which the descent stays bounded, got {step_size}"
-        )
-    return W
-
-
-def _chain(factors: Sequence[ArrayLike]) -> list[FloatArray]:
-    if isinstance(factors, str) or not isinstance(factors, Sequence) or not factors:
-        raise ValueError(
-            f"factors: expected a non-empty sequence of matrices, got {type(factors).__name__}"
-        )
-    parts = [as_array(P, "factors", ndim=2) for P in factors]
-    if any(P.shape[1] != Q.shape[0] for P, Q in pairwise(parts)):
-        raise ValueError(f"factors: expected shapes that multiply, got {[P.shape for P in parts]}")
-    return parts
-
-
-def _network(
-    factors: Sequence[ArrayLike], target: ArrayLike
-) -> tuple[list[FloatArray], FloatArray]:
-    parts = _chain(factors)
-    return parts, _pair(_multiply(parts), target, name="factors")[1]
-
-
-def _factor_gradients(
-    parts: list[FloatArray], R: FloatArray, smoothing: float = 0.0
-) -> list[FloatArray]:
-    lefts, rights = [np.eye(R.shape[0])], [np.eye(parts[-1].shape[1])]
-    for P, Q in zip(parts[:-1], parts[:0:-1], strict=True):
-        lefts.append(lefts[-1] @ P)
-        rights.append(Q @ rights[-1])
-    product = lefts[-1] @ parts[-1]
-    polar = _polar(R @ _augmented(product, smoothing))[:, : product.shape[1]]
-    G = 2 * product - 2 * R @ polar
-    return [left.T @ G @ right.T for left, right in zip(lefts, rights[::-1], strict=True)]
-
-
-def _multiply(parts: list[FloatArray]) -> FloatArray:
-    product = parts[0]
-    for P in parts[1:]:
-        product = product @ P
-    return product

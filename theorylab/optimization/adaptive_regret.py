@@ -22,16 +22,11 @@ which sharpens reddi2018-convergence, Theorem 4, in the case without momentum.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import field
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
-import sympy as sp
-from flint import arb, ctx, fmpq
 from numpy.typing import ArrayLike, NDArray
-from scipy.signal import lfilter
 
 from theorylab._validation import (
     FloatArray,
@@ -45,43 +40,9 @@ from theorylab._validation import (
 from theorylab.numerics.compiled import compiled
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
-from theorylab.optimization.adam import BETA2, _coefficient, _history, _rationals, _unit_rational
+from theorylab.optimization._step_histories import coefficient, gradient_history
 
-__all__ = [
-    "PERIOD_THREE_PRODUCTS",
-    "CycleDrift",
-    "OnlineRun",
-    "RegretCertificate",
-    "certified_regret",
-    "cycle_drift",
-    "cyclic_losses",
-    "failing_period",
-    "linear_regret",
-    "random_losses",
-]
-
-PERIOD_THREE_PRODUCTS = {
-    "projected, first period": 6 * (2 - BETA2) * (1 + 2 * BETA2 - BETA2**2),
-    "projected, later periods": sp.Rational(15, 4) * (1 + 2 * BETA2),
-    "unprojected, first period": 6
-    * (2 - BETA2)
-    * (1 + 2 * BETA2 - BETA2**2)
-    / ((1 + BETA2) * (1 + BETA2 + BETA2**2)),
-    "unprojected, later periods": sp.Rational(15, 4) * (1 + 2 * BETA2) / (1 - BETA2**5) ** 2,
-}
-r"""Bounds of ``(d/u)^2 (d/w)^2`` for the slopes (C, -1, -1), ``beta_1 = 0`` and ``beta_2 =
-1/(1+C^2)``.
-
-One period moves the iterate down by d and then up by u and w, unless it reaches 1 on the way. By
-the inequality of the means $u+w\ge2\sqrt{uw}$, so a product of at most 16 gives $u+w\ge
-d$: the iterate is back after every period. "Projected" is Adam without bias correction on [-1, 1];
-"unprojected" is Adam with bias correction on the line, with losses that are flat beyond -1 and 1.
-"""
-
-
-# ------------------------------------------------------------------------------------------------
-# Losses and runs
-# ------------------------------------------------------------------------------------------------
+__all__ = ["OnlineRun", "cyclic_losses", "linear_regret", "random_losses"]
 
 
 def linear_regret(
@@ -235,12 +196,12 @@ def cyclic_losses(
     >>> float(run.iterates[-1, 0]) > 0.9  # the sum of the slopes is positive: -1 is best
     True
     """
-    g = _history(slopes, "slopes")
+    g = gradient_history(slopes, "slopes")
     g = g.reshape(len(g), -1)
     count = as_count(steps, "steps")
     name = one_of(method, "method", ("adam", "amsgrad", "adagrad"))
     alpha = as_real(step_size, "step_size", above=0.0)
-    b1, b2 = _coefficient(beta1, "beta1"), _coefficient(beta2, "beta2")
+    b1, b2 = coefficient(beta1, "beta1"), coefficient(beta2, "beta2")
     corrected = as_flag(bias_correction, "bias_correction")
     if corrected and name == "adagrad":
         raise ValueError(
@@ -345,305 +306,10 @@ def random_losses(
     as_instance(rng, "rng", np.random.Generator)
     maximum = one_of(method, "method", ("adam", "amsgrad")) == "amsgrad"
     alpha, half = as_real(step_size, "step_size", above=0.0), as_real(radius, "radius", above=0.0)
-    b1, b2 = _coefficient(beta1, "beta1"), _coefficient(beta2, "beta2")
+    b1, b2 = coefficient(beta1, "beta1"), coefficient(beta2, "beta2")
     x = np.full(runs, as_real(x0, "x0", minimum=-half, maximum=half))
     _random_kernel(*slopes, p, count, rng, maximum, alpha, b1, b2, half, x)
     return x
-
-
-# ------------------------------------------------------------------------------------------------
-# The stationary period of Adam
-# ------------------------------------------------------------------------------------------------
-
-
-@result
-class CycleDrift:
-    r"""The stationary period of Adam on repeating slopes, without bias correction.
-
-    Attributes
-    ----------
-    slopes
-        Shape (period,).
-    ratios
-        Shape (period,): $m/\sqrt v$ at each phase once the moments repeat.
-    """
-
-    slopes: FloatArray
-    ratios: FloatArray
-
-    @property
-    def drift(self) -> float:
-        """The iterate moves by minus this, times the step size, in one period."""
-        return float(self.ratios.sum())
-
-    @property
-    def limit(self) -> float:
-        """The end of [-1, 1] to which the iterate tends: 1 for negative drift; NaN without drift,
-        where there is none."""
-        return -math.copysign(1.0, self.drift) if self.drift else math.nan
-
-    @property
-    def average_regret(self) -> float:
-        r"""Limit of $R_T/T$ on [-1, 1]: $2|G|$ per period at the wrong end, 0 at the
-        right one."""
-        total = float(self.slopes.sum())
-        return (total * self.limit + abs(total)) / self.slopes.size
-
-    @property
-    def excursion(self) -> FloatArray:
-        """Distance from the limit at each phase, divided by the step size: the reflected periodic
-        walk, shape (period,)."""
-        return _reflected(self.limit * self.ratios)
-
-    def regret_between(self, start: int, stop: int, step_size: float) -> tuple[float, float]:
-        r"""Enclose the regret of the times ``start`` < t <= ``stop``, both multiples of the period
-        P, on [-1, 1].
-
-        Valid once the moments repeat and the iterate has been at its end. The distance from the end
-        at time t is then a sum of terms $\alpha_\tau r_\tau$ over less than the last period,
-        in which $\alpha_\tau/\alpha_t$ lies between 1 and $(1-P/\text{start})^{-1/2}$:
-        stretching the terms of one sign by that factor encloses the distance.
-
-        Parameters
-        ----------
-        start, stop
-            Multiples of the period.
-        step_size
-            $\alpha$ of $\alpha_t=\alpha/\sqrt t$.
-
-        Raises
-        ------
-        ValueError
-            Naming the argument; for ``start`` also when the stretched drift changes its sign, so
-            that nothing is enclosed.
-        """
-        period = self.slopes.size
-        first = as_count(start, "start", minimum=2 * period)
-        last = as_count(stop, "stop", minimum=first + period)
-        alpha = as_real(step_size, "step_size", above=0.0)
-        if first % period or last % period:
-            raise ValueError(
-                f"start: expected multiples of the period {period}, got {first} and {last}"
-            )
-        outward = self.limit * self.ratios
-        stretch = 1 / math.sqrt(1 - period / first)
-        stretched = np.where(outward > 0, outward * stretch, outward)
-        if stretched.sum() >= 0:
-            raise ValueError(
-                f"start: expected a later time, where the step size is steadier, got {first}"
-            )
-        far, near = (
-            _reflected(stretched),
-            _reflected(np.where(outward > 0, outward, outward * stretch)),
-        )
-        # At distance d from its end the iterate pays limit * slope * (1 - d).
-        weights = -self.limit * self.slopes
-        gain, loss = np.maximum(weights, 0.0), np.maximum(-weights, 0.0)
-        # A phase recurs every period, so a sum of step sizes over its times lies between two
-        # integrals.
-        least, most = (
-            2 * alpha / period * (math.sqrt(last + s) - math.sqrt(first + s))
-            for s in (period, -period)
-        )
-        steady = self.average_regret * (last - first)
-        low = steady + least * float(gain @ near) - most * float(loss @ far)
-        high = steady + most * float(gain @ far) - least * float(loss @ near)
-        return low, high
-
-
-def cycle_drift(slopes: ArrayLike, *, beta1: float, beta2: float) -> CycleDrift:
-    r"""Stationary period of $m/\sqrt v$ for repeating slopes, from the closed forms of the
-    periodic moments.
-
-    Parameters
-    ----------
-    slopes
-        Shape (period,), not all zero; none zero where ``beta2`` is 0.
-    beta1, beta2
-        Momentum coefficients in [0, 1).
-
-    Returns
-    -------
-    CycleDrift
-        Its ``drift`` decides where Adam ends.
-
-    Examples
-    --------
-    >>> from theorylab.optimization import cycle_drift
-    >>> found = cycle_drift([3.0, -1.0, -1.0], beta1=0.0, beta2=0.1)
-    >>> float(found.drift) < 0  # so Adam goes up, where the losses are largest
-    True
-    """
-    g = as_array(slopes, "slopes", ndim=1)
-    if not g.any():
-        raise ValueError("slopes: expected an entry other than zero, got only zeros")
-    b1, b2 = _coefficient(beta1, "beta1"), _coefficient(beta2, "beta2")
-    if b2 == 0 and not g.all():
-        raise ValueError("beta2: expected a positive number where a slope is 0, got 0.0")
-    unit = np.ldexp(g, -binary_exponent(g))
-    return CycleDrift(
-        slopes=g, ratios=_periodic_average(unit, b1) / np.sqrt(_periodic_average(unit**2, b2))
-    )
-
-
-def failing_period(*, beta1: float, beta2: float, maximum: int = 100_000) -> int:
-    r"""Find a period P at which Adam starts to end at the wrong point on slopes (P, -1, ..., -1),
-    whose sum is 1.
-
-    P fails and P - 1 does not (found by doubling and bisection); reddi2018-convergence, Theorem 2
-    says that some period fails.
-
-    Parameters
-    ----------
-    beta1, beta2
-        Momentum coefficients in [0, 1), ``beta1`` below the root of ``beta2``.
-    maximum
-        Largest period tried.
-
-    Raises
-    ------
-    ValueError
-        Also where no period up to ``maximum`` fails.
-
-    Examples
-    --------
-    >>> from theorylab.optimization import failing_period
-    >>> failing_period(beta1=0.9, beta2=0.999)
-    74
-    """
-    b2 = as_real(beta2, "beta2", above=0.0, below=1.0)
-    b1 = as_real(beta1, "beta1", minimum=0.0, below=math.sqrt(b2))
-    last = as_count(maximum, "maximum", minimum=2)
-    low, high = 1, 2
-    while _spike_drift(high, b1, b2) >= 0:
-        if high == last:
-            raise ValueError(f"maximum: expected a period that fails, got none up to {last}")
-        low, high = high, min(2 * high, last)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if _spike_drift(middle, b1, b2) < 0 else (middle, high)
-    return high
-
-
-# ------------------------------------------------------------------------------------------------
-# Certified regret
-# ------------------------------------------------------------------------------------------------
-
-
-@result
-class RegretCertificate:
-    """Enclosures of the regret of an exact run and of the bound stated for it, as python-flint
-    balls.
-
-    Attributes
-    ----------
-    steps
-        The time T.
-    regret
-        Ball around R_T.
-    stated_bound
-        Ball around the right-hand side of kingma2014-adam, Theorem 4.1, at the run's own constants.
-    diameter
-        Ball around the largest distance between two of the iterates and the best fixed point.
-    """
-
-    steps: int
-    regret: arb
-    stated_bound: arb
-    diameter: arb
-
-    @property
-    def violated(self) -> bool:
-        """Whether the regret provably exceeds the stated bound."""
-        return bool(self.regret > self.stated_bound)
-
-
-def certified_regret(
-    slopes: Sequence[int],
-    *,
-    steps: int,
-    step_size: Fraction,
-    beta1: Fraction,
-    beta2: Fraction,
-    momentum_decay: Fraction = Fraction(1, 2),
-    x0: Fraction,
-    precision: int = 128,
-) -> RegretCertificate:
-    r"""Enclose the regret of Adam, as published, on the line, and the bound stated for it, in ball
-    arithmetic.
-
-    Losses of slope c are $c\max(x,-1)$ for c > 0 and $c\min(x,1)$ for c < 0: convex,
-    with gradients bounded by $G_\infty=\max|c|$. Nothing is projected, the bias is corrected,
-    ``eps=0``, $\alpha_t=\alpha/\sqrt t$ and $\beta_{1,t}=\beta_1\lambda^{t-1}$: the
-    setting of kingma2014-adam, Theorem 4.1, whose bound is
-
-    $$\frac{D^2\sqrt{T\hat v_T}}{2\alpha(1-\beta_1)}
-    +\frac{\alpha(1+\beta_1)G_\infty\|g_{1:T}\|_2}{(1-\beta_1)\sqrt{1-\beta_2}(1-\gamma)^2}
-    +\frac{D^2G_\infty\sqrt{1-\beta_2}}{2\alpha\,b\,(1-\lambda)^2},\qquad\gamma=\frac{\beta_1^2}{\sqrt{\beta_2}},$$
-
-    with b the smaller of $1-\beta_1$ and, where positive, $\beta_1$: the last term
-    circulates in both forms. D includes the distance to the best fixed point.
-
-    Parameters
-    ----------
-    slopes
-        One period of integers, each sign present.
-    steps
-        The time T, a multiple of the period.
-    step_size
-        Fraction $\alpha>0$.
-    beta1, beta2
-        Fractions in [0, 1), ``beta2`` positive, with $\gamma<1$.
-    momentum_decay
-        Fraction $\lambda$ in (0, 1).
-    x0
-        Fraction: the start.
-    precision
-        Bits.
-
-    Raises
-    ------
-    ValueError
-        Naming the argument; for ``precision`` when the side of a kink on which an iterate lies was
-        not decided.
-
-    Examples
-    --------
-    >>> from fractions import Fraction as F
-    >>> from theorylab.optimization import certified_regret
-    >>> rates = {"step_size": F(1, 2), "beta1": F(0), "beta2": F(1, 101), "x0": F(9, 10)}
-    >>> found = certified_regret([10, -1, -1], steps=300, **rates)
-    >>> bool(found.regret > found.stated_bound)
-    True
-    """
-    g = [int(c) for c in _rationals(slopes, "slopes")]
-    if any(c != d for c, d in zip(g, slopes, strict=True)) or not min(g) < 0 < max(g):
-        raise ValueError("slopes: expected integers of both signs, got " + str(list(slopes)))
-    count = as_count(steps, "steps")
-    if count % len(g):
-        raise ValueError(f"steps: expected a multiple of the period {len(g)}, got {count}")
-    b1, b2 = (
-        _unit_rational(beta1, "beta1", one=False),
-        _unit_rational(beta2, "beta2", zero=False, one=False),
-    )
-    if b1**4 >= b2:
-        raise ValueError(f"beta1: expected a square below the root of beta2 = {b2}, got {b1}")
-    decay = _unit_rational(momentum_decay, "momentum_decay", zero=False, one=False)
-    (alpha,), (start,) = _rationals([step_size], "step_size"), _rationals([x0], "x0")
-    if alpha <= 0:
-        raise ValueError(f"step_size: expected a positive fraction, got {alpha}")
-    bits = as_count(precision, "precision", minimum=53)
-    before = ctx.prec
-    ctx.prec = bits
-    try:
-        return _enclosed_regret(g, count, alpha, b1, b2, decay, start)
-    finally:
-        ctx.prec = before
-
-
-# ------------------------------------------------------------------------------------------------
-# Private parts
-# ------------------------------------------------------------------------------------------------
 
 
 def _in_units(value: Any, exponent: int) -> Any:
@@ -748,107 +414,3 @@ def _random_kernel(rare, common, probability, steps, rng, maximum, alpha, b1, b2
             root = math.sqrt(largest if maximum else v)
             if root > 0:
                 x[i] = min(max(x[i] - alpha / math.sqrt(t) * m / root, -radius), radius)
-
-
-def _enclosed_regret(
-    slopes: list[int],
-    steps: int,
-    alpha: Fraction,
-    b1: Fraction,
-    b2: Fraction,
-    decay: Fraction,
-    start: Fraction,
-) -> RegretCertificate:
-    rate, first, second, fading, x = (_ball(value) for value in (alpha, b1, b2, decay, start))
-    best = arb(-1 if sum(slopes) > 0 else 1)
-    m, v, paid = arb(0), arb(0), arb(0)
-    highest, lowest = x.max(best), x.min(best)
-    power1, power2, momentum, square_sum = arb(1), arb(1), first, 0
-    for t in range(1, steps + 1):
-        slope = slopes[(t - 1) % len(slopes)]
-        side = x + 1 if slope > 0 else 1 - x
-        if not (side > 0 or side < 0):
-            raise ValueError(
-                "precision: expected enough bits to decide on which side of its kink "
-                f"iterate {t} lies"
-            )
-        inside = bool(side > 0)
-        paid += slope * x if inside else -abs(slope)
-        g = slope if inside else 0
-        square_sum += g * g
-        m = momentum * m + (1 - momentum) * g
-        v = second * v + (1 - second) * (g * g)
-        momentum, power1, power2 = momentum * fading, power1 * first, power2 * second
-        corrected = v / (1 - power2)
-        highest, lowest = highest.max(x), lowest.min(x)
-        if square_sum:
-            x -= rate * (m / (1 - power1)) / (t * corrected).sqrt()
-    diameter = highest - lowest
-    bound = _stated_regret_bound(
-        steps,
-        corrected,
-        arb(square_sum).sqrt(),
-        diameter,
-        max(map(abs, slopes)),
-        alpha=alpha,
-        b1=b1,
-        b2=b2,
-        decay=decay,
-    )
-    # Over whole periods every point of [-1, 1] pays its product with the sum of the slopes, and
-    # beyond it nothing is cheaper.
-    optimum = -abs(sum(slopes)) * (steps // len(slopes))
-    return RegretCertificate(
-        steps=steps, regret=paid - optimum, stated_bound=bound, diameter=diameter
-    )
-
-
-def _stated_regret_bound(
-    steps: int,
-    second_moment: arb,
-    gradient_norm: arb,
-    diameter: arb,
-    largest: int,
-    *,
-    alpha: Fraction,
-    b1: Fraction,
-    b2: Fraction,
-    decay: Fraction,
-) -> arb:
-    """Return the right-hand side of kingma2014-adam, Theorem 4.1 (see :func:`certified_regret`),
-    ``largest`` being G_infinity."""
-    rate, first, second, fading = (_ball(value) for value in (alpha, b1, b2, decay))
-    gamma = first**2 / second.sqrt()
-    rest = (1 - second).sqrt()
-    # The last term circulates with 1 - beta_1 and with beta_1 in the denominator: the smaller one
-    # gives the weaker bound.
-    smaller = _ball(min(1 - b1, b1 or 1 - b1))
-    return (
-        diameter**2 / (2 * rate * (1 - first)) * (steps * second_moment).sqrt()
-        + rate * (1 + first) * largest / ((1 - first) * rest * (1 - gamma) ** 2) * gradient_norm
-        + diameter**2 * largest * rest / (2 * rate * smaller * (1 - fading) ** 2)
-    )
-
-
-def _ball(value: Fraction) -> arb:
-    return arb(fmpq(value.numerator, value.denominator))
-
-
-def _periodic_average(g: FloatArray, b: float) -> FloatArray:
-    """Return the periodic solution of y_j = b y_{j-1} + (1 - b) g_j."""
-    last = lfilter([1 - b], [1.0, -b], g)[-1] / (1 - b**g.size)
-    return np.asarray(lfilter([1 - b], [1.0, -b], g, zi=[b * last])[0])
-
-
-def _spike_drift(period: int, b1: float, b2: float) -> float:
-    """Return the drift on the slopes (P, -1, ..., -1) of that period P."""
-    slopes = np.full(period, -1.0)
-    slopes[0] = period
-    return cycle_drift(slopes, beta1=b1, beta2=b2).drift
-
-
-def _reflected(increments: FloatArray) -> FloatArray:
-    """Return the periodic solution of e_{j+1} = max(0, e_j + increments_j) for increments of
-    negative sum."""
-    walk = np.concatenate([[0.0], np.cumsum(np.tile(increments, 2))[:-1]])
-    return (walk - np.minimum.accumulate(walk))[increments.size :]

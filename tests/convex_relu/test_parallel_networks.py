@@ -9,12 +9,12 @@ import pytest
 from flint import fmpq, fmpq_mat
 from scipy.optimize import minimize
 
-from theorylab.convex_relu.parallel_networks import (
-    _is_positive_definite,
+from theorylab.convex_relu import (
     branch_dual_norm,
     certify_linear,
     certify_rank_one_relu,
     fit_factored,
+    fit_penalized_biases,
     linear_minimum_norm,
     network_cost,
     network_output,
@@ -24,7 +24,7 @@ from theorylab.convex_relu.parallel_networks import (
     shrink_singular_values,
     shrinkage_jump,
 )
-from theorylab.convex_relu.univariate import fit_penalized_biases
+from theorylab.convex_relu._norm_certificates import _is_positive_definite
 
 FORMS = [
     (architecture, penalty)

@@ -12,7 +12,7 @@ from flint import arb, fmpq, fmpq_mat
 from numpy.typing import ArrayLike, NDArray
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real, refuses_overflow
-from theorylab.convex_relu.parallel_networks import shrink_singular_values
+from theorylab.convex_relu import shrink_singular_values
 from theorylab.neural_collapse._deep_lengths import collapse_ratio
 from theorylab.neural_collapse._intervals import (
     eigenvalues_from_below,

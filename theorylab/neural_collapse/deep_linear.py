@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from theorylab._validation import as_count, as_flag, refuses_overflow
-from theorylab.convex_relu.parallel_networks import shrink_singular_values
+from theorylab.convex_relu import shrink_singular_values
 from theorylab.neural_collapse._deep_lengths import (
     collapse_ratio,
     jump_threshold,

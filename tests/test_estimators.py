@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris, make_moons
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import cross_val_score
@@ -39,6 +40,36 @@ def test_beyond_exhaustive_search_a_relaxation_bounds_the_gap():
     assert model.result_.objective < 0.95 * sampled_objective
     best = train(scaled, y - y.mean(), beta, bias=True, bound="sdp", max_rounds=10)
     assert best.gap <= 0.45
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (ConvexReLURegressor, {}),
+        (ConvexReLURegressor, {"n_arrangements": 10, "random_state": 0}),
+        (ConvexReLUClassifier, {"relative_beta": 0.2}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:on the activation patterns used")
+def test_verbose_prints_each_round(kind, options, capsys):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 2)), np.arange(20) % 3
+    silent = kind(**options).fit(X, y)
+    assert capsys.readouterr().out == ""
+    model = clone(kind(verbose=1, **options)).fit(X, y)
+    assert model.get_params()["verbose"] == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(model.result_.history) >= 2
+    for line, found in zip(lines, model.result_.history, strict=True):
+        assert line.startswith(f"[{kind.__name__}] objective {found.objective:.6g}, neurons ")
+        assert line.endswith(f"{found.n_neurons}, violation {found.violation:.1e}")
+    # Looking on changes nothing.
+    assert model.result_.objective == silent.result_.objective
+    kind(verbose=True, **options).fit(X, y)
+    assert capsys.readouterr().out.splitlines() == lines
+    for wrong in (-1, "loud", 0.5):
+        with pytest.raises(ValueError, match="verbose: expected an integer"):
+            kind(verbose=wrong, **options).fit(X, y)
 
 
 def test_small_samples_with_many_features_are_fitted_exactly():

@@ -30,6 +30,7 @@ except ImportError as error:
 
 from theorylab._validation import FloatArray, as_count, as_flag, as_real
 from theorylab.convex_relu import (
+    Round,
     TrainingResult,
     Weighted,
     sample_arrangements,
@@ -59,12 +60,14 @@ class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
         skip: bool = False,
         tol: float = 1e-6,
         random_state: Any = None,
+        verbose: int = 0,
     ) -> None:
         self.relative_beta = relative_beta
         self.n_arrangements = n_arrangements
         self.skip = skip
         self.tol = tol
         self.random_state = random_state
+        self.verbose = verbose
 
     def _samples(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None, **checks: bool
@@ -103,6 +106,8 @@ class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
         threshold = zero_threshold(scaled, targets, exhaustive=exhaustive, **options)
         if self.n_arrangements is None and not exhaustive:
             options |= {"bound": "root", "max_rounds": LOCAL_ROUNDS}
+        if as_count(int(self.verbose is True) or self.verbose, "verbose", minimum=0):
+            options["callback"] = self._report
         # Constant targets are fitted by the zero network at any penalty.
         self.beta_ = relative * (threshold if threshold > 0 else 1.0)
         self.result_: TrainingResult = train(
@@ -121,6 +126,12 @@ class _ConvexReLU(BaseEstimator):  # type: ignore[misc]
                 RuntimeWarning,
                 stacklevel=3,
             )
+
+    def _report(self, found: Round) -> None:
+        print(
+            f"[{type(self).__name__}] objective {found.objective:.6g}, neurons {found.n_neurons}, "
+            f"violation {found.violation:.1e}"
+        )
 
     @property
     def gap_(self) -> float:
@@ -152,6 +163,8 @@ class ConvexReLURegressor(RegressorMixin, _ConvexReLU):  # type: ignore[misc]
         Certified relative duality gap.
     random_state
         For the sampled patterns.
+    verbose
+        Above zero, print the objective, the neurons and the violation of each round.
 
     Attributes
     ----------

@@ -11,7 +11,14 @@ import pytest
 from flint import arb, ctx, fmpq
 from scipy.optimize import nnls
 
-from theorylab.convex_relu import Network, Rejection, certify, dual_norm, enumerate_arrangements
+from theorylab.convex_relu import (
+    Interpolation,
+    Network,
+    Rejection,
+    certify,
+    dual_norm,
+    enumerate_arrangements,
+)
 from theorylab.convex_relu._cones import ConeSearch
 from theorylab.convex_relu._constraint import _leaf_holds, prove_cones, prove_sphere, tight_leaves
 from theorylab.convex_relu._dual_norm import climb, norm_over_sphere, search_sphere
@@ -256,6 +263,64 @@ def test_what_the_rank_leaves_out_is_in_the_remainder():
     for angle in (1e-4, 0.3):
         across = angle * np.array([-key[1], key[0]])
         check_reduction(np.array([key + across, key - across]), 2, 2)
+
+
+@pytest.mark.parametrize("rank", [3, 2])
+def test_rows_that_repeat_add_up_without_rounding(rank):
+    rng = np.random.default_rng(21)
+    base = rng.standard_normal((3, rank)) @ rng.standard_normal((rank, 3))
+    base[0] *= 1e3
+    power = np.array([1.0, 1.0, 1.0, -4.0, 0.5, -1.0, 1.0, 1.0])
+    kind = np.array([1, 0, 2, 1, 0, 1, 2, 0])
+    X = power[:, None] * base[kind]
+    X[:, 1] += 0.0 * (X[:, 1] == 0.0)
+    reduction = reduce_rows(X)
+    assert list(reduction.first) == [0, 1, 2]
+    assert np.array_equal(reduction.twin, [0, 1, 2, 0, 1, 0, 2, 1])
+    assert np.array_equal(reduction.power, power)
+    exact = reduction.power[:, None] * reduction.data[reduction.first][reduction.twin]
+    assert np.array_equal(reduction.data, exact)
+    assert np.array_equal(
+        reduction.data, reduction.ratio[:, None] * reduction.lines[reduction.index]
+    )
+    # On each line all cancels but 1e-9: what is left is known to as many digits as it has.
+    v = np.array([0.3, 0.7, 0.11, -0.1, -1.4, 0.1, -0.11, 1e-9])
+    point, linear = reduction.condense(v)
+    weights, basis = fractions(v), fractions(reduction.basis)
+    for s in fractions(rng.standard_normal((20, rank))):
+        z = fractions(X) @ (s @ basis)
+        full = (weights * np.where(z > 0, z, Fraction(0))).sum()
+        z = fractions(reduction.lines) @ s
+        reduced = (fractions(point) * np.where(z > 0, z, Fraction(0))).sum() + fractions(linear) @ s
+        assert abs(full - reduced) <= Fraction(reduction.loss(v)) * Fraction(np.sqrt(float(s @ s)))
+    # The rows of the other two kinds point one way: their remainders are of what is left.
+    one_way = np.where(kind == 1, 0.0, v)
+    size = np.abs(one_way) @ np.linalg.norm(X, axis=1)
+    assert reduction.loss(one_way) <= 1e-6 * EPS * size
+    assert abs(reduction.crude(one_way) / (1e-9 * np.linalg.norm(base[0])) - 1.0) <= 1e-6
+    assert reduction.loss(np.where(kind == 1, v, 0.0)) <= 1e3 * EPS * np.abs(v) @ abs(X).sum(axis=1)
+    # Zero, told from what is not.
+    gone = np.where(np.arange(8) == 7, 0.0, v)
+    assert reduction.cancels(np.where(kind == 1, 0.0, gone))
+    assert not reduction.cancels(one_way)
+    assert not reduction.cancels(np.where(kind == 1, v, 0.0))
+    assert reduction.crude(v) >= dual_norm(X, v).attained
+
+
+@pytest.mark.parametrize("d", [1, 2, 4])
+def test_the_sum_of_the_terms_bounds_the_norm(d):
+    rng = np.random.default_rng(d)
+    X = rng.integers(-2, 3, size=(9, d)) * 1.0
+    for _ in range(5):
+        v = rng.standard_normal(9)
+        assert dual_norm(X, v).attained <= reduce_rows(X).crude(v)
+    # Attained where all rows but one vanish.
+    X = np.zeros((3, d))
+    X[1] = 1.0
+    v = np.array([2.0, -3.0, 1.0])
+    assert reduce_rows(X).crude(v) == pytest.approx(dual_norm(X, v).attained, rel=1e-12)
+    X, v = np.vstack([X, -X]), np.append(v, v)
+    assert reduce_rows(X).crude(v) >= dual_norm(X, v).attained
 
 
 # -------------------------------------------------------------------------- dual norm
@@ -694,6 +759,26 @@ def test_a_gap_is_relative_to_what_is_left_and_forgives_its_rounding():
     assert dataclasses.replace(c, dual_objective=c.objective + 0.9 * error).gap == 0.0
     with pytest.raises(ArithmeticError, match="exceeds the upper bound"):
         _ = dataclasses.replace(c, dual_objective=c.objective + 1.1 * error).gap
+
+
+def test_values_that_are_rounding_of_zero_have_no_gap():
+    # The targets of a network, found again: both values are rounding of zero.
+    X = np.random.default_rng(20).standard_normal((8, 2))
+    network = Network([[1.0, 0.5]], [2.0])
+    y = network(X)
+    c = certify(X, y, 1e-30, network, dual=np.zeros(8))
+    outcome = c.verify()
+    assert outcome.accepted
+    assert 0.0 < outcome.objective <= 1e-15 * y @ y
+    assert outcome.dual_objective <= 0.0
+    assert outcome.gap == pytest.approx(outcome.objective / (0.5 * EPS * y @ y), rel=1e-9)
+    assert outcome.gap == pytest.approx(c.gap, rel=1e-6)
+    assert outcome.gap < 1e-6
+    # Of what is more than rounding the gap is as before, and so where zero has no value.
+    for loss, beta in (("squared", 1e-9), (Interpolation(), 1e-30)):
+        c = certify(X, y, beta, network, dual=np.zeros(8), loss=loss)
+        assert c.verify().accepted
+        assert c.verify().gap == c.gap == 1.0
 
 
 def test_neurons_on_a_face_lie_in_the_cones_of_both_sides():

@@ -4,7 +4,8 @@ certificates."""
 import dataclasses
 import importlib
 import warnings
-from itertools import pairwise
+from collections import Counter
+from itertools import pairwise, product
 
 import cvxpy as cp
 import numpy as np
@@ -274,6 +275,54 @@ def test_contradicting_labels_at_small_penalties(exponent):
     assert solution.certificate.verify().accepted
     # At -2 all outputs between -1 and 1 cost the same.
     assert solution.objective == pytest.approx(4.0 + beta, rel=1e-12)
+
+
+def test_labels_that_nearly_cancel_on_repeated_rows_are_certified():
+    counts = Counter()
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        X, y = rng.standard_normal((6, 2)), rng.choice([-1.0, 1.0], 6)
+        rows = rng.integers(0, 6, 6)
+        X, y = np.vstack([X, X[rows]]), np.append(y, rng.choice([-1.0, 1.0], 6) * y[rows])
+        threshold = zero_threshold(X, y, loss="hinge")
+        for share in (1e-5, 1e-6):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                result = train(X, y, share * threshold, loss="hinge")
+            counts[result.status.name] += 1
+            assert result.gap <= 1e-7
+            assert result.certificate.verify()
+    assert counts["CERTIFIED"] >= 0.9 * counts.total()
+
+
+@pytest.mark.parametrize("kind", ["repeated", "multiples", "rounded", "plane"])
+def test_labels_that_cancel_have_the_threshold_zero(kind):
+    rng = np.random.default_rng(4)
+    X, y = rng.standard_normal((4, 3)), rng.choice([-1.0, 1.0], 4)
+    X, y = {
+        "repeated": (np.vstack([X, X]), np.append(y, -y)),
+        # The sums are rounded: 0.1 + 0.2 - 0.3 is not zero in float64.
+        "multiples": (np.vstack([X, 3 * X, -X, -3 * X]), np.append(y, [-y / 3, 3 * y, -y])),
+        "rounded": (np.array([[0.1], [0.2], [0.3]]), np.array([1.0, 1.0, -1.0])),
+        "plane": (np.outer([0.1, 0.2, 0.3], [1.0, 2.0 / 3.0]), np.array([1.0, 1.0, -1.0])),
+    }[kind]
+    size = np.abs(y) @ np.linalg.norm(X, axis=1)
+    losses = ["squared", "hinge", "logistic"] if kind != "multiples" else ["squared"]
+    for loss, options in product(losses, ({}, {"arrangements": enumerate_arrangements(X)})):
+        assert zero_threshold(X, y, loss=loss, **options) == 0.0
+        for share in (1.0, 1e-3, 1e-8, 1e-12):
+            result = train(X, y, share * size, loss=loss, **options)
+            assert result.status is TrainingStatus.CERTIFIED
+            assert result.network.n_neurons == 0
+            assert result.gap <= 1e-12
+            assert result.certificate.verify()
+    assert zero_threshold(X, y, exhaustive=False) == 0.0
+    # What is more than rounding is not zero.
+    y = y * (1.0 + 1e-11 * rng.standard_normal(len(y)))
+    for options in ({}, {"arrangements": enumerate_arrangements(X)}, {"exhaustive": False}):
+        assert 1e-13 * size < zero_threshold(X, y, **options) < 1e-10 * size
+    both = np.column_stack([y, np.ones(len(y))])
+    assert zero_threshold(X, both) == zero_threshold(X, both[:, 1])
 
 
 def test_one_sample_has_a_closed_form():

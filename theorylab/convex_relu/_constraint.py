@@ -28,6 +28,8 @@ def prove_sphere(
     n = data.shape[0]
     reduction = reduce_rows(data)
     change = float(moved @ np.linalg.norm(data, axis=1)) * (1.0 + 2.0 * n * _EPS)
+    if reduction.crude(v) <= beta - change:
+        return True, 0, 0
     threshold = reduction.threshold(v, beta - change)
     d = reduction.data.shape[1]
     if threshold <= 0.0:

@@ -16,6 +16,7 @@ from theorylab.convex_relu._dual_norm import ascend, node_budget, rounding_slack
 from theorylab.convex_relu._problem import BoolArray
 from theorylab.convex_relu._reduction import Reduction
 
+_EPS = float(np.finfo(np.float64).eps)
 _MAX_NEW = 10
 
 
@@ -78,7 +79,12 @@ class Pricing:
         # At the optimum the dual value loses at most the slack, relatively; tight tolerances ask
         # for the optimum itself and not only for its value.
         wanted = self.tol / 2.0 if self.tol > 1e-7 else min(self.tol / 16.0, 1e-10)
-        return max(wanted, 1e-13, rounding_slack(self.X, v, beta))
+        point, linear = self.reduction.condense(v)
+        rounding = rounding_slack(self.reduction.lines, point, beta)
+        rounding += rounding_slack(linear[None], np.ones(1), beta)
+        # The dual point itself is rounded.
+        given = 2.0 * _EPS * float(np.abs(v) @ np.linalg.norm(self.X, axis=1)) / beta
+        return max(wanted, 1e-13, rounding, given)
 
     def __call__(
         self,
@@ -90,9 +96,13 @@ class Pricing:
         probing: bool = True,
     ) -> Priced:
         """Return the neurons wanted at v; ``probing`` says whether random starts are tried."""
+        if self.reduction.crude(v) <= beta:
+            return Priced([], 0.0, True, True)
         if self.cones is not None:
             return self._over_cones(self.cones, v, beta)
-        X = self.X
+        X, (point, linear) = self.X, self.reduction.condense(v)
+        # Where the terms of repeated rows cancel, their sums have more digits.
+        rows, weights = (X, v) if linear.any() else (self.reduction.lines, point)
         found: dict[tuple[int, bytes], tuple[float, FloatArray]] = {}
 
         # What the exhaustive search would not call a violation is none.
@@ -100,7 +110,7 @@ class Pricing:
 
         def improve(sign: int, u: FloatArray, margin: float) -> None:
             u = u.copy()
-            value = ascend(X, sign * v, u, 30)
+            value = ascend(rows, sign * weights, u, 30)
             if value > beta * (1.0 + margin):
                 key = (sign, (X @ u > 0.0).tobytes())
                 if value > found.get(key, (0.0, u))[0]:

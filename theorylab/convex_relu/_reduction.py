@@ -7,6 +7,7 @@ problem is decided in its row space and the remainder is added to the bound."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,9 @@ class Reduction:
     lines, index, ratio
         One row of ``data`` for every line that its rows span, shape (m, r), and ``data[i] =
         ratio[i] * lines[index[i]]`` up to an error that is part of the remainder.
+    first, twin, power
+        Rows of which no other is exactly a power of two times them, or its negative, shape (k,),
+        and ``data[i] = power[i] * data[first[twin[i]]]``, without an error.
     """
 
     data: FloatArray
@@ -42,6 +46,9 @@ class Reduction:
     lines: FloatArray
     index: NDArray[np.intp]
     ratio: FloatArray
+    first: NDArray[np.intp]
+    twin: NDArray[np.intp]
+    power: FloatArray
 
     def condense(self, v: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return V and l with ``h_v(u) = V @ relu(lines @ u) + l @ u``, by ``relu(-z) = relu(z) -
@@ -51,20 +58,53 @@ class Reduction:
         their sum."""
         if len(self.lines) == len(v):
             return v, np.zeros(self.lines.shape[1])
-        weight = v * np.abs(self.ratio)
+        weight, linear = self._merged(v)
+        ratio, index = self.ratio[self.first], self.index[self.first]
+        weight, linear = weight * np.abs(ratio), linear * ratio
         total, opposite = np.zeros(len(self.lines)), np.zeros(len(self.lines))
-        np.add.at(total, self.index, weight)
-        np.add.at(opposite, self.index, np.where(self.ratio < 0.0, -weight, 0.0))
+        np.add.at(total, index, weight)
+        np.add.at(opposite, index, linear + np.where(ratio < 0.0, -weight, 0.0))
         return total, opposite @ self.lines
+
+    def _merged(self, v: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return W and l with ``h_v(u) = sum_k W_k relu(x_k @ u) + l_k x_k @ u`` over the first
+        rows of their kind; every sum is rounded once, however much cancels."""
+        if len(self.first) == len(v):
+            return v, np.zeros(len(v))
+        total: list[list[float]] = [[] for _ in self.first]
+        opposite: list[list[float]] = [[] for _ in self.first]
+        for k, w, c in zip(self.twin, v * np.abs(self.power), self.power, strict=True):
+            total[k].append(w)
+            if c < 0.0:
+                opposite[k].append(-w)
+        return np.array([fsum(t) for t in total]), np.array([fsum(t) for t in opposite])
 
     def loss(self, v: FloatArray) -> float:
         """Bound the difference of the full and the reduced h on unit vectors."""
         n, d = self.remainder.size, self.basis.shape[1]
-        result = float(np.abs(v) @ self.remainder)
+        size = sum(np.abs(part) for part in self._merged(v))
+        result = float(size @ self.remainder[self.first])
         if len(self.lines) < n:
             # Rounding of the condensed sums.
-            result += 4.0 * (n + d) * _EPS * float(np.abs(v) @ np.linalg.norm(self.data, axis=1))
+            norms = np.linalg.norm(self.data[self.first], axis=1)
+            result += 4.0 * (n + d) * _EPS * float(size @ norms)
         return float(result * (1.0 + (n + d) * _EPS))
+
+    def crude(self, v: FloatArray) -> float:
+        """Bound the full maximum by the sum of the lines' terms."""
+        return self.enlarge(v, self._terms(v))
+
+    def cancels(self, v: FloatArray) -> bool:
+        """Whether the terms of every line add up to what evaluating them may round by; relative
+        changes of the data or of v by as much make them zero."""
+        n, d = self.data.shape
+        size = float(np.abs(v) @ np.linalg.norm(self.data, axis=1))
+        return bool(self._terms(v) <= 4.0 * (n + d + 4) * _EPS * size)
+
+    def _terms(self, v: FloatArray) -> float:
+        point, linear = self.condense(v)
+        terms = np.abs(point) @ np.linalg.norm(self.lines, axis=1) + np.linalg.norm(linear)
+        return float(terms * (1.0 + 2.0 * (len(v) + self.data.shape[1]) * _EPS))
 
     def enlarge(self, v: FloatArray, norm: float) -> float:
         """Return what the full maximum is at most if the reduced one is at most ``norm``."""
@@ -92,17 +132,41 @@ def reduce_rows(X: FloatArray) -> Reduction:
         excess = (
             float(np.linalg.norm(basis @ basis.T - np.eye(rank))) + 4.0 * (d + rank) ** 2 * _EPS
         )
-    index, ratio, error = _group_lines(data)
-    lines = np.ascontiguousarray(data[np.unique(index)])
+    first, twin, power = _group_twins(X)
+    # Twins differ by their power alone, in every digit.
+    if rank < d:
+        data = np.ascontiguousarray(power[:, None] * data[first][twin])
+        remainder = np.abs(power) * remainder[first][twin]
+    index, ratio, error = _group_lines(data[first])
+    lines, index = np.unique(index, return_inverse=True)
     return Reduction(
         data,
         basis,
-        remainder + error,
+        remainder + np.abs(power) * error[twin],
         excess,
-        lines,
-        np.searchsorted(np.unique(index), index),
-        ratio,
+        np.ascontiguousarray(data[first][lines]),
+        index[twin],
+        power * ratio[twin],
+        first,
+        twin,
+        power,
     )
+
+
+def _group_twins(
+    X: FloatArray,
+) -> tuple[NDArray[np.intp], NDArray[np.intp], FloatArray]:
+    """Return the first row of every kind, the kind of every row, and the power of two, or its
+    negative, by which it is multiplied; zeros are of one kind."""
+    size = np.abs(X).max(axis=1)
+    leading = np.take_along_axis(X, (X != 0.0).argmax(axis=1)[:, None], axis=1)[:, 0]
+    unit = np.copysign(2.0 ** np.floor(np.log2(np.where(size > 0.0, size, 1.0))), leading)
+    # Adding zero removes its sign.
+    keys = [row.tobytes() for row in X / unit[:, None] + 0.0]
+    kinds = {key: k for k, key in enumerate(dict.fromkeys(keys))}
+    twin = np.array([kinds[key] for key in keys])
+    _, first = np.unique(twin, return_index=True)
+    return first, twin, unit / unit[first][twin]
 
 
 def _group_lines(data: FloatArray) -> tuple[NDArray[np.intp], FloatArray, FloatArray]:

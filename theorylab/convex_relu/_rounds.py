@@ -190,6 +190,8 @@ class Problem:
         bound: str,
     ) -> FloatArray:
         """Scale v into the dual constraint, whose norm in row-space coordinates may be known."""
+        if self.reduction.crude(v) <= beta:
+            return v
         if norm is not None:
             return v * (1.0 - 1e-12) * (beta / self.reduction.enlarge(v, norm))
         points, settings = [v], self.settings

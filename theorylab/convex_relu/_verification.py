@@ -24,6 +24,7 @@ from theorylab.convex_relu._network import (
     value_error,
 )
 from theorylab.convex_relu._problem import as_patterns, as_problem, augment
+from theorylab.convex_relu.losses import Loss
 from theorylab.numerics.balls import above, balls, below, rationals
 from theorylab.numerics.bounds import relative_gap
 from theorylab.numerics.results import result
@@ -63,6 +64,8 @@ class Verification:
         Nodes of the search, or projections, and how many leaves or projections were confirmed in
         rational arithmetic: all those with a relative slack below 1e-6. The others rest on float64
         with a bound on every rounding error, and on the code of the search.
+    floor
+        Rounding error of the loss at zero, below which values are not told from zero.
     """
 
     accepted: bool
@@ -71,14 +74,21 @@ class Verification:
     dual_objective: float
     n_cones: int = 0
     n_exact: int = 0
+    floor: float = 0.0
 
     def __bool__(self) -> bool:
         return self.accepted
 
     @property
     def gap(self) -> float:
-        """Rigorous relative gap."""
-        return relative_gap(self.objective, self.dual_objective)
+        """Rigorous relative gap; as in ``Certificate.gap`` values below the floor count as it."""
+        return relative_gap(self.objective, self.dual_objective, floor=self.floor)
+
+
+def gap_floor(loss: Loss, y: FloatArray) -> float:
+    """Return the rounding error of the loss at zero, zero where that is infinite."""
+    at_zero = loss.value(np.zeros_like(y), y)
+    return float(np.finfo(np.float64).eps * at_zero) if np.isfinite(at_zero) else 0.0
 
 
 def verify(c: Certificate, max_nodes: int | None) -> Verification:
@@ -124,7 +134,8 @@ def verify(c: Certificate, max_nodes: int | None) -> Verification:
             return Verification(False, Rejection.DUAL_OBJECTIVE, objective, lower, n_cones, n_exact)
     if patterns is not None and not _in_cones(network, data, c.bias, patterns):
         return Verification(False, Rejection.PATTERNS, objective, lower, n_cones, n_exact)
-    return Verification(True, Rejection.NONE, objective, lower, n_cones, n_exact)
+    floor = gap_floor(loss, y)
+    return Verification(True, Rejection.NONE, objective, lower, n_cones, n_exact, floor)
 
 
 def _in_cones(network: Network, data: FloatArray, bias: bool, patterns: BoolArray) -> bool:

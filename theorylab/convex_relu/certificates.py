@@ -21,7 +21,7 @@ from theorylab.convex_relu._dual_point import dual_error, project_skip, scale_du
 from theorylab.convex_relu._network import Network, as_network, columns, value_error
 from theorylab.convex_relu._problem import BoolArray, as_budget, as_patterns, as_problem, augment
 from theorylab.convex_relu._reduction import Reduction, reduce_rows
-from theorylab.convex_relu._verification import Verification, verify
+from theorylab.convex_relu._verification import Verification, gap_floor, verify
 from theorylab.convex_relu.losses import Loss
 from theorylab.numerics.bounds import relative_gap
 from theorylab.numerics.results import result
@@ -69,14 +69,13 @@ class Certificate:
         ArithmeticError
             If the dual value exceeds the objective by more than the rounding of both.
         """
-        at_zero = self.loss.value(np.zeros_like(self.y), self.y)
         rounding = dual_error(self.dual, self.y, self.loss) + value_error(
             self.network, self.X, self.y, self.beta, self.loss
         )
         return relative_gap(
             self.objective,
             self.dual_objective,
-            floor=_EPS * at_zero if np.isfinite(at_zero) else 0.0,
+            floor=gap_floor(self.loss, self.y),
             rounding=rounding,
         )
 
@@ -241,7 +240,7 @@ def certificate_at(
         if patterns is None
         else norm_over_cones(data, v, patterns)
     )
-    return scale_dual(loss, v, y, beta, norm.value)
+    return scale_dual(loss, v, y, beta, min(norm.value, reduction.crude(v)))
 
 
 def on_the_margin(c: Certificate) -> Certificate:

@@ -393,7 +393,8 @@ def zero_threshold(
     Returns
     -------
     float
-        The threshold, an upper bound within 1e-10 where the search ends within its budget.
+        The threshold, an upper bound within 1e-10 where the search ends within its budget; zero
+        where it is not told from the rounding of the data and the labels.
 
     Raises
     ------
@@ -414,12 +415,20 @@ def zero_threshold(
     patterns = as_patterns(arrangements, X.shape[0])
     data, exhaustive = augment(X, as_flag(bias, "bias")), as_flag(exhaustive, "exhaustive")
     points = columns(-loss.gradient(np.zeros_like(y), y)).T
-    if patterns is not None:
-        return max(norm_over_cones(data, v, patterns).value for v in points)
     reduction = reduce_rows(data)
-    if not exhaustive:
-        return max(climb(reduction.data, v)[0] for v in points)
-    return max(norm_over_sphere(reduction, v, 1e-10, None).value for v in points)
+
+    def norm(v: FloatArray) -> float:
+        if reduction.cancels(v):
+            return 0.0
+        if patterns is not None:
+            found = norm_over_cones(data, v, patterns)
+            # The upper bound is larger by the rounding of both.
+            return found.value if found.value > 2.0 * (found.value - found.attained) else 0.0
+        if not exhaustive:
+            return climb(reduction.data, v)[0]
+        return min(norm_over_sphere(reduction, v, 1e-10, None).value, reduction.crude(v))
+
+    return max(norm(v) for v in points)
 
 
 _Memory = list[tuple[float, Neurons, FloatArray]]

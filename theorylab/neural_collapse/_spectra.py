@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theorylab._validation import FloatArray, as_array
-from theorylab.neural_collapse.metrics import simplex_etf
+from theorylab.neural_collapse._frames import simplex_etf
 from theorylab.numerics.results import result
 
 

@@ -226,3 +226,9 @@ def test_a_stiff_central_path_ends_with_its_cause():
     H = np.array([[1.0, 1.1, -1.0, -0.9], [0.2, -0.1, 0.1, 0.3]])
     with pytest.raises(ValueError, match=r"times: .*too stiff for 20000 evaluations after"):
         central_path(H, 2, lam_w=1e-12, lam_h=1e6, times=[1e9])
+
+
+def test_features_that_vanish_stay():
+    path = central_path(np.zeros((2, 4)), 2, lam_w=0.1, times=[0.0, 1.0, 5.0])
+    assert path.features.shape == (3, 2, 4)
+    assert not path.features.any()

@@ -2,6 +2,7 @@ import warnings
 from dataclasses import replace
 
 import cvxpy as cp
+import mpmath
 import numpy as np
 import pytest
 from flint import fmpq, fmpq_mat
@@ -429,6 +430,7 @@ def test_a_gap_of_nan_is_no_gap_of_zero():
         ("counts", [3]),
         ("counts", [3, 0]),
         ("counts", [3, 1.5]),
+        ("counts", [2**53, 3]),
         ("counts", "bad"),
         ("lam_w", 0.0),
         ("lam_h", np.nan),
@@ -500,6 +502,58 @@ def test_weak_decays_leave_a_certificate_with_its_digits(lam, bias):
     s = nc.ufm_minimizer(model, dimension=4)
     assert s.status is nc.UfmStatus.SOLVED
     assert -1e-13 < s.certificate.gap < 1e-9
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("counts", [[3, 2], [2, 2, 3]])
+def test_decays_of_any_size_end_with_a_status_that_is_true(counts, bias):
+    def solve(lam):
+        return nc.ufm_minimizer(
+            nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss="ce", bias=bias),
+            dimension=len(counts),
+        )
+
+    # With mu = 1e-16 the least probabilities are far below the rounding of one.
+    weak = solve(1e-16)
+    assert weak.status is nc.UfmStatus.SOLVED
+    assert weak.certificate.gap < 1e-9
+    for lam in (1e-20, 1e-300):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            weaker = solve(lam)
+        gap = weaker.certificate.gap
+        assert gap < 0.1
+        assert (gap < 1e-9) == (weaker.status is nc.UfmStatus.SOLVED)
+    n = np.array(counts)
+    q = n / n.sum() if bias else np.full(n.size, 1 / n.size)
+    for lam in (1.0, 1e150, 1e300):
+        strong = solve(lam)
+        assert strong.status is nc.UfmStatus.SOLVED
+        assert not strong.singular_values.any()
+        assert strong.objective == pytest.approx(-n @ np.log(q) / n.sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("counts", [[527582, 1, 1], [78317, 1, 1, 1], [444, 445]])
+def test_labels_of_very_different_sizes_and_weak_decays_keep_their_digits(counts, bias):
+    n = np.array(counts)
+    for level in (1.0001, 1e-6, 1e-14):
+        lam = np.sqrt(level) / n.sum()
+        model = nc.UnconstrainedFeatures(n, lam_w=lam, lam_h=lam, bias=bias)
+        best = nc.ufm_minimizer(model, dimension=n.size)
+        assert -1e-13 < best.certificate.gap < 1e-12
+    if bias:  # singular values: those of the projected labels, in extended precision
+        values = np.sort(best.singular_values)[::-1] + n.sum() * model.price
+        with mpmath.workdps(40):
+            gram = mpmath.matrix(n.size, n.size)
+            for i in range(n.size):
+                for j in range(n.size):
+                    gram[i, j] = (int(n[i]) if i == j else 0) - mpmath.mpf(int(n[i] * n[j])) / int(
+                        n.sum()
+                    )
+            squares = sorted(mpmath.eigsy(gram, eigvals_only=True), reverse=True)
+            expected = [float(mpmath.sqrt(v)) for v in squares[:-1]]
+        assert values[:-1] == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -206,11 +206,13 @@ def _smoothed(
     shifted = logits - logits.max(axis=0)
     gradient = np.exp(shifted)
     norm = gradient.sum(axis=0)
-    gradient /= norm
-    # Not as the difference to one, which loses small ones.
+    # Neither slope nor loss as differences to one, which lose small ones.
     gradient[labels, columns] = 0.0
-    gradient[labels, columns] = -gradient.sum(axis=0)
-    values = np.log(norm) - shifted[labels, columns]
+    others = gradient.sum(axis=0)
+    gradient /= norm
+    gradient[labels, columns] = -others / norm
+    own = shifted[labels, columns]
+    values = np.where(own < 0, np.log(norm) - own, np.log1p(others))
     if share:
         values += share * (shifted[held, columns] - shifted.mean(axis=0))
         gradient -= share / len(logits)

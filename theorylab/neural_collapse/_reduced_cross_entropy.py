@@ -44,7 +44,8 @@ def solve_cross_entropy(
 ) -> tuple[float, Spectrum, FloatArray | None]:
     """Return the minimum, the spectrum of the logits and the bias."""
     groups = groups_of(n)
-    problem = _GroupProblem(groups, mu, bias, float(n.sum()))
+    # From sqrt(2 / N) on, a bound of all gradients, nothing depends on the price.
+    problem = _GroupProblem(groups, min(mu, 1.0), bias, float(n.sum()))
     point = _solve(problem, _start(groups, problem))
     within = np.where(groups.multiplicities > 1, point.within / problem.copies, 0.0)
     offset = (point.E @ problem.v) / np.sqrt(problem.m * problem.total)
@@ -61,7 +62,7 @@ def _start(groups: Groups, problem: _GroupProblem) -> tuple[FloatArray, FloatArr
         # The gap of equal classes among others as likely, or, below the threshold of collapse and
         # with a bias, as frequent.
         share = np.minimum(sizes, problem.limit) if problem.bias else np.ones(G)
-        t = np.sqrt(problem.limit / sizes)
+        t = problem.mu * problem.total / np.sqrt(sizes)
         gap = np.log1p((m @ share) / share * np.maximum(1 - t, 0.0) / t)
         one = np.sqrt(m / K)
         E = np.diag(gap * np.sqrt(sizes))
@@ -113,7 +114,7 @@ class _GroupProblem:
     def __init__(self, groups: Groups, mu: float, bias: bool, total: float) -> None:
         m, sizes = groups.multiplicities.astype(np.float64), groups.sizes
         self.few = sizes.size <= 2 * _COARSE
-        self.limit = (mu * total) ** 2
+        self.limit = max((mu * total) ** 2, 1e-200)
         self.G, self.mu, self.bias, self.total, self.m = sizes.size, mu, bias, total, m
         self.weight = m * sizes / total
         self.v = np.sqrt(self.weight)
@@ -282,8 +283,11 @@ class _NewtonStep:
         V = point.Vt.T
         p, own, share = point.p, point.own_p, problem.weight / problem.mu
         mass = p.copy()
-        mass[diagonal] += own
-        curvature = mass * (1 - mass) * share * problem.to_logits**2
+        mass[diagonal] = 0.0
+        rest = 1 - mass
+        rest[diagonal] = mass.sum(axis=0)  # not as the difference to one, which loses small ones
+        mass[diagonal] = p[diagonal] + own
+        curvature = mass * rest * share * problem.to_logits**2
         # Own logits that leave those of the other classes of the group behind.
         inside, mean = p[diagonal] / problem.m**2, own * (1 - 1 / problem.m)
         spread = mean * (1 - 1 / problem.m) + inside - (mean - p[diagonal] / problem.m) ** 2

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import least_squares
 
 from theorylab._validation import FloatArray, as_count, as_instance, as_real
+from theorylab.neural_collapse._frames import simplex_etf
 from theorylab.neural_collapse._spread_centres import as_rows
-from theorylab.neural_collapse.metrics import simplex_etf
 from theorylab.numerics.results import result
 
 __all__ = [

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from theorylab._validation import FloatArray, as_array
-from theorylab.neural_collapse.metrics import simplex_etf
+from theorylab.neural_collapse._frames import simplex_etf
 from theorylab.numerics.results import result
 
 
@@ -45,14 +45,14 @@ class Spectrum:
 
 
 def as_counts(value: ArrayLike, name: str) -> NDArray[np.int64]:
-    """Return class sizes: at least two positive integers."""
+    """Return class sizes: at least two positive integers, whose sum is exact in float64."""
     array = as_array(value, name, ndim=1, positive=True)
-    counts = array.astype(np.int64)
-    if (counts != array).any() or counts.size < 2:
+    if (array != np.round(array)).any() or array.size < 2 or array.sum() > 2**53:
         raise ValueError(
-            f"{name}: expected at least two positive integers, got {array[:8].tolist()}"
+            f"{name}: expected at least two positive integers of sum at most 2^53, got "
+            f"{array[:8].tolist()}"
         )
-    return counts
+    return array.astype(np.int64)
 
 
 def as_labels(
@@ -107,17 +107,11 @@ def label_spectrum(counts: NDArray[np.int64], bias: bool) -> Spectrum:
     if not bias:
         return Spectrum(np.sqrt(n), np.eye(n.size), np.eye(n.size))
     groups = groups_of(counts)
-    weight = np.sqrt(groups.multiplicities) * groups.sizes
-    total = n.sum()
-    squares, vectors = np.linalg.eigh(np.diag(groups.sizes) - np.outer(weight, weight) / total)
-    # The least eigenvalue is zero: the all-ones vector lies in the kernel.
-    squares, vectors = squares[1:], vectors[:, 1:]
-    values = np.sqrt(squares)
-    right = (vectors.T / values[:, None]) @ (
-        np.diag(np.sqrt(groups.sizes))
-        - np.outer(weight, np.sqrt(groups.multiplicities * groups.sizes)) / total
-    )
-    return expand(groups, np.sqrt(groups.sizes), vectors, values, right)
+    frequencies = groups.multiplicities * groups.sizes / n.sum()
+    root, unit = np.sqrt(groups.sizes), np.sqrt(frequencies)
+    left, values, right = np.linalg.svd(np.diag(root) - np.outer(root * unit, unit))
+    # The least is zero: the bias takes the multiples of the unit vector.
+    return expand(groups, root, left[:, :-1], values[:-1], right[:-1])
 
 
 def balanced_factors(

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq, minimize
 
 from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real, one_of
+from theorylab.neural_collapse._frames import simplex_etf
 from theorylab.neural_collapse._losses import CrossEntropy
-from theorylab.neural_collapse.metrics import simplex_etf
 from theorylab.neural_collapse.unconstrained_features import UnconstrainedFeatures
 from theorylab.numerics.results import result
 

@@ -28,20 +28,20 @@ second moments, which move by $\varepsilon^2$."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from fractions import Fraction
 
 import numpy as np
 from flint import fmpq, fmpq_mat
 from numpy.typing import ArrayLike
-from scipy.optimize import brentq, minimize
 
-from theorylab._validation import (
-    FloatArray,
-    as_array,
-    as_count,
-    as_real,
-    refuses_overflow,
+from theorylab._validation import FloatArray, as_array, as_real, refuses_overflow
+from theorylab.neural_collapse._balanced import balanced, centred_means, parts, ridge_fit
+from theorylab.neural_collapse._near_collapse import (
+    CollapsedResponse,
+    NearMinimizer,
+    NearStatus,
+    collapsed_response,
+    near_minimizer,
 )
 from theorylab.numerics.flows import integrate
 from theorylab.numerics.results import result
@@ -84,14 +84,14 @@ class CentralPath:
     def within_trace(self) -> FloatArray:
         """(T,) trace of the within-class covariance."""
         return np.array(
-            [np.sum(_parts(H, self.n_classes)[1] ** 2) / H.shape[1] for H in self.features]
+            [np.sum(parts(H, self.n_classes)[1] ** 2) / H.shape[1] for H in self.features]
         )
 
     @property
     def between_trace(self) -> FloatArray:
         """(T,) trace of the between-class covariance."""
         return np.array(
-            [np.sum(_centred(H, self.n_classes) ** 2) / self.n_classes for H in self.features]
+            [np.sum(centred_means(H, self.n_classes) ** 2) / self.n_classes for H in self.features]
         )
 
     @property
@@ -106,9 +106,9 @@ class CentralPath:
         covariance."""
         values = []
         for H in self.features:
-            U, s, _ = np.linalg.svd(_centred(H, self.n_classes), full_matrices=False)
+            U, s, _ = np.linalg.svd(centred_means(H, self.n_classes), full_matrices=False)
             kept = s > max(H.shape) * np.finfo(float).eps * s[0]
-            within = U[:, kept].T @ _parts(H, self.n_classes)[1] / s[kept, None]
+            within = U[:, kept].T @ parts(H, self.n_classes)[1] / s[kept, None]
             values.append(self.n_classes * np.sum(within**2) / H.shape[1])
         return np.array(values)
 
@@ -134,69 +134,6 @@ class TraceRates:
         return self.within - self.between
 
 
-@result
-class CollapsedResponse:
-    r"""The collapsed minimizer for an orthogonal frame $H_0$, and how it answers small
-    perturbations.
-
-    Attributes
-    ----------
-    length
-        Length of the features.
-    gain
-        Length of the rows of the classifier, parallel to the features.
-    on_span
-        Factor by which a perturbation with zero class means shrinks along the classifier's
-        directions.
-    off_span
-        The same in all other directions.
-    """
-
-    length: float
-    gain: float
-    on_span: float
-    off_span: float
-
-
-class NearStatus(StrEnum):
-    """Where the minimization ended."""
-
-    MINIMUM = "a local minimum: the gradient vanishes up to rounding and the curvature is positive"
-    FLAT = (
-        "the curvature is not positive: a saddle, or a direction in which the minimizer "
-        "is not determined"
-    )
-    STOPPED = "the gradient is above rounding; start closer to a minimizer"
-
-
-@result
-class NearMinimizer:
-    """A minimizer near given features.
-
-    Attributes
-    ----------
-    objective
-        Value of the model.
-    features
-        (d, N).
-    classifier
-        (K, d).
-    gradient
-        Largest entry of the gradient in W, features minimized out.
-    curvature
-        Smallest eigenvalue of the Hessian in W, features minimized out.
-    status
-        Whether it is one.
-    """
-
-    objective: float
-    features: FloatArray
-    classifier: FloatArray
-    gradient: float
-    curvature: float
-    status: NearStatus
-
-
 @refuses_overflow("features")
 def ridge_classifier(features: ArrayLike, n_classes: int, *, lam_w: float) -> FloatArray:
     r"""Return $W(H)=YH^\top(HH^\top+n\lambda_WI)^{-1}$, shape (K, d) (tirer2022-perturbation,
@@ -218,8 +155,8 @@ def ridge_classifier(features: ArrayLike, n_classes: int, *, lam_w: float) -> Fl
     array([[ 0.4],
            [-0.4]])
     """
-    H, K = _checked(features, n_classes)
-    return _ridge(H, K, as_real(lam_w, "lam_w", above=0.0))
+    H, K = balanced(features, n_classes)
+    return ridge_fit(H, K, as_real(lam_w, "lam_w", above=0.0))
 
 
 @refuses_overflow("features", "classifier")
@@ -250,7 +187,7 @@ def central_path_velocity(
     >>> central_path_velocity([[1.0, -1.0]], 2, lam_w=0.5, lam_h=0.1)
     array([[-0.02,  0.02]])
     """
-    H, K = _checked(features, n_classes)
+    H, K = balanced(features, n_classes)
     lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", minimum=0.0)
     W = None if classifier is None else as_array(classifier, "classifier", shape=(K, H.shape[0]))
     return _velocity(H, K, lam_w, lam_h, W)
@@ -297,7 +234,7 @@ def central_path(
     >>> path.features.shape
     (2, 1, 2)
     """
-    H, K = _checked(features, n_classes)
+    H, K = balanced(features, n_classes)
     lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", minimum=0.0)
     t = as_array(times, "times", ndim=1, nonnegative=True)
     if (np.diff(t) <= 0).any():
@@ -309,7 +246,7 @@ def central_path(
         H.ravel(),
         t,
         rtol=relative,
-        atol=relative * 1e-3 * float(np.abs(H).max()),
+        atol=relative * 1e-3 * (float(np.abs(H).max()) or 1.0),
     )
     return CentralPath(t, path.reshape(t.size, *H.shape), K)
 
@@ -338,9 +275,9 @@ def trace_rates(features: ArrayLike, n_classes: int, *, lam_w: float) -> TraceRa
     >>> rates.within < 0 < rates.between
     True
     """
-    H, K = _checked(features, n_classes)
+    H, K = balanced(features, n_classes)
     ridge = H.shape[1] // K * as_real(lam_w, "lam_w", above=0.0)
-    means, within = _parts(H, K)
+    means, within = parts(H, K)
     centred = means - means.mean(axis=1, keepdims=True)
     if not within.any() or not centred.any():
         raise ValueError(
@@ -386,7 +323,7 @@ def exact_variability_rate(features: ArrayLike, n_classes: int, *, lam_w: float)
     >>> exact_variability_rate([[1.0, 1.25, -1.0, -0.75]], 2, lam_w=0.125)
     Fraction(-1, 70)
     """
-    H, K = _checked(features, n_classes)
+    H, K = balanced(features, n_classes)
     n, d = H.shape[1] // K, H.shape[0]
     decay = as_real(lam_w, "lam_w", above=0.0)
     exact = fmpq_mat(d, H.shape[1], [fmpq(*float(v).as_integer_ratio()) for v in H.ravel()])
@@ -421,214 +358,11 @@ def exact_variability_rate(features: ArrayLike, n_classes: int, *, lam_w: float)
     return Fraction(int(rate.p), int(rate.q))
 
 
-@refuses_overflow("beta", "lam_w", "lam_h", "length")
-def collapsed_response(
-    *, beta: float, lam_w: float, lam_h: float, length: float | None = None
-) -> CollapsedResponse:
-    r"""Return the collapsed minimizer for an orthogonal frame and the factors by which it passes
-    perturbations on.
-
-    The frame's features $hq_k$ and classifier rows $wq_k$, $q_k$ orthonormal,
-    satisfy $w(h^2+\lambda_W)=h$ and $h(w^2+\beta+\lambda_H)=w+\beta\rho$ for
-    $H_0$ of length $\rho$; w is unique and decreases with $\lambda_W$ (derived).
-    The factors are $\beta/(w^2+\beta+\lambda_H)$ and $\beta/(\beta+\lambda_H)$. Where
-    $H_0$ is itself the minimizer without attachment,
-    $w^2+\lambda_H=\sqrt{\lambda_H/\lambda_W}$: tirer2022-perturbation, Theorem 4.2, here for
-    every $\beta$.
-
-    Parameters
-    ----------
-    beta
-        Attachment to $H_0$, positive.
-    lam_w, lam_h
-        Weight decay of classifier (positive) and features (non-negative).
-    length
-        Length of the frame $H_0$; by default that of the collapsed minimizer without
-        attachment, which needs 0 < lam_w lam_h < 1.
-
-    Examples
-    --------
-    >>> from theorylab.neural_collapse import collapsed_response
-    >>> round(collapsed_response(beta=0.3, lam_w=0.05, lam_h=0.02).on_span, 4)
-    0.3217
-    """
-    beta = as_real(beta, "beta", above=0.0)
-    lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", minimum=0.0)
-    hold = beta + lam_h
-    if length is None:
-        if not 0 < lam_w * lam_h < 1:
-            raise ValueError(
-                f"lam_h: expected 0 < lam_w lam_h < 1 where no length is given, got {lam_w * lam_h}"
-            )
-        fit = 1 - np.sqrt(lam_w * lam_h)
-        size, gain = np.sqrt(np.sqrt(lam_w / lam_h) * fit), np.sqrt(np.sqrt(lam_h / lam_w) * fit)
-    else:
-        pull = beta * as_real(length, "length", above=0.0)
-
-        def excess(w: float) -> float:
-            h = (w + pull) / (w**2 + hold)
-            return h - w * (h**2 + lam_w)
-
-        gain = brentq(excess, 0.0, hold / pull, xtol=1e-300, rtol=4 * np.finfo(float).eps)
-        size = (gain + pull) / (gain**2 + hold)
-    return CollapsedResponse(
-        float(size), float(gain), float(beta / (gain**2 + hold)), float(beta / hold)
-    )
-
-
-@refuses_overflow("targets", "beta")
-def near_minimizer(
-    targets: ArrayLike, n_classes: int, *, beta: float, lam_w: float, lam_h: float
-) -> NearMinimizer:
-    r"""Minimize the model in W and H jointly, from the ridge classifier of $H_0$ on.
-
-    At fixed W the features are explicit, $H=(W^\top W+\beta+\lambda_H)^{-1}(W^\top Y+\beta
-    H_0)$; the rest is a smooth function of K d numbers that sees $H_0$ through second moments
-    only, minimized by a trust region with exact Hessian.
-
-    Parameters
-    ----------
-    targets
-        (d, N) features $H_0$, samples ordered by class, N a multiple of K.
-    n_classes
-        K >= 2.
-    beta
-        Attachment to $H_0$, positive.
-    lam_w, lam_h
-        Weight decay of classifier (positive) and features (non-negative).
-
-    Returns
-    -------
-    NearMinimizer
-        A local minimizer; near collapse, that of the collapsed branch.
-
-    Examples
-    --------
-    >>> from theorylab.neural_collapse import near_minimizer
-    >>> targets = [[1.0, 1.25, -1.0, -0.75]]
-    >>> best = near_minimizer(targets, 2, beta=0.3, lam_w=0.05, lam_h=0.02)
-    >>> round(best.objective, 4), best.gradient < 1e-9
-    (0.2675, True)
-    """
-    H0, K = _checked(targets, n_classes, "targets")
-    beta = as_real(beta, "beta", above=0.0)
-    lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", minimum=0.0)
-    problem = _Profile(H0, K, beta, lam_w, lam_h)
-    if not np.isfinite(problem.moment).all():
-        raise OverflowError
-    found = minimize(
-        problem.value,
-        _ridge(H0, K, lam_w).ravel(),
-        jac=problem.gradient,
-        hess=problem.hessian,
-        method="trust-exact",
-        options={"gtol": 1e-8},
-    )
-    W = found.x
-    for _ in range(3):
-        W = W - np.linalg.lstsq(problem.hessian(W), problem.gradient(W), rcond=1e-12)[0]
-    gradient, curvature = (
-        float(np.abs(problem.gradient(W)).max()),
-        float(np.linalg.eigvalsh(problem.hessian(W))[0]),
-    )
-    scale = float(np.linalg.norm(H0)) ** 2 / H0.shape[1] + 1
-    status = NearStatus.STOPPED if gradient > 1e-12 * scale else NearStatus.MINIMUM
-    if status is NearStatus.MINIMUM and curvature <= 1e-12 * scale:
-        status = NearStatus.FLAT
-    return NearMinimizer(
-        problem.value(W), problem.features(W), W.reshape(K, -1), gradient, curvature, status
-    )
-
-
-class _Profile:
-    """The model with the features minimized out, as a function of W, times K n over n (so of order
-    one per class)."""
-
-    def __init__(self, H0: FloatArray, K: int, beta: float, lam_w: float, lam_h: float) -> None:
-        self.H0, self.K, self.beta, self.lam_w, self.hold = H0, K, beta, lam_w, beta + lam_h
-        self.n = H0.shape[1] // K
-        self.means: FloatArray = H0.reshape(H0.shape[0], K, self.n).mean(axis=2)
-        self.moment = H0 @ H0.T / self.n
-
-    def features(self, theta: FloatArray) -> FloatArray:
-        W = theta.reshape(self.K, -1)
-        Y = np.repeat(np.eye(self.K), self.n, axis=1)
-        gram = W.T @ W + self.hold * np.eye(W.shape[1])
-        return np.asarray(np.linalg.solve(gram, W.T @ Y + self.beta * self.H0), dtype=np.float64)
-
-    def moments(self, theta: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """Return W, (W^T W + beta + lam_h)^-1 and the averages over samples of H H^T and Y H^T,
-        times K."""
-        W = theta.reshape(self.K, -1)
-        inverse: FloatArray = np.linalg.inv(W.T @ W + self.hold * np.eye(W.shape[1])).astype(
-            np.float64
-        )
-        cross = self.beta * self.means @ W
-        inner = W.T @ W + cross + cross.T + self.beta**2 * self.moment
-        return W, inverse, inverse @ inner @ inverse, (W + self.beta * self.means.T) @ inverse
-
-    def value(self, theta: FloatArray) -> float:
-        W = theta.reshape(self.K, -1)
-        H = self.features(theta)
-        Y = np.repeat(np.eye(self.K), self.n, axis=1)
-        lam_h = self.hold - self.beta
-        fit = (
-            np.sum((W @ H - Y) ** 2) + lam_h * np.sum(H**2) + self.beta * np.sum((H - self.H0) ** 2)
-        )
-        return float((fit / self.n + self.lam_w * np.sum(W**2)) / (2 * self.K))
-
-    def gradient(self, theta: FloatArray) -> FloatArray:
-        W, _, second, cross = self.moments(theta)
-        gradient: FloatArray = (W @ second - cross + self.lam_w * W).ravel() / self.K
-        return gradient
-
-    def hessian(self, theta: FloatArray) -> FloatArray:
-        W, inverse, second, cross = self.moments(theta)
-        error_by_feature = cross - W @ second
-        error = np.eye(self.K) - cross @ W.T - W @ cross.T + W @ second @ W.T
-        d = W.shape[1]
-        step = np.eye(self.K * d).reshape(-1, self.K, d)
-        moved = inverse @ (step.transpose(0, 2, 1) @ error_by_feature - W.T @ step @ second)
-        moved_error = (error @ step - error_by_feature @ step.transpose(0, 2, 1) @ W) @ inverse
-        columns = step @ second + W @ moved - moved_error + self.lam_w * step
-        hessian: FloatArray = columns.reshape(self.K * d, -1) / self.K
-        return (hessian + hessian.T) / 2
-
-
-def _checked(features: ArrayLike, n_classes: int, name: str = "features") -> tuple[FloatArray, int]:
-    H = as_array(features, name, ndim=2)
-    K = as_count(n_classes, "n_classes", minimum=2)
-    if H.shape[1] % K:
-        raise ValueError(
-            f"{name}: expected a multiple of n_classes = {K} columns, got {H.shape[1]}"
-        )
-    return H, K
-
-
-def _parts(H: FloatArray, K: int) -> tuple[FloatArray, FloatArray]:
-    """Return the class means (d, K) and what the samples deviate from them (d, N)."""
-    means: FloatArray = H.reshape(H.shape[0], K, -1).mean(axis=2)
-    return means, H - np.repeat(means, H.shape[1] // K, axis=1)
-
-
-def _centred(H: FloatArray, K: int) -> FloatArray:
-    means = _parts(H, K)[0]
-    centred: FloatArray = means - means.mean(axis=1, keepdims=True)
-    return centred
-
-
-def _ridge(H: FloatArray, K: int, lam_w: float) -> FloatArray:
-    n = H.shape[1] // K
-    means = H.reshape(H.shape[0], K, n).mean(axis=2)
-    W: FloatArray = np.linalg.solve(H @ H.T / n + lam_w * np.eye(H.shape[0]), means).T
-    return W
-
-
 def _velocity(
     H: FloatArray, K: int, lam_w: float, lam_h: float, W: FloatArray | None
 ) -> FloatArray:
     if W is None:
-        W = _ridge(H, K, lam_w)
+        W = ridge_fit(H, K, lam_w)
     residual = W @ H
     residual.reshape(K, K, -1)[np.arange(K), np.arange(K)] -= 1
     velocity: FloatArray = -W.T @ residual - lam_h * H

@@ -146,6 +146,8 @@ class UfmMinimizer:
         if self.bias is not None:
             residual -= (residual @ n / total)[:, None]
         product = self.classifier @ self.class_features
+        if isinstance(loss, CrossEntropy):  # no probability is lost: the columns sum to zero
+            product -= product.mean(axis=0)
         if self.bias is not None:
             product -= (product @ n / total)[:, None]
         points = _dual_points(residual, product, np.sqrt(n), total * mu)
@@ -290,8 +292,7 @@ def _dual_points(
     weighted = residual * root
     norm = float(np.linalg.norm(weighted, 2))
     points = [residual * min(1.0, limit / norm) if norm > 0 else residual]
-    # No probability is lost: the columns sum to zero.
-    left, values, right = np.linalg.svd((product - product.mean(axis=0)) * root)
+    left, values, right = np.linalg.svd(product * root)
     # The larger cut serves where singular values have not quite died.
     for cut in (1e-9, 1e-3):
         alive = values > cut * max(float(values[0]), np.finfo(float).tiny)

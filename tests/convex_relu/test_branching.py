@@ -18,12 +18,8 @@ from theorylab.convex_relu import (
     train,
     zero_threshold,
 )
-from theorylab.convex_relu._branching import (
-    _range_over_cap,
-    _range_over_cone,
-    leaf_holds,
-    search_branches,
-)
+from theorylab.convex_relu._branching import leaf_holds, search_branches
+from theorylab.convex_relu._branching_steps import range_over_cap, range_over_cone
 from theorylab.convex_relu._covering import cover
 from theorylab.convex_relu._reduction import reduce_rows
 from theorylab.convex_relu._relaxation import relaxed_dual, root_bound
@@ -376,7 +372,7 @@ def ranges_over_a_cone(A, sides, start=1.0):
     for k in range(count):
         side[free + k] = sides[k]
         chain = np.arange(free, free + k + 1)
-        _range_over_cone(units, units @ units.T, lengths, chain, side, low, high, mu, *work)
+        range_over_cone(units, units @ units.T, lengths, chain, side, low, high, mu, *work)
     return lengths, low[:free], high[:free], mu[: 2 * free]
 
 
@@ -434,7 +430,7 @@ def test_ranges_over_caps():
         w, least = rng.standard_normal(d), rng.uniform(-0.5, 0.9)
         low, high = -lengths, lengths.copy()
         norm = float(np.linalg.norm(w))
-        assert not _range_over_cap(A, lengths, w, norm, least * norm, side, low, high)
+        assert not range_over_cap(A, lengths, w, norm, least * norm, side, low, high)
         angle, radius = np.arccos(A @ w / (lengths * norm)), np.arccos(least)
         expected = lengths * np.cos(np.maximum(angle - radius, 0.0))
         assert np.all((high >= expected) & (high <= expected + 1e-6))

@@ -12,10 +12,9 @@ from scipy.integrate import quad
 from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
-from theorylab.convex_relu.layer_pruning import (
+from theorylab.convex_relu import (
     PrunedLayer,
     PruningStatus,
-    _dual_value,
     basis_pursuit,
     error_propagation_bound,
     layer_outputs,
@@ -29,6 +28,7 @@ from theorylab.convex_relu.layer_pruning import (
     samples_for_recovery,
     statistical_dimension,
 )
+from theorylab.convex_relu.layer_pruning import _dual_value
 
 
 def reference(X, W, eps):

@@ -25,6 +25,7 @@ from theorylab.convex_relu import (
     shrinkage_jump,
 )
 from theorylab.convex_relu._norm_certificates import _is_positive_definite
+from theorylab.numerics.balls import rational, rational_matrix
 
 FORMS = [
     (architecture, penalty)
@@ -310,7 +311,101 @@ def test_a_shift_just_below_the_spectral_norm_is_refused():
     gram = fmpq_mat([[2, 1], [1, 2]])
     assert _is_positive_definite(fmpq(301, 100), gram)
     assert not _is_positive_definite(fmpq(299, 100), gram)
+    # The largest eigenvalue is 3 exactly.
     assert not _is_positive_definite(fmpq(3), gram)
+    assert not _is_positive_definite(fmpq(3) - fmpq(1, 10**30), gram)
+    assert _is_positive_definite(fmpq(3) + fmpq(1, 10**30), gram)
+
+
+def has_positive_minors(shift, gram):
+    """Sylvester's criterion for ``shift I - gram`` in rationals."""
+    n = gram.nrows()
+    rows = [[(shift if i == j else fmpq(0)) - gram[i, j] for j in range(n)] for i in range(n)]
+    return all(fmpq_mat([row[:k] for row in rows[:k]]).det() > 0 for k in range(1, n + 1))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-200, 1e150])
+def test_the_lower_bound_holds_in_rational_arithmetic_and_hardly_more_would(scale):
+    rng = np.random.default_rng(8)
+    for _ in range(12):
+        X, W = rng.normal(size=(6, 5)), rng.normal(size=(5, 4))
+        X[:, 0] = 0.0
+        multiplier = np.linalg.qr(rng.normal(size=(6, 4)))[0]
+        branch = (W, np.eye(4))
+        lower = certify_linear(scale * X, [branch], multiplier).lower
+        inputs = rational_matrix(scale * X)
+        product = inputs.transpose() * rational_matrix(multiplier)
+        inner = sum(
+            (p * q for p, q in zip(product.entries(), rational_matrix(W).entries(), strict=True)),
+            fmpq(0),
+        )
+        if inner <= 0:
+            assert lower == 0
+            continue
+        # Two layers: the bound is <Lambda, Y> / ||X^T Lambda||.
+        gram = product.transpose() * product
+        assert has_positive_minors((inner / rational(lower)) ** 2, gram)
+        assert not has_positive_minors((inner / rational(lower * (1 + 1e-14))) ** 2, gram)
+
+
+def test_the_rank_one_certificate_looks_at_both_half_lines():
+    rng = np.random.default_rng(9)
+    for alpha, gamma in ((1.0, 0.1), (0.1, 1.0), (-1.0, 0.3), (0.2, -1.0)):
+        best = rank_one_relu_minimum_norm(C, [1.0], alpha=alpha, gamma=gamma)
+        for half in (C > 0, C < 0):
+            multiplier = best.dual_point * np.where(half, 100.0, 1.0)[:, None]
+            bounds = certify_rank_one_relu(C, [1.0], best.branches, multiplier)
+            assert bounds.lower <= bounds.upper
+        for multiplier in rng.normal(size=(20, C.size, 1)):
+            bounds = certify_rank_one_relu(C, [1.0], best.branches, multiplier)
+            assert bounds.lower <= best.dual * (1 + 1e-14)
+
+
+@pytest.mark.parametrize(("architecture", "penalty"), FORMS)
+def test_slopes_whose_product_underflows_have_opposite_signs_all_the_same(architecture, penalty):
+    options = {"architecture": architecture, "penalty": penalty}
+    small = rank_one_relu_minimum_norm(C, [1.0], alpha=1e-200, gamma=-2e-200, **options)
+    unit = rank_one_relu_minimum_norm(C, [1.0], alpha=1.0, gamma=-2.0, **options)
+    factor = 1e-200 ** (2 / 3 if penalty == "squared" else 1)
+    assert small.primal == pytest.approx(factor * unit.primal, rel=1e-12)
+    fitted = network_output(C[:, None], small.branches, activation="relu")[:, 0]
+    expected = np.maximum(C, 0) - 2 * np.maximum(-C, 0)
+    np.testing.assert_allclose(fitted * 1e200, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e6])
+@pytest.mark.parametrize("depth", [2, 3])
+def test_factored_descent_does_not_depend_on_units(size, depth):
+    X, Y = data(3)
+    base = fit_factored(X, Y, 0.3, depth=depth)
+    # Layers scale as the root of the outputs.
+    scaled = fit_factored(X, size * Y, 0.3 * size ** (2 - 2 / depth), depth=depth)
+    assert scaled.objective == pytest.approx(size**2 * base.objective, rel=1e-8)
+    np.testing.assert_allclose(scaled.outputs, size * base.outputs, atol=1e-4 * size)
+
+
+def test_a_stopped_search_keeps_what_it_found():
+    X, Y = data(1)
+    whole = search_minimum_norm(X, Y, [3], n_starts=4, seed=5)
+    seen = []
+    search_minimum_norm(X, Y, [3], n_starts=1, seed=5, callback=seen.append)
+    assert [record.iteration for record in seen] == list(range(1, len(seen) + 1))
+    # The last descent of a start ends at the fit.
+    assert seen[-1].error <= 1e-9 < seen[0].error
+    assert seen[-1].objective == whole.ends[0]
+    early = search_minimum_norm(X, Y, [3], n_starts=4, seed=5, callback=lambda r: r.error <= 1e-9)
+    np.testing.assert_array_equal(early.ends, whole.ends[:1])
+    none = search_minimum_norm(X, Y, [3], n_starts=4, seed=5, callback=lambda r: True)
+    assert np.isinf(none.ends).all()
+    assert none.branches == ()
+    fit = fit_factored(X, Y, 0.3, depth=3)
+    values = []
+    third = fit_factored(
+        X, Y, 0.3, depth=3, callback=lambda r: values.append(r.objective) or r.iteration == 3
+    )
+    np.testing.assert_array_equal(third.ends, fit.ends[:3])
+    np.testing.assert_array_equal(values, np.minimum.accumulate(fit.ends[:3]))
+    assert third.objective == values[-1]
 
 
 def test_parallel_relu_program_by_hand():
@@ -338,6 +433,8 @@ def test_parallel_relu_network_is_balanced_fits_and_meets_its_dual(seed):
     np.testing.assert_allclose(out, y, atol=1e-5 * np.abs(y).max())
     assert network_cost(best.branches, penalty="power") == pytest.approx(best.primal, rel=1e-5)
     assert best.dual == pytest.approx(best.primal, rel=1e-5)
+    assert best.dual == pytest.approx(1.5 * float(best.dual_point[:, 0] @ y), rel=1e-12)
+    assert branch_dual_norm(X, best.dual_point[:, 0]) == pytest.approx(1.0, rel=1e-5)
     for branch in best.branches:
         norms = [np.linalg.norm(W) for W in branch]
         np.testing.assert_allclose(norms, norms[0], rtol=1e-9)

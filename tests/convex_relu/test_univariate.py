@@ -9,10 +9,8 @@ import pytest
 from scipy.integrate import quad
 from scipy.optimize import linprog, minimize
 
-from theorylab.convex_relu.training import train
-from theorylab.convex_relu.univariate import (
+from theorylab.convex_relu import (
     Knots,
-    Status,
     balance,
     certificate_knots,
     descend_particles,
@@ -24,7 +22,9 @@ from theorylab.convex_relu.univariate import (
     minimal_path_norm_network,
     path_norm,
     sample_particles,
+    train,
 )
+from theorylab.convex_relu.univariate import Status
 
 X = np.array([-1.5, -0.3, 0.4, 1.3])
 Y = np.array([0.5, -1.0, 0.2, -1.2])

@@ -257,17 +257,19 @@ def fit_factored(
             part[: layer.shape[0], : layer.shape[1]] += layer
         starts.append(start)
 
+    # The tolerances of L-BFGS, and its first step, are absolute.
+    size = float(np.sum(Y**2)) or 1.0
+
     def objective(scaled: FloatArray, unit: float) -> tuple[float, FloatArray]:
         value, gradient = _augmented_lagrangian(
             unit * scaled, X, Y, layout, relu, 2, np.zeros_like(Y), 1 / beta
         )
-        return beta * value, beta * unit * gradient
+        return beta / size * value, beta / size * unit * gradient
 
     best: FloatArray = starts[0]
     values: list[float] = []
     for start in starts:
-        # The first step of L-BFGS has length 1: it must not leave the valley of its start.
-        unit = 0.02 * float(np.linalg.norm(start))
+        unit = float(np.linalg.norm(start))
         end: Any = minimize(
             objective,
             start / unit,
@@ -276,7 +278,7 @@ def fit_factored(
             method="L-BFGS-B",
             options={"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-11},
         )
-        values.append(float(end.fun))
+        values.append(size * float(end.fun))
         if values[-1] < min(values[:-1], default=inf):
             best = unit * end.x
         if stops(len(values), min(values)):

@@ -164,7 +164,7 @@ def _squared_norm_bound(matrix: fmpq_mat) -> fmpq:
     gram /= trace
     entries = [int(q.p) / int(q.q) for q in gram.entries()]
     estimate = float(np.linalg.eigvalsh(np.reshape(entries, (size, size)))[-1])
-    slack = 1e-14
+    slack = 1e-16
     while not _is_positive_definite(bound := rational(estimate * (1 + slack)), gram):
         slack *= 4
     return bound * trace

@@ -11,7 +11,7 @@ CALLS = {
     "zero_threshold": "convex_relu.zero_threshold(X(400, 40), y(400))",
     "find_optimal_set": "convex_relu.find_optimal_set(X(120, 12), y(120), 1e-2)",
     "trace_solution_path": "convex_relu.trace_solution_path(X(80, 10), y(80))",
-    "train_robust": "convex_relu.train_robust(X(100, 4), np.sign(y(100)), 0.01, eps=0.05)",
+    "train_robust": "convex_relu.train_robust(X(45, 3), np.sign(y(45)), 0.01, eps=0.05)",
     "max_margin": (
         "implicit_regularization.max_margin(D := X(20000, 1000), np.sign(D @ np.ones(1000)))"
     ),

@@ -21,6 +21,7 @@ from theorylab.convex_relu import (
     stability_radii,
     train_robust,
     worst_case,
+    zero_threshold,
 )
 from theorylab.convex_relu.arrangements import enumerate_arrangements
 from theorylab.convex_relu.robust_training import RobustStatus
@@ -380,3 +381,149 @@ def test_random_stable_networks_are_stable_in_all_units(ball, scale):
     near = random_stable_network(X, 0.01 * scale, n_neurons=200, ball=ball, rng=rng)
     active = (X @ near.weights.T + near.biases > 0).sum(axis=0)
     assert ((active > 0) & (active < 9)).mean() > 0.1
+
+
+def test_an_attack_finds_the_flat_that_no_gradient_points_to():
+    # Zero on a slab that misses the centre of the ball, and beyond it never.
+    network = Network([[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0]], [1.0, 1.0], [0.3, -0.5])
+    for ball in BALLS:
+        attack = worst_case(network, np.zeros((1, 3)), [1.0], 1.0, ball=ball)
+        assert attack.loss == 1.0
+        assert 0.3 <= attack.perturbations[0, 0] <= 0.5
+
+
+@pytest.mark.parametrize("ball", BALLS)
+def test_an_attack_does_not_depend_on_units(ball):
+    # 1 - |x_1 - 0.2| - |x_2 - 0.3|, greatest where both neurons' hyperplanes meet.
+    W = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
+    a, b = -np.ones(4), np.array([-0.2, 0.2, -0.3, 0.3])
+    for unit in (1e-160, 1e-14, 1.0, 1e120):
+        s = np.array([1.0, unit, unit, 1.0])
+        network = Network(s[:, None] * W, a / s, s * b, offset=1.0)
+        attack = worst_case(network, np.zeros((1, 2)), [-1.0], 1.0, ball=ball)
+        np.testing.assert_allclose(attack.perturbations, [[0.2, 0.3]], rtol=1e-12)
+        assert attack.loss == pytest.approx(2.0, rel=1e-12)
+        # The data in other units, and the neurons in the inverse ones.
+        network = Network(W / unit, a, b, offset=1.0)
+        attack = worst_case(network, np.zeros((1, 2)), [-1.0], unit, ball=ball)
+        np.testing.assert_allclose(attack.perturbations / unit, [[0.2, 0.3]], rtol=1e-12)
+        np.testing.assert_allclose(
+            stability_radii(network, np.zeros((1, 2)), ball=ball) / unit, [0.2, 0.2, 0.3, 0.3]
+        )
+
+
+def test_points_at_the_origin_move_nothing_without_perturbations():
+    X = np.array([[0.4, -1.1], [0.0, 0.0], [1.3, 0.7], [-0.2, 0.9], [-1.5, 2.4]])
+    y = np.array([1.0, -1.0, -1.0, 1.0, -1.0])
+    beta = 0.5 * zero_threshold(X, y, loss="hinge")
+    for ball in BALLS:
+        found = train_robust(X, y, beta, eps=0.0, ball=ball)
+        assert found.objective == pytest.approx(train(X, y, beta, loss="hinge").objective, rel=1e-7)
+        assert found.status is RobustStatus.SOLVED
+    assert train_robust(np.zeros((2, 2)), [1.0, -1.0], 0.1, eps=0.0).objective == 2.0
+
+
+@pytest.mark.parametrize("ball", BALLS)
+@pytest.mark.parametrize("loss", ["hinge", "squared"])
+def test_beyond_the_widest_corridor_zero_is_proved(ball, loss):
+    X, labels, y = data(3, 4)
+    target = labels if loss == "hinge" else y
+    zero = 4.0 if loss == "hinge" else 0.5 * y @ y
+    origin = np.vstack([X[:3], np.zeros(2)])  # whose balls no hyperplane misses
+    radii = ((X, corridor_widths(X, ball=ball).max() * (1.0 + 1e-9)), (origin, 1e-12))
+    for points, eps in radii:
+        found = train_robust(points, target, 1e-6, eps=eps, loss=loss, ball=ball)
+        assert found.network.n_neurons == 0
+        assert found.objective == pytest.approx(zero, rel=1e-15)
+        assert found.gap <= 1e-15
+        np.testing.assert_allclose(found.adversary_weights, np.abs(target))
+        assert not found.adversary.any()
+    # A bias of its own is stable at every radius.
+    ones = np.ones(4) if loss == "hinge" else 1.0 + np.abs(y)
+    biased = train_robust(X, ones, 1e-2, eps=30.0, loss=loss, ball=ball, bias=True)
+    assert biased.objective < 0.9 * (4.0 if loss == "hinge" else 0.5 * ones @ ones)
+    assert biased.gap < 1e-6
+
+
+def test_the_zero_network_is_the_worst_there_is():
+    # The solver's network, at a penalty one part in a billion below that of zero, costs more.
+    rng = np.random.default_rng(1182)
+    for _ in range(20):
+        X, y = rng.normal(size=(3, 2)), rng.normal(size=3)
+        beta = (1.0 - 1e-9) * zero_threshold(X, y, bias=True)
+        found = train_robust(X, y, beta, eps=1e-9, loss="squared", bias=True)
+        assert found.objective <= 0.5 * y @ y
+
+
+def test_a_target_of_zero_has_an_adversary():
+    # The output is zero for reasons of symmetry: the adversary may pull either way.
+    X, y = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]]), np.array([0.0, 3.0, 0.0])
+    found = train_robust(X, y, 0.1, eps=0.3, loss="squared")
+    f = found.network(X + found.adversary)
+    worst = worst_case(found.network, X, y, 0.3, loss="squared")
+    np.testing.assert_allclose((f - y) ** 2 / 2, worst.losses, rtol=1e-4, atol=1e-8)
+
+
+def test_a_solver_that_gives_up_leaves_bounds():
+    # Interior-point methods make no further progress on such data.
+    rng = np.random.default_rng(820)
+    X, y = 1e-4 * rng.normal(size=(4, 3)), rng.normal(size=4)
+    for share in (1e-6, 1e-9, 1e-12):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = train_robust(X, y, share, eps=1e-13, loss="squared", bias=True)
+        assert 0.0 <= found.dual_objective <= found.objective <= 0.5 * y @ y
+
+
+def test_a_stopped_solver_leaves_a_feasible_network_and_a_true_bound():
+    X, labels, y = data(2)
+    for loss, target in (("hinge", labels), ("squared", 37.0 * y)):
+        best = train_robust(X, target, 0.05, eps=0.1, loss=loss, bias=True)
+        for last in (1, 6, 12):
+            seen = []
+
+            def stops(progress, seen=seen, last=last):
+                seen.append(progress)
+                return progress.iteration == last
+
+            with pytest.warns(RuntimeWarning, match="stopped by the callback"):
+                found = train_robust(X, target, 0.05, eps=0.1, loss=loss, bias=True, callback=stops)
+            assert found.status is RobustStatus.STOPPED
+            assert seen[-1].iteration == last
+            assert found.dual_objective <= best.objective * (1.0 + 1e-9)
+            assert found.objective >= best.dual_objective
+            attack = worst_case(found.network, X, target, 0.1, loss=loss)
+            assert attack.loss + 0.05 * found.network.penalty == pytest.approx(found.objective)
+        # What is told near the end is the value, in the units of the data.
+        assert seen[-1].objective == pytest.approx(best.objective, rel=0.1)
+        assert seen[-1].error < 0.1
+
+
+def test_what_a_callback_raises_comes_out_of_the_solver():
+    X, labels, _ = data(2)
+
+    def interrupted(progress):
+        raise KeyboardInterrupt(f"at {progress.iteration}")
+
+    with pytest.raises(KeyboardInterrupt, match="at 1"):
+        train_robust(X, labels, 0.05, eps=0.1, callback=interrupted)
+
+
+def test_bisection_ends_at_the_accuracy_of_float64():
+    X, labels, _ = data(9, 4)
+    radius = collapse_radius(X, labels, 0.02, tol=1e-300)
+    assert radius == pytest.approx(collapse_radius(X, labels, 0.02, tol=1e-9), rel=1e-6)
+    seen = []
+    widest = corridor_widths(X).max()
+    # An upper bound, as nothing was tried.
+    assert collapse_radius(X, labels, 0.02, callback=lambda p: seen.append(p) or True) == widest
+    assert [p.iteration for p in seen] == [1]
+    assert seen[0].objective == 0.5 * widest
+    assert collapse_radius(X, labels, 0.02, tol=0.03, callback=seen.append) > 0.0
+    np.testing.assert_allclose([p.error for p in seen[1:]], 0.5 ** np.arange(6))
+
+
+def test_large_programs_are_refused_before_they_are_set_up():
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match="arrangements: expected at most 250000 entries"):
+        train_robust(rng.normal(size=(70, 3)), np.ones(70), 0.1, eps=0.1)

@@ -12,15 +12,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import Bounds, minimize
 
-from theorylab._validation import FloatArray, as_count, as_flag, as_real
+from theorylab._validation import FloatArray, as_count, as_flag, as_real, refuses_overflow
 from theorylab.convex_relu._attacks import attacked, worst_case
 from theorylab.convex_relu._network import Network
 from theorylab.convex_relu._problem import augment
 from theorylab.convex_relu.losses import Hinge, Loss
+from theorylab.numerics.progress import Callback, watcher
 
 __all__ = ["improve_adversarially"]
 
 
+@refuses_overflow("network", "X", "y", "beta", "eps")
 def improve_adversarially(
     network: Network,
     X: ArrayLike,
@@ -32,6 +34,7 @@ def improve_adversarially(
     ball: str = "linf",
     bias: bool = False,
     n_rounds: int = 6,
+    callback: Callback | None = None,
 ) -> Network:
     r"""Lower the worst-case loss plus penalty of a network locally, unstable neurons allowed.
 
@@ -45,6 +48,9 @@ def improve_adversarially(
         Most rounds of: attack exactly, add the attack to the finite set of perturbations met so
         far, and minimise against that set (by sequential quadratic programming). They end once no
         attack does more harm than those met.
+    callback
+        Called with a :class:`theorylab.numerics.progress.Progress` of each round, its objective
+        that of the best network met; stops by returning True.
 
     Returns
     -------
@@ -68,7 +74,7 @@ def improve_adversarially(
     network, X, y, loss, ball = attacked(network, X, y, loss, ball)
     beta, eps = as_real(beta, "beta", above=0.0), as_real(eps, "eps", minimum=0.0)
     bias = as_flag(bias, "bias")
-    n_rounds = as_count(n_rounds, "n_rounds")
+    n_rounds, stops = as_count(n_rounds, "n_rounds"), watcher(callback)
     if network.n_neurons == 0 or np.any(network.linear) or np.any(network.offset):
         raise ValueError("network: expected at least one neuron and no skip connection")
     if not bias and np.any(network.biases):
@@ -77,7 +83,7 @@ def improve_adversarially(
     attack = worst_case(network, X, y, eps, loss=loss, ball=ball)
     value = attack.loss + beta * network.penalty
     rows, inputs = np.arange(len(X)), X
-    for _ in range(n_rounds):
+    for step in range(1, n_rounds + 1):
         rows, inputs = _distinct(
             np.append(rows, np.arange(len(X))), np.vstack([inputs, X + attack.perturbations])
         )
@@ -88,7 +94,8 @@ def improve_adversarially(
             best, value = current, attained
         met = np.zeros(len(X))
         np.maximum.at(met, rows, loss.terms(current(inputs), y[rows]))
-        if attack.loss <= float(met.sum()) * (1.0 + 1e-12):
+        known = attack.loss <= float(met.sum()) * (1.0 + 1e-12)
+        if stops(step, value) or known:
             break
     return best
 

@@ -15,7 +15,14 @@ from itertools import combinations, product
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theorylab._validation import FloatArray, as_array, as_instance, as_real, one_of
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_instance,
+    as_real,
+    one_of,
+    refuses_overflow,
+)
 from theorylab.convex_relu._network import Network
 from theorylab.convex_relu._stability import BALLS, dual_norms
 from theorylab.convex_relu.arrangements import cover_count, enumerate_arrangements
@@ -51,6 +58,7 @@ class Attack:
         return float(self.losses.sum())
 
 
+@refuses_overflow("network", "X", "y", "eps")
 def worst_case(
     network: Network,
     X: ArrayLike,
@@ -116,6 +124,7 @@ def worst_case(
     return Attack(perturbations, outputs, losses)
 
 
+@refuses_overflow("network", "X", "y", "eps")
 def linearized_loss(
     network: Network,
     X: ArrayLike,
@@ -193,22 +202,21 @@ def robust_losses(f: FloatArray, moves: FloatArray, y: FloatArray, loss: Loss) -
 def _extreme_points(network: Network, x: FloatArray, eps: float, ball: str) -> FloatArray:
     """Return perturbations among which are those of the least and the largest output, shape (count,
     d)."""
-    d = x.size
     W, a = network.weights, network.output_weights
-    z = W @ x + network.biases
-    unstable = np.flatnonzero((np.abs(z) < eps * dual_norms(W, ball)) & (a != 0.0))
-    steady = (z > 0.0) & ~np.isin(np.arange(len(W)), unstable)
+    z, lengths = W @ x + network.biases, dual_norms(W, ball)
+    unstable = (np.abs(z) < eps * lengths) & (a != 0.0)
+    steady = (z > 0.0) & ~unstable
     base = a[steady] @ W[steady] + network.linear
-    W, z, a = W[unstable], z[unstable], a[unstable]
-    if ball == "linf":
-        return _box_points(W, z, base, eps, d)
-    return _sphere_points(W, z, a, base, eps, d)
+    # In a ball of radius one, rows of length one: a neuron's units are anyone's choice.
+    lengths = lengths[unstable]
+    W, z, a = W[unstable] / lengths[:, None], z[unstable] / lengths / eps, a[unstable] * lengths
+    return eps * (_box_points(W, z, base) if ball == "linf" else _sphere_points(W, z, a, base))
 
 
-def _box_points(W: FloatArray, z: FloatArray, base: FloatArray, eps: float, d: int) -> FloatArray:
-    u = len(W)
+def _box_points(W: FloatArray, z: FloatArray, base: FloatArray) -> FloatArray:
+    u, d = W.shape
     if u == 0:
-        return eps * np.vstack([np.sign(base), -np.sign(base), np.zeros(d)])
+        return np.vstack([np.sign(base), -np.sign(base), np.zeros(d)])
     total = sum(math.comb(u, k) * math.comb(d, k) * 2 ** (d - k) for k in range(min(u, d) + 1))
     if total > _MAX_CANDIDATES:
         raise ValueError(
@@ -217,9 +225,7 @@ def _box_points(W: FloatArray, z: FloatArray, base: FloatArray, eps: float, d: i
     points = []
     for k in range(min(u, d) + 1):
         rows = np.array(list(combinations(range(u), k)), dtype=np.intp).reshape(math.comb(u, k), k)
-        corners = eps * np.array(list(product((-1.0, 1.0), repeat=d - k))).reshape(
-            2 ** (d - k), d - k
-        )
+        corners = np.array(list(product((-1.0, 1.0), repeat=d - k))).reshape(2 ** (d - k), d - k)
         for free in combinations(range(d), k):
             held = [i for i in range(d) if i not in free]
             block = np.empty((len(rows), len(corners), d))
@@ -235,14 +241,12 @@ def _box_points(W: FloatArray, z: FloatArray, base: FloatArray, eps: float, d: i
                 block[:, :, list(free)] = np.swapaxes(solved, 1, 2)
             flat = block.reshape(-1, d)
             # Rounding may put a point on a face slightly outside: it is clipped.
-            points.append(flat[np.all(np.abs(flat) <= eps * (1.0 + 1e-9), axis=1)])
-    return np.clip(np.vstack(points), -eps, eps)
+            points.append(flat[np.all(np.abs(flat) <= 1.0 + 1e-9, axis=1)])
+    return np.clip(np.vstack(points), -1.0, 1.0)
 
 
-def _sphere_points(
-    W: FloatArray, z: FloatArray, a: FloatArray, base: FloatArray, eps: float, d: int
-) -> FloatArray:
-    u = len(W)
+def _sphere_points(W: FloatArray, z: FloatArray, a: FloatArray, base: FloatArray) -> FloatArray:
+    u, d = W.shape
     total = sum(
         math.comb(u, k) * (cover_count(u - k, d - k + 1) if k < min(u, d - 1) else 2)
         for k in range(min(u, d) + 1)
@@ -251,7 +255,7 @@ def _sphere_points(
         raise ValueError(
             f"network: expected at most {_MAX_CANDIDATES} candidate points per input, got {total}"
         )
-    points: list[FloatArray] = [np.zeros((1, d))]
+    points: list[FloatArray] = []
     for k in range(min(u, d) + 1):
         for rows in combinations(range(u), k):
             chosen = list(rows)
@@ -265,12 +269,13 @@ def _sphere_points(
                 centre = np.asarray(
                     np.linalg.lstsq(W[chosen], -z[chosen], rcond=None)[0], dtype=np.float64
                 )
-            square = eps**2 - float(centre @ centre)
-            if square < -1e-9 * eps**2:
+            square = 1.0 - float(centre @ centre)
+            if square < -1e-9:
                 continue
             radius = math.sqrt(max(square, 0.0))
+            # A vertex, or for all of a flat where the network is constant on it.
+            points.append(centre[None])
             if k == d:
-                points.append(centre[None])
                 continue
             others = [j for j in range(u) if j not in chosen]
             if k == d - 1:
@@ -281,10 +286,10 @@ def _sphere_points(
                 steps = (base + (active * a[others]) @ W[others]) @ basis @ basis.T
             else:
                 steps = (base @ basis @ basis.T)[None]
-            lengths = np.linalg.norm(steps, axis=1)
+            lengths = dual_norms(steps, "l2")
             steps = steps[lengths > 0.0] / lengths[lengths > 0.0, None]
             points += [centre + radius * steps, centre - radius * steps]
     stacked = np.vstack(points)
     lengths = np.linalg.norm(stacked, axis=1)
-    inside: FloatArray = stacked * np.minimum(1.0, eps / np.maximum(lengths, 1e-300))[:, None]
+    inside: FloatArray = stacked / np.maximum(lengths, 1.0)[:, None]
     return inside

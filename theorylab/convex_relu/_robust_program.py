@@ -11,12 +11,13 @@ $\|h_b+\sum_k\lambda_ks_kx_k-\zeta\|_2\le\beta$."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csc_array, triu
 
 from theorylab._validation import FloatArray
 from theorylab.convex_relu._attacks import robust_losses
@@ -28,12 +29,12 @@ BoolArray = NDArray[np.bool_]
 
 def dual_solver(
     data: FloatArray, y: FloatArray, beta: float, loss: Loss, ball: str, patterns: BoolArray, d: int
-) -> Callable[[float], tuple[float, FloatArray, FloatArray, FloatArray]]:
-    """Set up the dual; return a function of the radius that solves it.
+) -> Callable[[float, Callable[..., bool]], tuple[float, FloatArray, FloatArray, FloatArray, bool]]:
+    """Set up the dual; return a function of the radius that solves it, until it is told to stop.
 
-    It returns a lower bound, the weights and moves of the adversary that attain it, and blocks,
-    shape (2P, D): the multipliers of the dual's bounds. Where cones are thin they are more accurate
-    than the solution of the program itself."""
+    It returns a lower bound, the weights and moves of the adversary that attain it, blocks, shape
+    (2P, D), the multipliers of the dual's bounds, and whether it was stopped. Where cones are thin
+    the multipliers are more accurate than the solution of the program itself."""
     cp = _cvxpy()
 
     P, n = patterns.shape
@@ -58,11 +59,11 @@ def dual_solver(
     value = cp.sum(a) if hinge else c @ y - 0.5 * cp.sum_squares(a)
     problem = cp.Problem(cp.Maximize(value), constraints)
 
-    def solved(eps: float) -> tuple[float, FloatArray, FloatArray, FloatArray]:
+    def solved(
+        eps: float, stops: Callable[..., bool]
+    ) -> tuple[float, FloatArray, FloatArray, FloatArray, bool]:
         radius.value = eps
-        _solve(problem)
-        if a.value is None:
-            return 0.0, np.zeros(n), np.zeros((n, d)), np.zeros((2 * P, width))
+        stopped = _solve(problem, stops)
         blocks = -np.asarray(bounds.dual_value[1], dtype=np.float64).reshape(2 * P, width)
         weights = np.clip(np.asarray(a.value), 0.0, 1.0 if hinge else None)
         slope = y * weights if hinge else np.clip(np.asarray(c.value), -weights, weights)
@@ -78,13 +79,14 @@ def dual_solver(
         # Scaling everything keeps the multipliers valid.
         t = beta / largest if largest > beta else 1.0
         # An input under a negative slope moves the other way.
-        moves = np.sign(slope)[:, None] * moves
+        moves = np.where(slope < 0.0, -1.0, 1.0)[:, None] * moves
         if hinge:
-            return t * float(weights.sum()), t * weights, t * moves, blocks
+            return t * float(weights.sum()), t * weights, t * moves, blocks, stopped
         size = float(weights @ weights)
         t = min(beta / max(largest, 1e-300), float(slope @ y) / size) if size > 0.0 else 0.0
         t = max(t, 0.0)
-        return t * float(slope @ y) - 0.5 * t**2 * size, t * weights, t * moves, blocks
+        value = t * float(slope @ y) - 0.5 * t**2 * size
+        return value, t * weights, t * moves, blocks, stopped
 
     return solved
 
@@ -141,6 +143,9 @@ def stabilized(
     V[lengths <= 1e-7 * max(lengths.max(), 1e-300)] = 0.0
     V[lengths <= 1e-9] = 0.0
     scale = float(np.abs(data).sum(axis=1).max())
+    if eps == 0.0:  # points at the origin leave every cone as it is
+        moving = np.any(data != 0.0, axis=1)
+        data, patterns = data[moving], patterns[:, moving]
     used = np.flatnonzero(np.any(V != 0.0, axis=1))
     signs = np.where(patterns[used % len(patterns)], 1.0, -1.0)
     # Rounding of the cones' inequalities, as they are evaluated by whoever checks them.
@@ -160,7 +165,8 @@ def stabilized(
 def _slacks(
     V: FloatArray, data: FloatArray, signs: FloatArray, eps: float, ball: str, d: int
 ) -> FloatArray:
-    result: FloatArray = (signs * (V @ data.T)).min(axis=1) - eps * dual_norms(V[:, :d], ball)
+    margins = (signs * (V @ data.T)).min(axis=1, initial=np.inf)
+    result: FloatArray = margins - eps * dual_norms(V[:, :d], ball)
     return result
 
 
@@ -188,15 +194,15 @@ def rescaled(
     gates: FloatArray,
     d: int,
 ) -> tuple[FloatArray, float]:
-    """Make good for dropped blocks by the best multiple of the others, which stays feasible; return
-    it and its objective.
+    """Make good for dropped blocks by the best multiple of the others, which stays feasible (or by
+    none of them, where the zero network is better); return it and its objective.
 
     A hinge is met exactly by the optimum and missed by the size of a dropped block, at a cost far
     above that block's."""
     outputs = np.sum(gates * (blocks @ data.T), axis=0)
     moves = eps * dual_norms(gates.T @ blocks[:, :d], ball)
     size = beta * float(np.linalg.norm(blocks, axis=1).sum())
-    factors = [1.0]
+    factors = [1.0, 0.0]
     if isinstance(loss, Hinge):
         margins = y * outputs - moves
         factors += [float(1.0 / m) for m in margins[np.abs(margins - 1.0) < 1e-3]]
@@ -214,12 +220,48 @@ def _cvxpy() -> Any:
     return cvxpy
 
 
-def _solve(problem: Any) -> None:
-    cp = _cvxpy()
+def _solve(problem: Any, stops: Callable[..., bool] = lambda *told: False) -> bool:
+    """Leave the last iterate of the solver in the variables, and say whether it was stopped.
 
-    with warnings.catch_warnings():
-        # Inaccurate solutions are repaired and judged by the duality gap.
-        warnings.simplefilter("ignore")
-        tolerances = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-11)
-        # Without a warm start the result does not depend on what was solved before.
-        problem.solve(solver=cp.CLARABEL, warm_start=False, max_iter=200, **tolerances)
+    Whatever the solver thinks of it, it is repaired and judged by the duality gap; told are the
+    number of the iteration, the two values, and the relative gap between them."""
+    cp = _cvxpy()
+    import clarabel  # type: ignore[import-untyped]
+    from cvxpy.reductions.solvers.conic_solvers import clarabel_conif
+
+    cones: Any = clarabel_conif.dims_to_solver_cones
+    data, chain, inverse = problem.get_problem_data(cp.CLARABEL, solver_opts={})
+    settings = clarabel.DefaultSettings()
+    settings.verbose, settings.max_iter = False, 200
+    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-11
+    costs, rows = data["c"], data["A"]
+    curvature = csc_array(triu(data["P"]) if "P" in data else (costs.size, costs.size))
+    solver = clarabel.DefaultSolver(
+        curvature,
+        costs,
+        rows,
+        data["b"],
+        cones(data["dims"]),
+        settings,
+    )
+    raised: list[BaseException] = []
+
+    def told(info: Any) -> bool:
+        # The solver swallows what is raised here, an interrupt too.
+        try:
+            return info.iterations > 0 and stops(
+                info.iterations, info.cost_primal, info.cost_dual, info.gap_rel
+            )
+        except BaseException as error:
+            raised.append(error)
+            return True
+
+    solver.set_termination_callback(told)
+    found = solver.solve()
+    if raised:
+        raise raised[0]
+    x, z = (np.nan_to_num(np.array(v), posinf=0.0, neginf=0.0) for v in (found.x, found.z))
+    value = found.obj_val if np.isfinite(found.obj_val) else 0.0
+    last = SimpleNamespace(status="Solved", x=x, z=z, obj_val=value, solve_time=0.0, iterations=0)
+    problem.unpack_results(last, chain, inverse)
+    return str(found.status) == "CallbackTerminated"

@@ -56,11 +56,17 @@ def stability_radii(network: Network, X: ArrayLike, *, ball: str = "linf") -> Fl
     network = as_instance(network, "network", Network)
     X = as_array(X, "X", shape=(None, network.weights.shape[1]))
     ball = one_of(ball, "ball", BALLS)
-    least = np.abs(X @ network.weights.T + network.biases).min(axis=0)
-    lengths = dual_norms(network.weights, ball)
-    radii: FloatArray = np.divide(
-        least, lengths, out=np.full_like(least, np.inf), where=lengths > 0.0
-    )
+    W, lengths = network.weights, dual_norms(network.weights, ball)
+    radii: FloatArray = np.full(len(W), np.inf)
+    kept, unit = lengths > 0.0, power_of_two(X)
+    # Powers of two: products of tiny numbers vanish, and those of large ones have no float64.
+    sizes = _units(W[kept])
+    with np.errstate(over="ignore"):
+        biases = network.biases[kept] / sizes / unit
+        least = np.abs((X / unit) @ (W[kept] / sizes[:, None]).T + biases).min(axis=0)
+        radii[kept] = least / (lengths[kept] / sizes) * unit
+    if not np.isfinite(radii[kept]).all():
+        raise ValueError("network: expected neurons whose hyperplanes are at distances in float64")
     return radii
 
 
@@ -157,6 +163,8 @@ def random_stable_network(
     ball = one_of(ball, "ball", BALLS)
     if not isinstance(rng, np.random.Generator):
         raise ValueError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
+    unit = power_of_two(np.append(X, eps))
+    X, eps = X / unit, eps / unit
     weights, biases = rng.normal(size=(m, X.shape[1])), np.zeros(m)
     output = rng.normal(size=m)
     size = float(np.linalg.norm(X, axis=1).max()) + eps
@@ -166,13 +174,23 @@ def random_stable_network(
         biases[unstable] = size * lengths * rng.normal(size=lengths.size)
         unstable = stability_radii(Network(weights, output, biases), X, ball=ball) < eps
         size *= 1.0 + 1e-2
-    return Network(weights, output, biases)
+    return Network(weights, output, unit * biases)
 
 
 def dual_norms(rows: FloatArray, ball: str) -> FloatArray:
     """Return the norms dual to the ball, along the last axis."""
-    result: FloatArray = np.linalg.norm(rows, ord=1 if ball == "linf" else 2, axis=-1)
+    units = _units(rows)
+    scaled = rows / units[..., None]
+    result: FloatArray = units * np.linalg.norm(scaled, ord=1 if ball == "linf" else 2, axis=-1)
     return result
+
+
+def _units(rows: FloatArray) -> FloatArray:
+    """Return the powers of two above the largest entries along the last axis."""
+    sizes = np.abs(rows).max(axis=-1, initial=0.0)
+    # The largest of them lies beyond float64.
+    units: FloatArray = np.ldexp(1.0, np.minimum(np.frexp(sizes)[1], 1023))
+    return units
 
 
 def _corridor(points: FloatArray, ball: str) -> float:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from enum import StrEnum
+from functools import cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,17 +28,20 @@ from numpy.typing import ArrayLike, NDArray
 from theorylab._validation import FloatArray, as_array, as_flag, as_real, one_of
 from theorylab.convex_relu._attacks import robust_loss
 from theorylab.convex_relu._network import Network
-from theorylab.convex_relu._problem import as_patterns, augment
+from theorylab.convex_relu._problem import as_patterns, as_problem, augment
 from theorylab.convex_relu._robust_program import dual_solver, least_slope, rescaled, stabilized
 from theorylab.convex_relu._stability import BALLS, corridor_widths
 from theorylab.convex_relu.arrangements import enumerate_arrangements
 from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.numerics.bounds import power_of_two, relative_gap
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
 __all__ = ["RobustResult", "RobustStatus", "collapse_radius", "robust_trainer", "train_robust"]
 
 BoolArray = NDArray[np.bool_]
+
+_MAX_MULTIPLIERS = 500_000
 
 
 class RobustStatus(StrEnum):
@@ -48,6 +52,7 @@ class RobustStatus(StrEnum):
         "the conic solver left a relative duality gap above tol; the bounds hold, "
         "rescale the data or raise tol"
     )
+    STOPPED = "stopped by the callback, with the bounds that were proved by then"
 
 
 @result
@@ -101,6 +106,7 @@ def train_robust(
     arrangements: str | ArrayLike = "all",
     bias: bool = False,
     tol: float = 1e-06,
+    callback: Callback | None = None,
 ) -> RobustResult:
     """Train the best network whose neurons are stable on all perturbation balls.
 
@@ -124,6 +130,9 @@ def train_robust(
         Give every neuron a bias, penalised like a weight and not perturbed.
     tol
         Relative duality gap above which a warning is given.
+    callback
+        Called with a :class:`theorylab.numerics.progress.Progress` of each iteration of the conic
+        solver; stops it by returning True.
 
     Returns
     -------
@@ -145,7 +154,7 @@ def train_robust(
     """
     return robust_trainer(
         X, y, beta, loss=loss, ball=ball, arrangements=arrangements, bias=bias, tol=tol
-    )(eps)
+    )(eps, callback=callback)
 
 
 def robust_trainer(
@@ -158,7 +167,7 @@ def robust_trainer(
     arrangements: str | ArrayLike = "all",
     bias: bool = False,
     tol: float = 1e-6,
-) -> Callable[[float], RobustResult]:
+) -> Callable[..., RobustResult]:
     """Prepare ``train_robust`` for many radii: the program is set up once, with the radius as a
     parameter.
 
@@ -170,7 +179,8 @@ def robust_trainer(
     Returns
     -------
     Callable
-        A function of the radius ``eps`` that returns the ``RobustResult``.
+        A function of the radius ``eps``, and by keyword of a ``callback``, that returns the
+        ``RobustResult``.
 
     Examples
     --------
@@ -187,19 +197,35 @@ def robust_trainer(
     # Exact divisions: the program, and the solver's tolerances, do not depend on units.
     unit = power_of_two(np.linalg.norm(data, axis=1))
     scale = power_of_two(y) if isinstance(loss, Squared) else 1.0
-    data, y, beta = data / unit, y / scale, beta / unit / scale
+    size = scale * scale
+    data, y, beta = data / unit, y / scale, _divided(_divided(beta, unit, "beta"), scale, "beta")
     solved = dual_solver(data, y, beta, loss, ball, patterns, d)
+    zero = loss.value(np.zeros_like(y), y)
 
-    def trained(eps: float) -> RobustResult:
-        eps = as_real(eps, "eps", minimum=0.0) / unit
-        lower, a, eta, V = solved(eps)
+    @cache
+    def widest() -> float:
+        # Beyond it the zero network is alone; a bias of its own is stable at every radius.
+        return (
+            np.inf if bias else float(corridor_widths(data, ball=ball, arrangements=patterns).max())
+        )
+
+    def trained(eps: float, *, callback: Callback | None = None) -> RobustResult:
+        eps = _divided(as_real(eps, "eps", minimum=0.0), unit, "eps")
+        stops = watcher(callback)
+
+        def reported(iteration: int, cost: float, bound: float, gap: float) -> bool:
+            # The solver minimises minus the dual: its own dual value is minus that of the program.
+            return stops(iteration, -size * bound, gap)
+
+        lower, a, eta, V, stopped = solved(eps, reported)
         V = stabilized(V, data, eps, ball, patterns, d)
+        both = np.vstack([patterns, -1.0 * patterns])
+        V, objective = rescaled(V, data, y, beta, eps, loss, ball, both, d)
         kept = np.flatnonzero(np.any(V != 0.0, axis=1))
         signs = np.where(kept < len(patterns), 1.0, -1.0)
-        block_patterns = patterns[kept % len(patterns)]
-        gates = signs[:, None] * block_patterns
-        blocks, objective = rescaled(V[kept], data, y, beta, eps, loss, ball, gates, d)
-        size = scale * scale
+        blocks, block_patterns = V[kept], patterns[kept % len(patterns)]
+        if not stopped and relative_gap(objective, lower) > tol and eps > widest() + 1e-14:
+            lower, a, eta = zero, np.abs(y), np.zeros_like(eta)
         blocks, objective, lower = scale / unit * blocks, size * objective, size * lower
         root = np.sqrt(np.linalg.norm(blocks, axis=1))
         weights = blocks / root[:, None]
@@ -211,6 +237,8 @@ def robust_trainer(
         adversary = np.divide(eta, a[:, None], out=np.zeros_like(eta), where=a[:, None] > 0.0)
         gap = relative_gap(objective, lower)
         status = RobustStatus.SOLVED if gap <= tol else RobustStatus.INACCURATE
+        if stopped:
+            status = RobustStatus.STOPPED
         if status is not RobustStatus.SOLVED:
             warnings.warn(f"relative gap {gap:.1e}: {status.value}", RuntimeWarning, stacklevel=2)
         return RobustResult(
@@ -237,6 +265,7 @@ def collapse_radius(
     ball: str = "linf",
     arrangements: str | ArrayLike = "all",
     tol: float = 1e-6,
+    callback: Callback | None = None,
 ) -> float:
     r"""Return the radius from which on the zero network solves the robust program.
 
@@ -246,6 +275,9 @@ def collapse_radius(
         The problem, as for ``train_robust`` without bias.
     tol
         Accuracy, relative to the widest corridor.
+    callback
+        Called with a :class:`theorylab.numerics.progress.Progress` of each bisection, the radius as
+        its objective; stops it by returning True.
 
     Returns
     -------
@@ -269,14 +301,17 @@ def collapse_radius(
     X, y, beta, loss, ball, patterns, _ = _problem(X, y, beta, loss, ball, arrangements, False)
     tol = as_real(tol, "tol", above=0.0, below=1.0)
     unit, scale = power_of_two(X), power_of_two(y)
-    X, y, beta = X / unit, y / scale, beta / unit / scale
+    stops = watcher(callback)
+    X, y, beta = X / unit, y / scale, _divided(_divided(beta, unit, "beta"), scale, "beta")
     widest = float(corridor_widths(X, ball=ball, arrangements=patterns).max())
     slope = least_slope(X, y, ball, patterns)
     low, high = 0.0, widest
     if slope(low) >= -beta:
         return 0.0
-    while high - low > tol * widest:
+    for step in range(1, 61):  # of which each gains a binary digit
         middle = 0.5 * (low + high)
+        if high - low <= tol * widest or stops(step, unit * middle, (high - low) / widest):
+            break
         if slope(middle) >= -beta:
             high = middle
         else:
@@ -297,8 +332,24 @@ def _problem(
     X = as_array(X, "X", ndim=2)
     ball = one_of(ball, "ball", BALLS)
     y = as_array(y, "y", shape=(X.shape[0],))
-    chosen = robust_loss(loss, y)
+    X, y, beta, chosen = as_problem(X, y, beta, robust_loss(loss, y))
     bias = as_flag(bias, "bias")
     patterns = as_patterns(arrangements, X.shape[0])
     patterns = enumerate_arrangements(augment(X, bias)) if patterns is None else patterns
-    return X, y, as_real(beta, "beta", above=0.0), chosen, ball, patterns, bias
+    if 2 * patterns.size > _MAX_MULTIPLIERS:
+        raise ValueError(
+            f"arrangements: expected at most {_MAX_MULTIPLIERS // 2} entries, which take minutes, "
+            f"got {len(patterns)} patterns of {len(X)} samples"
+        )
+    return X, y, beta, chosen, ball, patterns, bias
+
+
+def _divided(value: float, unit: float, name: str) -> float:
+    """Return an argument in a unit of the data."""
+    with np.errstate(over="ignore"):
+        divided = float(np.float64(value) / unit)
+    if not np.isfinite(divided):
+        raise ValueError(
+            f"{name}: expected a number that float64 has in units of X and y, got {value}"
+        )
+    return divided

@@ -75,4 +75,5 @@ def power_of_two(values: FloatArray | float) -> float:
     34359738368.0
     """
     size = float(np.max(np.abs(values), initial=0.0))
-    return ldexp(1.0, frexp(size)[1]) if size > 0.0 else 1.0
+    # The largest of them lies beyond float64.
+    return ldexp(1.0, min(frexp(size)[1], 1023)) if size > 0.0 else 1.0

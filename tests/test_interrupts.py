@@ -27,6 +27,23 @@ CALLS = {
         "matrix_sensing.gradient_descent(np.eye(200), search_rank=100, step_size=1e-9, "
         "steps=10**9, init_scale=0.1, rng=rng, record=[10**9])"
     ),
+    "staircase": (
+        "matrix_sensing.staircase(np.eye(30), matrix_sensing.gaussian_operator(30, 500, rng=rng), "
+        "initial=0.1 * X(30, 5), targets=[np.eye(30)], step_size=1e-9, steps=10**8)"
+    ),
+    "subgradient_method": (
+        "matrix_sensing.subgradient_method(matrix_sensing.gaussian_operator(20, 300, rng=rng), "
+        "y(300), initial=0.1 * X(20, 5), step=matrix_sensing.AdaptiveSteps(1e-9), "
+        "steps=3 * 10**7)"
+    ),
+    "cyclic_losses": (
+        "optimization.cyclic_losses([3.0, -1.0, -1.0], steps=10**10, step_size=0.1, beta2=0.1, "
+        "times=[10**10])"
+    ),
+    "random_losses": (
+        "optimization.random_losses(rare=3.0, common=-1.0, probability=0.3, steps=10**10, "
+        "chains=1, rng=rng, step_size=0.1, beta2=0.1)"
+    ),
     "newton_plan": (
         "optimal_transport.newton_plan(np.full(5000, 1 / 5000), np.full(5000, 1 / 5000), "
         "np.abs(X(5000, 5000)), 1e-5, tol=0.0, max_iter=10**8)"
@@ -35,6 +52,7 @@ CALLS = {
 START = """
 import numpy as np
 from theorylab import convex_relu, implicit_regularization, matrix_sensing, optimal_transport
+from theorylab import optimization
 rng = np.random.default_rng(0)
 X, y = lambda n, d: rng.normal(size=(n, d)), lambda n: rng.normal(size=n)
 """

@@ -122,7 +122,7 @@ def best_rank_solutions(
     for s in range(1, S + 1):
 
         def value(flat: Any, columns: int) -> tuple[float, Any]:
-            objective, gradient = _objective(flat.reshape(n, columns), M, gram)
+            objective, gradient = objective_and_gradient(flat.reshape(n, columns), M, gram)
             return objective, gradient.ravel()
 
         settings: Any = {"maxiter": 5000, "maxfun": 10_000, "ftol": 0.0, "gtol": 1e-9 * size**3}
@@ -141,7 +141,7 @@ def best_rank_solutions(
         U = ends[0]
         rotations = s * (s - 1) // 2
         for _ in range(4):
-            gradient = _objective(U, M, gram)[1]
+            gradient = objective_and_gradient(U, M, gram)[1]
             values, vectors = np.linalg.eigh(_hessian(U, M, gram))
             keep = np.arange(n * s) >= rotations
             step = vectors[:, keep] @ ((vectors[:, keep].T @ gradient.ravel()) / values[keep])
@@ -150,7 +150,7 @@ def best_rank_solutions(
             U = U - step.reshape(n, s)
         Z = U @ U.T
         attained = np.mean([np.linalg.norm(V @ V.T - Z) <= 1e-6 * np.linalg.norm(Z) for V in ends])
-        objective, gradient = _objective(U, M, gram)
+        objective, gradient = objective_and_gradient(U, M, gram)
         curvature = np.linalg.eigvalsh(_hessian(U, M, gram))[rotations]
         factors.append(U)
         rows.append((objective, float(np.linalg.norm(gradient)), curvature, attained))
@@ -215,7 +215,9 @@ def normal_image(matrix: FloatArray, gram: FloatArray) -> FloatArray:
     return image
 
 
-def _objective(U: FloatArray, M: FloatArray, gram: FloatArray) -> tuple[float, FloatArray]:
+def objective_and_gradient(
+    U: FloatArray, M: FloatArray, gram: FloatArray
+) -> tuple[float, FloatArray]:
     E = U @ U.T - M
     image = normal_image(E, gram)
     return float(np.sum(E * image)) / 4, image @ U

@@ -47,3 +47,11 @@ def polar_factor(M: FloatArray) -> FloatArray:
     U, sigma, Vt = np.linalg.svd(M, full_matrices=False)
     kept = sigma > max(M.shape) * _EPS * sigma[0]
     return np.asarray(U[:, kept] @ Vt[kept])
+
+
+def squared_distance(W: FloatArray, R: FloatArray) -> float:
+    """Return |W|^2 + |R|^2 - 2 |R W|_* as a sum of squares: no cancellation between two close
+    covariances."""
+    Q = polar_factor(R @ W)
+    image = R @ Q
+    return float(np.sum((W - image) ** 2) + np.sum((R - image @ Q.T) ** 2))

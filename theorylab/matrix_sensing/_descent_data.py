@@ -11,14 +11,13 @@ from theorylab._validation import (
     FloatArray,
     as_array,
     as_instance,
-    as_real,
     as_symmetric,
 )
 from theorylab.matrix_sensing.operators import MeasurementOperator
 
 IntArray = NDArray[np.int64]
 
-__all__ = ["first_factor", "measured", "recorded_steps", "residual_of", "stopping_error", "target"]
+__all__ = ["first_factor", "measured", "misfit_of", "recorded_steps", "target"]
 
 
 def recorded_steps(record: ArrayLike | None, steps: int) -> IntArray:
@@ -32,13 +31,6 @@ def recorded_steps(record: ArrayLike | None, steps: int) -> IntArray:
             f"record: expected increasing integers between 0 and steps = {steps}, got {given}"
         )
     return schedule
-
-
-def stopping_error(tol: float, M: FloatArray) -> float:
-    """Return the error at which to stop; below 0 for ``tol=0``, as an exact start need not stay so
-    under noise."""
-    tol = as_real(tol, "tol", minimum=0.0)
-    return tol * float(np.linalg.norm(M)) if tol > 0 else -1.0
 
 
 def first_factor(
@@ -74,20 +66,23 @@ def target(
     return np.zeros(as_instance(operator, "operator", MeasurementOperator).shape)
 
 
-def residual_of(
-    operator: MeasurementOperator | None, measurements: ArrayLike | None, tol: float
-) -> Callable[[FloatArray], tuple[float, bool]]:
-    """Return the map from a matrix to its residual, and whether that is small enough."""
-    assert operator is not None
-    assert measurements is not None
-    y = as_array(measurements, "measurements")
-    enough = as_real(tol, "tol", minimum=0.0) * float(np.linalg.norm(y))
-
-    def residual(matrix: FloatArray) -> tuple[float, bool]:
-        size = float(np.linalg.norm(operator.forward(matrix) - y))
-        return size, tol > 0 and size <= enough
-
-    return residual
+def misfit_of(
+    operator: MeasurementOperator | None,
+    measurements: ArrayLike | None,
+    noise: ArrayLike | None,
+    M: FloatArray,
+) -> tuple[Callable[[FloatArray], float], float]:
+    """Return the map from a matrix to the norm of its residual, and the norm by which ``tol``
+    measures the error: that of M, or of the data where it is unknown."""
+    size = float(np.linalg.norm(M))
+    if operator is None:
+        return lambda matrix: float(np.linalg.norm(matrix - M)), size
+    if measurements is not None:
+        y = as_array(measurements, "measurements")
+        size = size or float(np.linalg.norm(y))
+        return lambda matrix: float(np.linalg.norm(operator.forward(matrix) - y)), size
+    s = 0.0 if noise is None else as_array(noise, "noise")
+    return lambda matrix: float(np.linalg.norm(operator.forward(matrix - M) - s)), size
 
 
 def measured(

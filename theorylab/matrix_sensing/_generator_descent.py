@@ -26,9 +26,11 @@ from theorylab.matrix_sensing._covariances import (
     eigen_decomposition,
     generator_and_root,
     polar_factor,
+    squared_distance,
 )
 from theorylab.matrix_sensing.bures_wasserstein import bures_loss
 from theorylab.numerics.flows import integrate
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -108,7 +110,13 @@ def subspace_tilt(generator: ArrayLike, target: ArrayLike) -> FloatArray:
 
 
 def bures_gradient_descent(
-    initial: ArrayLike, target: ArrayLike, *, step_size: float, steps: int, smoothing: float = 0.0
+    initial: ArrayLike,
+    target: ArrayLike,
+    *,
+    step_size: float,
+    steps: int,
+    smoothing: float = 0.0,
+    callback: Callback | None = None,
 ) -> GeneratorDescent:
     r"""Run $W\leftarrow W-\eta\nabla f_\tau(W)$.
 
@@ -128,6 +136,9 @@ def bures_gradient_descent(
         Number of steps.
     smoothing
         $\tau\ge0$.
+    callback
+        Called with a `Progress` before every step: the loss. Where it returns True the descent
+        stops.
 
     Returns
     -------
@@ -150,12 +161,13 @@ def bures_gradient_descent(
     W, R = generator_and_root(initial, target, name="initial")
     eta, steps = as_real(step_size, "step_size", above=0.0), as_count(steps, "steps", minimum=0)
     tau, k = as_real(smoothing, "smoothing", minimum=0.0), W.shape[1]
-    path = np.empty((steps + 1, *W.shape))
-    path[0] = W
+    path, stops = [W], watcher(callback)
     for t in range(steps):
-        path[t + 1] = (1 - 2 * eta) * W + 2 * eta * R @ polar_factor(R @ augmented(W, tau))[:, :k]
-        W = _bounded(path[t + 1], eta)
-    return GeneratorDescent(path)
+        if callback is not None and stops(t, squared_distance(augmented(W, tau), R)):
+            break
+        W = (1 - 2 * eta) * W + 2 * eta * R @ polar_factor(R @ augmented(W, tau))[:, :k]
+        path.append(_bounded(W, eta))
+    return GeneratorDescent(np.array(path))
 
 
 def balanced_factors(
@@ -275,7 +287,12 @@ def deep_flow(
 
 
 def deep_gradient_descent(
-    factors: Sequence[ArrayLike], target: ArrayLike, *, step_size: float, steps: int
+    factors: Sequence[ArrayLike],
+    target: ArrayLike,
+    *,
+    step_size: float,
+    steps: int,
+    callback: Callback | None = None,
 ) -> tuple[FloatArray, list[FloatArray]]:
     r"""Run $W_j\leftarrow W_j-\eta\nabla_{W_j}f(W_1\cdots W_N)$, all factors at once.
 
@@ -287,6 +304,8 @@ def deep_gradient_descent(
         $\eta>0$.
     steps
         Number of steps.
+    callback
+        As in `bures_gradient_descent`.
 
     Returns
     -------
@@ -312,8 +331,10 @@ def deep_gradient_descent(
     """
     parts, R = _network(factors, target)
     eta, steps = as_real(step_size, "step_size", above=0.0), as_count(steps, "steps", minimum=0)
-    products = [_multiply(parts)]
-    for _ in range(steps):
+    products, stops = [_multiply(parts)], watcher(callback)
+    for t in range(steps):
+        if callback is not None and stops(t, squared_distance(products[-1], R)):
+            break
         parts = [P - eta * g for P, g in zip(parts, _factor_gradients(parts, R), strict=True)]
         products.append(_bounded(_multiply(parts), eta))
     return np.array(products), parts

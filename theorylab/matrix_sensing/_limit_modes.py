@@ -22,6 +22,7 @@ from theorylab._validation import (
     refuses_overflow,
 )
 from theorylab.matrix_sensing.factored_descent import DescentStatus, asymmetric_gradient_descent
+from theorylab.numerics.progress import Callback
 from theorylab.numerics.results import result
 
 __all__ = ["LateRate", "LimitModes", "late_rate", "limit_modes", "small_start_slowest"]
@@ -240,6 +241,7 @@ def late_rate(
     longest: int,
     window: tuple[float, float] = (1e-7, 1e-11),
     tol: float = 1e-13,
+    callback: Callback | None = None,
 ) -> LateRate:
     r"""Measure the rate of asymmetric population descent between two errors, and compute the modes
     of the limit.
@@ -259,6 +261,8 @@ def late_rate(
         Relative errors $\|E\|_F/\|M\|_F$, decreasing, between which the rate is measured.
     tol
         Relative error at which the iterate counts as the limit, at most ``window[1]``.
+    callback
+        As in `asymmetric_gradient_descent`, for each of the legs.
 
     Returns
     -------
@@ -297,6 +301,7 @@ def late_rate(
                 right=G,
                 tol=float(goal),
                 record=[0],
+                callback=callback,
             )
         legs.append(run)
         F, G = run.F, run.G

@@ -3,12 +3,17 @@ matrix of measurements with itself."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numba.extending import overload
 
 from theorylab._validation import FloatArray
 from theorylab.numerics.compiled import compiled
 
-__all__ = ["normal_product", "pack_symmetric", "unpack_symmetric"]
+__all__ = ["FAST", "apply_normal", "normal_product", "pack_symmetric", "unpack_symmetric"]
+
+FAST = {"contract", "reassoc", "nsz"}  # of the rules of IEEE what no sum here depends on
 
 
 @compiled
@@ -35,32 +40,49 @@ def unpack_symmetric(flat: FloatArray, matrix: FloatArray) -> None:
         position += 1
 
 
-@compiled(fastmath={"contract", "reassoc", "nsz"})
 def normal_product(stacked: FloatArray, vector: FloatArray, image: FloatArray) -> None:
-    """Write ``stacked.T @ (stacked @ vector)`` to ``image`` in one pass over ``stacked``.
+    """Write ``stacked.T @ (stacked @ vector)`` to ``image``; as machine code in one pass."""
+    np.dot(stacked @ vector, stacked, out=image)
+
+
+def _one_pass(stacked: FloatArray, vector: FloatArray, image: FloatArray) -> Any:
+    """Return what `normal_product` compiles to.
 
     Four rows at a time stay in cache between the inner product and the update, so that the memory
     traffic, which bounds the speed of the two separate products, is halved."""
-    m, width = stacked.shape
-    image[:] = 0.0
-    whole = m - m % 4
-    for i in range(0, whole, 4):
-        s0 = s1 = s2 = s3 = 0.0
-        for j in range(width):
-            s0 += stacked[i, j] * vector[j]
-            s1 += stacked[i + 1, j] * vector[j]
-            s2 += stacked[i + 2, j] * vector[j]
-            s3 += stacked[i + 3, j] * vector[j]
-        for j in range(width):
-            image[j] += (
-                s0 * stacked[i, j]
-                + s1 * stacked[i + 1, j]
-                + s2 * stacked[i + 2, j]
-                + s3 * stacked[i + 3, j]
-            )
-    for i in range(whole, m):
-        s0 = 0.0
-        for j in range(width):
-            s0 += stacked[i, j] * vector[j]
-        for j in range(width):
-            image[j] += s0 * stacked[i, j]
+
+    def product(stacked: FloatArray, vector: FloatArray, image: FloatArray) -> None:
+        m, width = stacked.shape
+        image[:] = 0.0
+        whole = m - m % 4
+        for i in range(0, whole, 4):
+            s0 = s1 = s2 = s3 = 0.0
+            for j in range(width):
+                s0 += stacked[i, j] * vector[j]
+                s1 += stacked[i + 1, j] * vector[j]
+                s2 += stacked[i + 2, j] * vector[j]
+                s3 += stacked[i + 3, j] * vector[j]
+            for j in range(width):
+                image[j] += (
+                    s0 * stacked[i, j]
+                    + s1 * stacked[i + 1, j]
+                    + s2 * stacked[i + 2, j]
+                    + s3 * stacked[i + 3, j]
+                )
+        for i in range(whole, m):
+            s0 = 0.0
+            for j in range(width):
+                s0 += stacked[i, j] * vector[j]
+            for j in range(width):
+                image[j] += s0 * stacked[i, j]
+
+    return product
+
+
+overload(normal_product, jit_options={"fastmath": FAST})(_one_pass)
+
+
+@compiled
+def apply_normal(stacked: FloatArray, vector: FloatArray, image: FloatArray) -> None:
+    """Call `normal_product` from Python."""
+    normal_product(stacked, vector, image)

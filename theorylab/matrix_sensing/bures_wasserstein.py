@@ -29,6 +29,7 @@ from theorylab.matrix_sensing._covariances import (
     generator_and_root,
     matrix_root,
     polar_factor,
+    squared_distance,
 )
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
@@ -161,7 +162,7 @@ def bures_wasserstein_distance(first: ArrayLike, second: ArrayLike) -> float:
         raise ValueError(f"second: expected the shape of first, {R1.shape}, got {R2.shape}")
     unit = binary_exponent(R1, R2)
     return math.ldexp(
-        float(np.sqrt(_squared_distance(np.ldexp(R1, -unit), np.ldexp(R2, -unit)))), unit
+        float(np.sqrt(squared_distance(np.ldexp(R1, -unit), np.ldexp(R2, -unit)))), unit
     )
 
 
@@ -186,7 +187,7 @@ def bures_loss(generator: ArrayLike, target: ArrayLike, *, smoothing: float = 0.
     """
     W, R = generator_and_root(generator, target)
     W = augmented(W, as_real(smoothing, "smoothing", minimum=0.0))
-    if not (loss := _squared_distance(W, R)) < np.inf:
+    if not (loss := squared_distance(W, R)) < np.inf:
         raise ValueError("generator: expected a loss within float64, got an overflow")
     return loss
 
@@ -432,11 +433,3 @@ def smoothed_rate(target: ArrayLike, rank: int, *, smoothing: float) -> float:
     top, below = float(values[k - 1]), float(values[k])
     tau = as_real(smoothing, "smoothing", above=0.0, below=top)
     return float(min(2 * (top - below) / (top + np.sqrt(below * tau)), 2 * (1 - tau / top)))
-
-
-def _squared_distance(W: FloatArray, R: FloatArray) -> float:
-    """Return |W|^2 + |R|^2 - 2 |R W|_* as a sum of squares: no cancellation between two close
-    covariances."""
-    Q = polar_factor(R @ W)
-    image = R @ Q
-    return float(np.sum((W - image) ** 2) + np.sum((R - image @ Q.T) ** 2))

@@ -24,13 +24,13 @@ from theorylab.matrix_sensing._descent_data import (
     IntArray,
     first_factor,
     measured,
+    misfit_of,
     recorded_steps,
-    residual_of,
-    stopping_error,
     target,
 )
 from theorylab.matrix_sensing._descent_kernels import descend_asymmetric, descend_symmetric
 from theorylab.matrix_sensing.operators import MeasurementOperator
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
 __all__ = [
@@ -41,8 +41,7 @@ __all__ = [
     "gradient_descent",
 ]
 
-
-_EPS = float(np.finfo(np.float64).eps)
+_PORTION = 10**8  # multiplications between two looks at Ctrl-C and the callback
 
 
 class DescentStatus(StrEnum):
@@ -54,6 +53,7 @@ class DescentStatus(StrEnum):
     FITTED = "the relative residual of the measurements reached tol"
     NOT_FITTED = "took all the steps before the relative residual reached tol; raise steps"
     DIVERGED = "the iterates overflowed; lower step_size or the size of the start"
+    STOPPED = "stopped by the callback, with the iterates that it had by then"
 
 
 @result
@@ -135,6 +135,7 @@ def gradient_descent(
     record: ArrayLike | None = None,
     observe: Callable[[FloatArray], Any] | None = None,
     tol: float = 0.0,
+    callback: Callback | None = None,
 ) -> SymmetricDescent:
     r"""Run $X\leftarrow X-\eta\,\mathcal A^*(\mathcal A(XX^\top)-y)X$, gradient descent on
     $\frac14\|\mathcal A(XX^\top)-y\|^2$.
@@ -175,11 +176,15 @@ def gradient_descent(
         Stop when $\|XX^\top-M\|_F\le\texttt{tol}\,\|M\|_F$; of an unknown $M$, at the first
         recorded iteration with $\|\mathcal A(XX^\top)-y\|\le\texttt{tol}\,\|y\|$. 0 takes all the
         steps.
+    callback
+        Called with a `Progress` at every recorded iteration, and a few times a second: the
+        objective, and the error that ``tol`` bounds. Where it returns True the descent stops.
 
     Returns
     -------
     SymmetricDescent
-        Last iterate, recorded errors, status. A run that diverges or misses ``tol`` warns.
+        Last iterate, recorded errors, status. A run that diverges, misses ``tol`` or is
+        stopped warns.
 
     Raises
     ------
@@ -205,18 +210,24 @@ def gradient_descent(
     steps = as_count(steps, "steps", minimum=0)
     init_scale = as_real(init_scale, "init_scale", above=0.0)
     schedule = recorded_steps(record, steps)
-    stop = stopping_error(tol, M) if truth is not None else -1.0
+    tol = as_real(tol, "tol", minimum=0.0)
+    stop = tol * float(np.linalg.norm(M)) if truth is not None and tol > 0 else -1.0
     X = first_factor(initial, "initial", (n, k), init_scale, rng)
     data = measured(operator, measurements, noise, M, symmetric=True)
-    residual = residual_of(operator, measurements, tol) if truth is None else None
+    misfit, size = misfit_of(operator, measurements, noise, M)
     look = None if observe is None else as_function(observe, "observe")
+    stops = watcher(callback)
     iterations, errors, observed, code = _run_legs(
         lambda count: descend_symmetric(X, M, step_size, count, stop, *data),
-        _portion(M.size * k + data[0].size),
+        max(_PORTION // (M.size * k + data[0].size), 1),
         schedule,
         steps,
         None if look is None else lambda: look(X.copy()),
-        None if residual is None else lambda: residual(X @ X.T),
+        None if truth is not None else lambda: misfit(X @ X.T),
+        tol * size if tol > 0 else -1.0,
+        None
+        if callback is None
+        else lambda t, error: stops(t, misfit(X @ X.T) ** 2 / 4, error / (size or 1.0)),
     )
     return SymmetricDescent(X, iterations, errors, _status(code, tol, truth is None), observed)
 
@@ -238,6 +249,7 @@ def asymmetric_gradient_descent(
     record: ArrayLike | None = None,
     observe: Callable[[FloatArray, FloatArray], Any] | None = None,
     tol: float = 0.0,
+    callback: Callback | None = None,
 ) -> AsymmetricDescent:
     r"""Run $F\leftarrow F-\eta\,\mathcal A^*\mathcal A(E)G$, $G\leftarrow G-\eta\,\mathcal
     A^*\mathcal A(E)^\top F$, $E=FG^\top-M$.
@@ -281,11 +293,15 @@ def asymmetric_gradient_descent(
     tol
         Stop when $\|E\|_F\le\texttt{tol}\,\|M\|_F$; of an unknown $M$, at the first recorded
         iteration with $\|\mathcal A(FG^\top)-y\|\le\texttt{tol}\,\|y\|$. 0 takes all the steps.
+    callback
+        Called with a `Progress` at every recorded iteration, and a few times a second: the
+        objective, and the error that ``tol`` bounds. Where it returns True the descent stops.
 
     Returns
     -------
     AsymmetricDescent
-        Last iterates, recorded errors, status. A run that diverges or misses ``tol`` warns.
+        Last iterates, recorded errors, status. A run that diverges, misses ``tol`` or is
+        stopped warns.
 
     Raises
     ------
@@ -315,26 +331,27 @@ def asymmetric_gradient_descent(
     init_scale = as_real(init_scale, "init_scale", above=0.0)
     right_ratio = as_real(right_ratio, "right_ratio", above=0.0)
     schedule = recorded_steps(record, steps)
-    stop = stopping_error(tol, M) if truth is not None else -1.0
+    tol = as_real(tol, "tol", minimum=0.0)
+    stop = tol * float(np.linalg.norm(M)) if truth is not None and tol > 0 else -1.0
     F = first_factor(left, "left", (M.shape[0], k), init_scale, rng)
     G = first_factor(right, "right", (M.shape[1], k), init_scale * right_ratio, rng)
     data = measured(operator, measurements, noise, M, symmetric=False)
-    residual = residual_of(operator, measurements, tol) if truth is None else None
+    misfit, size = misfit_of(operator, measurements, noise, M)
     look = None if observe is None else as_function(observe, "observe")
+    stops = watcher(callback)
     iterations, errors, observed, code = _run_legs(
         lambda count: descend_asymmetric(F, G, M, step_size, count, stop, *data),
-        _portion(M.size * k + data[0].size),
+        max(_PORTION // (M.size * k + data[0].size), 1),
         schedule,
         steps,
         None if look is None else lambda: look(F.copy(), G.copy()),
-        None if residual is None else lambda: residual(F @ G.T),
+        None if truth is not None else lambda: misfit(F @ G.T),
+        tol * size if tol > 0 else -1.0,
+        None
+        if callback is None
+        else lambda t, error: stops(t, misfit(F @ G.T) ** 2 / 2, error / (size or 1.0)),
     )
     return AsymmetricDescent(F, G, iterations, errors, _status(code, tol, truth is None), observed)
-
-
-def _portion(work: int) -> int:
-    """Return the number of steps of this much work between which Ctrl-C gets in."""
-    return max(10**8 // work, 1)
 
 
 def _run_legs(
@@ -343,13 +360,16 @@ def _run_legs(
     schedule: IntArray,
     steps: int,
     observe: Callable[[], Any] | None,
-    residual: Callable[[], tuple[float, bool]] | None,
+    residual: Callable[[], float] | None,
+    enough: float,
+    stops: Callable[[int, float], bool] | None,
 ) -> tuple[IntArray, FloatArray, tuple[Any, ...], int]:
-    """Run from one recorded iteration to the next; return iterations, errors, observations and how
-    the last leg ended.
+    """Run from one recorded iteration to the next, in portions; return iterations, errors,
+    observations and how the last leg ended.
 
     ``leg(count)`` takes up to ``count`` steps in place and returns how it ended (0: took them all),
-    the steps taken, the error; ``residual()``, if given, takes the place of the error."""
+    the steps taken, the error; ``residual()``, if given, takes the place of the error, and ends the
+    run at a recorded iteration where it is ``enough``."""
     iterations: list[int] = []
     errors: list[float] = []
     observed: list[Any] = []
@@ -358,11 +378,13 @@ def _run_legs(
         while True:
             code, taken, error = leg(min(int(goal) - t, portion))
             t += taken
+            if residual is not None and code == 0 and (t == goal or stops is not None):
+                error = residual()
+                code = int(t == goal and error <= enough)
+            if code == 0 and stops is not None and stops(t, error):
+                code = 3
             if code or t == goal:
                 break
-        if residual is not None and code == 0:
-            error, fitted = residual()
-            code = int(fitted)
         iterations.append(t)
         errors.append(error)
         if observe is not None and np.isfinite(error):
@@ -375,9 +397,8 @@ def _run_legs(
 def _status(code: int, tol: float, unknown: bool) -> DescentStatus:
     reached = DescentStatus.FITTED if unknown else DescentStatus.CONVERGED
     missed = DescentStatus.NOT_FITTED if unknown else DescentStatus.NOT_CONVERGED
-    status = (DescentStatus.FINISHED, reached, DescentStatus.DIVERGED)[code]
-    if status is DescentStatus.FINISHED and tol > 0:
-        status = missed
-    if status in (DescentStatus.DIVERGED, missed):
+    ends = (DescentStatus.FINISHED, reached, DescentStatus.DIVERGED, DescentStatus.STOPPED)
+    status = missed if code == 0 and tol > 0 else ends[code]
+    if status not in (DescentStatus.FINISHED, reached):
         warnings.warn(f"gradient descent: {status.value}", RuntimeWarning, stacklevel=3)
     return status

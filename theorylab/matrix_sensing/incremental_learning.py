@@ -30,11 +30,17 @@ from theorylab._validation import (
     as_real,
     refuses_overflow,
 )
-from theorylab.matrix_sensing._best_rank import BestRankSolutions, normal_image, sensing_problem
+from theorylab.matrix_sensing._best_rank import (
+    BestRankSolutions,
+    normal_image,
+    objective_and_gradient,
+    sensing_problem,
+)
 from theorylab.matrix_sensing._descent_data import IntArray
 from theorylab.matrix_sensing._packing import pack_symmetric, unpack_symmetric
 from theorylab.matrix_sensing.operators import MeasurementOperator
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
@@ -201,6 +207,7 @@ def staircase(
     targets: ArrayLike,
     step_size: float,
     steps: int,
+    callback: Callback | None = None,
 ) -> Staircase:
     r"""Run $U\leftarrow U-\eta\,\mathcal A^*\mathcal A(UU^\top-M)U$ and keep the closest approach
     to each target.
@@ -220,10 +227,14 @@ def staircase(
     steps
         Number of steps.
 
+    callback
+        Called with a `Progress` a few times a second, and at least ten times: the objective
+        $\frac14\|\mathcal A(UU^\top-M)\|^2$. Where it returns True the descent stops.
+
     Returns
     -------
     Staircase
-        Closest approaches over all steps, and about 400 recorded states.
+        Closest approaches over all steps taken, and about 400 recorded states.
 
     Raises
     ------
@@ -252,10 +263,23 @@ def staircase(
     schedule = np.unique(np.linspace(0, steps, 401).astype(np.int64))
     closest, visits = np.full(len(Z), np.inf), np.zeros(len(Z), np.int64)
     states, distances = np.empty((schedule.size, *U.shape)), np.empty((schedule.size, len(Z)))
-    _visit(U, M, gram, Z, eta, steps, schedule, closest, visits, states, distances)
-    if not np.isfinite(U).all():
-        raise ValueError(f"step_size: expected one for which the descent stays bounded, got {eta}")
-    return Staircase(closest, visits, U, schedule, distances, states)
+    stops = watcher(callback)
+    portion = max(10**8 // (U.size * n * 2 + gram.size + Z.size), 1)
+    if callback is not None:
+        portion = min(portion, -(-steps // 10))
+    taken, kept = 0, 0
+    while taken < steps:
+        begin, taken = taken, min(taken + portion, steps)
+        kept = _visit(
+            U, M, gram, Z, eta, begin, taken, schedule, kept, closest, visits, states, distances
+        )
+        if not np.isfinite(U).all():
+            raise ValueError(
+                f"step_size: expected one for which the descent stays bounded, got {eta}"
+            )
+        if callback is not None and stops(taken, objective_and_gradient(U, M, gram)[0]):
+            break
+    return Staircase(closest, visits, U, schedule[:kept], distances[:kept], states[:kept])
 
 
 @result
@@ -385,32 +409,35 @@ def _visit(
     gram: FloatArray,
     targets: FloatArray,
     step_size: float,
-    steps: int,
+    begin: int,
+    end: int,
     schedule: IntArray,
+    kept: int,
     closest: FloatArray,
     visits: IntArray,
     states: FloatArray,
     distances: FloatArray,
-) -> None:
+) -> int:
+    """Take the steps from ``begin`` to ``end`` in place; return the number of kept states."""
     n, k = U.shape
     X, change = np.empty((n, n)), np.empty((n, k))
     flat, image, now = np.empty(len(gram)), np.empty(len(gram)), np.empty(len(targets))
-    kept = 0
-    for t in range(steps + 1):
+    for t in range(begin, end + 1):
         np.dot(U, U.T, X)
-        for s in range(len(targets)):
-            total = 0.0
-            for i in range(n):
-                for j in range(n):
-                    total += (X[i, j] - targets[s, i, j]) ** 2
-            now[s] = np.sqrt(total)
-            if now[s] < closest[s]:
-                closest[s], visits[s] = now[s], t
-        if kept < schedule.size and schedule[kept] == t:
-            states[kept] = U
-            distances[kept] = now
-            kept += 1
-        if t == steps:
+        if t > begin or t == 0:
+            for s in range(len(targets)):
+                total = 0.0
+                for i in range(n):
+                    for j in range(n):
+                        total += (X[i, j] - targets[s, i, j]) ** 2
+                now[s] = np.sqrt(total)
+                if now[s] < closest[s]:
+                    closest[s], visits[s] = now[s], t
+            if kept < schedule.size and schedule[kept] == t:
+                states[kept] = U
+                distances[kept] = now
+                kept += 1
+        if t == end:
             break
         X -= M
         pack_symmetric(X, flat)
@@ -420,3 +447,4 @@ def _visit(
         for i in range(n):
             for j in range(k):
                 U[i, j] -= step_size * change[i, j]
+    return kept

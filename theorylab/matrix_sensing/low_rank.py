@@ -31,6 +31,7 @@ from theorylab._validation import (
     as_symmetric,
     refuses_overflow,
 )
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
 __all__ = [
@@ -55,6 +56,7 @@ class PruningStatus(StrEnum):
 
     CONVERGED = "a round changed the truncated weights by less than tol"
     NOT_CONVERGED = "took all the rounds before the truncated weights settled; raise rounds"
+    STOPPED = "stopped by the callback, with the truncated weights that it had by then"
 
 
 @result
@@ -128,6 +130,7 @@ def nuclear_descent(
     penalty: float,
     step_size: float,
     steps: int,
+    callback: Callback | None = None,
 ) -> NuclearDescent:
     r"""Run $W\leftarrow W-\eta(A^\top(AW-Y)+\lambda UV^\top)$, $W=U\Sigma V^\top$ thin.
 
@@ -148,6 +151,9 @@ def nuclear_descent(
         $\eta>0$, at most $1/\|A\|^2$.
     steps
         Number of steps.
+    callback
+        Called with a `Progress` before every step: $\frac12\|AW-Y\|_F^2+\lambda\|W\|_*$. Where it
+        returns True the descent stops.
 
     Examples
     --------
@@ -163,9 +169,12 @@ def nuclear_descent(
     W = as_array(initial, "initial", shape=(A.shape[1], Y.shape[1]))
     weight, eta = as_real(penalty, "penalty", minimum=0.0), _step(step_size, A)
     H, B = A.T @ A, A.T @ Y
-    values = []
-    for _ in range(as_count(steps, "steps", minimum=0)):
+    values, stops = [], watcher(callback)
+    for t in range(as_count(steps, "steps", minimum=0)):
         U, sigma, Vt = np.linalg.svd(W, full_matrices=False)
+        objective = 0.0 if callback is None else float(np.sum((A @ W - Y) ** 2))
+        if stops(t, objective / 2 + weight * float(sigma.sum())):
+            break
         values.append(sigma)
         W = W - eta * (H @ W - B + weight * U @ Vt)
     values.append(np.linalg.svd(W, compute_uv=False))
@@ -279,6 +288,7 @@ def trained_rank_pruning(
     period: int,
     rounds: int = 10_000,
     tol: float = 1e-12,
+    callback: Callback | None = None,
 ) -> PruningRun:
     r"""Alternate $p$ steps $W\leftarrow W-\eta A^\top(AW-Y)$ with $W\leftarrow T_r(W)$, from $W=0$.
 
@@ -301,11 +311,14 @@ def trained_rank_pruning(
         Largest number of truncations.
     tol
         Stop when a round changes the weights by less than this, relative to them.
+    callback
+        Called with a `Progress` after every round: the loss, and the change that ``tol`` bounds.
+        Where it returns True the run stops.
 
     Returns
     -------
     PruningRun
-        Truncated weights, losses, status. A run that does not settle warns.
+        Truncated weights, losses, status. A run that does not settle or is stopped warns.
 
     Raises
     ------
@@ -330,8 +343,8 @@ def trained_rank_pruning(
     H, B = A.T @ A, A.T @ Y
     W = np.zeros_like(B)
     losses = []
-    change = np.inf
-    for _ in range(rounds):
+    change, stops, status = np.inf, watcher(callback), PruningStatus.NOT_CONVERGED
+    for t in range(1, rounds + 1):
         previous = W
         for _ in range(p):
             W = W - eta * (H @ W - B)
@@ -341,7 +354,9 @@ def trained_rank_pruning(
         change = float(np.linalg.norm(W - previous)) / size if size else 0.0
         if change < tol:
             return PruningRun(W, np.array(losses), change, PruningStatus.CONVERGED)
-    status = PruningStatus.NOT_CONVERGED
+        if stops(t, float(losses[-1]), change):
+            status = PruningStatus.STOPPED
+            break
     warnings.warn(f"relative change {change:.1e}: {status.value}", RuntimeWarning, stacklevel=3)
     return PruningRun(W, np.array(losses), change, status)
 

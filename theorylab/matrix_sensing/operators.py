@@ -14,13 +14,16 @@ by `restricted_isometry` and `sign_deviation`."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse.linalg import LinearOperator
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag
-from theorylab.matrix_sensing._packing import normal_product, pack_symmetric, unpack_symmetric
+from theorylab.matrix_sensing._packing import apply_normal, pack_symmetric, unpack_symmetric
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 __all__ = ["MeasurementOperator"]
 
@@ -147,12 +150,14 @@ class MeasurementOperator:
         """
         flat = self._flatten(as_array(matrix, "matrix", shape=self.shape))
         image = np.empty_like(flat)
-        normal_product(self.stacked, flat, image)
+        apply_normal(self.stacked, flat, image)
         return self._unflatten(image)
 
     def as_linear_operator(self) -> LinearOperator:
         """Return the operator on matrices flattened in C order, shape ``(m, n_rows * n_columns)``,
         for SciPy's solvers."""
+        from scipy.sparse.linalg import LinearOperator  # late: it takes a third of the import
+
         return LinearOperator(
             shape=(self.n_measurements, self.n_rows * self.n_columns),
             matvec=lambda vector: self.forward(np.asarray(vector).reshape(self.shape)),

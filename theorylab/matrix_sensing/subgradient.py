@@ -13,16 +13,19 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
+from numba.extending import overload
 from numpy.typing import ArrayLike
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
-from theorylab.matrix_sensing._packing import pack_symmetric, unpack_symmetric
+from theorylab.matrix_sensing._packing import FAST, pack_symmetric, unpack_symmetric
 from theorylab.matrix_sensing._sign_law import symmetric_data
 from theorylab.matrix_sensing._spectral_start import spectral_factor
 from theorylab.matrix_sensing.operators import MeasurementOperator
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
 __all__ = [
@@ -33,6 +36,8 @@ __all__ = [
     "spectral_start",
     "subgradient_method",
 ]
+
+_PORTION = 10**8  # multiplications between two looks at Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class SubgradientStatus(StrEnum):
         "lengthen those of the schedule (with outliers or noise no loss that small need exist)"
     )
     DIVERGED = "the iterates overflowed; lower the steps"
+    STOPPED = "stopped by the callback, with the iterate that it had by then"
 
 
 @result
@@ -179,6 +185,7 @@ def subgradient_method(
     steps: int,
     truth: ArrayLike | None = None,
     tol: float = 0.0,
+    callback: Callback | None = None,
 ) -> SubgradientRun:
     r"""Run $U\leftarrow U-\eta_tQ_tU$ on $\frac1{\sqrt m}\|\mathcal A(UU^\top)-y\|_1$.
 
@@ -200,11 +207,15 @@ def subgradient_method(
     tol
         Stop when $\|UU^\top-M\|_F\le\texttt{tol}\,\|M\|_F$; of an unknown $M$, when
         $f(U)\le\texttt{tol}\,f(0)$, looked at every 100 steps. 0 takes all the steps.
+    callback
+        Called with a `Progress` every 100 steps or more often: the loss, and the error that ``tol``
+        bounds. Where it returns True the method stops.
 
     Returns
     -------
     SubgradientRun
-        Last iterate, errors and losses at every step. A run that diverges or misses ``tol`` warns.
+        Last iterate, errors and losses at every step. A run that diverges, misses ``tol`` or
+        is stopped warns.
 
     Notes
     -----
@@ -238,25 +249,35 @@ def subgradient_method(
     unknown = truth is None
     M = np.zeros((n, n)) if truth is None else as_array(truth, "truth", shape=(n, n))
     tol = as_real(tol, "tol", minimum=0.0)
-    stop = -1.0 if unknown else tol * float(np.linalg.norm(M))
-    enough = tol * float(np.abs(y).sum() / np.sqrt(y.size)) if unknown and tol > 0 else -1.0
+    scale = float(np.linalg.norm(M))
+    stop = -1.0 if unknown else tol * scale
+    most = float(np.abs(y).sum() / np.sqrt(y.size))  # the loss of 0
+    enough = tol * most if unknown and tol > 0 else -1.0
     geometric = isinstance(step, GeometricSteps)
-    first, ratio = (
-        (step.first, step.ratio) if isinstance(step, GeometricSteps) else (step.factor, 1.0)
+    length, ratio = (
+        (float(step.first), float(step.ratio))
+        if isinstance(step, GeometricSteps)
+        else (float(step.factor), 1.0)
     )
     errors, losses = np.empty(steps + 1), np.empty(steps + 1)
-    taken = code = 0
-    block = 100 if enough >= 0 else max(steps, 1)
+    image = np.empty(operator.stacked.shape[1])
+    stops = watcher(callback)
+    often = enough >= 0 or callback is not None
+    portion = max(_PORTION // (operator.stacked.size + 20 * n**3), 1)
+    taken, code, first = 0, 0, True
     while True:
-        count = min(block, steps - taken)
+        count = min(portion, steps - taken, 100 - taken % 100 if often else steps)
         rows = slice(taken, taken + count + 1)
-        done, code = _descend(
-            operator.stacked, y, U, M, geometric, first * ratio**taken, ratio, count, stop,
+        done, code, length = _descend(
+            operator.stacked, y, U, M, geometric, length, ratio, first, count, stop, image,
             errors[rows], losses[rows],
         )  # fmt: skip
-        taken += done
-        if code == 0 and losses[taken] <= enough:
+        taken, first = taken + done, False
+        if code == 0 and losses[taken] <= enough and (taken % 100 == 0 or taken == steps):
             code = 1
+        error = losses[taken] / (most or 1.0) if unknown else errors[taken] / (scale or 1.0)
+        if code == 0 and stops(taken, float(losses[taken]), float(error)):
+            code = 3
         if code or taken == steps:
             break
     finished, reached = (
@@ -264,54 +285,67 @@ def subgradient_method(
         if unknown
         else (SubgradientStatus.NOT_REACHED, SubgradientStatus.REACHED)
     )
-    status = (SubgradientStatus.FINISHED, reached, SubgradientStatus.DIVERGED)[code]
-    if status is SubgradientStatus.FINISHED and tol > 0:
-        status = finished
-    if status in (SubgradientStatus.DIVERGED, finished):
+    ends = (
+        SubgradientStatus.FINISHED, reached, SubgradientStatus.DIVERGED, SubgradientStatus.STOPPED
+    )  # fmt: skip
+    status = finished if code == 0 and tol > 0 else ends[code]
+    if status not in (SubgradientStatus.FINISHED, reached):
         warnings.warn(f"subgradient method: {status.value}", RuntimeWarning, stacklevel=2)
     if unknown:
         errors[:] = np.nan
     return SubgradientRun(U, errors[: taken + 1], losses[: taken + 1], status)
 
 
-@compiled(fastmath={"contract", "reassoc", "nsz"})
 def _sign_product(
     stacked: FloatArray, vector: FloatArray, y: FloatArray, image: FloatArray
 ) -> float:
-    """Write ``stacked.T @ sign(stacked @ vector - y)`` to ``image`` in one pass over ``stacked``;
-    return the l1 norm.
+    """Write ``stacked.T @ sign(stacked @ vector - y)`` to ``image``; return the l1 norm."""
+    residual = stacked @ vector - y
+    np.dot(np.sign(residual), stacked, out=image)
+    return float(np.abs(residual).sum())
+
+
+def _one_pass(stacked: FloatArray, vector: FloatArray, y: FloatArray, image: FloatArray) -> Any:
+    """Return what `_sign_product` compiles to.
 
     As in `normal_product`, four rows at a time stay in cache between the inner product and the
     update."""
-    m, width = stacked.shape
-    image[:] = 0.0
-    loss = 0.0
-    whole = m - m % 4
-    for i in range(0, whole, 4):
-        r0, r1, r2, r3 = -y[i], -y[i + 1], -y[i + 2], -y[i + 3]
-        for j in range(width):
-            r0 += stacked[i, j] * vector[j]
-            r1 += stacked[i + 1, j] * vector[j]
-            r2 += stacked[i + 2, j] * vector[j]
-            r3 += stacked[i + 3, j] * vector[j]
-        loss += abs(r0) + abs(r1) + abs(r2) + abs(r3)
-        s0, s1, s2, s3 = np.sign(r0), np.sign(r1), np.sign(r2), np.sign(r3)
-        for j in range(width):
-            image[j] += (
-                s0 * stacked[i, j]
-                + s1 * stacked[i + 1, j]
-                + s2 * stacked[i + 2, j]
-                + s3 * stacked[i + 3, j]
-            )
-    for i in range(whole, m):
-        r0 = -y[i]
-        for j in range(width):
-            r0 += stacked[i, j] * vector[j]
-        loss += abs(r0)
-        s0 = np.sign(r0)
-        for j in range(width):
-            image[j] += s0 * stacked[i, j]
-    return loss
+
+    def product(stacked: FloatArray, vector: FloatArray, y: FloatArray, image: FloatArray) -> float:
+        m, width = stacked.shape
+        image[:] = 0.0
+        loss = 0.0
+        whole = m - m % 4
+        for i in range(0, whole, 4):
+            r0, r1, r2, r3 = -y[i], -y[i + 1], -y[i + 2], -y[i + 3]
+            for j in range(width):
+                r0 += stacked[i, j] * vector[j]
+                r1 += stacked[i + 1, j] * vector[j]
+                r2 += stacked[i + 2, j] * vector[j]
+                r3 += stacked[i + 3, j] * vector[j]
+            loss += abs(r0) + abs(r1) + abs(r2) + abs(r3)
+            s0, s1, s2, s3 = np.sign(r0), np.sign(r1), np.sign(r2), np.sign(r3)
+            for j in range(width):
+                image[j] += (
+                    s0 * stacked[i, j]
+                    + s1 * stacked[i + 1, j]
+                    + s2 * stacked[i + 2, j]
+                    + s3 * stacked[i + 3, j]
+                )
+        for i in range(whole, m):
+            r0 = -y[i]
+            for j in range(width):
+                r0 += stacked[i, j] * vector[j]
+            loss += abs(r0)
+            s0 = np.sign(r0)
+            for j in range(width):
+                image[j] += s0 * stacked[i, j]
+        return loss
+
+    return product
+
+
+overload(_sign_product, jit_options={"fastmath": FAST})(_one_pass)
 
 
 @compiled
@@ -321,31 +355,36 @@ def _descend(
     U: FloatArray,
     M: FloatArray,
     geometric: bool,
-    first: float,
+    length: float,
     ratio: float,
+    first: bool,
     steps: int,
     stop: float,
+    image: FloatArray,
     errors: FloatArray,
     losses: FloatArray,
-) -> tuple[int, int]:
+) -> tuple[int, int, float]:
+    """Take up to ``steps`` steps, in place; return how many, how that ended (0: took them all), and
+    the length that is next. But for the first call, ``image``, the first error and the first loss
+    are those of U already."""
     n, k = U.shape
     scale = 1.0 / np.sqrt(y.size)
     X, Q, change = np.empty((n, n)), np.empty((n, n)), np.empty((n, k))
-    flat, image = np.empty(stacked.shape[1]), np.empty(stacked.shape[1])
-    length = first
+    flat = np.empty(stacked.shape[1])
     for t in range(steps + 1):
-        np.dot(U, U.T, X)
-        total = 0.0
-        for i in range(n):
-            for j in range(n):
-                total += (X[i, j] - M[i, j]) ** 2
-        errors[t] = np.sqrt(total)
-        pack_symmetric(X, flat)
-        losses[t] = scale * _sign_product(stacked, flat, y, image)
-        if not np.isfinite(total):
-            return t, 2
-        if errors[t] <= stop:
-            return t, 1
+        if t > 0 or first:
+            np.dot(U, U.T, X)
+            total = 0.0
+            for i in range(n):
+                for j in range(n):
+                    total += (X[i, j] - M[i, j]) ** 2
+            errors[t] = np.sqrt(total)
+            pack_symmetric(X, flat)
+            losses[t] = scale * _sign_product(stacked, flat, y, image)
+            if not np.isfinite(total):
+                return t, 2, length
+            if errors[t] <= stop:
+                return t, 1, length
         if t == steps:
             break
         image *= scale
@@ -355,9 +394,9 @@ def _descend(
             eta = length / size if size > 0 else 0.0
             length *= ratio
         else:
-            eta = first * losses[t]
+            eta = length * losses[t]
         np.dot(Q, U, change)
         for i in range(n):
             for j in range(k):
                 U[i, j] -= eta * change[i, j]
-    return steps, 0
+    return steps, 0, length

@@ -9,6 +9,7 @@ import sympy as sp
 from flint import arb, ctx, fmpq
 
 from theorylab._validation import as_count
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.optimization._rationals import rationals, unit_rational
 from theorylab.optimization._step_suprema import BETA2
@@ -72,6 +73,7 @@ def certified_regret(
     momentum_decay: Fraction = Fraction(1, 2),
     x0: Fraction,
     precision: int = 128,
+    callback: Callback | None = None,
 ) -> RegretCertificate:
     r"""Enclose the regret of Adam, as published, on the line, and the bound stated for it, in ball
     arithmetic.
@@ -104,6 +106,9 @@ def certified_regret(
         Fraction: the start.
     precision
         Bits.
+    callback
+        Called with a `Progress` after every period: the objective is the regret. Where it returns
+        True the certificate is that of the ``steps`` by then.
 
     Raises
     ------
@@ -140,7 +145,7 @@ def certified_regret(
     before = ctx.prec
     ctx.prec = bits
     try:
-        return _enclosed_regret(g, count, alpha, b1, b2, decay, start)
+        return _enclosed_regret(g, count, alpha, b1, b2, decay, start, callback)
     finally:
         ctx.prec = before
 
@@ -153,7 +158,9 @@ def _enclosed_regret(
     b2: Fraction,
     decay: Fraction,
     start: Fraction,
+    callback: Callback | None,
 ) -> RegretCertificate:
+    stops = watcher(callback)
     rate, first, second, fading, x = (_ball(value) for value in (alpha, b1, b2, decay, start))
     best = arb(-1 if sum(slopes) > 0 else 1)
     m, v, paid = arb(0), arb(0), arb(0)
@@ -178,9 +185,15 @@ def _enclosed_regret(
         highest, lowest = highest.max(x), lowest.min(x)
         if square_sum:
             x -= rate * (m / (1 - power1)) / (t * corrected).sqrt()
+        if t % len(slopes) == 0:
+            # Over whole periods every point of [-1, 1] pays its product with the sum of the slopes,
+            # and beyond it nothing is cheaper.
+            regret = paid + abs(sum(slopes)) * (t // len(slopes))
+            if stops(t, float(regret)):
+                break
     diameter = highest - lowest
     bound = _stated_regret_bound(
-        steps,
+        t,
         corrected,
         arb(square_sum).sqrt(),
         diameter,
@@ -190,12 +203,7 @@ def _enclosed_regret(
         b2=b2,
         decay=decay,
     )
-    # Over whole periods every point of [-1, 1] pays its product with the sum of the slopes, and
-    # beyond it nothing is cheaper.
-    optimum = -abs(sum(slopes)) * (steps // len(slopes))
-    return RegretCertificate(
-        steps=steps, regret=paid - optimum, stated_bound=bound, diameter=diameter
-    )
+    return RegretCertificate(steps=t, regret=regret, stated_bound=bound, diameter=diameter)
 
 
 def _stated_regret_bound(

@@ -33,6 +33,7 @@ from theorylab._validation import (
     as_real,
     one_of,
 )
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.optimization._step_histories import (
     coefficient,
@@ -90,6 +91,7 @@ def adam(
     bias_correction: bool = True,
     lower: float = -math.inf,
     upper: float = math.inf,
+    callback: Callback | None = None,
 ) -> AdaptiveRun:
     r"""Run Adam (kingma2014-adam, Algorithm 1), optionally projected on a box.
 
@@ -118,6 +120,10 @@ def adam(
         Divide the moments by $1-\beta^t$.
     lower, upper
         Ends of the box; in the diagonal metric of the method the projection clips.
+    callback
+        Called with a `Progress` after every step. As the loss is not known, the objective is
+        $g_t\cdot x_t$, that of a linear loss; the error is $\|g_t\|$. Where it returns True the
+        run ends with this step.
 
     Raises
     ------
@@ -146,6 +152,7 @@ def adam(
         bias_correction,
         lower,
         upper,
+        callback=callback,
     )
 
 
@@ -163,6 +170,7 @@ def amsgrad(
     bias_correction: bool = False,
     lower: float = -math.inf,
     upper: float = math.inf,
+    callback: Callback | None = None,
 ) -> AdaptiveRun:
     """Run AMSGrad (reddi2018-convergence, Algorithm 2): Adam with the running maximum of the second
     moment.
@@ -191,6 +199,7 @@ def amsgrad(
         bias_correction,
         lower,
         upper,
+        callback=callback,
     )
 
 
@@ -205,6 +214,7 @@ def adamax(
     decay: str = "constant",
     lower: float = -math.inf,
     upper: float = math.inf,
+    callback: Callback | None = None,
 ) -> AdaptiveRun:
     """Run AdaMax (kingma2014-adam, Algorithm 2): the second moment is a decaying maximum; ``beta2``
     may be 1.
@@ -230,6 +240,7 @@ def adamax(
         bias_correction=True,
         lower=lower,
         upper=upper,
+        callback=callback,
     )
 
 
@@ -242,6 +253,7 @@ def adagrad(
     eps: float = 0.0,
     lower: float = -math.inf,
     upper: float = math.inf,
+    callback: Callback | None = None,
 ) -> AdaptiveRun:
     """Run AdaGrad: steps divided by the root of the sum of all squared gradients.
 
@@ -254,7 +266,17 @@ def adagrad(
     >>> run.iterates.ravel().round(4).tolist()  # steps 1 / sqrt(t)
     [0.0, -1.0, -1.7071, -2.2845, -2.7845]
     """
-    return _run("adagrad", gradient, x0, step_size, steps, eps=eps, lower=lower, upper=upper)
+    return _run(
+        "adagrad",
+        gradient,
+        x0,
+        step_size,
+        steps,
+        eps=eps,
+        lower=lower,
+        upper=upper,
+        callback=callback,
+    )
 
 
 def _run(
@@ -271,6 +293,7 @@ def _run(
     bias_correction: bool = False,
     lower: float = -math.inf,
     upper: float = math.inf,
+    callback: Callback | None = None,
 ) -> AdaptiveRun:
     as_function(gradient, "gradient")
     start = as_array(x0, "x0", ndim=1)
@@ -294,6 +317,7 @@ def _run(
     gradients, denominators = np.empty((2, count, start.size))
     iterates[0] = start
     m, second, root = np.zeros((3, start.size))
+    stops = watcher(callback)
     for t in range(1, count + 1):
         g = as_array(gradient(iterates[t - 1], t), "gradient", shape=start.shape)
         first = b1 * fading ** (t - 1)
@@ -319,4 +343,7 @@ def _run(
                 f"step_size: expected steps and gradients that stay within float64, got {alpha} "
                 f"and an overflow at step {t}"
             )
-    return AdaptiveRun(iterates=iterates, gradients=gradients, denominators=denominators)
+        if callback is not None and stops(t, float(g @ iterates[t - 1]), float(np.linalg.norm(g))):
+            count = t
+            break
+    return AdaptiveRun(iterates[: count + 1], gradients[:count], denominators[:count])

@@ -38,11 +38,14 @@ from theorylab._validation import (
     one_of,
 )
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 from theorylab.optimization._step_histories import coefficient, gradient_history
 
 __all__ = ["OnlineRun", "cyclic_losses", "linear_regret", "random_losses"]
+
+_PORTION = 10**7  # steps of one coordinate between two looks at Ctrl-C
 
 
 def linear_regret(
@@ -150,6 +153,7 @@ def cyclic_losses(
     radius: float = 1.0,
     x0: float = 1.0,
     times: ArrayLike | None = None,
+    callback: Callback | None = None,
 ) -> OnlineRun:
     r"""Run a method with $\alpha_t=\alpha/\sqrt t$ on linear losses whose slopes repeat.
 
@@ -183,6 +187,9 @@ def cyclic_losses(
     times
         Increasing integers between 1 and ``steps`` at which to record; by default about 200, evenly
         spread in logarithm.
+    callback
+        Called with a `Progress` at every recorded time: the objective is the regret. Where it
+        returns True the run ends at that time.
 
     Raises
     ------
@@ -217,23 +224,24 @@ def cyclic_losses(
     maximum, mean = name == "amsgrad", name == "adagrad"
     # The iterates do not depend on the units of the losses.
     exponent = binary_exponent(g)
-    _cyclic_kernel(
-        np.ldexp(g, -exponent),
-        maximum,
-        mean,
-        alpha,
-        b1,
-        b2,
-        corrected,
-        flat,
-        half,
-        start,
-        recorded,
-        x,
-        roots,
-        regret,
-        squares,
-    )
+    unit = np.ldexp(g, -exponent)
+    moments, sums = np.zeros((4, g.shape[1])), np.array([0.0, 0.0, 1.0, 1.0])
+    here, stops = np.full(g.shape[1], start), watcher(callback)
+    portion, done = max(_PORTION // g.shape[1], 1), 0
+    for position, time in enumerate(recorded):
+        while done < time:
+            begin, done = done, min(done + portion, int(time))
+            _cyclic_kernel(
+                unit, maximum, mean, alpha, b1, b2, corrected, flat, half, begin, done,
+                done == int(time), here, moments, sums, x[position], roots[position],
+            )  # fmt: skip
+        best = -half * np.abs(moments[3]).sum()
+        regret[position], squares[position] = sums[0] - best, sums[1]
+        if stops(int(time), float(_in_units(regret[position], exponent))):
+            kept = position + 1
+            recorded, x, roots = recorded[:kept], x[:kept], roots[:kept]
+            regret, squares = regret[:kept], squares[:kept]
+            break
     if not np.isfinite(x).all():
         raise ValueError(f"step_size: expected iterates within float64, got {alpha}")
     return OnlineRun(
@@ -308,7 +316,11 @@ def random_losses(
     alpha, half = as_real(step_size, "step_size", above=0.0), as_real(radius, "radius", above=0.0)
     b1, b2 = coefficient(beta1, "beta1"), coefficient(beta2, "beta2")
     x = np.full(runs, as_real(x0, "x0", minimum=-half, maximum=half))
-    _random_kernel(*slopes, p, count, rng, maximum, alpha, b1, b2, half, x)
+    chain, taken, moments = 0, 0, np.zeros(3)
+    while chain < runs:
+        chain, taken = _random_kernel(
+            *slopes, p, count, rng, maximum, alpha, b1, b2, half, x, chain, taken, _PORTION, moments
+        )
     return x
 
 
@@ -342,35 +354,20 @@ def _recorded_times(times: ArrayLike | None, steps: int) -> NDArray[np.int64]:
 
 @compiled
 def _cyclic_kernel(  # type: ignore[no-untyped-def]
-    slopes,
-    maximum,
-    mean,
-    alpha,
-    b1,
-    b2,
-    corrected,
-    flat,
-    radius,
-    start,
-    times,
-    x_out,
-    root_out,
-    regret,
-    squares,
-):
+    slopes, maximum, mean, alpha, b1, b2, corrected, flat, radius, begin, end, record,
+    x, moments, sums, x_out, root_out,
+):  # fmt: skip
+    """Take the steps ``begin`` + 1 to ``end``, in place: ``x``, the moments, their maximum and the
+    total slope, and sums: what was paid, the gradient term, and the powers of beta."""
     period, d = slopes.shape
-    x = np.full(d, start)
-    m, v, largest, total = np.zeros(d), np.zeros(d), np.zeros(d), np.zeros(d)
-    paid, square_sum = 0.0, 0.0
-    power1, power2 = 1.0, 1.0
-    position = 0
-    for t in range(1, times[-1] + 1):
+    m, v, largest, total = moments
+    paid, square_sum, power1, power2 = sums
+    for t in range(begin + 1, end + 1):
         rate = alpha / math.sqrt(t)
         power1 *= b1
         power2 *= b2
         scale1 = 1 / (1 - power1) if corrected else 1.0
         scale2 = 1 / math.sqrt(1 - power2) if corrected else 1.0
-        record = times[position] == t
         for i in range(d):
             slope = slopes[(t - 1) % period, i]
             g = slope
@@ -385,32 +382,38 @@ def _cyclic_kernel(  # type: ignore[no-untyped-def]
             v[i] = v[i] + (g * g - v[i]) / t if mean else b2 * v[i] + (1 - b2) * g * g
             largest[i] = max(largest[i], v[i])
             root = math.sqrt(largest[i] if maximum else v[i]) * scale2
-            if record:
-                x_out[position, i] = x[i]
-                root_out[position, i] = root
+            if record and t == end:
+                x_out[i] = x[i]
+                root_out[i] = root
             if root > 0:
                 square_sum += g * g / (math.sqrt(t) * root)
                 x[i] -= rate * m[i] * scale1 / root
                 if not flat:
                     x[i] = min(max(x[i], -radius), radius)
-        if record:
-            best = 0.0
-            for i in range(d):
-                best -= radius * abs(total[i])
-            regret[position] = paid - best
-            squares[position] = square_sum
-            position += 1
+    sums[:] = paid, square_sum, power1, power2
 
 
 @compiled
-def _random_kernel(rare, common, probability, steps, rng, maximum, alpha, b1, b2, radius, x):  # type: ignore[no-untyped-def]
-    for i in range(x.size):
-        m, v, largest = 0.0, 0.0, 0.0
-        for t in range(1, steps + 1):
+def _random_kernel(  # type: ignore[no-untyped-def]
+    rare, common, probability, steps, rng, maximum, alpha, b1, b2, radius, x, chain, taken, most,
+    moments,
+):  # fmt: skip
+    """Take at most ``most`` steps, a chain to its end before the next; return where it stands."""
+    m, v, largest = moments
+    while chain < x.size and most > 0:
+        for t in range(taken + 1, min(steps, taken + most) + 1):
             g = rare if rng.random() < probability else common
             m = b1 * m + (1 - b1) * g
             v = b2 * v + (1 - b2) * g * g
             largest = max(largest, v)
             root = math.sqrt(largest if maximum else v)
             if root > 0:
-                x[i] = min(max(x[i] - alpha / math.sqrt(t) * m / root, -radius), radius)
+                x[chain] = min(max(x[chain] - alpha / math.sqrt(t) * m / root, -radius), radius)
+        now = min(steps, taken + most)
+        most -= now - taken
+        taken = now
+        if taken == steps:
+            chain, taken = chain + 1, 0
+            m, v, largest = 0.0, 0.0, 0.0
+    moments[:] = m, v, largest
+    return chain, taken

@@ -82,7 +82,7 @@ def test_a_budget_that_is_too_small_is_said():
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         fit = logistic_fixed_point([[1e4, 3.0], [3.0, 1.0]], max_iter=1)
-    assert fit.status is FixedPointStatus.STOPPED
+    assert fit.status is FixedPointStatus.NOT_CONVERGED
     assert len(seen) == 1
     assert fit.dual <= fit.primal
     assert_allclose(fit.primal, 2 * math.log(2))  # of the start, where it is stopped
@@ -93,7 +93,10 @@ def test_the_tolerance_is_on_the_residual():
     K = [[4.0, 1.0], [1.0, 2.0]]
     residual = logistic_fixed_point(K, max_iter=2).residual
     assert 1e-9 < residual < 0.05
-    for factor, status in ((0.5, FixedPointStatus.STOPPED), (1.1, FixedPointStatus.CONVERGED)):
+    for factor, status in (
+        (0.5, FixedPointStatus.NOT_CONVERGED),
+        (1.1, FixedPointStatus.CONVERGED),
+    ):
         assert logistic_fixed_point(K, tol=factor * residual, max_iter=2).status is status
 
 

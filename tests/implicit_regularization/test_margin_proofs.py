@@ -41,6 +41,27 @@ def test_bounds_in_fractions(seed, n, d, exponent):
         assert proofs.exceeded_by_none(X, y, a, free) == sum(c**2 for c in v)
 
 
+@settings(max_examples=40)
+@given(st.integers(0, 10**6), st.integers(1, 3), st.integers(1, 40), st.integers(0, 300))
+def test_products_of_any_sizes_in_fractions(seed, n, m, spread):
+    rng = np.random.default_rng(seed)
+    A, v = (rng.standard_normal(s) * 10.0 ** rng.uniform(-spread, spread, s) for s in ((n, m), m))
+    v[rng.random(m) < 0.2] = 0.0
+    found, exponent = proofs.product(A, v)
+    assert [int(t) * Fraction(2) ** exponent for t in found] == [dot(row, v) for row in A]
+
+
+@pytest.mark.parametrize("m", [7, 8, 127, 128, 1000])
+def test_products_of_the_largest_digits(m):
+    # Every mantissa is as large as it can be, and nothing cancels.
+    v = np.full(m, np.nextafter(2.0, 1.0))
+    found, exponent = proofs.product(v[None], v)
+    assert int(found[0]) * Fraction(2) ** exponent == m * Fraction(v[0]) ** 2
+    tiny = np.array([[1.7e308, 5e-324, -1.7e308]])
+    found, exponent = proofs.product(tiny, np.ones(3))
+    assert int(found[0]) * Fraction(2) ** exponent == Fraction(5e-324)
+
+
 def test_scores_that_agree_to_rounding():
     # Which row is the least is not seen in floats; the margin is 2^-60 of the scores.
     X = np.array([[1.0, -1.0], [1.0, -1.0 + 2.0**-52], [1.0, 2.0**-53]])

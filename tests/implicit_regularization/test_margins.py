@@ -20,6 +20,7 @@ from theorylab.implicit_regularization import (
     margins,
     max_margin,
 )
+from theorylab.implicit_regularization._least_distance import Ending
 
 
 def separable(seed, n, d, margin=0.1):
@@ -172,11 +173,11 @@ def test_classes_of_nearly_one_mean(gap):
 def test_margins_below_rounding_are_not_decided(margin):
     Z = [[1.0, margin], [-1.0, margin]]
     found = max_margin(Z, [1, 1])
-    assert found.status is MarginStatus.STOPPED
+    assert found.status is MarginStatus.UNDECIDED
     assert found.margin <= margin <= found.margin_bound
-    assert margin_projection(Z, [0.0, 0.0]).status is MarginStatus.STOPPED
+    assert margin_projection(Z, [0.0, 0.0]).status is MarginStatus.UNDECIDED
     free = max_margin([*Z, [0.3, 0.0]], [1, 1, -1], intercept=True)
-    assert free.status is MarginStatus.STOPPED
+    assert free.status is MarginStatus.UNDECIDED
     assert free.margin <= margin / 2 <= free.margin_bound
 
 
@@ -206,7 +207,7 @@ def test_the_exact_check_takes_the_tolerance_as_it_is():
 def test_bounds_hold_where_one_class_has_no_multiplier(monkeypatch):
     X, y = np.array([[2.0], [3.0], [0.0]]), np.array([1.0, 1.0, -1.0])
     one = np.array([1.0, 0.0, 0.0])
-    monkeypatch.setattr(margins, "_least_distance", lambda *_: (np.ones(1), one, True))
+    monkeypatch.setattr(margins, "least_distance", lambda *_, **__: (np.ones(1), one, Ending.DONE))
     found = max_margin(X, y, intercept=True)
     assert found.margin == found.margin_bound == 1.0
 
@@ -227,11 +228,11 @@ def test_bounds_are_rounded_outwards():
 @pytest.mark.filterwarnings("ignore:not decided")
 @pytest.mark.parametrize(("part", "certified"), [(0.9, True), (1.1, False)])
 def test_tolerances_of_a_projection(monkeypatch, part, certified):
-    status = MarginStatus.CERTIFIED if certified else MarginStatus.STOPPED
+    status = MarginStatus.CERTIFIED if certified else MarginStatus.UNDECIDED
     long, turned = 1 + part * 1e-3, math.acos(1 - part * 1e-3)
     for x in ([long, 0.0], [math.cos(turned), math.sin(turned)]):
-        result = 2 * np.array(x), np.full(1, 4.0), True
-        monkeypatch.setattr(margins, "_least_distance", lambda *_, result=result: result)
+        result = 2 * np.array(x), np.full(1, 4.0), Ending.DONE
+        monkeypatch.setattr(margins, "least_distance", lambda *_, result=result, **__: result)
         found = margin_projection([[0.5, 0.0]], [0.0, 0.0], tol=1e-3)
         assert found.status is status
         assert_allclose(found.gap + found.violation, part * 1e-3, rtol=2e-3)
@@ -327,7 +328,7 @@ def test_a_budget_that_is_too_small_is_said():
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         found = max_margin(X, y, max_iter=1)
-    assert found.status is MarginStatus.STOPPED
+    assert found.status is MarginStatus.UNDECIDED
     assert len(seen) == 1
     assert found.margin <= max_margin(X, y).margin <= found.margin_bound
     assert found.gap > 1e-9
@@ -348,3 +349,26 @@ def test_what_is_refused():
         max_margin([[1.0], [2.0]], [1, 1], intercept=True)
     with pytest.raises(ValueError, match="start: expected shape"):
         margin_projection([[1.0, 2.0]], [1.0])
+
+
+@pytest.mark.parametrize("free", [False, True])
+def test_a_search_that_is_stopped_has_true_bounds(free):
+    X, y = separable(6, 4000, 5, 0.02)
+    seen = []
+    whole = max_margin(X, y, intercept=free, callback=seen.append)
+    assert whole.verify().accepted
+    assert [p.iteration for p in seen] == [*range(1, len(seen) + 1)]
+    assert len(seen) > 2
+    assert_allclose(seen[-1].objective, np.linalg.norm(whole.weights), rtol=1e-6)
+    assert seen[-1].error <= 1e-10 < seen[0].error
+    with pytest.warns(RuntimeWarning, match="stopped by the callback"):
+        some = max_margin(X, y, intercept=free, callback=lambda p: p.iteration == 1)
+    assert some.status is MarginStatus.STOPPED
+    assert some.margin <= whole.margin <= whole.margin_bound <= some.margin_bound
+    Z = y[:, None] * X
+    with pytest.warns(RuntimeWarning, match="stopped by the callback"):
+        near = margin_projection(Z, np.zeros(5), callback=lambda _: True)
+    assert near.status is MarginStatus.STOPPED
+    full = margin_projection(Z, np.zeros(5))
+    assert near.distance_bound <= full.distance * (1 + 1e-12)
+    assert near.violation > 0

@@ -80,11 +80,11 @@ def test_margin_before_is_of_the_iterates_between():
 
 def test_perceptron_that_is_stopped():
     run = batch_perceptron([[1.0], [-1.0]], max_iter=7)
-    assert run.status is SeparationStatus.STOPPED
+    assert run.status is SeparationStatus.NOT_SEPARATED
     assert run.steps == 7
     # The last step of the budget counts.
     Z = imbalanced_pair(4, margin=0.5)
-    for budget, status in ((1, SeparationStatus.STOPPED), (2, SeparationStatus.SEPARATED)):
+    for budget, status in ((1, SeparationStatus.NOT_SEPARATED), (2, SeparationStatus.SEPARATED)):
         assert batch_perceptron(Z, max_iter=budget).status is status
 
 
@@ -139,7 +139,7 @@ def test_until_separated_and_never():
     assert (Z @ run.iterates[-1] > 0).all()
     assert (Z @ run.iterates[-2] <= 0).any()
     never = logistic_descent([[1.0], [-1.0]], step_size=1.0, steps=3)
-    assert (never.separated_at, never.status) == (-1, SeparationStatus.STOPPED)
+    assert (never.separated_at, never.status) == (-1, SeparationStatus.NOT_SEPARATED)
 
 
 def test_large_steps_are_the_perceptron():

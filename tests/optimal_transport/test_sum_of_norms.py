@@ -88,7 +88,7 @@ def test_an_early_end_keeps_its_bounds_and_warns():
     a, b, C = problem(6, 6, 2)
     with pytest.warns(RuntimeWarning, match="max_iter"):
         result = class_plan(a, b, C, 0.01, max_iter=60)
-    assert result.status is TransportStatus.STOPPED
+    assert result.status is TransportStatus.NOT_CONVERGED
     assert result.n_iterations == 60
     value = class_plan(a, b, C, 0.01).value
     assert result.dual_value <= value <= result.value

@@ -54,7 +54,7 @@ def test_search_against_a_conic_solver(norm):
 
 def test_a_search_cut_short_says_so():
     found = rf.minimum_variance(design(), 0.3, norm="nuclear", max_iter=3)
-    assert found.status is rf.MinimumVarianceStatus.STOPPED
+    assert found.status is rf.MinimumVarianceStatus.NOT_CONVERGED
     assert found.lower_bound < found.variance
     closed = rf.least_variance_factors(
         np.linalg.svd(design(), compute_uv=False), 0.3, norm="nuclear"

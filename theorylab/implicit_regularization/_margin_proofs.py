@@ -13,6 +13,7 @@ numbers. Where no point separates, some $p\ge0$, $p\ne0$, has $Z^\top p=0$
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -32,6 +33,37 @@ def integers(values: FloatArray) -> tuple[Any, int]:
     return whole << shifts.astype(object), low
 
 
+def product(A: FloatArray, v: FloatArray) -> tuple[Any, int]:
+    """Return integers and an exponent e: Av is the integers times 2^e, exactly.
+
+    Floats are cut into digits so short that no sum of products is rounded, whatever its order."""
+    k = (55 - len(v).bit_length()) // 2
+    right = list(_digits(v, k))
+    columns = np.array([digits for digits, _ in right]).reshape(-1, len(v)).T
+    sums: dict[int, Any] = {}
+    for digits, unit in _digits(A, k):
+        found = (digits @ columns).T.astype(np.int64)
+        for part, (_, exponent) in zip(found, right, strict=True):
+            sums[unit + exponent] = sums.get(unit + exponent, 0) + part
+    total = np.zeros(len(A), object)
+    low = min(sums, default=0)
+    for exponent in range(max(sums, default=-1), low - 1, -k):
+        total = (total << k) + sums[exponent].astype(object)
+    return total, low
+
+
+def _digits(values: FloatArray, k: int) -> Iterator[tuple[FloatArray, int]]:
+    """Yield integers of at most 2^(k - 1) and an exponent, which falls by k: times two to it, they
+    add up to the values."""
+    unit = int(np.frexp(np.abs(values).max())[1]) - k + 1
+    while values.any():
+        a, b = 2.0 ** (unit // 2), 2.0 ** (unit - unit // 2)  # their product may be no float
+        digits = np.rint(values / a / b)
+        yield digits, unit
+        values = values - digits * a * b
+        unit -= k
+
+
 def attained(X: FloatArray, y: FloatArray, w: FloatArray, b: float) -> Fraction:
     """Return the square of min y (Xw + b) / |w|, or 0 where that is not positive."""
     scale = np.longdouble(np.finfo(np.longdouble).eps) * (len(w) + 4)
@@ -42,28 +74,29 @@ def attained(X: FloatArray, y: FloatArray, w: FloatArray, b: float) -> Fraction:
         rows = np.flatnonzero(~(found - error > np.min(found + error)))
     if not w.any() or not rows.size:
         return Fraction(0)
-    (A, x_unit), (u, w_unit) = integers(X[rows]), integers(w)
-    unit = Fraction(2) ** (x_unit + w_unit)
-    offset = Fraction(b) / unit
-    least = min(int(s) * (t + offset) for s, t in zip(y[rows], A.dot(u), strict=True))
+    (scores, unit), (u, w_unit) = product(X[rows], w), integers(w)
+    offset = Fraction(b) / Fraction(2) ** unit
+    labels = y[rows].astype(int)
+    least = min(min(s * scores[labels == s]) + s * offset for s in set(labels.tolist()))
     if least <= 0:
         return Fraction(0)
-    return Fraction((least * unit) ** 2 / (int(u.dot(u)) * Fraction(4) ** w_unit))
+    return Fraction(least**2 * Fraction(4) ** (unit - w_unit) / int(u.dot(u)))
 
 
 def exceeded_by_none(X: FloatArray, y: FloatArray, a: FloatArray, free: bool) -> Fraction:
     """Return the square of the norm of the combination of the rows yX with weights a over their
     sum; with an intercept, of half the difference of the two classes' means."""
     P = np.flatnonzero(a)
-    (A, unit), (weights, _) = integers(X[P]), integers(a[P])
+    (weights, low), labels = integers(a[P]), y[P]
     if free:
-        ranks = [np.flatnonzero(y[P] == s) for s in (1, -1)]
+        ranks = [np.flatnonzero(labels == s) for s in (1, -1)]
         sums = [sum(weights[rank].tolist()) for rank in ranks]
-        ends = [weights[rank].dot(A[rank]) for rank in ranks]
-        v, total = ends[0] * sums[1] - ends[1] * sums[0], 2 * sums[0] * sums[1]
+        (v, unit), (other, shift) = (product(X[P[rank]].T, a[P[rank]]) for rank in ranks)
+        least, total = min(unit, shift), 2 * sums[0] * sums[1]
+        v = (v << unit - least) * sums[1] - (other << shift - least) * sums[0]
     else:
-        v, total = (weights * y[P].astype(int)).dot(A), sum(weights.tolist())
-    return Fraction(int(v.dot(v)), total**2) * Fraction(4) ** unit
+        (v, least), total = product(X[P].T, labels * a[P]), sum(weights.tolist())
+    return Fraction(int(v.dot(v)), total**2) * Fraction(4) ** (least - low)
 
 
 def root(square: Fraction, *, up: bool) -> float:
@@ -85,10 +118,8 @@ def vanishes(Z: FloatArray, p: FloatArray) -> bool:
     P = np.flatnonzero(p > 0)
     if not P.size or (p < 0).any():
         return False
-    (A, _), (q, _) = integers(Z[P]), integers(p[P])
-    if not (q.dot(A)).any():
-        return True
-    return _near(Z[P], p[P]) or _by_elimination(A, q)
+    Z, p = Z[P], p[P]
+    return not product(Z.T, p)[0].any() or _near(Z, p) or _by_elimination(Z, p)
 
 
 def _near(Z: FloatArray, p: FloatArray) -> bool:
@@ -113,17 +144,18 @@ def _near(Z: FloatArray, p: FloatArray) -> bool:
     f = 1.01 * float((np.abs(np.eye(k) - S.T @ B) + 2 * products).sum(axis=1).max())
     if not f < 0.5:
         return False
-    (A, unit), (q, q_unit) = integers(S), integers(weights)
-    worst = max(abs(int(v)) for v in q.dot(A)) * Fraction(2) ** (unit + q_unit)
+    missed, unit = product(S.T, weights)
+    worst = max(abs(int(v)) for v in missed) * Fraction(2) ** unit
     reach = worst / (1 - Fraction(f))
     sizes = 1.01 * np.abs(B).sum(axis=1)
     return all(Fraction(v) >= Fraction(s) * reach for v, s in zip(weights, sizes, strict=True))
 
 
-def _by_elimination(A: Any, q: Any) -> bool:
-    """Whether the kernel has a point with positive weights where q gives the free ones."""
-    if min(A.shape) > LARGEST:
+def _by_elimination(Z: FloatArray, p: FloatArray) -> bool:
+    """Whether the kernel has a point with positive weights where p gives the free ones."""
+    if min(Z.shape) > LARGEST:
         return False
+    (A, _), (q, _) = integers(Z), integers(p)
     common = [math.gcd(*row) or 1 for row in A.tolist()]
     # Of the rows over their divisors: coordinates down, points across.
     M = np.array([[v // g for v in row] for row, g in zip(A.tolist(), common, strict=True)], object)

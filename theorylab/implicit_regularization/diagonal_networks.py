@@ -36,6 +36,7 @@ from theorylab._validation import (
 )
 from theorylab.numerics.compiled import compiled
 from theorylab.numerics.flows import integrate
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
@@ -61,6 +62,7 @@ class DiagonalStatus(StrEnum):
         "stopped before the relative residual reached tol; the flow is too stiff, or there is no "
         "interpolator"
     )
+    STOPPED = "stopped by the callback, at the time that was reached"
 
 
 @result
@@ -127,6 +129,7 @@ def diagonal_network_flow(
     ascent: float = 0.0,
     tol: float = 1e-8,
     rtol: float = 1e-10,
+    callback: Callback | None = None,
 ) -> DiagonalFlow:
     r"""Follow the gradient flow of a diagonal network to interpolation.
 
@@ -149,6 +152,10 @@ def diagonal_network_flow(
         $\varepsilon$ of the finite difference that replaces its gradient; 0: the gradient.
     tol, rtol
         Relative residual at which the flow ends, and relative tolerance of the method.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` after each stretch of time,
+        each half as long again as the one before: the loss, and the relative residual; where it
+        returns True, the flow ends.
 
     Examples
     --------
@@ -193,17 +200,20 @@ def diagonal_network_flow(
         _flow(A, b, constants, state, change)
         return change
 
-    def residual(state: FloatArray) -> float:
+    def misfit(state: FloatArray) -> FloatArray:
         u, v, s = state.reshape(4, d)[:3]
-        misfit = A @ (c * (u * u - v * v) + weight * s) - b
-        return float(np.abs(misfit).max() / (np.abs(b).max() or 1.0))
+        return np.asarray(A @ (c * (u * u - v * v) + weight * s) - b)
+
+    def residual(state: FloatArray) -> float:
+        return float(np.abs(misfit(state)).max() / (np.abs(b).max() or 1.0))
 
     start = np.stack([a * np.exp(t / 2), a * np.exp(-t / 2), 0 * a, 0 * a])
     state, time, left = start.ravel(), 0.0, _EVALUATIONS
     first = np.abs(A.T @ (A @ (c * (start[0] ** 2 - start[1] ** 2)) - b)).max() / n
     length = 1 / (first + start.max() ** 2 + weight**2 + 1e-30)
-    while residual(state) > stop and left > 0:
-        spent = 0
+    stops, told, legs = watcher(callback), False, 0
+    while not told and residual(state) > stop and left > 0:
+        spent, legs = 0, legs + 1
 
         def counted(at: float, now: FloatArray) -> FloatArray:
             nonlocal spent
@@ -218,11 +228,15 @@ def diagonal_network_flow(
         except ValueError:
             break
         state, time, left, length = reached[-1], time + length, left - spent, 1.5 * length
+        if callback:
+            loss = float(np.ldexp(np.mean(misfit(state) ** 2) / 2, 2 * height))
+            told = stops(legs, loss, residual(state))
     u, v, s, spread = state.reshape(4, d)
     beta = c * (u * u - v * v) + weight * s
     if c == 0.5:
         u, v = (u + v) / math.sqrt(2), (u - v) / math.sqrt(2)
     final = residual(state)
+    status = DiagonalStatus.FITTED if final <= stop else DiagonalStatus.NOT_FITTED
     return DiagonalFlow(
         np.ldexp(u, -half),
         np.ldexp(v, -half),
@@ -231,7 +245,7 @@ def diagonal_network_flow(
         np.ldexp(spread, rate),
         float(np.ldexp(time, -rate)),
         final,
-        DiagonalStatus.FITTED if final <= stop else DiagonalStatus.NOT_FITTED,
+        DiagonalStatus.STOPPED if told else status,
     )
 
 
@@ -245,6 +259,7 @@ def diagonal_network_sgd(
     steps: int,
     batch: int = 1,
     seed: int = 0,
+    callback: Callback | None = None,
 ) -> DiagonalDescent:
     r"""Descend on $\frac12(x_i^\top\beta-y_i)^2$, $\beta=u\odot u-v\odot v$, of random
     samples i.
@@ -262,6 +277,9 @@ def diagonal_network_sgd(
         gradient descent.
     seed
         Of the draws.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` after every few ten thousand
+        samples: the loss; where it returns True, the descent ends.
 
     Examples
     --------
@@ -284,7 +302,11 @@ def diagonal_network_sgd(
     every = many >= n
     width = n if every else many
     chunk = max(_CHUNK // width, 1)
-    taken, buffer = 0, np.empty(d)
+    taken, buffer, stops = 0, np.empty(d), watcher(callback)
+
+    def loss() -> float:
+        return float(np.mean((A @ (u * u - v * v) - b) ** 2) / 2)
+
     everything = np.tile(np.arange(n), (min(chunk, count), 1)) if every else None
     while taken < count:
         length = min(chunk, count - taken)
@@ -298,9 +320,9 @@ def diagonal_network_sgd(
             raise ValueError(
                 f"step_size: expected one whose iterates stay within float64, got {eta}"
             )
-    beta = u * u - v * v
-    loss = float(np.mean((A @ beta - b) ** 2) / 2)
-    return DiagonalDescent(u, v, beta, loss, taken)
+        if callback and stops(taken, loss()):
+            break
+    return DiagonalDescent(u, v, u * u - v * v, loss(), taken)
 
 
 @refuses_overflow("start", "step_size")

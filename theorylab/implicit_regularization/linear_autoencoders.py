@@ -44,6 +44,7 @@ from theorylab._validation import (
     one_of,
     refuses_overflow,
 )
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
@@ -67,6 +68,7 @@ class AutoencoderStatus(StrEnum):
     CLOSED_FORM = "computed from singular vectors"
     CONVERGED = "a sweep changed the result by tol, relatively, or less"
     NOT_CONVERGED = "took all the sweeps before the result settled; raise sweeps"
+    STOPPED = "stopped by the callback, with the factors of the last sweep"
 
 
 @result
@@ -175,6 +177,7 @@ def train_autoencoder(
     seed: int = 0,
     sweeps: int = 20_000,
     tol: float = 1e-13,
+    callback: Callback | None = None,
 ) -> LinearAutoencoder:
     r"""Minimise by turns over A and over B, from random factors.
 
@@ -189,6 +192,9 @@ def train_autoencoder(
         Of the first B, Gaussian.
     sweeps, tol
         At most so many sweeps, until one changes the result relatively by ``tol``.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` of each sweep: the objective,
+        and the relative change; where it returns True, the sweeps stop.
 
     Examples
     --------
@@ -211,8 +217,13 @@ def train_autoencoder(
     ridge_map, eye = np.linalg.solve(gram + lam * np.eye(rank), gram), np.eye(used)
     A: FloatArray = np.zeros((rank, used))
     B: FloatArray = basis.T @ start[:, :used]
-    change = math.inf if rank else 0.0
-    for _ in range(budget if rank else 0):
+    change, told = math.inf if rank else 0.0, False
+    stops = watcher(callback)
+
+    def value(A: FloatArray, B: FloatArray) -> float:
+        return math.ldexp(autoencoder_objective(reduced, A, B, ridge=lam, penalty=penalty), 2 * e)
+
+    for sweep in range(1, (budget if rank else 0) + 1):
         before = (A @ B.T,) if product else (A, B)
         if product:
             # The penalty of the product does not see which basis of its columns B is.
@@ -224,10 +235,14 @@ def train_autoencoder(
             B = np.asarray(np.linalg.solve(A.T @ gram @ A + lam * eye, A.T @ gram).T, np.float64)
         after = (A @ B.T,) if product else (A, B)
         change = max(map(_change, after, before))
+        if callback and (told := stops(sweep, value(A, B), change)):
+            break
         if change <= target:
             break
     status = AutoencoderStatus.CONVERGED if change <= target else AutoencoderStatus.NOT_CONVERGED
-    if target > 0 and status is AutoencoderStatus.NOT_CONVERGED:
+    if told:
+        status = AutoencoderStatus.STOPPED
+    if told or (target > 0 and status is AutoencoderStatus.NOT_CONVERGED):
         warnings.warn(f"linear autoencoder: {status.value}", RuntimeWarning, stacklevel=3)
     A, B = (np.pad(basis @ factor, ((0, 0), (0, k - used))) for factor in (A, B))
     return _in_units(data, A, B, lam, e, product, change, status)

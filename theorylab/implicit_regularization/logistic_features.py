@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import replace
 from enum import StrEnum
 
 import numpy as np
@@ -31,6 +32,7 @@ from numpy.typing import ArrayLike
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, as_symmetric
 from theorylab.numerics.bounds import relative_gap
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
 __all__ = [
@@ -49,9 +51,10 @@ class FixedPointStatus(StrEnum):
     """How the iteration ended."""
 
     CONVERGED = "the fixed point holds to tol"
-    STOPPED = (
+    NOT_CONVERGED = (
         "stopped before the fixed point held to tol: raise max_iter, or K is too large for float64"
     )
+    STOPPED = "stopped by the callback, with the best iterate of those before"
 
 
 @result
@@ -87,7 +90,7 @@ class LogisticFixedPoint:
 
 
 def logistic_fixed_point(
-    K: ArrayLike, *, tol: float = 1e-12, max_iter: int = 200
+    K: ArrayLike, *, tol: float = 1e-12, max_iter: int = 200, callback: Callback | None = None
 ) -> LogisticFixedPoint:
     r"""Solve $\alpha_i=\sigma(-(K\alpha)_i)$ by Newton's method on the primal problem in the
     coordinates $\theta=Z^\top\beta/\lambda$, with a line search.
@@ -100,6 +103,9 @@ def logistic_fixed_point(
         Largest residual, beyond the rounding of a product with K.
     max_iter
         Newton steps, at most.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` of each iterate: the primal
+        objective, and the residual; where it returns True, the iteration stops.
 
     Examples
     --------
@@ -121,15 +127,19 @@ def logistic_fixed_point(
     beta, s = np.zeros(n), np.zeros(n)
     value = n * math.log(2)
     best: LogisticFixedPoint | None = None
-    for _ in range(steps):
+    stops = watcher(callback)
+    for step_ in range(steps):
         a = _logistic(-s)
         residual = float(np.abs(beta - a).max())
         last = math.inf if best is None else best.residual
         if best is None or residual < last:
             dual = float(np.sum(_entropy(a))) - float(a @ (G @ a)) / 2
             good = residual <= accuracy + rounding
-            status = FixedPointStatus.CONVERGED if good else FixedPointStatus.STOPPED
+            status = FixedPointStatus.CONVERGED if good else FixedPointStatus.NOT_CONVERGED
             best = LogisticFixedPoint(a, s, value, min(dual, value), residual, status)
+        if stops(step_, value, residual):
+            best = replace(best, status=FixedPointStatus.STOPPED)
+            break
         done = residual <= accuracy or residual > last / 2
         if done and best.status is FixedPointStatus.CONVERGED:
             return best
@@ -145,8 +155,8 @@ def logistic_fixed_point(
         beta, s = beta + t * step, s + t * along
         value = _objective(beta, s)
     assert best is not None
-    if best.status is FixedPointStatus.STOPPED:
-        warnings.warn(best.status.value, stacklevel=2)
+    if best.status is not FixedPointStatus.CONVERGED:
+        warnings.warn(best.status.value, RuntimeWarning, stacklevel=2)
     return best
 
 

@@ -11,16 +11,15 @@ $\gamma=\max_{\|w\|=1}\min_iz_i^\top w$. Both sides bound each other: every w ha
 $\min_iz_i^\top w/\|w\|\le\gamma$, and every probability vector p has
 $\gamma\le\|Z^\top p\|$. Where no w separates, some p has $Z^\top p=0$ (Farkas).
 
-The method is Lawson and Hanson's: a non-negative least squares problem whose residual is the
-solution, by an active set that ends after finitely many steps; its support then gives both sides
-by one triangular solve. A working set keeps the problem small where there are many points. What
-is said of margins is proved: in exact arithmetic, from the floats that are returned.
+The method is an active set that ends after finitely many steps. What is said of margins is
+proved: in exact arithmetic, from the floats that are returned.
 
 Papers: tyurin2024-from, gupta2021-logit (the margin in their bounds)."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from enum import StrEnum
 from fractions import Fraction
 from typing import Any
@@ -30,6 +29,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real, refuses_overflow
 from theorylab.implicit_regularization import _margin_proofs as proofs
+from theorylab.implicit_regularization._least_distance import (
+    EPS,
+    Ending,
+    combination,
+    least_distance,
+    precisely,
+)
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
@@ -42,19 +49,16 @@ __all__ = [
     "max_margin",
 ]
 
-EPS = float(np.finfo(float).eps)
-HEAVY = 2.0**16  # weight of the intercept's equation beside entries of order one
-ROUNDS = 60  # working sets, and units, that are tried
-
 
 class MarginStatus(StrEnum):
     """How a search for a separator ended."""
 
     CERTIFIED = "the two bounds agree to tol"
     NOT_SEPARABLE = "no separator: a convex combination of the rows is proved to vanish"
-    STOPPED = (
+    UNDECIDED = (
         "not decided to tol: the margin is too small for float64, or max_iter for the active set"
     )
+    STOPPED = "stopped by the callback, with the bounds that were proved by then"
 
 
 class MarginVerdict(StrEnum):
@@ -177,7 +181,12 @@ class MaxMargin:
 
 @refuses_overflow("Z", "start", infinite=True)
 def margin_projection(
-    Z: ArrayLike, start: ArrayLike, *, tol: float = 1e-9, max_iter: int = 10_000
+    Z: ArrayLike,
+    start: ArrayLike,
+    *,
+    tol: float = 1e-9,
+    max_iter: int = 10_000,
+    callback: Callback | None = None,
 ) -> MarginProjection:
     r"""Return the point nearest to ``start`` at which $Zw\ge1$.
 
@@ -192,6 +201,9 @@ def margin_projection(
         $1+\max_i|z_i|^\top|w_0|$.
     max_iter
         Steps of the active set, for each of at most 60 working sets.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` after each working set: the
+        distance, and the largest violation; where it returns True, the search stops.
 
     Examples
     --------
@@ -204,6 +216,7 @@ def margin_projection(
     w0 = as_array(start, "start", shape=(A.shape[1],))
     accuracy = as_real(tol, "tol", minimum=1e-14, maximum=0.1)
     steps = as_count(max_iter, "max_iter")
+    stops = watcher(callback)
     e = binary_exponent(A)
     S, s0 = np.ldexp(A, -e), np.ldexp(w0, e)
     wide, start_ = S.astype(np.longdouble), s0.astype(np.longdouble)
@@ -212,13 +225,13 @@ def margin_projection(
         raise OverflowError
     if h.max() <= 0:
         return MarginProjection(w0.copy(), np.zeros(len(A)), 0.0, 0.0, 0.0, MarginStatus.CERTIFIED)
-    x, a, separable = _least_distance(S, h, steps)
-    if not separable:
+    x, a, ending = least_distance(S, h, steps, stops=_in_units(stops, -e))
+    if ending is Ending.NO_POINT:
         p, worst = a / a.sum(), float(h.max())
-        status = MarginStatus.NOT_SEPARABLE if proofs.vanishes(A, p) else _stopped()
+        status = MarginStatus.NOT_SEPARABLE if proofs.vanishes(A, p) else _warned(ending)
         bound = np.inf if status is MarginStatus.NOT_SEPARABLE else 0.0
         return MarginProjection(w0.copy(), p, np.inf, bound, worst, status)
-    distance, back = float(np.linalg.norm(x)), _precisely(S, a)
+    distance, back = float(np.linalg.norm(x)), precisely(S, a)
     bound = float(a @ h / np.linalg.norm(back)) if back.any() else 0.0
     w = s0 + x
     missed = max(float((1 - wide @ w.astype(np.longdouble)).max()), 0.0)
@@ -232,7 +245,7 @@ def margin_projection(
         float(np.ldexp(distance, -e)),
         float(np.ldexp(bound, -e)),
         missed,
-        MarginStatus.CERTIFIED if good else _stopped(),
+        MarginStatus.CERTIFIED if good and ending is not Ending.STOPPED else _warned(ending),
     )
 
 
@@ -244,6 +257,7 @@ def max_margin(
     intercept: bool = False,
     tol: float = 1e-9,
     max_iter: int = 10_000,
+    callback: Callback | None = None,
 ) -> MaxMargin:
     r"""Return the hyperplane that separates two classes by the largest margin.
 
@@ -257,6 +271,9 @@ def max_margin(
         Largest relative gap of a certified solution.
     max_iter
         Steps of the active set, for each of at most 60 working sets.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` after each working set: the
+        norm of the weights, and the largest violation; where it returns True, the search stops.
 
     Examples
     --------
@@ -273,6 +290,7 @@ def max_margin(
     free = as_flag(intercept, "intercept")
     accuracy = as_real(tol, "tol", minimum=1e-14, maximum=0.1)
     steps = as_count(max_iter, "max_iter")
+    stops = watcher(callback)
     if free and (labels == labels[0]).all():
         raise ValueError("y: expected both labels where there is an intercept, got one")
     e = binary_exponent(points)
@@ -284,7 +302,8 @@ def max_margin(
         shift = binary_exponent(P)
         P, centre, e = np.ldexp(P, -shift), np.ldexp(centre, -shift), e + shift
     Z = labels[:, None] * P
-    w, a, separable = _least_distance(Z, np.ones(len(Z)), steps, labels if free else None)
+    sides = labels if free else None
+    w, a, ending = least_distance(Z, np.ones(len(Z)), steps, sides, _in_units(stops, -e))
     asked: tuple[Any, ...] = (points, labels, accuracy, free)
     for s in (1, -1) if free else ():
         if not a[labels == s].any():  # no bound without both
@@ -294,27 +313,29 @@ def max_margin(
     def bound() -> float:
         return proofs.root(proofs.exceeded_by_none(points, labels, p, free), up=True)
 
-    if not separable and proofs.vanishes(_rows(points, labels, free), p):
+    if ending is Ending.NO_POINT and proofs.vanishes(_rows(points, labels, free), p):
         return MaxMargin(none, 0.0, p, 0.0, bound(), MarginStatus.NOT_SEPARABLE, *asked)
     scores = np.asarray(P.astype(np.longdouble) @ w.astype(np.longdouble))
     b = -float(scores[labels > 0].min() + scores[labels < 0].max()) / 2 if free else 0.0
     least = float((labels * (scores + b)).min())
-    if least <= 0:
-        other = _combination(np.concatenate([Z, labels[:, None]], axis=1) if free else Z, steps)
+    if least <= 0 and ending is not Ending.STOPPED:
+        other = combination(np.concatenate([Z, labels[:, None]], axis=1) if free else Z, steps)
         if proofs.vanishes(_rows(points, labels, free), other):
             square = proofs.exceeded_by_none(points, labels, other, free)
             end, status = proofs.root(square, up=True), MarginStatus.NOT_SEPARABLE
             return MaxMargin(none, 0.0, other, 0.0, end, status, *asked)
-        return MaxMargin(none, 0.0, p, 0.0, bound(), _stopped(), *asked)
+    if least <= 0:
+        return MaxMargin(none, 0.0, p, 0.0, bound(), _warned(ending), *asked)
     w, b, a = w / least, b / least, a / least
     offset = b - float(w @ centre)
     w, a = np.ldexp(w, -e), _scaled(a, -e)
     low = proofs.attained(points, labels, w, offset)
     margin = proofs.root(low, up=False)
     if not margin:
-        return MaxMargin(none, 0.0, p, 0.0, bound(), _stopped(), *asked)
+        return MaxMargin(none, 0.0, p, 0.0, bound(), _warned(ending), *asked)
     high = proofs.exceeded_by_none(points, labels, a, free)
-    status = MarginStatus.CERTIFIED if _close(low, high, accuracy) else _stopped()
+    good = ending is not Ending.STOPPED and _close(low, high, accuracy)
+    status = MarginStatus.CERTIFIED if good else _warned(ending)
     return MaxMargin(w, offset, a, margin, proofs.root(high, up=True), status, *asked)
 
 
@@ -336,152 +357,13 @@ def _rows(X: FloatArray, y: FloatArray, free: bool) -> FloatArray:
     return np.concatenate([y[:, None] * X, y[:, None]], axis=1) if free else y[:, None] * X
 
 
-def _stopped() -> MarginStatus:
-    warnings.warn(MarginStatus.STOPPED.value, stacklevel=4)
-    return MarginStatus.STOPPED
+def _in_units(stops: Callable[..., bool], e: int) -> Callable[..., bool]:
+    """Tell lengths times 2^e."""
+    return lambda round_, length, error: stops(round_, float(np.ldexp(length, e)), error)
 
 
-def _least_distance(
-    Z: FloatArray, h: FloatArray, steps: int, labels: FloatArray | None = None
-) -> tuple[FloatArray, FloatArray, bool]:
-    """Return the shortest x with Zx >= h, its multipliers, and whether there is an x at all.
-
-    With labels, Zx + b labels >= h for some number b, and labels @ a = 0.
-    """
-    n, d = Z.shape
-    if d > n:  # all in the span of the rows
-        basis, R = np.linalg.qr(Z.T)
-        inner, a, separable = _least_distance(np.ascontiguousarray(R.T), h, steps, labels)
-        return basis @ inner, a, separable
-    rows = Z if labels is None else np.concatenate([HEAVY * labels[:, None], Z], axis=1)
-    r = rows.shape[1]
-    sizes = np.linalg.norm(Z, axis=1)
-    # Every x is at least as long as a row needs, and a convex combination of rows.
-    classes = [np.arange(n)] if labels is None else [np.flatnonzero(labels == s) for s in (1, -1)]
-    middle = np.mean([Z[rank].mean(axis=0) for rank in classes], axis=0)
-    if np.linalg.norm(middle) <= 64 * EPS * sizes.mean():
-        p = np.full(n, 1 / n)
-        return np.zeros(d), p if labels is None else _balanced(p, labels), False
-    lengths = np.append(sizes if labels is None else [], np.linalg.norm(middle))
-    needs = np.append(h if labels is None else [], np.mean([h[rank].mean() for rank in classes]))
-    unit = 1 / max(float(np.max(needs / np.maximum(lengths, 2.0**-40))), 2.0**-40)
-    work, along = np.arange(n), Z @ middle - h
-    if n > 4 * r:
-        work = np.sort(np.concatenate([rank[np.argsort(along[rank])[:r]] for rank in classes]))
-    best: tuple[float, FloatArray, FloatArray] | None = None
-    scale = 1 + float(np.abs(h).max())
-    for _ in range(ROUNDS):
-        weights, shift = _residual(rows[work], unit * h[work], steps)
-        p = np.zeros(n)
-        p[work] = weights
-        if not p.any():
-            break
-        p /= p.sum()
-        if labels is not None:
-            p = _balanced(p, labels)
-        back = _precisely(Z, p)
-        length, value = float(np.linalg.norm(back)), float(p @ h)
-        if length <= 64 * EPS * float(p @ sizes) and value > 0:
-            return np.zeros(d), p, False
-        x, a = back * (value / length**2), p * (value / length**2)
-        x, a = _polished(Z, h, x, a, labels)
-        slack = _slack(Z, h, x, labels)
-        missed = float(-slack.min())
-        reached = float(np.linalg.norm(x))
-        if best is None or missed < best[0]:
-            best = missed, x, a
-        if missed <= 64 * EPS * scale * (1 + reached):
-            break
-        lost = np.setdiff1d(np.flatnonzero(slack < -1e-12 * scale), work, assume_unique=True)
-        if lost.size:
-            most = lost[np.argsort(slack[lost])[: 2 * r]]
-            work = np.sort(np.concatenate([work, most]))
-        elif shift < 1e-4 or unit * reached > 1e2:
-            unit = min(unit / 64, 1 / reached)
-        else:
-            break
-        if unit < 2.0**-60:
-            break
-    if best is None:
-        return np.zeros(d), np.full(n, 1 / n), True
-    return best[1], best[2], True
-
-
-def _residual(rows: FloatArray, h: FloatArray, steps: int) -> tuple[FloatArray, float]:
-    """Return the weights u >= 0 that minimise |rows' u|^2 + (h u - 1)^2, and 1 - h u."""
-    from scipy.optimize import nnls
-
-    E = np.concatenate([rows.T, h[None]])
-    unit = np.frexp(np.abs(E).max(axis=0))[1]
-    target = np.zeros(len(E))
-    target[-1] = 1.0
-    try:
-        u, _ = nnls(np.ldexp(E, -unit), target, maxiter=steps)
-    except RuntimeError:
-        return np.zeros(len(h)), 1.0
-    u = np.ldexp(u, -unit)
-    return u, float(1 - h @ u)
-
-
-def _combination(rows: FloatArray, steps: int) -> FloatArray:
-    """Return weights of sum one whose combination of the rows is short beside its terms."""
-    unit = np.frexp(np.abs(rows).max(axis=1))[1]
-    u = np.ldexp(_residual(np.ldexp(rows, -unit[:, None]), np.ones(len(rows)), steps)[0], -unit)
-    return np.asarray(u / max(float(u.sum()), 1e-300))
-
-
-def _precisely(Z: FloatArray, a: FloatArray) -> FloatArray:
-    """Return Z'a, whose sum may cancel."""
-    P = np.flatnonzero(a)
-    return np.asarray(a[P].astype(np.longdouble) @ Z[P].astype(np.longdouble), dtype=float)
-
-
-def _balanced(p: FloatArray, labels: FloatArray) -> FloatArray:
-    """Give both classes weight one half."""
-    out = p.copy()
-    for s in (1, -1):
-        total = p[labels == s].sum()
-        if total > 0:
-            out[labels == s] *= 0.5 / total
-    return out
-
-
-def _slack(Z: FloatArray, h: FloatArray, x: FloatArray, labels: FloatArray | None) -> FloatArray:
-    found = Z @ x - h
-    if labels is None:
-        return found
-    low = [float(found[labels == s].min()) for s in (1, -1)]
-    return found + labels * (low[1] - low[0]) / 2
-
-
-def _polished(
-    Z: FloatArray, h: FloatArray, x: FloatArray, a: FloatArray, labels: FloatArray | None
-) -> tuple[FloatArray, FloatArray]:
-    """Solve the rows of the support as equations; keep what came where that is no better."""
-    from scipy.linalg import solve_triangular
-
-    P = np.flatnonzero(a > 0)
-    C, c, N = Z[P], h[P], None
-    if labels is not None:
-        N = np.linalg.qr(labels[P, None], mode="complete")[0][:, 1:]
-        C, c = N.T @ C, N.T @ c
-    if not 0 < len(C) <= C.shape[1]:
-        return x, a
-    Q, R = np.linalg.qr(C.T)
-    diagonal = np.abs(np.diag(R))
-    if not diagonal.min() > 1e-13 * diagonal.max():
-        return x, a
-    q = solve_triangular(R, c, trans="T")
-    new = Q @ q
-    rest = np.asarray(c - C.astype(np.longdouble) @ new.astype(np.longdouble), dtype=float)
-    change = solve_triangular(R, rest, trans="T")
-    new, q = new + Q @ change, q + change
-    alpha = solve_triangular(R, q)
-    signed = alpha if N is None else N @ alpha
-    if not np.isfinite(new).all() or signed.min() < -1e-9 * np.abs(signed).max():
-        return x, a
-    if _slack(Z, h, new, labels).min() < 2 * min(_slack(Z, h, x, labels).min(), -EPS):
-        return x, a
-    full = np.zeros(len(Z))
-    full[P] = np.maximum(signed, 0.0)
-    return new, full
+def _warned(ending: Ending) -> MarginStatus:
+    stopped = ending is Ending.STOPPED
+    status = MarginStatus.STOPPED if stopped else MarginStatus.UNDECIDED
+    warnings.warn(status.value, RuntimeWarning, stacklevel=4)
+    return status

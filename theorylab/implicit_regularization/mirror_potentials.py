@@ -18,6 +18,7 @@ Papers: karakida2022-understanding, zhou2023-implicit, andriushchenko2022-with."
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 
 import numpy as np
@@ -26,6 +27,7 @@ from scipy.linalg import cho_factor, cho_solve, lstsq
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
 from theorylab.numerics.bounds import relative_gap
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
@@ -49,6 +51,7 @@ class MirrorStatus(StrEnum):
         "stopped before the relative residual reached tol; raise max_iter or tol, or the rows of X "
         "are nearly dependent"
     )
+    STOPPED = "stopped by the callback, with the best dual point found by then"
 
 
 @result
@@ -156,6 +159,7 @@ def mirror_interpolator(
     linear: float = 0.0,
     tol: float = 1e-11,
     max_iter: int = 400,
+    callback: Callback | None = None,
 ) -> MirrorInterpolator:
     r"""Minimise a mirror potential over the interpolators, by Newton's method on the dual.
 
@@ -167,6 +171,9 @@ def mirror_interpolator(
         $\alpha$, a number or one a coordinate, and $\lambda$; one of them positive.
     tol, max_iter
         Relative residual to reach, and the most Newton steps.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` of each Newton step: the dual
+        value, and the relative residual; where it returns True, the iteration stops.
 
     Examples
     --------
@@ -196,7 +203,12 @@ def mirror_interpolator(
     m = float(np.ldexp(m, shift))
     if not np.isfinite([a.max(), m]).all() or max(a.max(), m) > 1e140:
         raise ValueError("scale, linear: expected magnitudes near those of sqrt(y / X)")
-    nu, steps = _newton(A, b, a, m, stop, budget)
+    told = watcher(callback)
+
+    def stops(step: int, value: float, missing: float) -> bool:
+        return told(step, float(np.ldexp(value, -shift)), missing)
+
+    nu, steps, ended = _newton(A, b, a, m, stop, budget, stops)
     rho = A.T @ nu
     beta = _map(rho, a, m)
     residual = float(np.abs(A @ beta - b).max() / (np.abs(b).max() or 1.0))
@@ -206,6 +218,7 @@ def mirror_interpolator(
     # Where X beta = y is missed, the nearest interpolator is none.
     missed = abs(upper - lower) if residual > stop else residual * abs(upper)
     rounding = missed + 1e-13 * (_dual(rho, a, m) + float(np.abs(nu) @ np.abs(b)))
+    status = MirrorStatus.CONVERGED if residual <= stop else MirrorStatus.NOT_CONVERGED
     return MirrorInterpolator(
         np.ldexp(beta, -shift),
         np.ldexp(nu, -size),
@@ -214,7 +227,7 @@ def mirror_interpolator(
         relative_gap(upper, lower, rounding=rounding),
         residual,
         steps,
-        MirrorStatus.CONVERGED if residual <= stop else MirrorStatus.NOT_CONVERGED,
+        MirrorStatus.STOPPED if ended else status,
     )
 
 
@@ -225,8 +238,9 @@ def _newton(
     m: float,
     stop: float,
     budget: int,
-) -> tuple[FloatArray, int]:
-    """Return the best dual point found, and the number of steps."""
+    stops: Callable[..., bool],
+) -> tuple[FloatArray, int, bool]:
+    """Return the best dual point found, the number of steps, and whether it was told to stop."""
     nu = np.zeros(len(b))
     height = np.abs(b).max() or 1.0
     best, error = nu, np.inf
@@ -237,6 +251,9 @@ def _newton(
             best, error, stalled = nu, float(np.abs(missing).max()), 0
         else:
             stalled += 1
+        now = _dual(rho, a, m) - nu @ b
+        if stops(step, -float(now), float(np.abs(missing).max() / height)):
+            return best, step, True
         if error <= 0.01 * stop * height or step == budget or (error <= stop * height and stalled):
             break
         curvature = 2 * a**2 * np.cosh(np.where(a > 0, rho, 0.0)) + m
@@ -247,7 +264,6 @@ def _newton(
         # exp has |f'''| <= f'': this step decreases the dual, and soon is the whole one.
         length = min(1.0, np.log1p(move) / move) if move > 0.5 else 1.0
         longer = min(1.0, 4 * length)
-        now = _dual(rho, a, m) - nu @ b
         while longer > length:
             ahead = A.T @ (nu + longer * change)
             slope = -float(missing @ change)
@@ -259,7 +275,7 @@ def _newton(
         nu = nu + length * change
         if np.abs(np.where(a > 0, A.T @ nu, 0.0)).max() > _LARGEST:
             break  # without an interpolator the dual is unbounded
-    return best, step
+    return best, step, False
 
 
 def _solve(A: FloatArray, curvature: FloatArray, missing: FloatArray) -> FloatArray:

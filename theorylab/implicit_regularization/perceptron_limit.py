@@ -39,6 +39,7 @@ from theorylab._validation import (
     as_real,
     refuses_overflow,
 )
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
@@ -64,7 +65,8 @@ class SeparationStatus(StrEnum):
     """How a run ended."""
 
     SEPARATED = "every point is on its side"
-    STOPPED = "took max_iter steps, and some point is not on its side"
+    NOT_SEPARATED = "took max_iter steps, and some point is not on its side"
+    STOPPED = "stopped by the callback, with the iterates of before"
 
 
 @result
@@ -132,6 +134,7 @@ def batch_perceptron(
     normalized: bool = False,
     start: ArrayLike | None = None,
     max_iter: int = 100_000,
+    callback: Callback | None = None,
 ) -> PerceptronRun:
     r"""Run the batch perceptron: it adds $\frac1n$, or if normalised
     $\frac1{|S_t|}$, of the sum of the rows that the last iterate does not score positively.
@@ -150,6 +153,9 @@ def batch_perceptron(
         (d,); zero by default.
     max_iter
         Steps, at most.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` of each step: how many rows it
+        was taken over; where it returns True, the run ends.
 
     Examples
     --------
@@ -165,7 +171,7 @@ def batch_perceptron(
     steps = as_count(max_iter, "max_iter")
     # In half steps of a row, whose sums are exact where those of the rows are.
     at = 2 * n * first
-    found = [at]
+    found, stops, told = [at], watcher(callback), False
     for t in range(steps):
         missed = A @ at <= 0 if t or share else np.ones(n, dtype=bool)
         if t and not missed.any():
@@ -173,10 +179,14 @@ def batch_perceptron(
         weight = 2 * n / max(int(missed.sum()), 1) if share else 2.0 if t else 1.0
         at = at + weight * A[missed].sum(axis=0)
         found.append(at)
+        if callback and (told := stops(t + 1, float(missed.sum()))):
+            break
     path = np.array(found)
     scores = path @ A.T
     good = len(path) > 1 and bool((scores[-1] > 0).all())
-    status = SeparationStatus.SEPARATED if good else SeparationStatus.STOPPED
+    status = SeparationStatus.SEPARATED if good else SeparationStatus.NOT_SEPARATED
+    if told:
+        status = SeparationStatus.STOPPED
     return PerceptronRun(path / (2 * n), scores / (2 * n), status)
 
 
@@ -242,7 +252,7 @@ def logistic_descent(
             pull = A.T @ (weights / weights.sum())
         theta = theta + gamma * (pull - pulled * theta)
         path.append(theta)
-    status = SeparationStatus.STOPPED if reached < 0 else SeparationStatus.SEPARATED
+    status = SeparationStatus.NOT_SEPARATED if reached < 0 else SeparationStatus.SEPARATED
     return LogisticDescent(np.array(path), np.array(losses), np.array(norms), reached, status)
 
 

@@ -38,6 +38,7 @@ from theorylab._validation import (
 from theorylab.implicit_regularization._companders import checked, inside
 from theorylab.implicit_regularization._metric_steps import descend, factor
 from theorylab.numerics.flows import integrate
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
@@ -63,6 +64,7 @@ class MetricDescentStatus(StrEnum):
     CONVERGED = "the relative gradient reached tol"
     NOT_CONVERGED = "took all the steps before the relative gradient reached tol; raise steps"
     DIVERGED = "the gradient grew by 1e100; lower step_size"
+    STOPPED = "stopped by the callback, with the weights of then"
 
 
 @result
@@ -98,6 +100,7 @@ def metric_descent(
     step_size: float | None = None,
     steps: int = 100_000,
     tol: float = 1e-12,
+    callback: Callback | None = None,
 ) -> MetricDescent:
     r"""Run $w\leftarrow w-\eta MX^\top W(Xw-y)$.
 
@@ -113,6 +116,10 @@ def metric_descent(
         $\eta$; by default half of :func:`metric_step_limit`.
     steps, tol
         At most so many steps; with ``tol=0`` exactly so many, unless a step vanishes.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` after portions of about 1e8
+        multiplications: half the weighted square of the residual, and the relative gradient; where
+        it returns True, the descent ends.
 
     Examples
     --------
@@ -143,16 +150,22 @@ def metric_descent(
     # In portions, between which Ctrl-C gets in.
     scale = max(float(np.linalg.norm(lift @ v)) for v in (data, unit @ first - data))
     portion, taken, ratio = max(10**8 // A.size, 1), 0, math.inf
+    stops, told = watcher(callback), False
     while True:
         budgeted = min(portion, budget - taken)
         done, ratio = descend(unit, data, lift, first, scaled, scale, budgeted, target)
         taken += done
-        if done < budgeted or taken == budget:
+        if callback:
+            rest = unit @ first - data
+            told = stops(taken, math.ldexp(float(rest @ W @ rest) / 2, 2 * b), float(ratio))
+        if told or done < budgeted or taken == budget:
             break
     status = MetricDescentStatus.CONVERGED if ratio <= target else MetricDescentStatus.NOT_CONVERGED
     if not ratio < 1e100:
         status = MetricDescentStatus.DIVERGED
-    if target > 0 and status is not MetricDescentStatus.CONVERGED:
+    if told:
+        status = MetricDescentStatus.STOPPED
+    if told or (target > 0 and status is not MetricDescentStatus.CONVERGED):
         warnings.warn(f"metric descent: {status.value}", RuntimeWarning, stacklevel=3)
     return MetricDescent(np.ldexp(first, b - a), float(ratio), int(taken), status)
 

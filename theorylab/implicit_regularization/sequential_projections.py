@@ -56,6 +56,7 @@ from theorylab._validation import (
     refuses_overflow,
 )
 from theorylab.implicit_regularization.margins import MarginStatus, margin_projection
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 
@@ -79,7 +80,8 @@ class SequentialStatus(StrEnum):
 
     DONE = "every projection was certified"
     NOT_SEPARABLE = "a task has no separator: the sequence stops before it"
-    STOPPED = "a projection was not certified to tol: its margin is too small for float64"
+    UNDECIDED = "a projection was not certified to tol: its margin is too small for float64"
+    STOPPED = "stopped by the callback, after the tasks that were done by then"
 
 
 @result
@@ -231,6 +233,7 @@ def sequential_max_margin(
     margins: ArrayLike | None = None,
     metrics: Sequence[ArrayLike] | None = None,
     tol: float = 1e-9,
+    callback: Callback | None = None,
 ) -> SequentialProjections:
     r"""Project onto the separators of one task after the other.
 
@@ -247,6 +250,10 @@ def sequential_max_margin(
         projects, T positive definite (d, d); 1 and the identity by default.
     tol
         Of the projections.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` after each task: the distance
+        of the projection, and the largest violation of any task; where it returns True, the
+        sequence stops.
 
     Examples
     --------
@@ -264,21 +271,28 @@ def sequential_max_margin(
     w = np.zeros(d) if start is None else as_array(start, "start", shape=(d,)).copy()
     accuracy = as_real(tol, "tol", minimum=1e-14, maximum=0.1)
     whitened = [np.linalg.solve(L, (z / m).T).T for z, m, L in zip(Z, c, roots, strict=True)]
+    stops = watcher(callback)
     iterates, status = [w], SequentialStatus.DONE
+
+    def missed(path: FloatArray) -> FloatArray:
+        most = [np.max(m - path @ z.T, axis=-1) for z, m in zip(Z, c, strict=True)]
+        return np.asarray(np.maximum(np.max(most, axis=0), 0.0))
+
     for t in at:
         found = margin_projection(whitened[t], roots[t].T @ w, tol=accuracy)
         if found.status is MarginStatus.NOT_SEPARABLE:
             status = SequentialStatus.NOT_SEPARABLE
             break
-        if found.status is MarginStatus.STOPPED:
-            status = SequentialStatus.STOPPED
+        if found.status is MarginStatus.UNDECIDED:
+            status = SequentialStatus.UNDECIDED
         if found.distance > 0:
             w = np.linalg.solve(roots[t].T, found.weights)
         iterates.append(w)
+        if callback and stops(len(iterates) - 1, found.distance, float(missed(w))):
+            status = SequentialStatus.STOPPED
+            break
     path = np.array(iterates)
-    missed = [np.max(m - path @ z.T, axis=1) for z, m in zip(Z, c, strict=True)]
-    violations = np.maximum(np.max(missed, axis=0), 0.0)
-    return SequentialProjections(path, at[: len(path) - 1], violations, status)
+    return SequentialProjections(path, at[: len(path) - 1], missed(path), status)
 
 
 @refuses_overflow("tasks", "start", "margins", "metrics", "log_strength")

@@ -12,6 +12,7 @@ import numpy as np
 
 from theorylab._validation import FloatArray, as_count, as_real
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.optimal_transport.sinkhorn import soft_minimum
 
@@ -30,7 +31,8 @@ class InverseStatus(StrEnum):
 
     CONVERGED = "the relative gap is below the tolerance"
     ROUNDING = "rounding ended the descent above the tolerance: lam is small for float64"
-    STOPPED = "the iterations ended above the tolerance: raise max_iter"
+    NOT_CONVERGED = "the iterations ended above the tolerance: raise max_iter"
+    STOPPED = "stopped by the callback, with the bound that was proved by then"
 
 
 @result
@@ -220,7 +222,14 @@ def _share(difference: FloatArray, lam: float) -> float:
 
 
 def minimise(
-    couplings: _Couplings, lam: float, eps: float, u: float, v: float, tol: float, max_iter: int
+    couplings: _Couplings,
+    lam: float,
+    eps: float,
+    u: float,
+    v: float,
+    tol: float,
+    max_iter: int,
+    callback: Callback | None,
 ) -> InverseCost:
     """Proximal Newton steps in A u v / eps, with the penalty lam / (u v)."""
     lam = as_real(lam, "lam", above=0.0) / u / v
@@ -230,13 +239,15 @@ def minimise(
     T = couplings.target
     B = np.zeros_like(T)
     point, lower, steps, stuck = couplings.at(B), -np.inf, 0, False
+    stops, told = watcher(callback), False
     while True:
         value, size = _objective(point, B, T, lam)
         lower = max(lower, couplings.bound(point, lam))
         difference = value - lower
         # At a zero matrix the terms vanish: the bound is then the scale.
         gap = 0.0 if difference <= 64 * _UNIT * size else difference / max(size, difference)
-        if gap <= tol or stuck or steps == max_iter:
+        told = stops(steps, eps * value, gap)
+        if told or gap <= tol or stuck or steps == max_iter:
             break
         steps += 1
         gradient, H = point.moments - T, point.hessian()
@@ -253,8 +264,9 @@ def minimise(
                 break
             step /= 2
     status = InverseStatus.CONVERGED
-    if gap > tol:
-        status = InverseStatus.ROUNDING if stuck else InverseStatus.STOPPED
+    if told or gap > tol:
+        status = InverseStatus.ROUNDING if stuck else InverseStatus.NOT_CONVERGED
+        status = InverseStatus.STOPPED if told else status
         warnings.warn(f"gap {gap:.1e} after {steps} steps: {status}", RuntimeWarning, stacklevel=4)
     slack = point.moments - T
     violation = np.where(B != 0, np.abs(slack + lam * np.sign(B)), np.abs(slack) - lam)

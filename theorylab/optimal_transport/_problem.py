@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from theorylab._validation import FloatArray, as_array, as_real
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
 __all__ = [
@@ -39,9 +40,10 @@ class TransportStatus(StrEnum):
         "rounding hides the rest: the regularisation is too small against the costs, or the mass "
         "that decides the value against the whole, for float64 to resolve more"
     )
-    STOPPED = (
+    NOT_CONVERGED = (
         "the iterations ended above the tolerance: raise max_iter, or start from a nearby plan"
     )
+    STOPPED = "stopped by the callback, with the plan and the potentials of then"
 
 
 @result
@@ -184,7 +186,7 @@ class Problem:
             marginal_error,
             rounding=rounding,
         )
-        if result.status in (TransportStatus.STOPPED, TransportStatus.ROUNDING):
+        if result.status not in (TransportStatus.OPTIMAL, TransportStatus.CONVERGED):
             warnings.warn(
                 f"gap {result.gap:.1e}, marginal error {marginal_error:.1e} after {n_iterations} "
                 f"iterations: {result.status}",
@@ -192,6 +194,23 @@ class Problem:
                 stacklevel=3,
             )
         return result
+
+
+class Watch:
+    """The callback of an entropic solver, and whether it said to stop."""
+
+    def __init__(self, problem: Problem, callback: Callback | None) -> None:
+        self.problem, self.callback, self.stops = problem, callback, watcher(callback)
+        self.steps, self.stopped = 0, False
+
+    def __call__(self, f: FloatArray, g: FloatArray, error: float) -> bool:
+        """Tell of one more step: potentials of a plan of mass one, and its marginal error."""
+        if self.callback and not self.stopped:
+            self.steps += 1
+            p = self.problem
+            dual = p.offset + p.unit * float(p.a @ f + p.b @ g)
+            self.stopped = self.stops(self.steps, dual, error)
+        return self.stopped
 
 
 def make_plan(

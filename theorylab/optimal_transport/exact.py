@@ -88,7 +88,7 @@ def exact_plan(a: ArrayLike, b: ArrayLike, C: ArrayLike) -> TransportPlan:
         dual,
         value,
         rounds,
-        TransportStatus.OPTIMAL if rounds <= _ROUNDS else TransportStatus.STOPPED,
+        TransportStatus.OPTIMAL if rounds <= _ROUNDS else TransportStatus.NOT_CONVERGED,
         marginal_error=error,
         outside=outside,
     )

@@ -33,6 +33,7 @@ from numpy.typing import ArrayLike
 
 from theorylab._validation import FloatArray, as_array, as_real, as_symmetric, refuses_overflow
 from theorylab.numerics.bounds import power_of_two
+from theorylab.numerics.progress import Callback
 from theorylab.optimal_transport._inverse import (
     Clouds,
     Gaussians,
@@ -68,6 +69,7 @@ def inverse_cost(
     eps: float,
     tol: float = 1e-9,
     max_iter: int = 100,
+    callback: Callback | None = None,
 ) -> InverseCost:
     """Recover a sparse cost from a coupling of two clouds.
 
@@ -88,6 +90,9 @@ def inverse_cost(
         Relative gap at which to stop.
     max_iter
         Newton steps; a warning says if they did not suffice.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` before each Newton step: the
+        objective, and its gap; where it returns True, the iteration stops.
 
     Examples
     --------
@@ -103,7 +108,7 @@ def inverse_cost(
     x, y = x / u, y / v
     a, b = P.sum(axis=1), P.sum(axis=0)
     clouds = Clouds(P, a, b, x - a @ x, y - b @ y)
-    return minimise(clouds, lam, eps, u, v, tol, max_iter)
+    return minimise(clouds, lam, eps, u, v, tol, max_iter, callback)
 
 
 @refuses_overflow("cross", "cov_x", "cov_y", "lam", "eps")
@@ -116,6 +121,7 @@ def gaussian_inverse_cost(
     eps: float,
     tol: float = 1e-9,
     max_iter: int = 100,
+    callback: Callback | None = None,
 ) -> InverseCost:
     """Recover a sparse cost from a Gaussian coupling, exact or estimated by its covariances.
 
@@ -135,6 +141,9 @@ def gaussian_inverse_cost(
         Relative gap at which to stop.
     max_iter
         Newton steps; a warning says if they did not suffice.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` before each Newton step: the
+        objective, and its gap; where it returns True, the iteration stops.
 
     Examples
     --------
@@ -152,7 +161,7 @@ def gaussian_inverse_cost(
             "cross: expected a cross-covariance that makes cov_x and cov_y a joint covariance, got "
             f"a canonical correlation of {largest}"
         )
-    return minimise(gaussians, lam, eps, u, v, tol, max_iter)
+    return minimise(gaussians, lam, eps, u, v, tol, max_iter, callback)
 
 
 @refuses_overflow("A", "cov_x", "cov_y", "eps")

@@ -38,6 +38,7 @@ from theorylab._validation import (
     as_symmetric,
     refuses_overflow,
 )
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.optimal_transport._problem import TransportPlan
 from theorylab.optimal_transport.elastic_costs import Cost, Penalty, cost_matrix
@@ -240,6 +241,7 @@ def fit_monge_map(
     basis: Callable[[FloatArray], ArrayLike] | None = None,
     start: ArrayLike | None = None,
     max_iter: int = 100,
+    callback: Callback | None = None,
 ) -> FittedMap:
     """Fit a map linear in features: Sinkhorn divergence of its images from the targets, plus
     weight times its entropic Monge gap, for the squared Euclidean cost; L-BFGS from ``start``.
@@ -258,6 +260,9 @@ def fit_monge_map(
         (p, d) coefficients; by default those closest to the identity.
     max_iter
         Steps, at most.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` of each step: the objective;
+        where it returns True, the fit stops.
 
     Examples
     --------
@@ -304,9 +309,12 @@ def fit_monge_map(
         return (1 - share) * divergence + share * gap, (Phi.T @ slope / size[:, None]).ravel()
 
     record: list[float] = []
+    stops = watcher(callback)
 
     def keep(intermediate_result: OptimizeResult) -> None:
         record.append(float(intermediate_result.fun) * length**2 * (1 + weight))
+        if stops(len(record), record[-1]):
+            raise StopIteration
 
     answer = minimize(
         objective,

@@ -22,9 +22,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from theorylab._validation import FloatArray, as_count, as_real
+from theorylab.numerics.progress import Callback
 from theorylab.optimal_transport._problem import (
     TransportPlan,
     TransportStatus,
+    Watch,
     as_problem,
     entropic_bounds,
 )
@@ -45,6 +47,7 @@ def sinkhorn_plan(
     tol: float = 1e-9,
     max_iter: int = 10_000,
     start: TransportPlan | None = None,
+    callback: Callback | None = None,
 ) -> TransportPlan:
     """Return the entropic plan by stabilised scaling.
 
@@ -63,6 +66,9 @@ def sinkhorn_plan(
         did not suffice.
     start
         Plan of a nearby problem of the same shape, whose potentials start the iteration.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` of each iteration at the final
+        eps: the dual value, and the marginal error; where it returns True, the iteration stops.
 
     Returns
     -------
@@ -88,7 +94,9 @@ def sinkhorn_plan(
         f, g = warm_potentials(*weights, eps)
     else:
         f, g = given[0], soft_minimum(problem.C, given[0], eps, problem.b)
-    plan, f, g, error, steps = scale(*weights, eps, f, g, tol, max_iter)
+    watch = Watch(problem, callback)
+    plan, f, g, error, steps = scale(*weights, eps, f, g, tol, max_iter, watch)
+    status = TransportStatus.CONVERGED if error <= tol else TransportStatus.NOT_CONVERGED
     value, dual = entropic_bounds(plan, f, g, *weights, eps)
     return problem.finish(
         plan,
@@ -98,7 +106,7 @@ def sinkhorn_plan(
         dual,
         float(np.vdot(plan, problem.C)),
         steps,
-        TransportStatus.CONVERGED if error <= tol else TransportStatus.STOPPED,
+        TransportStatus.STOPPED if watch.stopped else status,
         marginal_error=error,
     )
 
@@ -128,6 +136,7 @@ def scale(
     g: FloatArray,
     tol: float,
     max_iter: int,
+    watch: Watch | None = None,
 ) -> tuple[FloatArray, FloatArray, FloatArray, float, int]:
     """Scale rows and columns in turn from the potentials f and g; return the plan, whose column
     sums are exact, the potentials, the marginal error and the iterations."""
@@ -148,7 +157,9 @@ def scale(
             sums = K @ v
             steps += 1
             error = float(abs(u * sums - a).sum())
-            if error <= tol or steps >= max_iter:
+            if watch and watch.callback:
+                watch(f + eps * np.log(u), g + eps * np.log(v), error)
+            if (watch and watch.stopped) or error <= tol or steps >= max_iter:
                 K *= u[:, None]
                 K *= v
                 return K, f + eps * np.log(u), g + eps * np.log(v), error, steps

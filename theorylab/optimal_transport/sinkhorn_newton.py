@@ -25,6 +25,7 @@ the bound are derived here."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -35,9 +36,11 @@ from scipy.optimize import linear_sum_assignment
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.progress import Callback
 from theorylab.optimal_transport._problem import (
     TransportPlan,
     TransportStatus,
+    Watch,
     as_problem,
     as_weights,
     entropic_bounds,
@@ -71,6 +74,7 @@ def newton_plan(
     tol: float = 1e-9,
     max_iter: int = 300,
     start: TransportPlan | None = None,
+    callback: Callback | None = None,
 ) -> TransportPlan:
     """Return the entropic plan (as :func:`~theorylab.optimal_transport.sinkhorn_plan`) by sparse
     Newton steps; for small ``eps``, where scaling crawls.
@@ -89,6 +93,10 @@ def newton_plan(
         Newton steps over all stages; a warning says if they did not suffice.
     start
         Plan of a nearby problem of the same shape, whose potentials start the iteration.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` before each Newton step: the
+        dual value, and the marginal error, both at the eps of the stage; where it returns True, the
+        iteration stops.
 
     Returns
     -------
@@ -121,12 +129,19 @@ def newton_plan(
         g = scale(a, b, C, stage, *zeros, _LOOSE, 30)[2]
     else:
         stage, g = eps, given[1]
+    watch = Watch(problem, callback)
     steps, drift, before, old = 0, np.zeros(b.size), stage, g
     while True:
         last = stage <= eps
-        g, taken, error = _ascend(rows, g, stage, reachable if last else _LOOSE, max_iter - steps)
+        enough = reachable if last else _LOOSE
+
+        def told(g: FloatArray, error: float) -> bool:
+            f, g = (g, rows.f) if turned else (rows.f, g)
+            return watch(f, g, error)
+
+        g, taken, error = _ascend(rows, g, stage, enough, max_iter - steps, told)
         steps += taken
-        if last or steps >= max_iter:
+        if last or steps >= max_iter or watch.stopped:
             break
         # Potentials are nearly linear in eps: follow the line through the last two stages.
         lower = stage / _FALL if stage > 1.5 * _FALL * eps else eps
@@ -134,9 +149,12 @@ def newton_plan(
             drift = (g - old) / (before - stage)
         before, old = stage, g
         g, stage = g - drift * (before - lower), lower
-    status = TransportStatus.CONVERGED if last and error <= tol else TransportStatus.STOPPED
-    if status is TransportStatus.STOPPED and steps < max_iter:
-        status = TransportStatus.ROUNDING
+    if watch.stopped:
+        status = TransportStatus.STOPPED
+    elif last and error <= tol:
+        status = TransportStatus.CONVERGED
+    else:
+        status = TransportStatus.ROUNDING if steps < max_iter else TransportStatus.NOT_CONVERGED
     if stage > eps:  # the budget ended early: the plan of the requested eps, far from its marginals
         error = float(abs(rows.ascent(g, eps)[1]).sum())
     plan, f = rows.plan(), rows.f
@@ -283,13 +301,18 @@ def _excess(C: ArrayLike) -> FloatArray:
 
 
 def _ascend(
-    rows: _Rows, g: FloatArray, eps: float, tol: float, budget: int
+    rows: _Rows,
+    g: FloatArray,
+    eps: float,
+    tol: float,
+    budget: int,
+    told: Callable[[FloatArray, float], bool],
 ) -> tuple[FloatArray, int, float]:
     """Maximise the semi-dual from g by damped Newton steps until the l1 norm of its gradient is at
     most tol; return the point, the steps taken and that norm. ``rows`` ends at that point."""
     slope = rows.ascent(g, eps)
     error, damping, steps = float(abs(slope).sum()), 1e-3, 0
-    while error > tol and steps < budget:
+    while error > tol and steps < budget and not told(g, error):
         steps += 1
         # Links much weaker than the error do not matter yet.
         H = rows.curvature(_KEPT * error)

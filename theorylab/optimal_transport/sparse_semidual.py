@@ -34,6 +34,7 @@ from numpy.typing import ArrayLike
 from scipy import sparse
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.optimal_transport._problem import (
     Problem,
     TransportPlan,
@@ -60,6 +61,7 @@ def quadratic_plan(
     *,
     tol: float = 1e-9,
     max_iter: int = 500,
+    callback: Callback | None = None,
 ) -> TransportPlan:
     r"""Return the plan that minimises $\langle C,P\rangle+\frac\gamma2\|P\|_F^2$.
 
@@ -77,6 +79,9 @@ def quadratic_plan(
         Relative duality gap, and marginal error before rounding, at which to stop.
     max_iter
         Newton steps over all stages.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` of each feasible plan, after a
+        run of Newton steps: its value, and its gap; where it returns True, the solver stops.
 
     Examples
     --------
@@ -87,7 +92,7 @@ def quadratic_plan(
     >>> quadratic_plan(w, w, (x[:, None] - x) ** 2, 1e-3).plan.nnz
     3
     """
-    return _solve(as_problem(a, b, C), gamma, None, tol, max_iter)
+    return _solve(as_problem(a, b, C), gamma, None, tol, max_iter, callback)
 
 
 def sparse_plan(
@@ -99,6 +104,7 @@ def sparse_plan(
     k: int,
     tol: float = 1e-9,
     max_iter: int = 500,
+    callback: Callback | None = None,
 ) -> TransportPlan:
     r"""Return a plan that attains the value $D_k$ of transport with at most k nonzeros in
     each column (module docstring), as in the routing of tokens (rows) to experts (columns).
@@ -122,6 +128,8 @@ def sparse_plan(
         Relative duality gap, and marginal error before rounding, at which to stop.
     max_iter
         Newton steps over all stages.
+    callback
+        As in :func:`quadratic_plan`.
 
     Examples
     --------
@@ -133,7 +141,7 @@ def sparse_plan(
     >>> int((routed.plan.toarray() > 0).sum(0).max())
     4
     """
-    return _solve(as_problem(a, b, C), gamma, as_count(k, "k"), tol, max_iter)
+    return _solve(as_problem(a, b, C), gamma, as_count(k, "k"), tol, max_iter, callback)
 
 
 @refuses_overflow("f", "C", "gamma")
@@ -229,7 +237,12 @@ def conjugate_jump_bound(mass: float, *, k: int, swaps: int = 1) -> float:
 
 
 def _solve(
-    problem: Problem, gamma: float, k: int | None, tol: float, max_iter: int
+    problem: Problem,
+    gamma: float,
+    k: int | None,
+    tol: float,
+    max_iter: int,
+    callback: Callback | None,
 ) -> TransportPlan:
     gamma = problem.scaled(gamma, "gamma")
     tol = as_real(tol, "tol", minimum=0.0)
@@ -244,8 +257,9 @@ def _solve(
     delta = max(blur / b.mean(), gamma)
     # Rounding of the scores, in marginal error; entries and errors below it are not mended.
     noise = max(_EXACT, np.finfo(np.float64).eps * problem.spread * (n + m) / gamma)
-    steps, inner, gap, status = 0, 1e-2, np.inf, TransportStatus.STOPPED
-    while status is TransportStatus.STOPPED and steps < max_iter:
+    steps, inner, gap, status = 0, 1e-2, np.inf, TransportStatus.NOT_CONVERGED
+    stops = watcher(callback)
+    while status is TransportStatus.NOT_CONVERGED and steps < max_iter:
         budget = min(max_iter - steps, _HARD if gap <= tol else max_iter)
         f, taken, error = _newton(shifted, f, a, delta, inner, budget)
         # With the gap closed, rounding may hold the error above the noise (large gamma).
@@ -258,6 +272,9 @@ def _solve(
         plan = sparse.csr_array((mass, (rows, cols)), shape=(n, m))
         gap = (value - dual) / max(problem.size(plan, cost, value), _TINY)
         exact = plain.k < n or delta == 0  # strictly convex problems end without the proximal term
+        if stops(steps, problem.offset + problem.unit * value, gap):
+            status = TransportStatus.STOPPED
+            break
         if gap <= tol and settled and exact:
             status = TransportStatus.CONVERGED
         elif delta <= 1e-12 * gamma:

@@ -41,6 +41,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 from theorylab.optimal_transport._problem import (
@@ -112,6 +113,7 @@ def class_plan(
     labels: ArrayLike | None = None,
     tol: float = 1e-8,
     max_iter: int = 20000,
+    callback: Callback | None = None,
 ) -> TransportPlan:
     r"""Return the plan that minimises the cost plus a sum of norms of differences (module
     docstring), by over-relaxed ADMM.
@@ -134,6 +136,10 @@ def class_plan(
         Relative duality gap at which to stop.
     max_iter
         Iterations.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` of each plan that is judged,
+        every few hundred iterations: the best value, and its gap; where it returns True, the solver
+        stops.
 
     Examples
     --------
@@ -152,9 +158,10 @@ def class_plan(
     a, b, C = problem.a, problem.b, problem.C
     rows, columns = _Pairs(a, lam, classes), _Pairs(b, lam, None)
     splitting = _Splitting(a, b, C, rows, columns)
-    best, gap, status, steps = np.inf, np.inf, TransportStatus.STOPPED, 0
+    best, gap, status, steps = np.inf, np.inf, TransportStatus.NOT_CONVERGED, 0
     lower = -np.inf
-    while status is TransportStatus.STOPPED and steps < max_iter:
+    stops = watcher(callback)
+    while status is TransportStatus.NOT_CONVERGED and steps < max_iter:
         taken = min(_CHECK, max_iter - steps)
         splitting.run(taken, adapt=steps < max_iter // 2)
         steps += taken
@@ -167,7 +174,9 @@ def class_plan(
         if moved.dual_value > lower:
             lower, (f, g) = moved.dual_value, moved.potentials
         gap = (best - lower) / max(problem.size(plan, best_cost, best), _TINY)
-        if gap <= tol:
+        if stops(steps, problem.offset + problem.unit * best, gap):
+            status = TransportStatus.STOPPED
+        elif gap <= tol:
             status = TransportStatus.CONVERGED
     error = float(abs(plan.sum(axis=1) - a).sum() + abs(plan.sum(axis=0) - b).sum())
     return problem.finish(plan, f, g, best, lower, best_cost, steps, status, marginal_error=error)

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 
 from theorylab._validation import FloatArray, as_count, as_real, one_of, refuses_overflow
 from theorylab.numerics.bounds import power_of_two, relative_gap
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.random_features.linear_estimators import NORMS, ORDER, as_design
 
@@ -36,7 +37,8 @@ class MinimumVarianceStatus(StrEnum):
     """Why the search ended."""
 
     SOLVED = "the relative gap of variance and bound is at most tol"
-    STOPPED = "stopped at max_iter with a larger gap; raise max_iter or loosen tol"
+    NOT_CONVERGED = "stopped at max_iter with a larger gap; raise max_iter or loosen tol"
+    STOPPED = "stopped by the callback, with the estimator and the bound found by then"
 
 
 @result
@@ -69,7 +71,13 @@ class MinimumVariance:
 
 @refuses_overflow("X", "bias_bound")
 def minimum_variance(
-    X: ArrayLike, bias_bound: float, *, norm: str, tol: float = 1e-9, max_iter: int = 20_000
+    X: ArrayLike,
+    bias_bound: float,
+    *,
+    norm: str,
+    tol: float = 1e-9,
+    max_iter: int = 20_000,
+    callback: Callback | None = None,
 ) -> MinimumVariance:
     """Search all linear estimators for the one of least variance under a bound on the bias.
 
@@ -88,6 +96,9 @@ def minimum_variance(
         Relative gap aimed at.
     max_iter
         Number of gradient steps at most.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` after each 25 steps: the least
+        variance found, and its relative gap; where it returns True, the search stops.
 
     Examples
     --------
@@ -109,7 +120,7 @@ def minimum_variance(
     momentum = (s[0] - s[-1]) / (s[0] + s[-1])
     Z = ahead = np.zeros_like(gram)
     L, best, lower = inverse, math.inf, -math.inf
-    status, done = MinimumVarianceStatus.STOPPED, 0
+    status, done, stops = MinimumVarianceStatus.NOT_CONVERGED, 0, watcher(callback)
     for done in range(1, limit + 1):
         new = _prox(ahead - step * (ahead @ gram - eye), C * step, dual)
         ahead, Z = new + momentum * (new - Z), new
@@ -125,6 +136,9 @@ def minimum_variance(
         zeta = np.linalg.svd(Z, compute_uv=False)
         value = 2 * np.trace(Z) - np.sum((Z @ X.T) ** 2)
         lower = max(lower, float(value - 2 * C * np.linalg.norm(zeta, ORDER[dual])))
+        if stops(done, best / unit / unit, (best - lower) / best if best else 0.0):
+            status = MinimumVarianceStatus.STOPPED
+            break
         if best - lower <= tol * best:
             status = MinimumVarianceStatus.SOLVED
             break

@@ -34,6 +34,7 @@ from theorylab._validation import (
     as_count,
     as_real,
 )
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.random_features._risk_kernels import (
     moments,
@@ -111,6 +112,7 @@ class OptimalRidgeStatus(StrEnum):
     NOTHING_LEARNABLE = (
         "no ridge beats the zero prediction: the target has no power on the kernel's modes"
     )
+    STOPPED = "stopped by the callback, with the best ridge and the bound found by then"
 
 
 @result
@@ -392,6 +394,7 @@ def optimal_ridge(
     n_features: int | None = None,
     noise_variance: float = 0.0,
     tol: float = 1e-6,
+    callback: Callback | None = None,
 ) -> OptimalRidge:
     r"""Minimise the predicted test risk over the ridge, globally and with a lower bound.
 
@@ -410,6 +413,9 @@ def optimal_ridge(
         As for :func:`random_feature_risk`; ``n_features=None`` is kernel regression.
     tol
         Relative gap to the lower bound, at least 1e-12.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` of each round of intervals: the
+        least risk found, and its relative gap; where it returns True, the search stops.
 
     Returns
     -------
@@ -474,8 +480,14 @@ def optimal_ridge(
     bound = float(points[1, -1])
     gamma, _, _, _, risk = points[:, np.argmin(points[4])]
     left, right = points[:, :-1], points[:, 1:]
+    stops, round_, told = watcher(callback), 0, False
     while True:
         floors = risk_floors(left, right, n)
+        round_ += 1
+        now = min(bound, float(floors.min()), float(risk))
+        if told := stops(round_, float(risk), float((risk - now) / risk)):
+            bound = now
+            break
         keep = floors < (1 - relative) * risk
         middle = np.where(left[0] > 0, np.sqrt(left[0]) * np.sqrt(right[0]), right[0] * relative)
         keep &= (middle > left[0]) & (middle < right[0])
@@ -495,6 +507,8 @@ def optimal_ridge(
         ridge = gamma * a * (1.0 if math.isinf(k) else b / k)
         train = (a / n) ** 2 * risk
     status = OptimalRidgeStatus.INTERPOLATION if ridge == 0.0 else OptimalRidgeStatus.INTERIOR
+    if told:
+        status = OptimalRidgeStatus.STOPPED
     return OptimalRidge(
         float(ridge), float(risk), float(train), float(gamma), min(bound, float(risk)), status
     )

@@ -36,6 +36,7 @@ from theorylab._validation import (
     refuses_overflow,
 )
 from theorylab.numerics.bounds import power_of_two
+from theorylab.numerics.progress import Callback, watcher
 
 __all__ = [
     "BestShrinkage",
@@ -58,21 +59,22 @@ _NODES = 2**20  # of a quadrature, at most
 def bias_factors(singular_values: ArrayLike, strength: float, *, norm: str) -> FloatArray:
     """Return the bias factors b of the family of estimators that belongs to a norm.
 
-    Parameters
-    ----------
-    singular_values
-        (p,) of the design, positive.
-    strength
-        t >= 0, in units of squared singular values (without unit for ``"spectral"``); every b
-        increases with it from 0 to 1, and it may be infinite.
-    norm
-        ``"frobenius"``, ``"nuclear"`` or ``"spectral"``.
+        Parameters
+        ----------
+        singular_values
+            (p,) of the design, positive.
+        strength
+            t >= 0, in units of squared singular values (without unit for ``"spectral"``); every b
+            increases with it from 0 to 1, and it may be infinite.
+        norm
+            ``"frobenius"``, ``"nuclear"`` or ``"spectral"``.
 
-    Examples
-    --------
-    >>> from theorylab.random_features import bias_factors
-    >>> bias_factors([2.0, 1.0], 4.0, norm="nuclear").tolist()
-    [0.0, 0.75]
+        Examples
+        --------
+        >>> from theorylab.numerics.progress import Callback, watcher
+    from theorylab.random_features import bias_factors
+        >>> bias_factors([2.0, 1.0], 4.0, norm="nuclear").tolist()
+        [0.0, 0.75]
     """
     s = as_array(singular_values, "singular_values", ndim=1, positive=True)
     t = as_real(strength, "strength", minimum=0.0, allow_inf=True)
@@ -216,6 +218,7 @@ def best_shrinkage(
     norm: str,
     noise_variance: float,
     tol: float = 1e-4,
+    callback: Callback | None = None,
 ) -> BestShrinkage:
     """Return the best strength of a family, with a bound that no strength passes.
 
@@ -232,6 +235,10 @@ def best_shrinkage(
     tol
         Relative gap between risk and bound, at least 1e-9; a search ends with a larger one where
         the risk is flat.
+    callback
+        Called with a :class:`~theorylab.numerics.progress.Progress` of each round of intervals: the
+        least risk found, in units of the larger of signal and noise, and its relative gap; where it
+        returns True, the search stops.
 
     Examples
     --------
@@ -258,7 +265,8 @@ def best_shrinkage(
     lows = np.concatenate([[0.0], np.geomspace(1e-6 * ends[0], 1e6 * ends[1], 400)])
     highs = np.append(lows[1:], np.inf)
     best, at, discarded = math.inf, 0.0, math.inf
-    for _ in range(60):
+    stops = watcher(callback)
+    for round_ in range(1, 61):
         low, high = _factors(s, lows, norm), _factors(s, highs, norm)
         bias = [power * np.sum((b * c) ** 2, axis=1) for b in (low, high)]
         variance = [noise * np.sum(((1 - b) / s) ** 2, axis=1) for b in (low, high)]
@@ -268,7 +276,8 @@ def best_shrinkage(
             at = float(np.concatenate([lows, highs])[np.argmin(risks)])
         bound = bias[0] + variance[1]
         lower = min(discarded, float(bound.min()), best)
-        if best - lower <= tol * best or lows.size > _INTERVALS:
+        told = stops(round_, best, (best - lower) / best if best else 0.0)
+        if told or best - lower <= tol * best or lows.size > _INTERVALS:
             break
         keep = bound < best * (1 - tol)
         discarded = min(discarded, float(bound[~keep].min(initial=math.inf)))

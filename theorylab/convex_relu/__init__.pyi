@@ -23,10 +23,10 @@ from ._norm_certificates import certify_linear as certify_linear
 from ._norm_certificates import certify_rank_one_relu as certify_rank_one_relu
 from ._parallel import network_cost as network_cost
 from ._parallel import network_output as network_output
-from ._rounds import Round as Round
-from ._rounds import TrainingStatus as TrainingStatus
 from ._particles import descend_particles as descend_particles
 from ._particles import sample_particles as sample_particles
+from ._rounds import Round as Round
+from ._rounds import TrainingStatus as TrainingStatus
 from ._shrinkage import ShrinkageJump as ShrinkageJump
 from ._shrinkage import shrink_singular_values as shrink_singular_values
 from ._shrinkage import shrinkage_jump as shrinkage_jump

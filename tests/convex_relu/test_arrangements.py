@@ -13,7 +13,8 @@ from theorylab.convex_relu import (
     sample_arrangements,
     sampled_set_law,
 )
-from theorylab.convex_relu.arrangements import _independent_columns, _lowest
+from theorylab.convex_relu._generic_cells import _lowest
+from theorylab.convex_relu.arrangements import _independent_columns
 
 
 def as_set(patterns):

@@ -78,6 +78,16 @@ def test_an_interpreted_call_is_overtaken_and_starts_again_from_the_same_argumen
     assert ran(say, package.parent) == [3e9, 1.0]
 
 
+def test_short_kernels_are_compiled_first(package):
+    (package / "whole.py").write_text(WHOLE + LONG.removeprefix(HEAD))
+    say = "import time; from numba import float64, int64; from theorylab.whole import count, times;"
+    say += "from theorylab.numerics.compiled import _Race;"
+    say += "asked = [_Race.ask(count, (float64[::1], int64)), _Race.ask(times, (int64, int64))];"
+    say += "[time.sleep(0.001) for i in range(60_000) if not _Race.answered];"
+    say += "print(*(float(number in _Race.answered) for number in asked))"
+    assert ran(say, package.parent) == [0.0, 1.0]
+
+
 def test_where_the_environment_says_so_calls_wait_for_machine_code(package):
     (package / "whole.py").write_text(WHOLE)
     assert ran(FIRST + SAY + "say()", package.parent) == [0.0]
@@ -105,7 +115,8 @@ def test_options_reach_numba_and_the_cache_is_the_packages_own():
 @pytest.fixture
 def race(monkeypatch):
     """A race of nobody yet, to be put back as it was."""
-    fresh = {"process": None, "asked": {}, "answers": 0.0, "thread": 0, "awaited": 0}
+    fresh = {"process": None, "asked": {}, "answered": set(), "ended": False, "news": 0}
+    fresh |= {"thread": 0, "awaited": 0}
     for name, value in fresh.items():
         monkeypatch.setattr(_Race, name, value)
     return _Race
@@ -124,6 +135,32 @@ def kernel(tmp_path, monkeypatch):
 
     moved.__module__ = "theorylab.nowhere"
     return compiled(error_model="numpy")(moved)
+
+
+def test_inside_of_an_interpreted_kernel_machine_code_is_taken_as_it_arrives(
+    race, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("theorylab.numerics.compiled.cache_folder", lambda: tmp_path)
+
+    def fourfold(n):
+        return 4 * n
+
+    fourfold.__module__ = "theorylab.nowhere"
+    inner, other = compiled(fourfold), compiled(fourfold)
+    asked = []
+    monkeypatch.setattr(race, "ask", lambda kernel, signature: asked.append(signature) or 5)
+    race.thread = threading.get_ident()
+    assert inner(2**62) == inner(2**62) == 2**64
+    assert asked == [(numba.int64,)]  # once without news
+    race.answered, race.news = {4}, 1
+    assert inner(2**62) == 2**64
+    race.answered, race.news = {4, 5}, 2  # an answer, but nothing on disk: it did not compile
+    assert inner(2**62) == 2**64
+    other.compile((numba.int64,))
+    assert inner(2**62) == 2**64
+    race.news = 3
+    assert inner(2**62) == 0
+    assert not race.lock.locked()
 
 
 def like(function, **options):
@@ -158,12 +195,12 @@ def test_arguments_that_share_entries_are_put_back_before_machine_code_runs(
 
 
 def test_what_is_sent_to_a_thread_is_raised_inside_of_the_run_and_nowhere_else(race, monkeypatch):
-    monkeypatch.setattr(race, "_ask", lambda kernel: race.answers)
+    monkeypatch.setattr(race, "ask", lambda kernel, signature: race.news)
     over = threading.Event()
 
     def send():
         while not over.is_set():
-            race._answered(1)
+            race._answer(race.news)
             time.sleep(0)
 
     def work(steps):
@@ -200,7 +237,7 @@ def test_what_is_sent_to_a_thread_is_raised_inside_of_the_run_and_nowhere_else(r
 
 
 def test_an_interrupt_is_passed_on_and_the_race_is_over(race, monkeypatch):
-    monkeypatch.setattr(race, "_ask", lambda kernel: 0)
+    monkeypatch.setattr(race, "ask", lambda kernel, signature: 0)
 
     def interrupt():
         raise KeyboardInterrupt
@@ -211,7 +248,7 @@ def test_an_interrupt_is_passed_on_and_the_race_is_over(race, monkeypatch):
 
 
 def test_one_thread_races_and_the_others_take_machine_code(race, monkeypatch):
-    monkeypatch.setattr(race, "_ask", lambda kernel: 0)
+    monkeypatch.setattr(race, "ask", lambda kernel, signature: 0)
     race.thread = -1
     with pytest.raises(_Overtaken):
         race.run(like(lambda: 1), (), ())
@@ -228,12 +265,12 @@ def test_without_a_second_process_nothing_is_waited_for(race, monkeypatch):
 
     monkeypatch.setattr(subprocess, "Popen", Refused)
     with pytest.raises(_Overtaken):
-        race.run(SimpleNamespace(py_func=like, targetoptions={}), (), ())
+        race.run(like(like), (), ())
 
 
 def test_a_process_that_ends_is_no_longer_waited_for(race, monkeypatch):
-    monkeypatch.setattr(race, "_ask", lambda kernel: 0)
-    ended = SimpleNamespace(stdout=["one\n"], wait=lambda: 0)
+    monkeypatch.setattr(race, "ask", lambda kernel, signature: 0)
+    ended = SimpleNamespace(stdout=["1\n"], wait=lambda: 0)
 
     def long():
         threading.Thread(target=race._listen, args=(ended,)).start()
@@ -242,11 +279,12 @@ def test_a_process_that_ends_is_no_longer_waited_for(race, monkeypatch):
 
     with pytest.raises(_Overtaken):
         race.run(like(long), (), ())
-    assert race.answers == np.inf
+    assert race.answered == {1}
+    assert race.ended
 
 
 def test_divisions_by_zero_raise_in_numpys_numbers_where_they_do_in_machine_code(race, monkeypatch):
-    monkeypatch.setattr(race, "_ask", lambda kernel: 0)
+    monkeypatch.setattr(race, "ask", lambda kernel, signature: 0)
     zero = np.zeros(1)
     with pytest.raises(FloatingPointError):
         race.run(like(lambda: 1 / zero[0]), (), ())
@@ -255,10 +293,12 @@ def test_divisions_by_zero_raise_in_numpys_numbers_where_they_do_in_machine_code
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks on this system")
 def test_a_forked_process_leaves_the_other_process_to_its_parent(race):
-    race.process, race.asked, race.answers, race.thread = "a process", {"kernel": 0}, 3.0, 5
+    race.process, race.asked, race.answered, race.thread = "a process", {"kernel": 0}, {0}, 5
+    race.ended = True
     with warnings.catch_warnings(), race.lock:
         warnings.simplefilter("ignore", DeprecationWarning)
         if not (child := os.fork()):
-            anew = (race.process, race.asked, race.answers, race.thread) == (None, {}, 0, 0)
+            anew = (race.process, race.asked, race.answered, race.thread) == (None, {}, set(), 0)
+            anew = anew and not race.ended
             os._exit(0 if anew and not race.lock.locked() else 1)
     assert os.waitpid(child, 0)[1] == 0

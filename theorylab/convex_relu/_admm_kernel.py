@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.convex_relu._elementary import row_norms
 from theorylab.numerics.compiled import compiled
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def iterate(
     HX = np.empty((2 * P, n))
     gathered = np.empty(n)
     E = np.empty((P, n))
+    w = np.empty(n)
     shift = np.empty((P, d))
     XK = X @ inverse
     Xt = np.ascontiguousarray(X.T)
@@ -67,64 +69,21 @@ def iterate(
     _piece(q1, q2, threshold, active, open_)
     last = 0
     for k in range(residuals.size):
-        for b in range(2 * P):
-            size = 0.0
-            for a in range(d):
-                size += q1[b, a] * q1[b, a]
-            size = np.sqrt(size)
-            shrink = 1.0 - threshold / size if size > threshold else 0.0
-            for a in range(d):
-                v[b, a] = shrink * q1[b, a]
-            row = D[b] if b < P else D[b - P]
-            for i in range(n):
-                t = q2[b, i]
-                t = abs(t) if cones else t
-                T[b, i] = t if row[i] > 0.0 else -t
+        _targets(q1, q2, D, threshold, cones, v, T)
         np.dot(T, X, rhs)
-        for b in range(2 * P):
-            for a in range(d):
-                rhs[b, a] += 2.0 * v[b, a] - q1[b, a]
-                rhs[b, a] += fixed[b, a] / rho if b < P else -fixed[b - P, a] / rho
+        _right_side(q1, v, fixed, rho, rhs)
         np.dot(rhs, inverse, H)
         np.dot(H, Xt, HX)
-        gathered[:] = 0.0
-        for b in range(P):
-            for i in range(n):
-                if D[b, i] > 0.0:
-                    gathered[i] += HX[b, i] - HX[b + P, i]
-        w = system @ gathered
-        for b in range(P):
-            for i in range(n):
-                E[b, i] = D[b, i] * w[i]
+        _gather(D, HX, gathered)
+        np.dot(system, gathered, w)
+        _spread(D, w, E)
         np.dot(E, XK, shift)
         for b in range(P):
             for a in range(d):
                 H[b, a] -= shift[b, a]
                 H[b + P, a] += shift[b, a]
         np.dot(H, Xt, HX)
-        total = 0.0
-        changed = False
-        for b in range(2 * P):
-            size = 0.0
-            for a in range(d):
-                step = H[b, a] - v[b, a]
-                q1[b, a] += step
-                total += step * step
-                size += q1[b, a] * q1[b, a]
-            state = np.sqrt(size) > threshold
-            changed = changed or state != active[b]
-            active[b] = state
-            row = D[b] if b < P else D[b - P]
-            for i in range(n):
-                s = q2[b, i]
-                if cones and s < 0.0:
-                    s = 0.0
-                step = (HX[b, i] if row[i] > 0.0 else -HX[b, i]) - s
-                q2[b, i] += step
-                total += step * step
-                state = q2[b, i] > 0.0
-                changed = changed or (cones and state != open_[b, i])
-                open_[b, i] = state
+        total, changed = _step(H, HX, D, v, threshold, cones, q1, q2, active, open_)
         residuals[k] = np.sqrt(total)
         if changed and residuals[k] > floor:
             last = k + 1
@@ -135,10 +94,107 @@ def iterate(
 def _piece(
     q1: FloatArray, q2: FloatArray, threshold: float, active: BoolArray, open_: BoolArray
 ) -> None:
+    lengths = row_norms(q1)
     for b in range(q1.shape[0]):
-        active[b] = np.sqrt(np.sum(q1[b] ** 2)) > threshold
+        active[b] = lengths[b] > threshold
         for i in range(q2.shape[1]):
             open_[b, i] = q2[b, i] > 0.0
+
+
+@compiled
+def _targets(
+    q1: FloatArray,
+    q2: FloatArray,
+    D: FloatArray,
+    threshold: float,
+    cones: bool,
+    v: FloatArray,
+    T: FloatArray,
+) -> None:
+    """Write the thresholded blocks, and the reflected slacks with the signs of the patterns."""
+    P, n = D.shape
+    for b in range(2 * P):
+        size = 0.0
+        for a in range(v.shape[1]):
+            size += q1[b, a] * q1[b, a]
+        size = np.sqrt(size)
+        shrink = 1.0 - threshold / size if size > threshold else 0.0
+        for a in range(v.shape[1]):
+            v[b, a] = shrink * q1[b, a]
+        row = D[b] if b < P else D[b - P]
+        for i in range(n):
+            t = abs(q2[b, i]) if cones else q2[b, i]
+            T[b, i] = t if row[i] > 0.0 else -t
+
+
+@compiled
+def _right_side(
+    q1: FloatArray, v: FloatArray, fixed: FloatArray, rho: float, rhs: FloatArray
+) -> None:
+    P, d = fixed.shape
+    for b in range(P):
+        for a in range(d):
+            rhs[b, a] += 2.0 * v[b, a] - q1[b, a] + fixed[b, a] / rho
+            rhs[b + P, a] += 2.0 * v[b + P, a] - q1[b + P, a] - fixed[b, a] / rho
+
+
+@compiled
+def _gather(D: FloatArray, HX: FloatArray, gathered: FloatArray) -> None:
+    P, n = D.shape
+    for i in range(n):
+        gathered[i] = 0.0
+    for b in range(P):
+        for i in range(n):
+            if D[b, i] > 0.0:
+                gathered[i] += HX[b, i] - HX[b + P, i]
+
+
+@compiled
+def _spread(D: FloatArray, w: FloatArray, E: FloatArray) -> None:
+    for b in range(D.shape[0]):
+        for i in range(D.shape[1]):
+            E[b, i] = D[b, i] * w[i]
+
+
+@compiled
+def _step(
+    H: FloatArray,
+    HX: FloatArray,
+    D: FloatArray,
+    v: FloatArray,
+    threshold: float,
+    cones: bool,
+    q1: FloatArray,
+    q2: FloatArray,
+    active: BoolArray,
+    open_: BoolArray,
+) -> tuple[float, bool]:
+    """Move q to its image; return the squared length of the step, and whether the piece changed."""
+    P, n = D.shape
+    total = 0.0
+    changed = False
+    for b in range(2 * P):
+        size = 0.0
+        for a in range(v.shape[1]):
+            step = H[b, a] - v[b, a]
+            q1[b, a] += step
+            total += step * step
+            size += q1[b, a] * q1[b, a]
+        state = np.sqrt(size) > threshold
+        changed = changed or state != active[b]
+        active[b] = state
+        row = D[b] if b < P else D[b - P]
+        for i in range(n):
+            s = q2[b, i]
+            if cones and s < 0.0:
+                s = 0.0
+            step = (HX[b, i] if row[i] > 0.0 else -HX[b, i]) - s
+            q2[b, i] += step
+            total += step * step
+            state = q2[b, i] > 0.0
+            changed = changed or (cones and state != open_[b, i])
+            open_[b, i] = state
+    return total, changed
 
 
 def jacobian_at(result: ADMMResult) -> FloatArray:

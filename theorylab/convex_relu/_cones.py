@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.convex_relu._elementary import solve
 from theorylab.numerics.compiled import compiled
 
 BoolArray = NDArray[np.bool_]
@@ -96,55 +97,68 @@ def project(
         projection's.
     """
     count, d = g.shape
-    n = X.shape[0]
     columns = np.empty((d, d))
     for p in range(count):
         w = nearest[p]
         rows = support[p]
         lam = multipliers[p]
-        size = 0
+        size = np.int64(0)  # a literal would be another type to numba
         for k in range(d):
             if rows[k] >= 0:
                 rows[size] = rows[k]
                 size += 1
-        size = _least_squares(X, patterns[p], g[p], rows, lam, size, columns, w, True)
-        for _ in range(10 * (d + 3)):
-            s = 0.0
-            for a in range(d):
-                s += w[a] * w[a]
-            s = np.sqrt(s)
-            if s <= threshold or size == d:
+        for attempt in range(10 * (d + 3)):
+            size = _least_squares(X, patterns[p], g[p], rows, lam, size, columns, w, attempt == 0)
+            values[p] = _length(w)
+            if values[p] <= threshold or size == d:
                 break
-            worst = -1e-13 * s
-            which = -1
-            for i in range(n):
-                if norms[i] > 0.0:
-                    t = 0.0
-                    for a in range(d):
-                        t += X[i, a] * w[a]
-                    t /= norms[i]
-                    if not patterns[p, i]:
-                        t = -t
-                    if t < worst:
-                        worst = t
-                        which = i
-            if which < 0:
-                break
-            repeated = False
-            for k in range(size):
-                repeated = repeated or rows[k] == which
-            if repeated:
+            which = _most_violated(X, norms, patterns[p], w, 1e-13 * values[p])
+            if which < 0 or _listed(rows, size, which):
                 break
             rows[size] = which
             lam[size] = 0.0
-            size = _least_squares(X, patterns[p], g[p], rows, lam, size + 1, columns, w, False)
-        s = 0.0
-        for a in range(d):
-            s += w[a] * w[a]
-        values[p] = np.sqrt(s)
+            size += 1
         for k in range(size, d):
             rows[k] = -1
             lam[k] = 0.0
+
+
+@compiled
+def _length(w: FloatArray) -> float:
+    s = 0.0
+    for value in w:
+        s += value * value
+    return np.sqrt(s)
+
+
+@compiled
+def _listed(rows: NDArray[np.int64], size: int, which: int) -> bool:
+    listed = False
+    for k in range(size):
+        listed = listed or rows[k] == which
+    return listed
+
+
+@compiled
+def _most_violated(
+    X: FloatArray, norms: FloatArray, pattern: BoolArray, w: FloatArray, tolerance: float
+) -> int:
+    """Return the row whose side is missed by most, or -1 if all are kept up to the tolerance."""
+    n, d = X.shape
+    worst = -tolerance
+    which = -1
+    for i in range(n):
+        if norms[i] > 0.0:
+            t = 0.0
+            for a in range(d):
+                t += X[i, a] * w[a]
+            t /= norms[i]
+            if not pattern[i]:
+                t = -t
+            if t < worst:
+                worst = t
+                which = i
+    return which
 
 
 @compiled
@@ -178,7 +192,7 @@ def _least_squares(
                     s += columns[k, a] * columns[e, a]
                 system[k, e] = s
                 system[e, k] = s
-        solved = _cholesky_solve(system, right)
+        solved = solve(system, right, 1e-13)
         step = 1.0
         worst = -1
         if solved:
@@ -214,29 +228,3 @@ def _least_squares(
         for a in range(d):
             w[a] += s * X[rows[k], a]
     return size
-
-
-@compiled
-def _cholesky_solve(system: FloatArray, right: FloatArray) -> bool:
-    """Solve in place; return False for a numerically dependent system."""
-    size = right.size
-    for k in range(size):
-        original = system[k, k]
-        for e in range(k):
-            system[k, k] -= system[k, e] * system[k, e]
-        if system[k, k] <= 1e-13 * original:
-            return False
-        system[k, k] = np.sqrt(system[k, k])
-        for i in range(k + 1, size):
-            for e in range(k):
-                system[i, k] -= system[i, e] * system[k, e]
-            system[i, k] /= system[k, k]
-    for k in range(size):
-        for e in range(k):
-            right[k] -= system[k, e] * right[e]
-        right[k] /= system[k, k]
-    for k in range(size - 1, -1, -1):
-        for e in range(k + 1, size):
-            right[k] -= system[e, k] * right[e]
-        right[k] /= system[k, k]
-    return True

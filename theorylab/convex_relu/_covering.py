@@ -23,7 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.convex_relu._cone_proof import invert, least_distance, narrowest, square_norm
+from theorylab.convex_relu._elementary import row_norms
 from theorylab.numerics.compiled import compiled
+
+IntArray = NDArray[np.int64]
 
 _EPS = float(np.finfo(np.float64).eps)
 _DEPTH = 160
@@ -56,15 +60,11 @@ def cover(
         violated.
     """
     n, d = X.shape
-    norms = np.empty(n)
-    lipschitz = 0.0
+    norms = row_norms(X)
+    lipschitz = np.sqrt(square_norm(linear))
     for i in range(n):
-        s = 0.0
-        for a in range(d):
-            s += X[i, a] * X[i, a]
-        norms[i] = np.sqrt(s)
         lipschitz += abs(v[i]) * norms[i]
-    lipschitz = (lipschitz + np.sqrt((linear * linear).sum())) * (1.0 + (n + d) * _EPS)
+    lipschitz *= 1.0 + (n + d) * _EPS
     rays = np.empty((_DEPTH + 1, d, d))
     # Distance of each stored ray from the real one it stands for.
     errors = np.zeros((_DEPTH + 1, d))
@@ -87,25 +87,10 @@ def cover(
     n_tight = 0
     keep_tight = tight_rays.shape[0]
     for orthant in range(2**d):
-        level = 0
-        for k in range(d):
-            for a in range(d):
-                rays[0, k, a] = 0.0
-            rays[0, k, k] = 1.0 if (orthant >> k) & 1 else -1.0
-            errors[0, k] = 0.0
-        m = 0
-        for a in range(d):
-            fixed[0, a] = linear[a]
-        for i in range(n):
-            if v[i] != 0.0 and norms[i] > 0.0:
-                rows[0, m] = i
-                for k in range(d):
-                    z[0, m, k] = X[i, k] * rays[0, k, k]
-                m += 1
-        count[0] = m
-        if keep_tight > 0:
-            for i in range(n):
-                mask[0, i] = 0
+        level = np.int64(0)  # a literal would be another type to numba
+        count[0] = _start(
+            X, v, linear, norms, orthant, rays[0], errors[0], fixed[0], rows[0], z[0], mask[0]
+        )
         while level >= 0:
             n_nodes += 1
             if n_nodes > max_nodes:
@@ -114,96 +99,30 @@ def cover(
             Z = z[level]
             g = fixed[level]
             index = rows[level]
-            error = errors[level].max() + 8 * d * _EPS
+            error = _largest(errors[level]) + 8 * d * _EPS
             margin = lipschitz * (error + (n + 16) * _EPS)
-            # Rows of constant sign leave the list; with negative v only when their kink is further
-            # away than the cone is wide, because next to a maximiser on that kink the proof needs a
-            # slope between 0 and 1.
-            m = 0
-            for e in range(count[level]):
-                i = index[e]
-                low = Z[e, 0]
-                high = Z[e, 0]
-                for k in range(1, d):
-                    low = min(low, Z[e, k])
-                    high = max(high, Z[e, k])
-                small = 4.0 * _EPS * norms[i]
-                if v[i] < 0.0:
-                    small = low - high
-                if low >= -small:
-                    for a in range(d):
-                        g[a] += v[i] * X[i, a]
-                    if keep_tight > 0:
-                        mask[level, i] = 1
-                elif high > small:
-                    if m != e:
-                        index[m] = i
-                        for k in range(d):
-                            Z[m, k] = Z[e, k]
-                    m += 1
+            m = _drop(X, v, norms, g, index, Z, count[level], mask[level])
             count[level] = m
-            # Value at the centre, slopes t at the centre, interpolated values c.
-            length = 0.0
-            for a in range(d):
-                q[a] = 0.0
-                for k in range(d):
-                    q[a] += R[k, a]
-                length += q[a] * q[a]
-            length = np.sqrt(length)
-            for a in range(d):
-                q[a] /= length
-            n_positive = 0
-            centre = 0.0
-            for k in range(d):
-                s = 0.0
-                for a in range(d):
-                    s += g[a] * R[k, a]
-                c[k] = s
-                centre += s
-            for e in range(m):
-                i = index[e]
-                total = 0.0
-                for k in range(d):
-                    total += Z[e, k]
-                if total > 0.0:
-                    centre += v[i] * total
-                if v[i] > 0.0:
-                    n_positive += 1
-                    for k in range(d):
-                        if Z[e, k] > 0.0:
-                            c[k] += v[i] * Z[e, k]
-                else:
-                    t[e] = 1.0 if total > 0.0 else 0.0
-                    if t[e] == 1.0:
-                        for k in range(d):
-                            c[k] += v[i] * Z[e, k]
-            centre /= length
+            centre, n_positive = _interpolate(v, R, g, Z, index, m, q, c, t)
             proved = False
             violated = centre > threshold
             if violated:
                 for a in range(d):
                     new[a] = q[a]
             else:
-                bound = -np.inf
-                for k in range(d):
-                    s = 0.0
-                    for a in range(d):
-                        s += q[a] * R[k, a]
-                    bound = max(bound, (c[k] + margin) / (s - error))
+                bound = _bound(R, q, c, margin, error)
                 if bound * (1.0 + 8.0 * d * _EPS) <= threshold:
                     proved = True
                     bound = max(bound, 0.0)
                     for a in range(d):
                         w[a] = bound * q[a]
-                elif _invert(R, inverse, gram):
+                elif invert(R, inverse, gram):
                     for a in range(d):
-                        s = 0.0
+                        w[a] = 0.0
+                        s_cone[a] = 0.0
                         for k in range(d):
-                            s += inverse[a, k] * c[k]
-                        w[a] = s
-                    for k in range(d):
-                        s_cone[k] = 0.0
-                    outcome = _least_distance(
+                            w[a] += inverse[a, k] * c[k]
+                    outcome = least_distance(
                         X,
                         v,
                         index,
@@ -226,41 +145,30 @@ def cover(
                     proved = outcome == 1
                     if not proved and n_positive == 0:
                         # h is concave here and w / |w| near its maximiser, perhaps just outside.
-                        length = 0.0
-                        for a in range(d):
-                            length += w[a] * w[a]
-                        length = np.sqrt(length)
+                        length = np.sqrt(square_norm(w))
                         for a in range(d):
                             new[a] = w[a] / length
                         violated = True
             if proved:
-                if keep_tight > 0:
-                    s = 0.0
-                    for a in range(d):
-                        s += w[a] * w[a]
-                    if np.sqrt(s) > (1.0 - 1e-6) * threshold:
-                        if n_tight < keep_tight:
-                            for i in range(n):
-                                tight_multipliers[n_tight, i] = mask[level, i]
-                            for e in range(m):
-                                tight_multipliers[n_tight, index[e]] = (
-                                    t[e] if v[index[e]] < 0.0 else -1.0
-                                )
-                            for a in range(d):
-                                tight_weights[n_tight, a] = w[a]
-                                for k in range(d):
-                                    tight_rays[n_tight, k, a] = R[k, a]
-                        n_tight += 1
+                if keep_tight > 0 and np.sqrt(square_norm(w)) > (1.0 - 1e-6) * threshold:
+                    if n_tight < keep_tight:
+                        _keep(
+                            v,
+                            index,
+                            m,
+                            t,
+                            w,
+                            R,
+                            mask[level],
+                            tight_rays[n_tight],
+                            tight_weights[n_tight],
+                            tight_multipliers[n_tight],
+                        )
+                    n_tight += 1
                 level -= 1
                 continue
             if violated:
-                value = (linear * new).sum()
-                for i in range(n):
-                    s = 0.0
-                    for a in range(d):
-                        s += X[i, a] * new[a]
-                    if s > 0.0:
-                        value += v[i] * s
+                value = _value(X, v, linear, new)
                 if value > threshold:
                     if n_violations < directions.shape[0]:
                         for a in range(d):
@@ -273,382 +181,302 @@ def cover(
                     continue
             if level == _DEPTH or d == 1:
                 return n_violations, n_nodes, n_tight, 0
-            # Split: at a kink of a row with positive v when few are left or the cone is narrow,
-            # else halve the longest edge.
-            closest = 1.0
-            for k in range(d):
-                for b in range(k):
-                    s = 0.0
-                    for a in range(d):
-                        s += R[k, a] * R[b, a]
-                    closest = min(closest, s)
-            first = -1
-            second = -1
-            weight = 0.5
-            if 0 < n_positive <= 2 or d == 2 or closest > 0.98:
-                gap = 0.0
-                chosen = -1
-                for e in range(m):
-                    if v[index[e]] > 0.0:
-                        up = 0.0
-                        total = 0.0
-                        for k in range(d):
-                            up += max(Z[e, k], 0.0)
-                            total += Z[e, k]
-                        up = v[index[e]] * (up - max(total, 0.0))
-                        if up > gap:
-                            gap = up
-                            chosen = e
-                if chosen >= 0:
-                    best = 4.0
-                    for k in range(d):
-                        for b in range(d):
-                            if (
-                                Z[chosen, k] > 4.0 * _EPS * norms[index[chosen]]
-                                and Z[chosen, b] < -4.0 * _EPS * norms[index[chosen]]
-                            ):
-                                s = 0.0
-                                for a in range(d):
-                                    s += R[k, a] * R[b, a]
-                                if s < best:
-                                    best = s
-                                    first = k
-                                    second = b
-                    if first >= 0:
-                        weight = -Z[chosen, second] / (Z[chosen, first] - Z[chosen, second])
-            if first < 0:
-                best = 4.0
-                for k in range(d):
-                    for b in range(k):
-                        s = 0.0
-                        for a in range(d):
-                            s += R[k, a] * R[b, a]
-                        if s < best:
-                            best = s
-                            first = k
-                            second = b
-            length = 0.0
-            for a in range(d):
-                new[a] = weight * R[first, a] + (1.0 - weight) * R[second, a]
-                length += new[a] * new[a]
-            length = np.sqrt(length)
-            for a in range(d):
-                new[a] /= length
-            error = (
-                weight * errors[level, first] + (1.0 - weight) * errors[level, second]
-            ) / length + 8 * d * _EPS
+            first, second, weight = _edge(v, norms, R, Z, index, m, n_positive)
             child = level + 1
-            for k in range(d):
-                errors[child, k] = errors[level, k]
-                for a in range(d):
-                    rays[child, k, a] = R[k, a]
-            errors[child, first] = error
-            errors[level, second] = error
+            _divide(X, level, first, second, weight, m, rays, errors, rows, z, new)
+            count[child] = m
             for a in range(d):
                 fixed[child, a] = g[a]
-                rays[child, first, a] = new[a]
-                R[second, a] = new[a]
             if keep_tight > 0:
                 for i in range(n):
                     mask[child, i] = mask[level, i]
-            count[child] = m
-            for e in range(m):
-                i = index[e]
-                rows[child, e] = i
-                s = 0.0
-                for a in range(d):
-                    s += X[i, a] * new[a]
-                for k in range(d):
-                    z[child, e, k] = Z[e, k]
-                z[child, e, first] = s
-                Z[e, second] = s
             level = child
     return n_violations, n_nodes, n_tight, 1
 
 
 @compiled
-def _invert(R: FloatArray, inverse: FloatArray, work: FloatArray) -> bool:
-    """Write the inverse of a small matrix by Gauss-Jordan elimination with pivoting."""
-    d = R.shape[0]
-    for a in range(d):
-        for b in range(d):
-            work[a, b] = R[a, b]
-            inverse[a, b] = 1.0 if a == b else 0.0
-    for k in range(d):
-        pivot = k
-        for a in range(k + 1, d):
-            if abs(work[a, k]) > abs(work[pivot, k]):
-                pivot = a
-        if abs(work[pivot, k]) < 1e-14:
-            return False
-        if pivot != k:
-            for b in range(d):
-                swap = work[k, b]
-                work[k, b] = work[pivot, b]
-                work[pivot, b] = swap
-                swap = inverse[k, b]
-                inverse[k, b] = inverse[pivot, b]
-                inverse[pivot, b] = swap
-        f = 1.0 / work[k, k]
-        for b in range(d):
-            work[k, b] *= f
-            inverse[k, b] *= f
-        for a in range(d):
-            if a != k:
-                f = work[a, k]
-                if f != 0.0:
-                    for b in range(d):
-                        work[a, b] -= f * work[k, b]
-                        inverse[a, b] -= f * inverse[k, b]
-    return True
+def _largest(x: FloatArray) -> float:
+    largest = x[0]
+    for value in x:
+        largest = max(largest, value)
+    return float(largest)
 
 
 @compiled
-def _proves(
+def _start(
+    X: FloatArray,
     v: FloatArray,
-    index: NDArray[np.int64],
-    m: int,
-    t: FloatArray,
-    w: FloatArray,
-    threshold: float,
+    linear: FloatArray,
+    norms: FloatArray,
+    orthant: int,
     R: FloatArray,
-    Z: FloatArray,
+    errors: FloatArray,
     g: FloatArray,
+    index: IntArray,
+    Z: FloatArray,
+    mask: NDArray[np.int8],
+) -> int:
+    """Write the cone of an orthant; return the number of its rows."""
+    n, d = X.shape
+    for k in range(d):
+        for a in range(d):
+            R[k, a] = 0.0
+        R[k, k] = 1.0 if (orthant >> k) & 1 else -1.0
+        errors[k] = 0.0
+        g[k] = linear[k]
+    m = 0
+    for i in range(n):
+        mask[i] = 0
+        if v[i] != 0.0 and norms[i] > 0.0:
+            index[m] = i
+            for k in range(d):
+                Z[m, k] = X[i, k] * R[k, k]
+            m += 1
+    return m
+
+
+@compiled
+def _drop(
+    X: FloatArray,
+    v: FloatArray,
+    norms: FloatArray,
+    g: FloatArray,
+    index: IntArray,
+    Z: FloatArray,
+    count: int,
+    mask: NDArray[np.int8],
+) -> int:
+    """Take rows of constant sign out of the list, and mark those that are positive; return the
+    number of the others.
+
+    Those with negative v go only when their kink is further away than the cone is wide, because
+    next to a maximiser on that kink the proof needs a slope between 0 and 1."""
+    d = g.size
+    m = 0
+    for e in range(count):
+        i = index[e]
+        low = Z[e, 0]
+        high = Z[e, 0]
+        for k in range(1, d):
+            low = min(low, Z[e, k])
+            high = max(high, Z[e, k])
+        small = 4.0 * _EPS * norms[i]
+        if v[i] < 0.0:
+            small = low - high
+        if low >= -small:
+            for a in range(d):
+                g[a] += v[i] * X[i, a]
+            mask[i] = 1
+        elif high > small:
+            if m != e:
+                index[m] = i
+                for k in range(d):
+                    Z[m, k] = Z[e, k]
+            m += 1
+    return m
+
+
+@compiled
+def _interpolate(
+    v: FloatArray,
+    R: FloatArray,
+    g: FloatArray,
+    Z: FloatArray,
+    index: IntArray,
+    m: int,
     q: FloatArray,
-    margin: float,
-    error: float,
     c: FloatArray,
-) -> bool:
-    """Check the inequalities of the proof from scratch, lifting w along the centre by what rounding
-    took from it."""
-    d = R.shape[0]
-    lift = 0.0
+    t: FloatArray,
+) -> tuple[float, int]:
+    """Write the centre, the interpolated values c and the slopes t at the centre; return the value
+    there, and how many rows have a positive v."""
+    d = g.size
+    for a in range(d):
+        q[a] = 0.0
+        for k in range(d):
+            q[a] += R[k, a]
+    length = np.sqrt(square_norm(q))
+    for a in range(d):
+        q[a] /= length
+    n_positive = 0
+    centre = 0.0
     for k in range(d):
         s = 0.0
         for a in range(d):
             s += g[a] * R[k, a]
         c[k] = s
+        centre += s
     for e in range(m):
         i = index[e]
+        total = 0.0
+        for k in range(d):
+            total += Z[e, k]
+        if total > 0.0:
+            centre += v[i] * total
         if v[i] > 0.0:
+            n_positive += 1
             for k in range(d):
                 if Z[e, k] > 0.0:
                     c[k] += v[i] * Z[e, k]
         else:
-            f = v[i] * t[e]
-            for k in range(d):
-                c[k] += f * Z[e, k]
-    for k in range(d):
-        s = 0.0
-        p = 0.0
-        for a in range(d):
-            s += w[a] * R[k, a]
-            p += q[a] * R[k, a]
-        if p <= 0.0:
-            return False
-        lift = max(lift, (c[k] + margin + error * threshold - s) / p)
-    if lift > 0.0:
-        lift *= 1.0 + 1e-12
-        for a in range(d):
-            w[a] += lift * q[a]
-    s = 0.0
-    for a in range(d):
-        s += w[a] * w[a]
-    return bool(np.sqrt(s) * (1.0 + (2 * d + 4) * _EPS) <= threshold)
+            t[e] = 1.0 if total > 0.0 else 0.0
+            if t[e] == 1.0:
+                for k in range(d):
+                    c[k] += v[i] * Z[e, k]
+    return centre / length, n_positive
 
 
 @compiled
-def _least_distance(
-    X: FloatArray,
+def _bound(R: FloatArray, q: FloatArray, c: FloatArray, margin: float, error: float) -> float:
+    """Return how long w must be along the centre."""
+    d = q.size
+    bound = -np.inf
+    for k in range(d):
+        s = 0.0
+        for a in range(d):
+            s += q[a] * R[k, a]
+        bound = max(bound, (c[k] + margin) / (s - error))
+    return float(bound)
+
+
+@compiled
+def _value(X: FloatArray, v: FloatArray, linear: FloatArray, u: FloatArray) -> float:
+    n, d = X.shape
+    value = 0.0
+    for a in range(d):
+        value += linear[a] * u[a]
+    for i in range(n):
+        s = 0.0
+        for a in range(d):
+            s += X[i, a] * u[a]
+        if s > 0.0:
+            value += v[i] * s
+    return float(value)
+
+
+@compiled
+def _keep(
     v: FloatArray,
-    index: NDArray[np.int64],
+    index: IntArray,
     m: int,
     t: FloatArray,
-    s_cone: FloatArray,
-    inverse: FloatArray,
     w: FloatArray,
-    threshold: float,
     R: FloatArray,
-    Z: FloatArray,
-    g: FloatArray,
-    q: FloatArray,
-    margin: float,
-    error: float,
-    c: FloatArray,
-    gram: FloatArray,
-    free: NDArray[np.int64],
-) -> int:
-    """Shorten w over t in [0, 1] and the generators of the dual cone by coordinate descent with
-    Newton steps.
-
-    Returns
-    -------
-    int
-        1 if the cone is proved, 2 if the distance certainly exceeds the threshold, 0 if undecided.
-    """
-    d = R.shape[0]
-    square = threshold * threshold
-    shortest = 1.0
-    for k in range(d):
-        for e in range(k):
-            p = 0.0
-            for a in range(d):
-                p += R[k, a] * R[e, a]
-            shortest = min(shortest, p)
-    # The generators of the dual cone of a narrow cone are ill-conditioned, and splitting is better.
-    wide = shortest < 0.999
-    for sweep in range(60):
-        s = 0.0
-        for a in range(d):
-            s += w[a] * w[a]
-        if s <= square * (1.0 + 1e-13):
-            for a in range(d):
-                gram[a, d] = w[a]
-            if _proves(v, index, m, t, w, threshold, R, Z, g, q, margin, error, c):
-                return 1
-            for a in range(d):
-                w[a] = gram[a, d]
-        else:
-            # Distance to the set is at least its support in the direction of w.
-            low = 0.0
-            for k in range(d):
-                p = 0.0
-                size = 0.0
-                for a in range(d):
-                    p += inverse[a, k] * w[a]
-                    size += abs(inverse[a, k])
-                if p < -1e-12 * size * np.sqrt(s):
-                    low = -np.inf
-                    break
-                low -= s_cone[k] * p
-            if low > -np.inf:
-                low += s
-                for e in range(m):
-                    i = index[e]
-                    if v[i] < 0.0:
-                        p = 0.0
-                        for a in range(d):
-                            p += X[i, a] * w[a]
-                        p *= v[i]
-                        low += -t[e] * p if p > 0.0 else (1.0 - t[e]) * p
-                if low > threshold * np.sqrt(s):
-                    return 2
-        n_free = 0
-        moved = 0.0
-        for e in range(m):
-            i = index[e]
-            if v[i] < 0.0:
-                p = 0.0
-                b = 0.0
-                for a in range(d):
-                    p += X[i, a] * w[a]
-                    b += X[i, a] * X[i, a]
-                f = min(max(t[e] - p / (v[i] * b), 0.0), 1.0)
-                step = (f - t[e]) * v[i]
-                t[e] = f
-                if step != 0.0:
-                    for a in range(d):
-                        w[a] += step * X[i, a]
-                    moved = max(moved, abs(step) * np.sqrt(b))
-                if 0.0 < f < 1.0:
-                    free[n_free] = e
-                    n_free += 1
-        for k in range(d if wide else 0):
-            p = 0.0
-            b = 0.0
-            for a in range(d):
-                p += inverse[a, k] * w[a]
-                b += inverse[a, k] * inverse[a, k]
-            f = max(s_cone[k] - p / b, 0.0)
-            step = f - s_cone[k]
-            s_cone[k] = f
-            if step != 0.0:
-                for a in range(d):
-                    w[a] += step * inverse[a, k]
-                moved = max(moved, abs(step) * np.sqrt(b))
-            if f > 0.0:
-                free[n_free] = -1 - k
-                n_free += 1
-        if moved <= 1e-15 * threshold:
-            break
-        if sweep >= 2 and 0 < n_free <= d:
-            _newton(X, v, index, t, s_cone, inverse, w, gram, free, n_free)
-    s = 0.0
+    mask: NDArray[np.int8],
+    rays: FloatArray,
+    weights: FloatArray,
+    multipliers: FloatArray,
+) -> None:
+    """Write the proof of a leaf."""
+    d = w.size
+    for i in range(mask.size):
+        multipliers[i] = mask[i]
+    for e in range(m):
+        multipliers[index[e]] = t[e] if v[index[e]] < 0.0 else -1.0
     for a in range(d):
-        s += w[a] * w[a]
-    if s <= square * (1.0 + 1e-13) and _proves(
-        v, index, m, t, w, threshold, R, Z, g, q, margin, error, c
-    ):
-        return 1
-    return 0
+        weights[a] = w[a]
+        for k in range(d):
+            rays[k, a] = R[k, a]
 
 
 @compiled
-def _newton(
-    X: FloatArray,
+def _edge(
     v: FloatArray,
-    index: NDArray[np.int64],
-    t: FloatArray,
-    s_cone: FloatArray,
-    inverse: FloatArray,
-    w: FloatArray,
-    gram: FloatArray,
-    free: NDArray[np.int64],
-    n_free: int,
-) -> None:
-    """Take the exact least-squares step in the coordinates off their bounds, up to the first
-    bound."""
-    d = w.size
-    columns = np.empty((n_free, d))
-    for j in range(n_free):
-        e = free[j]
-        for a in range(d):
-            columns[j, a] = v[index[e]] * X[index[e], a] if e >= 0 else inverse[a, -1 - e]
-    system = np.empty((n_free, n_free + 1))
-    for j in range(n_free):
-        for k in range(n_free):
+    norms: FloatArray,
+    R: FloatArray,
+    Z: FloatArray,
+    index: IntArray,
+    m: int,
+    n_positive: int,
+) -> tuple[int, int, float]:
+    """Return the edge to split and where: at a kink of a row with positive v when few are left or
+    the cone is narrow, else halfway along the longest."""
+    d = R.shape[0]
+    chosen = -1
+    if 0 < n_positive <= 2 or d == 2 or narrowest(R) > 0.98:
+        gap = 0.0
+        for e in range(m):
+            if v[index[e]] > 0.0:
+                up = 0.0
+                total = 0.0
+                for k in range(d):
+                    up += max(Z[e, k], 0.0)
+                    total += Z[e, k]
+                up = v[index[e]] * (up - max(total, 0.0))
+                if up > gap:
+                    gap = up
+                    chosen = e
+    first = -1
+    second = -1
+    if chosen >= 0:
+        small = 4.0 * _EPS * norms[index[chosen]]
+        best = 4.0
+        for k in range(d):
+            for b in range(d):
+                if Z[chosen, k] > small and Z[chosen, b] < -small:
+                    s = 0.0
+                    for a in range(d):
+                        s += R[k, a] * R[b, a]
+                    if s < best:
+                        best = s
+                        first = k
+                        second = b
+        if first >= 0:
+            return first, second, -Z[chosen, second] / (Z[chosen, first] - Z[chosen, second])
+    best = 4.0
+    for k in range(d):
+        for b in range(k):
             s = 0.0
             for a in range(d):
-                s += columns[j, a] * columns[k, a]
-            system[j, k] = s
+                s += R[k, a] * R[b, a]
+            if s < best:
+                best = s
+                first = k
+                second = b
+    return first, second, 0.5
+
+
+@compiled
+def _divide(
+    X: FloatArray,
+    level: int,
+    first: int,
+    second: int,
+    weight: float,
+    m: int,
+    rays: FloatArray,
+    errors: FloatArray,
+    rows: IntArray,
+    z: FloatArray,
+    new: FloatArray,
+) -> None:
+    """Put a ray on an edge: the cone loses its second ray for it, the child, one level below, its
+    first."""
+    d = new.size
+    child = level + 1
+    for a in range(d):
+        new[a] = weight * rays[level, first, a] + (1.0 - weight) * rays[level, second, a]
+    length = np.sqrt(square_norm(new))
+    for a in range(d):
+        new[a] /= length
+    error = weight * errors[level, first] + (1.0 - weight) * errors[level, second]
+    error = error / length + 8 * d * _EPS
+    for k in range(d):
+        errors[child, k] = errors[level, k]
+        for a in range(d):
+            rays[child, k, a] = rays[level, k, a]
+    errors[child, first] = error
+    errors[level, second] = error
+    for a in range(d):
+        rays[child, first, a] = new[a]
+        rays[level, second, a] = new[a]
+    for e in range(m):
+        i = rows[level, e]
+        rows[child, e] = i
         s = 0.0
         for a in range(d):
-            s -= columns[j, a] * w[a]
-        system[j, n_free] = s
-    for k in range(n_free):
-        pivot = k
-        for a in range(k + 1, n_free):
-            if abs(system[a, k]) > abs(system[pivot, k]):
-                pivot = a
-        if system[pivot, k] == 0.0:
-            return
-        if pivot != k:
-            for b in range(n_free + 1):
-                swap = system[k, b]
-                system[k, b] = system[pivot, b]
-                system[pivot, b] = swap
-        for a in range(n_free):
-            if a != k:
-                f = system[a, k] / system[k, k]
-                for b in range(k, n_free + 1):
-                    system[a, b] -= f * system[k, b]
-    step = 1.0
-    for j in range(n_free):
-        change = system[j, n_free] / system[j, j]
-        if not np.isfinite(change):
-            return
-        e = free[j]
-        old = t[e] if e >= 0 else s_cone[-1 - e]
-        if change < 0.0 and old + change < 0.0:
-            step = min(step, -old / change)
-        if e >= 0 and old + change > 1.0:
-            step = min(step, (1.0 - old) / change)
-    for j in range(n_free):
-        change = step * system[j, n_free] / system[j, j]
-        e = free[j]
-        if e >= 0:
-            t[e] = min(max(t[e] + change, 0.0), 1.0)
-        else:
-            s_cone[-1 - e] = max(s_cone[-1 - e] + change, 0.0)
-        for a in range(d):
-            w[a] += change * columns[j, a]
+            s += X[i, a] * new[a]
+        for k in range(d):
+            z[child, e, k] = z[level, e, k]
+        z[child, e, first] = s
+        z[level, e, second] = s

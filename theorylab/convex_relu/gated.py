@@ -380,19 +380,14 @@ def _conjugate_gradients(
             for a in range(d):
                 p[i, a] = z[i, a] + ratio * p[i, a]
             np.dot(X, p[i], work)
-            gate = gates[i]
-            for e in range(n):
-                s[e] += gate[e] * work[e]
-        for e in range(n):
-            s[e] *= kappa[e]
+            _add_product(gates[i], work, s)
+        _multiply(kappa, s, s)
         curvature = 0.0
         for i in range(blocks):
-            gate = gates[i]
             radial = 0.0
             for a in range(d):
                 radial += unit[i, a] * p[i, a]
-            for e in range(n):
-                work[e] = gate[e] * s[e]
+            _multiply(gates[i], s, work)
             np.dot(Xt, work, q[i])
             for a in range(d):
                 q[i, a] += bend[i] * (p[i, a] - radial * unit[i, a])
@@ -450,9 +445,7 @@ def _coordinate_descent(
     for _ in range(sweeps):
         largest = 0.0
         for i in range(blocks.shape[0]):
-            gate = gates[i]
-            for e in range(n):
-                masked[e] = gate[e] * v[e]
+            _multiply(gates[i], v, masked)
             np.dot(Xt, masked, g)
             s = 0.0
             for a in range(d):
@@ -468,7 +461,24 @@ def _coordinate_descent(
             if moved > 0.0:
                 largest = max(largest, np.sqrt(moved) * lipschitz[i])
                 np.dot(X, g, masked)
-                for e in range(n):
-                    v[e] -= kappa[e] * gate[e] * masked[e]
+                _subtract(kappa, gates[i], masked, v)
         if largest <= accuracy * beta:
             break
+
+
+@compiled
+def _multiply(a: FloatArray, b: FloatArray, product: FloatArray) -> None:
+    for e in range(a.size):
+        product[e] = a[e] * b[e]
+
+
+@compiled
+def _add_product(a: FloatArray, b: FloatArray, total: FloatArray) -> None:
+    for e in range(a.size):
+        total[e] += a[e] * b[e]
+
+
+@compiled
+def _subtract(kappa: FloatArray, gate: FloatArray, f: FloatArray, v: FloatArray) -> None:
+    for e in range(v.size):
+        v[e] -= kappa[e] * gate[e] * f[e]

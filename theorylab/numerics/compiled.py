@@ -4,10 +4,11 @@ Numba keeps compiled code by the time of the kernel's own file, and trusts it th
 was inlined into it has changed since. Here the folder of the cache is named by a hash of every file
 of the package that holds kernels, so that no code outlives what it was made from.
 
-Machine code takes up to half a minute to make, and most first problems are small. So the two race:
-the Python function runs while a process beside this one compiles, and is stopped, and started again
-as machine code, if that is there first, if it raises an error (which machine code may not), or if
-that process ends. Interpreted numbers may differ in their last digits; where the environment has
+Machine code takes some seconds to make, and most first problems are small. So the two race: the
+Python function runs while a process beside this one compiles, short kernels first. What it calls
+runs as machine code as soon as that is there; the function itself is stopped, and started again as
+machine code, if that is there first, if it raises an error (which machine code may not), or if that
+process ends. Interpreted numbers may differ in their last digits; where the environment has
 ``THEORYLAB_KERNELS=compiled``, calls wait for machine code instead.
 """
 
@@ -17,7 +18,6 @@ import base64
 import ctypes
 import hashlib
 import importlib
-import math
 import os
 import pickle
 import subprocess
@@ -27,6 +27,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
+from queue import PriorityQueue
 from typing import Any, ClassVar
 
 import numba
@@ -92,11 +93,12 @@ class _Racing(CPUDispatcher):
     """A kernel that can be interpreted while its machine code is made elsewhere."""
 
     _cache: Any
+    looked = -1
 
     def _compile_for_args(self, *args: Any, **kwargs: Any) -> Any:
         """Return what runs on arguments that there is no machine code for: numba asks this."""
         if _Race.thread == threading.get_ident():  # inside of a kernel that is interpreted
-            return self._interpreted
+            return self._loaded(*args) or self._interpreted
         if os.environ.get("THEORYLAB_KERNELS") != "compiled" and all(map(_is_plain, args)):
             signature = tuple(map(numba.typeof, args))
             if self._cache.load_overload(signature, self.targetctx) is None:
@@ -105,6 +107,20 @@ class _Racing(CPUDispatcher):
 
     def _interpreted(self, *args: Any) -> Any:
         return self.py_func(*(a.value if isinstance(a, OmittedArg) else a for a in args))
+
+    def _loaded(self, *args: Any) -> Any:
+        """Return the machine code of an inner kernel if there is news of it; ask for it first."""
+        if self.looked == _Race.news or not all(map(_is_plain, args)):
+            return None
+        self.looked = _Race.news
+        signature = tuple(map(numba.typeof, args))
+        if _Race.ask(self, signature) not in _Race.answered:
+            return None
+        with _Race.lock:  # nothing is sent to this thread while numba is at work
+            for _ in range(2):  # what was sent before is raised here
+                pass
+            found = self._cache.load_overload(signature, self.targetctx) is not None
+            return DISPATCHER._compile_for_args(self, *args) if found else None
 
     def _raced(self, signature: tuple[Any, ...], *args: Any) -> Any:
         kept = [a.copy() if isinstance(a, np.ndarray) else a for a in args]
@@ -122,11 +138,13 @@ class _Overtaken(BaseException):
 
 
 class _Race:
-    """An interpreted kernel, and the process that compiles what it was asked for, in order."""
+    """An interpreted kernel, and the process that compiles what it was asked for."""
 
     process: subprocess.Popen[str] | None = None
     asked: ClassVar[dict[Any, int]] = {}
-    answers = 0.0
+    answered: ClassVar[set[int]] = set()
+    ended = False
+    news = 0  # number of answers; each may be the code of an inner kernel
     thread = 0
     awaited = 0
     lock = threading.Lock()
@@ -134,16 +152,16 @@ class _Race:
     @classmethod
     def run(cls, kernel: Any, signature: tuple[Any, ...], args: tuple[Any, ...]) -> Any:
         """Return what the Python function returns, unless its machine code is there before."""
-        place = cls._ask((kernel.py_func.__module__, kernel.py_func.__name__, signature))
+        number = cls.ask(kernel, signature)
         # Where machine code would raise a ZeroDivisionError, NumPy's numbers raise an error too.
         ieee = kernel.targetoptions.get("error_model") == "numpy"
         zero: Any = "ignore" if ieee else "raise"
         with np.errstate(all="ignore", divide=zero, invalid=zero):
             try:
                 with cls.lock:
-                    if cls.thread or cls.answers > place:
+                    if cls.thread or cls.ended or number in cls.answered:
                         raise _Overtaken
-                    cls.thread, cls.awaited = threading.get_ident(), place
+                    cls.thread, cls.awaited = threading.get_ident(), number
                 result = _plain(kernel.py_func(*args))
                 cls._settle()
                 return result
@@ -163,21 +181,24 @@ class _Race:
             pass
 
     @classmethod
-    def _ask(cls, kernel: tuple[str, str, tuple[Any, ...]]) -> int:
-        """Ask for the machine code of a kernel, once; return its place in the queue."""
+    def ask(cls, kernel: Any, signature: tuple[Any, ...]) -> int:
+        """Ask for the machine code of a kernel, once; return its number."""
+        function = kernel.py_func
+        wanted = (function.__module__, function.__name__, signature)
         with cls.lock:
-            if cls.process is None and cls.answers == 0:
+            if cls.process is None and not cls.ended:
                 try:
                     cls._start()
                 except (OSError, RuntimeError, TypeError, ValueError):  # no process or thread here
-                    cls.answers = math.inf
-            if kernel not in cls.asked:
+                    cls.ended = True
+            if wanted not in cls.asked:
+                # Before it is sent: an exception that arrives here must not make two of a number.
+                cls.asked[wanted] = number = len(cls.asked)
                 if cls.process is not None:
                     with suppress(OSError):
-                        text = base64.b64encode(pickle.dumps(kernel)).decode()
-                        print(text, file=cls.process.stdin)
-                cls.asked[kernel] = len(cls.asked)
-            return cls.asked[kernel]
+                        text = base64.b64encode(pickle.dumps(wanted)).decode()
+                        print(len(function.__code__.co_code), number, text, file=cls.process.stdin)
+            return cls.asked[wanted]
 
     @classmethod
     def _start(cls) -> None:
@@ -197,16 +218,20 @@ class _Race:
 
     @classmethod
     def _listen(cls, process: subprocess.Popen[str]) -> None:
-        for _ in process.stdout or ():
-            cls._answered(1)
-        cls._answered(math.inf)  # it has ended
+        for number in process.stdout or ():
+            cls._answer(int(number))
+        cls._answer(None)  # it has ended
         process.wait()
 
     @classmethod
-    def _answered(cls, count: float) -> None:
+    def _answer(cls, number: int | None) -> None:
         with cls.lock:
-            cls.answers += count
-            if cls.thread and cls.answers > cls.awaited:
+            if number is None:
+                cls.ended = True
+            else:
+                cls.answered.add(number)
+                cls.news += 1
+            if cls.thread and (cls.ended or number == cls.awaited):
                 send = ctypes.pythonapi.PyThreadState_SetAsyncExc
                 send(ctypes.c_ulong(cls.thread), ctypes.py_object(_Overtaken))
                 cls.thread = 0  # only once
@@ -214,20 +239,31 @@ class _Race:
     @classmethod
     def forget(cls) -> None:
         """Start anew in a forked process, which has no listener."""
-        cls.process, cls.asked, cls.answers, cls.thread = None, {}, 0.0, 0
+        cls.process, cls.asked, cls.answered = None, {}, set()
+        cls.ended, cls.thread = False, 0
         cls.lock = threading.Lock()
 
-    @staticmethod
-    def serve() -> None:
-        """Compile what is asked for on the standard input, to its end."""
-        for line in sys.stdin:
+    @classmethod
+    def serve(cls) -> None:
+        """Compile what is asked for on the standard input, to its end: short kernels first, since
+        long ones call them."""
+        requests: PriorityQueue[tuple[int, int, str]] = PriorityQueue()
+        threading.Thread(target=cls._receive, args=(requests,), daemon=True).start()
+        while (request := requests.get())[0] > 0:
             with suppress(Exception):
-                module, name, signature = pickle.loads(base64.b64decode(line))
+                module, name, signature = pickle.loads(base64.b64decode(request[2]))
                 getattr(importlib.import_module(module), name).compile(signature)
             try:
-                print(name, flush=True)
+                print(request[1], flush=True)
             except OSError:  # nobody listens
                 return
+
+    @staticmethod
+    def _receive(requests: PriorityQueue[tuple[int, int, str]]) -> None:
+        for line in sys.stdin:
+            size, number, text = line.split()
+            requests.put((int(size), int(number), text))
+        requests.put((0, 0, ""))
 
 
 if hasattr(os, "register_at_fork"):

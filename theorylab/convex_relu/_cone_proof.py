@@ -1,0 +1,343 @@
+"""The proof on one cone: a least-distance problem with bounds, and the check of its solution."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theorylab._validation import FloatArray
+from theorylab.numerics.compiled import compiled
+
+IntArray = NDArray[np.int64]
+
+_EPS = float(np.finfo(np.float64).eps)
+
+
+@compiled
+def least_distance(
+    X: FloatArray,
+    v: FloatArray,
+    index: IntArray,
+    m: int,
+    t: FloatArray,
+    s_cone: FloatArray,
+    inverse: FloatArray,
+    w: FloatArray,
+    threshold: float,
+    R: FloatArray,
+    Z: FloatArray,
+    g: FloatArray,
+    q: FloatArray,
+    margin: float,
+    error: float,
+    c: FloatArray,
+    gram: FloatArray,
+    free: IntArray,
+) -> int:
+    """Shorten w over t in [0, 1] and the generators of the dual cone by coordinate descent with
+    Newton steps.
+
+    Returns
+    -------
+    int
+        1 if the cone is proved, 2 if the distance certainly exceeds the threshold, 0 if undecided.
+    """
+    d = R.shape[0]
+    square = threshold * threshold
+    # The generators of the dual cone of a narrow cone are ill-conditioned, and splitting is better.
+    wide = narrowest(R) < 0.999
+    for sweep in range(60):
+        s = square_norm(w)
+        if s <= square * (1.0 + 1e-13):
+            for a in range(d):
+                gram[a, d] = w[a]
+            if _proves(v, index, m, t, w, threshold, R, Z, g, q, margin, error, c):
+                return 1
+            for a in range(d):
+                w[a] = gram[a, d]
+        elif _exceeds(X, v, index, m, t, s_cone, inverse, w, threshold, s):
+            return 2
+        n_free, moved = _sweep(X, v, index, m, t, s_cone, inverse, w, wide, free)
+        if moved <= 1e-15 * threshold:
+            break
+        if sweep >= 2 and 0 < n_free <= d:
+            _newton(X, v, index, t, s_cone, inverse, w, gram, free, n_free)
+    s = square_norm(w)
+    if s <= square * (1.0 + 1e-13) and _proves(
+        v, index, m, t, w, threshold, R, Z, g, q, margin, error, c
+    ):
+        return 1
+    return 0
+
+
+@compiled
+def square_norm(w: FloatArray) -> float:
+    s = 0.0
+    for value in w:
+        s += value * value
+    return s
+
+
+@compiled
+def narrowest(R: FloatArray) -> float:
+    """Return the least inner product of two rays."""
+    d = R.shape[0]
+    least = 1.0
+    for k in range(d):
+        for b in range(k):
+            s = 0.0
+            for a in range(d):
+                s += R[k, a] * R[b, a]
+            least = min(least, s)
+    return least
+
+
+@compiled
+def _exceeds(
+    X: FloatArray,
+    v: FloatArray,
+    index: IntArray,
+    m: int,
+    t: FloatArray,
+    s_cone: FloatArray,
+    inverse: FloatArray,
+    w: FloatArray,
+    threshold: float,
+    square: float,
+) -> bool:
+    """Whether the distance certainly exceeds the threshold: it is at least the support of the set
+    in the direction of w, whose square is given."""
+    d = w.size
+    low = square
+    for k in range(d):
+        p = 0.0
+        size = 0.0
+        for a in range(d):
+            p += inverse[a, k] * w[a]
+            size += abs(inverse[a, k])
+        if p < -1e-12 * size * np.sqrt(square):
+            return False
+        low -= s_cone[k] * p
+    for e in range(m):
+        i = index[e]
+        if v[i] < 0.0:
+            p = 0.0
+            for a in range(d):
+                p += X[i, a] * w[a]
+            p *= v[i]
+            low += -t[e] * p if p > 0.0 else (1.0 - t[e]) * p
+    return bool(low > threshold * np.sqrt(square))
+
+
+@compiled
+def _sweep(
+    X: FloatArray,
+    v: FloatArray,
+    index: IntArray,
+    m: int,
+    t: FloatArray,
+    s_cone: FloatArray,
+    inverse: FloatArray,
+    w: FloatArray,
+    wide: bool,
+    free: IntArray,
+) -> tuple[int, float]:
+    """Minimise over one coordinate after the other; return how many are off their bounds, written
+    to ``free``, and the longest step."""
+    d = w.size
+    n_free = np.int64(0)
+    moved = 0.0
+    for e in range(m):
+        i = index[e]
+        if v[i] < 0.0:
+            p = 0.0
+            b = 0.0
+            for a in range(d):
+                p += X[i, a] * w[a]
+                b += X[i, a] * X[i, a]
+            f = min(max(t[e] - p / (v[i] * b), 0.0), 1.0)
+            step = (f - t[e]) * v[i]
+            t[e] = f
+            if step != 0.0:
+                for a in range(d):
+                    w[a] += step * X[i, a]
+                moved = max(moved, abs(step) * np.sqrt(b))
+            if 0.0 < f < 1.0:
+                free[n_free] = e
+                n_free += 1
+    for k in range(d if wide else 0):
+        p = 0.0
+        b = 0.0
+        for a in range(d):
+            p += inverse[a, k] * w[a]
+            b += inverse[a, k] * inverse[a, k]
+        f = max(s_cone[k] - p / b, 0.0)
+        step = f - s_cone[k]
+        s_cone[k] = f
+        if step != 0.0:
+            for a in range(d):
+                w[a] += step * inverse[a, k]
+            moved = max(moved, abs(step) * np.sqrt(b))
+        if f > 0.0:
+            free[n_free] = -1 - k
+            n_free += 1
+    return n_free, moved
+
+
+@compiled
+def _proves(
+    v: FloatArray,
+    index: IntArray,
+    m: int,
+    t: FloatArray,
+    w: FloatArray,
+    threshold: float,
+    R: FloatArray,
+    Z: FloatArray,
+    g: FloatArray,
+    q: FloatArray,
+    margin: float,
+    error: float,
+    c: FloatArray,
+) -> bool:
+    """Check the inequalities of the proof from scratch, lifting w along the centre by what rounding
+    took from it."""
+    d = R.shape[0]
+    lift = 0.0
+    for k in range(d):
+        s = 0.0
+        for a in range(d):
+            s += g[a] * R[k, a]
+        c[k] = s
+    for e in range(m):
+        i = index[e]
+        if v[i] > 0.0:
+            for k in range(d):
+                if Z[e, k] > 0.0:
+                    c[k] += v[i] * Z[e, k]
+        else:
+            f = v[i] * t[e]
+            for k in range(d):
+                c[k] += f * Z[e, k]
+    for k in range(d):
+        s = 0.0
+        p = 0.0
+        for a in range(d):
+            s += w[a] * R[k, a]
+            p += q[a] * R[k, a]
+        if p <= 0.0:
+            return False
+        lift = max(lift, (c[k] + margin + error * threshold - s) / p)
+    if lift > 0.0:
+        lift *= 1.0 + 1e-12
+        for a in range(d):
+            w[a] += lift * q[a]
+    return bool(np.sqrt(square_norm(w)) * (1.0 + (2 * d + 4) * _EPS) <= threshold)
+
+
+@compiled
+def _newton(
+    X: FloatArray,
+    v: FloatArray,
+    index: IntArray,
+    t: FloatArray,
+    s_cone: FloatArray,
+    inverse: FloatArray,
+    w: FloatArray,
+    gram: FloatArray,
+    free: IntArray,
+    n_free: int,
+) -> None:
+    """Take the exact least-squares step in the coordinates off their bounds, up to the first
+    bound."""
+    d = w.size
+    columns = np.empty((n_free, d))
+    for j in range(n_free):
+        e = free[j]
+        for a in range(d):
+            columns[j, a] = v[index[e]] * X[index[e], a] if e >= 0 else inverse[a, -1 - e]
+    system = np.empty((n_free, n_free + 1))
+    for j in range(n_free):
+        for k in range(n_free):
+            s = 0.0
+            for a in range(d):
+                s += columns[j, a] * columns[k, a]
+            system[j, k] = s
+        s = 0.0
+        for a in range(d):
+            s -= columns[j, a] * w[a]
+        system[j, n_free] = s
+    for k in range(n_free):
+        pivot = k
+        for a in range(k + 1, n_free):
+            if abs(system[a, k]) > abs(system[pivot, k]):
+                pivot = a
+        if system[pivot, k] == 0.0:
+            return
+        if pivot != k:
+            for b in range(n_free + 1):
+                swap = system[k, b]
+                system[k, b] = system[pivot, b]
+                system[pivot, b] = swap
+        for a in range(n_free):
+            if a != k:
+                f = system[a, k] / system[k, k]
+                for b in range(k, n_free + 1):
+                    system[a, b] -= f * system[k, b]
+    step = 1.0
+    for j in range(n_free):
+        change = system[j, n_free] / system[j, j]
+        if not np.isfinite(change):
+            return
+        e = free[j]
+        old = t[e] if e >= 0 else s_cone[-1 - e]
+        if change < 0.0 and old + change < 0.0:
+            step = min(step, -old / change)
+        if e >= 0 and old + change > 1.0:
+            step = min(step, (1.0 - old) / change)
+    for j in range(n_free):
+        change = step * system[j, n_free] / system[j, j]
+        e = free[j]
+        if e >= 0:
+            t[e] = min(max(t[e] + change, 0.0), 1.0)
+        else:
+            s_cone[-1 - e] = max(s_cone[-1 - e] + change, 0.0)
+        for a in range(d):
+            w[a] += change * columns[j, a]
+
+
+@compiled
+def invert(R: FloatArray, inverse: FloatArray, work: FloatArray) -> bool:
+    """Write the inverse of a small matrix by Gauss-Jordan elimination with pivoting."""
+    d = R.shape[0]
+    for a in range(d):
+        for b in range(d):
+            work[a, b] = R[a, b]
+            inverse[a, b] = 1.0 if a == b else 0.0
+    for k in range(d):
+        pivot = k
+        for a in range(k + 1, d):
+            if abs(work[a, k]) > abs(work[pivot, k]):
+                pivot = a
+        if abs(work[pivot, k]) < 1e-14:
+            return False
+        if pivot != k:
+            for b in range(d):
+                swap = work[k, b]
+                work[k, b] = work[pivot, b]
+                work[pivot, b] = swap
+                swap = inverse[k, b]
+                inverse[k, b] = inverse[pivot, b]
+                inverse[pivot, b] = swap
+        f = 1.0 / work[k, k]
+        for b in range(d):
+            work[k, b] *= f
+            inverse[k, b] *= f
+        for a in range(d):
+            if a != k:
+                f = work[a, k]
+                if f != 0.0:
+                    for b in range(d):
+                        work[a, b] -= f * work[k, b]
+                        inverse[a, b] -= f * inverse[k, b]
+    return True

@@ -1,0 +1,93 @@
+"""Small steps that kernels share: each is machine code after a moment.
+
+A kernel that calls them is interpreted in the meantime, at a fair speed, and compiled sooner: what
+numba makes of ``np.linalg.solve`` or ``np.argsort`` takes longer than these."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theorylab._validation import FloatArray
+from theorylab.numerics.compiled import compiled
+
+IntArray = NDArray[np.int64]
+
+
+@compiled
+def row_norms(X: FloatArray) -> FloatArray:
+    n, d = X.shape
+    norms = np.empty(n)
+    for i in range(n):
+        s = 0.0
+        for c in range(d):
+            s += X[i, c] * X[i, c]
+        norms[i] = np.sqrt(s)
+    return norms
+
+
+@compiled
+def is_zero(x: FloatArray) -> bool:
+    zero = True
+    for value in x:
+        if value != 0.0:
+            zero = False
+    return zero
+
+
+@compiled
+def solve(system: FloatArray, right: FloatArray, tolerance: float) -> bool:
+    """Solve a positive semidefinite system in place by elimination without pivoting.
+
+    Unknowns whose pivot is at most ``tolerance`` times their diagonal entry are dependent on those
+    before them and become zero; return whether there was none."""
+    size = right.size
+    diagonal = np.empty(size)
+    for k in range(size):
+        diagonal[k] = system[k, k]
+    independent = True
+    for k in range(size):
+        top = system[k]
+        if top[k] <= tolerance * diagonal[k]:
+            top[k] = np.inf
+            independent = False
+            continue
+        for i in range(k + 1, size):
+            f = top[i] / top[k]
+            right[i] -= f * right[k]
+            row = system[i]
+            for j in range(i, size):
+                row[j] -= f * top[j]
+    for k in range(size - 1, -1, -1):
+        s = right[k]
+        for j in range(k + 1, size):
+            s -= system[k, j] * right[j]
+        right[k] = s / system[k, k]
+    return independent
+
+
+@compiled
+def ascending(keys: FloatArray) -> IntArray:
+    """Return the order that sorts the keys, stable, by merging runs of doubled length."""
+    count = keys.size
+    order = np.empty(count, dtype=np.int64)
+    other = np.empty(count, dtype=np.int64)
+    for k in range(count):
+        order[k] = k
+    width = 1
+    while width < count:
+        for start in range(0, count, 2 * width):
+            left = start
+            middle = min(start + width, count)
+            right = middle
+            stop = min(start + 2 * width, count)
+            for k in range(start, stop):
+                if right >= stop or (left < middle and keys[order[left]] <= keys[order[right]]):
+                    other[k] = order[left]
+                    left += 1
+                else:
+                    other[k] = order[right]
+                    right += 1
+        order, other = other, order
+        width *= 2
+    return order

@@ -81,7 +81,7 @@ def test_an_allowed_error_above_the_outputs_empties_the_layer():
 
 
 def test_the_density_and_the_threshold_below_which_nothing_is_left():
-    X, W = np.eye(3), np.diag([3.0, 4.0, 0.0])
+    X, W = np.diag([1.0, -1.0, 1.0]), np.diag([3.0, -4.0, 0.0])
     # The outputs have the norm 5.
     assert prune_layer(X, W, 1e-3).density == pytest.approx(2 / 9)
     empty, left = prune_layer(X, W, 5.0001), prune_layer(X, W, 4.9999)

@@ -81,7 +81,7 @@ def test_an_allowed_error_above_the_outputs_empties_the_layer():
 
 
 def test_the_density_and_the_threshold_below_which_nothing_is_left():
-    X, W = np.eye(3), np.diag([3.0, 4.0, 0.0])
+    X, W = np.diag([1.0, -1.0, 1.0]), np.diag([3.0, -4.0, 0.0])
     # The outputs have the norm 5.
     assert prune_layer(X, W, 1e-3).density == pytest.approx(2 / 9)
     empty, left = prune_layer(X, W, 5.0001), prune_layer(X, W, 4.9999)
@@ -307,3 +307,31 @@ def test_a_multiplier_of_the_wrong_sign_proves_nothing():
         multiplier = np.array([[2.0], [wrong]])
         assert _dual_value(multiplier, X, Y, on, 0.25) == pytest.approx(0.75, rel=1e-15)
     assert _dual_value(np.array([[2.0], [-1.0]]), X, Y, on, 0.25) == pytest.approx(0.5, rel=1e-15)
+
+
+def test_pruning_that_is_stopped_says_so_and_leaves_the_other_layers_as_they_are():
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(20, 5))
+    weights = [rng.normal(size=(5, 4)), rng.normal(size=(4, 3)), rng.normal(size=(3, 2))]
+    trained = layer_outputs(X, weights)
+    eps = [0.2 * float(np.linalg.norm(Y)) for Y in trained]
+    seen = []
+    first = prune_layer(X, weights[0], eps[0], callback=seen.append)
+    assert seen[-1].iteration == first.n_iter
+    assert seen[-1].objective == first.objective
+    assert seen[-1].error == pytest.approx(max(first.violation, first.gap), rel=1e-6)
+    records = []
+    with pytest.warns(RuntimeWarning, match="stopped by the callback"):
+        network = prune_network(
+            X, weights, eps, callback=lambda r: records.append(r) or len(records) > len(seen)
+        )
+    assert len(records) == len(seen) + 1
+    assert [layer.status.name for layer in network.layers] == ["SOLVED", "STOPPED", "STOPPED"]
+    np.testing.assert_array_equal(network.weights[0], first.weights)
+    middle, last = network.layers[1:]
+    assert middle.n_iter == 25
+    assert middle.objective == np.abs(middle.weights).sum()
+    np.testing.assert_array_equal(last.weights, weights[2])
+    assert last.objective == pytest.approx(np.abs(weights[2]).sum(), rel=1e-15)
+    assert (last.dual_objective, last.output_error, last.gap) == (0, 0, 1)
+    assert np.all(network.errors <= network.bounds * (1 + 1e-12))

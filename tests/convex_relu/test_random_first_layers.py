@@ -61,6 +61,22 @@ def test_a_direction_between_two_takes_their_place():
         assert train_output_layer(X, rng.random(2), 1e-3, U).gap <= 1e-10
 
 
+def test_neighbours_in_a_fine_fan_of_directions_share_a_neuron():
+    # Columns 3 mrad apart are independent; an optimal neuron lies between two of them.
+    angles = np.linspace(0, 2 * np.pi, 2000, endpoint=False)
+    fan, shared = np.column_stack([np.cos(angles), np.sin(angles)]), 0
+    for seed in range(40):
+        X, y = data(seed, 5 + seed % 4, 2)
+        beta = 10.0 ** -(1 + seed % 4)
+        found = train_output_layer(X, y, beta, fan)
+        assert found.gap <= 1e-8
+        # In small units neither the gap nor the neurons are other ones.
+        small = train_output_layer(X, 2.0**-20 * y, 2.0**-20 * beta, fan)
+        np.testing.assert_array_equal(small.coefficients, 2.0**-20 * found.coefficients)
+        shared += (np.diff(np.flatnonzero(found.coefficients)) == 1).any()
+    assert shared > 10
+
+
 def test_a_direction_enters_just_below_its_threshold():
     X, y = data(0, 6, 3)
     U = np.random.default_rng(1).normal(size=(20, 3))
@@ -246,13 +262,15 @@ def test_the_value_bound_is_its_formula_on_a_fine_grid(seed, angle):
     second = np.linalg.svd(X)[1][0] * sizes.sum() * np.abs(np.exp(1j * angle) - 1)
     bound = displaced_neurons_bound(best, angle)
     assert bound == pytest.approx(first + second**2 / 2, rel=1e-4)
-    assert displaced_neurons_bound(train(X, y, 100.0), angle) == 0
+    zero = train(X, y, 100.0)
+    assert displaced_neurons_bound(zero, angle) == 0
+    assert random_first_layer_bound(zero, n_directions=10, xi=0.1) == 0
 
 
 def test_bad_input_is_named():
     X, y = data(0)
     with pytest.raises(ValueError, match="directions: expected rows that are not zero"):
-        train_output_layer(X, y, 0.1, np.zeros((2, 2)))
+        train_output_layer(X, y, 0.1, [[1.0, 0.0], [0.0, 0.0]])
     with pytest.raises(ValueError, match="optimum: expected squared loss"):
         random_first_layer_bound(train(X, np.sign(y), 0.5, loss="hinge"), n_directions=10, xi=0.1)
     three = train(np.column_stack([X, X[:, 0]]), y, 0.5)

@@ -11,6 +11,7 @@ from scipy.optimize import linprog, minimize
 
 from theorylab.convex_relu import (
     Knots,
+    _particles,
     balance,
     certificate_knots,
     descend_particles,
@@ -398,3 +399,97 @@ def test_particles_that_take_no_step_are_a_sum_of_independent_units():
     # E (a relu(w + b))^2 = 1, E a relu(w + b) = 0; the variance of f is known to 1 %.
     assert abs(f.mean()) < 5 / np.sqrt(50 * 20000)
     assert 50 * f.var() == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_fit_that_ends_early_reports_what_it_returns():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(2, 15))
+    best = fit_penalized_biases(x, y, 0.01)
+    seen = []
+    with pytest.warns(RuntimeWarning, match="stopped by the callback"):
+        stopped = fit_penalized_biases(
+            x, y, 0.01, callback=lambda r: seen.append(r) or r.iteration == 2
+        )
+    with pytest.warns(RuntimeWarning, match="raise max_iter"):
+        short = fit_penalized_biases(x, y, 0.01, max_iter=2)
+    assert (stopped.status, short.status) == (Status.STOPPED, Status.MAX_ITER)
+    assert [r.iteration for r in seen] == [0, 1, 2]
+    assert seen[0].objective == pytest.approx(0.5 * y @ y, rel=1e-15)
+    assert seen[-1].error == pytest.approx(stopped.gap, rel=1e-12)
+    for fit in (stopped, short):
+        net = fit.network
+        decay = 0.5 * np.sum(net.weights**2 + net.biases**2 + net.output_weights**2)
+        own = 0.5 * np.sum((net(x) - y) ** 2) + 0.01 * decay
+        assert fit.objective == pytest.approx(own, rel=1e-12)
+        assert fit.dual_objective < best.objective < fit.objective
+        # The dual value is that of the residual scaled into the constraint.
+        peak = np.abs(h_on(x, fit.residual, np.linspace(0, 2 * np.pi, 200001))).max()
+        dual = fit.residual * min(1.0, 0.01 / peak)
+        assert fit.dual_objective == pytest.approx(dual @ y - 0.5 * dual @ dual, rel=1e-6)
+
+
+def test_a_mean_field_fit_that_ends_early_knows_how_far_it_is():
+    seen = []
+    best = mean_field_fit(X, Y, 0.1, temperature=0.02, callback=seen.append)
+    last = [r for r in seen if r.error > 1e-6][-1]
+    with pytest.warns(RuntimeWarning, match="stopped by the callback"):
+        stopped = mean_field_fit(
+            X, Y, 0.1, temperature=0.02, callback=lambda r: r.iteration == last.iteration
+        )
+    with pytest.warns(RuntimeWarning, match="raise max_iter"):
+        short = mean_field_fit(X, Y, 0.1, temperature=0.02, max_iter=last.iteration)
+    assert (stopped.status, short.status) == (Status.STOPPED, Status.MAX_ITER)
+    np.testing.assert_array_equal(short.residual, stopped.residual)
+    assert stopped.residual_error == pytest.approx(last.error * np.abs(Y).max(), rel=1e-12)
+    off = np.abs(stopped.residual - best.residual).max()
+    assert stopped.residual_error == pytest.approx(off, rel=0.05)
+    assert short.residual_error == stopped.residual_error
+    # The objective there, at the temperature asked for, is just below the optimum of the dual.
+    z, angles = best.residual, np.linspace(0, 2 * np.pi, 400001)[:-1]
+    mass = 2 * np.pi * np.mean(1 / (0.1 - h_on(X, z, angles) ** 2 / 0.1))
+    optimum = z @ Y - 0.5 * z @ z - 0.02 * np.log(mass)
+    assert optimum - 1e-4 < last.objective < optimum + 1e-8
+
+
+def test_particles_do_not_depend_on_the_legs_in_which_they_move(monkeypatch):
+    options = {"temperature": 0.2, "n_particles": 5, "seed": 3}
+    whole = sample_particles(X, Y, 0.4, n_sweeps=40, burn_in=20, **options)
+    part = sample_particles(X, Y, 0.4, n_sweeps=13, burn_in=20, **options)
+    descended = descend_particles(X, Y, 6, n_steps=7, n_networks=2)
+    monkeypatch.setattr(_particles, "_LEG", 5 * (X.size + 10))
+    np.testing.assert_array_equal(
+        sample_particles(X, Y, 0.4, n_sweeps=40, burn_in=20, **options), whole
+    )
+    np.testing.assert_array_equal(descend_particles(X, Y, 6, n_steps=7, n_networks=2), descended)
+    seen = []
+    stopped = sample_particles(
+        X,
+        Y,
+        0.4,
+        n_sweeps=40,
+        burn_in=20,
+        callback=lambda r: seen.append(r) or r.iteration == 33,
+        **options,
+    )
+    np.testing.assert_allclose(stopped, part, rtol=1e-12)
+    assert [r.iteration for r in seen] == list(range(1, 34))
+    # Where they stop before the average begins, the outputs are those of the last sweep.
+    first = sample_particles(X, Y, 0.4, n_sweeps=40, burn_in=20, callback=lambda r: True, **options)
+    once = sample_particles(X, Y, 0.4, n_sweeps=1, burn_in=0, **options)
+    np.testing.assert_allclose(first, once, rtol=1e-12)
+
+
+def test_energy_of_particles_settles_at_the_temperature():
+    # A single particle far from the data (zero outputs): beta |theta|^2 / 2 has the mean 3/2 tau.
+    energies = []
+    sample_particles(
+        [0.0],
+        [0.0],
+        1e3,
+        temperature=0.2,
+        n_particles=400,
+        n_sweeps=2,
+        burn_in=0,
+        callback=lambda r: energies.append(r.objective),
+    )
+    assert energies[-1] == pytest.approx(1.5 * 0.2, rel=0.2)

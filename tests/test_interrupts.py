@@ -48,11 +48,23 @@ CALLS = {
         "optimal_transport.newton_plan(np.full(5000, 1 / 5000), np.full(5000, 1 / 5000), "
         "np.abs(X(5000, 5000)), 1e-5, tol=0.0, max_iter=10**8)"
     ),
+    "metric_descent": (
+        "implicit_regularization.metric_descent(X(100, 1000), y(100), step_size=1e-9, tol=0.0, "
+        "steps=10**9)"
+    ),
+    "learning_curve": (
+        "random_features.learning_curve(np.arange(1, 10**6 + 1) ** -1.3, np.ones(10**6), "
+        "n_samples=np.arange(1, 10**4), ridge=1e-3)"
+    ),
+    "effective_ridge": (
+        "random_features.effective_ridge(np.arange(1, 10**6 + 1) ** -1.3, "
+        "n_samples=np.arange(1, 10**4), n_features=500, ridge=1e-3)"
+    ),
 }
 START = """
 import numpy as np
 from theorylab import convex_relu, implicit_regularization, matrix_sensing, optimal_transport
-from theorylab import optimization
+from theorylab import optimization, random_features
 rng = np.random.default_rng(0)
 X, y = lambda n, d: rng.normal(size=(n, d)), lambda n: rng.normal(size=n)
 """

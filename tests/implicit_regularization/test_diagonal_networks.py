@@ -220,3 +220,10 @@ def test_a_batch_of_all_samples_draws_nothing():
         u, v = u * (1 - 0.02 * g), v * (1 + 0.02 * g)
     for run in runs:
         assert_allclose(run.predictor, u**2 - v**2, rtol=1e-12, atol=1e-14)
+
+
+def test_many_wells_in_portions():
+    start = np.linspace(-1.0, 1.0, 2 * 10**6)
+    path = double_well_descent(start, step_size=0.5, steps=7)
+    assert (path[0] == start).all()
+    assert_allclose(path[1:], path[:-1] - 0.5 * path[:-1] * (path[:-1] ** 2 - 1), atol=1e-15)

@@ -15,6 +15,7 @@ from numpy.testing import assert_allclose
 
 from theorylab.implicit_regularization import (
     SeparationStatus,
+    _loss_floors,
     batch_perceptron,
     cross_entropy_floor,
     imbalanced_pair,
@@ -25,7 +26,6 @@ from theorylab.implicit_regularization import (
     logit_bound,
     max_margin,
     normalized_steps_bound,
-    perceptron_limit,
     perceptron_steps_bound,
     separable_rows,
 )
@@ -234,7 +234,7 @@ def test_least_losses_whose_squares_are_below_float64():
 
 def test_a_tolerance_that_is_not_reached_is_said(monkeypatch):
     Z = separable_rows(6, 3, push=0.2, seed=3)
-    monkeypatch.setattr(perceptron_limit, "_ridge_minimiser", lambda Z, weight, start: start)
+    monkeypatch.setattr(_loss_floors, "_ridge_minimiser", lambda Z, weight, start: start)
     with pytest.warns(UserWarning, match="the minimum was not enclosed to tol"):
         _, loss, bound = least_logistic_loss(Z, radius=1.0)
     assert_allclose(loss, math.log(2))

@@ -190,3 +190,14 @@ def test_the_bound_is_void_above_its_threshold():
     assert plan_distance_bound(5, gap=1.0, eps=threshold * 1.001) == 2
     assert plan_distance_bound(5, gap=1.0, eps=threshold / 1.1) < 2
     assert_allclose(plan_distance_bound(3, gap=1.0, eps=0.1), 2 * np.exp(-10 + 1 + np.log(3)))
+
+
+def test_a_hessian_in_portions_is_the_hessian(monkeypatch):
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((2, 60, 2))
+    w, C = np.full(60, 1 / 60), ((x[:, None] - y) ** 2).sum(axis=-1)
+    whole = newton_plan(w, w, C, 0.02)
+    for portion in (1, 50, 1000):
+        monkeypatch.setattr("theorylab.optimal_transport.sinkhorn_newton._PORTION", portion)
+        parts = newton_plan(w, w, C, 0.02)
+        assert (parts.n_iterations, parts.value) == (whole.n_iterations, whole.value)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from theorylab.random_features import effective_ridge
+from theorylab.random_features import effective_ridge, learning_curve
 
 POWER_LAW = np.arange(1, 61) ** -1.5
 
@@ -213,3 +213,19 @@ def test_bad_input_is_named(changed, name):
     good = {"eigenvalues": [1.0, 0.5], "n_samples": 2, "ridge": 0.1}
     with pytest.raises(ValueError, match=name):
         effective_ridge(**{**good, **changed})
+
+
+@pytest.mark.parametrize("portion", [1, 3])
+def test_sizes_in_portions(monkeypatch, portion):
+    spectrum = np.arange(1, 200) ** -1.5
+    sizes = {"n_samples": np.arange(5, 50, 4), "n_features": 30, "ridge": 1e-3}
+    ridge = effective_ridge(spectrum, **sizes)
+    curve = learning_curve(spectrum, spectrum, **sizes)
+    for module in ("fixed_points", "eigenframework"):
+        name = f"theorylab.random_features.{module}.portion_of"
+        monkeypatch.setattr(name, lambda _: portion)
+    other, parts = effective_ridge(spectrum, **sizes), learning_curve(spectrum, spectrum, **sizes)
+    for name in ("gamma", "kappa"):
+        assert (getattr(other, name) == getattr(ridge, name)).all()
+    for name in ("test_risk", "train_risk", "gamma", "kappa"):
+        assert (getattr(parts, name) == getattr(curve, name)).all()

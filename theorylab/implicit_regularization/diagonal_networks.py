@@ -46,8 +46,6 @@ __all__ = [
     "DiagonalStatus",
     "diagonal_network_flow",
     "diagonal_network_sgd",
-    "double_well_cycle",
-    "double_well_descent",
 ]
 
 _CHUNK = 1 << 16  # samples drawn at once
@@ -325,56 +323,6 @@ def diagonal_network_sgd(
     return DiagonalDescent(u, v, u * u - v * v, loss(), taken)
 
 
-@refuses_overflow("start", "step_size")
-def double_well_descent(start: ArrayLike, *, step_size: float, steps: int) -> FloatArray:
-    r"""Return the iterates of descent on $\frac14(\theta^2-1)^2$, shape (steps + 1, ...).
-
-    Parameters
-    ----------
-    start
-        Any shape, $\theta^2\le1+2/\gamma$: further out, or with steps $\gamma>2$, the
-        iterates may leave float64, which is refused.
-    step_size, steps
-        $\gamma$ and the number of steps.
-
-    Examples
-    --------
-    >>> from theorylab.implicit_regularization import double_well_descent
-    >>> double_well_descent(0.5, step_size=1.1, steps=2000)[-2:].round(4)
-    array([0.8146, 1.1161])
-    """
-    theta = as_array(start, "start")
-    gamma = as_real(step_size, "step_size", above=0.0)
-    count = as_count(steps, "steps", minimum=0, maximum=10**7)
-    path = np.empty((count + 1, *theta.shape))
-    path[0] = theta
-    _fall(path.reshape(count + 1, -1), gamma)
-    return path
-
-
-def double_well_cycle(*, step_size: float) -> tuple[FloatArray, float]:
-    r"""Return the two points of the cycle that descent on $\frac14(\theta^2-1)^2$ settles on,
-    and its multiplier $9-2(1+\gamma)^2$.
-
-    Parameters
-    ----------
-    step_size
-        $\gamma$, in $[1,2]$; the cycle attracts below $\sqrt5-1$.
-
-    Examples
-    --------
-    >>> from theorylab.implicit_regularization import double_well_cycle
-    >>> points, multiplier = double_well_cycle(step_size=1.1)
-    >>> points.round(4), round(multiplier, 12)
-    (array([0.8146, 1.1161]), 0.18)
-    """
-    gamma = as_real(step_size, "step_size", minimum=1.0, maximum=2.0)
-    root = math.sqrt((gamma - 1) * (gamma + 3))
-    upper = (gamma + 1 + root) / (2 * gamma)
-    points = np.sqrt([1 / (gamma**2 * upper), upper])
-    return points, 9 - 2 * (1 + gamma) ** 2
-
-
 def _spread(value: ArrayLike, name: str, d: int) -> FloatArray:
     array = as_array(value, name)
     if array.ndim > 1 or (array.ndim == 1 and array.size != d):
@@ -488,11 +436,3 @@ def _descend_batch(
         for j in range(u.size):
             u[j] -= u[j] * gradient[j]
             v[j] += v[j] * gradient[j]
-
-
-@compiled
-def _fall(path: FloatArray, gamma: float) -> None:
-    for t in range(path.shape[0] - 1):
-        for j in range(path.shape[1]):
-            theta = path[t, j]
-            path[t + 1, j] = theta - gamma * theta * (theta * theta - 1)

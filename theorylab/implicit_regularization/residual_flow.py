@@ -46,8 +46,12 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
-from theorylab.numerics.compiled import compiled
+from theorylab._validation import FloatArray, as_array, as_real, refuses_overflow
+from theorylab.implicit_regularization._residual_network import (
+    as_network,
+    forward,
+    gradients,
+)
 from theorylab.numerics.flows import integrate
 from theorylab.numerics.results import result
 
@@ -58,9 +62,7 @@ __all__ = [
     "depth_increments",
     "flow_majorant",
     "residual_gradient_flow",
-    "residual_outputs",
     "tied_convergence",
-    "tied_network",
 ]
 
 _EVALUATIONS = 4000
@@ -134,64 +136,6 @@ class TiedConvergence:
     increments: FloatArray
 
 
-def tied_network(
-    width: int, *, depth: int, hidden: int, inputs: int, outputs: int, seed: int
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    r"""Return the standard start $V_k=0$, $W_k=W$ Gaussian, A and B the first inputs
-    and the last outputs of the hidden coordinates.
-
-    Parameters
-    ----------
-    width, depth, hidden, inputs, outputs
-        m, L, q, d and d', of which neither exceeds q.
-    seed
-        Of the Gaussian entries.
-
-    Returns
-    -------
-    V, W, A, B
-        (L, q, m), (L, m, q), (q, d), (d', q).
-
-    Examples
-    --------
-    >>> from theorylab.implicit_regularization import tied_network
-    >>> V, W, A, B = tied_network(5, depth=4, hidden=3, inputs=2, outputs=1, seed=0)
-    >>> V.shape, W.shape, A.shape, B.tolist()
-    ((4, 3, 5), (4, 5, 3), (3, 2), [[0.0, 0.0, 1.0]])
-    """
-    q, m = as_count(hidden, "hidden", maximum=1000), as_count(width, "width", maximum=10_000)
-    L = as_count(depth, "depth", maximum=10_000)
-    d = as_count(inputs, "inputs", maximum=q)
-    out = as_count(outputs, "outputs", maximum=q)
-    rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
-    W = np.tile(rng.standard_normal((m, q)), (L, 1, 1))
-    return np.zeros((L, q, m)), W, np.eye(q, d), np.eye(q)[q - out :]
-
-
-@refuses_overflow("V", "W", "A", "B", "X")
-def residual_outputs(
-    V: ArrayLike, W: ArrayLike, A: ArrayLike, B: ArrayLike, X: ArrayLike
-) -> FloatArray:
-    """Return the outputs F(x), shape (n, d').
-
-    Parameters
-    ----------
-    V, W, A, B
-        Weights of shapes (L, q, m), (L, m, q), (q, d) and (d', q).
-    X
-        (n, d).
-
-    Examples
-    --------
-    >>> from theorylab.implicit_regularization import residual_outputs
-    >>> V = W = [[[2.0]], [[9.0]]]
-    >>> residual_outputs(V, W, [[1.0]], [[1.0]], [[9.0]]).round(6)
-    array([[14.5]])
-    """
-    net, data = _checked(V, W, A, B, X)
-    return np.asarray(_forward(*net, data)[-1] @ net[3].T)
-
-
 @refuses_overflow("V", "W", "A", "B", "X", "Y")
 def residual_gradient_flow(
     V: ArrayLike,
@@ -230,7 +174,7 @@ def residual_gradient_flow(
     >>> bool(flow.losses[2] < flow.losses[1] < flow.losses[0])
     True
     """
-    net, data = _checked(V, W, A, B, X)
+    net, data = as_network(V, W, A, B, X)
     targets = as_array(Y, "Y", shape=(len(data), len(net[3])))
     at = as_array(times, "times", ndim=1, nonnegative=True)
     if (np.diff(at) <= 0).any():
@@ -246,7 +190,7 @@ def residual_gradient_flow(
 
     def velocity(_: float, state: FloatArray) -> FloatArray:
         v, w, a, b = split(state)
-        dv, dw, da, db = _gradients(v, w, a, b, data, targets)
+        dv, dw, da, db = gradients(v, w, a, b, data, targets)
         return -np.concatenate([g.ravel() for g in (fast * dv, fast * dw, da, db)])
 
     start = np.concatenate([w.ravel() for w in net])
@@ -254,7 +198,7 @@ def residual_gradient_flow(
     states = integrate(velocity, start, at, rtol=accuracy, atol=small, evaluations=_EVALUATIONS)
     v, w, a, b = (np.array(z) for z in zip(*map(split, states), strict=True))
     rows = zip(v, w, a, b, strict=True)
-    outputs = np.array([_forward(*row, data)[-1] @ row[3].T for row in rows])
+    outputs = np.array([forward(*row, data)[-1] @ row[3].T for row in rows])
     losses = np.sum((outputs - targets) ** 2, axis=(1, 2)) / len(data)
     return ResidualFlow(at, losses, v, w, a, b, outputs)
 
@@ -318,12 +262,12 @@ def flow_majorant(
     >>> bool(residual_gradient_flow(*problem).losses[1] < flow_majorant(*problem).losses[1] < 1e-3)
     True
     """
-    net, data = _checked(V, W, A, B, X)
+    net, data = as_network(V, W, A, B, X)
     targets = as_array(Y, "Y", shape=(len(data), len(net[3])))
     at = as_array(times, "times", ndim=1, nonnegative=True)
     if (np.diff(at) <= 0).any():
         raise ValueError("times: expected increasing values")
-    hidden = _forward(*net, data)
+    hidden = forward(*net, data)
     error = np.sum((hidden[-1] @ net[3].T - targets) ** 2) / len(data)
     top = float(error) if loss is None else as_real(loss, "loss", minimum=float(error))
     rough = depth_increments(net[0], net[1]) if lipschitz is None else lipschitz
@@ -410,95 +354,3 @@ def tied_convergence(W: ArrayLike, X: ArrayLike, Y: ArrayLike) -> TiedConvergenc
     p = (1 + 0.35 * excess) * n * size / left / low
     bounds = np.array([(1.02 * omega + 0.03) * p**2, (1.35 * omega + 0.27) * p**3])
     return TiedConvergence(low, excess, 4 / n * low * left, bounds)
-
-
-def _checked(
-    V: ArrayLike, W: ArrayLike, A: ArrayLike, B: ArrayLike, X: ArrayLike
-) -> tuple[tuple[FloatArray, FloatArray, FloatArray, FloatArray], FloatArray]:
-    v = as_array(V, "V", ndim=3)
-    w = as_array(W, "W", shape=(len(v), v.shape[2], v.shape[1]))
-    a = as_array(A, "A", shape=(v.shape[1], None))
-    b = as_array(B, "B", shape=(None, v.shape[1]))
-    data = as_array(X, "X", shape=(None, a.shape[1]))
-    return (v, w, a, b), data
-
-
-def _forward(
-    V: FloatArray, W: FloatArray, A: FloatArray, B: FloatArray, X: FloatArray
-) -> FloatArray:
-    """Return all hidden layers, shape (L + 1, n, q)."""
-    L, q, m = V.shape
-    hidden = np.empty((L + 1, len(X), q))
-    hidden[0] = X @ A.T
-    for k in range(L):
-        pre = hidden[k] @ W[k].T / math.sqrt(q)
-        hidden[k + 1] = hidden[k] + np.tanh(pre) @ V[k].T / (L * math.sqrt(m))
-    return hidden
-
-
-def _gradients(
-    V: FloatArray,
-    W: FloatArray,
-    A: FloatArray,
-    B: FloatArray,
-    X: FloatArray,
-    Y: FloatArray,
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    dV, dW = np.zeros_like(V), np.zeros_like(W)
-    first = X @ A.T
-    last, active, hidden, slopes = _layers(V, W, first)
-    residual = 2 / len(X) * (last @ B.T - Y)
-    back = np.ascontiguousarray(residual @ B)
-    _backward(V, W, hidden, active, slopes, back, dV, dW)
-    return dV, dW, back.T @ X, residual.T @ last
-
-
-@compiled
-def _layers(V, W, first):  # type: ignore[no-untyped-def]
-    L, q, m = V.shape
-    n = first.shape[0]
-    hidden = np.empty((L, n, q))
-    active = np.empty((L, n, m))
-    slopes = np.empty((L, n, m))
-    h = first.copy()
-    for k in range(L):
-        for i in range(n):
-            for a in range(q):
-                hidden[k, i, a] = h[i, a]
-            for j in range(m):
-                z = 0.0
-                for a in range(q):
-                    z += W[k, j, a] * h[i, a]
-                z /= math.sqrt(q)
-                active[k, i, j] = math.tanh(z)
-                slopes[k, i, j] = 1 - active[k, i, j] ** 2
-            for a in range(q):
-                step = 0.0
-                for j in range(m):
-                    step += V[k, a, j] * active[k, i, j]
-                h[i, a] += step / (L * math.sqrt(m))
-    return h, active, hidden, slopes
-
-
-@compiled
-def _backward(V, W, hidden, active, slopes, back, dV, dW):  # type: ignore[no-untyped-def]
-    """Fill the gradients of the layers; ``back`` becomes the gradient at the first one."""
-    L, q, m = V.shape
-    n = back.shape[0]
-    unit = 1 / (L * math.sqrt(m))
-    inner = np.empty(m)
-    for k in range(L - 1, -1, -1):
-        for i in range(n):
-            for j in range(m):
-                inner[j] = 0.0
-                for a in range(q):
-                    dV[k, a, j] += unit * back[i, a] * active[k, i, j]
-                    inner[j] += V[k, a, j] * back[i, a]
-                inner[j] *= unit * slopes[k, i, j] / math.sqrt(q)
-                for a in range(q):
-                    dW[k, j, a] += inner[j] * hidden[k, i, a]
-            for a in range(q):
-                step = 0.0
-                for j in range(m):
-                    step += W[k, j, a] * inner[j]
-                back[i, a] += step

@@ -26,6 +26,7 @@ the bound are derived here."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -62,6 +63,7 @@ _FIRST = 0.01  # of the largest cost: eps of the first stage
 _FALL = 4.0  # of eps, from one stage to the next
 _REACH = 42.0  # of the exponent below a row's largest: what is left out is below rounding
 _KEPT = 1e-5  # of the marginal error times a row's mass: entries of the Hessian that matter
+_PORTION = 10**8  # products of entries that are added up before Ctrl-C gets in
 _LOOSE = 1e-2  # marginal error at which a stage before the last ends
 
 
@@ -392,7 +394,10 @@ class _Rows:
             H.flat[:: m + 1] += self.sums
         else:
             H = np.zeros((m, m))
-            _accumulate(self.start, self.columns, self.mass, self.a, kept, H)
+            work = np.cumsum(np.diff(self.start) ** 2) // _PORTION  # between them Ctrl-C gets in
+            ends = np.append(np.flatnonzero(np.diff(work)) + 1, self.a.size)
+            for i, j in pairwise(np.append(0, ends).tolist()):
+                _accumulate(self.start[i : j + 1], self.columns, self.mass, self.a[i:j], kept, H)
         return H
 
 

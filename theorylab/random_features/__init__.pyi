@@ -1,3 +1,5 @@
+from ._finite_size import FiniteSizeTerm as FiniteSizeTerm
+from ._finite_size import finite_size_term as finite_size_term
 from ._power_law import interpolation_threshold as interpolation_threshold
 from ._power_law import optimal_fitting_ratio as optimal_fitting_ratio
 from ._power_law import power_law_fitting_ratio as power_law_fitting_ratio
@@ -64,12 +66,10 @@ from .deep_features import deep_weights as deep_weights
 from .deep_features import feature_ridge_risk as feature_ridge_risk
 from .deep_features import network_features as network_features
 from .deep_features import resolvent_trace as resolvent_trace
-from .eigenframework import FiniteSizeTerm as FiniteSizeTerm
 from .eigenframework import LearningCurve as LearningCurve
 from .eigenframework import OptimalRidge as OptimalRidge
 from .eigenframework import OptimalRidgeStatus as OptimalRidgeStatus
 from .eigenframework import RidgeRisk as RidgeRisk
-from .eigenframework import finite_size_term as finite_size_term
 from .eigenframework import kernel_ridge_risk as kernel_ridge_risk
 from .eigenframework import learning_curve as learning_curve
 from .eigenframework import optimal_ridge as optimal_ridge

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from theorylab._validation import FloatArray
+from theorylab._validation import FloatArray, as_array
 from theorylab.numerics.compiled import compiled
 from theorylab.random_features.fixed_points import (
     extrapolate,
@@ -15,7 +16,7 @@ from theorylab.random_features.fixed_points import (
     solve_gamma,
 )
 
-__all__ = ["moments", "risk_at", "risk_floors", "risks", "risks_along"]
+__all__ = ["as_modes", "moments", "risk_at", "risk_floors", "risks", "risks_along"]
 
 
 @compiled(error_model="numpy", fastmath={"reassoc", "contract"})
@@ -63,11 +64,15 @@ def risks(
     n: FloatArray,
     k: FloatArray,
     ridge: FloatArray,
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    test, train = np.zeros(n.size), np.zeros(n.size)
-    kappas, gammas = np.zeros(n.size), np.zeros(n.size)
+    rows: FloatArray,
+    first: int,
+    last: int,
+) -> None:
+    """Fill entries of the rows of zeros, those of ``learning_curve``, which start from the ones
+    before."""
+    test, train, kappas, gammas = rows[0], rows[1], rows[2], rows[3]
     ends = smallest_and_total(eigenvalues)
-    for j in range(n.size):
+    for j in range(first, last):
         gamma = solve_gamma(eigenvalues, ends, n[j], k[j], ridge[j], extrapolate(gammas, j))
         a, b = free_counts(gamma, n[j], k[j], ridge[j], float(eigenvalues.size))
         c, unlearned, at_edge = 0.0, 0.0, 0.0
@@ -86,7 +91,6 @@ def risks(
         train[j] = (a / n[j]) ** 2 * test[j] if a > 0.0 else 0.0
         kappas[j] = gamma if math.isinf(b) else gamma * b / k[j]
         gammas[j] = gamma
-    return test, train, kappas, gammas
 
 
 def risk_floors(left: FloatArray, right: FloatArray, n: float) -> FloatArray:
@@ -130,3 +134,17 @@ def risks_along(
         risk = n * bias / free if free > 0.0 else math.inf if bias > 0.0 else 0.0
         points[:, j] = gammas[j], bias, free, c, risk
     return points
+
+
+def as_modes(eigenvalues: ArrayLike, coefficients: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    """Return the eigenvalues and the squared coefficients."""
+    spectrum = as_array(eigenvalues, "eigenvalues", ndim=1, nonnegative=True)
+    target = as_array(coefficients, "coefficients", shape=spectrum.shape)
+    with np.errstate(over="ignore", under="ignore"):
+        power = target**2
+    if not np.isfinite(power).all() or (target.any() and not power.any()):
+        raise ValueError(
+            "coefficients: expected numbers whose squares are within float64, got a largest one of "
+            f"{np.abs(target).max()}"
+        )
+    return spectrum, power

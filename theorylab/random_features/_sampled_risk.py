@@ -18,7 +18,7 @@ from theorylab._validation import (
     refuses_overflow,
 )
 from theorylab.numerics.results import result
-from theorylab.random_features.eigenframework import _modes
+from theorylab.random_features._risk_kernels import as_modes
 
 __all__ = ["SimulatedRisk", "Spectrum", "circulant_spectrum", "population_spectrum"]
 __all__ += ["resample_risk", "simulate_risk"]
@@ -89,7 +89,7 @@ def simulate_risk(
     >>> bool(abs(runs.test_risk.mean() / predicted - 1) < 0.1)
     True
     """
-    spectrum, _ = _modes(eigenvalues, coefficients)
+    spectrum, _ = as_modes(eigenvalues, coefficients)
     target = as_array(coefficients, "coefficients", ndim=1)
     n, draws = as_count(n_samples, "n_samples"), as_count(n_draws, "n_draws")
     k = spectrum.size if n_features is None else as_count(n_features, "n_features")

@@ -48,7 +48,8 @@ from theorylab._validation import (
     refuses_overflow,
 )
 from theorylab.numerics.results import result
-from theorylab.random_features.eigenframework import finite_size_term, kernel_ridge_risk
+from theorylab.random_features._finite_size import finite_size_term
+from theorylab.random_features.eigenframework import kernel_ridge_risk
 from theorylab.random_features.fixed_points import effective_ridge
 
 __all__ = [

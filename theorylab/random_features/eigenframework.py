@@ -30,13 +30,13 @@ from numpy.typing import ArrayLike
 
 from theorylab._validation import (
     FloatArray,
-    as_array,
     as_count,
     as_real,
 )
 from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.random_features._risk_kernels import (
+    as_modes,
     moments,
     risk_at,
     risk_floors,
@@ -45,18 +45,16 @@ from theorylab.random_features._risk_kernels import (
 )
 from theorylab.random_features.fixed_points import (
     broadcast_sizes,
-    free_counts,
+    portion_of,
     smallest_and_total,
     solve_gamma,
 )
 
 __all__ = [
-    "FiniteSizeTerm",
     "LearningCurve",
     "OptimalRidge",
     "OptimalRidgeStatus",
     "RidgeRisk",
-    "finite_size_term",
     "kernel_ridge_risk",
     "learning_curve",
     "optimal_ridge",
@@ -93,15 +91,6 @@ class LearningCurve:
     train_risk: FloatArray
     kappa: FloatArray
     gamma: FloatArray
-
-
-@result
-class FiniteSizeTerm:
-    r"""First correction in 1/n: mean risk = predicted risk + term + $O(n^{-2})$, for Gaussian
-    modes."""
-
-    test_risk: float
-    train_risk: float
 
 
 class OptimalRidgeStatus(StrEnum):
@@ -267,123 +256,16 @@ def learning_curve(
     >>> bool((np.diff(curve.test_risk) < 0).all())  # more is better
     True
     """
-    spectrum, power = _modes(eigenvalues, coefficients)
+    spectrum, power = as_modes(eigenvalues, coefficients)
     noise = as_real(noise_variance, "noise_variance", minimum=0.0)
     n, k, delta = broadcast_sizes(n_samples, n_features, ridge)
     positive = spectrum > 0
     rest = noise + float(power[~positive].sum())
-    rows = risks(spectrum[positive], power[positive], rest, n.ravel(), k.ravel(), delta.ravel())
+    rows, portion = np.zeros((4, n.size)), portion_of(int(np.count_nonzero(positive)))
+    problem = spectrum[positive], power[positive], rest, n.ravel(), k.ravel(), delta.ravel()
+    for first in range(0, n.size, portion):
+        risks(*problem, rows, first, min(first + portion, n.size))
     return LearningCurve(*(row.reshape(n.shape) for row in rows))
-
-
-def finite_size_term(
-    eigenvalues: ArrayLike,
-    coefficients: ArrayLike,
-    *,
-    n_samples: int,
-    ridge: float,
-    n_features: int | None = None,
-    noise_variance: float = 0.0,
-) -> FiniteSizeTerm:
-    r"""Return the 1/n correction of the mean test and training risk for Gaussian modes.
-
-    Both mean risks are mixed derivatives $\partial_\tau\partial_\epsilon L$ at 0, at every n
-    and k, of
-
-    $$L=\mathrm
-    E\log\det\big[\delta+(T+\tau\delta\,\mathrm{diag}(v^2))(\Phi^\top\Phi+\epsilon)\big],
-    \qquad T=\tfrac1k\Lambda^{1/2}Z^\top Z\Lambda^{1/2}$$
-
-    (the noise is a mode with eigenvalue 0; for the training risk $\Phi^\top\Phi$ is scaled by
-    $1+\epsilon$). By Laplace's method $L=f(x,y)+\frac12\log\det\nabla^2f+O(1/n)$ at the
-    stationary point of
-
-    $$f = ke^x-kx+e^y-ny+\sum_i\log\big((\tau\delta
-    v_i^2+e^x\lambda_i)(\epsilon+e^y)+\delta\big).$$
-
-    The first part gives the predicted risks, the second one this correction.
-
-    Parameters
-    ----------
-    eigenvalues, coefficients, n_samples, n_features, ridge, noise_variance
-        As for :func:`random_feature_risk`; ``n_features=None`` is kernel regression.
-
-    Returns
-    -------
-    FiniteSizeTerm
-        To be added to the predicted risks; infinite where the predicted test risk is, and at ridge
-        0 wherever n is the number of positive eigenvalues and k is not less.
-
-    Notes
-    -----
-    Derived here; in the isotropic ridgeless case it is the first term of the expansion of the exact
-    $\sigma^2(n-1)/(n-d-1)$.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from theorylab.random_features import finite_size_term, kernel_ridge_risk
-    >>> size = {"n_samples": 40, "ridge": 1.0}
-    >>> term = finite_size_term(np.ones(20), np.ones(20), **size)
-    >>> risk = kernel_ridge_risk(np.ones(20), np.ones(20), **size)
-    >>> round(float(40 * term.test_risk / risk.test_risk), 2)  # of relative order 1 / n
-    5.33
-    """
-    n = as_count(n_samples, "n_samples")
-    k = math.inf if n_features is None else as_count(n_features, "n_features")
-    delta = as_real(ridge, "ridge", minimum=0.0)
-    noise = as_real(noise_variance, "noise_variance", minimum=0.0)
-    spectrum, power = _modes(eigenvalues, coefficients)
-    positive = spectrum[spectrum > 0]
-    gamma = solve_gamma(positive, smallest_and_total(positive), float(n), float(k), delta, 0.0)
-    a, b = free_counts(gamma, float(n), float(k), delta, float(positive.size))
-    p = np.divide(spectrum, spectrum + gamma, out=np.zeros_like(spectrum), where=spectrum > 0)
-    edge = p * np.divide(
-        gamma, spectrum + gamma, out=np.ones_like(spectrum), where=spectrum + gamma > 0
-    )
-    slopes = np.stack([1 - 2 * p, 1 - 6 * edge])
-    phi = np.array([0.0, 0.0, edge.sum(), *(slopes @ edge)])
-    psi = np.array([power @ (1 - p) + noise, -(power @ edge), *(-slopes @ (power * edge))])
-    # Axis 0 is log of the feature field (absent where the features span all modes), the last axis
-    # that of the sample field.
-    diagonals = [a] if math.isinf(b) or gamma == 0.0 else [b, a]
-
-    def of_f(order: int) -> FloatArray:
-        tensor = np.full((len(diagonals),) * order, phi[order])
-        for i, value in enumerate(diagonals):
-            tensor[(i,) * order] += value
-        return tensor
-
-    def of_h(order: int) -> FloatArray:
-        tensor = np.empty((len(diagonals),) * order)
-        for index in np.ndindex(tensor.shape):
-            j = sum(i == len(diagonals) - 1 for i in index)
-            tensor[index] = sum(math.comb(j, m) * psi[order - j + m] for m in range(j + 1))
-        return tensor
-
-    def of_e(order: int, value: float) -> FloatArray:
-        tensor = np.zeros((len(diagonals),) * order)
-        tensor[(-1,) * order] = value
-        return tensor
-
-    hessian, f3, f4 = of_f(2), of_f(3), of_f(4)
-    h1, h2, h3 = of_h(1), of_h(2), of_h(3)
-    if not np.linalg.det(hessian) > 0:
-        return FiniteSizeTerm(math.inf, math.inf)
-    inverse = np.linalg.inv(hessian)
-    u = -inverse @ h1
-
-    def mixed(e1: FloatArray, e2: FloatArray, e3: FloatArray) -> float:
-        w = -inverse @ e1
-        m = -inverse @ (h2 @ w + e2 @ u + f3 @ w @ u)
-        by_h = inverse @ (h2 + f3 @ u)
-        by_e = inverse @ (e2 + f3 @ w)
-        both = inverse @ (h3 @ w + e3 @ u + f4 @ u @ w + f3 @ m)
-        return 0.5 * float(np.trace(both) - np.trace(by_h @ by_e))
-
-    test = mixed(of_e(1, -n), of_e(2, n), of_e(3, -n)) + float(u[-1])
-    share = -a * a / n
-    return FiniteSizeTerm(test, mixed(of_e(1, share), of_e(2, share), of_e(3, share)))
 
 
 def optimal_ridge(
@@ -436,7 +318,7 @@ def optimal_ridge(
     k = math.inf if n_features is None else float(as_count(n_features, "n_features"))
     noise = as_real(noise_variance, "noise_variance", minimum=0.0)
     relative = as_real(tol, "tol", minimum=1e-12, below=1.0)
-    spectrum, power = _modes(eigenvalues, coefficients)
+    spectrum, power = as_modes(eigenvalues, coefficients)
     positive = spectrum > 0
     rest = noise + float(power[~positive].sum())
     values, weights = spectrum[positive], power[positive]
@@ -512,20 +394,6 @@ def optimal_ridge(
     return OptimalRidge(
         float(ridge), float(risk), float(train), float(gamma), min(bound, float(risk)), status
     )
-
-
-def _modes(eigenvalues: ArrayLike, coefficients: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Return the eigenvalues and the squared coefficients."""
-    spectrum = as_array(eigenvalues, "eigenvalues", ndim=1, nonnegative=True)
-    target = as_array(coefficients, "coefficients", shape=spectrum.shape)
-    with np.errstate(over="ignore", under="ignore"):
-        power = target**2
-    if not np.isfinite(power).all() or (target.any() and not power.any()):
-        raise ValueError(
-            "coefficients: expected numbers whose squares are within float64, got a largest one of "
-            f"{np.abs(target).max()}"
-        )
-    return spectrum, power
 
 
 def _one_size(

@@ -109,7 +109,10 @@ def effective_ridge(
     spectrum = as_array(eigenvalues, "eigenvalues", ndim=1, nonnegative=True)
     n, k, delta = broadcast_sizes(n_samples, n_features, ridge)
     positive = np.ascontiguousarray(spectrum[spectrum > 0])
-    rows = _solve_all(positive, n.ravel(), k.ravel(), delta.ravel())
+    rows, portion = np.zeros((5, n.size)), portion_of(positive.size)
+    for first in range(0, n.size, portion):
+        last = min(first + portion, n.size)
+        _solve_all(positive, n.ravel(), k.ravel(), delta.ravel(), rows, first, last)
     gamma, a, b, z, c = (row.reshape(n.shape) for row in rows)
     m = np.minimum(n, k)
     finite = np.isfinite(b)
@@ -147,6 +150,11 @@ def _counts(value: ArrayLike, name: str) -> FloatArray:
     if raw.dtype.kind not in "iu":
         raise ValueError(f"{name}: expected positive integers, got {value!r:.60}")
     return as_array(raw, name, positive=True)
+
+
+def portion_of(count: int) -> int:
+    """Return for how many sizes a kernel may run over so many modes before Ctrl-C gets in."""
+    return max(10**7 // max(count, 1), 1)
 
 
 @compiled(error_model="numpy", fastmath={"reassoc", "contract"})
@@ -266,12 +274,18 @@ def free_counts(
 
 @compiled
 def _solve_all(
-    eigenvalues: FloatArray, n: FloatArray, k: FloatArray, ridge: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]:
-    gamma, a, b = np.zeros(n.size), np.zeros(n.size), np.zeros(n.size)
-    z, c = np.zeros(n.size), np.zeros(n.size)
+    eigenvalues: FloatArray,
+    n: FloatArray,
+    k: FloatArray,
+    ridge: FloatArray,
+    rows: FloatArray,
+    first: int,
+    last: int,
+) -> None:
+    """Fill entries of the rows of zeros: gamma, n - z, k - z, z and the spread."""
+    gamma, a, b, z, c = rows[0], rows[1], rows[2], rows[3], rows[4]
     ends = smallest_and_total(eigenvalues)
-    for j in range(n.size):
+    for j in range(first, last):
         gamma[j] = solve_gamma(eigenvalues, ends, n[j], k[j], ridge[j], extrapolate(gamma, j))
         a[j], b[j] = free_counts(gamma[j], n[j], k[j], ridge[j], float(eigenvalues.size))
         if gamma[j] > 0.0:
@@ -279,4 +293,3 @@ def _solve_all(
             z[j] = above + offset
         else:
             z[j] = eigenvalues.size
-    return gamma, a, b, z, c

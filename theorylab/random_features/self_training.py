@@ -38,7 +38,7 @@ from theorylab._validation import (
     refuses_overflow,
 )
 from theorylab.numerics.results import result
-from theorylab.random_features.eigenframework import finite_size_term
+from theorylab.random_features._finite_size import finite_size_term
 from theorylab.random_features.fixed_points import broadcast_sizes, effective_ridge
 
 __all__ = [

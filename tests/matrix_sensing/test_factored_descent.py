@@ -423,3 +423,36 @@ def test_portions_between_which_an_interrupt_gets_in_change_nothing(monkeypatch)
         for run in runs[:2]:
             np.testing.assert_array_equal(run.iterations, runs[2].iterations)
             np.testing.assert_array_equal(run.errors, runs[2].errors)
+
+
+def test_a_callback_is_told_objective_and_error_and_stops():
+    rng = np.random.default_rng(0)
+    U, s = rng.standard_normal((4, 2)), 0.1 * rng.standard_normal(12)
+    M, start = U @ U.T, rng.standard_normal((4, 3))
+    operator = gaussian_operator(4, 12, rng=rng)
+    y = operator.forward(M) + s
+    call = {"search_rank": 3, "step_size": 0.01, "steps": 30, "record": [0, 5, 20]}
+    for data in ({"truth": M, "noise": s}, {"truth": M, "measurements": y}, {"measurements": y}):
+        told = []
+
+        def watch(progress, told=told):
+            told.append(progress)
+            return progress.iteration == 5
+
+        with pytest.warns(RuntimeWarning, match="stopped by the callback"):
+            run = gradient_descent(
+                **call, **data, operator=operator, initial=start, callback=watch, tol=1e-9
+            )
+        assert run.status is DescentStatus.STOPPED
+        assert run.iterations.tolist() == [0, 5] == [p.iteration for p in told]
+        misfit = np.linalg.norm(operator.forward(run.X @ run.X.T) - y)
+        error = np.linalg.norm(run.X @ run.X.T - M) / np.linalg.norm(M)
+        assert told[-1].objective == pytest.approx(misfit**2 / 4)
+        known = misfit / np.linalg.norm(y) if "truth" not in data else error
+        assert told[-1].error == pytest.approx(known)
+    told = []
+    asymmetric_gradient_descent(M, **call, left=start, right=start, callback=told.append)
+    assert told[0].objective == pytest.approx(np.sum((start @ start.T - M) ** 2) / 2)
+    assert told[0].error == pytest.approx(
+        np.linalg.norm(start @ start.T - M) / np.linalg.norm(M), rel=1e-12
+    )

@@ -512,3 +512,37 @@ def test_the_stated_bound_where_no_factor_is_one():
         + width**2 * 3 * math.sqrt(1 - b2) / (2 * alpha * b1 * (1 - decay) ** 2)
     )  # fmt: skip
     assert float(certificate.stated_bound.mid()) == pytest.approx(bound, rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["adam", "amsgrad", "adagrad"])
+def test_portions_between_which_an_interrupt_gets_in_change_nothing(monkeypatch, method):
+    slopes, name = [[3.0, 1.0], [-1.0, 2.0], [-1.0, -4.0]], "theorylab.optimization.adaptive_regret"
+    call = {"steps": 100, "method": method, "step_size": 0.3, "beta1": 0.5, "beta2": 0.9}
+    call |= {"bias_correction": method != "adagrad", "times": [1, 40, 100]}
+    options = {"rare": 3.0, "common": -1.0, "probability": 0.3, "step_size": 0.3, "beta2": 0.5}
+    options |= {"steps": 10, "chains": 7, "method": "amsgrad", "beta1": 0.4}
+    runs, lasts = [], []
+    for portion in (10**7, 14, 1):
+        monkeypatch.setattr(f"{name}._PORTION", portion)
+        runs.append(cyclic_losses(slopes, **call))
+        lasts.append(random_losses(**options, rng=np.random.default_rng(3)))
+    for run, last in zip(runs[1:], lasts[1:], strict=True):
+        for field in ("iterates", "regret", "denominators", "monotone_bound"):
+            assert np.array_equal(getattr(run, field), getattr(runs[0], field))
+        assert np.array_equal(last, lasts[0])
+
+
+def test_a_callback_is_told_the_regret_and_ends_the_run():
+    told = []
+
+    def watch(progress):
+        told.append(progress.objective)
+        return progress.iteration == 40
+
+    call = {"steps": 100, "step_size": 0.3, "beta2": 0.9}
+    run = cyclic_losses([6.0, -2.0, -2.0], **call, times=[1, 40, 100], callback=watch)
+    alone = cyclic_losses([6.0, -2.0, -2.0], **call, times=[1, 40, 100])
+    assert run.times.tolist() == [1, 40]
+    assert told == alone.regret[:2].tolist() == run.regret.tolist()
+    assert np.array_equal(run.iterates, alone.iterates[:2])
+    assert np.array_equal(run.monotone_bound, alone.monotone_bound[:2])

@@ -355,3 +355,28 @@ def test_the_deviation_at_rank_one_is_bounded_by_the_better_unfolding():
         bound = restricted_isometry(operator, rank=1, rng=rng, starts=1).bound
         assert bound == pytest.approx(min(norms), rel=1e-9)
     assert len(better) > 1
+
+
+@pytest.mark.parametrize(("n", "rank"), [(2, 1), (3, 1), (2, 2)])
+def test_a_coarse_cover_bounds_what_its_centres_do_not_see(n, rank):
+    # noise so large that no sign changes: the value is |B - phi X| over phi, most at X = -B / |B|
+    m = 12
+    operator = gaussian_operator(n, m, rng=rng(n))
+    noise = 1e3 * np.where(np.arange(m) % 3, 1.0, -1.0)
+    B = operator.adjoint(-np.sign(noise)) / np.sqrt(m)
+    values, vectors = np.linalg.eigh(B)
+    if rank == 1:
+        u = vectors[:, np.argmax(np.abs(values))]
+        most = np.abs(values).max() / 0.5 + 1.0
+        X = -np.sign(u @ B @ u) * np.outer(u, u)
+    else:
+        most, X = np.linalg.norm(B) / 0.5 + 1.0, -B / np.linalg.norm(B)
+    sizes = np.sort(np.abs(np.linalg.eigvalsh(B - 0.5 * X)))[-rank:]
+    assert np.linalg.norm(sizes) / 0.5 == pytest.approx(most)
+    for cells in (1, 3000):
+        result = sign_deviation(
+            operator, noise, rank=rank, scaling=0.5, rng=rng(0), cells=cells, iterations=300
+        )
+        assert result.found <= most * (1 + 1e-12)
+        assert most <= result.bound * (1 + 1e-12)
+    assert result.found >= 0.99 * most

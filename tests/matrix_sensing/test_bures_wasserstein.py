@@ -456,3 +456,31 @@ def test_float32_covariances_are_semi_definite_up_to_their_own_rounding():
     assert bures_wasserstein_distance(covariance, A @ A.T) < 1e-2
     with pytest.raises(ValueError, match="first: expected a positive semi-definite"):
         bures_wasserstein_distance(covariance.astype(float) - 1e-3 * np.eye(40), A @ A.T)
+
+
+def test_the_flow_of_commuting_generators_is_followed_to_its_tolerance():
+    start, roots, times = np.array([0.3, 1e-3]), np.array([2.0, 1.0]), np.array([0.5, 3.0])
+    path = deep_flow([np.diag(start)], np.diag(roots**2), times)
+    exact = roots + (start - roots) * np.exp(-2 * times[:, None])
+    np.testing.assert_allclose(np.diagonal(path, axis1=1, axis2=2), exact, rtol=1e-11)
+
+
+def test_callbacks_are_told_the_loss_and_stop_the_descents():
+    W, target = np.array([[1.0], [0.3]]), np.diag([4.0, 1.0])
+    told = []
+
+    def watch(progress):
+        told.append(progress)
+        return progress.iteration == 2
+
+    run = bures_gradient_descent(W, target, step_size=0.2, steps=9, smoothing=0.5, callback=watch)
+    assert [p.objective for p in told] == pytest.approx(
+        [bures_loss(V, target, smoothing=0.5) for V in run.weights]
+    )
+    told.clear()
+    products, factors = deep_gradient_descent(
+        [W, [[1.0]]], target, step_size=0.05, steps=9, callback=watch
+    )
+    assert len(products) == 3
+    np.testing.assert_array_equal(factors[0] @ factors[1], products[-1])
+    assert [p.objective for p in told] == pytest.approx([bures_loss(V, target) for V in products])

@@ -193,6 +193,7 @@ def test_error_law_bounds_the_rounding_of_the_descent():
     deviations = np.abs(run.errors - np.array(precise, dtype=float))
     assert (deviations > 0).any()
     assert (deviations <= law.rounding).all()
+    assert (law.rounding <= 1e5 * deviations).all()  # those of a step mostly cancel
 
 
 def test_error_law_gives_up_and_refuses():
@@ -230,6 +231,21 @@ def test_error_bounds_are_exact_for_a_commuting_state():
     assert bounds.lower <= s**2 <= bounds.upper <= bounds.lower * (1 + 1e-3)
 
 
+def test_error_bounds_attain_the_error_of_a_short_signal():
+    # k = r = 1 and A = sqrt(1 - d): the block of B is C over A exactly, and a step that is short
+    # changes C and D by the linear terms of their bounds
+    for b, eta, T, tol in [(0.05, 0.1, 0, 1e-7), (0.01, 1e-3, 1, 3e-7)]:
+        X = np.array([[0.95**0.5], [b]])
+        M = np.diag([1.0, 0.0])
+        bounds = error_bounds(M, X, step_size=eta, steps=T)
+        assert bounds.status is EntryStatus.ENTERED
+        for _ in range(T):
+            X = X - eta * (X @ X.T - M) @ X
+        error = np.linalg.norm(X @ X.T - M)
+        assert error <= bounds.upper * (1 + 1e-12)
+        assert bounds.upper == pytest.approx(error, rel=tol)
+
+
 def test_error_bounds_need_a_positive_semidefinite_truth():
     for truth in (np.diag([1.0, -0.1]), np.zeros((2, 2)), -np.eye(2)):
         with pytest.raises(ValueError, match="truth"):
@@ -238,6 +254,16 @@ def test_error_bounds_need_a_positive_semidefinite_truth():
         np.eye(3), np.eye(3)[:, :2], step_size=0.1, steps=1
     )  # fewer columns than the rank
     assert few.status is EntryStatus.NOT_ENTERED
+
+
+def test_sensing_limit_that_no_positive_matrix_follows_is_refused():
+    # on the coordinates (2, 2) and (3, 3) the inverse of the normal matrix maps (1, 1) to a vector
+    # of both signs
+    inverse = np.eye(6)
+    inverse[np.ix_([2, 5], [2, 5])] = [[1.0, -1.5], [-1.5, 4.0]]
+    operator = MeasurementOperator(np.linalg.cholesky(np.linalg.inv(inverse)).T, 3, 3, True)
+    with pytest.raises(ValueError, match="operator: expected measurements whose limit"):
+        sensing_limit(np.diag([1.0, 0.0, 0.0]), operator)
 
 
 def test_sensing_limit_is_approached_by_the_descent():
@@ -333,6 +359,27 @@ def test_late_rate_measures_the_slope_of_plain_numpy(alpha, ratio, seed):
     )  # rounding of the last error, 1e-16 / 1e-11, over the window's logarithm
     assert abs(slope - late.modes.rate) <= late.error + 1e-6 * slope
     assert late.error <= 0.02 * slope
+
+
+@pytest.mark.parametrize("eta", [0.003, 0.03])
+@pytest.mark.parametrize("start", [1e-2, 1e-3])
+def test_the_window_error_is_that_of_the_quadratic_terms(eta, start):
+    # one mode, and a balanced start: the terms that the linearisation leaves out add up
+    f, tau, errors = 1.0 + start / 2, int(1 / eta), []
+    for _ in range(int(40 / eta)):
+        errors.append(f * f - 1.0)
+        f -= eta * errors[-1] * f
+    modes = limit_modes([[f]], [[f]], rank=1, step_size=eta)
+    measured = np.log(errors[0] / errors[tau]) / tau
+    deviation = abs(measured - modes.window_rate([[errors[0]]], steps=tau))
+    assert deviation <= modes.window_error([[errors[0]]], steps=tau) <= 4 * deviation
+
+
+def test_the_error_of_a_late_rate_counts_the_rounding_of_its_last_error():
+    late = late_rate(
+        [[1.0]], [[0.9]], [[1.2]], step_size=0.3, longest=1000, window=(1e-3, 1e-13), tol=1e-13
+    )
+    assert abs(late.measured - late.modes.rate) <= late.error <= 1e-3 * late.modes.rate
 
 
 def test_window_rate_of_a_residual_without_the_slowest_mode():
@@ -536,3 +583,21 @@ def test_the_width_after_rebalancing_solves_the_stated_inequality():
     speed = (1 - eta / 2 * (f**2 + g**2)) * np.sqrt(mu) - eta * f * g * e / np.sqrt(mu)
     assert rho == pytest.approx(e / speed, rel=1e-8)
     assert upper == pytest.approx(min((beta + rho) ** 2, (low / (beta - rho)) ** 2), rel=1e-8)
+
+
+def test_a_path_after_rebalancing_that_no_radius_bounds_is_refused():
+    def radius(e):
+        lower, _ = rebalanced_slowest_bounds([1.0], error=e, scale=1.0, step_size=0.1)
+        return 1.0 - np.sqrt(lower) if lower else np.inf
+
+    low, high = 0.0, 0.5  # errors that are small enough and too large
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if radius(middle) < np.inf else (low, middle)
+    e, rho = low, radius(low)
+    f, kappa = 1.0 + rho, (1.0 + rho) * (e + rho) + e
+    root = min(1.0 - rho, 1.0 - e - rho) * np.sqrt(1.0 - kappa**2)
+    g = f + e
+    speed = (1 - 0.05 * (f**2 + g**2)) * root - 0.1 * f * g * e / root
+    assert e / speed <= rho * (1 + 1e-8)
+    assert radius(high) == np.inf

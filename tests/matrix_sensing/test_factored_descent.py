@@ -423,3 +423,59 @@ def test_portions_between_which_an_interrupt_gets_in_change_nothing(monkeypatch)
         for run in runs[:2]:
             np.testing.assert_array_equal(run.iterations, runs[2].iterations)
             np.testing.assert_array_equal(run.errors, runs[2].errors)
+
+
+def test_a_callback_is_told_objective_and_error_and_stops():
+    rng = np.random.default_rng(0)
+    U, s = rng.standard_normal((4, 2)), 0.1 * rng.standard_normal(12)
+    M, start = U @ U.T, rng.standard_normal((4, 3))
+    operator = gaussian_operator(4, 12, rng=rng)
+    y = operator.forward(M) + s
+    call = {"search_rank": 3, "step_size": 0.01, "steps": 30, "record": [0, 5, 20]}
+    for data in ({"truth": M, "noise": s}, {"truth": M, "measurements": y}, {"measurements": y}):
+        told = []
+
+        def watch(progress, told=told):
+            told.append(progress)
+            return progress.iteration == 5
+
+        with pytest.warns(RuntimeWarning, match="stopped by the callback"):
+            run = gradient_descent(
+                **call, **data, operator=operator, initial=start, callback=watch, tol=1e-9
+            )
+        assert run.status is DescentStatus.STOPPED
+        assert run.iterations.tolist() == [0, 5] == [p.iteration for p in told]
+        misfit = np.linalg.norm(operator.forward(run.X @ run.X.T) - y)
+        error = np.linalg.norm(run.X @ run.X.T - M) / np.linalg.norm(M)
+        assert told[-1].objective == pytest.approx(misfit**2 / 4)
+        known = misfit / np.linalg.norm(y) if "truth" not in data else error
+        assert told[-1].error == pytest.approx(known)
+    told = []
+    asymmetric_gradient_descent(M, **call, left=start, right=start, callback=told.append)
+    assert told[0].objective == pytest.approx(np.sum((start @ start.T - M) ** 2) / 2)
+    assert told[0].error == pytest.approx(
+        np.linalg.norm(start @ start.T - M) / np.linalg.norm(M), rel=1e-12
+    )
+
+
+def test_the_error_asked_for_is_relative_to_the_target():
+    M, start = np.diag([8.0, 0.0]), np.array([[1.0], [0.1]])
+    call = {"search_rank": 1, "step_size": 1e-3, "steps": 10_000, "tol": 1e-2}
+    symmetric = gradient_descent(M, **call, initial=start)
+    general = asymmetric_gradient_descent(M, **call, left=start, right=start)
+    for run in (symmetric, general):
+        assert run.status is DescentStatus.CONVERGED
+        assert 0.07 < run.errors[-1] <= 0.08
+
+
+def test_an_unknown_matrix_is_fitted_at_recorded_iterations_with_a_callback_as_without(monkeypatch):
+    operator = gaussian_operator(3, 20, rng=np.random.default_rng(0))
+    y = operator.forward(np.diag([1.0, 0.0, 0.0]))
+    call = {"search_rank": 1, "step_size": 0.1, "steps": 3000, "record": [0, 2000]}
+    call |= {"operator": operator, "measurements": y, "initial": np.full((3, 1), 0.5), "tol": 1e-3}
+    monkeypatch.setattr("theorylab.matrix_sensing.factored_descent._PORTION", 500)
+    told = []
+    watched, alone = gradient_descent(**call, callback=told.append), gradient_descent(**call)
+    assert min(p.error for p in told if p.iteration < 2000) < 1e-3
+    assert watched.status is alone.status is DescentStatus.FITTED
+    assert watched.iterations.tolist() == alone.iterations.tolist() == [0, 2000]

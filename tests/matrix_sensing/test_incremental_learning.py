@@ -276,3 +276,24 @@ def test_the_global_margin_is_exact_in_the_population_and_refuses_a_saddle():
     assert global_margin(truth, operator, np.array([[0.0], [1.0]])) == pytest.approx(-2.0)
     few = problem(m=5)[1]
     assert global_margin(np.diag([3.0, 1, 0, 0]), few, np.diag([3.0**0.5, 1, 0, 0])[:, :2]) <= 1e-9
+
+
+def test_a_callback_sees_the_staircase_in_legs_and_stops_it():
+    rng = np.random.default_rng(0)
+    truth, operator = np.diag([3.0, 1.0, 0.0]), gaussian_operator(3, 40, rng=rng)
+    start, first = 1e-2 * rng.standard_normal((3, 2)), np.diag([3.0, 0.0, 0.0])
+    call = {"initial": start, "targets": [truth, first], "step_size": 0.02, "steps": 900}
+    told = []
+    alone = staircase(truth, operator, **call)
+    watched = staircase(truth, operator, **call, callback=told.append)
+    assert len(told) >= 10
+    for name in ("closest", "visits", "U", "iterations", "distances", "states"):
+        np.testing.assert_array_equal(getattr(watched, name), getattr(alone, name))
+    misfit = operator.forward(alone.U @ alone.U.T - truth)
+    assert told[-1].objective == pytest.approx(np.sum(misfit**2) / 4)
+    stopped = staircase(truth, operator, **call, callback=lambda progress: progress.iteration > 300)
+    shorter = staircase(truth, operator, **call | {"steps": told[3].iteration})
+    for name in ("closest", "visits", "U"):
+        np.testing.assert_array_equal(getattr(stopped, name), getattr(shorter, name))
+    assert stopped.iterations[-1] <= told[3].iteration
+    np.testing.assert_array_equal(stopped.states, alone.states[: len(stopped.states)])

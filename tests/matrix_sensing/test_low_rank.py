@@ -200,3 +200,26 @@ def test_nuclear_descent_nears_the_minimum_of_the_convex_program():
     problem.solve(solver="CLARABEL")
     found = np.sum((A @ run.weights - Y) ** 2) / 2 + 3 * run.singular_values[-1].sum()
     assert problem.value * (1 - 1e-6) <= found <= problem.value * 1.01
+
+
+def test_callbacks_are_told_objectives_and_stop():
+    rng = np.random.default_rng(0)
+    A, Y, W = rng.standard_normal((6, 3)), rng.standard_normal((6, 2)), rng.standard_normal((3, 2))
+    told = []
+
+    def watch(progress):
+        told.append(progress)
+        return progress.iteration == 3
+
+    step = 0.5 / np.linalg.norm(A, 2) ** 2
+    run = nuclear_descent(A, Y, W, penalty=0.3, step_size=step, steps=9, callback=watch)
+    assert len(run.singular_values) == 4
+    objective = np.sum((A @ run.weights - Y) ** 2) / 2 + 0.3 * run.singular_values[-1].sum()
+    assert told[-1].objective == pytest.approx(objective)
+    told.clear()
+    with pytest.warns(RuntimeWarning, match="stopped by the callback"):
+        pruned = trained_rank_pruning(A, Y, rank=1, step_size=step, period=2, callback=watch)
+    assert pruned.status is PruningStatus.STOPPED
+    assert [p.objective for p in told] == pytest.approx(pruned.losses)
+    assert len(pruned.losses) == 3
+    assert told[-1].error == pruned.change

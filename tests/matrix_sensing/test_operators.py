@@ -329,3 +329,54 @@ def test_restricted_isometry_of_a_trace_seen_too_well(rank):
     # Attained: at full rank the bound is the constant.
     full = restricted_isometry(operator, rank=n, rng=np.random.default_rng(0))
     assert full.bound == pytest.approx(t, rel=1e-9)
+
+
+def test_an_entry_that_is_missed_is_the_restricted_deviation():
+    # |A(X)|^2 is 0 there, and 4/3 at the others
+    operator = entry_operator(2, 3, symmetric=False, rng=np.random.default_rng(0))
+    deviation = restricted_isometry(operator, rank=1, rng=np.random.default_rng(1))
+    assert deviation.found == pytest.approx(1.0, abs=1e-9)
+    assert deviation.bound == pytest.approx(1.0, abs=1e-9)
+    assert np.abs(operator.forward(deviation.matrix)).max() <= 1e-6
+
+
+def test_the_deviation_at_rank_one_is_bounded_by_the_better_unfolding():
+    better = set()
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        operator = gaussian_operator(2, 40, n_columns=3, symmetric=False, rng=rng)
+        four = np.einsum("aij,akl->ijkl", operator.matrices, operator.matrices)
+        four -= np.einsum("ik,jl->ijkl", np.eye(2), np.eye(3))
+        norms = [
+            np.linalg.norm(np.einsum(f"ijkl->{axes}", four).reshape(shape), 2)
+            for axes, shape in (("ijkl", (6, 6)), ("ikjl", (4, 9)), ("ilkj", (6, 6)))
+        ]
+        better.add(int(np.argmin(norms)))
+        bound = restricted_isometry(operator, rank=1, rng=rng, starts=1).bound
+        assert bound == pytest.approx(min(norms), rel=1e-9)
+    assert len(better) > 1
+
+
+@pytest.mark.parametrize(("n", "rank"), [(2, 1), (3, 1), (2, 2)])
+def test_a_coarse_cover_bounds_what_its_centres_do_not_see(n, rank):
+    # noise so large that no sign changes: the value is |B - phi X| over phi, most at X = -B / |B|
+    m = 12
+    operator = gaussian_operator(n, m, rng=rng(n))
+    noise = 1e3 * np.where(np.arange(m) % 3, 1.0, -1.0)
+    B = operator.adjoint(-np.sign(noise)) / np.sqrt(m)
+    values, vectors = np.linalg.eigh(B)
+    if rank == 1:
+        u = vectors[:, np.argmax(np.abs(values))]
+        most = np.abs(values).max() / 0.5 + 1.0
+        X = -np.sign(u @ B @ u) * np.outer(u, u)
+    else:
+        most, X = np.linalg.norm(B) / 0.5 + 1.0, -B / np.linalg.norm(B)
+    sizes = np.sort(np.abs(np.linalg.eigvalsh(B - 0.5 * X)))[-rank:]
+    assert np.linalg.norm(sizes) / 0.5 == pytest.approx(most)
+    for cells in (1, 3000):
+        result = sign_deviation(
+            operator, noise, rank=rank, scaling=0.5, rng=rng(0), cells=cells, iterations=300
+        )
+        assert result.found <= most * (1 + 1e-12)
+        assert most <= result.bound * (1 + 1e-12)
+    assert result.found >= 0.99 * most

@@ -292,3 +292,60 @@ def test_median_error_is_the_size_of_the_first_order_error(rank):
         squares.append(np.sum(error**2))
     predicted = best_median_error(nu, n=n, rank=rank, n_measurements=m)
     assert np.sqrt(np.mean(squares)) == pytest.approx(predicted, rel=0.12)
+
+
+@pytest.mark.filterwarnings("ignore:subgradient method")
+def test_portions_and_callbacks_change_nothing(monkeypatch):
+    rng = np.random.default_rng(0)
+    operator = gaussian_operator(4, 60, rng=rng)
+    truth, start = np.diag([1.0, 0.5, 0.0, 0.0]), 0.3 * rng.standard_normal((4, 3))
+    y = operator.forward(truth)
+    fitted = 0
+    for step in (GeometricSteps(0.3, 0.97), AdaptiveSteps(0.2)):
+        for given in ({"truth": truth, "tol": 1e-3}, {"tol": 0.2}, {}):
+            runs = []
+            for portion, callback in ((10**8, None), (7 * (600 + 20 * 64), None), (1, None)):
+                monkeypatch.setattr("theorylab.matrix_sensing.subgradient._PORTION", portion)
+                call = {"initial": start, "step": step, "steps": 250, **given}
+                runs.append(subgradient_method(operator, y, **call, callback=callback))
+            told = []
+            runs.append(subgradient_method(operator, y, **call, callback=told.append))
+            for run in runs[1:]:
+                assert run.status is runs[0].status
+                np.testing.assert_array_equal(run.losses, runs[0].losses)
+                np.testing.assert_array_equal(run.errors, runs[0].errors)
+                np.testing.assert_array_equal(run.U, runs[0].U)
+            if runs[0].status is SubgradientStatus.FITTED:
+                fitted += 1
+                assert runs[0].steps % 100 == 0  # where the loss is looked at
+                assert runs[0].losses[-1] <= 0.2 * l1_loss(operator, y, np.zeros((4, 4)))
+    assert fitted
+
+
+def test_a_callback_is_told_loss_and_error_and_stops():
+    rng = np.random.default_rng(1)
+    operator = gaussian_operator(3, 40, rng=rng)
+    truth, start = np.diag([2.0, 0.0, 0.0]), 0.3 * rng.standard_normal((3, 2))
+    y = operator.forward(truth)
+    for given in ({"truth": truth}, {}):
+        told = []
+
+        def watch(progress, told=told):
+            told.append(progress)
+            return progress.iteration >= 200
+
+        with pytest.warns(RuntimeWarning, match="stopped by the callback"):
+            run = subgradient_method(
+                operator, y, initial=start, step=GeometricSteps(0.1, 0.999), steps=1000,
+                callback=watch, **given,
+            )  # fmt: skip
+        assert run.status is SubgradientStatus.STOPPED
+        assert run.steps == 200 == told[-1].iteration
+        Z = run.U @ run.U.T
+        assert told[-1].objective == pytest.approx(l1_loss(operator, y, Z))
+        relative = (
+            np.linalg.norm(Z - truth) / 2.0
+            if given
+            else l1_loss(operator, y, Z) / l1_loss(operator, y, np.zeros((3, 3)))
+        )
+        assert told[-1].error == pytest.approx(relative)

@@ -411,3 +411,19 @@ def test_suprema_beyond_float64_are_refused_by_name_and_their_roots_are_not():
     assert adam_step_supremum(5, beta1=1e-300, beta2=0.5) == pytest.approx(
         np.sqrt(sum(0.5**k for k in range(5)))
     )
+
+
+def test_a_callback_is_told_the_linear_loss_and_ends_the_run():
+    told = []
+
+    def watch(progress):
+        told.append(progress)
+        return progress.iteration == 3
+
+    run = adam(lambda x, t: 2 * x + t, [1.0, -2.0], step_size=0.1, steps=10, callback=watch)
+    assert (len(run.iterates), len(run.gradients), len(run.denominators)) == (4, 3, 3)
+    alone = adam(lambda x, t: 2 * x + t, [1.0, -2.0], step_size=0.1, steps=3)
+    assert np.array_equal(run.iterates, alone.iterates)
+    for progress, x, g in zip(told, run.iterates, run.gradients, strict=False):
+        assert progress.objective == pytest.approx(x @ g)
+        assert progress.error == pytest.approx(np.linalg.norm(g))

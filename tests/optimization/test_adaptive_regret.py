@@ -5,6 +5,7 @@ import itertools
 import math
 from fractions import Fraction
 
+import flint
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from theorylab import optimization
 from theorylab.optimization import (
     PERIOD_THREE_PRODUCTS,
+    RegretCertificate,
     adagrad,
     adam,
     adam_steps,
@@ -165,7 +167,7 @@ def test_period_three_returns_to_one_and_pays_every_period(c):
 
 
 @pytest.mark.parametrize("corrected", [False, True])
-@pytest.mark.parametrize("c", [2.0, 3.0, 30.0])
+@pytest.mark.parametrize("c", [2.0, 3.0, 30.0, 300.0])
 def test_period_three_products_bound_the_true_ones(c, corrected):
     b2 = 1 / (1 + c * c)
     name = "unprojected" if corrected else "projected"
@@ -179,6 +181,7 @@ def test_period_three_products_bound_the_true_ones(c, corrected):
     first, later = (_at(f"{name}, {part}", b2) for part in ("first period", "later periods"))
     assert products[0] == pytest.approx(first)
     assert products[1:].max() <= later * (1 + 1e-12)
+    assert products[1:].max() >= later * (1 - 20 / c)  # attained as c grows
     assert max(first, later) <= 16
 
 
@@ -264,6 +267,34 @@ def test_certificate_with_fading_momentum_agrees_with_the_optimiser():
     assert float(certificate.regret.mid()) == pytest.approx(paid + slopes.sum(), rel=1e-10)
 
 
+def test_a_certificate_is_violated_only_beyond_its_enclosures():
+    def violated(regret, radius):
+        ball, one = flint.arb(regret, radius), flint.arb(1)
+        return RegretCertificate(steps=1, regret=ball, stated_bound=one, diameter=one).violated
+
+    assert violated(1.1, 0.05)
+    assert not violated(1.1, 0.2)
+    assert not violated(0.95, 0.01)
+
+
+def test_a_certificate_stopped_after_some_periods_is_that_of_its_steps():
+    rates = {"step_size": Fraction(1, 2), "beta1": Fraction(0), "beta2": Fraction(1, 101)}
+    rates["x0"] = Fraction(9, 10)
+    told = []
+
+    def three(progress):
+        told.append(progress.objective)
+        return progress.iteration == 9
+
+    stopped = certified_regret([10, -1, -1], steps=30, callback=three, **rates)
+    alone = certified_regret([10, -1, -1], steps=9, **rates)
+    assert stopped.steps == 9
+    assert str(stopped) == str(alone)
+    assert stopped.regret.overlaps(alone.regret)
+    assert stopped.stated_bound.overlaps(alone.stated_bound)
+    assert told[-1] == pytest.approx(float(alone.regret), rel=1e-12)
+
+
 def test_certificate_refuses_an_undecided_kink():
     with pytest.raises(ValueError, match="precision"):
         certified_regret(
@@ -313,6 +344,33 @@ def test_drift_decides_where_adam_ends_and_what_it_pays(slopes, beta1, beta2):
     rounding = 1e-13 * stop * np.abs(slopes).max()
     assert low - rounding <= paid <= high + rounding
     assert high - low < 0.05 * max(abs(high), 1)
+
+
+@pytest.mark.parametrize(
+    ("slopes", "beta2", "start", "stop"),
+    [  # two or three periods in, the step size still falls fast
+        ((-1.9, 1.6, -2.2, -2.8, 0.8), 0.1, 10, 35),
+        ((1.0, -1.2, 1.9), 0.5, 6, 21),
+        ((1.6, -0.3, 2.3, 1.5, -2.3), 0.9, 10, 35),
+        ((-0.7, -2.6, 1.4), 0.1, 6, 12),
+    ],
+)
+def test_the_regret_of_early_periods_is_enclosed(slopes, beta2, start, stop):
+    drift = cycle_drift(slopes, beta1=0.0, beta2=beta2)
+    low, high = drift.regret_between(start, stop, 0.05)
+    x, paid = drift.limit, 0.0
+    for t in range(1, stop + 1):  # the walk itself, by the stationary ratios
+        phase = (t - 1) % len(slopes)
+        paid += slopes[phase] * x if t > start else 0.0
+        x = min(max(x - 0.05 / math.sqrt(t) * drift.ratios[phase], -1.0), 1.0)
+    regret = paid + abs(sum(slopes)) * (stop - start) / len(slopes)
+    assert low <= regret <= high
+
+
+def test_a_drift_that_early_steps_may_turn_is_not_enclosed():
+    least = cycle_drift([74.0, *[-1.0] * 73], beta1=0.9, beta2=0.999)  # the first period that fails
+    with pytest.raises(ValueError, match="start: expected a later time"):
+        least.regret_between(148, 222, 0.5)
 
 
 def test_failing_period_is_where_the_drift_changes_sign():
@@ -454,3 +512,37 @@ def test_the_stated_bound_where_no_factor_is_one():
         + width**2 * 3 * math.sqrt(1 - b2) / (2 * alpha * b1 * (1 - decay) ** 2)
     )  # fmt: skip
     assert float(certificate.stated_bound.mid()) == pytest.approx(bound, rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["adam", "amsgrad", "adagrad"])
+def test_portions_between_which_an_interrupt_gets_in_change_nothing(monkeypatch, method):
+    slopes, name = [[3.0, 1.0], [-1.0, 2.0], [-1.0, -4.0]], "theorylab.optimization.adaptive_regret"
+    call = {"steps": 100, "method": method, "step_size": 0.3, "beta1": 0.5, "beta2": 0.9}
+    call |= {"bias_correction": method != "adagrad", "times": [1, 40, 100]}
+    options = {"rare": 3.0, "common": -1.0, "probability": 0.3, "step_size": 0.3, "beta2": 0.5}
+    options |= {"steps": 10, "chains": 7, "method": "amsgrad", "beta1": 0.4}
+    runs, lasts = [], []
+    for portion in (10**7, 14, 1):
+        monkeypatch.setattr(f"{name}._PORTION", portion)
+        runs.append(cyclic_losses(slopes, **call))
+        lasts.append(random_losses(**options, rng=np.random.default_rng(3)))
+    for run, last in zip(runs[1:], lasts[1:], strict=True):
+        for field in ("iterates", "regret", "denominators", "monotone_bound"):
+            assert np.array_equal(getattr(run, field), getattr(runs[0], field))
+        assert np.array_equal(last, lasts[0])
+
+
+def test_a_callback_is_told_the_regret_and_ends_the_run():
+    told = []
+
+    def watch(progress):
+        told.append(progress.objective)
+        return progress.iteration == 40
+
+    call = {"steps": 100, "step_size": 0.3, "beta2": 0.9}
+    run = cyclic_losses([6.0, -2.0, -2.0], **call, times=[1, 40, 100], callback=watch)
+    alone = cyclic_losses([6.0, -2.0, -2.0], **call, times=[1, 40, 100])
+    assert run.times.tolist() == [1, 40]
+    assert told == alone.regret[:2].tolist() == run.regret.tolist()
+    assert np.array_equal(run.iterates, alone.iterates[:2])
+    assert np.array_equal(run.monotone_bound, alone.monotone_bound[:2])

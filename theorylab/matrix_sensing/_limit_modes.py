@@ -164,9 +164,8 @@ def limit_modes(F: ArrayLike, G: ArrayLike, *, rank: int, step_size: float) -> L
     F, G
         The limit, shapes ``(n_1, k)`` and ``(n_2, k)``.
     rank
-        $r$, the rank of $M=FG^\top$. By Sylvester's inequality at most
-        $\min(k+r,\min(n_1,k)+\min(n_2,k))$ of the $\lambda_i$, $\mu_j$ are non-zero; the others are
-        set to 0, so that no threshold is needed.
+        $r$, the rank of $M=FG^\top$. By Sylvester's inequality at most $k+r$ of the
+        $\lambda_i$, $\mu_j$ are non-zero; the others are set to 0, so that no threshold is needed.
     step_size
         $\eta>0$.
 
@@ -194,7 +193,7 @@ def limit_modes(F: ArrayLike, G: ArrayLike, *, rank: int, step_size: float) -> L
     r = as_count(rank, "rank", maximum=min(n, G.shape[0], k))
     step_size = as_real(step_size, "step_size", above=0.0)
     (left, f), (right, g) = _left_spectrum(F), _left_spectrum(G)
-    present = min(k + r, min(n, k) + min(G.shape[0], k))
+    present = min(k + r, n + G.shape[0])
     floor = np.sort(np.concatenate([f, g]))[-present]
     f, g = np.where(f >= floor, f, 0.0), np.where(g >= floor, g, 0.0)
     values = np.add.outer(f, g)

@@ -325,6 +325,80 @@ def test_labels_that_cancel_have_the_threshold_zero(kind):
     assert zero_threshold(X, both) == zero_threshold(X, both[:, 1])
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_first_round_prices_the_zero_network(sign):
+    X, y, _ = instance(0)
+    some = enumerate_arrangements(X)[::2]
+    for options in ({}, {"arrangements": some}):
+        threshold = zero_threshold(X, y, **options)
+        for share in (0.9, 0.3):
+            first = train(X, sign * y, share * threshold, **options).history[0]
+            assert first.objective == pytest.approx(0.5 * y @ y, rel=1e-14)
+            assert first.n_neurons == 0
+            assert first.violation == pytest.approx(1.0 / share - 1.0, rel=1e-3)
+    best = max(
+        nnls((np.where(D, 1.0, -1.0)[:, None] * X).T, -s * X.T @ (D * y))[1]
+        for D in some
+        for s in (1.0, -1.0)
+    )
+    assert threshold == pytest.approx(best, rel=1e-9)
+    X, Y = np.random.default_rng(0).standard_normal((2, 7, 2))
+    for options in ({}, {"arrangements": enumerate_arrangements(X)}, {"exhaustive": False}):
+        single = [zero_threshold(X, t, **options) for t in Y.T]
+        assert zero_threshold(X, Y, **options) == max(single) > 1.01 * min(single)
+    exact = dual_norm(X, Y[:, 0])
+    assert exact.attained <= zero_threshold(X, Y[:, 0]) <= exact.attained * (1 + 2e-10)
+
+
+def test_the_better_of_two_dual_points_is_kept():
+    better = 0
+    for seed in range(2):
+        X, y = planted(12, 5, seed)
+        beta = zero_threshold(X, y) * (0.5 if seed % 2 else 0.05)
+        found = {bound: train(X, y, beta, bound=bound) for bound in ("root", "sdp")}
+        assert all(f.status is TrainingStatus.LOCAL for f in found.values())
+        root, relaxed = (found[b].dual_objective for b in ("root", "sdp"))
+        assert relaxed >= root - 1e-12 * abs(root)
+        better += relaxed > root + 1e-3 * abs(root)
+    assert better > 0
+
+
+def test_rounds_that_gain_nothing_end_training(monkeypatch):
+    def nothing(self, state, y, multiplier):
+        return Neurons.none(*state.active.shape[1:], 2, 0), multiplier, y
+
+    X, y = planted(12, 2)
+    patterns = enumerate_arrangements(X)
+    beta = 0.1 * zero_threshold(X, y)
+    monkeypatch.setattr("theorylab.convex_relu._minimiser.Minimiser.minimise", nothing)
+    with pytest.warns(RuntimeWarning, match="no neuron lowers the objective"):
+        result = train(X, y, beta, arrangements=patterns)
+    # One round, and three that are no better.
+    assert len(result.history) == 4
+    assert result.certificate.verify()
+    # Local searches may find more when they are asked again.
+    with pytest.warns(RuntimeWarning, match="stopped after max_rounds"):
+        assert len(train(X, y, beta, max_rounds=6).history) == 6
+
+
+@pytest.mark.filterwarnings("ignore:relative gap")
+@pytest.mark.parametrize("loss", ["squared", "logistic", "hinge"])
+@pytest.mark.parametrize("unit", [1.0, 1e3])
+def test_rounds_tell_the_objective_in_the_units_of_the_problem(loss, unit):
+    X, y = planted(12, 2)
+    X, y = unit * X, 7.0 * y if loss == "squared" else np.sign(y)
+    beta = 0.03 * zero_threshold(X, y, loss=loss)
+    result = train(X, y, beta, loss=loss)
+    assert result.history[-1].objective == pytest.approx(result.objective, rel=1e-8)
+    assert result.history[-1].n_neurons == result.network.n_neurons
+    skipped = train(X, y, beta, loss=loss, skip=True)
+    assert skipped.history[-1].objective == pytest.approx(skipped.objective, rel=1e-8)
+    assert skipped.history[-1].n_neurons == skipped.network.n_neurons
+    if loss == "squared":
+        least = train(X, y, 0.0)
+        assert least.history[-1].objective == pytest.approx(least.objective, rel=1e-8)
+
+
 def test_one_sample_has_a_closed_form():
     x, y, beta = np.array([[3.0, -4.0]]), np.array([2.0]), 1.5
     # min_c (5 c - 2)^2 / 2 + beta c: soft thresholding.

@@ -109,8 +109,10 @@ class Problem:
         beta: float,
         loss: Loss,
         start: tuple[float, Neurons, FloatArray] | None,
+        unit: float,
     ) -> Fit:
-        """Train from nothing, or from the neurons and the dual point of another penalty."""
+        """Train from nothing, or from the neurons and the dual point of another penalty; ``unit``
+        is that of the objective that rounds tell."""
         settings, pricing = self.settings, self.pricing
         n, d = self.reduction.data.shape
         state = Neurons.none(n, d, int(settings.skip))
@@ -155,7 +157,8 @@ class Problem:
                 v, beta, exhaustive=exhaustive, probing=probing
             )
             objective = minimiser.value(state, y)
-            history.append(Round(objective, len(state.sigma) - state.linear, violation, exact))
+            width = len(state.sigma) - state.linear
+            history.append(Round(unit * objective, width, violation, exact))
             if settings.callback(history[-1]) is True and found:
                 status = TrainingStatus.STOPPED
                 break

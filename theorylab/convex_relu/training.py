@@ -349,13 +349,16 @@ class Session:
             size = float(np.linalg.norm(problem.data.T @ (y / scale)))
             level = 1e-3 * (size if size > 0.0 else 1.0)
             over, back = level, beta / self.unit
+            unit = beta * scale / (self.unit * level)
         else:
             level = beta / self.unit * scale ** (1 - degree)
             over, back = 1.0, scale ** max(degree - 1, 0)
+            unit = scale**degree
         dual, history, status = np.zeros(len(y)), list[Round](), TrainingStatus.CERTIFIED
         points, sigma, first = np.zeros((0, len(escape))), np.zeros(0), np.zeros(len(escape))
         if rest.any():
-            fit = problem.solve(y[rest] / scale, level, loss.on_rows(rest), _between(memory, level))
+            start = _between(memory, level)
+            fit = problem.solve(y[rest] / scale, level, loss.on_rows(rest), start, unit)
             memory.append((level, fit.neurons, fit.found))
             k = fit.neurons.linear
             points, sigma = fit.neurons.p @ problem.reduction.basis, fit.neurons.sigma[k:]

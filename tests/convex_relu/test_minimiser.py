@@ -1,0 +1,259 @@
+"""The parts of training one by one: the search for neurons, the local minimisation, and what can be
+attained, against brute force and the conditions of optimality."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar, nnls
+
+from theorylab.convex_relu import enumerate_arrangements, train, zero_threshold
+from theorylab.convex_relu._attainment import interpolable, separating_map
+from theorylab.convex_relu._minimiser import Minimiser, _Moreau
+from theorylab.convex_relu._neurons import Neurons
+from theorylab.convex_relu._pricing import Pricing
+from theorylab.convex_relu._reduction import reduce_rows
+from theorylab.convex_relu.losses import as_loss
+
+
+def norm_by_projections(X, v, sign, patterns):
+    """The largest ``sign v @ relu(X u)`` over the cones of the patterns, by non-negative least
+    squares."""
+    rows = [np.where(D, 1.0, -1.0)[:, None] * X for D in patterns]
+    return max(nnls(R.T, -sign * X.T @ (D * v))[1] for R, D in zip(rows, patterns, strict=True))
+
+
+def problem(seed, n=8, d=3, patterns=None, tol=1e-8, loss="squared"):
+    rng = np.random.default_rng(seed)
+    X, y = rng.standard_normal((n, d)), rng.standard_normal(n)
+    y = y if loss == "squared" else np.sign(y)
+    given = None if patterns is None else np.ascontiguousarray(enumerate_arrangements(X)[patterns])
+    return X, y, Pricing(reduce_rows(X), given, tol, None)
+
+
+# -------------------------------------------------------------------------- the search for neurons
+@pytest.mark.parametrize("given", [None, slice(0, None, 3)])
+@pytest.mark.parametrize("seed", range(4))
+def test_neurons_are_found_where_the_constraint_is_violated(seed, given):
+    X, v, pricing = problem(seed, patterns=given)
+    patterns = enumerate_arrangements(X)[slice(None) if given is None else given]
+    norms = {s: norm_by_projections(X, v, s, patterns) for s in (1, -1)}
+    norm = max(norms.values())
+    for share in (0.3, 0.9, 1.0 - 1e-6):
+        beta = share * norm
+        found = pricing(v, beta)
+        # Ascents may end a little below the top.
+        assert 0.0 < found.violation <= 1.0 / share - 1.0 + 1e-9
+        assert found.violation + 1.0 >= 0.999 / share
+        assert not found.complete or given is not None
+        best = {1: 0.0, -1: 0.0}
+        for neuron in found.neurons:
+            u = neuron.p / np.linalg.norm(neuron.p)
+            z = X @ u
+            value = neuron.sign * v @ np.where(neuron.active & ~neuron.tight, z, 0.0)
+            assert value == pytest.approx(neuron.sign * v @ np.maximum(z, 0.0), abs=1e-9 * norm)
+            # The length is the violation, and rows said to be held are.
+            assert np.linalg.norm(neuron.p) == pytest.approx(value - beta, abs=1e-9 * norm)
+            assert np.abs(z[neuron.tight]).max(initial=0.0) <= 1e-12
+            assert np.all((z > -1e-12) == neuron.active, where=~neuron.tight & (abs(z) > 1e-9))
+            best[neuron.sign] = max(best[neuron.sign], value)
+        # Both signs are sought.
+        for sign, value in best.items():
+            if norms[sign] > 1.001 * beta:
+                assert value == pytest.approx(norms[sign], rel=1e-3)
+    # A search is complete where nothing is to be found, and only there.
+    assert pricing(v, (1.0 + 1e-8) * norm) == ([], 0.0, True, True)
+    assert pricing(v, (1.0 - 1e-8) * norm).neurons
+
+
+def test_a_search_that_does_not_end_proves_nothing():
+    X, v, pricing = problem(7, n=30)
+    norm = zero_threshold(X, v)
+    for sign in (1, -1):
+        found = pricing(sign * v, (1.0 + 1e-9) * norm, max_nodes=3)
+        assert not found.neurons
+        assert not found.complete
+        assert found.exact
+        # Nor does one that was not asked for.
+        assert pricing(sign * v, (1.0 + 1e-9) * norm, exhaustive=False) == ([], 0.0, False, False)
+    # One sign may be easy, all weights being negative, and the other not.
+    hard = np.where(np.arange(30) % 10 == 0, -0.01, 1.0) * np.abs(v)
+    beta = (1.0 + 1e-9) * zero_threshold(X, hard)
+    easy = [pricing(s * hard, beta, max_nodes=3).complete for s in (1, -1)]
+    assert easy == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("tol", "least", "most"),
+    [(1e-2, 4e-3, 5e-3), (1e-5, 4e-6, 5e-6), (1e-8, 5e-11, 1e-10), (1e-11, 5e-13, 5e-12)],
+)
+def test_the_slack_is_below_half_of_the_tolerance(tol, least, most):
+    X, v, pricing = problem(0, tol=tol)
+    beta = zero_threshold(X, v)
+    assert least <= pricing.slack(v, beta) <= most
+    # Penalties next to rounding need more, and no more than rounding asks for.
+    size = np.abs(v) @ np.linalg.norm(X, axis=1)
+    for share in (1e-8, 1e-10):
+        slack = pricing.slack(v, share * size)
+        assert 2e-16 / share <= slack <= max(1e4 * 2e-16 / share, most)
+    # Where rows repeat and labels cancel, that is the rounding of what is left.
+    twins = Pricing(reduce_rows(np.vstack([X, X])), None, tol, None)
+    difference = twins.slack(np.append(v, (1e-9 - 1.0) * v), 1e-9 * size)
+    assert difference <= max(1e-6, most)
+
+
+# -------------------------------------------------------------------------- local minimisation
+@pytest.mark.parametrize("loss", ["hinge", "interpolation"])
+def test_a_smoothed_loss_is_the_least_of_loss_and_distance(loss):
+    rng = np.random.default_rng(1)
+    y = np.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
+    base, step = as_loss(loss), 0.7
+    smoothed = _Moreau(base, rng.standard_normal(6), step)
+    f = 2.0 * rng.standard_normal(6)
+    centre = f + step * smoothed.multiplier
+    total = 0.0
+    for c, t in zip(centre, y, strict=True):
+        if loss == "interpolation":
+            total += 0.5 / step * (t - c) ** 2
+            continue
+        total += minimize_scalar(
+            lambda s, c=c, t=t: max(1 - t * s, 0) + 0.5 / step * (s - c) ** 2,
+            bounds=(c - 2, c + 2),
+            method="bounded",
+            options={"xatol": 1e-10},
+        ).fun
+    assert smoothed.value(f, y) == pytest.approx(total, rel=1e-8)
+    assert smoothed.curvature_bound == pytest.approx(1.0 / step)
+    for k, h in enumerate(1e-5 * np.eye(6)):
+        slope = (smoothed.value(f + h, y) - smoothed.value(f - h, y)) / 2e-5
+        assert smoothed.gradient(f, y)[k] == pytest.approx(slope, abs=1e-8)
+        bend = (smoothed.gradient(f + h, y) - smoothed.gradient(f - h, y))[k] / 2e-5
+        assert smoothed.curvature(f, y)[k] == pytest.approx(bend, abs=1e-6)
+
+
+def penalised(X, y, beta, loss, p, sigma):
+    """The objective with the neurons' true outputs."""
+    value = loss.value(sigma @ np.maximum(p @ X.T, 0.0), y)
+    return value + beta * np.linalg.norm(p, axis=1).sum()
+
+
+@pytest.mark.parametrize("given", [None, slice(0, None, 2)])
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+@pytest.mark.parametrize("share", [0.3, 1e-2])
+def test_added_neurons_descend_and_minimisers_are_stationary(loss, share, given):
+    X, y, pricing = problem(3, patterns=given, loss=loss)
+    chosen = as_loss(loss)
+    v = -chosen.gradient(np.zeros(8), y)
+    beta = share * zero_threshold(X, y, loss=loss)
+    minimiser = Minimiser(pricing, chosen, beta, chosen.curvature_bound)
+    state = Neurons.none(8, 3, 0)
+    for _ in range(4):
+        found = pricing(v, beta).neurons
+        if not found:
+            break
+        before = minimiser.value(state, y)
+        state = minimiser.add(state, found)
+        assert minimiser.value(state, y) < before - 1e-12 * before
+        added = minimiser.value(state, y)
+        state, _, v = minimiser.minimise(state, y, np.zeros(8))
+        assert minimiser.value(state, y) < added
+        # Flags and outputs agree.
+        p, sigma = state.p, state.sigma
+        value = penalised(X, y, beta, chosen, p, sigma)
+        assert minimiser.value(state, y) == pytest.approx(value, rel=1e-12)
+        f = sigma @ np.maximum(p @ X.T, 0.0)
+        np.testing.assert_allclose(v, -chosen.gradient(f, y), atol=1e-10 * np.abs(v).max())
+        if given is not None:
+            inside = (2.0 * state.active - 1.0) * (p @ X.T) >= -1e-10
+            assert np.all(inside)
+            continue
+        # No neuron moved a little, and none made longer or shorter, is better.
+        rng = np.random.default_rng(0)
+        for _ in range(200):
+            move = 1e-5 * rng.standard_normal(p.shape) * (rng.random((len(p), 1)) < 0.5)
+            assert penalised(X, y, beta, chosen, p + move, sigma) >= value * (1.0 - 1e-14)
+        for change in (0.999, 1.001):
+            assert penalised(X, y, beta, chosen, change * p, sigma) >= value
+
+
+@pytest.mark.parametrize("share", [1e-1, 1e-5, 1e-9])
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_refined_neurons_and_dual_points_satisfy_the_conditions_to_rounding(loss, share):
+    X, y, pricing = problem(5, n=6, d=2, loss=loss)
+    chosen, beta = as_loss(loss), share * zero_threshold(X, y, loss=loss)
+    solution = train(X, y, beta, loss=loss)
+    network = solution.network
+    p = network.weights * np.abs(network.output_weights)[:, None]
+    # Spoiled in the eighth digit.
+    spoiled = p * (1.0 + 1e-8 * np.random.default_rng(0).standard_normal(p.shape))
+    z = p @ X.T
+    tight = np.abs(z) <= 1e-9 * np.linalg.norm(p, axis=1)[:, None] * np.linalg.norm(X, axis=1)
+    state = Neurons(spoiled, np.sign(network.output_weights), (z > 0.0) & ~tight, tight, 0)
+    minimiser = Minimiser(pricing, chosen, beta, chosen.curvature_bound)
+    refined, v, error = minimiser.refine(state, y, solution.certificate.dual, tol=1e-15)
+    assert error <= 1e-10
+    assert minimiser.refine_on_faces(refined, y, v, 1.0)[2] == pytest.approx(error, abs=1e-13)
+    f = refined.output(X)
+    np.testing.assert_allclose(chosen.gradient(f, y) + v, 0.0, atol=1e-12 * np.abs(y).max())
+    for q, s, on, held in zip(refined.p, refined.sigma, refined.active, refined.tight, strict=True):
+        pull = q / np.linalg.norm(q) - s * X.T @ (v / beta * (on & ~held))
+        if held.any():
+            pull = pull - X[held].T @ np.linalg.lstsq(X[held].T, pull, rcond=None)[0]
+        assert np.abs(pull).max() <= 1e-9
+
+
+# -------------------------------------------------------------------------- what can be attained
+def test_targets_are_interpolated_if_they_are_in_the_span_of_neurons():
+    rng = np.random.default_rng(2)
+    base = rng.standard_normal((4, 3))
+    power = np.array([1.0, -1.0, 1.0, 1.0, 3.0, 1.0, -0.3])
+    X = power[:, None] * base[[2, 0, 1, 2, 0, 3, 1]]
+    reduction = reduce_rows(X)
+    neurons = np.maximum(X @ rng.standard_normal((3, 500)), 0.0)
+    for _ in range(5):
+        y = neurons @ rng.standard_normal(500)
+        assert interpolable(reduction, None, False, y)
+        for size, same in ((1e-8, False), (1e-14, True)):
+            moved = y + size * np.abs(y).max() * (np.arange(7) == 3)
+            # Two rows that are one demand one output.
+            assert interpolable(reduction, None, False, moved) == same
+    # A line of one direction has one output, of both directions two, each row on a line of its own
+    # any.
+    assert interpolable(reduction, None, False, np.array([0, 1.0, 0, 0, 0, 0, 0]))
+    assert not interpolable(reduction, None, False, np.array([1.0, 0, 0, 0, 0, 0, 0]))
+    assert interpolable(reduction, None, False, np.array([0, 0, 0, 0, 0, 1.0, 0]))
+
+
+def test_targets_on_given_patterns_are_interpolated_by_their_rows_and_the_skip_connection():
+    X = np.random.default_rng(6).standard_normal((8, 2))
+    patterns = enumerate_arrangements(X)
+    one = patterns[[int(np.argmax(patterns.sum(axis=1) == 5))]]
+    reduction = reduce_rows(X)
+    linear, half = X @ [1.0, -2.0], X @ [1.0, 3.0] * one[0]
+    for y, skip, expected in (
+        (half, False, True),
+        (half, True, True),
+        (linear, False, False),
+        (linear, True, True),
+        (linear + half, True, True),
+        (linear + half, False, False),
+        (np.eye(8)[0], True, False),
+    ):
+        assert interpolable(reduction, one, skip, y) == expected
+
+
+def test_a_separating_map_beats_as_many_labels_as_can_be():
+    rng = np.random.default_rng(8)
+    X = np.vstack([rng.standard_normal((6, 3)), np.zeros((1, 3))])
+    X[:3, 0] = 0.0
+    y = np.array([1.0, -1.0, 1.0, 1.0, -1.0, 1.0, 1.0])
+    X[3:6, 0] = 1e-3 * y[3:6] * np.array([1.0, 2.0, 30.0])
+    # The first three rows, in a plane, carry labels that no map of the plane separates.
+    X[:3, 1:] = np.array([[1.0, 0.0], [1.0, 1.0], [-1.0, 3.0]])
+    X[2, 1:] = [1.0, 2.0]
+    s = separating_map(X, y)
+    margins = y * (X @ s)
+    assert np.all(margins[3:6] >= 1.0 - 1e-9)
+    assert margins[3:6].min() == pytest.approx(1.0)
+    np.testing.assert_allclose(margins[[0, 1, 2, 6]], 0.0, atol=1e-9)
+    # Contradicting labels on rows that span all leave none.
+    contradicting = np.vstack([X, X])
+    assert not separating_map(contradicting, np.append(y, -y)).any()

@@ -232,3 +232,17 @@ def test_features_that_vanish_stay():
     path = central_path(np.zeros((2, 4)), 2, lam_w=0.1, times=[0.0, 1.0, 5.0])
     assert path.features.shape == (3, 2, 4)
     assert not path.features.any()
+
+
+def test_a_stopped_path_is_the_beginning_of_the_whole(features):
+    options = {"lam_w": 0.1, "lam_h": 0.05, "times": np.linspace(0, 20, 60)}
+    seen = []
+    whole = central_path(features, 3, **options, callback=seen.append)
+    part = central_path(features, 3, **options, callback=lambda record: record.iteration == 8)
+    assert 1 < part.times.size < 60
+    assert np.array_equal(part.times, whole.times[: part.times.size])
+    assert np.array_equal(part.features, whole.features[: part.times.size])
+    assert (np.diff([record.objective for record in seen]) < 0).all()
+    H = whole.features[-1]
+    end = objective(ridge_classifier(H, 3, lam_w=0.1), H, H, 3, 0.0, 0.1, 0.05)
+    assert seen[-1].objective == pytest.approx(end, rel=1e-9)

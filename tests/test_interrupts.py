@@ -23,6 +23,10 @@ CALLS = {
         "convex_relu.gradient_descent(X(300, 100), y(300), 1e-3, (X(500, 100), y(500)), tol=0.0, "
         "max_steps=10**9)"
     ),
+    "smoothed_sgd": (
+        "neural_collapse.smoothed_sgd(X(50, 200), np.arange(200) % 10, np.zeros((10, 50)), "
+        "rng.integers(200, size=10**6), 0.5, step_size=1e-3, switch=0)"
+    ),
     "factored_descent": (
         "matrix_sensing.gradient_descent(np.eye(200), search_rank=100, step_size=1e-9, "
         "steps=10**9, init_scale=0.1, rng=rng, record=[10**9])"
@@ -63,8 +67,8 @@ CALLS = {
 }
 START = """
 import numpy as np
-from theorylab import convex_relu, implicit_regularization, matrix_sensing, optimal_transport
-from theorylab import optimization, random_features
+from theorylab import convex_relu, implicit_regularization, matrix_sensing, neural_collapse
+from theorylab import optimal_transport, optimization, random_features
 rng = np.random.default_rng(0)
 X, y = lambda n, d: rng.normal(size=(n, d)), lambda n: rng.normal(size=n)
 """

@@ -61,3 +61,48 @@ def test_features_of_a_less_separating_teacher_oppose():
             )[1]
             == expected
         )
+
+
+def test_cosines_of_gradients_are_those_of_the_definition():
+    rng = np.random.default_rng(3)
+    H, W, y = rng.standard_normal((4, 5)), rng.standard_normal((3, 4)), rng.integers(3, size=5)
+    g = nc.distillation_gradients(H, W, y, rng.standard_normal((3, 5)))
+    for cosine, a, b in (
+        (g.feature_cosine, g.entropy_features, g.binary_features),
+        (g.classifier_cosine, g.entropy_classifier, g.binary_classifier),
+    ):
+        assert cosine == pytest.approx(a.ravel() @ b.ravel() / np.sqrt(np.sum(a**2) * np.sum(b**2)))
+    mirrored = nc.distillation_gradients(H, W, y, 2 * W @ H - 3 * np.eye(3)[:, y])
+    assert mirrored.classifier_cosine < 0 < g.classifier_cosine
+    none = nc.distillation_gradients(H, W, y, W @ H)
+    assert none.feature_cosine == none.classifier_cosine == 0
+
+
+@pytest.mark.parametrize(("z", "teacher_own", "teacher_other"), [(1.5, 0.3, -2.0), (1.0, 2.5, 0.1)])
+def test_cosines_of_a_collapsed_head_are_those_of_its_gradients(z, teacher_own, teacher_other):
+    K, m, offset = 4, 0.7, 1.3
+    frame = nc.simplex_etf(K, K)
+    H = np.zeros((K, K))
+    H[: K - 1] = m * frame.T[: K - 1]
+    H[K - 1] = offset  # the frame lies in the other K - 1 directions
+    teacher = np.where(np.eye(K, dtype=bool), teacher_own, teacher_other)
+    g = nc.distillation_gradients(H, z / m * frame, np.arange(K), teacher)
+    expected = nc.collapsed_head_cosines(
+        z,
+        teacher_own=teacher_own,
+        teacher_other=teacher_other,
+        n_classes=K,
+        mean_length=m,
+        offset_length=offset,
+    )
+    assert g.feature_cosine == pytest.approx(expected[0], rel=1e-12)
+    assert g.classifier_cosine == pytest.approx(expected[1], rel=1e-12)
+    with pytest.raises(ValueError, match="own"):
+        nc.collapsed_head_cosines(
+            -z,
+            teacher_own=teacher_own,
+            teacher_other=teacher_other,
+            n_classes=K,
+            mean_length=m,
+            offset_length=offset,
+        )

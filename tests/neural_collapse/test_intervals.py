@@ -8,6 +8,7 @@ from theorylab.neural_collapse._intervals import (
     eigenvalues_from_below,
     feasible_scale,
     is_positive_definite,
+    log_sum_exp,
     precision,
     proves_bound,
 )
@@ -66,3 +67,24 @@ def test_lower_bounds_of_eigenvalues_are_close():
     bounds = [float(b.p) / float(b.q) for b in eigenvalues_from_below(rational_matrix(matrix))]
     assert bounds == pytest.approx([7.0, 3.0, 3.0], rel=1e-12)
     assert all(bound <= exact for bound, exact in zip(bounds, [7.0, 3.0, 3.0], strict=True))
+
+
+def test_wrong_estimates_of_eigenvalues_prove_nothing_wrong(monkeypatch):
+    rng = np.random.default_rng(2)
+    matrix, eigvalsh = rational_matrix(rng.standard_normal((3, 3))), np.linalg.eigvalsh
+    gram, identity = (
+        matrix * matrix.transpose(),
+        fmpq_mat(3, 3, [int(i % 4 == 0) for i in range(9)]),
+    )
+    exact = [float(b.p) / float(b.q) for b in eigenvalues_from_below(gram)]
+    for error in (0.99, 1.01):
+        monkeypatch.setattr(np.linalg, "eigvalsh", lambda X, e=error: e * eigvalsh(X))
+        t = feasible_scale(matrix, [1, 1, 1], fmpq(1, 10))
+        assert is_positive_definite(identity * fmpq(1, 10) - gram * t * t)
+        bounds = [float(b.p) / float(b.q) for b in eigenvalues_from_below(gram)]
+        assert all(0.9 * b < a <= b * (1 + 1e-12) for a, b in zip(bounds, exact, strict=True))
+
+
+def test_log_sum_exp_of_large_numbers():
+    value = log_sum_exp([arb(1000), arb(1000), arb(-1000)])
+    assert float(value.mid()) == pytest.approx(1000 + np.log(2), rel=1e-15)

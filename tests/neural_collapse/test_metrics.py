@@ -231,3 +231,37 @@ def test_features_with_a_row_a_sample_are_named_and_never_transposed_silently():
     assert rows != nc.collapse_metrics(square, labels, square_W, layout="columns")
     with pytest.raises(ValueError, match="features: "):
         nc.collapse_metrics(H, y, W, layout="rows")
+
+
+def test_measures_of_the_classifier_and_distances_by_their_definitions():
+    rng = np.random.default_rng(8)
+    H, y, W, _ = random_problem(rng)
+    K, m = 4, nc.collapse_metrics(H, y, W)
+    means = np.stack([H[:, y == k].mean(axis=1) for k in range(K)])
+    simplex = nc.simplex_etf(K, K) @ nc.simplex_etf(K, K).T
+
+    def unit(X):
+        return X / np.linalg.norm(X)
+
+    for name, rows in (("mean", means), ("classifier", W)):
+        centred = rows - rows.mean(axis=0)
+        norms = np.linalg.norm(centred, axis=1)
+        assert vars(m)[f"{name}_norm_spread"] == pytest.approx(norms.std() / norms.mean())
+        pairs = np.triu_indices(K, 1)
+        cosines = (centred @ centred.T / np.outer(norms, norms))[pairs]
+        assert vars(m)[f"{name}_angle_error"] == pytest.approx(np.abs(cosines + 1 / 3).mean())
+        lengths = np.linalg.norm(rows, axis=1)
+        cosines = (rows @ rows.T / np.outer(lengths, lengths))[pairs]
+        assert vars(m)[f"{name}_orthogonality_error"] == pytest.approx(np.abs(cosines).mean())
+        distance = np.linalg.norm(unit(centred @ centred.T) - unit(simplex))
+        assert vars(m)[f"{name}_etf_distance"] == pytest.approx(distance)
+    W_c, M_c = W - W.mean(axis=0), means - means.mean(axis=0)
+    assert m.duality_distance == pytest.approx(np.linalg.norm(unit(W_c) - unit(M_c)))
+    assert m.uncentred_duality_distance == pytest.approx(np.linalg.norm(unit(W) - unit(means)))
+
+
+def test_frames_are_ordered_and_labels_have_no_gap():
+    frame = nc.general_orthogonal_frame([0.5, 2.0, 0.0, 1.0], 3)
+    assert np.array_equal(frame, [[0, 0, 0.5], [2, 0, 0], [0, 0, 0], [0, 1, 0]])
+    with pytest.raises(ValueError, match="labels"):
+        nc.collapse_metrics(np.eye(3, 4), [0, 1, 1, 3], np.eye(3))

@@ -232,3 +232,50 @@ def test_features_that_vanish_stay():
     path = central_path(np.zeros((2, 4)), 2, lam_w=0.1, times=[0.0, 1.0, 5.0])
     assert path.features.shape == (3, 2, 4)
     assert not path.features.any()
+
+
+def test_a_stopped_path_is_the_beginning_of_the_whole(features):
+    options = {"lam_w": 0.1, "lam_h": 0.05, "times": np.linspace(0, 20, 60)}
+    seen = []
+    whole = central_path(features, 3, **options, callback=seen.append)
+    part = central_path(features, 3, **options, callback=lambda record: record.iteration == 8)
+    assert 1 < part.times.size < 60
+    assert np.array_equal(part.times, whole.times[: part.times.size])
+    assert np.array_equal(part.features, whole.features[: part.times.size])
+    assert (np.diff([record.objective for record in seen]) < 0).all()
+    H = whole.features[-1]
+    end = objective(ridge_classifier(H, 3, lam_w=0.1), H, H, 3, 0.0, 0.1, 0.05)
+    assert seen[-1].objective == pytest.approx(end, rel=1e-9)
+
+
+def test_responses_on_and_off_the_span_are_those_of_perturbed_minimizers():
+    options, eps, length = {"beta": 0.4, "lam_w": 0.07, "lam_h": 0.05}, 1e-4, 1.3
+    answer = collapsed_response(**options, length=length)
+    H0 = length * np.repeat(np.eye(5, 3), 2, axis=1)
+    start = near_minimizer(H0, 3, **options).features
+    for axis, factor in ((0, answer.on_span), (4, answer.off_span)):
+        moved = np.zeros_like(H0)
+        moved[axis] = eps * np.array([1, -1, 2, -2, -1, 1])
+        change = near_minimizer(H0 + moved, 3, **options).features - start
+        np.testing.assert_allclose(change, factor * moved, atol=1e-4 * eps)
+    assert answer.on_span != pytest.approx(answer.off_span, rel=0.1)
+
+
+def test_a_minimizer_that_is_none_is_not_called_one():
+    options = {"beta": 0.3, "lam_w": 0.01, "lam_h": 0.02}
+    saddle = near_minimizer(np.zeros((4, 6)), 3, **options)
+    assert saddle.status is NearStatus.FLAT
+    assert saddle.curvature < 0 == saddle.gradient
+    H0 = 1e-8 * np.random.default_rng(0).standard_normal((3, 6))
+    found = near_minimizer(H0, 3, beta=0.3, lam_w=0.1, lam_h=0.02)
+    assert (found.status is NearStatus.STOPPED) == (found.gradient > 1e-11)
+
+
+def test_rate_of_the_ratio_and_times_that_repeat():
+    H = np.random.default_rng(0).standard_normal((3, 12))
+    rates = trace_rates(H, 3, lam_w=0.05)
+    path = central_path(H, 3, lam_w=0.05, times=[0.0, 1e-6])
+    slope = np.diff(np.log(path.trace_ratio))[0] / 1e-6
+    assert rates.ratio == pytest.approx(slope, rel=1e-4)
+    with pytest.raises(ValueError, match="times"):
+        central_path(H, 3, lam_w=0.05, times=[0.0, 1.0, 1.0])

@@ -110,3 +110,24 @@ def test_floors_cross_at_the_threshold(theta, bias):
 def test_unstable_steps_have_no_floor():
     with pytest.raises(ValueError, match="step_size"):
         nc.quadratic_floor(1.0, noise=1.0, step_size=2.0)
+
+
+def test_a_stopped_run_is_the_beginning_of_the_whole(monkeypatch):
+    # Legs are long; a leg of 10 steps by the same arithmetic needs 10^6 times the samples.
+    from theorylab.neural_collapse import smoothed_descent
+
+    X, y = overlapping(6, n=20)
+    order, start = np.random.default_rng(7).integers(20, size=30), np.zeros((3, 3))
+    monkeypatch.setattr(smoothed_descent, "_WORK", 10 * 9 * (1 + 20 / 4))
+    steps = {"step_size": 0.2, "switch": 12, "every": 4}
+    seen = []
+    whole = nc.smoothed_sgd(X, y, start, order, 0.6, **steps, callback=seen.append)
+    assert [record.iteration for record in seen] == [10, 20, 30]
+    assert seen[-1].objective == whole.last_value
+    part = nc.smoothed_sgd(
+        X, y, start, order, 0.6, **steps, callback=lambda record: record.iteration == 20
+    )
+    direct = nc.smoothed_sgd(X, y, start, order[:20], 0.6, **steps)
+    for name in ("classifier", "squared_gradients", "noise", "last_value"):
+        assert np.array_equal(getattr(part, name), getattr(direct, name))
+    assert np.array_equal(whole.noise[:5], part.noise)

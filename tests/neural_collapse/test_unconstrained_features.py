@@ -606,3 +606,19 @@ def test_short_steps_are_damped(steps):
     assert s.status is nc.UfmStatus.SOLVED
     assert -1e-13 < s.certificate.gap < 1e-9
     assert len(steps) <= 18
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_stopped_minimizer_is_a_point_with_a_true_gap(bias):
+    model = nc.UnconstrainedFeatures([9, 4, 4, 1], lam_w=0.01, lam_h=0.01, loss="ce", bias=bias)
+    seen = []
+    best = nc.ufm_minimizer(model, dimension=4, callback=seen.append)
+    with pytest.warns(RuntimeWarning, match="stopped, by the callback"):
+        first = nc.ufm_minimizer(model, dimension=4, callback=lambda record: True)
+    assert first.status is nc.UfmStatus.STOPPED
+    assert best.status is nc.UfmStatus.SOLVED
+    value = nc.ufm_objective(model, first.features, first.classifier, bias=first.bias)
+    assert value == pytest.approx(first.objective, rel=1e-13)
+    assert first.certificate.lower <= best.objective < first.objective
+    assert seen[0].objective == first.objective
+    assert seen[-1].error < 1e-3 * seen[0].error

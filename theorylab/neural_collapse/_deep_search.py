@@ -14,6 +14,7 @@ from theorylab._validation import FloatArray, as_count, as_flag, as_real, refuse
 from theorylab.neural_collapse._deep_points import DeepLinearMinimizer, DeepLinearStatus, as_lams
 from theorylab.neural_collapse._losses import Loss, Squared, as_loss
 from theorylab.neural_collapse._spectra import as_counts
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
 __all__ = [
@@ -36,7 +37,7 @@ class DeepLinearSearch:
         by class.
     ends
         Value at the end of every start that was made, shape (n_starts,) or shorter where a target
-        ended the search.
+        or the callback ended the search.
     """
 
     objective: float
@@ -64,6 +65,7 @@ def search_deep_linear(
     n_starts: int = 20,
     target: float | None = None,
     seed: int = 0,
+    callback: Callback | None = None,
 ) -> DeepLinearSearch:
     """Minimise over all parameters by L-BFGS from random starts, knowing nothing of the structure
     of minimizers.
@@ -90,6 +92,8 @@ def search_deep_linear(
     target
         Value at which the search is over: once a start ends there or below, no further one is made.
         A proved lower bound, up to the accuracy wanted, is such a value.
+    callback
+        Called after each start with the best value; where it returns True no further one is made.
 
     Examples
     --------
@@ -111,8 +115,12 @@ def search_deep_linear(
     labels = np.repeat(np.arange(n.size), n)
     problem = _Factored(n.size, d, labels, np.ones(labels.size), decay, kind, bias, lam_b)
     found: list[tuple[FloatArray, float]] = []
-    while len(found) < n_starts and not (found and found[-1][1] <= enough):
+    stops = watcher(callback)
+    while len(found) < n_starts:
         found.append(problem.descend(problem.random_start(rng)))
+        best = min(value for _, value in found)
+        if found[-1][1] <= enough or stops(len(found), best):
+            break
     theta, objective = min(found, key=lambda end: end[1])
     layers, features, offset = problem.parameters(theta)
     return DeepLinearSearch(

@@ -18,6 +18,7 @@ the threshold of collapse, are the start."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +41,14 @@ _RESIDUAL = 1e-12, 1e-7
 
 
 def solve_cross_entropy(
-    n: NDArray[np.int64], mu: float, bias: bool
+    n: NDArray[np.int64], mu: float, bias: bool, stops: Callable[..., bool]
 ) -> tuple[float, Spectrum, FloatArray | None]:
-    """Return the minimum, the spectrum of the logits and the bias."""
+    """Return the minimum, the spectrum of the logits and the bias; or the last point, if ``stops``
+    says so of its number, objective and residual."""
     groups = groups_of(n)
     # From sqrt(2 / N) on, a bound of all gradients, nothing depends on the price.
     problem = _GroupProblem(groups, min(mu, 1.0), bias, float(n.sum()))
-    point = _solve(problem, _start(groups, problem))
+    point = _solve(problem, _start(groups, problem), stops)
     within = np.where(groups.multiplicities > 1, point.within / problem.copies, 0.0)
     offset = (point.E @ problem.v) / np.sqrt(problem.m * problem.total)
     return (
@@ -197,7 +199,11 @@ def _shrink(
     return _Point(E, within, U, sigma, g, Vt, g_within, value, slope, slope_within, p, own_p)
 
 
-def _solve(problem: _GroupProblem, start: tuple[FloatArray, FloatArray]) -> _Point:
+def _solve(
+    problem: _GroupProblem,
+    start: tuple[FloatArray, FloatArray],
+    stops: Callable[..., bool] = lambda *fields: False,
+) -> _Point:
     """Return the point where the residual is below its bound, or the last one."""
     E, within = start
     left, values, right = np.linalg.svd(problem.penalised(E))
@@ -213,11 +219,13 @@ def _solve(problem: _GroupProblem, start: tuple[FloatArray, FloatArray]) -> _Poi
     point = min(point, other, key=lambda point: point.objective)
     # Short steps ask for the damping of Levenberg and Marquardt.
     damping = 0.0
-    for _ in range(_ITERATIONS):
+    for iteration in range(1, _ITERATIONS + 1):
         Y = (point.U * point.g) @ point.Vt
         rest, rest_within = point.slope + Y, point.slope_within + point.g_within
         square = float(np.sum(rest**2) + np.sum(rest_within**2))
         if square <= _RESIDUAL[not problem.few] ** 2 * problem.G:
+            break
+        if stops(iteration, point.objective, float(np.sqrt(square / problem.G))):
             break
         step = _NewtonStep(problem, point, t, damping)
         D, d = step.solve(rest, rest_within)

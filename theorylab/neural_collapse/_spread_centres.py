@@ -12,6 +12,7 @@ from theorylab._validation import FloatArray, as_array, as_count, as_instance, a
 from theorylab.neural_collapse._frames import simplex_etf
 from theorylab.neural_collapse._losses import CrossEntropy
 from theorylab.neural_collapse.unconstrained_features import UnconstrainedFeatures
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
 __all__ = [
@@ -110,6 +111,7 @@ def spread_centres(
     rng: np.random.Generator,
     quantity: str = "cosine",
     restarts: int = 5,
+    callback: Callback | None = None,
 ) -> FloatArray:
     """Spread unit centres: minimize the mean of the largest cosines, or maximize that of the least
     angles.
@@ -127,6 +129,8 @@ def spread_centres(
         ``"cosine"`` or ``"angle"``.
     restarts
         Number of starts.
+    callback
+        Called after each start with the best value; where it returns True no further one is made.
 
     Returns
     -------
@@ -147,8 +151,8 @@ def spread_centres(
     as_instance(rng, "rng", np.random.Generator)
     one_of(quantity, "quantity", ("cosine", "angle"))
     angle = quantity == "angle"
-    found = []
-    for _ in range(as_count(restarts, "restarts")):
+    best, least, stops = np.zeros((K, d)), np.inf, watcher(callback)
+    for start in range(as_count(restarts, "restarts")):
         x = rng.standard_normal((K, d))
         for sharpness in 10.0 ** np.arange(1, 6):
 
@@ -163,8 +167,12 @@ def spread_centres(
                     K, d
                 )
             )
-        found.append(x)
-    return min(found, key=lambda c: -mean_min_angle(c) if angle else mean_max_cosine(c))
+        reached = -mean_min_angle(x) if angle else mean_max_cosine(x)
+        if reached < least:
+            best, least = x, reached
+        if stops(start + 1, least):
+            break
+    return best
 
 
 def regularised_minimizer(
@@ -175,6 +183,7 @@ def regularised_minimizer(
     rng: np.random.Generator,
     sharpness: float = 30.0,
     restarts: int = 5,
+    callback: Callback | None = None,
 ) -> RegularisedMinimizer:
     r"""Minimize cross-entropy with free features, no bias, plus $\gamma R_b$ of the class
     means (L-BFGS, multi-start).
@@ -197,6 +206,9 @@ def regularised_minimizer(
         b > 0.
     restarts
         Number of random starts; at least 1 where d < K - 1.
+    callback
+        Called after each start with the least objective; where it returns True no further one is
+        made. The ETF-aligned start is the first.
 
     Examples
     --------
@@ -232,9 +244,14 @@ def regularised_minimizer(
         frame = simplex_etf(K, d)
         W, lengths = _aligned(model, frame)
         lifted = np.maximum(lengths, 1e-3 * lengths.max() + 1e-9)[:, None] * frame
-        starts.append(np.concatenate([W.ravel(), lifted.ravel()]))
-    ends = [minimize(value, x, jac=True, method="L-BFGS-B", options=_LBFGS) for x in starts]
-    best = min(ends, key=lambda end: float(end.fun)).x
+        starts.insert(0, np.concatenate([W.ravel(), lifted.ravel()]))
+    best, least, stops = starts[0], np.inf, watcher(callback)
+    for made, start in enumerate(starts, start=1):
+        end = minimize(value, start, jac=True, method="L-BFGS-B", options=_LBFGS)
+        if end.fun < least:
+            best, least = end.x, float(end.fun)
+        if stops(made, least):
+            break
     W, F = best[: K * d].reshape(K, d), best[K * d :].reshape(K, d)
     return _minimizer(model, W, F, _smooth(unit_rows(F), b)[0])
 

@@ -39,6 +39,7 @@ from theorylab.neural_collapse._collapse_metrics import (
 )
 from theorylab.neural_collapse._frames import general_orthogonal_frame, simplex_etf
 from theorylab.neural_collapse._losses import Loss, as_loss
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
 __all__ = [
@@ -94,6 +95,7 @@ def train_features(
     target: float = 0.0,
     n_records: int = 20,
     seed: int = 0,
+    callback: Callback | None = None,
 ) -> FeatureTraining:
     r"""Train features $h(x)=V\max(Ux+c,0)+e$ and a linear classifier W on them, full batch,
     by L-BFGS.
@@ -126,6 +128,8 @@ def train_features(
         How many iterations are recorded at most, evenly in logarithm; the last one comes on top.
     seed
         Of the Gaussian initial weights.
+    callback
+        Called after each iteration; where it returns True training stops.
 
     Examples
     --------
@@ -192,12 +196,12 @@ def train_features(
             f"inputs: expected entries of order one, got up to {np.abs(X).max():.1e} and an "
             "objective beyond float64"
         )
-    steps = count(1)
+    steps, stops = count(1), watcher(callback)
 
     def record(intermediate_result: OptimizeResult) -> None:
         if (step := next(steps)) in wanted:
             seen.append((step, float(intermediate_result.fun), intermediate_result.x.copy()))
-        if intermediate_result.fun <= target:
+        if intermediate_result.fun <= target or stops(step, float(intermediate_result.fun)):
             raise StopIteration
 
     options: Any = {

@@ -44,6 +44,7 @@ from theorylab.neural_collapse._near_collapse import (
     near_minimizer,
 )
 from theorylab.numerics.flows import integrate
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
 __all__ = [
@@ -202,6 +203,7 @@ def central_path(
     lam_h: float = 0.0,
     classifier: ArrayLike | None = None,
     tol: float = 1e-10,
+    callback: Callback | None = None,
 ) -> CentralPath:
     """Integrate the gradient flow on the central path (Dormand and Prince, order 8).
 
@@ -220,6 +222,9 @@ def central_path(
         the central path.
     tol
         Relative error per step, at least 1e-13.
+    callback
+        Called after each step with the objective there; where it returns True the path ends with
+        the last of ``times`` that was reached.
 
     Raises
     ------
@@ -241,13 +246,22 @@ def central_path(
         raise ValueError("times: expected increasing values")
     W = None if classifier is None else as_array(classifier, "classifier", shape=(K, H.shape[0]))
     relative = as_real(tol, "tol", minimum=1e-13, below=1.0)
+    stops = watcher(callback)
+
+    def stopped(step: int, state: FloatArray) -> bool:
+        return callback is not None and stops(
+            step, _objective(state.reshape(H.shape), K, lam_w, lam_h, W)
+        )
+
     path = integrate(
         lambda _, x: _velocity(x.reshape(H.shape), K, lam_w, lam_h, W).ravel(),
         H.ravel(),
         t,
         rtol=relative,
         atol=relative * 1e-3 * (float(np.abs(H).max()) or 1.0),
+        stops=stopped,
     )
+    t = t[: len(path)]
     return CentralPath(t, path.reshape(t.size, *H.shape), K)
 
 
@@ -367,6 +381,13 @@ def _velocity(
     residual.reshape(K, K, -1)[np.arange(K), np.arange(K)] -= 1
     velocity: FloatArray = -W.T @ residual - lam_h * H
     return velocity
+
+
+def _objective(H: FloatArray, K: int, lam_w: float, lam_h: float, W: FloatArray | None) -> float:
+    W = ridge_fit(H, K, lam_w) if W is None else W
+    fit = W @ H - np.repeat(np.eye(K), H.shape[1] // K, axis=1)
+    square = np.sum(fit**2) + lam_h * np.sum(H**2)
+    return float(square / (2 * H.shape[1]) + lam_w * np.sum(W**2) / (2 * K))
 
 
 def _identity(size: int) -> fmpq_mat:

@@ -24,6 +24,7 @@ from scipy.special import softmax
 from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
 from theorylab.neural_collapse._spectra import as_labels
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
 __all__ = [
@@ -35,6 +36,9 @@ __all__ = [
     "smoothed_sgd",
     "smoothing_threshold",
 ]
+
+# Weights touched in a leg: about a tenth of a second.
+_WORK = 3e7
 
 
 def label_gradients(features: ArrayLike, classifier: ArrayLike, targets: ArrayLike) -> FloatArray:
@@ -169,6 +173,7 @@ def smoothed_sgd(
     step_size: float,
     switch: int,
     every: int = 1,
+    callback: Callback | None = None,
 ) -> StochasticRun:
     r"""Descend one sample at a time, smoothed labels first and plain labels from step ``switch``
     on.
@@ -198,6 +203,9 @@ def smoothed_sgd(
         smoothing lies between).
     every
         Steps between records.
+    callback
+        Called about every tenth of a second with the plain loss; where it returns True the run ends
+        there, with the records made by then.
 
     Examples
     --------
@@ -219,8 +227,17 @@ def smoothed_sgd(
     first = as_count(switch, "switch", minimum=0)
     V = start.copy()
     gradients, noise = np.empty(-(-picks.size // lag)), np.empty(-(-picks.size // lag))
-    values = _descend(np.ascontiguousarray(X.T), y, V, picks, t, eta, first, lag, gradients, noise)
-    return StochasticRun(V, gradients, noise, values[0], values[1])
+    rows, stops, done = np.ascontiguousarray(X.T), watcher(callback), 0
+    first_value = _plain_loss(rows, y, V)
+    leg = max(1, int(_WORK / (V.size * (1 + y.size / lag))))
+    while done < picks.size:
+        end = min(done + leg, picks.size)
+        _descend(rows, y, V, picks, t, eta, first, lag, gradients, noise, done, end)
+        done = end
+        if callback is not None and stops(done, _plain_loss(rows, y, V)):
+            break
+    made = -(-done // lag)
+    return StochasticRun(V, gradients[:made], noise[:made], first_value, _plain_loss(rows, y, V))
 
 
 @refuses_overflow("curvature", "noise", "step_size", "theta", "bias")
@@ -305,6 +322,19 @@ def _probabilities(x: FloatArray, V: FloatArray, p: FloatArray) -> float:
 
 
 @compiled
+def _plain_loss(X: FloatArray, y: NDArray[np.int64], V: FloatArray) -> float:
+    """Return mean cross-entropy, ``X`` (N, d) a row a sample."""
+    N, d = X.shape
+    p, value = np.empty(V.shape[0]), 0.0
+    for i in range(N):
+        log_sum = _probabilities(X[i], V, p)
+        for j in range(d):
+            log_sum -= V[y[i], j] * X[i, j]
+        value += log_sum / N
+    return value
+
+
+@compiled
 def _descend(
     X: FloatArray,
     y: NDArray[np.int64],
@@ -316,24 +346,16 @@ def _descend(
     every: int,
     gradients: FloatArray,
     noise: FloatArray,
-) -> tuple[float, float]:
-    """Descend in place, ``X`` (N, d) a row a sample; return the plain loss at the start and at the
-    end."""
+    begin: int,
+    end: int,
+) -> None:
+    """Make steps ``begin`` to ``end`` in place, ``X`` (N, d) a row a sample."""
     N, d = X.shape
     K = V.shape[0]
     p = np.empty(K)
     plain, smooth = np.empty((K, d)), np.empty((K, d))
-    ends = np.zeros(2)
-    for t in range(picks.size + 1):
+    for t in range(begin, end):
         share = theta if t < switch else 0.0
-        if t in (0, picks.size):
-            for i in range(N):
-                log_sum = _probabilities(X[i], V, p)
-                for j in range(d):
-                    log_sum -= V[y[i], j] * X[i, j]
-                ends[min(t, 1)] += log_sum / N
-        if t == picks.size:
-            break
         if t % every == 0:
             plain[:] = 0.0
             smooth[:] = 0.0
@@ -364,4 +386,3 @@ def _descend(
             step = eta * (p[k] - (1 - share) * (1.0 if k == y[i] else 0.0) - share / K)
             for j in range(d):
                 V[k, j] -= step * X[i, j]
-    return ends[0], ends[1]

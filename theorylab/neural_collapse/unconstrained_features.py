@@ -52,6 +52,7 @@ from theorylab.neural_collapse._ufm_model import (
     collapse_threshold,
     ufm_objective,
 )
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
 __all__ = [
@@ -79,8 +80,8 @@ class UfmStatus(StrEnum):
         "the reduced convex problem was solved; the certificate bounds the distance to the minimum"
     )
     STOPPED = (
-        "the reduced convex problem stopped above the relative duality gap 1e-9; the "
-        "certificate says how far"
+        "stopped, by the callback or above the relative duality gap 1e-9; the certificate says "
+        "how far"
     )
 
 
@@ -187,7 +188,9 @@ def cross_entropy_gap(model: UnconstrainedFeatures) -> float:
     return float(np.log1p((1 - K * t) / t)) if K * t < 1 else 0.0
 
 
-def ufm_minimizer(model: UnconstrainedFeatures, *, dimension: int) -> UfmMinimizer:
+def ufm_minimizer(
+    model: UnconstrainedFeatures, *, dimension: int, callback: Callback | None = None
+) -> UfmMinimizer:
     """Return a global minimizer, for equal classes and for squared loss in closed form.
 
     Otherwise a reduced convex problem is solved; time and memory grow with the number of distinct
@@ -201,6 +204,10 @@ def ufm_minimizer(model: UnconstrainedFeatures, *, dimension: int) -> UfmMinimiz
         d, feature dimension. Squared loss takes any d (the d largest singular values survive);
         cross-entropy needs d at least the rank of the unrestricted minimizer, which is at most K -
         1.
+    callback
+        Called at each Newton step for classes of several sizes under cross-entropy, with the root
+        mean square of the optimality condition over the penalty; where it returns True the solver
+        stops.
 
     Returns
     -------
@@ -229,12 +236,20 @@ def ufm_minimizer(model: UnconstrainedFeatures, *, dimension: int) -> UfmMinimiz
     Examples
     --------
     >>> from theorylab.neural_collapse import UnconstrainedFeatures, ufm_minimizer
-    >>> best = ufm_minimizer(UnconstrainedFeatures([3, 2, 2], lam_w=0.01, lam_h=0.02), dimension=3)
+    >>> model = UnconstrainedFeatures([3, 2, 2], lam_w=0.01, lam_h=0.02, loss="ce")
+    >>> best = ufm_minimizer(model, dimension=3)
     >>> round(best.objective, 4), best.certificate.gap < 1e-9
-    (0.0624, True)
+    (0.0, True)
     """
     as_instance(model, "model", UnconstrainedFeatures)
     d = as_count(dimension, "dimension")
+    stopped, stops_here = False, watcher(callback)
+
+    def stops(*fields: float) -> bool:
+        nonlocal stopped
+        stopped = stops_here(*fields)
+        return stopped
+
     n, bias, mu, loss = model.counts, model.bias, model.price, model.loss.minorant
     lams = np.array([model.lam_w, model.lam_h])
     total = float(n.sum())
@@ -259,13 +274,13 @@ def ufm_minimizer(model: UnconstrainedFeatures, *, dimension: int) -> UfmMinimiz
         )
     else:
         status = UfmStatus.SOLVED
-        objective, spectrum, offset = solve_cross_entropy(n, mu, bias)
+        objective, spectrum, offset = solve_cross_entropy(n, mu, bias, stops)
     classifier, class_features = balanced_factors(spectrum, n, lams, d)
     values = np.zeros(min(n.size, d))
     descending = np.sort(spectrum.values)[::-1][: values.size]
     values[: descending.size] = descending
     result = UfmMinimizer(objective, classifier, class_features, offset, values, model, status)
-    if status is UfmStatus.SOLVED and not result.certificate.gap <= _GAP:
+    if stopped or (status is UfmStatus.SOLVED and not result.certificate.gap <= _GAP):
         result = replace(result, status=UfmStatus.STOPPED)
         warnings.warn(
             f"{result.status} (relative gap {result.certificate.gap:.1e})",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.integrate import solve_ivp
+from scipy.integrate import DOP853
 
 from theorylab._validation import FloatArray
 
@@ -26,9 +26,10 @@ def integrate(
     rtol: float,
     atol: float,
     evaluations: int = _EVALUATIONS,
+    stops: Callable[[int, FloatArray], bool] = lambda step, state: False,
 ) -> FloatArray:
     """Return the states of a flow at the times, shape (T, n), by Dormand and Prince's method of
-    order 8.
+    order 8; those of the times reached, if ``stops`` says so after a step.
 
     Raises
     ------
@@ -48,10 +49,21 @@ def integrate(
 
     if times[-1] == 0:
         return start[None].copy()
+    found, step = [start[None]] * int(times[0] == 0), 0
     try:
-        run = solve_ivp(
-            counted, (0.0, float(times[-1])), start, "DOP853", t_eval=times, rtol=rtol, atol=atol
-        )
+        run = DOP853(counted, 0.0, start, float(times[-1]), rtol=rtol, atol=atol)
+        while run.t < times[-1]:
+            if (message := run.step()) is not None:
+                raise ValueError(
+                    "times: expected a last time that the flow can be followed to, got "
+                    f"{times[-1]}: {message}"
+                )
+            step += 1
+            passed = times[(times > run.t_old) & (times <= run.t)]
+            if passed.size:
+                found.append(run.dense_output()(passed).T)
+            if stops(step, run.y):
+                break
     except _Exhausted:
         cause = (
             f"a flow too stiff for {evaluations} evaluations"
@@ -62,9 +74,4 @@ def integrate(
             f"times: expected a last time that the flow can be followed to, got {times[-1]} and "
             f"{cause} after {reached:.3g}"
         ) from None
-    if not run.success:
-        raise ValueError(
-            f"times: expected a last time that the flow can be followed to, got {times[-1]}: "
-            f"{run.message}"
-        )
-    return np.asarray(run.y.T)
+    return np.concatenate([start[:0].reshape(0, start.size), *found])

@@ -373,6 +373,17 @@ def test_slopes_whose_product_underflows_have_opposite_signs_all_the_same(archit
     np.testing.assert_allclose(fitted * 1e200, expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("depth", [3, 4])
+def test_factored_descent_stays_in_the_valley_just_above_the_jump(depth):
+    jump = shrinkage_jump(0.3, depth=depth)
+    for excess in (1.002, 1.01, 1.05, 1.1):
+        sigma = excess * jump.threshold
+        fit = fit_factored(np.eye(1), [[sigma]], 0.3, depth=depth)
+        expected = shrink_singular_values([sigma], 0.3, depth=depth)[0]
+        assert fit.outputs[0, 0] == pytest.approx(expected, rel=1e-4)
+        assert expected > 0.9 * jump.height
+
+
 @pytest.mark.parametrize("size", [1e-6, 1e6])
 @pytest.mark.parametrize("depth", [2, 3])
 def test_factored_descent_does_not_depend_on_units(size, depth):

@@ -257,7 +257,7 @@ def fit_factored(
             part[: layer.shape[0], : layer.shape[1]] += layer
         starts.append(start)
 
-    # The tolerances of L-BFGS, and its first step, are absolute.
+    # The tolerances of L-BFGS are absolute.
     size = float(np.sum(Y**2)) or 1.0
 
     def objective(scaled: FloatArray, unit: float) -> tuple[float, FloatArray]:
@@ -269,7 +269,8 @@ def fit_factored(
     best: FloatArray = starts[0]
     values: list[float] = []
     for start in starts:
-        unit = float(np.linalg.norm(start))
+        # The first step of L-BFGS has length 1: it must not leave the valley of its start.
+        unit = 0.02 * float(np.linalg.norm(start))
         end: Any = minimize(
             objective,
             start / unit,

@@ -12,6 +12,7 @@ from theorylab.convex_relu import (
     Network,
     Squared,
     Weighted,
+    _robust_program,
     collapse_radius,
     corridor_widths,
     improve_adversarially,
@@ -527,3 +528,148 @@ def test_large_programs_are_refused_before_they_are_set_up():
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="arrangements: expected at most 250000 entries"):
         train_robust(rng.normal(size=(70, 3)), np.ones(70), 0.1, eps=0.1)
+
+
+@pytest.mark.parametrize(
+    "lie", ["weights", "slopes", "moves", "multipliers", "corrections", "none"]
+)
+@pytest.mark.parametrize("ball", BALLS)
+@pytest.mark.parametrize("loss", ["hinge", "squared"])
+def test_a_play_against_the_rules_proves_nothing(monkeypatch, lie, ball, loss):
+    X, labels, y = data(2)
+    target = labels if loss == "hinge" else y
+    options = {"eps": 0.1, "loss": loss, "ball": ball}
+    best = train_robust(X, target, 0.05, **options)
+    patterns = enumerate_arrangements(X)
+    both = np.vstack([patterns, -1.0 * patterns])
+    sides = np.tile(2.0 * patterns - 1.0, (2, 1))
+
+    def solve(problem, stops):
+        found = honest(problem, stops)
+        by_shape = {}
+        for variable in problem.variables():
+            by_shape.setdefault((variable.shape, variable.is_nonneg()), variable)
+        weights = by_shape[(len(X),), True]
+        slopes = by_shape.get(((len(X),), False))
+        moves, zeta = by_shape[X.shape, False], by_shape[(len(both), 2), False]
+        multipliers = by_shape[both.shape, True]
+        # Everything that the rules of the play allow, and more, up to a bound of the zero network.
+        full = np.abs(target)
+        played = target if slopes is not None else target * full
+        h = both @ (played[:, None] * X)
+        changes = {
+            "none": {},
+            "weights": {weights: 3.0 * weights.value},
+            "slopes": {} if slopes is None else {weights: 0.0 * full, slopes: 0.01 * target},
+            "moves": {weights: full, slopes: played, moves: -played[:, None] * X},
+            "multipliers": {
+                weights: full,
+                slopes: played,
+                moves: 0.0 * X,
+                zeta: 0.0 * zeta.value,
+                multipliers: np.array(
+                    [
+                        np.linalg.lstsq((s[:, None] * X).T, -g, rcond=None)[0]
+                        for s, g in zip(sides, h, strict=True)
+                    ]
+                ),
+            },
+            "corrections": {
+                weights: full,
+                slopes: played,
+                moves: 0.0 * X,
+                multipliers: 0.0 * multipliers.value,
+                zeta: h,
+            },
+        }[lie]
+        for variable, value in changes.items():
+            if variable is not None:
+                variable.save_value(value)
+        return found
+
+    honest = _robust_program._solve
+    with monkeypatch.context() as patched, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patched.setattr(
+            _robust_program,
+            "_solve",
+            lambda problem, *stops: solve(problem, *stops) if stops else honest(problem),
+        )
+        found = train_robust(X, target, 0.05, **options)
+    assert found.dual_objective <= best.objective * (1.0 + 1e-9)
+    sizes = np.linalg.norm(found.adversary, ord=np.inf if ball == "linf" else 2, axis=1)
+    assert np.all(sizes <= 0.1 * (1.0 + 1e-12))
+    if lie == "none":
+        assert found.dual_objective == best.dual_objective
+
+
+@pytest.mark.parametrize("ball", BALLS)
+@pytest.mark.parametrize("loss", ["hinge", "squared"])
+def test_the_adversary_pulls_each_output_away_from_its_label(ball, loss):
+    X, labels, y = data(2)
+    target = labels if loss == "hinge" else y
+    beta = 0.3 * zero_threshold(X, target, loss=loss, bias=True)
+    found = train_robust(X, target, beta, eps=0.1, loss=loss, ball=ball, bias=True)
+    worst = worst_case(found.network, X, target, 0.1, loss=loss, ball=ball)
+
+    def total(moves):
+        f = found.network(X + moves)
+        losses = np.maximum(1 - target * f, 0) if loss == "hinge" else (f - target) ** 2 / 2
+        return float(losses.sum())
+
+    assert len(set(np.sign(target))) == 2
+    assert total(found.adversary) == pytest.approx(worst.loss, rel=1e-5)
+    assert total(-found.adversary) < 0.99 * total(np.zeros_like(X)) < 0.98 * worst.loss
+
+
+def test_local_search_finds_the_optimum_of_one_neuron():
+    # Of (v x)_+ with labels 1 at 1 and -1 at -a the worst case is known, within the kink's reach.
+    a, eps, beta = 0.3, 0.5, 0.1
+    X, y = np.array([[1.0], [-a]]), np.array([1.0, -1.0])
+    start = Network([[0.4]], [0.9])
+    found = improve_adversarially(start, X, y, beta, eps=eps, n_rounds=20)
+    value = worst_case(found, X, y, eps).loss + beta * found.penalty
+    assert value == pytest.approx(1.0 + (eps - a + beta) / (1.0 - eps), rel=1e-6)
+    # Squared: v below the target, at which the penalty balances the loss.
+    eps, beta, target = 0.1, 0.5, np.array([2.0])
+    v = (2.0 - beta / (1.0 - eps)) / (1.0 - eps)
+    found = improve_adversarially(start, X[:1], target, beta, eps=eps, loss="squared", n_rounds=20)
+    assert found(X[:1])[0] == pytest.approx(v, rel=1e-5)
+    assert abs(found.weights[0, 0]) == pytest.approx(abs(found.output_weights[0]), rel=1e-4)
+    # A negative target needs a negative output weight, and is missed from above.
+    found = improve_adversarially(
+        Network([[0.4]], [-0.9]), X[:1], -target, beta, eps=eps, loss="squared", n_rounds=20
+    )
+    assert found(X[:1])[0] == pytest.approx(-v, rel=1e-5)
+    # At the origin only the bias counts, whichever way the input moves.
+    found = improve_adversarially(
+        Network([[0.01]], [0.9], [0.5]),
+        np.zeros((1, 1)),
+        target,
+        beta,
+        eps=eps,
+        loss="squared",
+        bias=True,
+        n_rounds=20,
+    )
+    assert found(np.zeros((1, 1)))[0] == pytest.approx(2.0 - beta, rel=1e-4)
+    assert found.biases[0] > 0.0
+
+
+def test_local_search_tells_of_the_best_network_met():
+    X, labels, _ = data(10)
+    start = random_network(3, 3, 2)
+    seen = []
+    found = improve_adversarially(
+        start, X, labels, 0.05, eps=0.2, bias=True, n_rounds=5, callback=seen.append
+    )
+    value = worst_case(found, X, labels, 0.2).loss + 0.05 * found.penalty
+    told = [p.objective for p in seen]
+    assert told == sorted(told, reverse=True)
+    assert told[-1] == pytest.approx(value, rel=1e-12)
+    assert [p.iteration for p in seen] == list(range(1, len(seen) + 1))
+    first = improve_adversarially(
+        start, X, labels, 0.05, eps=0.2, bias=True, n_rounds=5, callback=lambda p: True
+    )
+    attained = worst_case(first, X, labels, 0.2).loss + 0.05 * first.penalty
+    assert attained == pytest.approx(told[0], rel=1e-12)

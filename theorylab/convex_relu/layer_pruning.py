@@ -32,7 +32,7 @@ from scipy.sparse import csr_array, hstack, issparse
 from scipy.special import erfc, wofz
 from scipy.stats import binom, norm
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
 from theorylab.numerics.bounds import power_of_two, relative_gap
 from theorylab.numerics.results import result
 
@@ -140,6 +140,7 @@ class PrunedNetwork:
         return error_propagation_bound(self.weights, [layer.output_error for layer in self.layers])
 
 
+@refuses_overflow("X", "W")
 def prune_layer(
     X: ArrayLike,
     W: ArrayLike,
@@ -451,6 +452,7 @@ def layer_outputs(X: ArrayLike, weights: Sequence[ArrayLike]) -> tuple[FloatArra
     return tuple(outputs)
 
 
+@refuses_overflow("X", "weights")
 def prune_network(
     X: ArrayLike,
     weights: Sequence[ArrayLike],

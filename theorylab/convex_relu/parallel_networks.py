@@ -30,7 +30,15 @@ from numpy.typing import ArrayLike
 from scipy.linalg import block_diag
 from scipy.optimize import minimize
 
-from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real, one_of
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_flag,
+    as_real,
+    one_of,
+    refuses_overflow,
+)
 from theorylab.convex_relu.arrangements import enumerate_arrangements
 from theorylab.numerics.balls import rational, rational_matrix
 from theorylab.numerics.bounds import Bounds, relative_gap
@@ -243,6 +251,7 @@ def linear_minimum_norm(
     )
 
 
+@refuses_overflow("c", "a")
 def rank_one_relu_minimum_norm(
     c: ArrayLike,
     a: ArrayLike,
@@ -405,6 +414,7 @@ def network_output(
     return total
 
 
+@refuses_overflow("X", "dual_point")
 def certify_linear(
     X: ArrayLike,
     branches: Sequence[Sequence[ArrayLike]],
@@ -446,6 +456,7 @@ def certify_linear(
     )
 
 
+@refuses_overflow("c", "a", "dual_point")
 def certify_rank_one_relu(
     c: ArrayLike,
     a: ArrayLike,

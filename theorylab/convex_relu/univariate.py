@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
 
-from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real
+from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real, refuses_overflow
 from theorylab.numerics.bounds import relative_gap
 from theorylab.numerics.compiled import compiled
 from theorylab.numerics.results import result
@@ -313,6 +313,7 @@ class BalancedWeights:
     output_weights: FloatArray
 
 
+@refuses_overflow("x", "y", "beta")
 def fit_penalized_biases(
     x: ArrayLike, y: ArrayLike, beta: float, *, tol: float = 1e-10, max_iter: int = 200
 ) -> PenalizedBiasFit:
@@ -668,6 +669,7 @@ def minimal_path_norm_network(x: ArrayLike, y: ArrayLike, *, skip: bool = True) 
     return _units(knots, bends, (1 + share * np.sign(bends)) / 2, 0.0, ys[0], anchor=xs[0])
 
 
+@refuses_overflow("hidden_weights", "output_weights")
 def path_norm(hidden_weights: ArrayLike, output_weights: ArrayLike) -> float:
     """Return ``sum_k |v_k| ||w_k||_2``, the least weight decay ``1/2 sum (v_k^2 + ||w_k||^2)`` over
     rescalings of the units.
@@ -694,6 +696,7 @@ def path_norm(hidden_weights: ArrayLike, output_weights: ArrayLike) -> float:
     return float(np.abs(output_weights) @ np.linalg.norm(W, axis=1))
 
 
+@refuses_overflow("hidden_weights", "output_weights")
 def balance(hidden_weights: ArrayLike, output_weights: ArrayLike) -> BalancedWeights:
     """Rescale every unit to ``|v_k| = ||w_k||_2``, which keeps the function of a positively
     homogeneous network.
@@ -726,6 +729,7 @@ def balance(hidden_weights: ArrayLike, output_weights: ArrayLike) -> BalancedWei
     return BalancedWeights(W * (size / inner)[:, None], output_weights * size / outer)
 
 
+@refuses_overflow("atoms", "coefficients")
 def maurey_mean_squared_error(
     atoms: ArrayLike,
     coefficients: ArrayLike,
@@ -772,6 +776,7 @@ def maurey_mean_squared_error(
     return (second - float(np.sum((atoms @ c) ** 2))) / n_atoms
 
 
+@refuses_overflow("atoms", "coefficients")
 def maurey_errors(
     atoms: ArrayLike,
     coefficients: ArrayLike,
@@ -1083,6 +1088,7 @@ def _drift(
             out[2] -= pull * theta[0]
 
 
+@refuses_overflow("x", "y")
 def descend_particles(
     x: ArrayLike,
     y: ArrayLike,

@@ -27,6 +27,7 @@ from theorylab.convex_relu import (
 from theorylab.convex_relu.arrangements import enumerate_arrangements
 from theorylab.convex_relu.robust_training import RobustStatus
 from theorylab.convex_relu.training import train
+from theorylab.numerics.bounds import power_of_two
 
 BALLS = ("linf", "l2")
 
@@ -531,7 +532,7 @@ def test_large_programs_are_refused_before_they_are_set_up():
 
 
 @pytest.mark.parametrize(
-    "lie", ["weights", "slopes", "moves", "multipliers", "corrections", "none"]
+    "lie", ["weights", "slopes", "opposite", "moves", "multipliers", "corrections", "none"]
 )
 @pytest.mark.parametrize("ball", BALLS)
 @pytest.mark.parametrize("loss", ["hinge", "squared"])
@@ -554,14 +555,16 @@ def test_a_play_against_the_rules_proves_nothing(monkeypatch, lie, ball, loss):
         moves, zeta = by_shape[X.shape, False], by_shape[(len(both), 2), False]
         multipliers = by_shape[both.shape, True]
         # Everything that the rules of the play allow, and more, up to a bound of the zero network.
-        full = np.abs(target)
-        played = target if slopes is not None else target * full
-        h = both @ (played[:, None] * X)
+        # In the units of the program, whose powers of two are those of the data.
+        played = target / (power_of_two(y) if loss == "squared" else 1.0)
+        full, points = np.abs(played), X / power_of_two(np.linalg.norm(X, axis=1))
+        h = both @ (played[:, None] * points)
         changes = {
             "none": {},
             "weights": {weights: 3.0 * weights.value},
-            "slopes": {} if slopes is None else {weights: 0.0 * full, slopes: 0.01 * target},
-            "moves": {weights: full, slopes: played, moves: -played[:, None] * X},
+            "slopes": {} if slopes is None else {weights: 0.0 * full, slopes: 0.01 * played},
+            "opposite": {} if slopes is None else {weights: full, slopes: -played},
+            "moves": {weights: full, slopes: played, moves: -played[:, None] * points},
             "multipliers": {
                 weights: full,
                 slopes: played,
@@ -569,7 +572,7 @@ def test_a_play_against_the_rules_proves_nothing(monkeypatch, lie, ball, loss):
                 zeta: 0.0 * zeta.value,
                 multipliers: np.array(
                     [
-                        np.linalg.lstsq((s[:, None] * X).T, -g, rcond=None)[0]
+                        np.linalg.lstsq((s[:, None] * points).T, -g, rcond=None)[0]
                         for s, g in zip(sides, h, strict=True)
                     ]
                 ),
@@ -682,3 +685,16 @@ def test_local_search_tells_of_the_best_network_met(seed):
     )
     assert value(first) == pytest.approx(told[0], rel=1e-12)
     assert value(first) <= value(start)
+
+
+@pytest.mark.parametrize("ball", BALLS)
+@pytest.mark.parametrize("loss", ["hinge", "squared"])
+def test_above_the_threshold_zero_is_proved(ball, loss):
+    X, labels, y = data(2)
+    target = labels if loss == "hinge" else y
+    beta = 3.0 * zero_threshold(X, target, loss=loss, bias=True)
+    found = train_robust(X, target, beta, eps=0.1, loss=loss, ball=ball, bias=True)
+    assert found.network.n_neurons == 0
+    assert found.objective == pytest.approx(6.0 if loss == "hinge" else 0.5 * y @ y, rel=1e-15)
+    assert found.gap < 1e-8
+    np.testing.assert_allclose(found.adversary_weights, np.abs(target), rtol=1e-3)

@@ -698,3 +698,21 @@ def test_above_the_threshold_zero_is_proved(ball, loss):
     assert found.objective == pytest.approx(6.0 if loss == "hinge" else 0.5 * y @ y, rel=1e-15)
     assert found.gap < 1e-8
     np.testing.assert_allclose(found.adversary_weights, np.abs(target), rtol=1e-3)
+
+
+@pytest.mark.parametrize("ball", BALLS)
+def test_stability_radii_are_distances_with_biases_in_all_units(ball):
+    rng = np.random.default_rng(4)
+    for unit in (1e-6, 1.0, 37.0, 1e6):
+        X, network = unit * rng.normal(size=(5, 3)), random_network(5, 4, 3)
+        network = Network(network.weights, network.output_weights, unit * network.biases)
+        slacks = np.abs(X @ network.weights.T + network.biases).min(axis=0)
+        lengths = np.linalg.norm(network.weights, 1 if ball == "linf" else 2, axis=1)
+        np.testing.assert_allclose(
+            stability_radii(network, X, ball=ball), slacks / lengths, rtol=1e-12
+        )
+    still = Network([[0.0, 0.0, 0.0]], [1.0], [2.0])
+    assert stability_radii(still, X, ball=ball).tolist() == [np.inf]
+    far = Network([[1e-200, 0.0, 0.0]], [1.0], [1e200])
+    with pytest.raises(ValueError, match="network: expected neurons whose hyperplanes"):
+        stability_radii(far, X, ball=ball)

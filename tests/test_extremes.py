@@ -2,8 +2,7 @@
 
 One argument at a time of the valid call of each function (its docstring's example) is scaled by
 powers of ten up to 1e300. What comes back must be a ``ValueError`` that names an argument, or a
-result without NaN and infinite numbers that the valid call does not have. Networks of
-``convex_relu`` are solved too slowly for this; their tests have scales of their own."""
+result without NaN and infinite numbers that the valid call does not have."""
 
 import dataclasses
 import inspect
@@ -21,7 +20,7 @@ from theorylab.random_features import BellmanLimits
 
 LIMITS = [field.name for field in dataclasses.fields(BellmanLimits)]
 METRICS = [field.name for field in dataclasses.fields(CollapseMetrics)]
-APART = ("convex_relu", "corpus", "verify")
+APART = ("corpus", "verify")
 SCALES = (1e-300, 1e-160, 1e-30, 1e-9, 1e9, 1e30, 1e160, 1e300)
 # Results that say by NaN or infinity that there is no such number, or no bound, by attribute; a
 # descent that overflows has a status.
@@ -34,11 +33,13 @@ SAYS_SO: dict[str, set[str]] = {
     "certify_ufm": {".upper"},
     "correction_time": {""},
     "error_bounds": {".upper", ".onset"},
+    "fit_factored": {".ends", ".objective"},
     "gradient_descent": {".errors"},
     "incremental_law": {".approach", ".escape", ".exponents", ".spare", ".times"},
     "late_rate": {".error", ".measured"},
     "logit_radius": {""},
     "rebalanced_slowest_bounds": {"[1]"},
+    "sensitivity": {".margin"},
     "stationary_ratio": {""},
     "subgradient_method": {".errors", ".losses"},
     "tied_convergence": {".excess", ".increments"},
@@ -47,6 +48,8 @@ SAYS_SO: dict[str, set[str]] = {
 }
 # A stiff flow spends its budget for every factor.
 SLOW = {"deep_flow", "central_path", "optimal_ridge", "smoothed_sgd"}
+# Searches and quadratures that take minutes in units of 1e30.
+TOO_SLOW = {"mean_field_fit", "search_minimum_norm"}
 
 
 def scaled(value: Any, factors: tuple[float, ...]) -> Iterator[tuple[float, Any]]:
@@ -72,7 +75,11 @@ def odd_numbers(result: Any, path: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "function",
-    [f for f in FUNCTIONS if f.__module__.split(".")[1] not in APART],
+    [
+        f
+        for f in FUNCTIONS
+        if f.__module__.split(".")[1] not in APART and f.__name__ not in TOO_SLOW
+    ],
     ids=lambda f: f"{f.__module__}.{f.__name__}".removeprefix("theorylab."),
 )
 def test_any_magnitude_is_answered_or_refused_by_name(function):

@@ -12,6 +12,7 @@ from theorylab.convex_relu import (
     Network,
     Squared,
     Weighted,
+    _robust_program,
     collapse_radius,
     corridor_widths,
     improve_adversarially,
@@ -26,6 +27,7 @@ from theorylab.convex_relu import (
 from theorylab.convex_relu.arrangements import enumerate_arrangements
 from theorylab.convex_relu.robust_training import RobustStatus
 from theorylab.convex_relu.training import train
+from theorylab.numerics.bounds import power_of_two
 
 BALLS = ("linf", "l2")
 
@@ -527,3 +529,190 @@ def test_large_programs_are_refused_before_they_are_set_up():
     rng = np.random.default_rng(0)
     with pytest.raises(ValueError, match="arrangements: expected at most 250000 entries"):
         train_robust(rng.normal(size=(70, 3)), np.ones(70), 0.1, eps=0.1)
+
+
+@pytest.mark.parametrize(
+    "lie", ["weights", "slopes", "opposite", "moves", "multipliers", "corrections", "none"]
+)
+@pytest.mark.parametrize("ball", BALLS)
+@pytest.mark.parametrize("loss", ["hinge", "squared"])
+def test_a_play_against_the_rules_proves_nothing(monkeypatch, lie, ball, loss):
+    X, labels, y = data(2)
+    target = labels if loss == "hinge" else y
+    options = {"eps": 0.1, "loss": loss, "ball": ball}
+    best = train_robust(X, target, 0.05, **options)
+    patterns = enumerate_arrangements(X)
+    both = np.vstack([patterns, -1.0 * patterns])
+    sides = np.tile(2.0 * patterns - 1.0, (2, 1))
+
+    def solve(problem, stops):
+        found = honest(problem, stops)
+        by_shape = {}
+        for variable in problem.variables():
+            by_shape.setdefault((variable.shape, variable.is_nonneg()), variable)
+        weights = by_shape[(len(X),), True]
+        slopes = by_shape.get(((len(X),), False))
+        moves, zeta = by_shape[X.shape, False], by_shape[(len(both), 2), False]
+        multipliers = by_shape[both.shape, True]
+        # Everything that the rules of the play allow, and more, up to a bound of the zero network.
+        # In the units of the program, whose powers of two are those of the data.
+        played = target / (power_of_two(y) if loss == "squared" else 1.0)
+        full, points = np.abs(played), X / power_of_two(np.linalg.norm(X, axis=1))
+        h = both @ (played[:, None] * points)
+        changes = {
+            "none": {},
+            "weights": {weights: 3.0 * weights.value},
+            "slopes": {} if slopes is None else {weights: 0.0 * full, slopes: 0.01 * played},
+            "opposite": {} if slopes is None else {weights: full, slopes: -played},
+            "moves": {weights: full, slopes: played, moves: -played[:, None] * points},
+            "multipliers": {
+                weights: full,
+                slopes: played,
+                moves: 0.0 * X,
+                zeta: 0.0 * zeta.value,
+                multipliers: np.array(
+                    [
+                        np.linalg.lstsq((s[:, None] * points).T, -g, rcond=None)[0]
+                        for s, g in zip(sides, h, strict=True)
+                    ]
+                ),
+            },
+            "corrections": {
+                weights: full,
+                slopes: played,
+                moves: 0.0 * X,
+                multipliers: 0.0 * multipliers.value,
+                zeta: h,
+            },
+        }[lie]
+        for variable, value in changes.items():
+            if variable is not None:
+                variable.save_value(value)
+        return found
+
+    honest = _robust_program._solve
+    with monkeypatch.context() as patched, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        patched.setattr(
+            _robust_program,
+            "_solve",
+            lambda problem, *stops: solve(problem, *stops) if stops else honest(problem),
+        )
+        found = train_robust(X, target, 0.05, **options)
+    assert found.dual_objective <= best.objective * (1.0 + 1e-9)
+    sizes = np.linalg.norm(found.adversary, ord=np.inf if ball == "linf" else 2, axis=1)
+    assert np.all(sizes <= 0.1 * (1.0 + 1e-12))
+    if lie == "none":
+        assert found.dual_objective == best.dual_objective
+
+
+@pytest.mark.parametrize("ball", BALLS)
+@pytest.mark.parametrize("loss", ["hinge", "squared"])
+def test_the_adversary_pulls_each_output_away_from_its_label(ball, loss):
+    X, labels, y = data(2)
+    target = labels if loss == "hinge" else y
+    beta = 0.3 * zero_threshold(X, target, loss=loss, bias=True)
+    found = train_robust(X, target, beta, eps=0.1, loss=loss, ball=ball, bias=True)
+    worst = worst_case(found.network, X, target, 0.1, loss=loss, ball=ball)
+
+    def total(moves):
+        f = found.network(X + moves)
+        losses = np.maximum(1 - target * f, 0) if loss == "hinge" else (f - target) ** 2 / 2
+        return float(losses.sum())
+
+    assert len(set(np.sign(target))) == 2
+    assert total(found.adversary) == pytest.approx(worst.loss, rel=1e-5)
+    assert total(-found.adversary) < 0.99 * total(np.zeros_like(X)) < 0.98 * worst.loss
+
+
+def test_local_search_finds_the_optimum_of_one_neuron():
+    # Of (v x)_+ with labels 1 at 1 and -1 at -a the worst case is known, within the kink's reach.
+    a, eps, beta = 0.3, 0.5, 0.1
+    X, y = np.array([[1.0], [-a]]), np.array([1.0, -1.0])
+    start = Network([[0.4]], [0.9])
+    found = improve_adversarially(start, X, y, beta, eps=eps, n_rounds=20)
+    value = worst_case(found, X, y, eps).loss + beta * found.penalty
+    assert value == pytest.approx(1.0 + (eps - a + beta) / (1.0 - eps), rel=1e-6)
+    # Squared: v below the target, at which the penalty balances the loss.
+    eps, beta, target = 0.1, 0.5, np.array([2.0])
+    v = (2.0 - beta / (1.0 - eps)) / (1.0 - eps)
+    found = improve_adversarially(start, X[:1], target, beta, eps=eps, loss="squared", n_rounds=20)
+    assert found(X[:1])[0] == pytest.approx(v, rel=1e-5)
+    assert abs(found.weights[0, 0]) == pytest.approx(abs(found.output_weights[0]), rel=1e-4)
+    # A negative target needs a negative output weight, and is missed from above.
+    found = improve_adversarially(
+        Network([[0.4]], [-0.9]), X[:1], -target, beta, eps=eps, loss="squared", n_rounds=20
+    )
+    assert found(X[:1])[0] == pytest.approx(-v, rel=1e-5)
+    # At the origin only the bias counts, whichever way the input moves.
+    found = improve_adversarially(
+        Network([[0.01]], [0.9], [0.5]),
+        np.zeros((1, 1)),
+        target,
+        beta,
+        eps=eps,
+        loss="squared",
+        bias=True,
+        n_rounds=20,
+    )
+    assert found(np.zeros((1, 1)))[0] == pytest.approx(2.0 - beta, rel=1e-4)
+    assert found.biases[0] > 0.0
+
+
+@pytest.mark.parametrize("seed", [4, 5, 8])
+def test_local_search_tells_of_the_best_network_met(seed):
+    # Rounds against new attacks begin worse than the network before them.
+    X, labels, _ = data(seed)
+    rng = np.random.default_rng(seed + 100)
+    start = Network(rng.normal(size=(3, 2)), rng.normal(size=3), rng.normal(size=3))
+    options = {"eps": 0.4, "bias": True}
+
+    def value(network):
+        return worst_case(network, X, labels, 0.4).loss + 0.05 * network.penalty
+
+    seen = []
+    found = improve_adversarially(
+        start, X, labels, 0.05, **options, n_rounds=5, callback=seen.append
+    )
+    told = [p.objective for p in seen]
+    assert told == sorted(told, reverse=True)
+    assert len(told) > 2
+    assert told[-1] == pytest.approx(value(found), rel=1e-12)
+    assert told[-1] < 0.5 * value(start)
+    assert [p.iteration for p in seen] == list(range(1, len(seen) + 1))
+    first = improve_adversarially(
+        start, X, labels, 0.05, **options, n_rounds=5, callback=lambda p: True
+    )
+    assert value(first) == pytest.approx(told[0], rel=1e-12)
+    assert value(first) <= value(start)
+
+
+@pytest.mark.parametrize("ball", BALLS)
+@pytest.mark.parametrize("loss", ["hinge", "squared"])
+def test_above_the_threshold_zero_is_proved(ball, loss):
+    X, labels, y = data(2)
+    target = labels if loss == "hinge" else y
+    beta = 3.0 * zero_threshold(X, target, loss=loss, bias=True)
+    found = train_robust(X, target, beta, eps=0.1, loss=loss, ball=ball, bias=True)
+    assert found.network.n_neurons == 0
+    assert found.objective == pytest.approx(6.0 if loss == "hinge" else 0.5 * y @ y, rel=1e-15)
+    assert found.gap < 1e-8
+    np.testing.assert_allclose(found.adversary_weights, np.abs(target), rtol=1e-3)
+
+
+@pytest.mark.parametrize("ball", BALLS)
+def test_stability_radii_are_distances_with_biases_in_all_units(ball):
+    rng = np.random.default_rng(4)
+    for unit in (1e-6, 1.0, 37.0, 1e6):
+        X, network = unit * rng.normal(size=(5, 3)), random_network(5, 4, 3)
+        network = Network(network.weights, network.output_weights, unit * network.biases)
+        slacks = np.abs(X @ network.weights.T + network.biases).min(axis=0)
+        lengths = np.linalg.norm(network.weights, 1 if ball == "linf" else 2, axis=1)
+        np.testing.assert_allclose(
+            stability_radii(network, X, ball=ball), slacks / lengths, rtol=1e-12
+        )
+    still = Network([[0.0, 0.0, 0.0]], [1.0], [2.0])
+    assert stability_radii(still, X, ball=ball).tolist() == [np.inf]
+    far = Network([[1e-200, 0.0, 0.0]], [1.0], [1e200])
+    with pytest.raises(ValueError, match="network: expected neurons whose hyperplanes"):
+        stability_radii(far, X, ball=ball)

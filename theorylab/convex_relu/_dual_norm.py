@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theorylab._validation import FloatArray, as_array, as_real
+from theorylab._validation import FloatArray, as_array, as_real, refuses_overflow
 from theorylab.convex_relu._branching import search_branches
 from theorylab.convex_relu._cones import BoolArray, ConeSearch, cone_margin
 from theorylab.convex_relu._covering import cover
@@ -49,6 +49,7 @@ class DualNorm:
     exact: bool
 
 
+@refuses_overflow("X", "v")
 def dual_norm(
     X: ArrayLike,
     v: ArrayLike,

@@ -12,7 +12,7 @@ import numpy as np
 from flint import arb, ctx, fmpq, fmpq_mat
 from numpy.typing import ArrayLike
 
-from theorylab._validation import as_array, one_of
+from theorylab._validation import as_array, one_of, refuses_overflow
 from theorylab.convex_relu._parallel import PENALTIES, Branches, as_branches
 from theorylab.numerics.balls import above, below, rational, rational_matrix
 from theorylab.numerics.bounds import Bounds
@@ -22,6 +22,7 @@ __all__ = ["certify_linear", "certify_rank_one_relu"]
 _BITS = 256
 
 
+@refuses_overflow("X", "dual_point")
 def certify_linear(
     X: ArrayLike,
     branches: Sequence[Sequence[ArrayLike]],
@@ -63,6 +64,7 @@ def certify_linear(
     )
 
 
+@refuses_overflow("c", "a", "dual_point")
 def certify_rank_one_relu(
     c: ArrayLike,
     a: ArrayLike,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theorylab._validation import FloatArray, as_count, as_real
+from theorylab._validation import FloatArray, as_count, as_real, refuses_overflow
 from theorylab.convex_relu._splines import as_data
 from theorylab.numerics.compiled import compiled
 from theorylab.numerics.progress import Callback, watcher
@@ -164,6 +164,7 @@ def _drift(
             out[2] -= pull * theta[0]
 
 
+@refuses_overflow("x", "y")
 def descend_particles(
     x: ArrayLike,
     y: ArrayLike,

@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theorylab._validation import FloatArray, as_array, as_flag
+from theorylab._validation import FloatArray, as_array, as_flag, refuses_overflow
 from theorylab.numerics.results import result
 
 __all__ = [
@@ -155,6 +155,7 @@ def minimal_path_norm_network(x: ArrayLike, y: ArrayLike, *, skip: bool = True) 
     return _units(knots, bends, (1 + share * np.sign(bends)) / 2, 0.0, ys[0], anchor=xs[0])
 
 
+@refuses_overflow("hidden_weights", "output_weights")
 def path_norm(hidden_weights: ArrayLike, output_weights: ArrayLike) -> float:
     """Return ``sum_k |v_k| ||w_k||_2``, the least weight decay ``1/2 sum (v_k^2 + ||w_k||^2)`` over
     rescalings of the units.
@@ -181,6 +182,7 @@ def path_norm(hidden_weights: ArrayLike, output_weights: ArrayLike) -> float:
     return float(np.abs(output_weights) @ np.linalg.norm(W, axis=1))
 
 
+@refuses_overflow("hidden_weights", "output_weights")
 def balance(hidden_weights: ArrayLike, output_weights: ArrayLike) -> BalancedWeights:
     """Rescale every unit to ``|v_k| = ||w_k||_2``, which keeps the function of a positively
     homogeneous network.

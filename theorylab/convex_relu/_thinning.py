@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theorylab._validation import FloatArray, as_array, as_count
+from theorylab._validation import FloatArray, as_array, as_count, refuses_overflow
 
 __all__ = ["maurey_errors", "maurey_mean_squared_error"]
 
 
+@refuses_overflow("atoms", "coefficients")
 def maurey_mean_squared_error(
     atoms: ArrayLike,
     coefficients: ArrayLike,
@@ -56,6 +57,7 @@ def maurey_mean_squared_error(
     return (second - float(np.sum((atoms @ c) ** 2))) / n_atoms
 
 
+@refuses_overflow("atoms", "coefficients")
 def maurey_errors(
     atoms: ArrayLike,
     coefficients: ArrayLike,

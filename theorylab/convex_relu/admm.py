@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real
 from theorylab.convex_relu._admm_kernel import iterate, jacobian_at, least_squares
 from theorylab.convex_relu._network import Network
-from theorylab.convex_relu._problem import as_patterns
+from theorylab.convex_relu._problem import as_patterns, as_problem
 from theorylab.convex_relu.arrangements import enumerate_arrangements
 from theorylab.convex_relu.certificates import certify
 from theorylab.numerics.bounds import power_of_two, relative_gap
@@ -203,7 +203,7 @@ def train_admm(
     """
     X = as_array(X, "X", ndim=2)
     y = as_array(y, "y", shape=(X.shape[0],))
-    beta = as_real(beta, "beta", above=0.0)
+    X, y, beta, _ = as_problem(X, y, beta, "squared")
     patterns = as_patterns(arrangements, X.shape[0])
     patterns = enumerate_arrangements(X) if patterns is None else patterns
     cones = as_flag(cones, "cones")

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
 from theorylab.numerics.bounds import relative_gap
 from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
@@ -124,6 +124,7 @@ class PrunedNetwork:
         return error_propagation_bound(self.weights, [layer.output_error for layer in self.layers])
 
 
+@refuses_overflow("X", "W")
 def prune_layer(
     X: ArrayLike,
     W: ArrayLike,
@@ -251,6 +252,7 @@ def prune_layer(
     return PrunedLayer(U, objective, dual_objective, error, violation, n_iter, status)
 
 
+@refuses_overflow("X", "weights")
 def prune_network(
     X: ArrayLike,
     weights: Sequence[ArrayLike],

@@ -22,7 +22,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real, one_of
+from theorylab._validation import FloatArray, as_array, as_count, as_real, one_of, refuses_overflow
 from theorylab.convex_relu._parallel import PENALTIES, Branches, network_cost
 from theorylab.numerics.bounds import relative_gap
 from theorylab.numerics.results import result
@@ -150,6 +150,7 @@ def linear_minimum_norm(
     )
 
 
+@refuses_overflow("c", "a")
 def rank_one_relu_minimum_norm(
     c: ArrayLike,
     a: ArrayLike,

@@ -13,7 +13,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real
+from theorylab._validation import (
+    FloatArray,
+    as_array,
+    as_count,
+    as_instance,
+    as_real,
+    refuses_overflow,
+)
 from theorylab.convex_relu._network import Network
 from theorylab.convex_relu.certificates import Certificate, certify
 from theorylab.convex_relu.training import TrainingResult
@@ -75,6 +82,7 @@ class FixedFirstLayer:
         return self.certificate.gap
 
 
+@refuses_overflow("X", "y", "directions")
 def train_output_layer(
     X: ArrayLike, y: ArrayLike, beta: float, directions: ArrayLike
 ) -> FixedFirstLayer:

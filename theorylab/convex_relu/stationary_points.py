@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import nnls
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real, one_of
+from theorylab._validation import FloatArray, as_array, as_count, as_real, one_of, refuses_overflow
 from theorylab.convex_relu._cones import ConeSearch
 from theorylab.convex_relu._faces import BoolArray, Neurons, cells_containing, locate, neurons_of
 from theorylab.convex_relu._local import descend
@@ -479,6 +479,7 @@ def _forward(
             v[i] -= output[j] * hidden[j, i]
 
 
+@refuses_overflow("X", "y", "beta", "network")
 def least_directional_derivative(
     X: ArrayLike, y: ArrayLike, beta: float, network: Network | tuple[ArrayLike, ArrayLike]
 ) -> float:
@@ -540,6 +541,7 @@ class TieMultipliers:
     residual: FloatArray
 
 
+@refuses_overflow("X", "y", "beta", "network")
 def tie_multipliers(
     X: ArrayLike, y: ArrayLike, beta: float, network: Network | tuple[ArrayLike, ArrayLike]
 ) -> TieMultipliers:

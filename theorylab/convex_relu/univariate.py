@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
 
-from theorylab._validation import FloatArray, as_array, as_count, as_real
+from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
 from theorylab.convex_relu._sinusoids import features, peaks
 from theorylab.convex_relu._splines import SplineNetwork, as_data
 from theorylab.numerics.bounds import relative_gap
@@ -115,6 +115,7 @@ class Knots:
         return opened, opened + touched[:-1] + touched[1:]
 
 
+@refuses_overflow("x", "y", "beta")
 def fit_penalized_biases(
     x: ArrayLike,
     y: ArrayLike,

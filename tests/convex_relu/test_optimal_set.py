@@ -13,7 +13,15 @@ from scipy.linalg import null_space
 from scipy.optimize import brentq
 from scipy.spatial import HalfspaceIntersection
 
-from theorylab.convex_relu import Network, certify, enumerate_arrangements, train, zero_threshold
+from theorylab.convex_relu import (
+    Network,
+    Weighted,
+    certify,
+    enumerate_arrangements,
+    train,
+    zero_threshold,
+)
+from theorylab.convex_relu._active_directions import assign, distinct, newton_distance
 from theorylab.convex_relu._faces import (
     cells_containing,
     curvature,
@@ -22,17 +30,13 @@ from theorylab.convex_relu._faces import (
     neurons_of,
     tangents,
 )
-from theorylab.convex_relu.losses import Squared
+from theorylab.convex_relu._minimality import is_minimal, optimal_pruning
+from theorylab.convex_relu._sensitivity import SensitivityStatus, sensitivity
+from theorylab.convex_relu.losses import Logistic, Squared
 from theorylab.convex_relu.optimal_set import (
     OptimalSetStatus,
-    SensitivityStatus,
-    _assign,
-    _newton_distance,
     find_optimal_set,
-    is_minimal,
     minimal_networks,
-    optimal_pruning,
-    sensitivity,
     vertices,
 )
 from theorylab.convex_relu.stationary_points import tie_multipliers
@@ -133,7 +137,7 @@ def test_distance_from_a_stationary_point_is_bounded_for_neurons_of_all_lengths(
         points = minimal.points + size * minimal.lengths[:, None] * np.array(shift)
         moved = replace(minimal, points=points)
         v = -chosen.gradient(moved.fit, y)
-        distance = _newton_distance(moved, v, chosen, y, beta)
+        distance = newton_distance(moved, v, chosen, y, beta)
         apart = float(np.linalg.norm(v - optimal.dual))
         assert distance >= apart * (1 - 1e-6) - 1e-12
         # Not much larger either, and none is claimed far from the point.
@@ -149,7 +153,7 @@ def test_distance_is_claimed_as_far_as_the_theorem_goes():
 
     def moved(e):
         p = (1 + e) * point
-        return _newton_distance(locate(np.eye(2), p[None], np.ones(1)), y - p, Squared(), y, beta)
+        return newton_distance(locate(np.eye(2), p[None], np.ones(1)), y - p, Squared(), y, beta)
 
     def bend(e):
         length, step = 1.5 * (1 + e), 2 * 1.5 * e
@@ -171,8 +175,8 @@ def test_distance_counts_a_dual_point_that_is_not_the_residual(size):
     v = y - minimal.fit
     across = null_space(jacobian.T)[:, 0]
     assert minimal.signs.size == 1
-    assert _newton_distance(minimal, v, Squared(), y, beta) < 0.1 * size
-    moved = _newton_distance(minimal, v + size * across, Squared(), y, beta)
+    assert newton_distance(minimal, v, Squared(), y, beta) < 0.1 * size
+    moved = newton_distance(minimal, v + size * across, Squared(), y, beta)
     assert size <= moved <= 1.1 * size
 
 
@@ -402,7 +406,13 @@ def test_sensitivity_on_an_orthogonal_design_in_closed_form():
 
 @pytest.mark.parametrize(
     ("loss", "bias", "seed"),
-    [("squared", True, 0), ("logistic", False, 1), ("logistic", True, 2), ("squared", False, 3)],
+    [
+        ("squared", True, 0),
+        ("logistic", False, 1),
+        ("logistic", True, 2),
+        ("squared", False, 3),
+        (Weighted(Squared(), np.arange(1.0, 9.0)), False, 4),
+    ],
 )
 def test_sensitivity_agrees_with_differences(loss, bias, seed):
     X, y = gaussian(8, 2, seed)
@@ -410,7 +420,7 @@ def test_sensitivity_agrees_with_differences(loss, bias, seed):
     beta = 0.4 * zero_threshold(X, y, loss=loss, bias=bias)
     rng = np.random.default_rng(seed)
     d_X, d_beta = rng.normal(size=X.shape), 0.5
-    d_y = rng.normal(size=8) if loss == "squared" else np.zeros(8)
+    d_y = np.zeros(8) if loss == "logistic" else rng.normal(size=8)
     result = sensitivity(X, y, beta, d_X=d_X, d_y=d_y, d_beta=d_beta, loss=loss, bias=bias)
     h = 1e-5
 
@@ -453,7 +463,7 @@ def test_a_neuron_counts_for_the_nearest_direction_of_its_sign():
     neurons = locate(np.eye(2), points, np.array([-1.0, 1.0, -1.0]))
     assert neurons.tied.tolist() == [[False, False], [False, True], [True, False]]
     directions = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-    weights = _assign(neurons, directions, np.array([1.0, -1.0, -1.0]))
+    weights = assign(neurons, directions, np.array([1.0, -1.0, -1.0]))
     np.testing.assert_allclose(weights, [2.0, 3.0, 5.0], rtol=1e-12)
 
 
@@ -586,3 +596,52 @@ def test_a_short_neuron_leaves_the_set_decided():
 def test_generic_data_are_decided_long(n, d):
     found = [generic(seed, n, d).status for seed in range(6)]
     assert OptimalSetStatus.UNDECIDED not in found
+
+
+def test_of_directions_that_cells_share_the_best_is_kept():
+    directions = np.array([[1.0, 0.0], [1.0, 1e-9], [1.0, 0.0], [0.0, 1.0], [1.0, 1e-3]])
+    signs = np.array([1.0, 1.0, -1.0, 1.0, 1.0])
+    kept = distinct(directions, signs, np.array([1.0, 3.0, 2.0, 4.0, 5.0]), 1e-6)
+    assert sorted(zip(kept[1], kept[2], strict=True)) == [(-1, 2), (1, 3), (1, 4), (1, 5)]
+    assert np.array_equal(kept[0][kept[2] == 3.0], directions[1:2])
+
+
+def test_distance_of_the_logistic_dual_point_is_within_twice_the_truth():
+    # One row: the exact dual point is beta, and close to zero second derivatives are the largest.
+    loss, y = Logistic(), np.ones(1)
+    for excess in (1e-9, -1e-9):
+        neurons = locate(np.ones((1, 1)), np.array([[1e-4]]), np.ones(1))
+        v = -loss.gradient(neurons.fit, y)
+        bound = newton_distance(neurons, v, loss, y, float(v[0]) - excess)
+        assert 1e-9 <= bound <= 2.001e-9
+
+
+def test_a_search_that_keeps_no_leaves_enumerates(monkeypatch):
+    X, y = gaussian(12, 3, 0)
+    beta = 0.2 * zero_threshold(X, y)
+    leaves = find_optimal_set(X, y, beta)
+    monkeypatch.setattr(
+        "theorylab.convex_relu._active_directions.tight_leaves", lambda *args: (None, 0, 0)
+    )
+    cells = find_optimal_set(X, y, beta)
+    assert cells.status is leaves.status
+    assert cells.n_directions == leaves.n_directions > 1
+    apart = np.linalg.norm(cells.directions[:, None] - leaves.directions, axis=2)
+    assert apart.min(axis=1).max() <= 1e-9
+
+
+def test_a_dual_point_that_violates_its_constraint_decides_nothing():
+    X, y = gaussian(12, 3, 0)
+    optimal = find_optimal_set(X, y, 0.2 * zero_threshold(X, y))
+    assert optimal.status is OptimalSetStatus.UNIQUE
+    for factor, decided in ((0.5, True), (2.0, False)):
+        off = replace(optimal, slack=optimal.slack - factor * optimal.accuracy)
+        assert (off.status is OptimalSetStatus.UNIQUE) is decided
+
+
+def test_a_stopped_training_says_nothing_of_the_optimal_set():
+    X, y = gaussian(12, 3, 0)
+    with pytest.warns(RuntimeWarning, match="callback"):
+        stopped = find_optimal_set(X, y, 0.2 * zero_threshold(X, y), callback=lambda r: True)
+    assert stopped.status is OptimalSetStatus.STOPPED
+    assert stopped.training.certificate.verify()

@@ -11,15 +11,17 @@ from hypothesis import strategies as st
 
 from theorylab.convex_relu import (
     Weighted,
+    breakpoints,
     dual_norm,
     enumerate_arrangements,
+    is_minimal,
+    sensitivity,
     train,
     zero_threshold,
 )
-from theorylab.convex_relu.optimal_set import find_optimal_set, is_minimal, sensitivity, vertices
+from theorylab.convex_relu.optimal_set import find_optimal_set, vertices
 from theorylab.convex_relu.solution_path import (
     PathStatus,
-    breakpoints,
     optimal_set_distance,
     trace_solution_path,
 )
@@ -418,7 +420,7 @@ def test_brackets_that_touch_hold_one_breakpoint(monkeypatch):
         # A third set of faces on an interval narrower than the brackets.
         return frozenset({(int(beta < 3.7) + int(beta < 3.7 - 0.4e-3), b"", b"")})
 
-    monkeypatch.setattr("theorylab.convex_relu.solution_path._active_faces", faces)
+    monkeypatch.setattr("theorylab.convex_relu._breakpoints._active_faces", faces)
     first, *rest = breakpoints(path, tol=2e-4)
     assert first[1] == pytest.approx(path.beta_max)
     assert len(rest) == 1

@@ -8,13 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from theorylab.convex_relu import Network, train
-from theorylab.convex_relu.stationary_points import (
+from theorylab.convex_relu._network_descent import (
     DescentStatus,
-    certify_subsampled,
     gradient_descent,
+    network_objective,
+)
+from theorylab.convex_relu.stationary_points import (
+    certify_subsampled,
     least_directional_derivative,
     local_minimum,
-    network_objective,
     tie_multipliers,
 )
 
@@ -332,3 +334,18 @@ def test_objective_of_an_unbalanced_network():
     direct = sum(0.5 * (a @ np.maximum(u @ x, 0) - t) ** 2 for x, t in zip(X, y, strict=True))
     direct += 0.15 * (np.sum(u**2) + np.sum(a**2))
     assert network_objective(X, y, 0.3, (u, a)) == pytest.approx(direct, rel=1e-13)
+
+
+def test_descent_stops_where_the_callback_says_so():
+    X, y, start = gaussian(8, 2, 3, 0)
+    seen = []
+    run = gradient_descent(
+        X, y, 0.1, start, tol=0.0, callback=lambda p: seen.append(p) or len(seen) == 2
+    )
+    assert run.status is DescentStatus.STOPPED
+    assert run.n_steps == 2000
+    assert [p.iteration for p in seen] == [1000, 2000]
+    assert [p.objective for p in seen] == list(run.objectives[1:])
+    fall = -np.diff(run.objectives) / run.objectives[1:]
+    assert np.allclose([p.error for p in seen], fall)
+    assert network_objective(X, y, 0.1, run.network) == pytest.approx(run.objectives[-1])

@@ -182,3 +182,17 @@ def curvature(
         hessian[at : at + k, at : at + k] += beta / length * (np.eye(k) - np.outer(unit, unit))
         at += k
     return jacobian, hessian
+
+
+def multipliers_of(neurons: Neurons, v: FloatArray, beta: float) -> tuple[list[FloatArray], float]:
+    """Return the multipliers of the ties of every neuron, and the largest gradient on the faces."""
+    multipliers, worst = [], 0.0
+    for p, s, active, tied in zip(
+        neurons.points, neurons.signs, neurons.active, neurons.tied, strict=True
+    ):
+        force = s * neurons.data[active].T @ v[active] - beta * p / np.linalg.norm(p)
+        rows = neurons.data[tied]
+        lam, *_ = np.linalg.lstsq(rows.T, force, rcond=None) if len(rows) else (np.zeros(0),)
+        multipliers.append(lam)
+        worst = max(worst, float(np.linalg.norm(force - rows.T @ lam)))
+    return multipliers, worst

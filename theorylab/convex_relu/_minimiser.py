@@ -101,9 +101,10 @@ class Minimiser:
         )
 
     def minimise(
-        self, state: Neurons, y: FloatArray, multiplier: FloatArray
+        self, state: Neurons, y: FloatArray, multiplier: FloatArray, *, rough: bool = False
     ) -> tuple[Neurons, FloatArray, FloatArray]:
-        """Bring the neurons to a stationary point; return them, the multiplier, and v = -L'."""
+        """Bring the neurons to a stationary point; return them, the multiplier, and v = -L'.
+        ``rough`` leaves the last digits of a smooth problem out."""
         X = self.X
         if self.loss.smooth:
             if isinstance(self.loss.base, Squared):
@@ -111,7 +112,9 @@ class Minimiser:
                 state = self.quadratic(state, weights * y, weights)
             else:
                 state = self.newton(state, y, self.loss)
-            state, v, _ = self.refine(state, y, -self.loss.gradient(state.output(X), y))
+            v = -self.loss.gradient(state.output(X), y)
+            if not rough:
+                state, v, _ = self.refine(state, y, v)
             return state, multiplier, v
         # Method of multipliers: the smoothed loss is moved until its minimiser is that of the loss.
         # It converges if every smooth problem is solved over all neurons, not only locally.

@@ -106,7 +106,8 @@ class Pricing:
         found: dict[tuple[int, bytes], tuple[float, FloatArray]] = {}
 
         # What the exhaustive search would not call a violation is none.
-        visible = max(1e-7, self.slack(v, beta))
+        slack = self.slack(v, beta)
+        visible = max(1e-7, slack)
 
         def improve(sign: int, u: FloatArray, margin: float) -> None:
             u = u.copy()
@@ -116,22 +117,25 @@ class Pricing:
                 if value > found.get(key, (0.0, u))[0]:
                     found[key] = (value, u)
 
-        values = v @ self.features
+        values = v @ self.features if probing else np.zeros(0)
         for sign in (1, -1) if probing else ():
             wide = len(values) // 25
             order = np.argpartition(-sign * values, wide)[:wide]
             for k in order:
                 if sign * values[k] > 0.0:
                     improve(sign, self.probes[k], visible)
-        for sign, u in self.found:
-            improve(sign, u, visible)
+        directions = np.array([u for _, u in self.found]).reshape(-1, X.shape[1])
+        values = v @ np.maximum(X @ directions.T, 0.0)
+        for (sign, u), value in zip(self.found, values, strict=True):
+            if sign * value > beta * (1.0 + visible):
+                improve(sign, u, visible)
         exact = complete = False
         if exhaustive and not found:
             exact = complete = True
             budget = node_budget(self.reduction, max_nodes or self.max_nodes)
             for sign in (1, -1):
                 directions, done, _ = search_sphere(
-                    self.reduction, v, sign, beta * (1.0 + self.slack(v, beta)), 16, budget
+                    self.reduction, v, sign, beta * (1.0 + slack), 16, budget
                 )
                 for u in directions:
                     improve(sign, u, 0.0)

@@ -137,25 +137,31 @@ class Problem:
             ]
         close = None
         small = least or (isinstance(loss.base, Squared) and ratio < 1e-4)
+        exhaustive = settings.bound == "search"
+        # Close to the optimum, digits are needed only once its neurons are there.
+        rough = start is not None and loss.smooth and self.patterns is None
+        rough = rough and exhaustive and not small
         if small:
             target = 0.0 if least else beta
             state, close = minimiser.approach(state, y, largest, target, settings.max_rounds)
         if close is not None:
             multiplier, v = -close, close
         elif small or start is not None or settings.skip:
-            state, multiplier, v = minimiser.minimise(state, y, multiplier)
+            state, multiplier, v = minimiser.minimise(state, y, multiplier, rough=rough)
         history: list[Round] = []
         status = TrainingStatus.ROUNDS
         previous = np.inf
         stalled = 0
         norm: float | None = None
-        exhaustive = settings.bound == "search"
         for _ in range(settings.max_rounds):
             # Where neighbours are known, what they lack is for the exhaustive search to find.
             probing = start is None or len(history) > 0 or not exhaustive
             found, violation, exact, complete = pricing(
-                v, beta, exhaustive=exhaustive, probing=probing
+                v, beta, exhaustive=exhaustive and not rough, probing=probing
             )
+            if rough and not found:
+                state, v, _ = minimiser.refine_on_faces(state, y, v, 1e-11)
+                found, violation, exact, complete = pricing(v, beta, probing=False)
             objective = minimiser.value(state, y)
             width = len(state.sigma) - state.linear
             history.append(Round(unit * objective, width, violation, exact))
@@ -170,9 +176,9 @@ class Problem:
             if stalled >= 3:
                 status = TrainingStatus.STALLED
                 break
-            previous = objective
+            previous, rough = objective, rough and stalled == 0
             state = minimiser.add(state, found)
-            state, multiplier, v = minimiser.minimise(state, y, multiplier)
+            state, multiplier, v = minimiser.minimise(state, y, multiplier, rough=rough)
         bound = "looser" if status is TrainingStatus.BUDGET else "search"
         if not exhaustive:
             bound = "root"

@@ -34,7 +34,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from heapq import heappop, heappush
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -50,18 +49,13 @@ from theorylab._validation import (
     as_real,
 )
 from theorylab.convex_relu._faces import Neurons, locate, merge, neurons_of
+from theorylab.convex_relu._minimality import null_vector, optimal_pruning
 from theorylab.convex_relu._network import Network
 from theorylab.convex_relu._problem import as_problem, augment
 from theorylab.convex_relu._rounds import TrainingStatus
 from theorylab.convex_relu.certificates import Certificate
 from theorylab.convex_relu.losses import Loss, Squared
-from theorylab.convex_relu.optimal_set import (
-    OptimalSet,
-    find_optimal_set,
-    is_minimal,
-    optimal_pruning,
-    vertices,
-)
+from theorylab.convex_relu.optimal_set import OptimalSet, vertices
 from theorylab.convex_relu.training import Session, zero_threshold
 from theorylab.numerics.bounds import relative_gap
 from theorylab.numerics.results import result
@@ -70,7 +64,6 @@ __all__ = [
     "PathPoint",
     "PathStatus",
     "SolutionPath",
-    "breakpoints",
     "optimal_set_distance",
     "trace_solution_path",
 ]
@@ -341,67 +334,6 @@ def trace_solution_path(
     return SolutionPath(session.X, session.y, chosen, bias, beta_max, solved, gaps, status)
 
 
-def breakpoints(path: SolutionPath, *, tol: float = 1e-6) -> FloatArray:
-    """Return brackets of the penalties at which the faces of the active directions change.
-
-    Parameters
-    ----------
-    path
-        A path; between its consecutive points with equal faces no breakpoint is looked for. The
-        arrangement is enumerated.
-    tol
-        Width of the brackets relative to ``beta_max``.
-
-    Returns
-    -------
-    ndarray, shape (B, 2)
-        Brackets (lower, upper), decreasing; the first holds ``beta_max``, where the first neuron
-        appears.
-
-    Raises
-    ------
-    ValueError
-        For a malformed argument.
-
-    Notes
-    -----
-    Bisection on certified optima. The active directions, the bias included, and the faces on which
-    they lie do not depend on which optimal network was found.
-
-    Examples
-    --------
-    >>> from theorylab.convex_relu import breakpoints, trace_solution_path
-    >>> X, y = [[1.0, 0.5], [-0.5, 1.0], [0.3, -1.2]], [0.5, -1.0, 0.3]
-    >>> breakpoints(trace_solution_path(X, y, min_ratio=0.5, tol=0.1)).shape[1]
-    2
-    """
-    as_instance(path, "path", SolutionPath)
-    width = as_real(tol, "tol", above=0.0, below=1.0) * path.beta_max
-    brackets: list[tuple[float, float]] = []
-    faces = {float(beta): _active_faces(path, beta) for beta in path.betas[1:]}
-    # At beta_max itself the first neuron is active with weight zero.
-    faces[float(path.betas[0])] = frozenset()
-    # Walk the pairs from the largest penalty down; a pair is halved until its ends agree or it is
-    # narrow.
-    stack = list(pairwise(float(b) for b in path.betas))[::-1]
-    while stack:
-        upper, lower = stack.pop()
-        if faces[upper] == faces[lower]:
-            continue
-        if upper - lower <= width:
-            # Too close to a breakpoint faces are not decided; brackets that touch hold one
-            # breakpoint.
-            if brackets and brackets[-1][0] == upper:
-                brackets[-1] = (lower, brackets[-1][1])
-            else:
-                brackets.append((lower, upper))
-            continue
-        middle = 0.5 * (upper + lower)
-        faces[middle] = _active_faces(path, middle)
-        stack += [(middle, lower), (upper, middle)]
-    return np.array(brackets).reshape(-1, 2)
-
-
 def optimal_set_distance(
     X: ArrayLike, first: OptimalSet, second: OptimalSet, *, max_subsets: int = 1_000_000
 ) -> float:
@@ -481,21 +413,13 @@ def _solve(session: Session, beta: float) -> PathPoint:
         )
     X, y, loss = session.X, session.y, session.loss
     network = result.network
-    if not is_minimal(X, network, bias=session.bias):
+    first = np.column_stack([network.weights, network.biases]) if session.bias else network.weights
+    hidden = np.maximum(session.data @ first.T, 0.0)
+    fit = hidden @ network.output_weights
+    if null_vector(hidden / np.linalg.norm(first, axis=1)) is not None:
         network = optimal_pruning(X, network, bias=session.bias).network
-    fit = network(X)
+        fit = network(X)
     return PathPoint(beta, network, result.certificate, fit, loss.value(fit, y), network.penalty)
-
-
-def _active_faces(path: SolutionPath, beta: float) -> frozenset[tuple[int, bytes, bytes]]:
-    """Return the faces of all directions that can be active: unlike those of one optimal network
-    they are unique."""
-    optimal = find_optimal_set(path.X, path.y, beta, loss=path.loss, bias=path.bias)
-    found = locate(augment(path.X, path.bias), optimal.directions, optimal.signs)
-    return frozenset(
-        (int(s), a.tobytes(), t.tobytes())
-        for s, a, t in zip(found.signs, found.active, found.tied, strict=True)
-    )
 
 
 def _relative_gap(point: PathPoint) -> float:
@@ -511,15 +435,16 @@ def _interval_gap(first: PathPoint, second: PathPoint, loss: Loss) -> float:
     f_2)_i^2 / 2 for the squared loss; the dual value is at least the mixture of the dual values,
     plus theta (1 - theta) sum_i (v_1 - v_2)_i^2 / (2 L_i) where second derivatives are at most L_i.
     The lower bound decreases with beta."""
-    gaps = [p.objective - p.dual_objective for p in (first, second)]
+    gap = max(first.objective - first.dual_objective, second.objective - second.dual_objective, 0.0)
     bend = (first.beta - second.beta) * (second.penalty - first.penalty)
     if loss.smooth:
         # Those of the smooth losses are largest at zero.
         largest = loss.curvature(np.zeros_like(first.fit), first.certificate.y)
         apart = first.certificate.dual - second.certificate.dual
-        bend -= 0.5 * float(np.sum(apart**2 / largest))
+        bend -= 0.5 * float(apart @ (apart / largest))
         if isinstance(loss.base, Squared):
-            bend -= 0.5 * float(np.sum(largest * (first.fit - second.fit) ** 2))
+            apart = first.fit - second.fit
+            bend -= 0.5 * float(apart @ (apart * largest))
     # max over theta of (1 - theta) g_1 + theta g_2 + theta (1 - theta) bend is at most this.
-    absolute = max(*gaps, 0.0) + 0.25 * max(bend, 0.0)
+    absolute = gap + 0.25 * max(bend, 0.0)
     return absolute / max(abs(second.dual_objective), 1e-300)

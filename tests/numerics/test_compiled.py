@@ -1,5 +1,6 @@
 """Compiled code does not outlive what it was made from, and first calls do not wait for it."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -15,7 +16,17 @@ import numpy as np
 import pytest
 
 import theorylab
-from theorylab.numerics.compiled import _Overtaken, _Race, _Racing, cache_folder, compiled
+from theorylab.convex_relu._elementary import ascending
+from theorylab.convex_relu._line_search import search
+from theorylab.convex_relu._local import descend
+from theorylab.numerics.compiled import (
+    _length,
+    _Overtaken,
+    _Race,
+    _Racing,
+    cache_folder,
+    compiled,
+)
 
 PACKAGE = Path(theorylab.__file__).parent
 HEAD = "from theorylab.numerics.compiled import compiled\n"
@@ -78,16 +89,6 @@ def test_an_interpreted_call_is_overtaken_and_starts_again_from_the_same_argumen
     assert ran(say, package.parent) == [3e9, 1.0]
 
 
-def test_short_kernels_are_compiled_first(package):
-    (package / "whole.py").write_text(WHOLE + LONG.removeprefix(HEAD))
-    say = "import time; from numba import float64, int64; from theorylab.whole import count, times;"
-    say += "from theorylab.numerics.compiled import _Race;"
-    say += "asked = [_Race.ask(count, (float64[::1], int64)), _Race.ask(times, (int64, int64))];"
-    say += "[time.sleep(0.001) for i in range(60_000) if not _Race.answered];"
-    say += "print(*(float(number in _Race.answered) for number in asked))"
-    assert ran(say, package.parent) == [0.0, 1.0]
-
-
 def test_where_the_environment_says_so_calls_wait_for_machine_code(package):
     (package / "whole.py").write_text(WHOLE)
     assert ran(FIRST + SAY + "say()", package.parent) == [0.0]
@@ -116,7 +117,7 @@ def test_options_reach_numba_and_the_cache_is_the_packages_own():
 def race(monkeypatch):
     """A race of nobody yet, to be put back as it was."""
     fresh = {"process": None, "asked": {}, "answered": set(), "ended": False, "news": 0}
-    fresh |= {"thread": 0, "awaited": 0}
+    fresh |= {"thread": 0, "awaited": 0, "waiting": {}, "idle": False}
     for name, value in fresh.items():
         monkeypatch.setattr(_Race, name, value)
     return _Race
@@ -163,8 +164,42 @@ def test_inside_of_an_interpreted_kernel_machine_code_is_taken_as_it_arrives(
     assert not race.lock.locked()
 
 
+def test_the_length_of_a_kernel_is_that_of_all_it_calls():
+    length = {k: _length(k) for k in (descend, search, ascending)}
+    assert length[descend] > length[search] > length[ascending]
+    assert length[ascending] == len(ascending.py_func.__code__.co_code)
+
+
+class Like(SimpleNamespace):
+    __hash__ = object.__hash__
+
+
 def like(function, **options):
-    return SimpleNamespace(py_func=function, targetoptions=options)
+    return Like(py_func=function, targetoptions=options, spent=0.0)
+
+
+def test_the_idle_process_is_asked_for_what_takes_longest_for_its_length(race):
+    def short(x):
+        return x
+
+    def long(x):
+        return x + x + x + x + x + x + x + x
+
+    sent = io.StringIO()
+    race.process = SimpleNamespace(stdin=sent)
+    kernels = [like(short), like(long), like(long), like(short)]
+    for kernel, spent in zip(kernels, [1.0, 1.5, 1000.0, 0.0], strict=True):
+        kernel.spent = spent
+    assert [race.ask(k, (i,)) for i, k in enumerate(kernels)] == [0, 1, 2, 3]
+    assert race.ask(kernels[1], (1,)) == 1  # once
+    assert not sent.getvalue()  # it is not ready
+    # The one that runs counts, too.
+    race.thread, race.awaited, race.began = -1, 3, time.perf_counter() - 1e6
+    for number in (-1, 3, 2, 0, 1):
+        race._answer(number)
+    assert [int(line.split()[0]) for line in sent.getvalue().splitlines()] == [3, 2, 0, 1]
+    race.ask(like(short), (9,))
+    assert sent.getvalue().splitlines()[-1].startswith("4 ")
 
 
 def test_numba_asks_a_kernel_for_code_where_the_race_answers(kernel):

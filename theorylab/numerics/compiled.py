@@ -5,11 +5,11 @@ was inlined into it has changed since. Here the folder of the cache is named by 
 of the package that holds kernels, so that no code outlives what it was made from.
 
 Machine code takes some seconds to make, and most first problems are small. So the two race: the
-Python function runs while a process beside this one compiles, short kernels first. What it calls
-runs as machine code as soon as that is there; the function itself is stopped, and started again as
-machine code, if that is there first, if it raises an error (which machine code may not), or if that
-process ends. Interpreted numbers may differ in their last digits; where the environment has
-``THEORYLAB_KERNELS=compiled``, calls wait for machine code instead.
+Python function runs while a process beside this one compiles, first what takes longest for its
+length. What it calls runs as machine code as soon as that is there; the function itself is stopped,
+and started again as machine code, if that is there first, if it raises an error (which machine code
+may not), or if that process ends. Interpreted numbers may differ in their last digits; where the
+environment has ``THEORYLAB_KERNELS=compiled``, calls wait for machine code instead.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
-from queue import PriorityQueue
 from typing import Any, ClassVar
 
 import numba
@@ -94,6 +94,7 @@ class _Racing(CPUDispatcher):
 
     _cache: Any
     looked = -1
+    spent = 0.0  # seconds of being interpreted, without the kernels that it calls
 
     def _compile_for_args(self, *args: Any, **kwargs: Any) -> Any:
         """Return what runs on arguments that there is no machine code for: numba asks this."""
@@ -106,7 +107,13 @@ class _Racing(CPUDispatcher):
         return DISPATCHER._compile_for_args(self, *args, **kwargs)
 
     def _interpreted(self, *args: Any) -> Any:
-        return self.py_func(*(a.value if isinstance(a, OmittedArg) else a for a in args))
+        begin = time.perf_counter() - _Race.counted
+        try:
+            return self.py_func(*(a.value if isinstance(a, OmittedArg) else a for a in args))
+        finally:
+            own = time.perf_counter() - _Race.counted - begin
+            self.spent += own
+            _Race.counted += own
 
     def _loaded(self, *args: Any) -> Any:
         """Return the machine code of an inner kernel if there is news of it; ask for it first."""
@@ -142,11 +149,15 @@ class _Race:
 
     process: subprocess.Popen[str] | None = None
     asked: ClassVar[dict[Any, int]] = {}
+    waiting: ClassVar[dict[int, tuple[Any, Any]]] = {}  # kernels, and what is to be sent
+    idle = False
     answered: ClassVar[set[int]] = set()
     ended = False
     news = 0  # number of answers; each may be the code of an inner kernel
     thread = 0
     awaited = 0
+    began = 0.0
+    counted = 0.0  # seconds of all inner kernels
     lock = threading.Lock()
 
     @classmethod
@@ -162,7 +173,9 @@ class _Race:
                     if cls.thread or cls.ended or number in cls.answered:
                         raise _Overtaken
                     cls.thread, cls.awaited = threading.get_ident(), number
+                    cls.began = time.perf_counter() - cls.counted
                 result = _plain(kernel.py_func(*args))
+                kernel.spent += time.perf_counter() - cls.counted - cls.began
                 cls._settle()
                 return result
             except BaseException:
@@ -183,8 +196,7 @@ class _Race:
     @classmethod
     def ask(cls, kernel: Any, signature: tuple[Any, ...]) -> int:
         """Ask for the machine code of a kernel, once; return its number."""
-        function = kernel.py_func
-        wanted = (function.__module__, function.__name__, signature)
+        wanted = (kernel.py_func.__module__, kernel.py_func.__name__, signature)
         with cls.lock:
             if cls.process is None and not cls.ended:
                 try:
@@ -192,13 +204,30 @@ class _Race:
                 except (OSError, RuntimeError, TypeError, ValueError):  # no process or thread here
                     cls.ended = True
             if wanted not in cls.asked:
-                # Before it is sent: an exception that arrives here must not make two of a number.
                 cls.asked[wanted] = number = len(cls.asked)
-                if cls.process is not None:
-                    with suppress(OSError):
-                        text = base64.b64encode(pickle.dumps(wanted)).decode()
-                        print(len(function.__code__.co_code), number, text, file=cls.process.stdin)
+                cls.waiting[number] = kernel, wanted
+                cls._send()
             return cls.asked[wanted]
+
+    @classmethod
+    def _send(cls) -> None:
+        """Give the other process something to do: what takes longest to interpret for its
+        length and that of all it calls, of which the compiler's time is a multiple."""
+        if not cls.idle or not cls.waiting or cls.process is None:
+            return
+
+        def worth(number: int) -> float:
+            kernel = cls.waiting[number][0]
+            running = (
+                time.perf_counter() - cls.began if cls.thread and number == cls.awaited else 0.0
+            )
+            return float((kernel.spent + running) / _length(kernel))
+
+        number = max(cls.waiting, key=worth)
+        text = base64.b64encode(pickle.dumps(cls.waiting.pop(number)[1])).decode()
+        cls.idle = False
+        with suppress(OSError):
+            print(number, text, file=cls.process.stdin)
 
     @classmethod
     def _start(cls) -> None:
@@ -231,6 +260,8 @@ class _Race:
             else:
                 cls.answered.add(number)
                 cls.news += 1
+                cls.idle = True
+                cls._send()
             if cls.thread and (cls.ended or number == cls.awaited):
                 send = ctypes.pythonapi.PyThreadState_SetAsyncExc
                 send(ctypes.c_ulong(cls.thread), ctypes.py_object(_Overtaken))
@@ -239,35 +270,38 @@ class _Race:
     @classmethod
     def forget(cls) -> None:
         """Start anew in a forked process, which has no listener."""
-        cls.process, cls.asked, cls.answered = None, {}, set()
-        cls.ended, cls.thread = False, 0
+        cls.process, cls.asked, cls.waiting, cls.answered = None, {}, {}, set()
+        cls.ended, cls.idle, cls.thread = False, False, 0
         cls.lock = threading.Lock()
 
-    @classmethod
-    def serve(cls) -> None:
-        """Compile what is asked for on the standard input, to its end: short kernels first, since
-        long ones call them."""
-        requests: PriorityQueue[tuple[int, int, str]] = PriorityQueue()
-        threading.Thread(target=cls._receive, args=(requests,), daemon=True).start()
-        while (request := requests.get())[0] > 0:
+    @staticmethod
+    def serve() -> None:
+        """Compile what is asked for on the standard input, one kernel after the other."""
+        print(-1, flush=True)  # ready
+        for line in sys.stdin:
+            number, text = line.split()
             with suppress(Exception):
-                module, name, signature = pickle.loads(base64.b64decode(request[2]))
+                module, name, signature = pickle.loads(base64.b64decode(text))
                 getattr(importlib.import_module(module), name).compile(signature)
             try:
-                print(request[1], flush=True)
+                print(number, flush=True)
             except OSError:  # nobody listens
                 return
-
-    @staticmethod
-    def _receive(requests: PriorityQueue[tuple[int, int, str]]) -> None:
-        for line in sys.stdin:
-            size, number, text = line.split()
-            requests.put((int(size), int(number), text))
-        requests.put((0, 0, ""))
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_Race.forget)
+
+
+@cache
+def _length(kernel: Any) -> int:
+    """Return the length of a kernel's code and of that of the kernels that it calls."""
+    seen = [kernel]
+    for found in seen:  # which grows
+        names = found.py_func.__code__.co_names
+        called = [found.py_func.__globals__.get(name) for name in names]
+        seen.extend(k for k in called if isinstance(k, _Racing) and k not in seen)
+    return sum(len(k.py_func.__code__.co_code) for k in seen)
 
 
 def _is_plain(value: Any) -> bool:

@@ -439,3 +439,12 @@ def test_the_start_between_two_penalties_is_their_mixture():
     assert np.allclose(state.output(X), 0.8 * first.output(X) + 0.2 * second.output(X))
     assert np.allclose(dual, 0.8 * v + 0.2 * w)
     assert _between(session.memory[0], 2 * upper)[0] == upper
+
+
+def test_a_start_from_which_no_digits_are_found_is_left():
+    # Neurons descended to without digits, of which two all but agree, once ended in a gap of 4e-9.
+    rng = np.random.default_rng(19)
+    rng.integers(3, 30), rng.integers(1, 5)
+    X, y = rng.standard_normal((18, 2)), np.sign(rng.standard_normal(18))
+    path = trace_solution_path(X, y, tol=1e-3, loss="logistic", min_ratio=0.01)
+    assert max(point.certificate.gap for point in path.points) <= 1e-9

@@ -161,7 +161,7 @@ class Problem:
             )
             if rough and not found:
                 state, v, error = minimiser.refine_on_faces(state, y, v, 1e-11)
-                if error > 1e-11 and start is not None:
+                if error > 1e-6 and start is not None:
                     # Then the digits of the first round, too, are needed.
                     rough = False
                     state, multiplier, v = minimiser.minimise(start[1], y, -start[2])

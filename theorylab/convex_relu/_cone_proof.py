@@ -181,7 +181,7 @@ def _sweep(
         if f > 0.0:
             free[n_free] = -1 - k
             n_free += 1
-    return n_free, moved
+    return int(n_free), moved
 
 
 @compiled

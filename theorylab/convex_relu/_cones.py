@@ -128,7 +128,7 @@ def _length(w: FloatArray) -> float:
     s = 0.0
     for value in w:
         s += value * value
-    return np.sqrt(s)
+    return float(np.sqrt(s))
 
 
 @compiled

@@ -81,7 +81,7 @@ def _face(X: FloatArray, tight: BoolArray, norms: FloatArray, basis: FloatArray)
         basis[full, best] = 1.0
         append(basis, full)
         full += 1
-    return k
+    return int(k)
 
 
 @compiled

@@ -112,7 +112,7 @@ def _sweep(rows: FloatArray, out: BoolArray, tolerance: float) -> int:
         while level >= 0 and subset[level] == n - m + level:
             level -= 1
         if level < 0:
-            return written
+            return int(written)
         subset[level] += 1
         for k in range(level + 1, m):
             subset[k] = subset[k - 1] + 1

@@ -71,8 +71,7 @@ def bias_factors(singular_values: ArrayLike, strength: float, *, norm: str) -> F
 
         Examples
         --------
-        >>> from theorylab.numerics.progress import Callback, watcher
-    from theorylab.random_features import bias_factors
+        >>> from theorylab.random_features import bias_factors
         >>> bias_factors([2.0, 1.0], 4.0, norm="nuclear").tolist()
         [0.0, 0.75]
     """

@@ -110,6 +110,11 @@ class Reduction:
         """Return what the full maximum is at most if the reduced one is at most ``norm``."""
         return float((norm * (1.0 + self.excess) + self.loss(v)) * (1.0 + 4.0 * _EPS))
 
+    def rounded(self, v: FloatArray, norm: float) -> float:
+        """Return what the maximum of a multiple of v is at most, in units of the multiple, whose
+        entries are rounded one by one: where terms cancel, that is not small beside ``norm``."""
+        return norm + _EPS * float(np.abs(v) @ np.linalg.norm(self.data, axis=1))
+
     def threshold(self, v: FloatArray, beta: float) -> float:
         """Return what the reduced maximum must not exceed so that the full one is at most
         ``beta``."""

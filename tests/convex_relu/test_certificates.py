@@ -498,6 +498,20 @@ def test_multiples_of_dual_points_whose_terms_cancel_are_feasible_as_rounded():
     assert found.verify().accepted
 
 
+@pytest.mark.parametrize(
+    ("X", "v", "norm"),
+    [
+        ([[1e140, 1e-200], [1e140, 5e-200]], [1.0, -1.0], 4e-200),
+        ([[2.0**465], [2.0**-700]], [0.0, 1.0], 2.0**-700),
+        ([[2.0**-700, 0.0], [2.0**465, 0.0]], [1.0, 0.0], 2.0**-700),
+    ],
+)
+def test_rows_whose_quotients_are_no_floats_are_not_taken_for_multiples(X, v, norm):
+    X, v, still = np.array(X), np.array(v), np.zeros(2)
+    assert not prove_sphere(X, v, 1e-6 * norm, still, None)[0]
+    assert reduce_rows(X).crude(v) >= norm * (1.0 - 1e-12)
+
+
 def exactly_orthogonal(point, data):
     values = [Fraction(int(q.p), int(q.q)) for q in point]
     return not any(np.array(values, dtype=object) @ fractions(data))

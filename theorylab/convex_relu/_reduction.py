@@ -166,6 +166,9 @@ def _group_twins(
     size = np.abs(X).max(axis=1)
     leading = np.take_along_axis(X, (X != 0.0).argmax(axis=1)[:, None], axis=1)[:, 0]
     unit = np.copysign(2.0 ** np.floor(np.log2(np.where(size > 0.0, size, 1.0))), leading)
+    # No quotient underflows, nor does one of two units overflow.
+    exact = np.all(X / unit[:, None] * unit[:, None] == X, axis=1)
+    unit[~exact | (np.abs(np.log2(np.abs(unit))) > 500.0)] = 1.0
     # Adding zero removes its sign.
     keys = [row.tobytes() for row in X / unit[:, None] + 0.0]
     kinds = {key: k for k, key in enumerate(dict.fromkeys(keys))}
@@ -202,4 +205,6 @@ def _group_lines(data: FloatArray) -> tuple[NDArray[np.intp], FloatArray, FloatA
             run.append(i)
     zero = np.flatnonzero(lengths == 0.0)
     index[zero], ratio[zero] = index[nonzero[0]], 0.0
+    # Of lengths that underflow.
+    error[zero] = np.abs(data[zero]).sum(axis=1)
     return index, ratio, error

@@ -512,6 +512,14 @@ def test_rows_whose_quotients_are_no_floats_are_not_taken_for_multiples(X, v, no
     assert reduce_rows(X).crude(v) >= norm * (1.0 - 1e-12)
 
 
+def test_the_verified_gap_of_zero_targets_is_zero():
+    X = np.random.default_rng(0).standard_normal((4, 2))
+    zero = Network(np.zeros((0, 2)), np.zeros(0))
+    found = certify(X, np.zeros(4), 0.1, zero).verify()
+    assert found.accepted
+    assert found.gap <= 1e-15
+
+
 def exactly_orthogonal(point, data):
     values = [Fraction(int(q.p), int(q.q)) for q in point]
     return not any(np.array(values, dtype=object) @ fractions(data))

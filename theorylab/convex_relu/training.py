@@ -396,8 +396,9 @@ def zero_threshold(
     Returns
     -------
     float
-        The threshold, an upper bound within 1e-10 where the search ends within its budget; zero
-        where it is not told from the rounding of the data and the labels.
+        The threshold, an upper bound within 1e-10 where the search ends within its budget (where
+        terms cancel, within the rounding of their sum); zero where it is not told from the rounding
+        of the data and the labels.
 
     Raises
     ------

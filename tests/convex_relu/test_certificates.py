@@ -479,6 +479,47 @@ def test_the_best_multiple_of_a_dual_point():
     assert not scale_dual(as_loss("squared"), -np.ones(3), np.ones(3), 1.0, 2.0).any()
 
 
+def test_multiples_of_dual_points_whose_terms_cancel_are_feasible_as_rounded():
+    # Twins, of which only a small difference is left: rounding the multiple changes it.
+    rng = np.random.default_rng(0)
+    zero = Network(np.zeros((0, 1)), np.zeros(0))
+    for _ in range(40):
+        x, half, power = *rng.uniform(0.5, 1.0, 2), 2.0 ** rng.integers(0, 3)
+        dual = np.array([half, (10.0 ** rng.uniform(-9, -6) - half) / power])
+        beta = float(10.0 ** rng.uniform(-14, -10))
+        found = certify([[x], [power * x]], dual, beta, zero, dual=dual)
+        first, second = map(Fraction, found.dual)
+        assert 0.9 * beta <= abs(first + Fraction(power) * second) * Fraction(x) <= beta
+        assert found.verify().accepted
+    # What cancels without rest needs no multiple.
+    dual = np.array([half, -half])
+    found = certify([[x], [x]], dual, 1e-20, zero, dual=dual)
+    assert np.array_equal(found.dual, dual)
+    assert found.verify().accepted
+
+
+@pytest.mark.parametrize(
+    ("X", "v", "norm"),
+    [
+        ([[1e140, 1e-200], [1e140, 5e-200]], [1.0, -1.0], 4e-200),
+        ([[2.0**465], [2.0**-700]], [0.0, 1.0], 2.0**-700),
+        ([[2.0**-700, 0.0], [2.0**465, 0.0]], [1.0, 0.0], 2.0**-700),
+    ],
+)
+def test_rows_whose_quotients_are_no_floats_are_not_taken_for_multiples(X, v, norm):
+    X, v, still = np.array(X), np.array(v), np.zeros(2)
+    assert not prove_sphere(X, v, 1e-6 * norm, still, None)[0]
+    assert reduce_rows(X).crude(v) >= norm * (1.0 - 1e-12)
+
+
+def test_the_verified_gap_of_zero_targets_is_zero():
+    X = np.random.default_rng(0).standard_normal((4, 2))
+    zero = Network(np.zeros((0, 2)), np.zeros(0))
+    found = certify(X, np.zeros(4), 0.1, zero).verify()
+    assert found.accepted
+    assert found.gap <= 1e-15
+
+
 def exactly_orthogonal(point, data):
     values = [Fraction(int(q.p), int(q.q)) for q in point]
     return not any(np.array(values, dtype=object) @ fractions(data))

@@ -364,7 +364,7 @@ def test_the_better_of_two_dual_points_is_kept():
 
 
 def test_rounds_that_gain_nothing_end_training(monkeypatch):
-    def nothing(self, state, y, multiplier):
+    def nothing(self, state, y, multiplier, *, rough=False):
         return Neurons.none(*state.active.shape[1:], 2, 0), multiplier, y
 
     X, y = planted(12, 2)

@@ -16,7 +16,7 @@ _EPS = float(np.finfo(np.float64).eps)
 def scale_dual(loss: Loss, v: FloatArray, y: FloatArray, beta: float, norm: float) -> FloatArray:
     """Return the multiple of v with the best dual value among those whose dual norm is at most
     ``beta``."""
-    # Scaling rounds every entry; the slack covers it.
+    # The quotient is rounded; the norm allows for the rounding of the entries.
     largest = beta / norm * (1.0 - 1e-12) if norm > 0.0 else 1.0
     # Zero is always feasible, and in the domain.
     candidates = [0.0, largest] if largest <= 1.0 else [0.0, 1.0, largest]

@@ -110,6 +110,11 @@ class Reduction:
         """Return what the full maximum is at most if the reduced one is at most ``norm``."""
         return float((norm * (1.0 + self.excess) + self.loss(v)) * (1.0 + 4.0 * _EPS))
 
+    def rounded(self, v: FloatArray, norm: float) -> float:
+        """Return what the maximum of a multiple of v is at most, in units of the multiple, whose
+        entries are rounded one by one: where terms cancel, that is not small beside ``norm``."""
+        return norm + _EPS * float(np.abs(v) @ np.linalg.norm(self.data, axis=1))
+
     def threshold(self, v: FloatArray, beta: float) -> float:
         """Return what the reduced maximum must not exceed so that the full one is at most
         ``beta``."""
@@ -161,6 +166,9 @@ def _group_twins(
     size = np.abs(X).max(axis=1)
     leading = np.take_along_axis(X, (X != 0.0).argmax(axis=1)[:, None], axis=1)[:, 0]
     unit = np.copysign(2.0 ** np.floor(np.log2(np.where(size > 0.0, size, 1.0))), leading)
+    # No quotient underflows, nor does one of two units overflow.
+    exact = np.all(X / unit[:, None] * unit[:, None] == X, axis=1)
+    unit[~exact | (np.abs(np.log2(np.abs(unit))) > 500.0)] = 1.0
     # Adding zero removes its sign.
     keys = [row.tobytes() for row in X / unit[:, None] + 0.0]
     kinds = {key: k for k, key in enumerate(dict.fromkeys(keys))}
@@ -197,4 +205,6 @@ def _group_lines(data: FloatArray) -> tuple[NDArray[np.intp], FloatArray, FloatA
             run.append(i)
     zero = np.flatnonzero(lengths == 0.0)
     index[zero], ratio[zero] = index[nonzero[0]], 0.0
+    # Of lengths that underflow.
+    error[zero] = np.abs(data[zero]).sum(axis=1)
     return index, ratio, error

@@ -206,7 +206,8 @@ class Problem:
         if self.reduction.crude(v) <= beta:
             return v
         if norm is not None:
-            return v * (1.0 - 1e-12) * (beta / self.reduction.enlarge(v, norm))
+            norm = self.reduction.rounded(v, self.reduction.enlarge(v, norm))
+            return v * (1.0 - 1e-12) * (beta / norm)
         points, settings = [v], self.settings
         if settings.bound == "sdp" and self.patterns is None:
             linear = self.data if settings.skip else None

@@ -82,7 +82,9 @@ class Verification:
     @property
     def gap(self) -> float:
         """Rigorous relative gap; as in ``Certificate.gap`` values below the floor count as it."""
-        return relative_gap(self.objective, self.dual_objective, floor=self.floor)
+        # Zeros are enclosed by the least numbers above and below.
+        least = float(np.finfo(np.float64).tiny)
+        return relative_gap(self.objective, self.dual_objective, floor=max(self.floor, least))
 
 
 def gap_floor(loss: Loss, y: FloatArray) -> float:

@@ -240,7 +240,11 @@ def certificate_at(
         if patterns is None
         else norm_over_cones(data, v, patterns)
     )
-    return scale_dual(loss, v, y, beta, min(norm.value, reduction.crude(v)))
+    least = min(norm.value, reduction.crude(v))
+    scaled = scale_dual(loss, v, y, beta, reduction.rounded(v, least))
+    # As it stands v is not rounded.
+    feasible = least <= beta * (1.0 - 1e-12)
+    return v if feasible and loss.dual(v, y) >= loss.dual(scaled, y) else scaled
 
 
 def on_the_margin(c: Certificate) -> Certificate:

@@ -396,8 +396,9 @@ def zero_threshold(
     Returns
     -------
     float
-        The threshold, an upper bound within 1e-10 where the search ends within its budget; zero
-        where it is not told from the rounding of the data and the labels.
+        The threshold, an upper bound within 1e-10 where the search ends within its budget (where
+        terms cancel, within the rounding of their sum); zero where it is not told from the rounding
+        of the data and the labels.
 
     Raises
     ------
@@ -426,7 +427,8 @@ def zero_threshold(
         if patterns is not None:
             found = norm_over_cones(data, v, patterns)
             # The upper bound is larger by the rounding of both.
-            return found.value if found.value > 2.0 * (found.value - found.attained) else 0.0
+            known = found.value > 2.0 * (found.value - found.attained)
+            return min(found.value, reduction.crude(v)) if known else 0.0
         if not exhaustive:
             return climb(reduction.data, v)[0]
         return min(norm_over_sphere(reduction, v, 1e-10, None).value, reduction.crude(v))

@@ -7,6 +7,7 @@ from scipy.optimize import minimize_scalar, nnls
 
 from theorylab.convex_relu import enumerate_arrangements, train, zero_threshold
 from theorylab.convex_relu._attainment import interpolable, separating_map
+from theorylab.convex_relu._dual_norm import search_sphere
 from theorylab.convex_relu._minimiser import Minimiser, _Moreau
 from theorylab.convex_relu._neurons import Neurons
 from theorylab.convex_relu._pricing import Pricing
@@ -54,6 +55,8 @@ def test_neurons_are_found_where_the_constraint_is_violated(seed, given):
             assert np.linalg.norm(neuron.p) == pytest.approx(value - beta, abs=1e-9 * norm)
             assert np.abs(z[neuron.tight]).max(initial=0.0) <= 1e-12
             assert np.all((z > -1e-12) == neuron.active, where=~neuron.tight & (abs(z) > 1e-9))
+            if given is not None:
+                assert np.array_equal(neuron.tight, abs(z) <= 1e-9)
             best[neuron.sign] = max(best[neuron.sign], value)
         # Both signs are sought.
         for sign, value in best.items():
@@ -62,6 +65,8 @@ def test_neurons_are_found_where_the_constraint_is_violated(seed, given):
     # A search is complete where nothing is to be found, and only there.
     assert pricing(v, (1.0 + 1e-8) * norm) == ([], 0.0, True, True)
     assert pricing(v, (1.0 - 1e-8) * norm).neurons
+    # Ascents alone see what is well above rounding.
+    assert pricing(v, (1.0 - 1e-5) * norm, exhaustive=False).neurons
 
 
 def test_a_search_that_does_not_end_proves_nothing():
@@ -79,6 +84,14 @@ def test_a_search_that_does_not_end_proves_nothing():
     beta = (1.0 + 1e-9) * zero_threshold(X, hard)
     easy = [pricing(s * hard, beta, max_nodes=3).complete for s in (1, -1)]
     assert easy == [False, False]
+    # Some budgets suffice for one of the signs, whichever comes first.
+    ends = set()
+    for budget in range(10, 400, 10):
+        signs = [search_sphere(pricing.reduction, hard, s, beta, 1, budget)[1] for s in (1, -1)]
+        ends.add(tuple(signs))
+        for s in (1, -1):
+            assert pricing(s * hard, beta, max_nodes=budget).complete == all(signs)
+    assert ends == {(False, True), (True, True)}
 
 
 @pytest.mark.parametrize(
@@ -129,6 +142,30 @@ def test_a_smoothed_loss_is_the_least_of_loss_and_distance(loss):
         assert smoothed.curvature(f, y)[k] == pytest.approx(bend, abs=1e-6)
 
 
+def test_neurons_are_mixed_and_pruned_but_for_the_skip_connection():
+    rng = np.random.default_rng(4)
+    X = rng.standard_normal((7, 3))
+
+    def drawn(m):
+        p = rng.standard_normal((m + 1, 3))
+        active = p @ X.T > 0.0
+        active[0] = True
+        sigma = np.append(1.0, rng.choice([-1.0, 1.0], m))
+        return Neurons(p, sigma, active, np.zeros_like(active), 1)
+
+    first, second = drawn(3), drawn(2)
+    mixed = first.blend(second, 0.3)
+    assert mixed.linear == 1
+    assert len(mixed.sigma) == 6
+    output = 0.7 * first.output(X) + 0.3 * second.output(X)
+    np.testing.assert_allclose(mixed.output(X), output, atol=1e-14)
+    norms = [np.linalg.norm(state.p[1:], axis=1).sum() for state in (first, second)]
+    assert first.norm == pytest.approx(norms[0], rel=1e-14)
+    assert mixed.norm == pytest.approx(0.7 * norms[0] + 0.3 * norms[1], rel=1e-14)
+    first.p[:3] = 0.0
+    assert first.pruned().p.tolist() == [[0.0, 0.0, 0.0], first.p[3].tolist()]
+
+
 def penalised(X, y, beta, loss, p, sigma):
     """The objective with the neurons' true outputs."""
     value = loss.value(sigma @ np.maximum(p @ X.T, 0.0), y)
@@ -172,6 +209,35 @@ def test_added_neurons_descend_and_minimisers_are_stationary(loss, share, given)
             assert penalised(X, y, beta, chosen, p + move, sigma) >= value * (1.0 - 1e-14)
         for change in (0.999, 1.001):
             assert penalised(X, y, beta, chosen, change * p, sigma) >= value
+
+
+def test_newton_descends_at_every_step_down_to_a_stationary_point():
+    X, y, pricing = problem(3, loss="logistic")
+    loss = as_loss("logistic")
+    beta = 1e-4 * zero_threshold(X, y, loss="logistic")
+    seen = []
+
+    class Watched(Minimiser):
+        def quadratic(self, state, b, kappa):
+            trial = super().quadratic(state, b, kappa)
+            seen.append((self.value(state, y), self.value(trial, y)))
+            return trial
+
+    # Outputs so large that the loss has hardly any curvature.
+    rng = np.random.default_rng(0)
+    p = 30.0 * rng.standard_normal((6, 3))
+    active = p @ X.T > 0.0
+    sigma = np.where(np.arange(6) % 2, 1.0, -1.0)
+    state = Neurons(p, sigma, active, np.zeros_like(active), 0)
+    minimiser = Watched(pricing, loss, beta, loss.curvature_bound)
+    end = minimiser.newton(state, y, loss)
+    values = np.array(seen)
+    # Some full steps would have gone up; none of those taken do, but for the last, which ends it.
+    assert np.any(values[:, 1] > values[:, 0])
+    assert np.all(np.diff(values[:, 0]) < 0.0)
+    assert minimiser.value(end, y) <= values[-1, 0]
+    v = -loss.gradient(end.output(X), y)
+    assert minimiser.refine_on_faces(end, y, v, 1.0)[2] <= 1e-6
 
 
 @pytest.mark.parametrize("share", [1e-1, 1e-5, 1e-9])

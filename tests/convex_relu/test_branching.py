@@ -22,7 +22,7 @@ from theorylab.convex_relu._branching import leaf_holds, search_branches
 from theorylab.convex_relu._branching_steps import range_over_cap, range_over_cone
 from theorylab.convex_relu._covering import cover
 from theorylab.convex_relu._reduction import reduce_rows
-from theorylab.convex_relu._relaxation import relaxed_dual, root_bound
+from theorylab.convex_relu._relaxation import _quadratic_bound, relaxed_dual, root_bound
 from theorylab.convex_relu.losses import as_loss
 
 BUDGET = 100_000
@@ -325,6 +325,28 @@ def test_the_root_bound_is_the_value_of_the_relaxation(seed):
     # The multipliers that need no program: weaker, and a bound as well.
     wide = np.hstack([X, np.zeros((n, 50))])
     assert bound <= root_bound(wide, v) * (1 + 1e-6) < 10 * bound
+
+
+def test_without_a_program_the_root_bound_is_that_of_cauchy_and_schwarz():
+    # v'|Xu| <= sqrt(sum(v) u'X'VXu), and more columns than a program is solved for.
+    rng = np.random.default_rng(5)
+    X, v = np.hstack([rng.standard_normal((9, 4)), np.zeros((9, 50))]), rng.random(9)
+    top = np.linalg.eigvalsh(X.T @ (v[:, None] * X))[-1]
+    expected = 0.5 * np.sqrt(v.sum() * top) + 0.5 * np.linalg.norm(X.T @ v)
+    assert dual_norm(X[:, :4], v).attained <= root_bound(X, v) <= expected * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_multipliers_that_do_not_fit_bound_as_well(negative):
+    rng = np.random.default_rng(6)
+    X, v = rng.standard_normal((7, 3)), rng.standard_normal(7)
+    norms = np.linalg.norm(X, axis=1)
+    norm = brute_force(X, v, np.zeros(3))
+    assert norm > 0.0
+    for _ in range(30):
+        sigma, tau, theta = 3.0 * rng.standard_normal((3, 7))
+        sigma = -sigma if negative else np.abs(sigma)
+        assert _quadratic_bound(X, v, norms, sigma, tau, theta) >= norm * (1 - 1e-12)
 
 
 def test_the_root_bound_is_sharp_for_one_row():

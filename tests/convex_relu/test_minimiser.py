@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar, nnls
 from theorylab.convex_relu import enumerate_arrangements, train, zero_threshold
 from theorylab.convex_relu._attainment import interpolable, separating_map
 from theorylab.convex_relu._dual_norm import search_sphere
-from theorylab.convex_relu._minimiser import Minimiser, _Moreau
+from theorylab.convex_relu._minimiser import Minimiser, _face_basis, _Moreau
 from theorylab.convex_relu._neurons import Neurons
 from theorylab.convex_relu._pricing import Pricing
 from theorylab.convex_relu._reduction import reduce_rows
@@ -264,6 +264,115 @@ def test_refined_neurons_and_dual_points_satisfy_the_conditions_to_rounding(loss
         if held.any():
             pull = pull - X[held].T @ np.linalg.lstsq(X[held].T, pull, rcond=None)[0]
         assert np.abs(pull).max() <= 1e-9
+
+
+@pytest.mark.parametrize("share", [0.3, 1e-2])
+@pytest.mark.parametrize("seed", range(3))
+def test_multipliers_of_a_loss_with_kinks_are_those_of_the_optimum(seed, share):
+    X, y, pricing = problem(seed, n=10, loss="hinge")
+    hinge, beta = as_loss("hinge"), share * zero_threshold(X, y, loss="hinge")
+    for stiffness in (share, 1e-3 * share):
+        minimiser = Minimiser(pricing, hinge, beta, stiffness)
+        state, multiplier, v = minimiser.minimise(Neurons.none(10, 3, 0), y, np.zeros(10))
+        np.testing.assert_array_equal(multiplier, -v)
+        assert np.all((v * y >= -1e-12) & (v * y <= 1.0 + 1e-12))
+        assert zero_threshold(X, v) <= beta * (1.0 + 1e-9)
+        value = penalised(X, y, beta, hinge, state.p, state.sigma)
+        assert value == pytest.approx(v @ y, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_optimum_is_followed_to_tiny_penalties(seed):
+    X, y, pricing = problem(seed)
+    largest = np.abs(y @ pricing.features).max()
+    for loss, target, beta in (("interpolation", 0.0, 1e-3), ("squared", 1e-7, 1e-7)):
+        minimiser = Minimiser(pricing, as_loss(loss), beta * largest, 1.0)
+        state, v = minimiser.approach(Neurons.none(8, 3, 0), y, largest, target * largest, 50)
+        assert v is not None
+        f = state.sigma @ np.maximum(state.p @ X.T, 0.0)
+        np.testing.assert_allclose(f, y - (target > 0.0) * v, atol=1e-12)
+        # The dual point is feasible, and of the value of the network.
+        assert zero_threshold(X, v) <= beta * largest * (1.0 + 1e-9)
+        value = v @ y - 0.5 * (target > 0.0) * v @ v
+        assert minimiser.value(state, y) - 0.5 * (target == 0.0) * (f - y) @ (f - y) == (
+            pytest.approx(value, rel=1e-11)
+        )
+
+
+@pytest.mark.parametrize("seed", [1, 3, 4, 5, 7])
+def test_a_row_held_in_vain_is_released_while_refining(seed):
+    X, y, pricing = problem(seed)
+    beta = 0.1 * zero_threshold(X, y)
+    solution = train(X, y, beta)
+    network = solution.network
+    p = network.weights * np.abs(network.output_weights)[:, None]
+    near = np.abs(p @ X.T) / np.linalg.norm(p, axis=1)[:, None] / np.linalg.norm(X, axis=1)
+    tight = near <= 1e-9
+    active = (p @ X.T > 0.0) & ~tight
+    # The row nearest to a neuron is held, too.
+    j, i = np.unravel_index(np.argmin(np.where(tight, 9.0, near)), near.shape)
+    p[j] -= X[i] * (X[i] @ p[j]) / (X[i] @ X[i])
+    held = tight.copy()
+    held[j, i] = True
+    state = Neurons(p, np.sign(network.output_weights), active, held, 0)
+    minimiser = Minimiser(pricing, as_loss("squared"), beta, 1.0)
+    v = y - state.output(X)
+    on, _, error = minimiser.refine_on_faces(state, y, v, 1e-13)
+    assert error <= 1e-12
+    assert minimiser.value(on, y) > solution.objective * (1.0 + 1e-7)
+    refined, v, error = minimiser.refine(state, y, v, tol=1e-13)
+    assert error <= 1e-12
+    assert np.array_equal(refined.tight, tight)
+    assert minimiser.value(refined, y) == pytest.approx(solution.objective, rel=1e-12)
+    np.testing.assert_allclose(v, y - refined.output(X), atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_neurons_stay_in_the_cones_they_are_given(seed):
+    X, y, pricing = problem(seed, patterns=slice(0, 2))
+    given = pricing.cones.patterns
+    beta = 0.1 * max(norm_by_projections(X, y, sign, given) for sign in (1, -1))
+    minimiser, v = Minimiser(pricing, as_loss("squared"), beta, 1.0), y
+    state = Neurons.none(8, 3, 0)
+    for _ in range(5):
+        found = pricing(v, beta).neurons
+        if not found:
+            break
+        state, _, v = minimiser.minimise(minimiser.add(state, found), y, y)
+        for q, active in zip(state.p, state.active, strict=True):
+            assert any(np.array_equal(active, D) for D in given)
+            assert np.all((2.0 * active - 1.0) * (X @ q) >= -1e-12)
+
+
+@pytest.mark.parametrize("rough", [True, False])
+def test_the_skip_connection_is_free(rough):
+    X, y, pricing = problem(2)
+    minimiser = Minimiser(pricing, as_loss("squared"), 0.1 * zero_threshold(X, y), 1.0)
+    state, _, v = minimiser.minimise(Neurons.none(8, 3, 1), y, y, rough=rough)
+    expected = np.linalg.lstsq(X, y, rcond=None)[0]
+    np.testing.assert_allclose(state.p, [expected], atol=1e-10)
+    beta = 0.3 * zero_threshold(X, v)
+    minimiser = Minimiser(pricing, as_loss("squared"), beta, 1.0)
+    for _ in range(10):
+        found = pricing(v, beta).neurons
+        if not found:
+            break
+        state, _, v = minimiser.minimise(minimiser.add(state, found), y, y, rough=rough)
+        np.testing.assert_allclose(X.T @ v, 0.0, atol=1e-8 if rough else 1e-12)
+    assert len(state.sigma) > 1
+    best = train(X, y, beta, skip=True).objective
+    assert minimiser.value(state, y) == pytest.approx(best, rel=1e-8)
+    if not rough:
+        assert minimiser.refine_on_faces(state, y, v, 1.0)[2] <= 1e-11
+
+
+def test_a_face_is_orthogonal_to_its_rows_however_close_they_are():
+    rows = np.array([[1.0, 0.0, 0.0, 0.0], [3.0, 3e-6, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    basis = _face_basis(rows)
+    np.testing.assert_allclose(np.abs(basis), np.eye(4)[:, 2:] @ np.abs(basis[2:]), atol=1e-9)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(2), atol=1e-14)
+    # The same line twice is one row.
+    assert _face_basis(np.vstack([rows[0], -7.0 * rows[0]])).shape == (4, 3)
 
 
 # -------------------------------------------------------------------------- what can be attained

@@ -13,6 +13,7 @@ from scipy.optimize import lsq_linear, nnls
 from theorylab.convex_relu import (
     Rejection,
     TrainingStatus,
+    Weighted,
     dual_norm,
     enumerate_arrangements,
     train,
@@ -374,6 +375,21 @@ def test_relaxations_bound_the_optimum(loss):
     # The dual point of the relaxation satisfies its constraint and no smaller one.
     v = relaxed_dual(X, y, beta, as_loss(loss), None)
     assert root_bound(X, v) == pytest.approx(beta, rel=1e-3)
+
+
+def test_dual_points_of_the_relaxation_know_weights_and_the_skip_connection():
+    X, y = regression(12, 3)
+    weights = np.linspace(0.5, 3.0, 12)
+    beta = 0.1 * zero_threshold(X, y)
+    plain = relaxed_dual(X, y, beta, as_loss("squared"), None)
+    free = relaxed_dual(X, y, beta, as_loss("squared"), X)
+    assert np.abs(X.T @ plain).max() > 1e-2 * np.abs(plain).max()
+    np.testing.assert_allclose(X.T @ free, 0.0, atol=1e-5 * np.abs(free).max())
+    # Weighted squares are those of scaled rows and targets, their dual point divided by the scale.
+    root = np.sqrt(weights)
+    weighted = relaxed_dual(X, y, beta, Weighted("squared", weights), None)
+    scaled = relaxed_dual(root[:, None] * X, root * y, beta, as_loss("squared"), None)
+    np.testing.assert_allclose(weighted, root * scaled, atol=1e-4 * np.abs(weighted).max())
 
 
 def test_local_searches_bound_the_threshold_from_below():

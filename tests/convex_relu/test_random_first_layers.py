@@ -225,6 +225,7 @@ def test_sample_sizes_and_tail():
     count = sufficient_samples(n, psi=psi, xi=xi)
     assert count - 1 < 2 * (n + 1 - np.log(xi)) / psi <= count
     assert improvement_tail_bound(5, n_samples=4, psi=0.2) == 1
+    assert improvement_tail_bound(5, n_samples=5, psi=0.2) == pytest.approx(1 - 0.2**5)
     assert sufficient_samples(200, psi=0.1, xi=0.1) / sufficient_samples(
         100, psi=0.1, xi=0.1
     ) == pytest.approx(2, rel=0.05)

@@ -14,7 +14,7 @@ from theorylab.convex_relu import (
     sampled_set_law,
 )
 from theorylab.convex_relu._generic_cells import _lowest
-from theorylab.convex_relu.arrangements import _independent_columns
+from theorylab.convex_relu.arrangements import _distinct_lines, _independent_columns
 
 
 def as_set(patterns):
@@ -209,12 +209,47 @@ def test_cell_probabilities_are_what_a_fine_grid_of_directions_says(sector):
         assert found.sum() == pytest.approx(1.0, abs=1e-12)
 
 
-def test_a_cell_next_to_the_angle_zero_is_not_lost():
-    # The row is orthogonal to the direction at the angle 1e-5.
-    X = np.array([[-np.sin(1e-5), np.cos(1e-5)], [0.0, 1.0]])
+@pytest.mark.parametrize("base", [0.0, 1.0])
+@pytest.mark.parametrize("width", [1e-5, -1e-5])
+def test_a_narrow_cell_is_not_lost(base, width):
+    # The rows are orthogonal to the directions at two angles, for one base on either side of zero.
+    angles = np.array([base + width, base])
+    X = np.column_stack([-np.sin(angles), np.cos(angles)])
     patterns, found = cell_probabilities(X)
     assert as_set(patterns) == as_set(enumerate_arrangements(X))
     assert sorted(found)[:2] == pytest.approx([1e-5 / (2 * np.pi)] * 2, rel=1e-6)
+    # Rows that are one line up to rounding have no cell between them.
+    again = np.column_stack([-np.sin(angles[1:]), np.cos(angles[1:])]) * np.array([[1.0], [0.3]])
+    patterns, found = cell_probabilities(again)
+    assert found.tolist() == pytest.approx([0.5, 0.5], rel=1e-12)
+    either_side = [[1e-10 * width, 1.0], [-1e-10 * width, 1.0]]
+    assert cell_probabilities(either_side)[1].tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_data_of_zeros_have_one_cell():
+    patterns, found = cell_probabilities(np.zeros((3, 2)))
+    assert patterns.tolist() == [[True] * 3]
+    assert found.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("row", [[1.0, 3.0, 7.0], [0.0, 3.0, 7.0]])
+def test_exact_multiples_of_a_row_are_one_line(row):
+    multiples = np.array([k * s for k in range(1, 40) for s in (1.0, -1.0)])
+    X = np.vstack([np.outer(multiples, row), [[1.0, 0.0, 0.0]]])
+    lines, index, sign = _distinct_lines(X)
+    assert lines == [0, len(X) - 1]
+    assert index.tolist() == [0] * len(multiples) + [1]
+    assert sign.tolist() == [*np.sign(multiples), 1]
+
+
+def test_columns_are_independent_to_the_last_digit():
+    rows = np.random.default_rng(0).integers(-9, 10, (8, 3)).astype(float)
+    for scale in (1.0, 1.0 / 3.0):
+        first = scale * rows[:, 0]
+        dependent = np.column_stack([first, rows[:, 1], 2.0 * first, rows[:, 2]])
+        assert len(_independent_columns(dependent)) == 3
+        dependent[0, 2] = np.nextafter(dependent[0, 2], np.inf)
+        assert len(_independent_columns(dependent)) == 4
 
 
 def test_law_of_the_sampled_set_is_that_of_all_sequences():
@@ -226,3 +261,6 @@ def test_law_of_the_sampled_set_is_that_of_all_sequences():
         np.testing.assert_allclose(sampled_set_law(q, n), expected, atol=1e-15)
     with pytest.raises(ValueError, match="of sum 1"):
         sampled_set_law([0.5, 0.2], 3)
+    for wrong in ([0.5, 0.5 + 1e-8], np.full(21, 1.0 / 21.0)):
+        with pytest.raises(ValueError, match="expected at most 20 of sum 1"):
+            sampled_set_law(wrong, 3)

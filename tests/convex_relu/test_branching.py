@@ -13,6 +13,7 @@ from scipy.optimize import lsq_linear, nnls
 from theorylab.convex_relu import (
     Rejection,
     TrainingStatus,
+    Weighted,
     dual_norm,
     enumerate_arrangements,
     train,
@@ -22,7 +23,7 @@ from theorylab.convex_relu._branching import leaf_holds, search_branches
 from theorylab.convex_relu._branching_steps import range_over_cap, range_over_cone
 from theorylab.convex_relu._covering import cover
 from theorylab.convex_relu._reduction import reduce_rows
-from theorylab.convex_relu._relaxation import relaxed_dual, root_bound
+from theorylab.convex_relu._relaxation import _quadratic_bound, relaxed_dual, root_bound
 from theorylab.convex_relu.losses import as_loss
 
 BUDGET = 100_000
@@ -327,6 +328,26 @@ def test_the_root_bound_is_the_value_of_the_relaxation(seed):
     assert bound <= root_bound(wide, v) * (1 + 1e-6) < 10 * bound
 
 
+def test_without_a_program_the_root_bound_is_that_of_cauchy_and_schwarz():
+    # v'|Xu| <= sqrt(sum(v) u'X'VXu), and more columns than a program is solved for.
+    rng = np.random.default_rng(5)
+    X, v = np.hstack([rng.standard_normal((9, 4)), np.zeros((9, 50))]), rng.random(9)
+    top = np.linalg.eigvalsh(X.T @ (v[:, None] * X))[-1]
+    expected = 0.5 * np.sqrt(v.sum() * top) + 0.5 * np.linalg.norm(X.T @ v)
+    assert dual_norm(X[:, :4], v).attained <= root_bound(X, v) <= expected * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(("row", "norm"), [(1.0, 0.7), (-1.0, 1.0)])
+def test_multipliers_that_do_not_fit_bound_as_well(row, norm):
+    # relu(row u) - relu(0.3 u) on u = -1 and 1.
+    X, v, norms = np.array([[row], [0.3]]), np.array([1.0, -1.0]), np.array([1.0, 0.3])
+    best = np.inf
+    for sigma, tau, theta in itertools.product((-1.0, 1.0), np.arange(-4.0, 4.1, 0.5), (0, 0.5, 3)):
+        multipliers = np.array([sigma, 1.0]), np.array([0.0, tau]), np.array([0.0, theta])
+        best = min(best, _quadratic_bound(X, v, norms, *multipliers))
+    assert norm <= best <= norm * (1.0 + 1e-6)
+
+
 def test_the_root_bound_is_sharp_for_one_row():
     x = np.array([[3.0, -4.0]])
     assert root_bound(x, np.array([2.0])) == pytest.approx(10.0, rel=1e-5)
@@ -352,6 +373,21 @@ def test_relaxations_bound_the_optimum(loss):
     # The dual point of the relaxation satisfies its constraint and no smaller one.
     v = relaxed_dual(X, y, beta, as_loss(loss), None)
     assert root_bound(X, v) == pytest.approx(beta, rel=1e-3)
+
+
+def test_dual_points_of_the_relaxation_know_weights_and_the_skip_connection():
+    X, y = regression(12, 3)
+    weights = np.linspace(0.5, 3.0, 12)
+    beta = 0.1 * zero_threshold(X, y)
+    plain = relaxed_dual(X, y, beta, as_loss("squared"), None)
+    free = relaxed_dual(X, y, beta, as_loss("squared"), X)
+    assert np.abs(X.T @ plain).max() > 1e-2 * np.abs(plain).max()
+    np.testing.assert_allclose(X.T @ free, 0.0, atol=1e-5 * np.abs(free).max())
+    # Weighted squares are those of scaled rows and targets, their dual point divided by the scale.
+    root = np.sqrt(weights)
+    weighted = relaxed_dual(X, y, beta, Weighted("squared", weights), None)
+    scaled = relaxed_dual(root[:, None] * X, root * y, beta, as_loss("squared"), None)
+    np.testing.assert_allclose(weighted, root * scaled, atol=1e-4 * np.abs(weighted).max())
 
 
 def test_local_searches_bound_the_threshold_from_below():

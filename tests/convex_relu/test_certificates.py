@@ -28,7 +28,14 @@ from theorylab.convex_relu._dual_point import (
     project_skip,
     scale_dual,
 )
-from theorylab.convex_relu._network import as_network, output_balls, penalty_ball, value_error
+from theorylab.convex_relu._network import (
+    Output,
+    as_network,
+    balanced_network,
+    output_balls,
+    penalty_ball,
+    value_error,
+)
 from theorylab.convex_relu._problem import as_patterns, as_problem, augment
 from theorylab.convex_relu._reduction import reduce_rows
 from theorylab.convex_relu.losses import as_loss
@@ -103,6 +110,32 @@ def test_the_error_of_a_value_counts_cancellation():
     for linear, offset, target in (([big], 0.0, 1.0), ([0.0], big, 1.0), ([0.0], 0.0, big)):
         skip = Network(np.zeros((0, 1)), np.zeros(0), linear=linear, offset=offset)
         assert value_error(skip, X, np.full(2, target), 1.0, as_loss("squared")) >= EPS * big
+
+    # So has the penalty, of a network without outputs.
+    nothing = Network([[3.0]], [3.0])
+    error = value_error(nothing, 0.0 * X, np.zeros(2), big, as_loss("squared"))
+    assert EPS * 9.0 * big <= error <= 1e3 * EPS * 9.0 * big
+
+
+@pytest.mark.parametrize("ndim", [1, 2])
+@pytest.mark.parametrize("bias", [False, True])
+def test_balanced_networks_of_several_outputs_are_the_sums_of_their_parts(ndim, bias):
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((6, 2))
+    data = augment(X, bias)
+    parts = [
+        Output(rng.standard_normal((m, data.shape[1])), s, rng.standard_normal(data.shape[1]))
+        for m, s in ((3, np.array([1.0, -1.0, 1.0])), (2, np.array([-1.0, 1.0])))
+    ][:ndim]
+    network = balanced_network(parts, bias, ndim)
+    f = [np.maximum(data @ p.points.T, 0.0) @ p.sigma + data @ p.linear for p in parts]
+    np.testing.assert_allclose(network(X).reshape(6, -1).T, f, atol=1e-13)
+    lengths = np.concatenate([np.linalg.norm(p.points, axis=1) for p in parts])
+    assert network.penalty == pytest.approx(lengths.sum(), rel=1e-14)
+    first = np.hypot(np.linalg.norm(network.weights, axis=1), network.biases)
+    second = np.abs(network.output_weights).reshape(len(first), -1).sum(axis=1)
+    np.testing.assert_allclose(first, np.sqrt(lengths), rtol=1e-14)
+    np.testing.assert_allclose(second, np.sqrt(lengths), rtol=1e-14)
 
 
 @pytest.mark.parametrize("loss", ["squared", "logistic", "hinge"])
@@ -545,6 +578,13 @@ def test_a_dual_point_orthogonal_to_the_columns():
     np.testing.assert_allclose(shift, np.abs(nearest - v), atol=1e-12)
     assert np.all(shift <= moved)
     assert np.all(moved <= shift * (1 + 1e-12) + 1e-300)
+    # Columns that differ in the ninth digit: no larger than the rounding of the point.
+    close = np.column_stack([data[:, 0], data[:, 0] + 1e-9 * rng.standard_normal(9)])
+    point = project_skip(close, v, v, squared)
+    assert np.all(np.abs(close.T @ point) <= 9 * EPS * np.abs(close.T) @ np.abs(point))
+    span = np.column_stack([close[:, 0], (close[:, 1] - close[:, 0]) * 1e9])
+    nearest = v - span @ np.linalg.lstsq(span, v, rcond=None)[0]
+    np.testing.assert_allclose(point, nearest, atol=1e-6)
     # Dependent columns with dependent right-hand sides, and a point that is there already.
     twice = np.column_stack([data[:, 0], 2.0 * data[:, 0]])
     exact, _ = exact_dual(twice, v, v, squared)
@@ -563,6 +603,9 @@ def test_entries_at_the_ends_of_the_domain_stay_there():
     point = project_skip(data, v, y, hinge)
     assert list(point[[0, 3, 4]]) == [1.0, 0.0, -1.0]
     assert abs(data[:, 0] @ point) <= 1e-15
+    # So do entries that miss an end by rounding.
+    missed = v + 1e-12 * np.array([-1.0, 0.0, 0.0, 1.0, 1.0])
+    assert list(project_skip(data, missed, y, hinge)[[0, 3, 4]]) == [1.0, 0.0, -1.0]
     # The free entries move as little as they can: along their part of the column.
     free = slice(1, 3)
     expected = v[free] - data[free, 0] * (data[:, 0] @ v) / (data[free, 0] @ data[free, 0])
@@ -637,6 +680,15 @@ def test_the_constraint_is_proved_just_above_the_norm_and_not_below(n, d, sign):
     assert not prove_sphere(X, v, norm * (1 + 1e-8), still, 1)[0]
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_sum_of_the_terms_proves_what_the_move_leaves_of_it(sign):
+    # On one line with one sign the sum of the terms is the norm.
+    X, v, moved = np.array([[1.0], [2.0]]), sign * np.ones(2), np.array([0.0, 0.05])
+    for change, least in ((0.0 * moved, 3.0), (moved, 3.1)):
+        assert prove_sphere(X, v, least * (1 + 1e-12), change, None)[0]
+        assert not prove_sphere(X, v, least * (1 - 1e-12), change, None)[0]
+
+
 def test_a_projection_with_a_negative_multiplier_proves_nothing(monkeypatch):
     rng = np.random.default_rng(11)
     X, v = rng.standard_normal((6, 2)), rng.standard_normal(6)
@@ -709,6 +761,21 @@ def test_leaves_of_a_covering_are_checked_in_fractions():
     true, false = (np.array([2.0, 2.0]), np.ones(1)), (np.zeros(2), np.array([5.0]))
     assert _leaf_holds(row, -np.ones(1), three, 2.83, cone, *true)
     assert not _leaf_holds(row, -np.ones(1), three, 2.83, cone, *false)
+    assert not _leaf_holds(row, -np.ones(1), three, 2.2, cone, np.full(2, 1.5), np.full(1, 1.5))
+
+
+def test_every_tight_leaf_is_there_however_many_they_are():
+    # An odd number of rows all around, of one weight: 302 cells, and the same maximum on each.
+    angles = 2 * np.pi * np.arange(151) / 151
+    X, v = np.column_stack([np.cos(angles), np.sin(angles)]), np.ones(151)
+    norm = max(v @ np.maximum(X @ x, 0.0) for x in X)
+    leaves, _, refuted = tight_leaves(X, v, np.zeros(2), norm * (1 + 1e-9), 10**6)
+    assert not refuted
+    assert len(leaves[0]) >= 302
+    # They go all around.
+    units = leaves[0] / np.linalg.norm(leaves[0], axis=2, keepdims=True)
+    wide = np.arccos(np.clip(np.sum(units[:, 0] * units[:, 1], axis=1), -1.0, 1.0))
+    assert wide.sum() == pytest.approx(2 * np.pi, rel=1e-6)
 
 
 def test_a_leaf_that_does_not_hold_is_a_rejection(monkeypatch):
@@ -724,6 +791,13 @@ def test_a_leaf_that_does_not_hold_is_a_rejection(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("theorylab.convex_relu._constraint.tight_leaves", spoiled)
         assert not prove_sphere(X, v, beta, still, None)[0]
+    # The same for what the other search proves.
+    wide, point = rng.standard_normal((9, 6)), rng.standard_normal(9)
+    above_norm = dual_norm(wide, point).value * (1 + 1e-8)
+    assert prove_sphere(wide, point, above_norm, still, None)[0]
+    with monkeypatch.context() as patch:
+        patch.setattr("theorylab.convex_relu._constraint.leaf_holds", lambda *leaf: False)
+        assert not prove_sphere(wide, point, above_norm, still, None)[0]
     # Ascents that find nothing are no proof that there is nothing.
     monkeypatch.setattr("theorylab.convex_relu._constraint.climb", lambda *problem: (0.0,))
     assert not prove_sphere(X, v, 0.999 * dual_norm(X, v).value, still, None)[0]

@@ -7,7 +7,8 @@ from scipy.optimize import minimize_scalar, nnls
 
 from theorylab.convex_relu import enumerate_arrangements, train, zero_threshold
 from theorylab.convex_relu._attainment import interpolable, separating_map
-from theorylab.convex_relu._minimiser import Minimiser, _Moreau
+from theorylab.convex_relu._dual_norm import search_sphere
+from theorylab.convex_relu._minimiser import Minimiser, _face_basis, _Moreau
 from theorylab.convex_relu._neurons import Neurons
 from theorylab.convex_relu._pricing import Pricing
 from theorylab.convex_relu._reduction import reduce_rows
@@ -54,6 +55,8 @@ def test_neurons_are_found_where_the_constraint_is_violated(seed, given):
             assert np.linalg.norm(neuron.p) == pytest.approx(value - beta, abs=1e-9 * norm)
             assert np.abs(z[neuron.tight]).max(initial=0.0) <= 1e-12
             assert np.all((z > -1e-12) == neuron.active, where=~neuron.tight & (abs(z) > 1e-9))
+            if given is not None:
+                assert np.array_equal(neuron.tight, abs(z) <= 1e-9)
             best[neuron.sign] = max(best[neuron.sign], value)
         # Both signs are sought.
         for sign, value in best.items():
@@ -62,6 +65,8 @@ def test_neurons_are_found_where_the_constraint_is_violated(seed, given):
     # A search is complete where nothing is to be found, and only there.
     assert pricing(v, (1.0 + 1e-8) * norm) == ([], 0.0, True, True)
     assert pricing(v, (1.0 - 1e-8) * norm).neurons
+    # Ascents alone see what is well above rounding.
+    assert pricing(v, (1.0 - 1e-5) * norm, exhaustive=False).neurons
 
 
 def test_a_search_that_does_not_end_proves_nothing():
@@ -79,6 +84,14 @@ def test_a_search_that_does_not_end_proves_nothing():
     beta = (1.0 + 1e-9) * zero_threshold(X, hard)
     easy = [pricing(s * hard, beta, max_nodes=3).complete for s in (1, -1)]
     assert easy == [False, False]
+    # Some budgets suffice for one of the signs, whichever comes first.
+    ends = set()
+    for budget in range(10, 400, 10):
+        signs = [search_sphere(pricing.reduction, hard, s, beta, 1, budget)[1] for s in (1, -1)]
+        ends.add(tuple(signs))
+        for s in (1, -1):
+            assert pricing(s * hard, beta, max_nodes=budget).complete == all(signs)
+    assert ends == {(False, True), (True, True)}
 
 
 @pytest.mark.parametrize(
@@ -129,6 +142,30 @@ def test_a_smoothed_loss_is_the_least_of_loss_and_distance(loss):
         assert smoothed.curvature(f, y)[k] == pytest.approx(bend, abs=1e-6)
 
 
+def test_neurons_are_mixed_and_pruned_but_for_the_skip_connection():
+    rng = np.random.default_rng(4)
+    X = rng.standard_normal((7, 3))
+
+    def drawn(m):
+        p = rng.standard_normal((m + 1, 3))
+        active = p @ X.T > 0.0
+        active[0] = True
+        sigma = np.append(1.0, rng.choice([-1.0, 1.0], m))
+        return Neurons(p, sigma, active, np.zeros_like(active), 1)
+
+    first, second = drawn(3), drawn(2)
+    mixed = first.blend(second, 0.3)
+    assert mixed.linear == 1
+    assert len(mixed.sigma) == 6
+    output = 0.7 * first.output(X) + 0.3 * second.output(X)
+    np.testing.assert_allclose(mixed.output(X), output, atol=1e-14)
+    norms = [np.linalg.norm(state.p[1:], axis=1).sum() for state in (first, second)]
+    assert first.norm == pytest.approx(norms[0], rel=1e-14)
+    assert mixed.norm == pytest.approx(0.7 * norms[0] + 0.3 * norms[1], rel=1e-14)
+    first.p[:3] = 0.0
+    assert first.pruned().p.tolist() == [[0.0, 0.0, 0.0], first.p[3].tolist()]
+
+
 def penalised(X, y, beta, loss, p, sigma):
     """The objective with the neurons' true outputs."""
     value = loss.value(sigma @ np.maximum(p @ X.T, 0.0), y)
@@ -174,6 +211,35 @@ def test_added_neurons_descend_and_minimisers_are_stationary(loss, share, given)
             assert penalised(X, y, beta, chosen, change * p, sigma) >= value
 
 
+def test_newton_descends_at_every_step_down_to_a_stationary_point():
+    X, y, pricing = problem(3, loss="logistic")
+    loss = as_loss("logistic")
+    beta = 1e-4 * zero_threshold(X, y, loss="logistic")
+    seen = []
+
+    class Watched(Minimiser):
+        def quadratic(self, state, b, kappa):
+            trial = super().quadratic(state, b, kappa)
+            seen.append((self.value(state, y), self.value(trial, y)))
+            return trial
+
+    # Outputs so large that the loss has hardly any curvature.
+    rng = np.random.default_rng(0)
+    p = 30.0 * rng.standard_normal((6, 3))
+    active = p @ X.T > 0.0
+    sigma = np.where(np.arange(6) % 2, 1.0, -1.0)
+    state = Neurons(p, sigma, active, np.zeros_like(active), 0)
+    minimiser = Watched(pricing, loss, beta, loss.curvature_bound)
+    end = minimiser.newton(state, y, loss)
+    values = np.array(seen)
+    # Some full steps would have gone up; none of those taken do, but for the last, which ends it.
+    assert np.any(values[:, 1] > values[:, 0])
+    assert np.all(np.diff(values[:, 0]) < 0.0)
+    assert minimiser.value(end, y) <= values[-1, 0]
+    v = -loss.gradient(end.output(X), y)
+    assert minimiser.refine_on_faces(end, y, v, 1.0)[2] <= 1e-6
+
+
 @pytest.mark.parametrize("share", [1e-1, 1e-5, 1e-9])
 @pytest.mark.parametrize("loss", ["squared", "logistic"])
 def test_refined_neurons_and_dual_points_satisfy_the_conditions_to_rounding(loss, share):
@@ -198,6 +264,114 @@ def test_refined_neurons_and_dual_points_satisfy_the_conditions_to_rounding(loss
         if held.any():
             pull = pull - X[held].T @ np.linalg.lstsq(X[held].T, pull, rcond=None)[0]
         assert np.abs(pull).max() <= 1e-9
+
+
+@pytest.mark.parametrize(("seed", "share"), [(0, 0.3), (6, 0.1), (22, 0.1), (13, 1e-3)])
+def test_multipliers_of_a_loss_with_kinks_are_those_of_the_optimum(seed, share):
+    X, y, pricing = problem(seed, n=14, loss="hinge")
+    hinge, beta = as_loss("hinge"), share * zero_threshold(X, y, loss="hinge")
+    for stiffness in (share, 1e-3 * share):
+        minimiser = Minimiser(pricing, hinge, beta, stiffness)
+        state, multiplier, v = minimiser.minimise(Neurons.none(14, 3, 0), y, np.zeros(14))
+        np.testing.assert_array_equal(multiplier, -v)
+        assert np.all((v * y >= -1e-12) & (v * y <= 1.0 + 1e-12))
+        assert zero_threshold(X, v) <= beta * (1.0 + 1e-9)
+        value = penalised(X, y, beta, hinge, state.p, state.sigma)
+        assert value == pytest.approx(v @ y, rel=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_optimum_is_followed_to_tiny_penalties(seed):
+    X, y, pricing = problem(seed)
+    largest = np.abs(y @ pricing.features).max()
+    for loss, target, beta in (("interpolation", 0.0, 1e-3), ("squared", 1e-7, 1e-7)):
+        minimiser = Minimiser(pricing, as_loss(loss), beta * largest, 1.0)
+        state, v = minimiser.approach(Neurons.none(8, 3, 0), y, largest, target * largest, 50)
+        assert v is not None
+        f = state.sigma @ np.maximum(state.p @ X.T, 0.0)
+        np.testing.assert_allclose(f, y - (target > 0.0) * v, atol=1e-12)
+        # The dual point is feasible, and of the value of the network.
+        assert zero_threshold(X, v) <= beta * largest * (1.0 + 1e-9)
+        value = v @ y - 0.5 * (target > 0.0) * v @ v
+        assert minimiser.value(state, y) - 0.5 * (target == 0.0) * (f - y) @ (f - y) == (
+            pytest.approx(value, rel=1e-11)
+        )
+
+
+@pytest.mark.parametrize("seed", [1, 3, 4, 5, 7])
+def test_a_row_held_in_vain_is_released_while_refining(seed):
+    X, y, pricing = problem(seed)
+    beta = 0.1 * zero_threshold(X, y)
+    solution = train(X, y, beta)
+    network = solution.network
+    p = network.weights * np.abs(network.output_weights)[:, None]
+    near = np.abs(p @ X.T) / np.linalg.norm(p, axis=1)[:, None] / np.linalg.norm(X, axis=1)
+    tight = near <= 1e-9
+    active = (p @ X.T > 0.0) & ~tight
+    # The row nearest to a neuron is held, too.
+    j, i = np.unravel_index(np.argmin(np.where(tight, 9.0, near)), near.shape)
+    p[j] -= X[i] * (X[i] @ p[j]) / (X[i] @ X[i])
+    held = tight.copy()
+    held[j, i] = True
+    state = Neurons(p, np.sign(network.output_weights), active, held, 0)
+    minimiser = Minimiser(pricing, as_loss("squared"), beta, 1.0)
+    v = y - state.output(X)
+    on, _, error = minimiser.refine_on_faces(state, y, v, 1e-13)
+    assert error <= 1e-12
+    assert minimiser.value(on, y) > solution.objective * (1.0 + 1e-7)
+    refined, v, error = minimiser.refine(state, y, v, tol=1e-13)
+    assert error <= 1e-12
+    assert np.array_equal(refined.tight, tight)
+    assert minimiser.value(refined, y) == pytest.approx(solution.objective, rel=1e-12)
+    np.testing.assert_allclose(v, y - refined.output(X), atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_neurons_stay_in_the_cones_they_are_given(seed):
+    X, y, pricing = problem(seed, patterns=slice(0, 2))
+    given = pricing.cones.patterns
+    beta = 0.1 * max(norm_by_projections(X, y, sign, given) for sign in (1, -1))
+    minimiser, v = Minimiser(pricing, as_loss("squared"), beta, 1.0), y
+    state = Neurons.none(8, 3, 0)
+    for _ in range(5):
+        found = pricing(v, beta).neurons
+        if not found:
+            break
+        state, _, v = minimiser.minimise(minimiser.add(state, found), y, y)
+        for q, active in zip(state.p, state.active, strict=True):
+            assert any(np.array_equal(active, D) for D in given)
+            assert np.all((2.0 * active - 1.0) * (X @ q) >= -1e-12)
+
+
+@pytest.mark.parametrize("rough", [True, False])
+def test_the_skip_connection_is_free(rough):
+    X, y, pricing = problem(2)
+    minimiser = Minimiser(pricing, as_loss("squared"), 0.1 * zero_threshold(X, y), 1.0)
+    state, _, v = minimiser.minimise(Neurons.none(8, 3, 1), y, y, rough=rough)
+    expected = np.linalg.lstsq(X, y, rcond=None)[0]
+    np.testing.assert_allclose(state.p, [expected], atol=1e-10)
+    beta = 0.3 * zero_threshold(X, v)
+    minimiser = Minimiser(pricing, as_loss("squared"), beta, 1.0)
+    for _ in range(10):
+        found = pricing(v, beta).neurons
+        if not found:
+            break
+        state, _, v = minimiser.minimise(minimiser.add(state, found), y, y, rough=rough)
+        np.testing.assert_allclose(X.T @ v, 0.0, atol=1e-8 if rough else 1e-12)
+    assert len(state.sigma) > 1
+    best = train(X, y, beta, skip=True).objective
+    assert minimiser.value(state, y) == pytest.approx(best, rel=1e-8)
+    if not rough:
+        assert minimiser.refine_on_faces(state, y, v, 1.0)[2] <= 1e-11
+
+
+def test_a_face_is_orthogonal_to_its_rows_however_close_they_are():
+    rows = np.array([[1.0, 0.0, 0.0, 0.0], [3.0, 3e-6, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    basis = _face_basis(rows)
+    np.testing.assert_allclose(np.abs(basis), np.eye(4)[:, 2:] @ np.abs(basis[2:]), atol=1e-9)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(2), atol=1e-14)
+    # The same line twice is one row.
+    assert _face_basis(np.vstack([rows[0], -7.0 * rows[0]])).shape == (4, 3)
 
 
 # -------------------------------------------------------------------------- what can be attained

@@ -147,6 +147,29 @@ def test_improvement_probability_is_what_a_fine_grid_of_directions_says():
     assert improvement_probability(X, np.zeros(7), beta) == 0
 
 
+def test_an_excess_of_rounding_improves_nothing():
+    # At a kink: cos t turns into cos t - cos(t - pi/4) at -pi/4, and that into -cos(t - pi/4) at
+    # pi/2; their cells, three of five, cover 225 degrees.
+    kink, both = np.array([[1.0, 0.0], [1.0, 1.0] / np.sqrt(2.0)]), np.array([1.0, -1.0])
+    for X, v, top, share in ((np.eye(2)[:1], np.ones(1), 1.0, 0.5), (kink, both, 0.5**0.5, 0.625)):
+        for excess in (-5e-10, 5e-10):
+            beta = top / (1.0 + excess)
+            assert improvement_probability(X, v, beta) < 2e-9
+            assert improvement_probability(X, v, beta, law="patterns") == 0.0
+        found = improvement_probability(X, v, top / (1.0 + 1e-6), law="patterns")
+        assert found == pytest.approx(share, rel=1e-12)
+    # A row of zeros has no kink.
+    X, v = data(0, 7, 2)
+    beta = 0.5 * np.abs(v @ np.maximum(X @ X.T, 0.0)).max() / np.linalg.norm(X, axis=1).max()
+    for law in ("directions", "patterns"):
+        expected = improvement_probability(X, v, beta, law=law)
+        again = improvement_probability(
+            np.vstack([X, np.zeros(2)]), np.append(v, 7.0), beta, law=law
+        )
+        assert 0.0 < again == pytest.approx(expected, rel=1e-12)
+        assert again < 1.0
+
+
 @pytest.mark.parametrize("d", [2, 4])
 def test_a_pattern_improves_exactly_where_it_should(d):
     X, y = data(9, 7, d)
@@ -202,6 +225,7 @@ def test_sample_sizes_and_tail():
     count = sufficient_samples(n, psi=psi, xi=xi)
     assert count - 1 < 2 * (n + 1 - np.log(xi)) / psi <= count
     assert improvement_tail_bound(5, n_samples=4, psi=0.2) == 1
+    assert improvement_tail_bound(5, n_samples=5, psi=0.2) == pytest.approx(1 - 0.2**5)
     assert sufficient_samples(200, psi=0.1, xi=0.1) / sufficient_samples(
         100, psi=0.1, xi=0.1
     ) == pytest.approx(2, rel=0.05)

@@ -92,7 +92,7 @@ def tight_leaves(
         found, used, tight, complete = cover(
             lines, point, linear, threshold, 1, max_nodes, np.empty((1, d)), np.empty(1), *leaves
         )
-        if found or not complete:
+        if not complete:
             return None, used, bool(found)
         if tight <= keep:
             rays, majorants, multipliers = (part[:tight] for part in leaves)

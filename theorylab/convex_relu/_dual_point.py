@@ -37,14 +37,10 @@ def scale_dual(loss: Loss, v: FloatArray, y: FloatArray, beta: float, norm: floa
 def project_skip(X: FloatArray, v: FloatArray, y: FloatArray, loss: Loss) -> FloatArray:
     """Move the free entries of v as little as possible so that ``X.T v = 0``, up to rounding; to
     zeros, which are feasible, where that leaves the domain."""
-    free, result = loss.interior(v, y), loss.at_ends(v, y).copy()
-    for _ in range(2):
-        step, *_ = np.linalg.lstsq(X[free].T, X.T @ result, rcond=None)
-        result[free] -= step
-    exact, _ = exact_dual(X, result, y, loss)
+    # Least squares in float64 misses it where the data are ill-conditioned.
+    exact, _ = exact_dual(X, loss.at_ends(v, y), y, loss)
     if exact is None or not loss.in_domain(exact, y):
         return np.zeros_like(v)
-    # Least squares in float64 misses it where the data are ill-conditioned.
     return np.array([float(arb(q)) for q in exact])
 
 
@@ -63,14 +59,7 @@ def exact_dual(
     rows = rational_matrix(data[free])
     # Columns that span the column space on the free rows.
     echelon, free_rank = rows.rref() if len(free) else (rows, 0)
-    if free_rank == 0:
-        return None, np.zeros(n)
-    pivots: list[int] = []
-    for i in range(free_rank):
-        j = pivots[-1] + 1 if pivots else 0
-        while echelon[i, j] == 0:
-            j += 1
-        pivots.append(j)
+    pivots = [next(j for j in range(d) if echelon[i, j] != 0) for i in range(free_rank)]
     basis = fmpq_mat(len(free), free_rank, [rows[i, j] for i in range(len(free)) for j in pivots])
     solution = (basis.transpose() * basis).solve(
         fmpq_mat(free_rank, 1, [right[j, 0] for j in pivots])

@@ -75,7 +75,7 @@ def improvement_probability(
         # A sliver of the width that the excess above allows is a cell that is active, not violated.
         if law == "directions":
             total += inside
-        elif inside > 0.0 and _largest(start, stop, centre, radius) > beta * (1.0 + 1e-9):
+        elif _largest(start, stop, centre, radius) > beta * (1.0 + 1e-9):
             total += stop - start
     return min(total / (2.0 * math.pi), 1.0)
 

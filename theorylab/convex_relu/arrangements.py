@@ -96,7 +96,7 @@ def enumerate_arrangements(X: ArrayLike) -> BoolArray:
     cells = generic_cells(rows)
     if cells is None:
         cells = exact_cells([integer_row(row) for row in rows])
-    if len(lines) == n and np.all(sign == 1):
+    if len(lines) == n:
         return cells
     patterns = cells[:, np.maximum(index, 0)] ^ (sign == -1)
     patterns[:, sign == 0] = True

@@ -395,6 +395,17 @@ def test_an_attack_finds_the_flat_that_no_gradient_points_to():
 
 
 @pytest.mark.parametrize("ball", BALLS)
+def test_an_attack_reaches_kinks_next_to_the_sphere(ball):
+    # A neuron that only the last twentieth of the ball switches on, or off.
+    for side, worst in ((1.0, 0.05), (-1.0, 1.95)):
+        network = Network([[1.0, 0.0]], [1.0], [-0.95 * side])
+        attack = worst_case(network, np.zeros((1, 2)), [-1.0], 1.0, ball=ball)
+        assert attack.loss == pytest.approx(1.0 + worst, rel=1e-12)
+        least = worst_case(network, np.zeros((1, 2)), [1.0], 1.0, ball=ball)
+        assert least.outputs[0] == 0.0
+
+
+@pytest.mark.parametrize("ball", BALLS)
 def test_an_attack_does_not_depend_on_units(ball):
     # 1 - |x_1 - 0.2| - |x_2 - 0.3|, greatest where both neurons' hyperplanes meet.
     W = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
@@ -633,6 +644,10 @@ def test_local_search_finds_the_optimum_of_one_neuron():
     found = improve_adversarially(start, X, y, beta, eps=eps, n_rounds=20)
     value = worst_case(found, X, y, eps).loss + beta * found.penalty
     assert value == pytest.approx(1.0 + (eps - a + beta) / (1.0 - eps), rel=1e-6)
+    # A penalty that is most of what the slope of the hinge gains.
+    found = improve_adversarially(start, X[:1], y[:1], 0.7, eps=0.1, n_rounds=20)
+    value = worst_case(found, X[:1], y[:1], 0.1).loss + 0.7 * found.penalty
+    assert value == pytest.approx(0.7 / 0.9, rel=1e-6)
     # Squared: v below the target, at which the penalty balances the loss.
     eps, beta, target = 0.1, 0.5, np.array([2.0])
     v = (2.0 - beta / (1.0 - eps)) / (1.0 - eps)
@@ -716,3 +731,45 @@ def test_stability_radii_are_distances_with_biases_in_all_units(ball):
     far = Network([[1e-200, 0.0, 0.0]], [1.0], [1e200])
     with pytest.raises(ValueError, match="network: expected neurons whose hyperplanes"):
         stability_radii(far, X, ball=ball)
+
+
+@pytest.mark.parametrize("ball", BALLS)
+def test_random_stable_networks_change_units_exactly(ball):
+    # Also where squares of the data are no float64 numbers.
+    X, _, _ = data(3)
+
+    def drawn(scale):
+        rng = np.random.default_rng(0)
+        return random_stable_network(scale * X, 0.3 * scale, n_neurons=9, ball=ball, rng=rng)
+
+    base = drawn(1.0)
+    for scale in (2.0**-700, 2.0**700):
+        other = drawn(scale)
+        np.testing.assert_array_equal(other.weights, base.weights)
+        np.testing.assert_array_equal(other.biases, scale * base.biases)
+
+
+def test_hyperplanes_that_miss_a_box_in_many_dimensions_are_found():
+    # The box reaches sqrt(d) times as far as its radius: biases of the size of the data are short.
+    network = random_stable_network(
+        np.zeros((1, 400)), 1.0, n_neurons=3, rng=np.random.default_rng(0)
+    )
+    reach = np.abs(network.weights).sum(axis=1)
+    assert np.all(reach > 10.0 * np.linalg.norm(network.weights, axis=1))
+    assert np.all(np.abs(network.biases) >= reach)
+
+
+@pytest.mark.parametrize("ball", BALLS)
+def test_radii_of_the_longest_neurons(ball):
+    # The power of two above this weight is no float64.
+    network = Network([[1.5e308, 0.0]], [1.0])
+    np.testing.assert_allclose(stability_radii(network, [[2.0, 1.0]], ball=ball), [2.0], rtol=1e-15)
+
+
+@pytest.mark.parametrize("ball", BALLS)
+def test_corridors_on_a_line_are_the_nearest_points(ball):
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        X = rng.uniform(0.1, 1.0, size=(5, 1))
+        X = np.vstack([X, X * (1.0 - rng.uniform(0.0, 2e-6, size=(5, 1)))])
+        np.testing.assert_allclose(corridor_widths(X, ball=ball), 2 * [X.min()], rtol=1e-11)

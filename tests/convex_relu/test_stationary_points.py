@@ -349,3 +349,35 @@ def test_descent_stops_where_the_callback_says_so():
     fall = -np.diff(run.objectives) / run.objectives[1:]
     assert np.allclose([p.error for p in seen], fall)
     assert network_objective(X, y, 0.1, run.network) == pytest.approx(run.objectives[-1])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_dual_norm_is_the_largest_slope_over_the_cells(seed):
+    X, y, (first, output) = gaussian(6, 2, 5, seed)
+    found = certify_subsampled(X, y, 0.2, (first, output))
+    v = y - np.maximum(X @ first.T, 0) @ output
+    slopes = []
+    for pattern, s in zip(found.patterns, found.signs, strict=True):
+        u = cp.Variable(2)
+        cone = [cp.multiply(2.0 * pattern - 1, X @ u) >= 0, cp.norm(u) <= 1]
+        goal = cp.Maximize(s * (v * pattern) @ (X @ u))
+        slopes.append(cp.Problem(goal, cone).solve(solver=cp.CLARABEL))
+    assert found.dual_norm * 0.2 == pytest.approx(max(slopes), rel=1e-6)
+
+
+def test_a_neuron_without_an_active_row_vanishes():
+    # Its slope counts no tie, and the penalty shortens it.
+    X, y = np.array([[1.0, 0.0], [-1.0, -1.0]]), np.array([1.0, 0.5])
+    start = Network([[0.0, 1.0]], [1.0])
+    point = local_minimum(X, y, 0.1, start)
+    assert point.network.n_neurons == 0
+    assert point.objective == 0.5 * y @ y
+    assert np.abs(gradient_descent(X, y, 0.1, start, step_size=0.5).network(X)).max() < 1e-8
+
+
+def test_one_step_from_the_optimum_stays_there():
+    X, y, _ = gaussian(8, 2, 1, 0)
+    best = train(X, y, 0.2, tol=1e-10)
+    point = local_minimum(X, y, 0.2, best.network, max_steps=1)
+    assert point.objective == pytest.approx(best.objective, rel=1e-10)
+    assert point.certificate.gap < 1e-8

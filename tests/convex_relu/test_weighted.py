@@ -422,3 +422,20 @@ def test_an_affine_map_that_separates_all_labels_leaves_no_weights():
     assert solution.network.n_neurons == 0
     assert solution.objective < 1e-20
     assert solution.certificate.verify()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("lightest", [1e-30, 1e-310, 5e-324])
+def test_the_lightest_samples_are_none(loss, lightest):
+    # The products of such weights with the data are no float64 numbers.
+    for seed in (1, 2):
+        X, y, w, _ = problem(seed, loss, n=14)
+        w = np.where(np.arange(14) < 3, lightest, w)
+        beta = 0.05 * zero_threshold(X[3:], y[3:], loss=Weighted(loss, w[3:]), bias=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            light = train(X, y, beta, loss=Weighted(loss, w), bias=True)
+        dropped = train(X[3:], y[3:], beta, loss=Weighted(loss, w[3:]), bias=True)
+        assert light.status is TrainingStatus.CERTIFIED
+        assert light.certificate.verify().accepted
+        assert light.objective == pytest.approx(dropped.objective, rel=1e-8)

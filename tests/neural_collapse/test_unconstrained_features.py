@@ -622,3 +622,22 @@ def test_a_stopped_minimizer_is_a_point_with_a_true_gap(bias):
     assert first.certificate.lower <= best.objective < first.objective
     assert seen[0].objective == first.objective
     assert seen[-1].error < 1e-3 * seen[0].error
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_where_newton_steps_fail_gradient_steps_descend(monkeypatch, bias):
+    from theorylab.neural_collapse import _reduced_cross_entropy as reduced
+
+    counts, told = np.array([20, 8, 8, 5, 3, 2, 2, 1]), []
+    best = reduced.solve_cross_entropy(counts, 0.05 / 7.0, bias, lambda *fields: False)[0]
+    # Steps uphill, too long for any halving: what is left is a proximal gradient step, of the
+    # length at which such steps descend for certain.
+    monkeypatch.setattr(
+        reduced._NewtonStep, "solve", lambda self, *rests: tuple(1e6 * rest for rest in rests)
+    )
+    end = reduced.solve_cross_entropy(counts, 0.05 / 7.0, bias, lambda *fields: told.append(fields))
+    values = [objective for _, objective, _ in told]
+    assert len(values) == 100
+    assert np.all(np.diff(values) < 0.0)
+    assert best < end[0] < best * (1.0 + 1e-3)
+    assert told[-1][2] < 0.1 * told[0][2]

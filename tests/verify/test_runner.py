@@ -1,6 +1,7 @@
 """The machinery on a copy of the package in a temporary checkout, driven from outside as a user
 drives it."""
 
+import importlib
 import json
 import os
 import pickle
@@ -657,6 +658,34 @@ def test_a_call_in_a_child_returns_or_says_how_it_ended():
         call(divmod, 1, 0)
     with pytest.raises(RuntimeError, match="ended with code 1"):
         call(threading.Lock)  # no answer can hold it
+
+
+class Late:
+    """What takes its time to be sent."""
+
+    def __reduce__(self):
+        time.sleep(0.5)
+        return int, ()
+
+
+def test_a_child_that_ends_before_the_call_or_amid_the_answer_says_so(monkeypatch):
+    begun = r"__import__('os').write(3, b'\x80\x04\x95' + bytes([9] * 8))"  # a long frame
+    with pytest.raises(RuntimeError, match="ended with code 3"):
+        call(eval, f"{begun} and __import__('os')._exit(3)")
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(RuntimeError, match="ended with code 1"):
+        call(abs, Late())
+
+
+def test_a_child_imports_what_its_caller_does(tmp_path, monkeypatch):
+    elsewhere, here = tmp_path / "elsewhere", tmp_path / "here"
+    for folder in (elsewhere, here):
+        folder.mkdir()
+    (elsewhere / "only_elsewhere.py").write_text("def seven():\n    return 7\n")
+    (here / "pickle.py").write_text("raise SystemExit(9)\n")
+    monkeypatch.syspath_prepend(elsewhere)
+    monkeypatch.chdir(here)
+    assert call(importlib.import_module("only_elsewhere").seven) == 7
 
 
 def test_a_child_ends_with_its_caller():

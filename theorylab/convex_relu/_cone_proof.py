@@ -155,7 +155,9 @@ def _sweep(
             for a in range(d):
                 p += X[i, a] * w[a]
                 b += X[i, a] * X[i, a]
-            f = min(max(t[e] - p / (v[i] * b), 0.0), 1.0)
+            bend = v[i] * b
+            # Where it underflows, so does all that the coordinate moves.
+            f = min(max(t[e] - p / bend, 0.0), 1.0) if bend < 0.0 else 0.0
             step = (f - t[e]) * v[i]
             t[e] = f
             if step != 0.0:

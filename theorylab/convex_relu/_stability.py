@@ -201,7 +201,7 @@ def _corridor(points: FloatArray, ball: str) -> float:
         # The residual of this problem is proportional to (nearest point, -|nearest point|^2)
         # (Lawson and Hanson, least distance).
         weights, _ = nnls(np.vstack([points.T, np.ones(n)]), np.append(np.zeros(d), 1.0))
-        return float(np.linalg.norm(points.T @ weights)) / max(float(weights.sum()), 1e-300)
+        return float(np.linalg.norm(points.T @ weights)) / float(weights.sum())
     costs = np.append(np.zeros(n), 1.0)
     sides = np.vstack(
         [np.column_stack([points.T, -np.ones(d)]), np.column_stack([-points.T, -np.ones(d)])]

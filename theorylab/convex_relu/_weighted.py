@@ -119,7 +119,8 @@ class Weighted(Loss):
     def into_domain(self, v: FloatArray, last: FloatArray, y: FloatArray) -> FloatArray:
         """Return a dual point moved into the domain."""
         w = self.weights
-        return w * self.base.into_domain(v / w, last / w, y)
+        with np.errstate(over="ignore"):  # far outside
+            return w * self.base.into_domain(v / w, last / w, y)
 
     def in_domain(self, v: Sequence[fmpq], y: FloatArray) -> bool:
         """Whether an exact dual point lies in the domain."""

@@ -59,21 +59,21 @@ _NODES = 2**20  # of a quadrature, at most
 def bias_factors(singular_values: ArrayLike, strength: float, *, norm: str) -> FloatArray:
     """Return the bias factors b of the family of estimators that belongs to a norm.
 
-        Parameters
-        ----------
-        singular_values
-            (p,) of the design, positive.
-        strength
-            t >= 0, in units of squared singular values (without unit for ``"spectral"``); every b
-            increases with it from 0 to 1, and it may be infinite.
-        norm
-            ``"frobenius"``, ``"nuclear"`` or ``"spectral"``.
+    Parameters
+    ----------
+    singular_values
+        (p,) of the design, positive.
+    strength
+        t >= 0, in units of squared singular values (without unit for ``"spectral"``); every b
+        increases with it from 0 to 1, and it may be infinite.
+    norm
+        ``"frobenius"``, ``"nuclear"`` or ``"spectral"``.
 
-        Examples
-        --------
-        >>> from theorylab.random_features import bias_factors
-        >>> bias_factors([2.0, 1.0], 4.0, norm="nuclear").tolist()
-        [0.0, 0.75]
+    Examples
+    --------
+    >>> from theorylab.random_features import bias_factors
+    >>> bias_factors([2.0, 1.0], 4.0, norm="nuclear").tolist()
+    [0.0, 0.75]
     """
     s = as_array(singular_values, "singular_values", ndim=1, positive=True)
     t = as_real(strength, "strength", minimum=0.0, allow_inf=True)

@@ -28,6 +28,7 @@ from theorylab.convex_relu._problem import as_patterns, as_problem
 from theorylab.convex_relu.arrangements import enumerate_arrangements
 from theorylab.convex_relu.certificates import certify
 from theorylab.numerics.bounds import power_of_two, relative_gap
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
 __all__ = ["ADMMResult", "ADMMStatus", "train_admm"]
@@ -46,6 +47,7 @@ class ADMMStatus(StrEnum):
         "max_iter, or change penalty "
         "(too small or too large a penalty identifies the active blocks late)"
     )
+    STOPPED = "stopped by the callback, with the gap that was proved by then"
 
 
 @result
@@ -151,6 +153,7 @@ def train_admm(
     penalty: float | None = None,
     tol: float = 1e-8,
     max_iter: int = 100_000,
+    callback: Callback | None = None,
 ) -> ADMMResult:
     """Solve the convex ReLU program with squared loss by ADMM.
 
@@ -178,6 +181,8 @@ def train_admm(
         Relative duality gap, checked after 50, 75, 112, ... iterations.
     max_iter
         Largest number of iterations.
+    callback
+        Called with a ``Progress`` at each check but the last; True stops there.
 
     Returns
     -------
@@ -209,6 +214,7 @@ def train_admm(
     cones = as_flag(cones, "cones")
     tol = as_real(tol, "tol", above=0.0, below=1.0)
     max_iter = as_count(max_iter, "max_iter")
+    stops = watcher(callback)
     given, unit, scale = (X, y, beta), _unit(np.linalg.norm(X, axis=1)), _unit(y)
     X, y, beta = X / unit, y / scale, beta / unit / scale
     inverse, coupling = least_squares(X, patterns)
@@ -247,6 +253,9 @@ def train_admm(
             status = ADMMStatus.FIXED
             break
         if done == max_iter:
+            break
+        if stops(done, objective, max(gaps[-1][1], violation)):
+            status = ADMMStatus.STOPPED
             break
         check += check // 2
     if status is not ADMMStatus.SOLVED:

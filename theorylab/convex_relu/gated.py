@@ -17,6 +17,7 @@ support; Newton steps on it, by preconditioned conjugate gradients, give the acc
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -30,6 +31,7 @@ from theorylab.convex_relu._problem import as_patterns, as_problem
 from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.numerics.bounds import power_of_two, relative_gap
 from theorylab.numerics.compiled import compiled
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
 __all__ = ["GatedResult", "GatedStatus", "train_gated"]
@@ -47,6 +49,7 @@ class GatedStatus(StrEnum):
         "stopped after max_rounds rounds with a relative gap above tol; raise "
         "max_rounds, or tol is too small for float64"
     )
+    STOPPED = "stopped by the callback, with the bound that was proved by then"
 
 
 @result
@@ -100,6 +103,7 @@ def train_gated(
     loss: str | Loss = "squared",
     tol: float = 1e-8,
     max_rounds: int = 100,
+    callback: Callback | None = None,
 ) -> GatedResult:
     """Train a gated ReLU network to global optimality.
 
@@ -119,6 +123,8 @@ def train_gated(
         Relative duality gap.
     max_rounds
         Largest number of working sets.
+    callback
+        Called with a ``Progress`` before each working set but the last; True stops there.
 
     Returns
     -------
@@ -156,7 +162,10 @@ def train_gated(
     scale = power_of_two(y) if loss.degree is not None else 1.0
     degree = loss.degree or 0
     normal = _Solver(X / unit, y / scale, beta / unit * scale ** (1 - degree), loss, patterns)
-    result = normal.run(tol, max_rounds)
+    stops = watcher(callback)
+    result = normal.run(
+        tol, max_rounds, lambda done, value, gap: stops(done, scale**degree * value, gap)
+    )
     if result.status is not GatedStatus.CERTIFIED:
         warnings.warn(
             f"relative gap {result.gap:.1e}: {result.status.value}", RuntimeWarning, stacklevel=2
@@ -196,7 +205,7 @@ class _Solver:
         self.products = (self.X[:, :, None] * self.X[:, None, :]).reshape(n, d * d)
         self.known: dict[int, FloatArray] = {}
 
-    def run(self, tol: float, max_rounds: int) -> GatedResult:
+    def run(self, tol: float, max_rounds: int, stops: Callable[..., bool]) -> GatedResult:
         X, y, beta, loss = self.X, self.y, self.beta, self.loss
         history: list[float] = []
         lower, dual, dual_norm = -np.inf, np.zeros_like(y), 0.0
@@ -229,6 +238,9 @@ class _Solver:
             )
             if history[-1] <= tol:
                 status = GatedStatus.CERTIFIED
+                break
+            if stops(len(history), objective, history[-1]):
+                status = GatedStatus.STOPPED
                 break
             support = np.flatnonzero(self.weights.any(axis=1))
             order = np.argsort(-norms)[: len(support) + size]

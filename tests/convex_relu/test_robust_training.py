@@ -406,6 +406,14 @@ def test_an_attack_reaches_kinks_next_to_the_sphere(ball):
 
 
 @pytest.mark.parametrize("ball", BALLS)
+def test_an_attack_that_does_no_harm_comes_as_near_as_it_can(ball):
+    network = Network([[1.0, 0.0]], [1.0], [10.0])
+    attack = worst_case(network, np.zeros((1, 2)), [1.0], 1.0, ball=ball)
+    assert attack.loss == 0.0
+    assert attack.outputs[0] == pytest.approx(9.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("ball", BALLS)
 def test_an_attack_does_not_depend_on_units(ball):
     # 1 - |x_1 - 0.2| - |x_2 - 0.3|, greatest where both neurons' hyperplanes meet.
     W = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])

@@ -677,7 +677,7 @@ def test_a_search_that_stops_early_decides_nothing(monkeypatch):
         separation, "max_margin", lambda X, y: ir.max_margin(X, y, max_iter=1, tol=1e-13)
     )
     theorem = "implicit_regularization/perceptron_limit:vanishing-loss-needs-large-weights"
-    with pytest.warns(UserWarning, match="margin is too small"):
+    with pytest.warns(RuntimeWarning, match="margin is too small"):
         found = applies(theorem, Z=np.vstack([Z, -Z[:1]]), step_size=1e-3, steps=10)
     assert "some w separates the rows" in found.undecided
     assert not found.failed or found.failed == ("mu^2 eta t at least 1",)
@@ -686,7 +686,7 @@ def test_a_search_that_stops_early_decides_nothing(monkeypatch):
 def test_rows_whose_units_cannot_be_changed_exactly_are_judged_as_they_are():
     theorem = "implicit_regularization/perceptron_limit:batch-perceptron-complexity"
     Z = np.array([[1e10, 5e-324], [-1e10, 5e-324]])  # separated by the second column alone
-    with pytest.warns(UserWarning, match="margin is too small"):
+    with pytest.warns(RuntimeWarning, match="margin is too small"):
         assert applies(theorem, Z=Z).undecided
     assert applies(theorem, Z=Z * [1.0, 0.0]).failed
 

@@ -79,8 +79,8 @@ def invisible_vertex(inputs: ArrayLike) -> FloatArray:
     --------
     >>> import numpy as np
     >>> from theorylab.implicit_regularization import invisible_vertex
-    >>> np.abs(invisible_vertex([[1.0, 1.0, 1.0]])).round(12).tolist()
-    [1.0, 1.0, 0.0]
+    >>> np.sort(np.abs(invisible_vertex([[1.0, 1.0, 1.0]]))).round(12).tolist()
+    [0.0, 1.0, 1.0]
     """
     x = as_array(inputs, "inputs", ndim=2)
     n, d = x.shape

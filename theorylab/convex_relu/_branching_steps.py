@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.convex_relu._elementary import eliminate
 from theorylab.numerics.compiled import compiled
 
 SideArray = NDArray[np.int8]
@@ -48,23 +49,8 @@ def _newton(
         for a in range(d):
             s -= columns[index[j], a] * w[a]
         system[j, count] = s
-    for k in range(count):
-        pivot = k
-        for j in range(k + 1, count):
-            if abs(system[j, k]) > abs(system[pivot, k]):
-                pivot = j
-        if system[pivot, k] == 0.0:
-            return
-        if pivot != k:
-            for b in range(count + 1):
-                s = system[k, b]
-                system[k, b] = system[pivot, b]
-                system[pivot, b] = s
-        for j in range(count):
-            if j != k:
-                s = system[j, k] / system[k, k]
-                for b in range(k, count + 1):
-                    system[j, b] -= s * system[k, b]
+    if not eliminate(system, count):
+        return
     step = 1.0
     for j in range(count):
         change = system[j, count] / system[j, j]

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.convex_relu._elementary import eliminate
 from theorylab.numerics.compiled import compiled
 
 IntArray = NDArray[np.int64]
@@ -269,23 +270,8 @@ def _newton(
         for a in range(d):
             s -= columns[j, a] * w[a]
         system[j, n_free] = s
-    for k in range(n_free):
-        pivot = k
-        for a in range(k + 1, n_free):
-            if abs(system[a, k]) > abs(system[pivot, k]):
-                pivot = a
-        if system[pivot, k] == 0.0:
-            return
-        if pivot != k:
-            for b in range(n_free + 1):
-                swap = system[k, b]
-                system[k, b] = system[pivot, b]
-                system[pivot, b] = swap
-        for a in range(n_free):
-            if a != k:
-                f = system[a, k] / system[k, k]
-                for b in range(k, n_free + 1):
-                    system[a, b] -= f * system[k, b]
+    if not eliminate(system, n_free):
+        return
     step = 1.0
     for j in range(n_free):
         change = system[j, n_free] / system[j, j]

@@ -91,3 +91,52 @@ def ascending(keys: FloatArray) -> IntArray:
         order, other = other, order
         width *= 2
     return order
+
+
+@compiled
+def orthonormalise(basis: FloatArray, k: int) -> float:
+    """Orthonormalise row k against the rows before it; return its distance from their span."""
+    d = basis.shape[1]
+    distance = 1.0
+    for sweep in range(2):
+        for a in range(k):
+            s = 0.0
+            for c in range(d):
+                s += basis[a, c] * basis[k, c]
+            for c in range(d):
+                basis[k, c] -= s * basis[a, c]
+        s = 0.0
+        for c in range(d):
+            s += basis[k, c] * basis[k, c]
+        s = np.sqrt(s)
+        if s == 0.0:
+            return 0.0
+        for c in range(d):
+            basis[k, c] /= s
+        if sweep == 0:
+            distance = s
+    return distance
+
+
+@compiled
+def eliminate(system: FloatArray, count: int) -> bool:
+    """Reduce the first ``count`` rows and columns, with a right-hand side after them, to a diagonal
+    in place, with row pivots; return whether they are regular."""
+    for k in range(count):
+        pivot = k
+        for a in range(k + 1, count):
+            if abs(system[a, k]) > abs(system[pivot, k]):
+                pivot = a
+        if system[pivot, k] == 0.0:
+            return False
+        if pivot != k:
+            for b in range(count + 1):
+                swap = system[k, b]
+                system[k, b] = system[pivot, b]
+                system[pivot, b] = swap
+        for a in range(count):
+            if a != k:
+                f = system[a, k] / system[k, k]
+                for b in range(k, count + 1):
+                    system[a, b] -= f * system[k, b]
+    return True

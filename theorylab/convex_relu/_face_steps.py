@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu._elementary import is_zero, solve
+from theorylab.convex_relu._elementary import is_zero, orthonormalise, solve
 from theorylab.numerics.compiled import compiled
 
 BoolArray = NDArray[np.bool_]
@@ -63,7 +63,7 @@ def _face(X: FloatArray, tight: BoolArray, norms: FloatArray, basis: FloatArray)
         if tight[i] and k < d:
             for c in range(d):
                 basis[k, c] = X[i, c] / norms[i]
-            if append(basis, k) > 1e-11:
+            if orthonormalise(basis, k) > 1e-11:
                 k += 1
     full = k
     while full < d:
@@ -79,34 +79,9 @@ def _face(X: FloatArray, tight: BoolArray, norms: FloatArray, basis: FloatArray)
         for c in range(d):
             basis[full, c] = 0.0
         basis[full, best] = 1.0
-        append(basis, full)
+        orthonormalise(basis, full)
         full += 1
     return int(k)
-
-
-@compiled
-def append(basis: FloatArray, k: int) -> float:
-    """Orthonormalise row k against the rows before it; return its distance from their span."""
-    d = basis.shape[1]
-    distance = 1.0
-    for sweep in range(2):
-        for a in range(k):
-            s = 0.0
-            for c in range(d):
-                s += basis[a, c] * basis[k, c]
-            for c in range(d):
-                basis[k, c] -= s * basis[a, c]
-        s = 0.0
-        for c in range(d):
-            s += basis[k, c] * basis[k, c]
-        s = np.sqrt(s)
-        if s == 0.0:
-            return 0.0
-        for c in range(d):
-            basis[k, c] /= s
-        if sweep == 0:
-            distance = s
-    return distance
 
 
 @compiled
@@ -140,7 +115,7 @@ def release(
             if tight[j, i] and found < k:
                 for c in range(d):
                     work[found, c] = X[i, c] / norms[i]
-                if append(work, found) > 1e-11:
+                if orthonormalise(work, found) > 1e-11:
                     index[found] = i
                     for c in range(d):
                         rows[found, c] = X[i, c]

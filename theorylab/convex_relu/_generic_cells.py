@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu._elementary import ascending
+from theorylab.convex_relu._elementary import ascending, orthonormalise
 from theorylab.numerics.compiled import compiled
 
 BoolArray = NDArray[np.bool_]
@@ -83,7 +83,7 @@ def _sweep(rows: FloatArray, out: BoolArray, tolerance: float) -> int:
         for k in range(level, m):
             for a in range(r):
                 basis[k, a] = rows[subset[k], a]
-            length = _orthonormalise(basis, k)
+            length = orthonormalise(basis, k)
             volume[k + 1] = volume[k] * length
         if volume[m] <= tolerance:
             return -1
@@ -185,32 +185,6 @@ def _write(
 
 
 @compiled
-def _orthonormalise(basis: FloatArray, k: int) -> float:
-    """Orthonormalise row k of the basis against the rows before it (twice); return its distance
-    from their span."""
-    r = basis.shape[1]
-    length = 1.0
-    for sweep in range(2):
-        for i in range(k):
-            s = 0.0
-            for a in range(r):
-                s += basis[i, a] * basis[k, a]
-            for a in range(r):
-                basis[k, a] -= s * basis[i, a]
-        s = 0.0
-        for a in range(r):
-            s += basis[k, a] * basis[k, a]
-        s = np.sqrt(s)
-        if s == 0.0:
-            return 0.0
-        for a in range(r):
-            basis[k, a] /= s
-        if sweep == 0:
-            length = s
-    return length
-
-
-@compiled
 def _complete(basis: FloatArray, m: int) -> None:
     """Fill rows m, m + 1 with an orthonormal basis of the complement of rows 0..m-1."""
     r = basis.shape[1]
@@ -227,7 +201,7 @@ def _complete(basis: FloatArray, m: int) -> None:
         for a in range(r):
             basis[k, a] = 0.0
         basis[k, best] = 1.0
-        _orthonormalise(basis, k)
+        orthonormalise(basis, k)
 
 
 @compiled

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu._elementary import row_norms, solve
-from theorylab.convex_relu._face_steps import append, project, release
+from theorylab.convex_relu._elementary import orthonormalise, row_norms, solve
+from theorylab.convex_relu._face_steps import project, release
 from theorylab.convex_relu._lengths import merge, rescale
 from theorylab.convex_relu._line_search import add_outputs, residual, search
 from theorylab.numerics.compiled import compiled
@@ -144,7 +144,7 @@ def descend(
             k = d - size[j]
             for c in range(d):
                 basis[j, k, c] = X[which % n, c] / norms[which % n]
-            if append(basis[j], k) <= 1e-11:
+            if orthonormalise(basis[j], k) <= 1e-11:
                 break
             size[j] -= 1
             s = 0.0

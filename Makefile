@@ -18,11 +18,11 @@ figures: $(STAMP)  ## every figure, the evidence, the index and the gallery
 
 test: $(STAMP)  ## lint, types, quick tests
 	$(MAKE) --jobs 2 lint kernels
-	$(BIN)/pytest -n 2 -m "not long"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not long"
 
 test-all: $(STAMP)  ## the long tests too
 	$(MAKE) --jobs 2 lint kernels
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -175,7 +175,7 @@ class Like(SimpleNamespace):
 
 
 def like(function, **options):
-    return Like(py_func=function, targetoptions=options, spent=0.0)
+    return Like(py_func=function, meanwhile=function, targetoptions=options, spent=0.0)
 
 
 def test_the_idle_process_is_asked_for_what_takes_longest_for_its_length(race):

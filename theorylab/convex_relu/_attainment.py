@@ -4,7 +4,6 @@ separates, for which the logistic loss has no minimiser."""
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linprog
 
 from theorylab._validation import FloatArray
 from theorylab.convex_relu._problem import BoolArray
@@ -32,6 +31,8 @@ def interpolable(
 def separating_map(data: FloatArray, y: FloatArray) -> FloatArray:
     """Return a map s with ``y_i x_i @ s`` at least one on as many rows as possible and zero on the
     others; zero if there is none."""
+    from scipy.optimize import linprog  # late: half of the import of training
+
     n, d = data.shape
     signed = y[:, None] * data
     lengths = np.linalg.norm(signed, axis=1)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.convex_relu import _meanwhile
 from theorylab.convex_relu._elementary import eliminate
 from theorylab.numerics.compiled import compiled
 
@@ -93,7 +94,7 @@ def narrowest(R: FloatArray) -> float:
     return least
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.exceeds)
 def _exceeds(
     X: FloatArray,
     v: FloatArray,
@@ -130,7 +131,7 @@ def _exceeds(
     return bool(low > threshold * np.sqrt(square))
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.sweep)
 def _sweep(
     X: FloatArray,
     v: FloatArray,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.convex_relu import _meanwhile
 from theorylab.convex_relu._elementary import solve
 from theorylab.numerics.compiled import compiled
 
@@ -139,7 +140,7 @@ def _listed(rows: NDArray[np.int64], size: int, which: int) -> bool:
     return listed
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.most_violated)
 def _most_violated(
     X: FloatArray, norms: FloatArray, pattern: BoolArray, w: FloatArray, tolerance: float
 ) -> int:
@@ -161,6 +162,34 @@ def _most_violated(
     return which
 
 
+@compiled(meanwhile=_meanwhile.normal_equations)
+def _normal_equations(
+    X: FloatArray,
+    pattern: BoolArray,
+    g: FloatArray,
+    rows: NDArray[np.int64],
+    size: int,
+    columns: FloatArray,
+    system: FloatArray,
+    right: FloatArray,
+) -> None:
+    """Write the listed rows with the signs of their sides, and their normal equations with g."""
+    d = g.size
+    for k in range(size):
+        for a in range(d):
+            columns[k, a] = X[rows[k], a] if pattern[rows[k]] else -X[rows[k], a]
+    for k in range(size):
+        right[k] = 0.0
+        for a in range(d):
+            right[k] -= columns[k, a] * g[a]
+        for e in range(k + 1):
+            s = 0.0
+            for a in range(d):
+                s += columns[k, a] * columns[e, a]
+            system[k, e] = s
+            system[e, k] = s
+
+
 @compiled
 def _least_squares(
     X: FloatArray,
@@ -177,21 +206,9 @@ def _least_squares(
     return their number."""
     d = g.size
     while size > 0:
-        for k in range(size):
-            for a in range(d):
-                columns[k, a] = X[rows[k], a] if pattern[rows[k]] else -X[rows[k], a]
         system = np.empty((size, size))
         right = np.empty(size)
-        for k in range(size):
-            right[k] = 0.0
-            for a in range(d):
-                right[k] -= columns[k, a] * g[a]
-            for e in range(k + 1):
-                s = 0.0
-                for a in range(d):
-                    s += columns[k, a] * columns[e, a]
-                system[k, e] = s
-                system[e, k] = s
+        _normal_equations(X, pattern, g, rows, size, columns, system, right)
         solved = solve(system, right, 1e-13)
         step = 1.0
         worst = -1

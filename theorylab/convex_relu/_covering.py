@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.convex_relu import _meanwhile
 from theorylab.convex_relu._cone_proof import invert, least_distance, narrowest, square_norm
 from theorylab.convex_relu._elementary import row_norms
 from theorylab.numerics.compiled import compiled
@@ -235,7 +236,7 @@ def _start(
     return m
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.drop)
 def _drop(
     X: FloatArray,
     v: FloatArray,
@@ -276,7 +277,7 @@ def _drop(
     return m
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.interpolate)
 def _interpolate(
     v: FloatArray,
     R: FloatArray,
@@ -436,7 +437,7 @@ def _edge(
     return first, second, 0.5
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.divide)
 def _divide(
     X: FloatArray,
     level: int,

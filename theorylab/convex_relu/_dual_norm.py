@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from theorylab._validation import FloatArray, as_array, as_real, refuses_overflow
+from theorylab.convex_relu import _meanwhile
 from theorylab.convex_relu._branching import search_branches
 from theorylab.convex_relu._cones import BoolArray, ConeSearch, cone_margin
 from theorylab.convex_relu._covering import cover
@@ -245,7 +246,7 @@ def climb(data: FloatArray, v: FloatArray) -> tuple[float, FloatArray, int]:
     return best, direction, sign
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.ascend)
 def ascend(X: FloatArray, v: FloatArray, u: FloatArray, max_iter: int) -> float:
     """Improve a unit direction by steps towards the gradient's direction while ``h_v`` grows;
     return the value."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from flint import arb, fmpq, fmpq_mat
-from scipy.optimize import minimize_scalar
 
 from theorylab._validation import FloatArray
 from theorylab.convex_relu.losses import Loss
@@ -16,6 +15,8 @@ _EPS = float(np.finfo(np.float64).eps)
 def scale_dual(loss: Loss, v: FloatArray, y: FloatArray, beta: float, norm: float) -> FloatArray:
     """Return the multiple of v with the best dual value among those whose dual norm is at most
     ``beta``."""
+    from scipy.optimize import minimize_scalar  # late: half of the import of training
+
     # The quotient is rounded; the norm allows for the rounding of the entries.
     largest = beta / norm * (1.0 - 1e-12) if norm > 0.0 else 1.0
     # Zero is always feasible, and in the domain.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.convex_relu import _meanwhile
 from theorylab.numerics.compiled import compiled
 
 IntArray = NDArray[np.int64]
@@ -35,7 +36,7 @@ def is_zero(x: FloatArray) -> bool:
     return zero
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.solve)
 def solve(system: FloatArray, right: FloatArray, tolerance: float) -> bool:
     """Solve a positive semidefinite system in place by elimination without pivoting.
 
@@ -66,7 +67,7 @@ def solve(system: FloatArray, right: FloatArray, tolerance: float) -> bool:
     return independent
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.ascending)
 def ascending(keys: FloatArray) -> IntArray:
     """Return the order that sorts the keys, stable, by merging runs of doubled length."""
     count = keys.size
@@ -93,7 +94,7 @@ def ascending(keys: FloatArray) -> IntArray:
     return order
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.orthonormalise)
 def orthonormalise(basis: FloatArray, k: int) -> float:
     """Orthonormalise row k against the rows before it; return its distance from their span."""
     d = basis.shape[1]
@@ -116,6 +117,27 @@ def orthonormalise(basis: FloatArray, k: int) -> float:
         if sweep == 0:
             distance = s
     return distance
+
+
+@compiled(meanwhile=_meanwhile.complete)
+def complete(basis: FloatArray, first: int, last: int) -> None:
+    """Fill rows with an orthonormal basis of the complement of the rows before them, as far as it
+    goes."""
+    d = basis.shape[1]
+    for k in range(first, last):
+        best = 0
+        smallest = 2.0
+        for c in range(d):
+            s = 0.0
+            for a in range(k):
+                s += basis[a, c] * basis[a, c]
+            if s < smallest:
+                smallest = s
+                best = c
+        for c in range(d):
+            basis[k, c] = 0.0
+        basis[k, best] = 1.0
+        orthonormalise(basis, k)
 
 
 @compiled

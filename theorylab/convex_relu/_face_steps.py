@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu._elementary import is_zero, orthonormalise, solve
+from theorylab.convex_relu import _meanwhile
+from theorylab.convex_relu._elementary import complete, is_zero, orthonormalise, solve
 from theorylab.numerics.compiled import compiled
 
 BoolArray = NDArray[np.bool_]
@@ -53,7 +54,7 @@ def project(
     return total
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.face)
 def _face(X: FloatArray, tight: BoolArray, norms: FloatArray, basis: FloatArray) -> int:
     """Fill the basis: first the span of the tight rows, then its complement; return the dimension
     of the span."""
@@ -65,22 +66,7 @@ def _face(X: FloatArray, tight: BoolArray, norms: FloatArray, basis: FloatArray)
                 basis[k, c] = X[i, c] / norms[i]
             if orthonormalise(basis, k) > 1e-11:
                 k += 1
-    full = k
-    while full < d:
-        best = 0
-        smallest = 2.0
-        for c in range(d):
-            s = 0.0
-            for a in range(full):
-                s += basis[a, c] * basis[a, c]
-            if s < smallest:
-                smallest = s
-                best = c
-        for c in range(d):
-            basis[full, c] = 0.0
-        basis[full, best] = 1.0
-        orthonormalise(basis, full)
-        full += 1
+    complete(basis, k, d)
     return int(k)
 
 
@@ -146,7 +132,7 @@ def release(
     return result
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.multipliers)
 def _multipliers(
     X: FloatArray,
     v: FloatArray,

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu._elementary import ascending, orthonormalise
+from theorylab.convex_relu import _meanwhile
+from theorylab.convex_relu._elementary import ascending, complete, orthonormalise
 from theorylab.numerics.compiled import compiled
 
 BoolArray = NDArray[np.bool_]
@@ -87,7 +88,7 @@ def _sweep(rows: FloatArray, out: BoolArray, tolerance: float) -> int:
             volume[k + 1] = volume[k] * length
         if volume[m] <= tolerance:
             return -1
-        _complete(basis, m)
+        complete(basis, m, m + 2)
         last = subset[m - 1] if m > 0 else -1
         _rotate(rows, subset, basis, m, p, q, key, current)
         order = ascending(key)[: n - m]
@@ -161,7 +162,7 @@ def _certain(
     return True
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.write)
 def _write(
     out: BoolArray,
     written: int,
@@ -182,26 +183,6 @@ def _write(
     first[j] = lift[m] > 0.0
     for i in range(first.size):
         second[i] = not first[i]
-
-
-@compiled
-def _complete(basis: FloatArray, m: int) -> None:
-    """Fill rows m, m + 1 with an orthonormal basis of the complement of rows 0..m-1."""
-    r = basis.shape[1]
-    for k in range(m, m + 2):
-        best = 0
-        smallest = 2.0
-        for a in range(r):
-            s = 0.0
-            for i in range(k):
-                s += basis[i, a] * basis[i, a]
-            if s < smallest:
-                smallest = s
-                best = a
-        for a in range(r):
-            basis[k, a] = 0.0
-        basis[k, best] = 1.0
-        orthonormalise(basis, k)
 
 
 @compiled

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.convex_relu import _meanwhile
 from theorylab.convex_relu._elementary import is_zero, row_norms, solve
 from theorylab.numerics.compiled import compiled
 
@@ -47,7 +48,7 @@ def rescale(
                 p[j, c] *= length[j] / old[j]
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.atoms)
 def _atoms(
     X: FloatArray,
     b: FloatArray,

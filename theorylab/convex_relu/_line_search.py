@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.convex_relu import _meanwhile
 from theorylab.convex_relu._elementary import ascending
 from theorylab.numerics.compiled import compiled
 
@@ -86,7 +87,7 @@ def residual(b: FloatArray, kappa: FloatArray, f: FloatArray, v: FloatArray) -> 
         v[i] = b[i] - kappa[i] * f[i]
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.add_outputs)
 def add_outputs(
     sigma: FloatArray,
     active: BoolArray,
@@ -106,7 +107,7 @@ def add_outputs(
                     f[i] += sigma[j] * z[j, i]
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.kinks)
 def _kinks(
     X: FloatArray,
     p: FloatArray,
@@ -157,7 +158,7 @@ def _kinks(
     return count
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.norm_slope)
 def _norm_slope(
     beta: float, alpha: float, size: IntArray, linear: int, squares: FloatArray
 ) -> float:
@@ -198,13 +199,13 @@ def _root(
     return low
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.advance)
 def _advance(kappa: FloatArray, step: float, s: FloatArray, v: FloatArray) -> None:
     for i in range(v.size):
         v[i] -= kappa[i] * step * s[i]
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.rates)
 def _rates(kappa: FloatArray, v: FloatArray, s: FloatArray) -> tuple[float, float]:
     """Return slope and curvature of the data term in the direction of the output s."""
     rate = 0.0
@@ -215,7 +216,7 @@ def _rates(kappa: FloatArray, v: FloatArray, s: FloatArray) -> tuple[float, floa
     return rate, curvature
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.move)
 def _move(
     alpha: float,
     p: FloatArray,

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
+from theorylab.convex_relu import _meanwhile
 from theorylab.convex_relu._elementary import orthonormalise, row_norms, solve
 from theorylab.convex_relu._face_steps import project, release
 from theorylab.convex_relu._lengths import merge, rescale
@@ -178,7 +179,7 @@ def _negligible(p: FloatArray) -> float:
     return 1e-12 * largest
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.preactivations)
 def _preactivations(X: FloatArray, p: FloatArray, size: IntArray, z: FloatArray) -> None:
     n, d = X.shape
     for j in range(p.shape[0]):
@@ -190,7 +191,7 @@ def _preactivations(X: FloatArray, p: FloatArray, size: IntArray, z: FloatArray)
                 z[j, i] = s
 
 
-@compiled
+@compiled(meanwhile=_meanwhile.columns)
 def _columns(
     X: FloatArray,
     kappa: FloatArray,

@@ -21,7 +21,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from theorylab._validation import FloatArray
 from theorylab.convex_relu._weighted import Weighted
@@ -77,6 +76,8 @@ def _quadratic_bound(
     sigma = np.maximum(sigma, 1e-12)
     theta = np.clip(theta, 0.0, 1.0)
     tau = np.clip(tau, theta - 1.0, 1.0 - theta)
+    from scipy.optimize import minimize_scalar  # late: half of the import of training
+
     quadratic = 0.25 * positive * sigma - 0.5 * negative * theta / norms
     slope = 0.5 * (v - negative * tau)
     matrix, g = X.T @ (quadratic[:, None] * X), X.T @ slope

@@ -37,7 +37,7 @@ _ITERATIONS = 100
 _CONJUGATE_STEPS = 400, 40
 # Root mean square of the optimality condition, in units of the penalty, at which the method ends,
 # for few groups and for many: relative gaps are of the order of its square.
-_RESIDUAL = 1e-12, 1e-7
+_RESIDUAL = 1e-12, 1e-6
 
 
 def solve_cross_entropy(

@@ -5,11 +5,12 @@ was inlined into it has changed since. Here the folder of the cache is named by 
 of the package that holds kernels, so that no code outlives what it was made from.
 
 Machine code takes some seconds to make, and most first problems are small. So the two race: the
-Python function runs while a process beside this one compiles, first what takes longest for its
-length. What it calls runs as machine code as soon as that is there; the function itself is stopped,
-and started again as machine code, if that is there first, if it raises an error (which machine code
-may not), or if that process ends. Interpreted numbers may differ in their last digits; where the
-environment has ``THEORYLAB_KERNELS=compiled``, calls wait for machine code instead.
+Python function, or what NumPy does in its place, runs while a process beside this one compiles,
+first what takes longest for its length. What it calls runs as machine code as soon as that is
+there; the function itself is stopped, and started again as machine code, if that is there first, if
+it raises an error (which machine code may not), or if that process ends. Interpreted numbers may
+differ in their last digits; where the environment has ``THEORYLAB_KERNELS=compiled``, calls wait
+for machine code instead.
 """
 
 from __future__ import annotations
@@ -55,13 +56,21 @@ def cache_folder() -> Path:
     return base / f"kernels-{digest.hexdigest()[:16]}"
 
 
-def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+def compiled(
+    function: Callable[..., Any] | None = None,
+    *,
+    meanwhile: Callable[..., Any] | None = None,
+    **options: Any,
+) -> Any:
     """Compile a kernel at its first calls, and keep the code on disk.
 
     Parameters
     ----------
     function
         A function that numba compiles in nopython mode.
+    meanwhile
+        What runs, with the same effects, in place of the Python function while there is no machine
+        code: NumPy's loops where those of the function take long to interpret.
     **options
         Those of ``numba.njit``.
 
@@ -74,7 +83,7 @@ def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     3.0
     """
     if function is None:
-        return lambda f: compiled(f, **options)
+        return lambda f: compiled(f, meanwhile=meanwhile, **options)
     settings: Any = config
     before = settings.CACHE_DIR
     try:
@@ -84,8 +93,9 @@ def compiled(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     finally:
         settings.CACHE_DIR = before
     # A kernel of a script or a notebook cannot be imported by the other process.
-    if function.__module__.startswith("theorylab.") and isinstance(kernel, CPUDispatcher):
+    if function.__module__.startswith("theorylab.") and isinstance(kernel, DISPATCHER):
         kernel.__class__ = _Racing
+        kernel.meanwhile = meanwhile or kernel.py_func
     return kernel
 
 
@@ -93,6 +103,7 @@ class _Racing(CPUDispatcher):
     """A kernel that can be interpreted while its machine code is made elsewhere."""
 
     _cache: Any
+    meanwhile: Callable[..., Any]
     looked = -1
     spent = 0.0  # seconds of being interpreted, without the kernels that it calls
 
@@ -109,7 +120,9 @@ class _Racing(CPUDispatcher):
     def _interpreted(self, *args: Any) -> Any:
         begin = time.perf_counter() - _Race.counted
         try:
-            return self.py_func(*(a.value if isinstance(a, OmittedArg) else a for a in args))
+            if OmittedArg in map(type, args):
+                args = tuple(a.value if isinstance(a, OmittedArg) else a for a in args)
+            return self.meanwhile(*args)
         finally:
             own = time.perf_counter() - _Race.counted - begin
             self.spent += own
@@ -174,7 +187,7 @@ class _Race:
                         raise _Overtaken
                     cls.thread, cls.awaited = threading.get_ident(), number
                     cls.began = time.perf_counter() - cls.counted
-                result = _plain(kernel.py_func(*args))
+                result = _plain(kernel.meanwhile(*args))
                 kernel.spent += time.perf_counter() - cls.counted - cls.began
                 cls._settle()
                 return result

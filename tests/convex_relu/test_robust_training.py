@@ -104,6 +104,8 @@ def test_attack_of_an_affine_network_is_the_dual_norm():
     for ball, norm in (("linf", 3.5), ("l2", np.linalg.norm(w))):
         attack = worst_case(network, np.zeros((1, 3)), [1.0], 0.1, ball=ball)
         assert attack.loss == pytest.approx(1 + 0.1 * norm)
+        linear = linearized_loss(network, np.zeros((1, 3)), [1.0], 0.1, ball=ball)
+        assert linear == pytest.approx(attack.loss, rel=1e-14)
     assert worst_case(network, np.ones((1, 3)), [1.0], 0.0).loss == pytest.approx(1.5)
 
 

@@ -204,6 +204,8 @@ def test_neurons_in_thin_corridors_are_stable_to_the_last_digit(seed):
             # Nor is the bound that of radii without neurons.
             assert found.status is RobustStatus.INACCURATE
             assert found.dual_objective < found.objective < len(X)
+            difference = found.objective - found.dual_objective
+            assert found.gap == pytest.approx(difference / found.objective, rel=1e-9)
 
 
 @pytest.mark.parametrize("loss", ["hinge", "squared"])

@@ -390,6 +390,17 @@ def test_dual_points_of_the_relaxation_know_weights_and_the_skip_connection():
     np.testing.assert_allclose(weighted, root * scaled, atol=1e-4 * np.abs(weighted).max())
 
 
+@pytest.mark.parametrize("name", ["squared", "logistic", "hinge"])
+def test_above_its_threshold_the_relaxation_keeps_the_slopes_at_zero(name):
+    X, y = regression(12, 3)
+    y = y if name == "squared" else np.sign(y)
+    for weights in (np.ones(12), np.linspace(0.5, 3.0, 12)):
+        loss = Weighted(name, weights)
+        slopes = weights * y * (0.5 if name == "logistic" else 1.0)
+        found = relaxed_dual(X, y, 1.2 * root_bound(X, slopes), loss, None)
+        np.testing.assert_allclose(found, slopes, rtol=1e-3)
+
+
 def test_local_searches_bound_the_threshold_from_below():
     X, y = regression(25, 6)
     exact = zero_threshold(X, y)

@@ -680,6 +680,9 @@ def test_the_constraint_is_proved_just_above_the_norm_and_not_below(n, d, sign):
         # Far above nothing is tight.
         assert prove(1.5 * norm, still)[0]
         assert prove(1.5 * norm, still)[2] == 0
+        # Entries that moved by more than the threshold leave nothing to prove.
+        for far in (1e-2, 1e6):
+            assert not prove(1e-3 * norm, far * norm / np.linalg.norm(X, axis=1))[0]
     assert not prove_sphere(X, v, 1e-3 * norm, np.ones(n), None)[0]
     assert prove_sphere(X, np.zeros(n), 1e-3, still, None)[0]
     assert not prove_sphere(X, v, norm * (1 + 1e-8), still, 1)[0]

@@ -298,6 +298,19 @@ def test_the_least_directional_derivative_bounds_all_and_is_attained_at_ties(see
     assert found.min() == pytest.approx(least, rel=2e-3)
 
 
+def test_without_ties_the_least_directional_derivative_is_that_of_the_gradient():
+    X, y, (u, a) = gaussian(6, 2, 3, 1)
+    theta = np.column_stack([u, a])
+
+    def value(theta):
+        return network_objective(X, y, 0.3, (theta[:, :2], theta[:, 2]))
+
+    moves = 1e-6 * np.eye(9).reshape(9, 3, 3)
+    slopes = [(value(theta + m) - value(theta - m)) / 2e-6 for m in moves]
+    least = least_directional_derivative(X, y, 0.3, (u, a))
+    assert least == pytest.approx(-np.linalg.norm(slopes), rel=1e-7)
+
+
 def test_multipliers_of_a_tie_in_closed_form():
     # beta u = (0, b); x_1 = (1, 0) is tied with force v_1 = y_1, which its multiplier must undo.
     X, beta = np.array([[1.0, 0.0], [0.0, 1.0]]), 0.5

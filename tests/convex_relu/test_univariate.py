@@ -1,6 +1,7 @@
 """Exact fits against cvxpy, the mean-field dual against adaptive quadrature and particles, splines
 against linear programs."""
 
+from dataclasses import replace
 from itertools import pairwise, product
 
 import cvxpy as cp
@@ -131,7 +132,9 @@ def test_certificate_knots_are_local_maxima_with_their_side_and_sign():
             assert height.min() >= 0.05 * (1 - 1.01 * tol)
             for near in (-1e-5, 1e-5):
                 assert (height >= knots.sign * h_on(x, residual, phi + near) - 1e-14).all()
-            on_data += (knots.on_data >= 0).sum()
+            at = knots.on_data >= 0
+            np.testing.assert_array_equal(x[knots.on_data[at]], knots.position[at])
+            on_data += at.sum()
         # Values a little below the penalty count up to the tolerance only.
         shrunk = residual * (1 - 1e-7)
         assert certificate_knots(x, shrunk, 0.05).position.size == 0
@@ -153,6 +156,10 @@ def test_repeated_inputs_count_once():
     twice = fit_penalized_biases(np.append(X, X[1]), np.append(Y, Y[1]), 0.05)
     knots = certificate_knots(np.append(X, X[1]), twice.residual, 0.05)
     assert knots.per_gap(np.append(X, X[1]))[0].size == 3
+    assert knots.position.size > 0
+    phi = np.where(knots.right, 0.0, np.pi) - np.arctan(knots.position)
+    height = knots.sign * h_on(np.append(X, X[1]), twice.residual, phi)
+    np.testing.assert_allclose(height, 0.05, rtol=1e-9)
     moved = fit_penalized_biases(np.append(X, X[1] + 1e-9), np.append(Y, Y[1]), 0.05)
     assert twice.objective == pytest.approx(moved.objective, rel=1e-6)
     assert twice.objective > fit.objective
@@ -240,6 +247,28 @@ def test_knots_on_data_count_in_both_gaps_that_they_end():
     opened, closed = knots.per_gap([0.0, 1.0, 2.0])
     assert opened.tolist() == [1, 0]
     assert closed.tolist() == [2, 1]
+
+
+def test_knots_of_both_orientations_at_one_place_count_once():
+    knots = Knots(
+        np.array([0.5, 0.5, 1.5]), np.array([True, False, False]), np.ones(3), np.full(3, -1)
+    )
+    opened, closed = knots.per_gap([2.0, 0.0, 1.0])
+    assert opened.tolist() == closed.tolist() == [1, 1]
+
+
+def test_a_unit_that_never_bends_has_no_knot():
+    # By symmetry the optimum is constant, the unit b > 0 with w = 0.
+    fit = fit_penalized_biases([-1.0, 1.0], [1.0, 1.0], 0.5)
+    np.testing.assert_allclose(fit.network([-3.0, 0.0, 3.0]), 0.75, rtol=1e-9)
+    assert certificate_knots([-1.0, 1.0], fit.residual, 0.5).position.size == 0
+
+
+def test_a_gap_is_never_negative_beyond_rounding():
+    fit = fit_penalized_biases(X, Y, 0.05)
+    assert fit.gap <= 1e-10
+    with pytest.raises(ArithmeticError, match="exceeds the upper bound"):
+        _ = replace(fit, dual_objective=fit.objective * (1 + 1e-9)).gap
 
 
 def test_finite_size_shift_of_repeated_inputs_is_the_limit_of_close_ones():

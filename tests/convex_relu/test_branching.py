@@ -19,7 +19,7 @@ from theorylab.convex_relu import (
     train,
     zero_threshold,
 )
-from theorylab.convex_relu._branching import leaf_holds, search_branches
+from theorylab.convex_relu._branching import Leaf, leaf_holds, search_branches
 from theorylab.convex_relu._branching_steps import range_over_cap, range_over_cone
 from theorylab.convex_relu._covering import cover
 from theorylab.convex_relu._reduction import reduce_rows
@@ -189,6 +189,42 @@ def test_leaves_are_checked_in_rational_arithmetic():
     refused = search_branches(X, v, linear, best * (1 + 1e-9), 1, BUDGET, lambda *leaf: False)
     assert not refused.proved
     assert not refused.ended
+
+
+@pytest.mark.parametrize(
+    ("linear", "side", "low", "high", "multiplier", "least"),
+    [
+        # (u_1)_+ + linear u_1: the least |w| + C.
+        (0.0, 0, -1.0, 1.0, 0.0, 1.0),  # free: u / 2 + 1 / 2
+        (0.0, 0, -0.5, 1.0, 0.0, 1.0),  # 2 u / 3 + 1 / 3
+        (0.0, 0, -1.0, 0.25, 0.0, 0.4),  # u / 5 + 1 / 5
+        (0.5, 2, -0.25, 1.0, 0.0, 1.75),  # on where u >= -0.25: 1.5 u + 0.25
+        (0.5, -2, -1.0, 0.25, 0.0, 0.75),  # off where u <= 0.25: 0.5 u + 0.25
+        (0.5, 1, -1.0, 1.0, 0.0, 1.5),
+        (-1.5, 1, -1.0, 1.0, 0.25, 0.25),  # on where u >= 0: (1 + 0.25 - 1.5) u
+        (0.75, -1, -1.0, 1.0, 0.25, 0.5),  # off where u <= 0: (0.75 - 0.25) u
+        (2.5, -1, -1.0, 1.0, 0.0, 2.5),
+    ],
+)
+def test_a_leaf_holds_from_its_bound_on(linear, side, low, high, multiplier, least):
+    A, B, slope = np.array([[1.0, 0.0]]), np.empty((0, 2)), np.array([linear, 0.0])
+    one = [np.array([low]), np.array([high]), np.empty(0), np.array([multiplier])]
+    leaf = Leaf(np.array([side], dtype=np.int8), *one)
+    assert leaf_holds(A, B, slope, least + 1e-15, leaf)
+    assert not leaf_holds(A, B, slope, least - 1e-15, leaf)
+    assert not leaf_holds(A, B, slope, -2.0 * least, leaf)
+
+
+def test_slopes_and_multipliers_out_of_range_prove_nothing():
+    row, none = np.array([[1.0, 0.0]]), np.empty((0, 2))
+    # 2 u_1 - (u_1)_+ has the maximum 1, and -u_1 - (u_1)_+ as well.
+    for linear, slope, holds in ((2.0, 1.0, True), (2.0, 2.0, False), (-1.0, -1.0, False)):
+        leaf = Leaf(np.empty(0, dtype=np.int8), *np.empty((2, 0)), np.array([slope]), np.empty(0))
+        assert leaf_holds(none, row, np.array([linear, 0.0]), 1.0, leaf) is holds
+        assert leaf_holds(none, row, np.array([linear, 0.0]), 0.5, leaf) is False
+    # (u_1)_+ where u_1 >= 0: no negative multiple of the wall helps.
+    leaf = Leaf(np.ones(1, dtype=np.int8), -np.ones(1), np.ones(1), np.empty(0), -np.ones(1))
+    assert not leaf_holds(row, none, np.zeros(2), 0.5, leaf)
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e-8, 1e8, 1e150])

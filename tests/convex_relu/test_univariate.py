@@ -12,6 +12,7 @@ from scipy.optimize import linprog, minimize
 
 from theorylab.convex_relu import (
     Knots,
+    _mean_field,
     _particles,
     balance,
     certificate_knots,
@@ -26,6 +27,7 @@ from theorylab.convex_relu import (
     sample_particles,
     train,
 )
+from theorylab.convex_relu._sinusoids import arcs
 from theorylab.convex_relu.univariate import Status
 
 X = np.array([-1.5, -0.3, 0.4, 1.3])
@@ -293,6 +295,26 @@ def test_mean_field_curvature_is_the_second_derivative():
     assert fit.curvature_mass([0.3], 0.2) == pytest.approx(np.trapezoid(away, grid), rel=1e-3)
 
 
+def test_the_quadrature_error_is_that_of_the_nodes_taken(monkeypatch):
+    monkeypatch.setattr(_mean_field, "_panels", lambda x, z, beta: np.unique(arcs(x)[:2]))
+    fit = mean_field_fit(X, Y, 0.1, temperature=0.02)
+
+    def barrier(t):
+        return 1 / (0.1 - h_on(X, fit.residual, np.array([t]))[0] ** 2 / 0.1)
+
+    edges = np.unique(arcs(X)[:2])
+    parts = [quad(barrier, *e, epsabs=0, epsrel=1e-11, limit=400)[0] for e in pairwise(edges)]
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    coarse = sum(
+        w * barrier((lo + hi + (hi - lo) * s) / 2) * (hi - lo) / 2
+        for lo, hi in pairwise(edges)
+        for s, w in zip(nodes, weights, strict=True)
+    )
+    error = abs(coarse / sum(parts) - 1)
+    assert error > 1e-6
+    assert fit.quadrature_error == pytest.approx(error, rel=0.3)
+
+
 def test_mean_field_tends_to_the_exact_fit_within_its_duality_gap():
     cold = fit_penalized_biases(X, Y, 0.05)
     distances = []
@@ -421,6 +443,10 @@ def test_descent_of_particles_is_descent_on_the_stated_loss(exponent):
     found = descend_particles(x, y, n, **options)
     np.testing.assert_allclose(found[0], outputs(theta), rtol=1e-7)
     assert np.abs(found[1] - found[0]).min() > 0.01
+    seen = []
+    first = descend_particles(x, y, n, **options, callback=lambda r: seen.append(r) or True)
+    np.testing.assert_array_equal(first, found[:1])
+    assert seen[0].objective == pytest.approx(loss(theta), rel=1e-6)
 
 
 def test_particles_that_take_no_step_are_a_sum_of_independent_units():
@@ -506,6 +532,17 @@ def test_particles_do_not_depend_on_the_legs_in_which_they_move(monkeypatch):
     first = sample_particles(X, Y, 0.4, n_sweeps=40, burn_in=20, callback=lambda r: True, **options)
     once = sample_particles(X, Y, 0.4, n_sweeps=1, burn_in=0, **options)
     np.testing.assert_allclose(first, once, rtol=1e-12)
+
+
+def test_long_steps_of_a_particle_leave_no_bias():
+    # One particle a relu(b) at the input 0: the mean of its law by quadrature.
+    grid = np.linspace(-6.0, 6.0, 401)
+    a, b = np.meshgrid(grid, grid, indexing="ij")
+    f = a * np.maximum(b, 0.0)
+    law = np.exp(-((f - 2.0) ** 2 + 0.5 * (a**2 + b**2)) / 2 / 0.5)
+    options = {"temperature": 0.5, "n_particles": 1, "n_sweeps": 300_000, "step": 0.3}
+    found = sample_particles([0.0], [2.0], 0.5, **options)
+    assert found[0] == pytest.approx((f * law).sum() / law.sum(), rel=0.02)
 
 
 def test_energy_of_particles_settles_at_the_temperature():

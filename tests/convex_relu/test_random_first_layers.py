@@ -104,6 +104,9 @@ def test_certificate_of_the_output_layer_bounds_the_true_suboptimality():
             <= found.objective - best.objective * (1 - 1e-9)
             <= found.objective - found.certificate.dual_objective
         )
+        lacking = found.objective - found.certificate.dual_objective
+        assert found.global_gap == pytest.approx(lacking / found.objective, rel=1e-6)
+        assert found.global_gap >= 1 - best.objective / found.objective - 1e-9
         values.append(found.objective)
     assert values == sorted(values, reverse=True)
     with_optimum = train_output_layer(X, y, 0.3, np.vstack([U, best.network.weights]))

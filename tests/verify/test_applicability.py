@@ -919,6 +919,13 @@ def test_stability_ends_at_the_distance_in_the_dual_norm():
             assert f"neuron 1 switches at distance {end:.4g}" in found.summary() or stable
     nothing = convex_relu.Network(np.zeros((0, 2)), np.zeros(0))
     assert applies(theorem, network=nothing, X=X, eps=1.0, ball="l2")
+    # Networks that are stable up to their own radius, which is rounded.
+    rng = np.random.default_rng(0)
+    for ball in 20 * ("linf", "l2"):
+        X = rng.standard_normal((4, 3))
+        network = convex_relu.Network(rng.standard_normal((5, 3)), np.ones(5), np.ones(5))
+        end = float(convex_relu.stability_radii(network, X, ball=ball).min())
+        assert applies(theorem, network=network, X=X, eps=end, ball=ball)
 
 
 def test_a_width_between_the_rank_and_its_noise_is_left_open():

@@ -277,7 +277,7 @@ def test_value_bound_covers_what_happens():
 # The least values are at ends, at kinks, and between them where a neuron would have its other sign.
 @pytest.mark.parametrize(
     ("seed", "angle"),
-    [(4, 0.003), (4, 0.05), (4, 0.3), (6, 0.6), (1, 3.0), (2, 3.0), (1, np.pi)],
+    [(4, 0.003), (4, 0.05), (4, 0.3), (6, 0.6), (1, 3.0), (43, 2.0), (131, 2.0), (1, np.pi)],
 )
 def test_the_value_bound_is_its_formula_on_a_fine_grid(seed, angle):
     X, y = data(seed, 8, 2)

@@ -355,6 +355,8 @@ def test_minimal_path_norm_is_the_value_of_a_linear_program(seed, skip):
     bounds = [(0, None)] * (4 * knots.size) + [(None, None)] * free.shape[1]
     value = linprog(cost, A_eq=system, b_eq=y, bounds=bounds).fun
     assert minimal_path_norm(x, y, skip=skip) == pytest.approx(value, rel=1e-8)
+    for other in ((-x, y), (x, -y), (-x, 5.0 - y)):
+        assert minimal_path_norm(*other, skip=skip) == pytest.approx(value, rel=1e-8)
     network = minimal_path_norm_network(x, y, skip=skip)
     np.testing.assert_allclose(network(x), y, atol=1e-10)
     assert network.weight_decay == pytest.approx(value, rel=1e-8)

@@ -94,8 +94,15 @@ def test_thresholds_next_to_the_maximum_of_brute_force(kind, seed):
     # The bound on rounding is relative to the sum of the rows' lengths, not to the maximum.
     size = np.abs(v) @ np.linalg.norm(X, axis=1) + np.linalg.norm(linear)
     above, below = best + 1e-10 * size, best * (1 - 1e-7)
-    proof = search_branches(X, v, linear, above, 1, BUDGET, leaf_holds)
+    held = []
+
+    def check(*leaf):
+        held.append(leaf_holds(*leaf))
+        return held[-1]
+
+    proof = search_branches(X, v, linear, above, 1, BUDGET, check)
     assert proof.proved
+    assert proof.leaves == len(held)
     assert len(proof.directions) == 0
     refuted = search_branches(X, v, linear, below, 1, BUDGET)
     assert not refuted.proved
@@ -189,6 +196,30 @@ def test_leaves_are_checked_in_rational_arithmetic():
     refused = search_branches(X, v, linear, best * (1 + 1e-9), 1, BUDGET, lambda *leaf: False)
     assert not refused.proved
     assert not refused.ended
+
+
+def test_every_tight_leaf_of_a_long_search_is_checked():
+    # h(u) = h(-u): tight leaves at two places, which are many nodes apart.
+    rng = np.random.default_rng(0)
+    half, v = rng.standard_normal((14, 8)), np.tile(rng.standard_normal(14), 2)
+    X, linear, best = np.vstack([half, -half]), np.zeros(8), 1e-3
+    while len(found := search_branches(X, v, linear, best * (1 + 1e-10), 1, BUDGET).directions):
+        best = value(X, v, linear, found[0])
+    held = []
+
+    def check(*leaf):
+        held.append(leaf_holds(*leaf))
+        return held[-1]
+
+    proof = search_branches(X, v, linear, best * (1 + 1e-9), 1, BUDGET, check)
+    assert proof.proved
+    assert proof.nodes > 20
+    assert proof.leaves == len(held) >= 2
+    answers = iter([True, False])
+    refused = search_branches(
+        X, v, linear, best * (1 + 1e-9), 1, BUDGET, lambda *leaf: next(answers)
+    )
+    assert not refused.proved
 
 
 @pytest.mark.parametrize(

@@ -71,10 +71,11 @@ def scp_random_first_layer(n, counts, seed, ratio=0.3, sector=2 * np.pi, sphere=
     r"""with residual $z$, $d(z)=z^\top y-\frac12\|z\|^2$ and $p^\star,z_\star$ the optimum over all
     networks and its residual, $0\le p(N)-p^\star\le p(N)-d(tz)$ for
     $t=\min\{1,\beta/\max_{\|u\|\le1}|z^\top(Xu)_+|\}$; and $p(N)\to p^\star$:
-    $p(N)-p^\star\le\sum_jc_j\max_{|\theta-\theta_j|\le t_N}(\beta-|z_\star^\top(Xu_\theta)_+|)
+    $p(N)-p^\star\le\sum_jc_j\max_{|\theta-\theta_j|\le t_N}(\beta-s_jz_\star^\top(Xu_\theta)_+)
     +\frac12(2\sin\frac{t_N}2\|X\|\sum_jc_j)^2$, where the $m$ optimal blocks have norms $c_j$,
-    angles $\theta_j$ and a direction within $t_N$, and $t_N\le\pi(1-(10^{-6}/m)^{1/N})$ with
-    probability $1-10^{-6}$ ($N=counts$, $\beta=ratio\cdot\beta_{max}$)."""
+    signs $s_j$, angles $\theta_j$ and a direction within $t_N$, and
+    $t_N\le\pi(1-(10^{-6}/m)^{1/N})$ with probability $1-10^{-6}$ ($N=counts$,
+    $\beta=ratio\cdot\beta_{max}$)."""
     (upper, lower), values, certified, bounds, closest, neurons = first_layers(
         n, ratio, counts, sector, penalty, seed
     )

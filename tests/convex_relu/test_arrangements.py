@@ -104,8 +104,13 @@ def test_invariances(d):
     X = rng.integers(-3, 4, size=(8, d)).astype(float)
     X = X[X.any(axis=1)]
     patterns = enumerate_arrangements(X)
-    scaled = np.exp2(rng.integers(-5, 6, size=len(X)))[:, None] * X
-    assert as_set(enumerate_arrangements(scaled)) == as_set(patterns)
+    for power in (5, 600):
+        scaled = np.exp2(rng.integers(-power, power + 1, size=len(X)))[:, None] * X
+        assert as_set(enumerate_arrangements(scaled)) == as_set(patterns)
+    # Other units of rows of which several are one line.
+    lines = np.vstack([X, -2.0 * X])
+    scaled = np.exp2(rng.integers(-600, 601, size=len(lines)))[:, None] * lines
+    assert as_set(enumerate_arrangements(scaled)) == as_set(enumerate_arrangements(lines))
     order = rng.permutation(len(X))
     assert as_set(enumerate_arrangements(X[order])) == as_set(
         np.ascontiguousarray(patterns[:, order])

@@ -19,7 +19,7 @@ from theorylab.convex_relu import (
     train,
     zero_threshold,
 )
-from theorylab.convex_relu._branching import leaf_holds, search_branches
+from theorylab.convex_relu._branching import Leaf, leaf_holds, search_branches
 from theorylab.convex_relu._branching_steps import range_over_cap, range_over_cone
 from theorylab.convex_relu._covering import cover
 from theorylab.convex_relu._reduction import reduce_rows
@@ -94,8 +94,15 @@ def test_thresholds_next_to_the_maximum_of_brute_force(kind, seed):
     # The bound on rounding is relative to the sum of the rows' lengths, not to the maximum.
     size = np.abs(v) @ np.linalg.norm(X, axis=1) + np.linalg.norm(linear)
     above, below = best + 1e-10 * size, best * (1 - 1e-7)
-    proof = search_branches(X, v, linear, above, 1, BUDGET, leaf_holds)
+    held = []
+
+    def check(*leaf):
+        held.append(leaf_holds(*leaf))
+        return held[-1]
+
+    proof = search_branches(X, v, linear, above, 1, BUDGET, check)
     assert proof.proved
+    assert proof.leaves == len(held)
     assert len(proof.directions) == 0
     refuted = search_branches(X, v, linear, below, 1, BUDGET)
     assert not refuted.proved
@@ -189,6 +196,66 @@ def test_leaves_are_checked_in_rational_arithmetic():
     refused = search_branches(X, v, linear, best * (1 + 1e-9), 1, BUDGET, lambda *leaf: False)
     assert not refused.proved
     assert not refused.ended
+
+
+def test_every_tight_leaf_of_a_long_search_is_checked():
+    # h(u) = h(-u): tight leaves at two places, which are many nodes apart.
+    rng = np.random.default_rng(0)
+    half, v = rng.standard_normal((14, 8)), np.tile(rng.standard_normal(14), 2)
+    X, linear, best = np.vstack([half, -half]), np.zeros(8), 1e-3
+    while len(found := search_branches(X, v, linear, best * (1 + 1e-10), 1, BUDGET).directions):
+        best = value(X, v, linear, found[0])
+    held = []
+
+    def check(*leaf):
+        held.append(leaf_holds(*leaf))
+        return held[-1]
+
+    proof = search_branches(X, v, linear, best * (1 + 1e-9), 1, BUDGET, check)
+    assert proof.proved
+    assert proof.nodes > 20
+    assert proof.leaves == len(held) >= 2
+    answers = iter([True, False])
+    refused = search_branches(
+        X, v, linear, best * (1 + 1e-9), 1, BUDGET, lambda *leaf: next(answers)
+    )
+    assert not refused.proved
+
+
+@pytest.mark.parametrize(
+    ("linear", "side", "low", "high", "multiplier", "least"),
+    [
+        # (u_1)_+ + linear u_1: the least |w| + C.
+        (0.0, 0, -1.0, 1.0, 0.0, 1.0),  # free: u / 2 + 1 / 2
+        (0.0, 0, -0.5, 1.0, 0.0, 1.0),  # 2 u / 3 + 1 / 3
+        (0.0, 0, -1.0, 0.25, 0.0, 0.4),  # u / 5 + 1 / 5
+        (0.5, 2, -0.25, 1.0, 0.0, 1.75),  # on where u >= -0.25: 1.5 u + 0.25
+        (0.5, -2, -1.0, 0.25, 0.0, 0.75),  # off where u <= 0.25: 0.5 u + 0.25
+        (0.5, 1, -1.0, 1.0, 0.0, 1.5),
+        (-1.5, 1, -1.0, 1.0, 0.25, 0.25),  # on where u >= 0: (1 + 0.25 - 1.5) u
+        (0.75, -1, -1.0, 1.0, 0.25, 0.5),  # off where u <= 0: (0.75 - 0.25) u
+        (2.5, -1, -1.0, 1.0, 0.0, 2.5),
+    ],
+)
+def test_a_leaf_holds_from_its_bound_on(linear, side, low, high, multiplier, least):
+    A, B, slope = np.array([[1.0, 0.0]]), np.empty((0, 2)), np.array([linear, 0.0])
+    one = [np.array([low]), np.array([high]), np.empty(0), np.array([multiplier])]
+    leaf = Leaf(np.array([side], dtype=np.int8), *one)
+    assert leaf_holds(A, B, slope, least + 1e-15, leaf)
+    assert not leaf_holds(A, B, slope, least - 1e-15, leaf)
+    assert not leaf_holds(A, B, slope, -2.0 * least, leaf)
+
+
+def test_slopes_and_multipliers_out_of_range_prove_nothing():
+    row, none = np.array([[1.0, 0.0]]), np.empty((0, 2))
+    # 2 u_1 - (u_1)_+ has the maximum 1, and -u_1 - (u_1)_+ as well.
+    for linear, slope, holds in ((2.0, 1.0, True), (2.0, 2.0, False), (-1.0, -1.0, False)):
+        leaf = Leaf(np.empty(0, dtype=np.int8), *np.empty((2, 0)), np.array([slope]), np.empty(0))
+        assert leaf_holds(none, row, np.array([linear, 0.0]), 1.0, leaf) is holds
+        assert leaf_holds(none, row, np.array([linear, 0.0]), 0.5, leaf) is False
+    # (u_1)_+ where u_1 >= 0: no negative multiple of the wall helps.
+    leaf = Leaf(np.ones(1, dtype=np.int8), -np.ones(1), np.ones(1), np.empty(0), -np.ones(1))
+    assert not leaf_holds(row, none, np.zeros(2), 0.5, leaf)
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e-8, 1e8, 1e150])
@@ -388,6 +455,17 @@ def test_dual_points_of_the_relaxation_know_weights_and_the_skip_connection():
     weighted = relaxed_dual(X, y, beta, Weighted("squared", weights), None)
     scaled = relaxed_dual(root[:, None] * X, root * y, beta, as_loss("squared"), None)
     np.testing.assert_allclose(weighted, root * scaled, atol=1e-4 * np.abs(weighted).max())
+
+
+@pytest.mark.parametrize("name", ["squared", "logistic", "hinge"])
+def test_above_its_threshold_the_relaxation_keeps_the_slopes_at_zero(name):
+    X, y = regression(12, 3)
+    y = y if name == "squared" else np.sign(y)
+    for weights in (np.ones(12), np.linspace(0.5, 3.0, 12)):
+        loss = Weighted(name, weights)
+        slopes = weights * y * (0.5 if name == "logistic" else 1.0)
+        found = relaxed_dual(X, y, 1.2 * root_bound(X, slopes), loss, None)
+        np.testing.assert_allclose(found, slopes, rtol=1e-3)
 
 
 def test_local_searches_bound_the_threshold_from_below():

@@ -106,6 +106,9 @@ def test_the_error_of_a_value_counts_cancellation():
     error = value_error(network, X, y, 1e-30, as_loss("squared"))
     assert abs(Fraction(computed) - value) <= error
     assert error >= EPS * big
+    # Two biases that cancel.
+    network = Network(np.zeros((2, 1)), [1.0, -1.0], [big, big])
+    assert value_error(network, X, np.ones(2), 1e-30, as_loss("squared")) >= EPS * big
     # Without neurons the skip connection and the targets have errors, too.
     for linear, offset, target in (([big], 0.0, 1.0), ([0.0], big, 1.0), ([0.0], 0.0, big)):
         skip = Network(np.zeros((0, 1)), np.zeros(0), linear=linear, offset=offset)
@@ -162,6 +165,8 @@ def test_networks_and_problems_of_the_wrong_shape_are_refused():
             as_network(wrong, X, y)
     with pytest.raises(ValueError, match="network: expected"):
         as_network(network, X, y[:, None])
+    with pytest.raises(ValueError, match="network: expected"):
+        as_network(Network(np.ones((1, 2)), np.ones((1, 2))), X, np.ones((3, 3)))
     with pytest.raises(ValueError, match="output_weights: expected shape"):
         Network(np.ones((2, 2)), np.ones(1))
     with pytest.raises(ValueError, match=r"linear: expected shape \(2, 3\)"):
@@ -675,6 +680,9 @@ def test_the_constraint_is_proved_just_above_the_norm_and_not_below(n, d, sign):
         # Far above nothing is tight.
         assert prove(1.5 * norm, still)[0]
         assert prove(1.5 * norm, still)[2] == 0
+        # Entries that moved by more than the threshold leave nothing to prove.
+        for far in (1e-2, 1e6):
+            assert not prove(1e-3 * norm, far * norm / np.linalg.norm(X, axis=1))[0]
     assert not prove_sphere(X, v, 1e-3 * norm, np.ones(n), None)[0]
     assert prove_sphere(X, np.zeros(n), 1e-3, still, None)[0]
     assert not prove_sphere(X, v, norm * (1 + 1e-8), still, 1)[0]

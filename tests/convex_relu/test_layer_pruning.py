@@ -239,6 +239,47 @@ def test_the_bound_is_attained_by_identity_layers():
     )
 
 
+def test_errors_grow_by_the_spectral_norm_of_the_layers_after():
+    layers = [7 * np.eye(2), [[3.0, 0.0], [4.0, 0.0]], [[2.0], [0.0]]]
+    bounds = error_propagation_bound(layers, [0.5, 0.1, 0.3])
+    np.testing.assert_allclose(bounds, [0.5, 2.6, 5.5], rtol=1e-15)
+
+
+def test_the_violation_is_the_distance_from_the_constraints():
+    rng = np.random.default_rng(2)
+    X, W = 3.0 * rng.normal(size=(30, 6)), rng.normal(size=(6, 4))
+    Y = np.maximum(X @ W, 0)
+    start = rng.normal(size=W.shape)
+    for steps in (1, 5, 20):
+        with pytest.warns(RuntimeWarning, match="raise max_iter"):
+            layer = prune_layer(X, W, 0.1, max_iter=steps, start=start)
+        off = X @ layer.weights - Y
+        beyond = max(np.linalg.norm(off[Y > 0]) - 0.1, 0.0)
+        distance = np.hypot(beyond, np.linalg.norm(np.maximum(off[Y == 0], 0)))
+        assert layer.violation > 1e-3
+        assert layer.violation == pytest.approx(distance / np.linalg.norm(Y), rel=1e-12)
+        assert layer.objective == pytest.approx(np.abs(layer.weights).sum(), rel=1e-14)
+        assert layer.n_iter == steps
+
+
+def test_layers_are_pruned_on_what_the_trained_network_computes():
+    rng = np.random.default_rng(4)
+    X, weights = rng.normal(size=(20, 5)), [rng.normal(size=s) for s in ((5, 4), (4, 3), (3, 2))]
+    inputs = [X, *layer_outputs(X, weights)]
+    eps = [0.2, 0.4, 0.3]
+    with pytest.warns(RuntimeWarning, match="raise max_iter"):
+        network = prune_network(X, weights, eps, max_iter=30)
+    for found, hidden, W, e, output in zip(
+        network.layers, inputs[:-1], weights, eps, inputs[1:], strict=True
+    ):
+        with pytest.warns(RuntimeWarning, match="raise max_iter"):
+            alone = prune_layer(hidden, W, e, max_iter=30)
+        np.testing.assert_array_equal(found.weights, alone.weights)
+        error = np.linalg.norm(np.maximum(hidden @ alone.weights, 0) - output)
+        assert found.output_error == pytest.approx(error, rel=1e-13)
+        assert found.status is PruningStatus.MAX_ITER
+
+
 def test_every_start_ends_at_the_same_value():
     rng = np.random.default_rng(7)
     X, W = rng.normal(size=(20, 6)), rng.normal(size=(6, 3))

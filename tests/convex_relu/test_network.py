@@ -63,6 +63,17 @@ def test_a_module_is_trained_further_and_leaves_the_network_alone():
     np.testing.assert_array_equal(network(X), before)
 
 
+def test_a_network_stays_what_it_was():
+    rng = np.random.default_rng(1)
+    given = [rng.standard_normal(s) for s in ((3, 2), (3,), (3,), (2,), ())]
+    network, X = Network(*given), rng.standard_normal((5, 2))
+    before = network(X), network.penalty
+    for array in given:
+        array += 1.0
+    np.testing.assert_array_equal(network(X), before[0])
+    assert network.penalty == before[1]
+
+
 def test_a_missing_pytorch_is_named():
     code = (
         "import sys; sys.modules['torch'] = None; from theorylab.convex_relu import Network; "

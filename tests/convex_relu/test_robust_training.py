@@ -104,6 +104,8 @@ def test_attack_of_an_affine_network_is_the_dual_norm():
     for ball, norm in (("linf", 3.5), ("l2", np.linalg.norm(w))):
         attack = worst_case(network, np.zeros((1, 3)), [1.0], 0.1, ball=ball)
         assert attack.loss == pytest.approx(1 + 0.1 * norm)
+        linear = linearized_loss(network, np.zeros((1, 3)), [1.0], 0.1, ball=ball)
+        assert linear == pytest.approx(attack.loss, rel=1e-14)
     assert worst_case(network, np.ones((1, 3)), [1.0], 0.0).loss == pytest.approx(1.5)
 
 
@@ -175,6 +177,9 @@ def test_optimum_is_a_stable_network_with_its_true_worst_case(ball):
         network = found.network
         assert network.n_neurons > 0
         assert np.all(stability_radii(network, X, ball=ball) >= 0.1 * (1 - 1e-12))
+        z = np.column_stack([X, np.ones(len(X))]) @ found.blocks.T
+        np.testing.assert_array_equal(found.block_patterns, z.T > 0.0)
+        np.testing.assert_allclose(np.maximum(z, 0.0) @ found.signs, network(X), rtol=1e-12)
         attacked = (
             worst_case(network, X, target, 0.1, loss=loss, ball=ball).loss + 0.05 * network.penalty
         )
@@ -182,6 +187,25 @@ def test_optimum_is_a_stable_network_with_its_true_worst_case(ball):
         assert found.gap < 1e-6
         sizes = np.linalg.norm(found.adversary, ord=np.inf if ball == "linf" else 2, axis=1)
         assert np.all(sizes <= 0.1 * (1 + 1e-9))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_neurons_in_thin_corridors_are_stable_to_the_last_digit(seed):
+    # The solver's neurons are moved into their cones, which are thin.
+    X, labels, _ = data(seed)
+    widest, beta = corridor_widths(X).max(), zero_threshold(X, labels, loss="hinge")
+    for share in (1e-3, 0.1):
+        train_at = robust_trainer(X, labels, share * beta, tol=1e-300)
+        for eps in (0.99 * widest, (1.0 - 1e-5) * widest):
+            with pytest.warns(RuntimeWarning, match="relative gap"):
+                found = train_at(eps)
+            assert found.network.n_neurons > 0
+            assert stability_radii(found.network, X).min() >= eps
+            # Nor is the bound that of radii without neurons.
+            assert found.status is RobustStatus.INACCURATE
+            assert found.dual_objective < found.objective < len(X)
+            difference = found.objective - found.dual_objective
+            assert found.gap == pytest.approx(difference / found.objective, rel=1e-9)
 
 
 @pytest.mark.parametrize("loss", ["hinge", "squared"])
@@ -282,21 +306,23 @@ def test_round_corridors_turn_with_the_data():
     )
 
 
+@pytest.mark.parametrize("ball", BALLS)
 @pytest.mark.parametrize("loss", ["hinge", "squared"])
-def test_training_collapses_where_predicted(loss):
+def test_training_collapses_where_predicted(loss, ball):
     X, labels, y = data(9)
-    target = labels if loss == "hinge" else y
-    zero = len(y) if loss == "hinge" else 0.5 * y @ y
-    for beta in (0.02, 0.6):
-        radius = collapse_radius(X, target, beta, loss=loss)
-        assert radius <= corridor_widths(X).max()
-        assert train_robust(
-            X, target, beta, eps=1.01 * radius, loss=loss
-        ).objective == pytest.approx(zero, rel=1e-12)
-        assert train_robust(X, target, beta, eps=0.9 * radius, loss=loss).objective < zero * (
-            1 - 1e-6
-        )
-    assert collapse_radius(X, target, 100.0, loss=loss) == 0
+    target = labels if loss == "hinge" else 2.0 * y
+    zero = len(y) if loss == "hinge" else 0.5 * target @ target
+    options, widest = {"loss": loss, "ball": ball}, corridor_widths(X, ball=ball).max()
+    threshold = zero_threshold(X, target, loss=loss)
+    for share, unit in ((0.01, 1.0), (0.7, 1.0), (0.9, 5.0)):
+        beta = share * threshold * unit
+        radius = collapse_radius(unit * X, target, beta, **options)
+        assert radius <= unit * widest * (1.0 if share < 0.1 else 0.9)
+        train_at = robust_trainer(unit * X, target, beta, **options)
+        assert train_at(1.001 * radius).objective == pytest.approx(zero, rel=1e-15)
+        assert 0.1 * zero < train_at(0.995 * radius).objective < zero * (1.0 - 1e-9)
+    for share, some in ((0.999, True), (1.001, False)):
+        assert (collapse_radius(X, target, share * threshold, **options) > 0.0) is some
 
 
 def test_local_search_ends_once_no_attack_is_new():
@@ -407,10 +433,11 @@ def test_an_attack_reaches_kinks_next_to_the_sphere(ball):
 
 @pytest.mark.parametrize("ball", BALLS)
 def test_an_attack_that_does_no_harm_comes_as_near_as_it_can(ball):
-    network = Network([[1.0, 0.0]], [1.0], [10.0])
-    attack = worst_case(network, np.zeros((1, 2)), [1.0], 1.0, ball=ball)
-    assert attack.loss == 0.0
-    assert attack.outputs[0] == pytest.approx(9.0, rel=1e-12)
+    for y in (1.0, -1.0):
+        network = Network([[1.0, 0.0]], [y], [10.0])
+        attack = worst_case(network, np.zeros((1, 2)), [y], 1.0, ball=ball)
+        assert attack.loss == 0.0
+        assert attack.outputs[0] == pytest.approx(9.0 * y, rel=1e-12)
 
 
 @pytest.mark.parametrize("ball", BALLS)
@@ -431,6 +458,121 @@ def test_an_attack_does_not_depend_on_units(ball):
         np.testing.assert_allclose(
             stability_radii(network, np.zeros((1, 2)), ball=ball) / unit, [0.2, 0.2, 0.3, 0.3]
         )
+
+
+def extreme_outputs(network, X, eps, ball):
+    """The least and the largest outputs on balls. Without the kinks of the neurons of positive
+    output weight, a choice D of which is on, the output is concave and nowhere larger: one program
+    for all inputs and every D, which are all feasible."""
+    ends = []
+    for sign in (-1.0, 1.0):
+        a, W = sign * network.output_weights, network.weights
+        D = np.array(list(product((0.0, 1.0), repeat=int((a > 0).sum()))))
+        centres, D = np.repeat(X, len(D), axis=0), np.tile(D, (len(X), 1))
+        U = cp.Variable(centres.shape)
+        Z = U @ W.T + (centres @ W.T + network.biases)
+        f = sign * ((centres + U) @ network.linear + network.offset)
+        for j in np.flatnonzero(a < 0):
+            f += a[j] * cp.pos(Z[:, j])
+        for j, column in zip(np.flatnonzero(a > 0), D.T, strict=True):
+            f += cp.multiply(a[j] * column, Z[:, j])
+        inside = [cp.norm(U, np.inf if ball == "linf" else 2, axis=1) <= eps]
+        cp.Problem(cp.Maximize(cp.sum(f)), inside).solve(solver=cp.CLARABEL)
+        ends.append(sign * f.value.reshape(len(X), -1).max(axis=1))
+    return np.column_stack(ends)
+
+
+@pytest.mark.parametrize("ball", BALLS)
+def test_an_attack_attains_brute_force_where_hyperplanes_are_dependent(ball):
+    for seed in range(9):
+        rng = np.random.default_rng(seed)
+        d, eps = (1, 2, 2, 3, 3)[seed % 5], (0.5, 1.0, 2.0)[seed % 3]
+        # Repeated, opposite and proportional rows, and points in which many hyperplanes meet.
+        W, b = rng.integers(-2, 3, (6, d)), rng.integers(-1, 2, 6)
+        network = Network(W, rng.normal(size=6), b, rng.normal(size=d), rng.normal())
+        network = network if seed % 4 else random_network(seed, 6, d)
+        X = rng.integers(-2, 3, (3, d)) / 2.0
+        ends = extreme_outputs(network, X, eps, ball)
+        labels, y = np.array([1.0, -1.0, 1.0]), rng.normal(size=3)
+        for loss, target, worst in (
+            ("hinge", labels, np.maximum(1 - labels[:, None] * ends, 0).max(axis=1)),
+            ("squared", y, 0.5 * ((ends - y[:, None]) ** 2).max(axis=1)),
+        ):
+            attack = worst_case(network, X, target, eps, loss=loss, ball=ball)
+            np.testing.assert_allclose(attack.losses, worst, rtol=1e-6, atol=1e-6)
+            sizes = np.linalg.norm(
+                attack.perturbations, ord=np.inf if ball == "linf" else 2, axis=1
+            )
+            assert sizes.max() <= eps * (1 + 1e-15)
+            moved = network(X + attack.perturbations)
+            np.testing.assert_allclose(attack.outputs, moved, rtol=1e-13, atol=1e-13)
+            if loss == "hinge":  # the least margin, also where it does no harm
+                np.testing.assert_allclose(
+                    labels * moved, (labels[:, None] * ends).min(axis=1), rtol=1e-6, atol=1e-6
+                )
+
+
+@pytest.mark.parametrize("ball", BALLS)
+@pytest.mark.parametrize("seed", [0, 28])
+def test_an_attack_searches_every_cell_of_a_kink(ball, seed):
+    # The linear term leads to the kink of the first neuron, in whose plane four others bend.
+    rng = np.random.default_rng(seed)
+    a, W = np.append(-20.0, rng.normal(size=5)[1:]), rng.normal(size=(5, 3))
+    network = Network(W, a, rng.uniform(-1, 1, size=5), 8.0 * W[0])
+    attack = worst_case(network, np.zeros((1, 3)), [-1.0], 1.0, ball=ball)
+    largest = extreme_outputs(network, np.zeros((1, 3)), 1.0, ball)[0, 1]
+    assert attack.outputs[0] == pytest.approx(largest, rel=1e-6)
+    assert np.abs(W[0] @ attack.perturbations[0] + network.biases[0]) < 1e-12
+
+
+@pytest.mark.parametrize(("ball", "corner"), [("linf", (0.2, 1.0)), ("l2", (0.6, 0.8))])
+def test_an_attack_never_leaves_its_ball(ball, corner):
+    # The output is largest where two hyperplanes meet, which rounding may put inside of the ball.
+    first, total = corner[0], sum(corner)
+    for beyond in (-1e-10, 1e-16, 1e-12, 1e-10, 0.1):
+        W = np.array([[1.0, 0.0], [-1.0, 0.0], [1.0, 1.0], [-1.0, -1.0]])
+        b = np.array([-first, first, -total - beyond, total + beyond])
+        network = Network(W, -np.ones(4), b)
+        attack = worst_case(network, np.zeros((1, 2)), [-1.0], 1.0, ball=ball)
+        size = np.linalg.norm(attack.perturbations[0], ord=np.inf if ball == "linf" else 2)
+        assert size <= 1.0 + 1e-15
+        assert attack.outputs[0] == pytest.approx(network(attack.perturbations)[0], abs=1e-15)
+        assert -1.001 * max(beyond, 0.0) - 1e-15 <= attack.outputs[0] <= 0.0
+        if beyond < 0.0:
+            assert attack.outputs[0] == pytest.approx(0.0, abs=1e-15)
+
+
+@pytest.mark.parametrize("ball", BALLS)
+def test_attacks_of_more_points_than_allowed_are_refused(monkeypatch, ball):
+    network, x, evaluated = random_network(3, 6, 3), np.zeros((1, 3)), []
+    value = Network.__call__
+
+    def counted(self, X):
+        evaluated.append(len(X))
+        return value(self, X)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Network, "__call__", counted)
+        worst_case(network, x, [1.0], 50.0, ball=ball)
+    limit = "theorylab.convex_relu._attacks._MAX_CANDIDATES"
+    # In the box each candidate is a point, on the sphere at most three are.
+    monkeypatch.setattr(limit, evaluated[0] // (1 if ball == "linf" else 3) - 1)
+    with pytest.raises(ValueError, match="candidate points per input"):
+        worst_case(network, x, [1.0], 50.0, ball=ball)
+    monkeypatch.setattr(limit, 3 * evaluated[0])
+    worst_case(network, x, [1.0], 50.0, ball=ball)
+
+
+@pytest.mark.parametrize("ball", BALLS)
+@pytest.mark.parametrize("angle", [1e-3, 1e-5])
+def test_an_attack_finds_where_nearly_parallel_hyperplanes_meet(ball, angle):
+    # -|x_1 - 0.2| - |(x_1 - 0.2) / angle + x_2 - 0.3|
+    W = np.array([[1.0, 0.0], [-1.0, 0.0], [1.0, angle], [-1.0, -angle]])
+    b = -W @ [0.2, 0.3]
+    network = Network(W, -1.0 / np.array([1.0, 1.0, angle, angle]), b)
+    attack = worst_case(network, np.zeros((1, 2)), [-1.0], 1.0, ball=ball)
+    np.testing.assert_allclose(attack.perturbations, [[0.2, 0.3]], atol=1e-15 / angle)
+    assert attack.loss == pytest.approx(1.0, abs=1e-15 / angle)
 
 
 def test_points_at_the_origin_move_nothing_without_perturbations():
@@ -618,9 +760,18 @@ def test_a_play_against_the_rules_proves_nothing(monkeypatch, lie, ball, loss):
             lambda problem, *stops: solve(problem, *stops) if stops else honest(problem),
         )
         found = train_robust(X, target, 0.05, **options)
-    assert found.dual_objective <= best.objective * (1.0 + 1e-9)
+    assert 0.0 <= found.dual_objective <= best.objective * (1.0 + 1e-9)
     sizes = np.linalg.norm(found.adversary, ord=np.inf if ball == "linf" else 2, axis=1)
     assert np.all(sizes <= 0.1 * (1.0 + 1e-12))
+    # The weights returned are those that attain the bound.
+    weights = found.adversary_weights
+    if loss == "hinge":
+        assert weights.sum() == pytest.approx(found.dual_objective, rel=1e-12)
+    else:
+        # Of no more than the best multiple, and with slopes of at most the weights.
+        assert 0.5 * weights @ weights <= found.dual_objective * (1.0 + 1e-12)
+        attained = weights @ np.abs(y) - 0.5 * weights @ weights
+        assert attained >= found.dual_objective * (1.0 - 1e-12)
     if lie == "none":
         assert found.dual_objective == best.dual_objective
 

@@ -82,6 +82,7 @@ def test_the_certified_bound_is_that_of_the_best_multiple_of_the_residual(seed):
         longest = min(1 / found.dual_norm, np.sqrt((y @ y) / (v @ v)))
         best = max(c * (y @ v) - 0.5 * c**2 * (v @ v) for c in BRUTE * longest)
         assert best * (1 - 1e-12) <= found.dual_objective <= best + 1e-6 * (y @ y)
+        assert found.gap == pytest.approx(1 - found.dual_objective / found.objective, rel=1e-9)
 
 
 def test_the_certified_bound_holds_for_a_network_far_beyond_the_targets():
@@ -215,12 +216,13 @@ def test_the_default_step_is_the_one_stated(size):
     np.testing.assert_allclose(runs[0].output_weights, runs[1].output_weights, rtol=1e-12)
 
 
-def test_a_short_neuron_that_is_needed_stays():
+@pytest.mark.parametrize("large", [100.0, 1e7])
+def test_a_short_neuron_that_is_needed_stays(large):
     # X = I and targets of both signs: two problems in one variable.
     start = Network(np.eye(2), np.array([1.0, -1.0]))
-    point = local_minimum(np.eye(2), [100.0, -1.0], 0.5, start)
+    point = local_minimum(np.eye(2), [large, -1.0], 0.5, start)
     assert sorted(point.signs) == [-1, 1]
-    assert point.objective == pytest.approx(2 * 0.5**2 / 2 + 0.5 * (99.5 + 0.5), rel=1e-12)
+    assert point.objective == pytest.approx(2 * 0.5**2 / 2 + 0.5 * large, rel=1e-12)
 
 
 def test_ties_count_as_active():
@@ -276,29 +278,37 @@ def test_networks_with_biases_are_refused():
         local_minimum(X, y, 0.1, Network(u, a, np.ones(3)))
 
 
-def one_sided_derivative(X, y, beta, network, direction, step=1e-7):
-    u, a = network.weights, network.output_weights
-    moved = Network(u + step * direction[0], a + step * direction[1])
-    return (objective(X, y, beta, moved) - objective(X, y, beta, network)) / step
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_the_least_directional_derivative_bounds_all_and_is_attained_at_ties(seed):
     # One neuron tied to the first row; a grid of directions of (u, a), all of unit length.
     rng = np.random.default_rng(seed)
-    X, y, beta = rng.normal(size=(4, 2)), 2 * rng.normal(size=4), 0.3
-    u = np.array([[-X[0, 1], X[0, 0]]]) / np.linalg.norm(X[0])
-    network = Network(u, np.array([0.8 * (-1) ** seed]))
-    least = least_directional_derivative(X, y, beta, network)
+    X, y, beta, step = rng.normal(size=(4, 2)), 2 * rng.normal(size=4), 0.3, 1e-7
+    u, a = np.array([-X[0, 1], X[0, 0]]) / np.linalg.norm(X[0]), 0.8 * (-1) ** seed
+    least = least_directional_derivative(X, y, beta, (u[None], [a]))
     t, s = np.meshgrid(np.linspace(0, 2 * np.pi, 181), np.linspace(-np.pi / 2, np.pi / 2, 91))
-    found = [
-        one_sided_derivative(
-            X, y, beta, network, (np.cos(b) * np.array([[np.cos(a), np.sin(a)]]), np.sin(b))
-        )
-        for a, b in zip(t.ravel(), s.ravel(), strict=True)
-    ]
-    assert min(found) >= least - 1e-5
-    assert min(found) == pytest.approx(least, rel=2e-3)
+    moves = step * np.cos(s)[..., None] * np.stack([np.cos(t), np.sin(t)], axis=-1)
+
+    def value(u, a):
+        f = a[..., None] * np.maximum(u @ X.T, 0)
+        squares = ((f - y) ** 2).sum(axis=-1)
+        return 0.5 * squares + beta * ((u**2).sum(axis=-1) + a**2) / 2
+
+    found = (value(u + moves, a + step * np.sin(s)) - value(u, np.array(a))) / step
+    assert found.min() >= least - 1e-5
+    assert found.min() == pytest.approx(least, rel=2e-3)
+
+
+def test_without_ties_the_least_directional_derivative_is_that_of_the_gradient():
+    X, y, (u, a) = gaussian(6, 2, 3, 1)
+    theta = np.column_stack([u, a])
+
+    def value(theta):
+        return network_objective(X, y, 0.3, (theta[:, :2], theta[:, 2]))
+
+    moves = 1e-6 * np.eye(9).reshape(9, 3, 3)
+    slopes = [(value(theta + m) - value(theta - m)) / 2e-6 for m in moves]
+    least = least_directional_derivative(X, y, 0.3, (u, a))
+    assert least == pytest.approx(-np.linalg.norm(slopes), rel=1e-7)
 
 
 def test_multipliers_of_a_tie_in_closed_form():
@@ -316,6 +326,46 @@ def test_multipliers_of_a_tie_in_closed_form():
         assert stationary == (certify_subsampled(X, y, beta, network, cells="own").gap < 1e-12)
     off = tie_multipliers(X, np.array([-1.0, 2.0]), beta, network)
     assert off.residual == pytest.approx(0.5)
+
+
+def test_multipliers_of_local_minima_are_within_their_limits():
+    tied = set()
+    for seed in range(8):
+        X, y, start = gaussian(8, 3, 4, seed)
+        point = local_minimum(X, y, 0.1, start)
+        network = point.network
+        found = tie_multipliers(X, y, 0.1, network)
+        v = y - network(X)
+        scale = np.abs(v).max()
+        for u, s, ties, on, mu, limit in zip(
+            network.weights,
+            point.signs,
+            point.ties,
+            point.patterns,
+            found.multipliers,
+            found.limits,
+            strict=True,
+        ):
+            slope = 0.1 * u / np.linalg.norm(u) - s * (on * v) @ X
+            np.testing.assert_allclose(mu @ X, slope, atol=1e-7 * scale)
+            assert not mu[~ties].any()
+            assert not limit[~ties].any()
+            np.testing.assert_allclose(limit[ties], -s * v[ties], rtol=1e-7, atol=1e-9 * scale)
+            assert mu.min() >= -1e-7 * scale
+            assert (mu <= limit + 1e-7 * scale).all()
+            tied |= {s} if ties.any() else set()
+        assert found.residual.max(initial=0.0) <= 1e-7 * scale
+        # Where one neuron is turned the multipliers leave what they cannot reach.
+        turned = network.weights @ np.linalg.qr(X[:3])[0]
+        left = tie_multipliers(X, y, 0.1, (turned, network.output_weights))
+        sides = turned @ X.T
+        v = y - np.maximum(X @ turned.T, 0.0) @ network.output_weights
+        expected = [
+            np.linalg.norm(0.1 * u / np.linalg.norm(u) - s * ((z > 0) * v) @ X)
+            for u, s, z in zip(turned, point.signs, sides, strict=True)
+        ]
+        np.testing.assert_allclose(left.residual, expected, rtol=1e-10)
+    assert tied == {-1.0, 1.0}
 
 
 def test_multipliers_beyond_their_limit_are_no_stationary_network():

@@ -1,6 +1,7 @@
 """Exact fits against cvxpy, the mean-field dual against adaptive quadrature and particles, splines
 against linear programs."""
 
+from dataclasses import replace
 from itertools import pairwise, product
 
 import cvxpy as cp
@@ -11,6 +12,7 @@ from scipy.optimize import linprog, minimize
 
 from theorylab.convex_relu import (
     Knots,
+    _mean_field,
     _particles,
     balance,
     certificate_knots,
@@ -25,6 +27,7 @@ from theorylab.convex_relu import (
     sample_particles,
     train,
 )
+from theorylab.convex_relu._sinusoids import arcs
 from theorylab.convex_relu.univariate import Status
 
 X = np.array([-1.5, -0.3, 0.4, 1.3])
@@ -131,7 +134,9 @@ def test_certificate_knots_are_local_maxima_with_their_side_and_sign():
             assert height.min() >= 0.05 * (1 - 1.01 * tol)
             for near in (-1e-5, 1e-5):
                 assert (height >= knots.sign * h_on(x, residual, phi + near) - 1e-14).all()
-            on_data += (knots.on_data >= 0).sum()
+            at = knots.on_data >= 0
+            np.testing.assert_array_equal(x[knots.on_data[at]], knots.position[at])
+            on_data += at.sum()
         # Values a little below the penalty count up to the tolerance only.
         shrunk = residual * (1 - 1e-7)
         assert certificate_knots(x, shrunk, 0.05).position.size == 0
@@ -153,6 +158,10 @@ def test_repeated_inputs_count_once():
     twice = fit_penalized_biases(np.append(X, X[1]), np.append(Y, Y[1]), 0.05)
     knots = certificate_knots(np.append(X, X[1]), twice.residual, 0.05)
     assert knots.per_gap(np.append(X, X[1]))[0].size == 3
+    assert knots.position.size > 0
+    phi = np.where(knots.right, 0.0, np.pi) - np.arctan(knots.position)
+    height = knots.sign * h_on(np.append(X, X[1]), twice.residual, phi)
+    np.testing.assert_allclose(height, 0.05, rtol=1e-9)
     moved = fit_penalized_biases(np.append(X, X[1] + 1e-9), np.append(Y, Y[1]), 0.05)
     assert twice.objective == pytest.approx(moved.objective, rel=1e-6)
     assert twice.objective > fit.objective
@@ -242,6 +251,28 @@ def test_knots_on_data_count_in_both_gaps_that_they_end():
     assert closed.tolist() == [2, 1]
 
 
+def test_knots_of_both_orientations_at_one_place_count_once():
+    knots = Knots(
+        np.array([0.5, 0.5, 1.5]), np.array([True, False, False]), np.ones(3), np.full(3, -1)
+    )
+    opened, closed = knots.per_gap([2.0, 0.0, 1.0])
+    assert opened.tolist() == closed.tolist() == [1, 1]
+
+
+def test_a_unit_that_never_bends_has_no_knot():
+    # By symmetry the optimum is constant, the unit b > 0 with w = 0.
+    fit = fit_penalized_biases([-1.0, 1.0], [1.0, 1.0], 0.5)
+    np.testing.assert_allclose(fit.network([-3.0, 0.0, 3.0]), 0.75, rtol=1e-9)
+    assert certificate_knots([-1.0, 1.0], fit.residual, 0.5).position.size == 0
+
+
+def test_a_gap_is_never_negative_beyond_rounding():
+    fit = fit_penalized_biases(X, Y, 0.05)
+    assert fit.gap <= 1e-10
+    with pytest.raises(ArithmeticError, match="exceeds the upper bound"):
+        _ = replace(fit, dual_objective=fit.objective * (1 + 1e-9)).gap
+
+
 def test_finite_size_shift_of_repeated_inputs_is_the_limit_of_close_ones():
     y, shifts = np.array([0.5, -1.0, 0.2, -1.2]), []
     for apart in (0.0, 1e-3):
@@ -262,6 +293,26 @@ def test_mean_field_curvature_is_the_second_derivative():
     assert fit.curvature_mass([], 0.1) == pytest.approx(np.trapezoid(dense, grid), rel=1e-4)
     away = np.where(np.abs(grid - 0.3) > 0.2, dense, 0)
     assert fit.curvature_mass([0.3], 0.2) == pytest.approx(np.trapezoid(away, grid), rel=1e-3)
+
+
+def test_the_quadrature_error_is_that_of_the_nodes_taken(monkeypatch):
+    monkeypatch.setattr(_mean_field, "_panels", lambda x, z, beta: np.unique(arcs(x)[:2]))
+    fit = mean_field_fit(X, Y, 0.1, temperature=0.02)
+
+    def barrier(t):
+        return 1 / (0.1 - h_on(X, fit.residual, np.array([t]))[0] ** 2 / 0.1)
+
+    edges = np.unique(arcs(X)[:2])
+    parts = [quad(barrier, *e, epsabs=0, epsrel=1e-11, limit=400)[0] for e in pairwise(edges)]
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    coarse = sum(
+        w * barrier((lo + hi + (hi - lo) * s) / 2) * (hi - lo) / 2
+        for lo, hi in pairwise(edges)
+        for s, w in zip(nodes, weights, strict=True)
+    )
+    error = abs(coarse / sum(parts) - 1)
+    assert error > 1e-6
+    assert fit.quadrature_error == pytest.approx(error, rel=0.3)
 
 
 def test_mean_field_tends_to_the_exact_fit_within_its_duality_gap():
@@ -304,6 +355,8 @@ def test_minimal_path_norm_is_the_value_of_a_linear_program(seed, skip):
     bounds = [(0, None)] * (4 * knots.size) + [(None, None)] * free.shape[1]
     value = linprog(cost, A_eq=system, b_eq=y, bounds=bounds).fun
     assert minimal_path_norm(x, y, skip=skip) == pytest.approx(value, rel=1e-8)
+    for other in ((-x, y), (x, -y), (-x, 5.0 - y)):
+        assert minimal_path_norm(*other, skip=skip) == pytest.approx(value, rel=1e-8)
     network = minimal_path_norm_network(x, y, skip=skip)
     np.testing.assert_allclose(network(x), y, atol=1e-10)
     assert network.weight_decay == pytest.approx(value, rel=1e-8)
@@ -392,6 +445,10 @@ def test_descent_of_particles_is_descent_on_the_stated_loss(exponent):
     found = descend_particles(x, y, n, **options)
     np.testing.assert_allclose(found[0], outputs(theta), rtol=1e-7)
     assert np.abs(found[1] - found[0]).min() > 0.01
+    seen = []
+    first = descend_particles(x, y, n, **options, callback=lambda r: seen.append(r) or True)
+    np.testing.assert_array_equal(first, found[:1])
+    assert seen[0].objective == pytest.approx(loss(theta), rel=1e-6)
 
 
 def test_particles_that_take_no_step_are_a_sum_of_independent_units():
@@ -477,6 +534,17 @@ def test_particles_do_not_depend_on_the_legs_in_which_they_move(monkeypatch):
     first = sample_particles(X, Y, 0.4, n_sweeps=40, burn_in=20, callback=lambda r: True, **options)
     once = sample_particles(X, Y, 0.4, n_sweeps=1, burn_in=0, **options)
     np.testing.assert_allclose(first, once, rtol=1e-12)
+
+
+def test_long_steps_of_a_particle_leave_no_bias():
+    # One particle a relu(b) at the input 0: the mean of its law by quadrature.
+    grid = np.linspace(-6.0, 6.0, 401)
+    a, b = np.meshgrid(grid, grid, indexing="ij")
+    f = a * np.maximum(b, 0.0)
+    law = np.exp(-((f - 2.0) ** 2 + 0.5 * (a**2 + b**2)) / 2 / 0.5)
+    options = {"temperature": 0.5, "n_particles": 1, "n_sweeps": 300_000, "step": 0.3}
+    found = sample_particles([0.0], [2.0], 0.5, **options)
+    assert found[0] == pytest.approx((f * law).sum() / law.sum(), rel=0.02)
 
 
 def test_energy_of_particles_settles_at_the_temperature():

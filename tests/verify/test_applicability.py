@@ -886,6 +886,46 @@ def test_equalities_hold_up_to_the_tolerance():
     assert list(applies(theorem, X=X)) == ["X'X = I"]
     assert applies(theorem, X=X, tol=2.1e-6)
     assert not applies(theorem, X=X, tol=1.9e-6)
+    # Columns that are too short, or not orthogonal.
+    for wrong in ([[1.0 - 1e-6, 0.0], [0.0, 1.0]], [[1.0, -1e-6], [0.0, 1.0]]):
+        assert applies(theorem, X=wrong, tol=2.1e-6)
+        assert not applies(theorem, X=wrong, tol=0.9e-6)
+
+
+def test_the_narrowest_layer_counts_and_widths_are_whole():
+    theorem, data = "convex_relu/parallel_networks:deep-linear-gap", {"X": np.eye(3)}
+    for widths, wide in (([2, 5], True), ([5, 1, 5], False), ([2], True), ([1], False)):
+        assert bool(applies(theorem, **data, Y=np.diag([1.0, 2.0, 0.0]), widths=widths)) is wide
+    with pytest.raises(ValueError, match="widths: expected whole numbers"):
+        applies(theorem, **data, Y=np.eye(3), widths=[3.5])
+
+
+def test_a_line_may_lie_in_a_plane_of_the_coordinates():
+    theorem = "convex_relu/parallel_networks:rank1-three-layer-relu"
+    X = np.outer([1.0, -2.0, 0.5], [0.0, 3.0, 0.0])
+    assert applies(theorem, X=X, y=[2.0, 1.0, 1.0])
+    assert applies(theorem, X=X, y=[2.0, 1.0, 1.1]).failed == ("y = alpha c_+ + gamma c_-",)
+    assert "X of rank one, c a'" in applies(theorem, X=0.0 * X, y=[2.0, 1.0, 1.0]).failed
+
+
+def test_stability_ends_at_the_distance_in_the_dual_norm():
+    theorem = "convex_relu/robust_training:robust-squared-loss"
+    network = convex_relu.Network([[8.0, 0.0], [-3.0, 4.0]], np.ones(2), biases=[9.0, 1.0])
+    X = np.array([[1.0, 1.0], [2.0, 0.0]])  # |w . x + b| = 2 and 5 for the second neuron
+    for ball, end in (("linf", 2 / 7), ("l2", 2 / 5)):
+        for factor, stable in ((1.0 - 1e-9, True), (1.0, True), (1.0 + 1e-9, False)):
+            found = applies(theorem, network=network, X=X, eps=factor * end, ball=ball)
+            assert bool(found) is stable
+            assert f"neuron 1 switches at distance {end:.4g}" in found.summary() or stable
+    nothing = convex_relu.Network(np.zeros((0, 2)), np.zeros(0))
+    assert applies(theorem, network=nothing, X=X, eps=1.0, ball="l2")
+    # Networks that are stable up to their own radius, which is rounded.
+    rng = np.random.default_rng(0)
+    for ball in 20 * ("linf", "l2"):
+        X = rng.standard_normal((4, 3))
+        network = convex_relu.Network(rng.standard_normal((5, 3)), np.ones(5), np.ones(5))
+        end = float(convex_relu.stability_radii(network, X, ball=ball).min())
+        assert applies(theorem, network=network, X=X, eps=end, ball=ball)
 
 
 def test_a_width_between_the_rank_and_its_noise_is_left_open():

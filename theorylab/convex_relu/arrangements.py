@@ -312,11 +312,8 @@ def _independent_columns(rows: FloatArray) -> list[int]:
     """Return columns of the exact rank that span the column space of ``rows``."""
     n, d = rows.shape
     if n >= d:
-        unit = (
-            rows
-            / np.linalg.norm(rows / np.abs(rows).max(), axis=1, keepdims=True)
-            / np.abs(rows).max()
-        )
+        scaled = rows / np.abs(rows).max(axis=1, keepdims=True)
+        unit = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
         values = np.linalg.svd(unit, compute_uv=False)
         # The computed singular values err by at most a small multiple of eps times the largest.
         if values[-1] > 64 * (n + d) * _EPS * values[0]:

@@ -198,9 +198,9 @@ def displaced_neurons_bound(optimum: TrainingResult, angle: float) -> float:
     Replace each optimal neuron by that direction. The objective grows by at most
 
     $$\sum_jc_j\max_{|\theta-\theta_j|\le
-    t}\big(\beta-|z^\top(Xu_\theta)_+|\big)+\tfrac12\big(2\sin\tfrac t2\,\|X\|\sum_jc_j\big)^2,$$
+    t}\big(\beta-s_jz^\top(Xu_\theta)_+\big)+\tfrac12\big(2\sin\tfrac t2\,\|X\|\sum_jc_j\big)^2,$$
 
-    with $c_j$ the norms of the optimal blocks and z the optimal residual.
+    with $c_j$ the norms of the optimal blocks, $s_j$ their signs and z the optimal residual.
 
     Parameters
     ----------
@@ -243,17 +243,22 @@ def displaced_neurons_bound(optimum: TrainingResult, angle: float) -> float:
     residual = problem.y - optimum.network(problem.X)
     kinks = np.arctan2(problem.X[:, 1], problem.X[:, 0])
     kinks = np.concatenate([kinks + 0.5 * math.pi, kinks - 0.5 * math.pi])
+    kinks = np.sort(kinks % (2.0 * math.pi))
+    # Between kinks the function is a cosine: its least value is at an end or in its trough.
+    middles = 0.5 * (kinks + np.append(kinks[1:], kinks[0] + 2.0 * math.pi))
+    active = problem.X @ np.array([np.cos(middles), np.sin(middles)]) > 0.0
+    slopes = problem.X.T @ (residual[:, None] * active)
+    crests = np.arctan2(slopes[1], slopes[0])
+    places = np.concatenate([kinks, crests, crests + math.pi])
     first = 0.0
     for w, a, c in zip(weights, optimum.network.output_weights, sizes, strict=True):
         angle = math.atan2(w[1], w[0])
-        offset = (kinks - angle + math.pi) % (2.0 * math.pi) - math.pi
-        # Between kinks the function is a cosine, concave where it is positive: the least value is
-        # at an end.
-        ends = angle + np.concatenate([offset[np.abs(offset) < t], [-t, t]])
+        offset = (places - angle + math.pi) % (2.0 * math.pi) - math.pi
+        near = angle + np.concatenate([offset[np.abs(offset) < t], [-t, t]])
         values = (
             np.sign(a)
             * residual
-            @ np.maximum(problem.X @ np.array([np.cos(ends), np.sin(ends)]), 0.0)
+            @ np.maximum(problem.X @ np.array([np.cos(near), np.sin(near)]), 0.0)
         )
         first += float(c) * max(problem.beta - float(values.min()), 0.0)
     moved = 2.0 * math.sin(0.5 * t) * float(np.linalg.norm(problem.X, 2)) * float(sizes.sum())

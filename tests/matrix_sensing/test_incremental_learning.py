@@ -297,3 +297,17 @@ def test_a_callback_sees_the_staircase_in_legs_and_stops_it():
         np.testing.assert_array_equal(getattr(stopped, name), getattr(shorter, name))
     assert stopped.iterations[-1] <= told[3].iteration
     np.testing.assert_array_equal(stopped.states, alone.states[: len(stopped.states)])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nothing_is_said_after_a_matrix_that_is_learned(seed):
+    # The gradient at Z_2 = M is rounding, of either sign.
+    Q = np.linalg.qr(rng(seed).standard_normal((4, 4)))[0][:, :2]
+    M, operator = (Q * [3.0, 1.3]) @ Q.T, gaussian_operator(4, 100, rng=rng(seed + 100))
+    best = best_rank_solutions(M, operator, max_rank=3, rng=rng(1), starts=3)
+    law = incremental_law(M, operator, best, search_rank=4, step_size=0.03)
+    assert law.times[1] == np.inf
+    assert law.exponents[1] == pytest.approx(2 * law.spare[1])
+    for row in (law.exponents, law.times, law.spare, law.approach, law.escape):
+        assert np.isnan(row[2])
+        assert not np.isnan(row[:2]).any()

@@ -334,3 +334,10 @@ def test_the_law_of_the_population_at_a_finite_step():
         assert law.times[s] == pytest.approx(arrival + wait, rel=1e-8)
         assert law.exponents[s] == pytest.approx(wait * decay, rel=1e-8)
     assert law.exponents[3] == law.times[3] == np.inf
+
+
+@pytest.mark.parametrize(("eigenvalues", "stage"), [([1.0, 0.5, 0.45], 1), ([1.0, 0.95, 0.3], 2)])
+def test_the_remainder_of_a_visit_counts_the_other_eigenvalues(eigenvalues, stage):
+    # A third eigenvalue that is close: it adds half its square to the distance.
+    visit = population_visit(eigenvalues, init_scale=1e-8, stage=stage)
+    assert visit.remainder / 5 < abs(visit.leading / visit.distance - 1) < visit.remainder / 2

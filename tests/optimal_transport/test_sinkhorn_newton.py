@@ -236,3 +236,20 @@ def test_how_it_ends_is_said_and_holds_of_what_is_returned(n, m):
         part = newton_plan(a, b, C, eps, callback=lambda p: p.iteration == 3)
     assert checked(part) is TransportStatus.STOPPED
     assert part.n_iterations < result.n_iterations
+
+
+@pytest.mark.filterwarnings("ignore:.*raise max_iter")
+def test_it_is_converged_where_the_marginal_error_is_at_most_tol():
+    a, b, C = clouds(20, 15, 8)
+    eps, between = 0.03 * C.max(), 0
+    for budget in range(1, 12):
+        error = newton_plan(a, b, C, eps, tol=1e-13, max_iter=budget).marginal_error
+        for factor, status in (
+            (0.1, TransportStatus.NOT_CONVERGED),
+            (2, TransportStatus.CONVERGED),
+        ):
+            if error > 1e-11:
+                result = newton_plan(a, b, C, eps, tol=factor * error, max_iter=budget)
+                assert result.status is status
+                between += 1
+    assert between >= 4

@@ -237,3 +237,28 @@ def test_times_that_do_not_increase_are_refused():
             compander_flow(lambda w: w, [0.5], times)
         with pytest.raises(ValueError, match="times: expected increasing"):
             metric_flow(lambda w: w, np.ones_like, [0.5], times)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3e5])
+def test_a_callback_is_told_the_weighted_misfit_and_the_residual_is_relative(scale):
+    X, y, M = problem()
+    y, weight, start = scale * y, np.diag([1.0, 5.0, 0.2]), 40 * scale * np.ones(6)
+    call = {"metric": M, "weight": weight, "start": start, "tol": 0.0}
+
+    def length(w):
+        return np.linalg.norm(M @ X.T @ weight @ (X @ w - y))
+
+    for steps in (0, 7):
+        told = []
+        found = metric_descent(X, y, **call, steps=steps + 1, callback=told.append)
+        rest = X @ found.weights - y
+        assert told[-1].objective == pytest.approx(rest @ weight @ rest / 2)
+        assert told[-1].error == found.residual
+        assert found.residual == pytest.approx(length(found.weights) / length(start))
+    # From 0 the unit is the same as from a start that is nearer than 0.
+    near = metric_interpolator(X, y, metric=M) * 0.9
+    found = metric_descent(X, y, **call | {"start": near}, steps=1)
+    assert found.residual == pytest.approx(length(found.weights) / length(np.zeros(6)))
+    with pytest.warns(RuntimeWarning, match="stopped by the callback"):
+        stopped = metric_descent(X, y, **call, callback=lambda _: True)
+    assert stopped.status is MetricDescentStatus.STOPPED

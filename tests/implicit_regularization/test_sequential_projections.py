@@ -283,3 +283,12 @@ def test_bad_tasks_are_refused_by_name():
         task_geometry([[[1.0, 2.0]], [[1.0]]])
     with pytest.raises(ValueError, match="targets: expected a sequence of 2"):
         cyclic_regression_limit(ROWS, [[1.0]], [0])
+
+
+def test_the_residual_is_that_of_the_worst_task():
+    tasks = [np.array([[1.0], [1 + 1e-9]]), np.array([[1.0]])]
+    with pytest.warns(RuntimeWarning, match="weak_regularisation: the equations hold to"):
+        found = weak_regularisation(tasks, [0, 1], log_strength=1e9)
+    alone = weak_regularisation(tasks[1:], [0], log_strength=1e9)
+    assert alone.residual < 1e-12
+    assert found.residual > 1e-9

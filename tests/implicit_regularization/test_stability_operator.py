@@ -343,3 +343,24 @@ def test_bad_families_are_refused_by_name():
         ir.rademacher_complexities(np.ones((20, 100)))
     with pytest.raises(ValueError, match="inputs: expected d"):
         ir.invisible_vertex(np.ones((1000, 200)))
+
+
+def test_the_exact_threshold_is_between_its_bounds():
+    # One dimension, in fractions: E(1 - h a)^2 <= 1 iff h <= 2 E a / E a^2.
+    rng = np.random.default_rng(11)
+    for n in (2, 3, 7):
+        for a in rng.integers(1, 1000, (40, n)):
+            exact = Fraction(2 * int(a.sum()), int((a * a).sum()))
+            found = ir.stability_threshold(a[:, None, None].astype(float), batch_size=1)
+            assert Fraction(found.lower) <= exact <= Fraction(found.upper)
+            assert found.upper <= found.lower * (1 + 1e-12)
+
+
+def test_the_loss_of_two_eigenvalues_grows_by_the_smaller_factor():
+    # Gradients that are orthogonal: mu ||H||_F^2 and min (1 - h lambda)^2, by hand.
+    g = np.sqrt(2 * np.diag([1.0, 4.0]))  # H = diag(1, 4)
+    # The noise is diag(1, 64) over diag(1, 4), of least quotient 1.
+    for step, least in ((0.5, 0.25), (0.3, 0.04), (0.1, 0.36)):
+        found = ir.loss_growth_bound(g, step_size=step)
+        assert_allclose(found, step**2 * 1.0 + least)
+        assert_allclose(ir.loss_growth_bound(1e60 * g, step_size=1e-120 * step), found)

@@ -223,3 +223,37 @@ def test_callbacks_are_told_objectives_and_stop():
     assert [p.objective for p in told] == pytest.approx(pruned.losses)
     assert len(pruned.losses) == 3
     assert told[-1].error == pruned.change
+
+
+def test_steps_up_to_the_largest_are_taken_and_no_others():
+    A, Y, least, _ = regression(11)
+    most = 1 / np.linalg.norm(A, 2) ** 2
+    for period in (1, 3):
+        left = np.linalg.matrix_power(np.eye(6) - most * A.T @ A, period)
+        found = pruning_metric(A, step_size=most, period=period)
+        np.testing.assert_allclose(found, np.eye(6) - left, atol=1e-13)
+    beyond = {"step_size": 1.001 * most}
+    for refused in (
+        lambda: pruning_metric(A, period=1, **beyond),
+        lambda: trained_rank_pruning(A, Y, rank=2, period=1, **beyond),
+        lambda: nuclear_descent(A, Y, least, penalty=0.1, steps=1, **beyond),
+    ):
+        with pytest.raises(ValueError, match="step_size"):
+            refused()
+
+
+@pytest.mark.filterwarnings("ignore:relative change")
+@pytest.mark.parametrize("unit", [1.0, 1e-6])
+def test_a_run_ends_with_the_first_relative_change_below_tol(unit):
+    A, Y, _, _ = regression(12)
+    call = {"rank": 2, "step_size": 0.5 / np.linalg.norm(A, 2) ** 2, "period": 2}
+    run = trained_rank_pruning(A, unit * Y, tol=1e-3, **call)
+    assert run.status is PruningStatus.CONVERGED
+    size = run.losses.size
+    changes, before = [], np.zeros((6, 5))
+    for rounds in range(1, size + 1):
+        W = trained_rank_pruning(A, unit * Y, rounds=rounds, tol=1e-15, **call).weights
+        changes.append(np.linalg.norm(W - before) / np.linalg.norm(W))
+        before = W
+    assert changes[-1] < 1e-3 < min(changes[:-1])
+    assert run.change == pytest.approx(changes[-1], rel=1e-9)

@@ -219,7 +219,7 @@ def test_bad_steps_are_refused():
 
 def test_runs_that_end_badly_warn():
     M, operator, y = problem()
-    with pytest.warns(RuntimeWarning, match="overflowed"):
+    with np.errstate(all="ignore"), pytest.warns(RuntimeWarning, match="overflowed"):
         run = subgradient_method(
             operator, y, initial=np.eye(5), step=AdaptiveSteps(1e6), steps=500, truth=M
         )
@@ -349,3 +349,42 @@ def test_a_callback_is_told_loss_and_error_and_stops():
             else l1_loss(operator, y, Z) / l1_loss(operator, y, np.zeros((3, 3)))
         )
         assert told[-1].error == pytest.approx(relative)
+
+
+def test_every_row_counts_and_the_step_is_measured_by_the_norm():
+    # Numbers of measurements that no group of four divides; Q of a negative leading eigenvalue.
+    for m in (1, 2, 7, 33):
+        operator = gaussian_operator(3, m, rng=rng(m))
+        M, U = np.eye(3), 0.1 * rng(m + 1).standard_normal((3, 2))
+        y = operator.forward(M)
+        run = subgradient_method(
+            operator, y, initial=U, step=GeometricSteps(0.3, 0.9), steps=3, truth=M
+        )
+        for t in range(3):
+            Q = operator.adjoint(np.sign(operator.forward(U @ U.T) - y)) / np.sqrt(m)
+            assert run.losses[t] == pytest.approx(l1_loss(operator, y, U @ U.T), rel=1e-12)
+            U = U - 0.3 * 0.9**t / np.linalg.norm(Q, 2) * Q @ U
+        np.testing.assert_allclose(run.U, U, rtol=1e-10)
+
+
+def test_tolerances_are_relative_and_met_at_the_last_step():
+    M, operator, y = problem(m=120)
+    for unit in (1.0, 1e-4):
+        start = spectral_start(operator, unit * y, search_rank=1, init_scale=0.5 * np.sqrt(unit))
+        # Steps of unit length in the units of the problem.
+        call = {"initial": start, "step": AdaptiveSteps(0.3 / unit)}
+        run = subgradient_method(operator, unit * y, **call, steps=500, truth=unit * M, tol=1e-3)
+        assert run.status is SubgradientStatus.REACHED
+        assert run.errors[-1] <= 1e-3 * np.linalg.norm(unit * M) < run.errors[-2]
+        # Without the truth the loss is looked at every hundred steps, and after the last.
+        few = run.steps + 20
+        assert few % 100
+        fitted = subgradient_method(operator, unit * y, **call, steps=few, tol=1e-2)
+        assert fitted.status is SubgradientStatus.FITTED
+        assert fitted.steps == few - few % 100 or fitted.steps == few
+
+
+def test_data_without_a_positive_direction_have_no_spectral_start():
+    operator = gaussian_operator(3, 500, rng=rng(0))
+    with pytest.raises(ValueError, match="measurements: expected data whose sign matrix"):
+        spectral_start(operator, operator.forward(-np.eye(3)), search_rank=2, init_scale=0.1)

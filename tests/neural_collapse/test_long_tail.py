@@ -4,6 +4,7 @@ closed forms."""
 from functools import partial
 from itertools import combinations
 
+import cvxpy as cp
 import mpmath
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from theorylab.neural_collapse import (
     ufm_objective,
     von_neumann_entropy,
 )
+from theorylab.neural_collapse._spread_centres import _smooth, unit_rows
 
 
 def cosine(a, b):
@@ -117,6 +119,7 @@ def test_aligned_minimizer_of_equal_classes_is_the_unrestricted_one():
     best = ufm_minimizer(model, dimension=3)
     assert aligned.loss == pytest.approx(best.objective, rel=1e-9)
     assert aligned.classifier @ aligned.class_features == pytest.approx(best.class_logits, abs=1e-3)
+    assert aligned.spread == pytest.approx(mean_max_cosine(aligned.class_features.T), abs=1e-12)
     # Balanced: both factors carry the same penalty.
     sizes = 0.02 * np.sum(aligned.classifier**2), 0.09 * np.sum(aligned.class_features**2)
     assert sizes[0] == pytest.approx(sizes[1], rel=1e-5)
@@ -268,3 +271,81 @@ def test_correlation_factor_against_extended_precision_and_two_point_spectra():
             deficit = np.log(d) + np.sum(values * np.log(values))
             correlation = -np.log(d * values).sum() / 2
             assert correlation < d / 2 * correlation_factor(r) * deficit < close * correlation
+
+
+@pytest.mark.parametrize("angle", [False, True])
+def test_slopes_of_what_is_smoothed(angle):
+    unit = unit_rows(np.random.default_rng(2).standard_normal((4, 3)))
+
+    def value(flat):
+        return _smooth(flat.reshape(4, 3), 5.0, angle)[0]
+
+    slope = _smooth(unit, 5.0, angle)[1]
+    moves = np.random.default_rng(3).standard_normal((5, 4, 3))
+    for move in moves - np.sum(moves * unit, axis=2, keepdims=True) * unit:
+        rise = value((unit + 1e-6 * move).ravel()) - value((unit - 1e-6 * move).ravel())
+        assert rise / 2e-6 == pytest.approx(np.sum(slope * move), rel=1e-7)
+
+
+@pytest.mark.parametrize("quantity", ["cosine", "angle"])
+def test_spread_centres_cannot_be_polished_and_are_the_best_of_their_starts(quantity):
+    angle = quantity == "angle"
+    value = (lambda c: -mean_min_angle(c)) if angle else mean_max_cosine
+    pairs = list(combinations(range(7), 2))
+
+    def levels(flat):  # of each row a level t_i that none of its pairs exceeds
+        unit = flat[:21].reshape(7, 3)
+        unit = unit / np.linalg.norm(unit, axis=1)[:, None]
+        scores = np.array([unit[i] @ unit[j] for i, j in pairs])
+        scores = -np.arccos(np.clip(scores, -1, 1)) if angle else scores
+        t = flat[21:]
+        return np.concatenate(
+            [[t[i] - s, t[j] - s] for (i, j), s in zip(pairs, scores, strict=True)]
+        )
+
+    reached = []
+    for restarts in (1, 2, 3, 4):
+        told = []
+        found = spread_centres(
+            7, 3, rng=np.random.default_rng(1), quantity=quantity, restarts=restarts,
+            callback=told.append,
+        )  # fmt: skip
+        reached.append(value(found))
+        assert [p.objective for p in told] == pytest.approx(reached, abs=1e-14)
+        start = np.concatenate([found.ravel(), np.full(7, reached[-1] + 0.3)])
+        polished = minimize(
+            lambda x: x[21:].mean(), start, constraints={"type": "ineq", "fun": levels},
+            method="SLSQP", options={"maxiter": 200, "ftol": 1e-12},
+        )  # fmt: skip
+        assert reached[-1] <= value(polished.x[:21].reshape(7, 3)) + 2e-5
+    assert (np.diff(reached) <= 0).all()
+
+
+@pytest.mark.parametrize(("K", "b", "v"), [(3, 4.0, 0.02), (4, 3.0, 0.1), (7, 10.0, 0.01)])
+def test_cosine_remainder_is_the_largest_deviation_by_a_convex_program(K, b, v):
+    # Of K - 1 cosines with their mean taken off, whose log-mean-exp is at most K v.
+    x = cp.Variable(K - 1)
+    level = cp.log_sum_exp(b * x) <= b * K * v + np.log(K - 1)
+    furthest = []
+    for sign in (1, -1):
+        program = cp.Problem(cp.Maximize(sign * x[0]), [cp.sum(x) == 0, level])
+        furthest.append(program.solve(solver=cp.CLARABEL))
+    expected = np.sqrt(K * v / (K - 1)) + max(furthest)
+    assert cosine_remainder([v], K, sharpness=b)[0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_best_start_of_a_regularised_minimizer_is_kept():
+    told, model = [], cross_entropy((4, 3, 2, 1, 1), 0.01, 0.01)
+    found = regularised_minimizer(
+        model, dimension=2, strength=0.3, rng=np.random.default_rng(0), restarts=4,
+        callback=told.append,
+    )  # fmt: skip
+    totals = [p.objective for p in told]
+    assert found.loss + 0.3 * found.spread == pytest.approx(totals[-1], rel=1e-10)
+    assert (np.diff(totals) <= 0).all()
+    assert totals[-1] < totals[0]
+    # An ascent from the last start on its own shows that it was not the best.
+    alone = np.random.default_rng(0)
+    alone.standard_normal((3, 2 * 5 * 2))
+    last = regularised_minimizer(model, dimension=2, strength=0.3, rng=alone, restarts=1)
+    assert last.loss + 0.3 * last.spread > totals[-1] + 1e-6

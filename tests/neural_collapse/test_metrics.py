@@ -265,3 +265,24 @@ def test_frames_are_ordered_and_labels_have_no_gap():
     assert np.array_equal(frame, [[0, 0, 0.5], [2, 0, 0], [0, 0, 0], [0, 1, 0]])
     with pytest.raises(ValueError, match="labels"):
         nc.collapse_metrics(np.eye(3, 4), [0, 1, 1, 3], np.eye(3))
+
+
+def test_a_short_direction_of_the_means_counts_in_full():
+    # Means (1, 0), (-1, 0), (0, s) and deviations +-(0, s) in every class: Sigma_B has the
+    # eigenvalue 2 s^2 / 9 along the second axis, Sigma_W there s^2, whatever s.
+    for s in (1.0, 1e-3, 1e-7):
+        means = np.array([[1.0, -1.0, 0.0], [0.0, 0.0, s]])
+        H = np.repeat(means, 2, axis=1) + np.outer([0.0, s], [1, -1] * 3)
+        found = nc.collapse_metrics(H, np.repeat(np.arange(3), 2), np.eye(3, 2))
+        assert found.variability == pytest.approx(9 / 2 / 3, rel=1e-8)
+
+
+def test_the_metrics_of_a_run_know_its_bias():
+    X, y = noisy_blobs()
+    given = {"hidden": 4, "dimension": 3, "lam_w": 0.01, "lam_h": 0.02, "iterations": 1}
+    run = nc.train_features(X, y, **given, bias=True)
+    with_bias, without = (
+        nc.collapse_metrics(run.features, y, run.classifier, bias=b) for b in (run.bias, None)
+    )
+    assert with_bias.agreement != without.agreement
+    assert vars(run.metrics[-1]) == vars(with_bias)

@@ -201,3 +201,55 @@ def test_a_hessian_in_portions_is_the_hessian(monkeypatch):
         monkeypatch.setattr("theorylab.optimal_transport.sinkhorn_newton._PORTION", portion)
         parts = newton_plan(w, w, C, 0.02)
         assert (parts.n_iterations, parts.value) == (whole.n_iterations, whole.value)
+
+
+@pytest.mark.parametrize(("n", "m"), [(30, 20), (20, 30)])
+def test_how_it_ends_is_said_and_holds_of_what_is_returned(n, m):
+    a, b, C = clouds(n, m, 6)
+    eps = 1e-3 * C.max()
+
+    def checked(result):
+        f, g = result.potentials
+        plan = result.plan.toarray()
+        assert_allclose(plan, np.exp((f[:, None] + g - C) / eps), rtol=1e-8, atol=1e-15)
+        off = abs(plan.sum(1) - a).sum() + abs(plan.sum(0) - b).sum()
+        assert_allclose(result.marginal_error, off, rtol=1e-6, atol=1e-14)
+        return result.status
+
+    with pytest.warns(RuntimeWarning, match="raise max_iter"):
+        early = newton_plan(a, b, C, eps, max_iter=2)
+    assert checked(early) is TransportStatus.NOT_CONVERGED
+    assert early.n_iterations == 2
+    assert early.marginal_error > 1e-3
+    for tol in (1e-2, 1e-5, 1e-9):
+        result = newton_plan(a, b, C, eps, tol=tol)
+        assert checked(result) is TransportStatus.CONVERGED
+        assert result.marginal_error <= tol
+    with pytest.warns(RuntimeWarning, match="rounding hides the rest"):
+        best = newton_plan(a, b, C, eps, tol=0.0)
+    assert checked(best) is TransportStatus.ROUNDING
+    assert best.marginal_error < 1e-11
+    seen = []
+    assert newton_plan(a, b, C, eps, callback=seen.append).dual_value == result.dual_value
+    assert_allclose(seen[-1].objective, result.dual_value, rtol=1e-6)
+    with pytest.warns(RuntimeWarning, match="stopped by the callback"):
+        part = newton_plan(a, b, C, eps, callback=lambda p: p.iteration == 3)
+    assert checked(part) is TransportStatus.STOPPED
+    assert part.n_iterations < result.n_iterations
+
+
+@pytest.mark.filterwarnings("ignore:.*raise max_iter")
+def test_it_is_converged_where_the_marginal_error_is_at_most_tol():
+    a, b, C = clouds(20, 15, 8)
+    eps, between = 0.03 * C.max(), 0
+    for budget in range(1, 12):
+        error = newton_plan(a, b, C, eps, tol=1e-13, max_iter=budget).marginal_error
+        for factor, status in (
+            (0.1, TransportStatus.NOT_CONVERGED),
+            (2, TransportStatus.CONVERGED),
+        ):
+            if error > 1e-11:
+                result = newton_plan(a, b, C, eps, tol=factor * error, max_iter=budget)
+                assert result.status is status
+                between += 1
+    assert between >= 4

@@ -98,7 +98,6 @@ def test_an_early_end_keeps_its_bounds_and_warns():
 
 def test_the_best_of_all_bounds_is_kept(monkeypatch):
     """Neither bound is monotone in the iterations."""
-    a, b, C = problem(4, 5, 2)
     plans, duals, rounded = [], [], sum_of_norms._rounded
 
     def record(*args):
@@ -113,8 +112,10 @@ def test_the_best_of_all_bounds_is_kept(monkeypatch):
     monkeypatch.setattr(sum_of_norms, "_CHECK", 1)
     monkeypatch.setattr(sum_of_norms, "_rounded", record)
     monkeypatch.setattr(sum_of_norms, "exact_plan", bounded)
-    unit, late = 2.0 ** np.floor(np.log2(np.ptp(C))), []
-    for steps in range(8, 26, 3):
+    late = []
+    for seed, steps in itertools.product((2, 3), range(8, 26, 3)):
+        a, b, C = problem(4, 5, seed)
+        unit = 2.0 ** np.floor(np.log2(np.ptp(C)))
         plans.clear()
         duals.clear()
         with pytest.warns(RuntimeWarning, match="max_iter"):
@@ -124,8 +125,8 @@ def test_the_best_of_all_bounds_is_kept(monkeypatch):
         assert_allclose(result.value, min(values), rtol=1e-12)
         assert_allclose(result.plan, plans[np.argmin(values)])
         assert_allclose(result.dual_value, C.min() + unit * max(duals), rtol=1e-12)
-        late.append(np.argmin(values) < steps - 1)
-    assert any(late)
+        late.append((np.argmin(values) < steps - 1, np.argmax(duals) < steps - 1))
+    assert np.any(late, axis=0).all()
 
 
 @pytest.mark.parametrize("unit", [1e-8, 1e-3, 1e8])
@@ -377,3 +378,29 @@ def test_gap_of_random_problems(n, m, level, seed):
     result = class_plan(a, b, C, 10**level, tol=1e-6)
     assert result.gap <= 1e-6
     assert_allclose(result.value, conic(a, b, C, 10**level)[0], rtol=1e-5)
+
+
+def test_a_plan_that_is_stopped_says_so_and_told_its_value():
+    a, b, C = problem(5, 6, 4)
+    told = []
+    result = class_plan(a, b, C, 0.05, callback=told.append)
+    assert [p.iteration for p in told] == [*range(50, result.n_iterations + 1, 50)]
+    assert_allclose(told[-1].objective, result.value, rtol=1e-12)
+    assert_allclose(told[-1].error, result.gap, rtol=1e-6, atol=1e-12)
+    assert (np.diff([p.objective for p in told]) <= 0).all()
+    with pytest.warns(RuntimeWarning, match="stopped by the callback"):
+        part = class_plan(a, b, C, 0.05, callback=lambda p: p.iteration >= 100)
+    assert part.status is TransportStatus.STOPPED
+    assert part.n_iterations == 100
+    assert_allclose(part.value, told[1].objective, rtol=1e-12)
+
+
+@pytest.mark.parametrize("unit", [2.0**-600, 1e-8, 1e9, 2.0**600])
+def test_windows_and_certificates_have_the_unit_of_the_costs(unit):
+    C, labels = clusters(3, 2, 1)
+    one, other = recovery_window(C, labels=labels), recovery_window(unit * C, labels=labels)
+    for name in ("lower", "upper", "necessary"):
+        assert_allclose(getattr(other, name), unit * getattr(one, name), rtol=1e-9)
+    proof = recovery_certificate(unit * C, unit * one.lower, labels=labels)
+    assert_allclose(proof.pair_norm, 1, rtol=1e-9)
+    assert_allclose(proof.slack / unit, recovery_certificate(C, one.lower, labels=labels).slack)

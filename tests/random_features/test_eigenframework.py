@@ -840,3 +840,25 @@ def test_a_kernel_in_single_precision_has_the_spectrum_of_the_double():
         rf.population_spectrum(single.astype(float), targets)
     with pytest.raises(ValueError, match="kernel: expected a positive semi-definite"):
         rf.population_spectrum(single - np.float32(1e-2) * np.eye(120, dtype=np.float32), targets)
+
+
+@pytest.mark.parametrize(("n", "k", "noise"), [(20, None, 0.1), (30, 12, 0.0), (15, 15, 1.0)])
+def test_a_search_for_the_best_ridge_that_is_stopped_has_true_bounds(n, k, noise):
+    lam = np.arange(1, 41) ** -1.3
+    v = np.arange(1, 41) ** -0.6
+    problem = {"n_samples": n, "n_features": k, "noise_variance": noise}
+    told = []
+    full = rf.optimal_ridge(lam, v, **problem, tol=1e-10, callback=told.append)
+    assert len(told) > 3
+    gaps = []
+    for last in range(1, 5):
+        part = rf.optimal_ridge(
+            lam, v, **problem, tol=1e-10, callback=lambda p, last=last: p.iteration == last
+        )
+        assert part.status is rf.OptimalRidgeStatus.STOPPED
+        assert part.lower_bound <= full.test_risk <= part.test_risk
+        assert part.gap == pytest.approx(told[last - 1].error, rel=1e-9, abs=1e-13)
+        assert part.test_risk == told[last - 1].objective
+        gaps.append(part.gap)
+    assert gaps[0] > 1e-6
+    assert (np.diff(gaps) <= 0).all()

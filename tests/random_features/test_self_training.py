@@ -232,3 +232,20 @@ def test_finite_size_term_of_one_mode_against_its_integral():
     kept = chi2(T).expect(lambda g: (g / (g + ridge)) ** 2) / 18
     assert plain + term == pytest.approx(kept, rel=5e-4)
     assert abs(plain / kept - 1) > 0.01
+
+
+@pytest.mark.parametrize("noise", [1e-9, 1e-3, 10.0, 1e4])
+def test_best_final_ridge_over_many_magnitudes(noise):
+    # Isotropic: d sigma^2 / |w|^2, whatever the units of the covariance.
+    for unit in (1e-6, 1.0, 1e6):
+        best = rf.optimal_final_ridge(
+            np.full(20, unit), np.full(20, 0.5), n_samples=50, noise_variance=unit * noise
+        )
+        assert best.ridge == pytest.approx(unit * noise * 20 / 5, rel=1e-2)
+
+
+def test_without_noise_no_number_of_rows_is_infinite():
+    # Least squares finds the truth from d rows; fewer keep the share T / d.
+    for T in (1, 2, 3, 4, 5):
+        exact = rf.exact_self_training_risk(np.full(3, 2.0), np.ones(3), n_samples=[T, T])
+        np.testing.assert_allclose(exact, 6 * (1 - min(T / 3, 1) ** np.array([1, 2])), atol=1e-14)

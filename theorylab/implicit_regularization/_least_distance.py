@@ -161,8 +161,12 @@ def _active_set(
             return u
         j = int(np.argmax(np.where(open_, slope, -np.inf)))
         first = qr(E[:, [j]], mode="economic") if not P else None
-        new = first or qr_insert(Q, R, E[:, j], len(P), which="col", check_finite=False)
-        z = solve_triangular(new[1], new[0].T @ target, check_finite=False)
+        try:
+            new = first or qr_insert(Q, R, E[:, j], len(P), which="col", check_finite=False)
+            z = solve_triangular(new[1], new[0].T @ target, check_finite=False)
+        except np.linalg.LinAlgError:  # in the span of the others: its slope is rounding
+            refused[j] = True
+            continue
         if not 0 < z[-1] < np.inf:
             refused[j] = True
             continue

@@ -232,11 +232,12 @@ def margin_projection(
         bound = np.inf if status is MarginStatus.NOT_SEPARABLE else 0.0
         return MarginProjection(w0.copy(), p, np.inf, bound, worst, status)
     distance, back = float(np.linalg.norm(x)), precisely(S, a)
-    bound = float(a @ h / np.linalg.norm(back)) if back.any() else 0.0
+    bound = max(float(a @ h / np.linalg.norm(back)), 0.0) if back.any() else 0.0
     w = s0 + x
     missed = max(float((1 - wide @ w.astype(np.longdouble)).max()), 0.0)
-    slack = EPS * (1 + float(np.abs(s0).max())) / distance
-    good = abs(distance - bound) <= (accuracy + slack) * distance
+    # A budget that was too small for any step leaves the start, at distance 0.
+    slack = EPS * (1 + float(np.abs(s0).max()))
+    good = distance > 0 and abs(distance - bound) <= accuracy * distance + slack
     good = good and missed <= accuracy * (1 + float((np.abs(S) @ np.abs(s0)).max()))
     multipliers = _scaled(a, -e)
     return MarginProjection(

@@ -156,8 +156,9 @@ def incremental_law(
             wait = 2 * c[0] / (approach + 2 * nu)
             rows.append((wait * approach, elapsed + wait if nu else np.inf, c[0], mu, rates[0]))
         else:
+            nu = 0.0
             rows.append((np.inf, np.inf, np.inf, mu, 0.0))
-        if not c.size or not growth[0] > 0:
+        if not nu:
             break
     rows += [(np.nan,) * 5] * (S - len(rows))
     exponents, times, spare, curvature, escape = np.array(rows, dtype=np.float64).T

@@ -311,25 +311,20 @@ def cosine_remainder(excess: ArrayLike, n_classes: int, *, sharpness: float) -> 
     K = as_count(n_classes, "n_classes", minimum=3)
     b = as_real(sharpness, "sharpness", above=0.0)
 
-    def deviation(budget: float, side: float) -> float:
+    def deviation(budget: float) -> float:
         """Largest deviation of one of K - 1 numbers from their mean if log-mean-exp exceeds it by
-        the budget."""
+        the budget: downwards, as upwards costs more (sinh t >= (K - 2) sinh(t / (K - 2)))."""
 
         def left(delta: float) -> float:
             return (
-                float(
-                    np.logaddexp(side * b * delta, np.log(K - 2) - side * b * delta / (K - 2))
-                    - np.log(K - 1)
-                )
+                float(np.logaddexp(-b * delta, np.log(K - 2) + b * delta / (K - 2)) - np.log(K - 1))
                 / b
                 - budget
             )
 
         return 2.0 if left(2.0) <= 0 else brentq(left, 0.0, 2.0) if budget else 0.0
 
-    return np.array(
-        [np.sqrt(K * v / (K - 1)) + max(deviation(K * v, 1.0), deviation(K * v, -1.0)) for v in e]
-    )
+    return np.array([np.sqrt(K * v / (K - 1)) + deviation(K * v) for v in e])
 
 
 def as_rows(value: ArrayLike, name: str = "centres") -> FloatArray:

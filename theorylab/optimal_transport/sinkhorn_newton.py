@@ -158,7 +158,7 @@ def newton_plan(
     else:
         status = TransportStatus.ROUNDING if steps < max_iter else TransportStatus.NOT_CONVERGED
     if stage > eps:  # the budget ended early: the plan of the requested eps, far from its marginals
-        error = float(abs(rows.ascent(g, eps)[1]).sum())
+        error = float(abs(rows.ascent(g, eps)).sum())
     plan, f = rows.plan(), rows.f
     if turned:
         plan, f, g = plan.T.tocsr(), g, f

@@ -123,9 +123,27 @@ def test_nothing_is_proved_below_the_maximum_by_a_last_digit():
             threshold = np.nextafter(threshold, 0.0)
         counts, *_ = decide(X, v, np.zeros(d), threshold, nodes=10_000)
         assert counts[3] == 0
+        # Nor is what holds by some last digits refuted.
+        if d > 1:
+            counts, *_ = decide(X, v, np.zeros(d), threshold * (1 + 3e-15), nodes=10_000)
+            assert counts[::3] == (0, 0)
         # A little above it is proved: the margins are no larger than they must be.
         counts, *_ = decide(X, v, np.zeros(d), threshold * (1 + 1e-9))
         assert counts[::3] == (0, 1)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4])
+def test_where_no_row_bends_upwards_each_orthant_is_one_cone(d):
+    shorter = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        X, v, linear = rng.standard_normal((7, d)), -rng.random(7), 3.0 * rng.standard_normal(d)
+        best = maximum(X, v, linear)
+        if best > 1e-3:
+            counts, *_ = decide(X, v, linear, best * (1.0 + 1e-12))
+            assert (counts[0], counts[1], counts[3]) == (0, 2**d, 1)
+            shorter += best < 0.9 * np.linalg.norm(linear)
+    assert shorter > 5
 
 
 def test_as_many_violations_as_are_asked_for():

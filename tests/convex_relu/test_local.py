@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
+from theorylab.convex_relu._face_steps import project
 from theorylab.convex_relu._lengths import merge, rescale
 from theorylab.convex_relu._line_search import search
 from theorylab.convex_relu._local import descend
@@ -42,6 +43,7 @@ def drawn(seed, linear=0, held=0, m=5):
         rows = np.arange(min(held, d - 1)) + (j // 2) % 2 * (held == 1)
         tight[j, rows] = True
         p[j] -= np.linalg.pinv(X[rows]) @ (X[rows] @ p[j])
+    p[:linear] *= seed % 2  # training starts from zero
     active = p @ X.T > 0.0
     active[tight] = rng.random(tight.sum()) < 0.5
     active[:linear] = True
@@ -84,6 +86,34 @@ def steepest(s, crossing):
             found = nnls(walls.T, gradient)[1] if len(walls) else np.linalg.norm(gradient)
             worst = max(worst, float(found))
     return worst
+
+
+def test_neurons_are_projected_onto_their_faces():
+    for seed in range(6):
+        s = drawn(seed, seed % 2, 2)
+        m, d = s.p.shape
+        s.p[:] = np.random.default_rng(seed).standard_normal((m, d))
+        s.p[-2] = 0.0
+        # A row of length 1e-3, and one in the span of the others.
+        s.X[2] *= 1e-3 / np.linalg.norm(s.X[2])
+        s.X[1] = -2.0 * s.X[0] + (s.X[2] if seed > 2 else 0.0)
+        s.tight[-1, :3] = seed > 2
+        end, basis, size, length = s.copy(), np.empty((m, d, d)), np.empty(m, int), np.empty(m)
+        norms = np.linalg.norm(s.X, axis=1)
+        total = project(s.X, norms, end.p, s.tight, s.linear, basis, size, length)
+        for j, rows in enumerate(s.tight):
+            face = np.eye(d) - np.linalg.pinv(s.X[rows]) @ s.X[rows]
+            np.testing.assert_allclose(end.p[j], face @ s.p[j], atol=1e-12)
+            dimension = round(np.trace(face)) if s.p[j].any() else 0
+            assert size[j] == dimension
+            assert length[j] == pytest.approx(np.linalg.norm(end.p[j]), rel=1e-14)
+            if dimension:
+                np.testing.assert_allclose(basis[j] @ basis[j].T, np.eye(d), atol=1e-14)
+                free = basis[j, d - dimension :]
+                np.testing.assert_allclose(free.T @ free, face, atol=1e-10)
+            else:
+                assert not end.p[j].any()
+        assert total == size.sum()
 
 
 CASES = [(seed, linear, held) for seed in range(12) for linear in (0, 1) for held in (0, 1, 2)]
@@ -204,18 +234,20 @@ def test_lengths_are_best_in_the_directions_at_hand(linear):
         s.p[-1] = 0.0
         end = s.copy()
         rescale(*end)
-        lengths, old = np.linalg.norm(end.p, axis=1), np.linalg.norm(s.p, axis=1)
-        units = s.p[:-1] / old[:-1, None]
-        np.testing.assert_allclose(end.p[:-1], lengths[:-1, None] * units, atol=1e-13)
         np.testing.assert_array_equal(end.p[:linear], s.p[:linear])
         assert not end.p[-1].any()
+        rest = slice(linear, -1)
+        lengths, old = (np.linalg.norm(p[rest], axis=1) for p in (end.p, s.p))
+        units = s.p[rest] / old[:, None]
+        np.testing.assert_allclose(end.p[rest], lengths[:, None] * units, atol=1e-13)
         # The derivative in the length of every direction, of those left out too.
-        atoms = s.sigma[:-1, None] * np.where(s.active & ~s.tight, s.p @ s.X.T, 0.0)[:-1]
-        slopes = s.beta - atoms @ residuals(end) / old[:-1]
+        on = (s.active & ~s.tight)[rest]
+        atoms = s.sigma[rest, None] * np.where(on, units @ s.X.T, 0.0)
+        slopes = s.beta - atoms @ residuals(end)
         small = 1e-9 * (s.b @ s.b)
-        assert np.all(slopes[linear:] >= -small)
-        np.testing.assert_allclose((lengths[:-1] * slopes)[linear:], 0.0, atol=small)
-        dropped += np.count_nonzero(lengths[:-1] == 0.0)
+        assert np.all(slopes >= -small)
+        np.testing.assert_allclose(lengths * slopes, 0.0, atol=small)
+        dropped += np.count_nonzero(lengths == 0.0)
     assert dropped > 10
 
 

@@ -146,6 +146,19 @@ def test_where_no_row_bends_upwards_each_orthant_is_one_cone(d):
     assert shorter > 5
 
 
+@pytest.mark.parametrize("size", [1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_a_row_that_hardly_enters_an_orthant_counts_there(size, side):
+    # Rows of negative weight hold the maximiser between the axis and the kink of the last row.
+    X = np.array([[0.0, 1.0], [1.0, 0.5 * side * size], [-1.0, -0.5 * side * size], [1.0, 0.0]])
+    X[3, 1] = side * size
+    v, linear = np.array([1.0, -3.0, -3.0, 1.0]), np.zeros(2)
+    best = maximum(X, v, linear)
+    assert best == pytest.approx(1.0 + max(side, 0.0) * 0.5 * size, rel=1e-3 * size)
+    assert decide(X, v, linear, best * (1.0 - 0.1 * size))[0][0] == 1
+    assert decide(X, v, linear, best * (1.0 + 0.1 * size))[0][::3] == (0, 1)
+
+
 def test_as_many_violations_as_are_asked_for():
     # Even: every maximum has its antipode.
     rng = np.random.default_rng(1)

@@ -531,6 +531,7 @@ def test_merging_keeps_outputs_and_lowers_the_penalty():
     inner, edge, left = [1.0, 1.0], [0.0, 2.0], [-1.0, 3.0]
     for points, signs, expected in (
         ([inner, edge], [1.0, 1.0], [[1.0, 3.0]]),
+        ([edge, inner], [-1.0, -1.0], [[1.0, 3.0]]),
         ([edge, left], [-1.0, -1.0], [[-1.0, 5.0]]),
         ([inner, edge], [1.0, -1.0], [inner, edge]),
         ([inner, left], [1.0, 1.0], [inner, left]),

@@ -75,15 +75,30 @@ def test_each_end_has_its_status_and_a_bound_that_holds(name):
         assert [value < LOW for value in objectives] == [False] * (len(objectives) - 1) + [True]
 
 
+def at_the(count):
+    seen = []
+    return lambda record: seen.append(record) or len(seen) == count
+
+
 def test_a_callback_stops_only_by_true_and_only_what_goes_on():
     optimum = train(X, y, BETA)
     for answer in (1, "stop", None):
         assert ended(X, y, BETA, callback=lambda record, a=answer: a).history == optimum.history
     # At the optimum there is nothing to stop.
     known = len(optimum.history)
-    seen = []
-    last = ended(X, y, BETA, callback=lambda record: seen.append(record) or len(seen) == known)
-    assert last.status is TrainingStatus.CERTIFIED
+    for bound, status in (("search", "CERTIFIED"), ("root", "LOCAL")):
+        last = ended(X, y, BETA, callback=at_the(known), bound=bound)
+        assert last.status is TrainingStatus[status]
+        assert last.objective == optimum.objective
+
+
+def test_a_budget_that_decides_nothing_proves_more_than_the_root():
+    X, y = gaussian(40)
+    beta = 0.05 * zero_threshold(X, y)
+    root, some = ended(X, y, beta, bound="root"), ended(X, y, beta, max_nodes=400)
+    assert some.status is TrainingStatus.BUDGET
+    assert root.objective >= some.dual_objective > 1.5 * root.dual_objective
+    assert some.certificate.verify()
 
 
 def test_on_given_patterns_every_bound_is_exact():

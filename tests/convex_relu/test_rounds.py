@@ -40,7 +40,7 @@ ENDS = {
     "STOPPED": ((X, y, BETA), {"callback": lambda record: record.objective < LOW}),
     "LOCAL": ((X, y, BETA), {"bound": "root"}),
     "UNATTAINED": ((X, np.sign(X[:, 0]), BETA), {"loss": "logistic", "skip": True}),
-    "IMPOSSIBLE": ((TWICE, APART, 0.0), {}),
+    "IMPOSSIBLE": ((TWICE, APART, 0.0), {"max_rounds": 3}),
 }
 
 

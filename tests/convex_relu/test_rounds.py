@@ -149,3 +149,16 @@ def test_a_start_from_neighbours_ends_where_a_cold_one_does(loss, skip):
         assert warm.dual_objective == pytest.approx(cold.dual_objective, rel=1e-8)
         assert warm.certificate.verify()
         assert warm.history[-1].n_neurons == warm.network.n_neurons
+
+
+def test_where_only_the_linear_map_is_left_the_dual_point_is_orthogonal_to_the_data():
+    result = ended(X, y, 100.0 * BETA, skip=True)
+    rest = y - X @ np.linalg.lstsq(X, y, rcond=None)[0]
+    assert result.network.n_neurons == 0
+    assert result.objective == pytest.approx(0.5 * rest @ rest, rel=1e-12)
+    np.testing.assert_allclose(result.certificate.dual, rest, atol=1e-12)
+    assert result.certificate.verify()
+    # To the last digits, where targets are nearly linear.
+    near = X @ [1.0, -2.0, 0.5] + 1e-9 * y
+    dual = ended(X, near, BETA, skip=True).certificate.dual
+    assert np.abs(X.T @ dual).max() <= 1e-14 * np.abs(X).sum() * np.abs(dual).max()

@@ -162,3 +162,12 @@ def test_where_only_the_linear_map_is_left_the_dual_point_is_orthogonal_to_the_d
     near = X @ [1.0, -2.0, 0.5] + 1e-9 * y
     dual = ended(X, near, BETA, skip=True).certificate.dual
     assert np.abs(X.T @ dual).max() <= 1e-14 * np.abs(X).sum() * np.abs(dual).max()
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-7])
+def test_an_optimum_that_was_followed_from_larger_penalties_takes_one_round(share):
+    X, y = gaussian(8)
+    result = ended(X, y, share * zero_threshold(X, y))
+    assert result.status is TrainingStatus.CERTIFIED
+    assert len(result.history) == 1
+    assert result.history[0].exact

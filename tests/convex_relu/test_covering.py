@@ -9,6 +9,7 @@ import pytest
 from scipy.optimize import nnls
 
 from theorylab.convex_relu import enumerate_arrangements
+from theorylab.convex_relu._cone_proof import _proves
 from theorylab.convex_relu._constraint import _leaf_holds
 from theorylab.convex_relu._covering import cover
 from theorylab.numerics.balls import rational_matrix
@@ -86,6 +87,44 @@ def test_thresholds_next_to_the_largest_projection(kind, seed):
     assert decide(X, v, linear, above, nodes=nodes)[0][3] == 1
     if nodes > 1:
         assert decide(X, v, linear, above, nodes=nodes - 1)[0] == (0, nodes, 0, 0)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_the_proof_of_a_cone_checks_every_inequality_and_the_length(d):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        n = 5
+        R = np.eye(d) + 0.3 * rng.random((d, d))
+        R /= np.linalg.norm(R, axis=1)[:, None]
+        X, v, t, g = rng.standard_normal((n, d)), rng.standard_normal(n), rng.random(n), R[0]
+        X *= rng.choice([1e-3, 1.0], (n, 1))
+        Z, q = X @ R.T, R.sum(axis=0) / np.linalg.norm(R.sum(axis=0))
+        rows = np.where((v > 0.0)[:, None], np.maximum(Z, 0.0), t[:, None] * Z)
+        margin, error, w = 1e-3 * (seed % 2), 1e-3 * (seed % 3), 0.3 * rng.standard_normal(d)
+        needed = g @ R.T + v @ rows + margin
+        # The length that w gets by its lift grows with the threshold, by the error.
+        low, high = 0.0, 100.0
+        for _ in range(100):
+            middle = 0.5 * (low + high)
+            lift = max(np.max((needed + error * middle - R @ w) / (R @ q)), 0.0)
+            above = np.linalg.norm(w + lift * q) <= middle
+            low, high = (low, middle) if above else (middle, high)
+        for share, expected in ((1.0 - 1e-9, False), (1.0 + 1e-9, True)):
+            used = (
+                np.arange(n),
+                n,
+                t,
+                w.copy(),
+                share * high,
+                R,
+                Z,
+                g,
+                q,
+                margin,
+                error,
+                np.empty(d),
+            )
+            assert _proves(v, *used) == expected
 
 
 def test_leaves_of_many_rows_hold_in_fractions():

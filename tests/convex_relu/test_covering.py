@@ -110,21 +110,8 @@ def test_the_proof_of_a_cone_checks_every_inequality_and_the_length(d):
             above = np.linalg.norm(w + lift * q) <= middle
             low, high = (low, middle) if above else (middle, high)
         for share, expected in ((1.0 - 1e-9, False), (1.0 + 1e-9, True)):
-            used = (
-                np.arange(n),
-                n,
-                t,
-                w.copy(),
-                share * high,
-                R,
-                Z,
-                g,
-                q,
-                margin,
-                error,
-                np.empty(d),
-            )
-            assert _proves(v, *used) == expected
+            cone = R, Z, g, q, margin, error, np.empty(d)
+            assert _proves(v, np.arange(n), n, t, w.copy(), share * high, *cone) == expected
 
 
 def test_leaves_of_many_rows_hold_in_fractions():

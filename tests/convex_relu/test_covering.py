@@ -9,6 +9,7 @@ import pytest
 from scipy.optimize import nnls
 
 from theorylab.convex_relu import enumerate_arrangements
+from theorylab.convex_relu._cone_proof import _proves
 from theorylab.convex_relu._constraint import _leaf_holds
 from theorylab.convex_relu._covering import cover
 from theorylab.numerics.balls import rational_matrix
@@ -88,6 +89,31 @@ def test_thresholds_next_to_the_largest_projection(kind, seed):
         assert decide(X, v, linear, above, nodes=nodes - 1)[0] == (0, nodes, 0, 0)
 
 
+@pytest.mark.parametrize("d", [2, 3])
+def test_the_proof_of_a_cone_checks_every_inequality_and_the_length(d):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        n = 5
+        R = np.eye(d) + 0.3 * rng.random((d, d))
+        R /= np.linalg.norm(R, axis=1)[:, None]
+        X, v, t, g = rng.standard_normal((n, d)), rng.standard_normal(n), rng.random(n), R[0]
+        X *= rng.choice([1e-3, 1.0], (n, 1))
+        Z, q = X @ R.T, R.sum(axis=0) / np.linalg.norm(R.sum(axis=0))
+        rows = np.where((v > 0.0)[:, None], np.maximum(Z, 0.0), t[:, None] * Z)
+        margin, error, w = 1e-3 * (seed % 2), 1e-3 * (seed % 3), 0.3 * rng.standard_normal(d)
+        needed = g @ R.T + v @ rows + margin
+        # The length that w gets by its lift grows with the threshold, by the error.
+        low, high = 0.0, 100.0
+        for _ in range(100):
+            middle = 0.5 * (low + high)
+            lift = max(np.max((needed + error * middle - R @ w) / (R @ q)), 0.0)
+            above = np.linalg.norm(w + lift * q) <= middle
+            low, high = (low, middle) if above else (middle, high)
+        for share, expected in ((1.0 - 1e-9, False), (1.0 + 1e-9, True)):
+            cone = R, Z, g, q, margin, error, np.empty(d)
+            assert _proves(v, np.arange(n), n, t, w.copy(), share * high, *cone) == expected
+
+
 def test_leaves_of_many_rows_hold_in_fractions():
     # Narrow cones, at whose leaves most of the negative rows have left the list.
     rng = np.random.default_rng(2)
@@ -123,9 +149,40 @@ def test_nothing_is_proved_below_the_maximum_by_a_last_digit():
             threshold = np.nextafter(threshold, 0.0)
         counts, *_ = decide(X, v, np.zeros(d), threshold, nodes=10_000)
         assert counts[3] == 0
+        # Nor is what holds by some last digits refuted.
+        if d > 1:
+            counts, *_ = decide(X, v, np.zeros(d), threshold * (1 + 3e-15), nodes=10_000)
+            assert counts[::3] == (0, 0)
         # A little above it is proved: the margins are no larger than they must be.
         counts, *_ = decide(X, v, np.zeros(d), threshold * (1 + 1e-9))
         assert counts[::3] == (0, 1)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4])
+def test_where_no_row_bends_upwards_each_orthant_is_one_cone(d):
+    shorter = 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        X, v, linear = rng.standard_normal((7, d)), -rng.random(7), 3.0 * rng.standard_normal(d)
+        best = maximum(X, v, linear)
+        if best > 1e-3:
+            counts, *_ = decide(X, v, linear, best * (1.0 + 1e-12))
+            assert (counts[0], counts[1], counts[3]) == (0, 2**d, 1)
+            shorter += best < 0.9 * np.linalg.norm(linear)
+    assert shorter > 5
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_a_row_that_hardly_enters_an_orthant_counts_there(size, side):
+    # Rows of negative weight hold the maximiser between the axis and the kink of the last row.
+    X = np.array([[0.0, 1.0], [1.0, 0.5 * side * size], [-1.0, -0.5 * side * size], [1.0, 0.0]])
+    X[3, 1] = side * size
+    v, linear = np.array([1.0, -3.0, -3.0, 1.0]), np.zeros(2)
+    best = maximum(X, v, linear)
+    assert best == pytest.approx(1.0 + max(side, 0.0) * 0.5 * size, rel=1e-3 * size)
+    assert decide(X, v, linear, best * (1.0 - 0.1 * size))[0][0] == 1
+    assert decide(X, v, linear, best * (1.0 + 0.1 * size))[0][::3] == (0, 1)
 
 
 def test_as_many_violations_as_are_asked_for():

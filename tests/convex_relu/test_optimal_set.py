@@ -27,6 +27,7 @@ from theorylab.convex_relu._faces import (
     curvature,
     locate,
     merge,
+    multipliers_of,
     neurons_of,
     tangents,
 )
@@ -526,6 +527,92 @@ def test_merging_keeps_outputs_and_lowers_the_penalty():
     for s in (1, -1):
         patterns = merged.active[merged.signs == s]
         assert len(np.unique(patterns, axis=0)) == len(patterns)
+    # An edge belongs to the cells on both of its sides.
+    inner, edge, left = [1.0, 1.0], [0.0, 2.0], [-1.0, 3.0]
+    for points, signs, expected in (
+        ([inner, edge], [1.0, 1.0], [[1.0, 3.0]]),
+        ([edge, inner], [-1.0, -1.0], [[1.0, 3.0]]),
+        ([edge, left], [-1.0, -1.0], [[-1.0, 5.0]]),
+        ([inner, edge], [1.0, -1.0], [inner, edge]),
+        ([inner, left], [1.0, 1.0], [inner, left]),
+        # What was added is inside of one cell.
+        ([inner, edge, left], [1.0, 1.0, 1.0], [[1.0, 3.0], left]),
+    ):
+        merged = merge(locate(np.eye(2), np.array(points), np.array(signs)))
+        np.testing.assert_array_equal(merged.points, expected)
+        assert np.array_equal(merged.active, merged.points > 0.0)
+
+
+def test_a_network_and_its_neurons_there_and_back():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(6, 2))
+    weights, biases = rng.normal(size=(5, 2)), rng.normal(size=5)
+    weights[1, 0] = weights[2] = biases[2] = 0.0
+    output = np.array([3.0, -2.0, 1.0, 0.0, -0.5])
+    for bias in (True, False):
+        network = Network(weights, output, biases if bias else np.zeros(5))
+        data = np.column_stack([X, np.ones(6)]) if bias else X
+        neurons = neurons_of(data, network, bias)
+        assert neurons.signs.tolist() == [1.0, -1.0, -1.0]
+        np.testing.assert_allclose(neurons.fit, network(X), atol=1e-14)
+        np.testing.assert_allclose(neurons.atoms @ neurons.lengths, network(X), atol=1e-14)
+        back = neurons.network(bias)
+        new = rng.normal(size=(9, 2))
+        np.testing.assert_allclose(back(new), network(new), atol=1e-13)
+        sizes = np.sqrt(np.sum(back.weights**2, axis=1) + np.square(back.biases))
+        np.testing.assert_allclose(np.abs(back.output_weights), sizes, rtol=1e-14)
+        assert back.penalty == pytest.approx(neurons.lengths.sum(), rel=1e-14)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_ties_are_told_up_to_rounding(size):
+    # Of lines that are almost parallel to the edge of the second row.
+    X = np.array([[0.6, 0.8], [0.0, size], [0.0, 0.0]])
+    for slope in (0.0, 1e-14, -1e-14, 1e-10, -1e-10):
+        found = locate(X, np.array([[1.0, slope], [1.0 / size, slope / size]]), np.ones(2))
+        near = abs(slope) < 1e-12
+        assert found.tied.tolist() == 2 * [[False, near, True]]
+        assert found.active.tolist() == 2 * [[True, slope > 1e-12, False]]
+
+
+def test_a_basis_is_orthogonal_to_the_ties_and_complete():
+    # One line twice, a zero row, and one of length 1e-3.
+    rows = np.array([[1.0, 0, 0, 0], [-3.0, 0, 0, 0], [0, 0, 0, 0], [1e-3, 2e-3, 0, 0]])
+    for held, rank in (([0], 1), ([0, 1], 1), ([0, 2], 1), ([2], 0), ([0, 1, 2, 3], 2)):
+        X = np.vstack([rows[held], [[0.0, 0.0, 1.0, 1.0]]])
+        (basis,) = tangents(locate(X, np.array([[0.0, 0.0, 1.0, 2.0]]), np.ones(1)))
+        assert basis.shape == (4, 4 - rank)
+        np.testing.assert_allclose(basis.T @ basis, np.eye(4 - rank), atol=1e-14)
+        np.testing.assert_allclose(rows[held] @ basis, 0.0, atol=1e-14)
+
+
+def test_multipliers_of_ties_close_the_condition_at_an_optimum():
+    last = ties = 0
+    for seed in range(4):
+        X, y = gaussian(8, 3, seed)
+        beta = 0.1 * zero_threshold(X, y)
+        neurons = neurons_of(X, train(X, y, beta).network, False)
+        v = y - neurons.fit
+        multipliers, worst = multipliers_of(neurons, v, beta)
+        assert worst <= 1e-9
+        for p, s, on, tied, lam in zip(
+            neurons.points, neurons.signs, neurons.active, neurons.tied, multipliers, strict=True
+        ):
+            pull = beta * p / np.linalg.norm(p)
+            np.testing.assert_allclose(s * X[on].T @ v[on] - X[tied].T @ lam, pull, atol=1e-9)
+            ties += tied.sum()
+        # Elsewhere what is left is the largest gradient on a face.
+        w = v + np.random.default_rng(seed).normal(size=8)
+        slopes = [
+            np.linalg.norm(z.T @ (s * X[on].T @ w[on] - beta * p / np.linalg.norm(p)))
+            for z, s, on, p in zip(
+                tangents(neurons), neurons.signs, neurons.active, neurons.points, strict=True
+            )
+        ]
+        assert multipliers_of(neurons, w, beta)[1] == pytest.approx(max(slopes), rel=1e-8)
+        last += np.argmax(slopes) == len(slopes) - 1
+    assert last < 4
+    assert ties > 5
 
 
 def test_curvature_is_the_second_difference_on_the_faces():
@@ -536,7 +623,10 @@ def test_curvature_is_the_second_difference_on_the_faces():
     neurons = locate(X, p, np.array([1.0, -1.0]))
     assert neurons.tied[0, 0]
     bases = tangents(neurons)
-    jacobian, hessian = curvature(neurons, bases, np.ones(5), beta)
+    weights = np.array([0.3, 1.0, 2.0, 0.7, 1.6])
+    jacobian, hessian = curvature(neurons, bases, weights, beta)
+
+    outputs = []
 
     def value(t):
         moved, at = [], 0
@@ -544,14 +634,17 @@ def test_curvature_is_the_second_difference_on_the_faces():
             moved.append(q + z @ t[at : at + z.shape[1]])
             at += z.shape[1]
         moved = np.array(moved)
-        outputs = neurons.signs @ np.maximum(moved @ X.T, 0)
-        return 0.5 * np.sum((outputs - y) ** 2) + beta * np.linalg.norm(moved, axis=1).sum()
+        outputs.append(neurons.signs @ np.maximum(moved @ X.T, 0))
+        penalty = np.linalg.norm(moved, axis=1).sum()
+        return 0.5 * np.sum(weights * (outputs[-1] - y) ** 2) + beta * penalty
 
     direction = np.random.default_rng(0).normal(size=hessian.shape[0])
     h = 1e-4
     second = (value(h * direction) - 2 * value(0 * direction) + value(-h * direction)) / h**2
     assert second == pytest.approx(direction @ hessian @ direction, rel=1e-5)
-    assert jacobian.shape == (5, hessian.shape[0])
+    # The second neuron bends the first row.
+    slope = (outputs[0] - outputs[2]) / (2 * h)
+    np.testing.assert_allclose(jacobian @ direction, slope, atol=1e-9)
 
 
 def generic(seed, n, d):

@@ -25,6 +25,7 @@ from theorylab.convex_relu import (
     train,
     zero_threshold,
 )
+from theorylab.convex_relu._drawing import draw_network
 from theorylab.convex_relu._neurons import Neurons
 
 LOSSES = {
@@ -640,23 +641,70 @@ def test_the_summary_says_what_was_solved():
     assert text.endswith(TrainingStatus.CERTIFIED.value)
 
 
-@pytest.mark.parametrize("d", [1, 2])
-def test_a_plot_shows_the_network_and_where_it_bends(d):
+def test_a_curve_shows_the_network_the_data_and_every_bend():
+    x, y = np.array([-1.0, 0.0, 2.0]), np.array([1.0, -1.0, 0.5])
+    # Bends at -0.5 and 1, one beyond the data, and a neuron that has none.
+    weights, biases = np.array([[2.0], [-1.0], [1.0], [0.0]]), np.array([1.0, 1.0, -3.0, 2.0])
+    network = Network(weights, np.array([1.0, -1.0, 4.0, 0.5]), biases)
+    ax = draw_network(network, x[:, None], y, Figure().add_subplot())
+    curve, bends, points = (line.get_data() for line in ax.lines)
+    np.testing.assert_allclose(curve[0], [-1.3, -0.5, 1.0, 2.3])
+    np.testing.assert_allclose(np.sort(bends[0]), [-0.5, 1.0])
+    for at, values in (curve, bends):
+        np.testing.assert_allclose(values, network(at[:, None]))
+    np.testing.assert_array_equal(points, [x, y])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("input", "output")
+    # Data that do not differ have a margin, too.
+    line = draw_network(network, np.ones((2, 1)), y[:2], Figure().add_subplot()).lines[0]
+    np.testing.assert_allclose(line.get_xdata()[[0, -1]], [0.9, 1.1])
+
+
+def test_a_map_shows_the_network_the_data_and_every_bend():
     rng = np.random.default_rng(1)
-    X = rng.standard_normal((12, d))
+    X, y = rng.uniform(-1.0, 1.0, (9, 2)) * [1.0, 3.0], rng.standard_normal(9)
+    weights, biases = np.array([[2.0, 0.5], [-1.0, 1.0], [0.3, 0.1]]), np.array([0.5, -0.2, 9.0])
+    network = Network(weights, np.array([1.0, -2.0, 0.1]), biases)
+    ax = draw_network(network, X, y, Figure().add_subplot())
+    filled, *lines, points = ax.collections
+    low, high = X.min(axis=0), X.max(axis=0)
+    box = np.array([low - 0.1 * (high - low), high + 0.1 * (high - low)])
+    levels = filled.levels
+    width = levels[1] - levels[0]
+    for level, path in zip(levels, filled.get_paths(), strict=False):
+        vertices = path.vertices[path.codes != 79]
+        assert np.all((vertices >= box[0] - 1e-9) & (vertices <= box[1] + 1e-9))
+        values = network(vertices)
+        assert np.all((values >= level - 0.05 * width) & (values <= level + 1.05 * width))
+    vertices = np.vstack([path.vertices for path in filled.get_paths()])
+    np.testing.assert_allclose([vertices.min(axis=0), vertices.max(axis=0)], box)
+    grid = np.stack(np.meshgrid(*np.linspace(*box, 200).T), axis=-1).reshape(-1, 2)
+    size = np.abs(network(grid)).max()
+    for drawn in (filled, points):
+        assert drawn.get_clim() == pytest.approx((-size, size), rel=1e-9)
+    np.testing.assert_array_equal(points.get_offsets(), X)
+    np.testing.assert_array_equal(points.get_array(), y)
+    # The third neuron bends nowhere here.
+    assert len(lines) == 2
+    for line, w, b in zip(lines, weights, biases, strict=False):
+        at = line.get_paths()[0].vertices
+        assert len(at) > 100
+        np.testing.assert_allclose(at @ w + b, 0.0, atol=1e-9)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("first input", "second input")
+    nothing = Network(np.zeros((0, 2)), np.zeros(0))
+    assert draw_network(nothing, X, y, Figure().add_subplot()).collections[-1].get_clim() == (-1, 1)
+
+
+def test_a_plot_is_of_the_solution_and_of_at_most_two_inputs_and_one_output():
+    X = np.random.default_rng(1).standard_normal((12, 1))
     solution = train(X, np.abs(X[:, 0]), 0.01, bias=True)
-    figure = Figure()
-    ax = solution.plot(figure.add_subplot())
-    if d == 1:
-        x, f = ax.lines[0].get_data()
-        # The curve is linear between its points: the network everywhere.
-        grid = np.linspace(x.min(), x.max(), 500)
-        np.testing.assert_allclose(np.interp(grid, x, f), solution.network(grid[:, None]))
-        assert len(ax.lines[1].get_data()[0]) >= 1
-    else:
-        assert len(ax.collections) > 2
-    with pytest.raises(ValueError, match="network: expected at most two inputs"):
-        train(np.eye(3), [1.0, 0.0, 0.0], 0.1).plot()
+    ax = solution.plot(Figure().add_subplot())
+    x, f = ax.lines[0].get_data()
+    # The curve is linear between its points: the network everywhere.
+    grid = np.linspace(x.min(), x.max(), 500)
+    np.testing.assert_allclose(np.interp(grid, x, f), solution.network(grid[:, None]))
+    for data, y in ((np.eye(3), np.eye(3)[0]), (np.eye(2), np.eye(2))):
+        with pytest.raises(ValueError, match="network: expected at most two inputs"):
+            train(data, y, 0.1).plot()
 
 
 def test_the_state_dict_gives_the_outputs_by_matrix_products():

@@ -84,6 +84,9 @@ def descend(
     flat = np.empty(m * n)
     where = np.empty(m * n, dtype=np.int64)
     stalls = 0
+    cuts = 0
+    last = -1
+    before = np.inf
     again = True
     for iteration in range(max_iter):
         if again:
@@ -158,12 +161,19 @@ def descend(
                     p[j, c] = 0.0
                 break
         again = capped >= 0 and cap <= 1e-9
-        stalls = stalls + 1 if moved <= 0.0 else 0
-        if stalls > 0 or (again and length[capped] <= _negligible(p)):
-            # Neurons as short as rounding errors hold the others up, and spoil their system.
-            short = _negligible(p)
+        cuts = cuts + 1 if again and capped == last else 0
+        last = capped if again else -1
+        # Near the end a gradient that no longer falls is rounding.
+        noise = largest <= 1e3 * tol * beta and largest > 0.5 * before
+        before = largest
+        stalls = stalls + 1 if moved <= 0.0 or noise else 0
+        # Neurons as short as rounding errors hold the others up, and spoil their system; so do
+        # longer ones that the choice of lengths restores as often as steps cut them.
+        short = _negligible(p)
+        stuck = again and length[capped] <= short * 100.0**cuts
+        if stalls > 0 or stuck:
             for j in range(linear, m):
-                if size[j] > 0 and length[j] <= short:
+                if size[j] > 0 and (length[j] <= short or (stuck and j == capped)):
                     for c in range(d):
                         p[j, c] = 0.0
                     again = False
@@ -248,7 +258,8 @@ def _penalise(
                 unit[a] = s / length[j]
             for a in range(size[j]):
                 gradient[row + a] += beta * unit[a]
-                hessian[row + a, row + a] += bend
+                # More than rounding takes: what is left along the neuron is not negative.
+                hessian[row + a, row + a] += bend * (1.0 + 1e-14)
                 for c in range(size[j]):
                     hessian[row + a, row + c] -= bend * unit[a] * unit[c]
         row += size[j]

@@ -1,0 +1,173 @@
+"""How training ends: each status by an input that has it, the bound proved by then, and what the
+rounds tell."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from theorylab.convex_relu import TrainingStatus, enumerate_arrangements, train, zero_threshold
+from theorylab.convex_relu._rounds import Problem, Settings
+from theorylab.convex_relu.losses import as_loss
+from theorylab.convex_relu.training import Session
+
+
+def gaussian(n=20, d=3, seed=0):
+    X, y = np.random.default_rng(seed).standard_normal((2, n, d))
+    return X, y[:, 0]
+
+
+def ended(*problem, **options):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        result = train(*problem, **options)
+    silent = result.status in (TrainingStatus.CERTIFIED, TrainingStatus.LOCAL)
+    assert [str(w.message).split(": ", 1)[1] for w in said] == (
+        [] if silent else [result.status.value]
+    )
+    return result
+
+
+X, y = gaussian()
+BETA = 0.05 * zero_threshold(X, y)
+LOW = 0.4 * float(y @ y)
+TWICE, APART = np.vstack([X, X]), np.append(y, y + 1e-3)
+ENDS = {
+    "CERTIFIED": ((X, y, BETA), {}),
+    "ROUNDS": ((X, y, BETA), {"max_rounds": 2}),
+    "STALLED": ((X, y, BETA), {"tol": 1e-16}),
+    "BUDGET": ((X, y, BETA), {"max_nodes": 4}),
+    "STOPPED": ((X, y, BETA), {"callback": lambda record: record.objective < LOW}),
+    "LOCAL": ((X, y, BETA), {"bound": "root"}),
+    "UNATTAINED": ((X, np.sign(X[:, 0]), BETA), {"loss": "logistic", "skip": True}),
+    "IMPOSSIBLE": ((TWICE, APART, 0.0), {"max_rounds": 3}),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_each_end_has_its_status_and_a_bound_that_holds(name):
+    problem, options = ENDS[name]
+    result = ended(*problem, **options)
+    assert result.status is TrainingStatus[name]
+    tol = options.get("tol", 1e-8)
+    assert name == "UNATTAINED" or (result.gap <= tol) == (name == "CERTIFIED")
+    assert len(result.history) == (2 if name == "ROUNDS" else len(result.history))
+    if name == "IMPOSSIBLE":
+        assert result.objective == np.inf
+        assert result.history == ()
+        return
+    if name == "UNATTAINED":
+        return
+    assert result.certificate.verify()
+    best = train(X, y, BETA).objective
+    assert result.dual_objective <= best * (1.0 + 1e-12)
+    assert result.objective >= best * (1.0 - 1e-8)
+    # What the search did not decide was proved all the same, by something weaker.
+    if name in ("BUDGET", "LOCAL"):
+        assert result.dual_objective > 0.5 * best
+    last = result.history[-1]
+    assert last.exact == (name in ("CERTIFIED", "BUDGET", "STALLED"))
+    if name != "ROUNDS":  # there the last neurons were added after it
+        assert last.objective == pytest.approx(result.objective, rel=1e-9)
+        assert last.n_neurons == result.network.n_neurons
+    if name == "STOPPED":
+        objectives = [record.objective for record in result.history]
+        assert [value < LOW for value in objectives] == [False] * (len(objectives) - 1) + [True]
+
+
+def at_the(count):
+    seen = []
+    return lambda record: seen.append(record) or len(seen) == count
+
+
+def test_a_callback_stops_only_by_true_and_only_what_goes_on():
+    optimum = train(X, y, BETA)
+    for answer in (1, "stop", None):
+        assert ended(X, y, BETA, callback=lambda record, a=answer: a).history == optimum.history
+    # At the optimum there is nothing to stop.
+    known = len(optimum.history)
+    for bound, status in (("search", "CERTIFIED"), ("root", "LOCAL")):
+        last = ended(X, y, BETA, callback=at_the(known), bound=bound)
+        assert last.status is TrainingStatus[status]
+        assert last.objective == optimum.objective
+
+
+def test_a_budget_that_decides_nothing_proves_more_than_the_root():
+    X, y = gaussian(40)
+    beta = 0.05 * zero_threshold(X, y)
+    root, some = ended(X, y, beta, bound="root"), ended(X, y, beta, max_nodes=400)
+    assert some.status is TrainingStatus.BUDGET
+    assert root.objective >= some.dual_objective > 1.5 * root.dual_objective
+    assert some.certificate.verify()
+
+
+def test_on_given_patterns_every_bound_is_exact():
+    patterns = enumerate_arrangements(X)[::7]
+    exact = train(X, y, BETA, arrangements=patterns)
+    for bound in ("root", "sdp"):
+        result = ended(X, y, BETA, arrangements=patterns, bound=bound)
+        assert result.status is TrainingStatus.CERTIFIED
+        assert result.history == exact.history
+        assert result.dual_objective == pytest.approx(exact.dual_objective, rel=1e-8)
+        # Local searches say so whatever ended them; here rounds are missing.
+        early = ended(X, y, BETA, arrangements=patterns, bound=bound, max_rounds=1)
+        assert early.status is TrainingStatus.ROUNDS
+        assert ended(X, y, BETA, bound=bound, max_rounds=1).status is TrainingStatus.LOCAL
+
+
+def test_rounds_without_gain_stall_and_what_is_rounding_gains_nothing(monkeypatch):
+    settings = Settings(False, 1e-8, 50, None, "search", lambda record: None)
+    patterns = enumerate_arrangements(X)
+    for share, rounds in ((0.0, 4), (1e-16, 4), (1e-14, 50)):
+        problem = Problem(X, patterns, settings)
+        values = iter(1.0 - share * np.arange(100))
+        with monkeypatch.context() as patch:
+            minimiser = "theorylab.convex_relu._minimiser.Minimiser"
+            patch.setattr(f"{minimiser}.minimise", lambda self, s, y, m, rough=False: (s, m, y))
+            patch.setattr(f"{minimiser}.add", lambda self, state, found: state)
+            patch.setattr(f"{minimiser}.value", lambda *_, values=values: next(values))
+            fit = problem.solve(y, BETA, as_loss("squared"), None, 3.0)
+        assert len(fit.history) == rounds
+        assert fit.status is TrainingStatus["STALLED" if rounds == 4 else "ROUNDS"]
+        assert fit.history[0].objective == 3.0
+        # The dual point is as long as its constraint lets it be.
+        assert zero_threshold(X, fit.dual) == pytest.approx(BETA, rel=1e-8)
+        np.testing.assert_allclose(fit.dual * (y @ y), y * (fit.dual @ y), atol=1e-12)
+
+
+@pytest.mark.parametrize(("loss", "skip"), [("squared", False), ("logistic", True)])
+def test_a_start_from_neighbours_ends_where_a_cold_one_does(loss, skip):
+    labels = y if loss == "squared" else np.sign(y)
+    session = Session(X, labels, loss=loss, skip=skip)
+    for share in (1.0, 0.3, 0.6):
+        warm, cold = (
+            session.train(share * BETA),
+            train(X, labels, share * BETA, loss=loss, skip=skip),
+        )
+        assert warm.status is TrainingStatus.CERTIFIED
+        assert warm.objective == pytest.approx(cold.objective, rel=1e-8)
+        assert warm.dual_objective == pytest.approx(cold.dual_objective, rel=1e-8)
+        assert warm.certificate.verify()
+        assert warm.history[-1].n_neurons == warm.network.n_neurons
+
+
+def test_where_only_the_linear_map_is_left_the_dual_point_is_orthogonal_to_the_data():
+    result = ended(X, y, 100.0 * BETA, skip=True)
+    rest = y - X @ np.linalg.lstsq(X, y, rcond=None)[0]
+    assert result.network.n_neurons == 0
+    assert result.objective == pytest.approx(0.5 * rest @ rest, rel=1e-12)
+    np.testing.assert_allclose(result.certificate.dual, rest, atol=1e-12)
+    assert result.certificate.verify()
+    # To the last digits, where targets are nearly linear.
+    near = X @ [1.0, -2.0, 0.5] + 1e-9 * y
+    dual = ended(X, near, BETA, skip=True).certificate.dual
+    assert np.abs(X.T @ dual).max() <= 1e-14 * np.abs(X).sum() * np.abs(dual).max()
+
+
+@pytest.mark.parametrize("share", [0.0, 1e-7])
+def test_an_optimum_that_was_followed_from_larger_penalties_takes_one_round(share):
+    X, y = gaussian(8)
+    result = ended(X, y, share * zero_threshold(X, y))
+    assert result.status is TrainingStatus.CERTIFIED
+    assert len(result.history) == 1
+    assert result.history[0].exact

@@ -31,7 +31,7 @@ def test_a_callback_that_only_looks_changes_nothing(function):
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_callback_that_says_true_stops_and_the_status_says_so(function):
     seen = []
-    stopped = run(function, lambda record: seen.append(record) or True)
+    stopped = run(function, lambda record: seen.append(record) or np.True_)
     assert len(seen) == 1 or function.__name__ == "train"  # which first needs a bound
     status = getattr(stopped, "status", None)
     if isinstance(status, Enum):

@@ -20,6 +20,7 @@ from theorylab.convex_relu._reduction import reduce_rows
 from theorylab.convex_relu._relaxation import relaxed_dual
 from theorylab.convex_relu.certificates import certificate_at
 from theorylab.convex_relu.losses import Interpolation, Loss, Squared
+from theorylab.numerics.progress import asked_to_stop
 
 
 class TrainingStatus(StrEnum):
@@ -169,7 +170,7 @@ class Problem:
             objective = minimiser.value(state, y)
             width = len(state.sigma) - state.linear
             history.append(Round(unit * objective, width, violation, exact))
-            if settings.callback(history[-1]) is True and found:
+            if asked_to_stop(settings.callback(history[-1])) and found:
                 status = TrainingStatus.STOPPED
                 break
             if not found:

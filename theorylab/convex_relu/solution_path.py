@@ -58,6 +58,7 @@ from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.convex_relu.optimal_set import OptimalSet, vertices
 from theorylab.convex_relu.training import Session, zero_threshold
 from theorylab.numerics.bounds import relative_gap
+from theorylab.numerics.progress import asked_to_stop
 from theorylab.numerics.results import result
 
 __all__ = [
@@ -320,7 +321,7 @@ def trace_solution_path(
         new = len(points) - 1
         for a, b in ((i, new), (new, j)):
             heappush(heap, (-_interval_gap(points[a], points[b], chosen), a, b))
-        if watch is not None and watch(points[new]) is True:
+        if watch is not None and asked_to_stop(watch(points[new])):
             status = PathStatus.STOPPED
             break
     heap.sort(key=lambda t: -points[t[1]].beta)

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from theorylab._validation import as_function
 from theorylab.numerics.results import result
 
-__all__ = ["Callback", "Progress", "watcher"]
+__all__ = ["Callback", "Progress", "asked_to_stop", "watcher"]
 
 
 @result
@@ -50,4 +52,20 @@ def watcher(callback: Callback | None) -> Callable[..., bool]:
     if callback is None:
         return lambda *fields: False
     told = as_function(callback, "callback")
-    return lambda *fields: told(Progress(*fields)) is True
+    return lambda *fields: asked_to_stop(told(Progress(*fields)))
+
+
+def asked_to_stop(answer: object) -> bool:
+    """Whether a callback asked its solver to stop: True, of Python or of NumPy.
+
+    Parameters
+    ----------
+    answer
+        What the callback returned.
+
+    Examples
+    --------
+    >>> asked_to_stop(True), asked_to_stop(None), asked_to_stop("a text is no answer")
+    (True, False, False)
+    """
+    return isinstance(answer, bool | np.bool_) and bool(answer)

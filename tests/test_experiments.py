@@ -1,6 +1,7 @@
 """Every experiment of the checkout: quick verdicts, draws of the hypotheses, mutants, coverage."""
 
 import json
+import sys
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,7 @@ from theorylab.verify.simulations import forget
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = [load(path) for path in discover(ROOT)]
+MODULES = {k: m for k, m in sys.modules.items() if k.startswith("theorylab_experiment_")}
 CLAIMS = {
     f"{experiment.name}:{claim.slug}": claim
     for experiment in EXPERIMENTS
@@ -26,6 +28,12 @@ CLAIMS = {
 }
 WITH_SPACE = [name for name, claim in CLAIMS.items() if claim.space]
 EXCEPTIONS = ("no_space", "no_break", "coarse", "vacuous")
+
+
+@pytest.fixture(autouse=True)
+def _modules_of_these_claims():
+    """Other tests load the scripts again, and simulations find their functions by name."""
+    sys.modules.update(MODULES)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda e: e.name)

@@ -248,9 +248,10 @@ def exceeds(
     p = w @ inverse
     if np.any(p < -1e-12 * length * np.abs(inverse).sum(axis=0)):
         return False
-    rows = index[:m]
-    x = np.minimum(v[rows], 0.0) * (X[rows] @ w)
-    low = square - s_cone @ p + np.minimum(x, 0.0).sum() - t[:m] @ x
+    negative = v[index[:m]] < 0.0  # only these have slopes
+    rows = index[:m][negative]
+    x = v[rows] * (X[rows] @ w)
+    low = square - s_cone @ p + np.minimum(x, 0.0).sum() - t[:m][negative] @ x
     return bool(low > threshold * length)
 
 

@@ -46,8 +46,8 @@ SAYS_SO: dict[str, set[str]] = {
     "train_features": {f".metrics[{i}].{name}" for i in range(50) for name in METRICS},
     "variational_divergence": {""},
 }
-# A stiff flow spends its budget for every factor.
-SLOW = {"deep_flow", "central_path", "optimal_ridge", "smoothed_sgd"}
+# Stiff flows, for one, spend their budget for every factor.
+SLOW = {"class_plan", "deep_flow", "central_path", "optimal_ridge", "smoothed_sgd"}
 # Searches and quadratures that take minutes in units of 1e30.
 TOO_SLOW = {"mean_field_fit", "search_minimum_norm"}
 

@@ -78,12 +78,12 @@ def as_array(
     array = np.ascontiguousarray(raw, dtype=np.float64).reshape(raw.shape)
     if not (array.flags.writeable and array.flags.aligned):
         array = array.copy()
-    if shape is not None:
-        expected = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
+    if shape is not None and array.shape != tuple(shape):
         fits = len(array.shape) == len(shape) and all(
             s in (None, n) for s, n in zip(shape, raw.shape, strict=True)
         )
         if not fits:
+            expected = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
             raise ValueError(f"{name}: expected shape {expected}, got {_describe_array(raw)}")
     elif ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name}: expected {ndim} axes, got {_describe_array(raw)}")
@@ -327,6 +327,8 @@ def as_function(value: F, name: str) -> F:
 
 def _numbers(value: ArrayLike, name: str) -> NDArray[Any]:
     """Return real numbers of any type as an array of that type."""
+    if type(value) is np.ndarray and value.dtype.kind in "buif":
+        return value
     if hasattr(value, "toarray") and hasattr(value, "nnz"):
         raise ValueError(
             f"{name}: expected a dense array, got {_describe(value)}; pass its .toarray()"

@@ -118,7 +118,7 @@ def test_the_covering_with_cones_decides_alike(n, d):
     best = 1e-3
     while len(found := search_branches(X, v, linear, best * (1 + 1e-10), 1, BUDGET).directions):
         best = value(X, v, linear, found[0])
-    nothing = np.empty((0, d, d)), np.empty((0, d)), np.empty((0, n))
+    nothing = *2 * [np.empty((0, 4))], np.empty((0, d, d)), np.empty((0, d)), np.empty((0, n))
     for threshold, expected in ((best * (1 + 1e-6), 0), (best * (1 - 1e-6), 1)):
         directions, values = np.empty((1, d)), np.empty(1)
         found, _, _, complete = cover(

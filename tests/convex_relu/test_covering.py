@@ -8,18 +8,22 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
-from theorylab.convex_relu import enumerate_arrangements
+from theorylab.convex_relu import dual_norm, enumerate_arrangements
 from theorylab.convex_relu._cone_proof import _proves
 from theorylab.convex_relu._constraint import _leaf_holds
 from theorylab.convex_relu._covering import cover
+from theorylab.convex_relu._dual_norm import Coverings, search_sphere
+from theorylab.convex_relu._reduction import reduce_rows
 from theorylab.numerics.balls import rational_matrix
 
+NOTHING = np.empty((0, 4))
 
-def decide(X, v, linear, threshold, *, found=1, nodes=10**6, keep=0):
+
+def decide(X, v, linear, threshold, *, found=1, nodes=10**6, keep=0, trees=(NOTHING, NOTHING)):
     n, d = X.shape
     directions, values = np.zeros((found, d)), np.zeros(found)
     leaves = np.empty((keep, d, d)), np.empty((keep, d)), np.empty((keep, n))
-    counts = cover(X, v, linear, threshold, found, nodes, directions, values, *leaves)
+    counts = cover(X, v, linear, threshold, found, nodes, directions, values, *trees, *leaves)
     return counts, directions, values, leaves
 
 
@@ -198,3 +202,99 @@ def test_as_many_violations_as_are_asked_for():
             assert value(X, v, linear, u) == pytest.approx(w, rel=1e-12)
             assert w > below
     assert directions[0] @ directions[1] < 0
+
+
+@pytest.mark.parametrize("d", [2, 3, 4])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_covering_that_follows_another_decides_alike(d, seed):
+    rng = np.random.default_rng([d, seed])
+    n = 7 - d % 2
+    X, v, zero = rng.standard_normal((n, d)), rng.standard_normal(n), np.zeros(d)
+    if seed == 0:
+        X, v = np.round(X), np.round(v)
+    first = maximum(X, v, zero) * (1 + 1e-9) + 1e-9
+    tree = np.full((10**5, 4), np.nan)
+    counts, *_ = decide(X, v, zero, first, trees=(NOTHING, tree))
+    assert counts[::3] == (0, 1)
+    tree = tree[: counts[1]]
+    again = np.full((10**5, 4), np.nan)
+    # Where nothing has changed, all that was divided into more than two is divided again.
+    same, *_ = decide(X, v, zero, first, trees=(tree, again))
+    assert same == counts
+    np.testing.assert_array_equal(again[: counts[1]], tree)
+    for size in (1e-9, 1e-3, 0.1, 2.0):
+        near = v + size * rng.standard_normal(n)
+        best = maximum(X, near, zero)
+        if best < 1e-6:
+            continue
+        above, below = best * (1 + 1e-9), best * (1 - 1e-7)
+        fresh = np.full((10**5, 4), np.nan)
+        counts, *_, leaves = decide(X, near, zero, above, keep=512, trees=(tree, fresh))
+        assert counts[::3] == (0, 1)
+        rows = rational_matrix(X)
+        for leaf in zip(*(part[: counts[2]] for part in leaves), strict=True):
+            assert _leaf_holds(rows, near, zero, above, *leaf)
+        # The same one as if it had been found without the other.
+        same, *_ = decide(X, near, zero, above, trees=(fresh[: counts[1]], again))
+        assert same[::3] == (0, 1)
+        counts, directions, values, _ = decide(X, near, zero, below, trees=(tree, again))
+        assert counts[0] == 1
+        assert values[0] == pytest.approx(value(X, near, zero, directions[0]), rel=1e-13)
+        assert below < values[0] <= best * (1 + 1e-12)
+
+
+def test_a_tree_has_a_row_for_every_node():
+    rng = np.random.default_rng(1)
+    X, v = rng.standard_normal((20, 3)), rng.standard_normal(20)
+    norm = dual_norm(X, v)
+    v, threshold = norm.sign * v, norm.value
+    tree = np.full((10**4, 4), -7.0)
+    counts, *_ = decide(X, v, np.zeros(3), threshold, trees=(NOTHING, tree))
+    tree, rest = tree[: counts[1]], tree[counts[1] :]
+    assert np.all(rest == -7.0)
+
+    def end(k):
+        """The row after the part of the tree that begins at a row."""
+        return end(end(k + 1)) if tree[k, 0] >= 0 else k + 1
+
+    k = 0
+    for _ in range(8):  # orthants
+        assert tree[k, 3] == end(k)
+        k = end(k)
+    assert k == len(tree)
+    divided = tree[tree[:, 0] >= 0]
+    assert len(divided) > 8
+    assert np.all((divided[:, 2] > 0) & (divided[:, 2] < 1) & (divided[:, 0] != divided[:, 1]))
+    # Without room for all, nothing is written beyond it.
+    part = np.full((len(tree), 4), -7.0)
+    cut, *_ = decide(X, v, np.zeros(3), threshold, trees=(NOTHING, part[:10]))
+    assert cut == counts
+    assert np.all(part[10:] == -7.0)
+
+
+def test_followed_coverings_are_those_next_to_the_threshold():
+    coverings = Coverings()
+    assert coverings.nearest(1, 0.3).shape == (0, 4)
+    for k in range(150):
+        coverings.add(1, 1.0 + k, np.full((1, 4), k))
+    assert len(coverings.kept[1]) == 100
+    assert coverings.nearest(1, 101.4)[0, 0] == 100
+    assert coverings.nearest(1, 0.0)[0, 0] == 50
+    assert coverings.nearest(-1, 1.0).shape == (0, 4)
+
+
+def test_a_search_follows_the_nearest_and_keeps_what_it_proved():
+    rng = np.random.default_rng(0)
+    X, v = rng.standard_normal((40, 3)), rng.standard_normal(40)
+    reduction, coverings = reduce_rows(X), Coverings()
+    largest = dual_norm(X, v)
+    v, norm = largest.sign * v, largest.value
+    for factor in (1.0, 1.0 + 1e-3):
+        fresh = search_sphere(reduction, factor * v, 1, factor * norm, 4, 10**6)
+        follows = search_sphere(reduction, factor * v, 1, factor * norm, 4, 10**6, coverings)
+        assert fresh[1:] == (True, follows[2])  # the multiple has the same covering
+        assert len(fresh[0]) == len(follows[0]) == 0
+    assert sorted(coverings.kept[1]) == [norm, (1.0 + 1e-3) * norm]
+    found, *_ = search_sphere(reduction, 1.01 * v, 1, norm, 4, 10**6, coverings)
+    assert len(found) > 0
+    assert len(coverings.kept[1]) == 2

@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar, nnls
 from theorylab.convex_relu import enumerate_arrangements, train, zero_threshold
 from theorylab.convex_relu._attainment import interpolable, separating_map
 from theorylab.convex_relu._dual_norm import search_sphere
-from theorylab.convex_relu._minimiser import Minimiser, _face_basis, _Moreau
+from theorylab.convex_relu._minimiser import Minimiser, _Moreau
 from theorylab.convex_relu._neurons import Neurons
 from theorylab.convex_relu._pricing import Pricing
 from theorylab.convex_relu._reduction import reduce_rows
@@ -367,11 +367,13 @@ def test_the_skip_connection_is_free(rough):
 
 def test_a_face_is_orthogonal_to_its_rows_however_close_they_are():
     rows = np.array([[1.0, 0.0, 0.0, 0.0], [3.0, 3e-6, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
-    basis = _face_basis(rows)
+    X = np.vstack([rows, np.eye(4), -7.0 * rows[0]])
+    minimiser = Minimiser(Pricing(reduce_rows(X), None, 1e-8, None), as_loss("squared"), 1.0, 1.0)
+    basis = minimiser._face_basis(np.arange(8) < 3)
     np.testing.assert_allclose(np.abs(basis), np.eye(4)[:, 2:] @ np.abs(basis[2:]), atol=1e-9)
     np.testing.assert_allclose(basis.T @ basis, np.eye(2), atol=1e-14)
     # The same line twice is one row.
-    assert _face_basis(np.vstack([rows[0], -7.0 * rows[0]])).shape == (4, 3)
+    assert minimiser._face_basis(np.isin(np.arange(8), (0, 7))).shape == (4, 3)
 
 
 # -------------------------------------------------------------------------- what can be attained

@@ -79,10 +79,12 @@ def promising_cells(
 
     Such a u lies in a leaf of the covering with little slack, and close to the leaf's majorant w:
     ``(1 - 9e-7) beta <= w @ u``, ``|w| <= beta``."""
-    threshold = beta * (1.0 + max(1e-9, rounding_slack(reduction.data, v, beta)))
+    n, d = reduction.data.shape
+    weight = float(np.abs(v) @ reduction.norms)
+    threshold = beta * (1.0 + max(1e-9, rounding_slack(n, d, weight, beta)))
     found = []
     for sign in (1.0, -1.0):
-        if reduction.data.shape[1] == 0:
+        if d == 0:
             break
         point, linear = reduction.condense(sign * v)
         leaves, *_ = tight_leaves(reduction.lines, point, linear, threshold, 10_000_000)

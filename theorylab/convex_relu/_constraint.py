@@ -90,7 +90,16 @@ def tight_leaves(
     while True:
         leaves = np.empty((keep, d, d)), np.empty((keep, d)), np.empty((keep, m))
         found, used, tight, complete = cover(
-            lines, point, linear, threshold, 1, max_nodes, np.empty((1, d)), np.empty(1), *leaves
+            lines,
+            point,
+            linear,
+            threshold,
+            1,
+            max_nodes,
+            np.empty((1, d)),
+            np.empty(1),
+            *2 * (np.empty((0, 4)),),
+            *leaves,
         )
         if not complete:
             return None, used, bool(found)

@@ -15,20 +15,31 @@ cells and on faces. So the covering ends after finitely many splits, visits only
 maximum, and needs no enumeration of the arrangement and no general position.
 
 All inequalities are checked with a margin that bounds every rounding error made, so that the
-covering is a proof for the real numbers the arrays stand for."""
+covering is a proof for the real numbers the arrays stand for.
+
+A covering can follow that of a dual point near by: a cone that was divided then, into parts that
+were divided too, is divided in the same place, and no proof is sought there but the simplest."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu import _meanwhile
-from theorylab.convex_relu._cone_proof import invert, least_distance, narrowest, square_norm
+from theorylab.convex_relu._cone_proof import invert, least_distance, square_norm
+from theorylab.convex_relu._covering_steps import (
+    bound_along,
+    divide,
+    drop,
+    edge,
+    interpolate,
+    keep,
+    largest,
+    middle,
+    start,
+    value_at,
+)
 from theorylab.convex_relu._elementary import row_norms
 from theorylab.numerics.compiled import compiled
-
-IntArray = NDArray[np.int64]
 
 _EPS = float(np.finfo(np.float64).eps)
 _DEPTH = 160
@@ -44,6 +55,8 @@ def cover(
     max_nodes: int,
     directions: FloatArray,
     values: FloatArray,
+    before: FloatArray,
+    after: FloatArray,
     tight_rays: FloatArray,
     tight_weights: FloatArray,
     tight_multipliers: FloatArray,
@@ -53,6 +66,11 @@ def cover(
     Directions with a larger value are written to ``directions`` and ``values`` instead of refining
     their cone; at ``max_violations`` of them the search stops. Leaves whose proof has less than
     1e-6 relative slack are written to the ``tight`` arrays.
+
+    A node is a row of ``after``, shape (N, 4), as long as there is room: the rays between which its
+    cone is divided (-1 if it is not), and the weight of the first in the new one; the part without
+    the second ray is the next row, and the last number there is the row of the other part. A
+    covering of the same rows that follows has these rows as its ``before``.
 
     Returns
     -------
@@ -83,41 +101,55 @@ def cover(
     gram = np.empty((d, d + 1))
     free = np.empty(d + n, dtype=np.int64)
     new = np.empty(d)
+    # Rows of before and after for the cone at hand, and for the first of its level.
+    place = np.empty(_DEPTH + 1, dtype=np.int64)
+    top = np.empty(_DEPTH + 1, dtype=np.int64)
+    place[0] = 0 if len(before) > 0 else -1
     n_violations = 0
     n_nodes = 0
     n_tight = 0
     keep_tight = tight_rays.shape[0]
     for orthant in range(2**d):
         level = np.int64(0)  # a literal would be another type to numba
-        count[0] = _start(
+        count[0] = start(
             X, v, linear, norms, orthant, rays[0], errors[0], fixed[0], rows[0], z[0], mask[0]
         )
+        top[0] = n_nodes
+        root = place[0]
         while level >= 0:
+            node = n_nodes
             n_nodes += 1
             if n_nodes > max_nodes:
                 return n_violations, n_nodes, n_tight, 0
+            at = place[level]
+            followed = at >= 0 and before[at, 0] >= 0.0
+            other = np.int64(before[at + 1, 3]) if followed else np.int64(-1)
+            hopeless = followed and (before[at + 1, 0] >= 0.0 or before[other, 0] >= 0.0)
             R = rays[level]
             Z = z[level]
             g = fixed[level]
             index = rows[level]
-            error = _largest(errors[level]) + 8 * d * _EPS
+            error = largest(errors[level]) + 8 * d * _EPS
             margin = lipschitz * (error + (n + 16) * _EPS)
-            m = _drop(X, v, norms, g, index, Z, count[level], mask[level])
+            m = drop(X, v, norms, g, index, Z, count[level], mask[level])
             count[level] = m
-            centre, n_positive = _interpolate(v, R, g, Z, index, m, q, c, t)
+            centre, n_positive = interpolate(v, R, g, Z, index, m, q, c, t)
             proved = False
             violated = centre > threshold
             if violated:
                 for a in range(d):
                     new[a] = q[a]
             else:
-                bound = _bound(R, q, c, margin, error)
+                bound = bound_along(R, q, c, margin, error)
                 if bound * (1.0 + 8.0 * d * _EPS) <= threshold:
                     proved = True
                     bound = max(bound, 0.0)
                     for a in range(d):
                         w[a] = bound * q[a]
-                elif invert(R, inverse, gram):
+                elif (
+                    # What is exact is tried in any case.
+                    n_positive == 0 or (not hopeless and middle(R, c) <= threshold)
+                ) and invert(R, inverse, gram):
                     for a in range(d):
                         w[a] = 0.0
                         s_cone[a] = 0.0
@@ -153,7 +185,7 @@ def cover(
             if proved:
                 if keep_tight > 0 and np.sqrt(square_norm(w)) > (1.0 - 1e-6) * threshold:
                     if n_tight < keep_tight:
-                        _keep(
+                        keep(
                             v,
                             index,
                             m,
@@ -166,10 +198,11 @@ def cover(
                             tight_multipliers[n_tight],
                         )
                     n_tight += 1
+                _close(after, node, top[level])
                 level -= 1
                 continue
             if violated:
-                value = _value(X, v, linear, new)
+                value = value_at(X, v, linear, new)
                 if value > threshold:
                     if n_violations < directions.shape[0]:
                         for a in range(d):
@@ -178,13 +211,25 @@ def cover(
                     n_violations += 1
                     if n_violations >= max_violations:
                         return n_violations, n_nodes, n_tight, 0
+                    _close(after, node, top[level])
                     level -= 1
                     continue
             if level == _DEPTH or d == 1:
                 return n_violations, n_nodes, n_tight, 0
-            first, second, weight = _edge(v, norms, R, Z, index, m, n_positive)
+            if followed:
+                first, second = np.int64(before[at, 0]), np.int64(before[at, 1])
+                weight = before[at, 2]
+            else:
+                first, second, weight = edge(v, norms, R, Z, index, m, n_positive)
+            if node < len(after):
+                after[node, 0] = first
+                after[node, 1] = second
+                after[node, 2] = weight
             child = level + 1
-            _divide(X, level, first, second, weight, m, rays, errors, rows, z, new)
+            place[level] = other
+            place[child] = at + 1 if followed else -1
+            top[child] = n_nodes
+            divide(X, level, first, second, weight, m, rays, errors, rows, z, new)
             count[child] = m
             for a in range(d):
                 fixed[child, a] = g[a]
@@ -192,292 +237,14 @@ def cover(
                 for i in range(n):
                     mask[child, i] = mask[level, i]
             level = child
+        if root >= 0:
+            place[0] = np.int64(before[root, 3])
     return n_violations, n_nodes, n_tight, 1
 
 
 @compiled
-def _largest(x: FloatArray) -> float:
-    largest = x[0]
-    for value in x:
-        largest = max(largest, value)
-    return float(largest)
-
-
-@compiled
-def _start(
-    X: FloatArray,
-    v: FloatArray,
-    linear: FloatArray,
-    norms: FloatArray,
-    orthant: int,
-    R: FloatArray,
-    errors: FloatArray,
-    g: FloatArray,
-    index: IntArray,
-    Z: FloatArray,
-    mask: NDArray[np.int8],
-) -> int:
-    """Write the cone of an orthant; return the number of its rows."""
-    n, d = X.shape
-    for k in range(d):
-        for a in range(d):
-            R[k, a] = 0.0
-        R[k, k] = 1.0 if (orthant >> k) & 1 else -1.0
-        errors[k] = 0.0
-        g[k] = linear[k]
-    m = 0
-    for i in range(n):
-        mask[i] = 0
-        if v[i] != 0.0 and norms[i] > 0.0:
-            index[m] = i
-            for k in range(d):
-                Z[m, k] = X[i, k] * R[k, k]
-            m += 1
-    return m
-
-
-@compiled(meanwhile=_meanwhile.drop)
-def _drop(
-    X: FloatArray,
-    v: FloatArray,
-    norms: FloatArray,
-    g: FloatArray,
-    index: IntArray,
-    Z: FloatArray,
-    count: int,
-    mask: NDArray[np.int8],
-) -> int:
-    """Take rows of constant sign out of the list, and mark those that are positive; return the
-    number of the others.
-
-    Those with negative v go only when their kink is further away than the cone is wide, because
-    next to a maximiser on that kink the proof needs a slope between 0 and 1."""
-    d = g.size
-    m = 0
-    for e in range(count):
-        i = index[e]
-        low = Z[e, 0]
-        high = Z[e, 0]
-        for k in range(1, d):
-            low = min(low, Z[e, k])
-            high = max(high, Z[e, k])
-        small = 4.0 * _EPS * norms[i]
-        if v[i] < 0.0:
-            small = low - high
-        if low >= -small:
-            for a in range(d):
-                g[a] += v[i] * X[i, a]
-            mask[i] = 1
-        elif high > small:
-            if m != e:
-                index[m] = i
-                for k in range(d):
-                    Z[m, k] = Z[e, k]
-            m += 1
-    return m
-
-
-@compiled(meanwhile=_meanwhile.interpolate)
-def _interpolate(
-    v: FloatArray,
-    R: FloatArray,
-    g: FloatArray,
-    Z: FloatArray,
-    index: IntArray,
-    m: int,
-    q: FloatArray,
-    c: FloatArray,
-    t: FloatArray,
-) -> tuple[float, int]:
-    """Write the centre, the interpolated values c and the slopes t at the centre; return the value
-    there, and how many rows have a positive v."""
-    d = g.size
-    for a in range(d):
-        q[a] = 0.0
-        for k in range(d):
-            q[a] += R[k, a]
-    length = np.sqrt(square_norm(q))
-    for a in range(d):
-        q[a] /= length
-    n_positive = 0
-    centre = 0.0
-    for k in range(d):
-        s = 0.0
-        for a in range(d):
-            s += g[a] * R[k, a]
-        c[k] = s
-        centre += s
-    for e in range(m):
-        i = index[e]
-        total = 0.0
-        for k in range(d):
-            total += Z[e, k]
-        if total > 0.0:
-            centre += v[i] * total
-        if v[i] > 0.0:
-            n_positive += 1
-            for k in range(d):
-                if Z[e, k] > 0.0:
-                    c[k] += v[i] * Z[e, k]
-        else:
-            t[e] = 1.0 if total > 0.0 else 0.0
-            if t[e] == 1.0:
-                for k in range(d):
-                    c[k] += v[i] * Z[e, k]
-    return centre / length, n_positive
-
-
-@compiled
-def _bound(R: FloatArray, q: FloatArray, c: FloatArray, margin: float, error: float) -> float:
-    """Return how long w must be along the centre."""
-    d = q.size
-    bound = -np.inf
-    for k in range(d):
-        s = 0.0
-        for a in range(d):
-            s += q[a] * R[k, a]
-        bound = max(bound, (c[k] + margin) / (s - error))
-    return float(bound)
-
-
-@compiled
-def _value(X: FloatArray, v: FloatArray, linear: FloatArray, u: FloatArray) -> float:
-    n, d = X.shape
-    value = 0.0
-    for a in range(d):
-        value += linear[a] * u[a]
-    for i in range(n):
-        s = 0.0
-        for a in range(d):
-            s += X[i, a] * u[a]
-        if s > 0.0:
-            value += v[i] * s
-    return float(value)
-
-
-@compiled
-def _keep(
-    v: FloatArray,
-    index: IntArray,
-    m: int,
-    t: FloatArray,
-    w: FloatArray,
-    R: FloatArray,
-    mask: NDArray[np.int8],
-    rays: FloatArray,
-    weights: FloatArray,
-    multipliers: FloatArray,
-) -> None:
-    """Write the proof of a leaf."""
-    d = w.size
-    for i in range(mask.size):
-        multipliers[i] = mask[i]
-    for e in range(m):
-        multipliers[index[e]] = t[e] if v[index[e]] < 0.0 else -1.0
-    for a in range(d):
-        weights[a] = w[a]
-        for k in range(d):
-            rays[k, a] = R[k, a]
-
-
-@compiled
-def _edge(
-    v: FloatArray,
-    norms: FloatArray,
-    R: FloatArray,
-    Z: FloatArray,
-    index: IntArray,
-    m: int,
-    n_positive: int,
-) -> tuple[int, int, float]:
-    """Return the edge to split and where: at a kink of a row with positive v when few are left or
-    the cone is narrow, else halfway along the longest."""
-    d = R.shape[0]
-    chosen = -1
-    if 0 < n_positive <= 2 or d == 2 or narrowest(R) > 0.98:
-        gap = 0.0
-        for e in range(m):
-            if v[index[e]] > 0.0:
-                up = 0.0
-                total = 0.0
-                for k in range(d):
-                    up += max(Z[e, k], 0.0)
-                    total += Z[e, k]
-                up = v[index[e]] * (up - max(total, 0.0))
-                if up > gap:
-                    gap = up
-                    chosen = e
-    first = -1
-    second = -1
-    if chosen >= 0:
-        small = 4.0 * _EPS * norms[index[chosen]]
-        best = 4.0
-        for k in range(d):
-            for b in range(d):
-                if Z[chosen, k] > small and Z[chosen, b] < -small:
-                    s = 0.0
-                    for a in range(d):
-                        s += R[k, a] * R[b, a]
-                    if s < best:
-                        best = s
-                        first = k
-                        second = b
-        if first >= 0:
-            return first, second, -Z[chosen, second] / (Z[chosen, first] - Z[chosen, second])
-    best = 4.0
-    for k in range(d):
-        for b in range(k):
-            s = 0.0
-            for a in range(d):
-                s += R[k, a] * R[b, a]
-            if s < best:
-                best = s
-                first = k
-                second = b
-    return first, second, 0.5
-
-
-@compiled(meanwhile=_meanwhile.divide)
-def _divide(
-    X: FloatArray,
-    level: int,
-    first: int,
-    second: int,
-    weight: float,
-    m: int,
-    rays: FloatArray,
-    errors: FloatArray,
-    rows: IntArray,
-    z: FloatArray,
-    new: FloatArray,
-) -> None:
-    """Put a ray on an edge: the cone loses its second ray for it, the child, one level below, its
-    first."""
-    d = new.size
-    child = level + 1
-    for a in range(d):
-        new[a] = weight * rays[level, first, a] + (1.0 - weight) * rays[level, second, a]
-    length = np.sqrt(square_norm(new))
-    for a in range(d):
-        new[a] /= length
-    error = weight * errors[level, first] + (1.0 - weight) * errors[level, second]
-    error = error / length + 8 * d * _EPS
-    for k in range(d):
-        errors[child, k] = errors[level, k]
-        for a in range(d):
-            rays[child, k, a] = rays[level, k, a]
-    errors[child, first] = error
-    errors[level, second] = error
-    for a in range(d):
-        rays[child, first, a] = new[a]
-        rays[level, second, a] = new[a]
-    for e in range(m):
-        i = rows[level, e]
-        rows[child, e] = i
-        s = 0.0
-        for a in range(d):
-            s += X[i, a] * new[a]
-        for k in range(d):
-            z[child, e, k] = z[level, e, k]
-        z[child, e, first] = s
-        z[level, e, second] = s
+def _close(after: FloatArray, node: int, top: int) -> None:
+    """Write that a node is not divided, and that it is the last below a row."""
+    if node < len(after):
+        after[node, 0] = -1.0
+        after[top, 3] = node + 1

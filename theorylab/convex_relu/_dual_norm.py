@@ -113,7 +113,7 @@ def norm_over_sphere(
     above, after the semidefinite bound of the root. ``bound`` says where to begin: "search",
     "looser" or "root"."""
     data, d = reduction.data, reduction.data.shape[1]
-    weight = float(np.abs(v) @ np.linalg.norm(data, axis=1))
+    weight = float(np.abs(v) @ reduction.norms)
     if d == 0 or weight == 0.0:
         return DualNorm(reduction.enlarge(v, 0.0), 0.0, np.zeros(reduction.basis.shape[1]), 1, True)
     max_nodes = node_budget(reduction, max_nodes)
@@ -125,7 +125,7 @@ def norm_over_sphere(
 
     def above(step: float) -> float:
         # The slack is that of the largest value found, of which the first may be a small part.
-        return best * (1.0 + max(step, rounding_slack(data, v, best)))
+        return best * (1.0 + max(step, rounding_slack(len(v), d, weight, best)))
 
     def proves(step: float) -> bool:
         nonlocal best, direction, sign, left
@@ -174,11 +174,39 @@ def norm_over_cones(X: FloatArray, v: FloatArray, patterns: BoolArray) -> DualNo
     return DualNorm(upper, best, direction, sign, upper <= best * (1.0 + 1e-10))
 
 
+class Coverings:
+    """The trees of coverings with cones of the same data, by sign and threshold; see ``cover``."""
+
+    def __init__(self) -> None:
+        self.room = np.empty((65_536, 4))
+        self.kept: dict[int, dict[float, FloatArray]] = {1: {}, -1: {}}
+
+    def nearest(self, sign: int, threshold: float) -> FloatArray:
+        """Return the tree for the nearest threshold, or an empty one."""
+        kept = self.kept[sign]
+        nearest = min(kept, key=lambda other: abs(other - threshold), default=None)
+        return np.empty((0, 4)) if nearest is None else kept[nearest]
+
+    def add(self, sign: int, threshold: float, tree: FloatArray) -> None:
+        """Keep a copy of a tree, and of those before it the last."""
+        kept = self.kept[sign]
+        kept[threshold] = tree.copy()
+        if len(kept) > 100:
+            del kept[next(iter(kept))]
+
+
 def search_sphere(
-    reduction: Reduction, v: FloatArray, sign: int, threshold: float, max_found: int, max_nodes: int
+    reduction: Reduction,
+    v: FloatArray,
+    sign: int,
+    threshold: float,
+    max_found: int,
+    max_nodes: int,
+    coverings: Coverings | None = None,
 ) -> tuple[FloatArray, bool, int]:
     """Return directions with ``sign h_v`` above the threshold (none if it was proved), whether the
-    search ended, its nodes."""
+    search ended, its nodes. Among the ``coverings`` of these data one is followed, and this one is
+    added."""
     weights, linear = reduction.condense(sign * v)
     m, d = reduction.lines.shape
     if d == 0 or not np.any(v):
@@ -187,6 +215,9 @@ def search_sphere(
     if not branching_wins(m, d):
         directions, values = np.empty((max_found, d)), np.empty(max_found)
         nothing = np.empty((0, d, d)), np.empty((0, d)), np.empty((0, m))
+        before = after = np.empty((0, 4))
+        if coverings is not None:
+            before, after = coverings.nearest(sign, threshold), coverings.room
         found, nodes, _, complete = cover(
             reduction.lines,
             weights,
@@ -196,8 +227,12 @@ def search_sphere(
             max_nodes,
             directions,
             values,
+            before,
+            after,
             *nothing,
         )
+        if coverings is not None and complete == 1 and not found and nodes <= len(after):
+            coverings.add(sign, threshold, after[:nodes])
         if found or complete == 1 or nodes >= max_nodes:
             return directions[:found], complete == 1, nodes
         # Cones that rows almost parallel cut too thin for float64; branches need no cone.
@@ -220,10 +255,10 @@ def branching_wins(m: int, d: int) -> bool:
     return d > 5 or (d == 5 and m <= 80)
 
 
-def rounding_slack(data: FloatArray, v: FloatArray, threshold: float) -> float:
-    """Return the relative slack that the covering's rounding margins need at a threshold."""
-    lipschitz = float(np.abs(v) @ np.linalg.norm(data, axis=1))
-    return float(4.0 * (len(v) + 500 * data.shape[1]) * _EPS * lipschitz / threshold)
+def rounding_slack(n: int, d: int, lipschitz: float, threshold: float) -> float:
+    """Return the relative slack that the covering's rounding margins need at a threshold, for n
+    rows and ``lipschitz = sum_i |v_i| |x_i|``."""
+    return 4.0 * (n + 500 * d) * _EPS * lipschitz / threshold
 
 
 def climb(data: FloatArray, v: FloatArray) -> tuple[float, FloatArray, int]:

@@ -34,7 +34,7 @@ def project(
         length[j] = 0.0
         if j >= linear and is_zero(p[j]):
             continue
-        k = _face(X, tight[j], norms, basis[j])
+        k = face(X, tight[j], norms, basis[j])
         size[j] = d - k
         for a in range(k):
             s = 0.0
@@ -55,7 +55,7 @@ def project(
 
 
 @compiled(meanwhile=_meanwhile.face)
-def _face(X: FloatArray, tight: BoolArray, norms: FloatArray, basis: FloatArray) -> int:
+def face(X: FloatArray, tight: BoolArray, norms: FloatArray, basis: FloatArray) -> int:
     """Fill the basis: first the span of the tight rows, then its complement; return the dimension
     of the span."""
     n, d = X.shape

@@ -18,9 +18,11 @@ import numpy as np
 from scipy.linalg import lstsq
 
 from theorylab._validation import FloatArray
+from theorylab.convex_relu._face_steps import face
 from theorylab.convex_relu._local import descend
 from theorylab.convex_relu._neurons import Neurons
 from theorylab.convex_relu._pricing import Pricing, Wanted
+from theorylab.convex_relu._problem import BoolArray
 from theorylab.convex_relu.losses import Interpolation, Loss, Squared
 
 
@@ -199,16 +201,17 @@ class Minimiser:
         X, beta = self.X, self.beta
         n = len(y)
         z, best = v / beta, np.inf
+        on = state.active & ~state.tight
+        bases = [self._face_basis(tight) for tight in state.tight]
+        blocks = [
+            s * np.where(side[:, None], X @ basis, 0.0)
+            for s, side, basis in zip(state.sigma, on, bases, strict=True)
+        ]
         for _ in range(8):
             lengths = np.linalg.norm(state.p, axis=1)
-            jacobian, bends, residuals, bases = [np.zeros((n, 0))], [], [np.zeros(0)], []
-            for j, length in enumerate(lengths):
+            jacobian, bends, residuals = [np.zeros((n, 0))], [], [np.zeros(0)]
+            for j, (length, basis, block) in enumerate(zip(lengths, bases, blocks, strict=True)):
                 free = j < state.linear
-                tied = state.tight[j]
-                basis = _face_basis(X[tied]) if tied.any() else np.eye(X.shape[1])
-                bases.append(basis)
-                on = state.active[j] & ~state.tight[j]
-                block = state.sigma[j] * np.where(on[:, None], X @ basis, 0.0)
                 unit = np.zeros(basis.shape[1]) if free else basis.T @ state.p[j] / length
                 residuals.append(unit - block.T @ z)
                 jacobian.append(block if free else block * length)
@@ -257,6 +260,12 @@ class Minimiser:
             state, z = kept
         return state, beta * z, best
 
+    def _face_basis(self, tight: BoolArray) -> FloatArray:
+        """Return an orthonormal basis of the directions orthogonal to the tight rows."""
+        norms, d = self.pricing.reduction.norms, self.X.shape[1]
+        basis = np.empty((d, d))
+        return basis[face(self.X, tight & (norms > 0.0), norms, basis) :].T
+
     def quadratic(self, state: Neurons, b: FloatArray, kappa: FloatArray) -> Neurons:
         state = state.copy()
         # Hundreds of neurons alike may be dependent to the last digit; what was reached stays.
@@ -304,15 +313,6 @@ class Minimiser:
             state = trial if weight == 1.0 else state.blend(trial, weight)
             floor = min(10.0 * floor, 1.0) if weight < 0.5 else max(0.1 * floor, 1e-14)
         return state
-
-
-def _face_basis(tight: FloatArray) -> FloatArray:
-    """Return an orthonormal basis of the directions orthogonal to the tight rows."""
-    lengths = np.linalg.norm(tight, axis=1)
-    rows = tight[lengths > 0.0] / lengths[lengths > 0.0, None]
-    _, s, vt = np.linalg.svd(rows)
-    result: FloatArray = vt[int(np.sum(s > 1e-11)) :].T
-    return result
 
 
 def _equilibrated_solve(system: FloatArray, right: FloatArray) -> FloatArray:

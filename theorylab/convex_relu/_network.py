@@ -89,9 +89,8 @@ class Network:
         """Half the sum of ``|u_j|^2 + b_j^2 + |a_j|^2``, with the l1 norm of a_j where there are
         several outputs."""
         output = np.abs(columns(self.output_weights)).sum(axis=1)
-        return 0.5 * float(
-            np.sum(self.weights**2) + np.sum(np.square(self.biases)) + np.sum(output**2)
-        )
+        parts = self.weights.ravel(), self.biases, output
+        return 0.5 * float(sum(part @ part for part in parts))
 
     def state_dict(self) -> dict[str, FloatArray]:
         """Return the weights as plain arrays, named and laid out (rows are outputs) as those of a

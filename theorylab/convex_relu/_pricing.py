@@ -12,7 +12,13 @@ import numpy as np
 
 from theorylab._validation import FloatArray
 from theorylab.convex_relu._cones import ConeSearch
-from theorylab.convex_relu._dual_norm import ascend, node_budget, rounding_slack, search_sphere
+from theorylab.convex_relu._dual_norm import (
+    Coverings,
+    ascend,
+    node_budget,
+    rounding_slack,
+    search_sphere,
+)
 from theorylab.convex_relu._problem import BoolArray
 from theorylab.convex_relu._reduction import Reduction
 
@@ -72,6 +78,7 @@ class Pricing:
         self.features = np.maximum(self.X @ self.probes.T, 0.0)
         #: Signs and directions where the search succeeded, and may again.
         self.found: list[tuple[int, FloatArray]] = []
+        self.coverings = Coverings()
 
     def slack(self, v: FloatArray, beta: float) -> float:
         """Relative slack with which the dual constraint is decided; the dual value pays about as
@@ -80,10 +87,12 @@ class Pricing:
         # for the optimum itself and not only for its value.
         wanted = self.tol / 2.0 if self.tol > 1e-7 else min(self.tol / 16.0, 1e-10)
         point, linear = self.reduction.condense(v)
-        rounding = rounding_slack(self.reduction.lines, point, beta)
-        rounding += rounding_slack(linear[None], np.ones(1), beta)
+        m, d = self.reduction.lines.shape
+        size = float(np.abs(point) @ self.reduction.line_norms)
+        rounding = rounding_slack(m, d, size, beta)
+        rounding += rounding_slack(1, d, float(np.sqrt(linear @ linear)), beta)
         # The dual point itself is rounded.
-        given = 2.0 * _EPS * float(np.abs(v) @ np.linalg.norm(self.X, axis=1)) / beta
+        given = 2.0 * _EPS * float(np.abs(v) @ self.reduction.norms) / beta
         return max(wanted, 1e-13, rounding, given)
 
     def __call__(
@@ -135,7 +144,7 @@ class Pricing:
             budget = node_budget(self.reduction, max_nodes or self.max_nodes)
             for sign in (1, -1):
                 directions, done, _ = search_sphere(
-                    self.reduction, v, sign, beta * (1.0 + slack), 16, budget
+                    self.reduction, v, sign, beta * (1.0 + slack), 16, budget, self.coverings
                 )
                 for u in directions:
                     improve(sign, u, 0.0)

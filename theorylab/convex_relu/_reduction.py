@@ -7,6 +7,7 @@ problem is decided in its row space and the remainder is added to the bound."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import fsum
 
 import numpy as np
@@ -50,6 +51,22 @@ class Reduction:
     twin: NDArray[np.intp]
     power: FloatArray
 
+    @cached_property
+    def norms(self) -> FloatArray:
+        """Of the rows of ``data``."""
+        result: FloatArray = np.linalg.norm(self.data, axis=1)
+        return result
+
+    @cached_property
+    def line_norms(self) -> FloatArray:
+        """Of the rows of ``lines``."""
+        result: FloatArray = np.linalg.norm(self.lines, axis=1)
+        return result
+
+    @cached_property
+    def _lossless(self) -> bool:
+        return len(self.lines) == len(self.data) and not self.remainder.any()
+
     def condense(self, v: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return V and l with ``h_v(u) = V @ relu(lines @ u) + l @ u``, by ``relu(-z) = relu(z) -
         z``.
@@ -81,13 +98,14 @@ class Reduction:
 
     def loss(self, v: FloatArray) -> float:
         """Bound the difference of the full and the reduced h on unit vectors."""
+        if self._lossless:
+            return 0.0
         n, d = self.remainder.size, self.basis.shape[1]
         size = sum(np.abs(part) for part in self._merged(v))
         result = float(size @ self.remainder[self.first])
         if len(self.lines) < n:
             # Rounding of the condensed sums.
-            norms = np.linalg.norm(self.data[self.first], axis=1)
-            result += 4.0 * (n + d) * _EPS * float(size @ norms)
+            result += 4.0 * (n + d) * _EPS * float(size @ self.norms[self.first])
         return float(result * (1.0 + (n + d) * _EPS))
 
     def crude(self, v: FloatArray) -> float:
@@ -98,12 +116,12 @@ class Reduction:
         """Whether the terms of every line add up to what evaluating them may round by; relative
         changes of the data or of v by as much make them zero."""
         n, d = self.data.shape
-        size = float(np.abs(v) @ np.linalg.norm(self.data, axis=1))
+        size = float(np.abs(v) @ self.norms)
         return bool(self._terms(v) <= 4.0 * (n + d + 4) * _EPS * size)
 
     def _terms(self, v: FloatArray) -> float:
         point, linear = self.condense(v)
-        terms = np.abs(point) @ np.linalg.norm(self.lines, axis=1) + np.linalg.norm(linear)
+        terms = np.abs(point) @ self.line_norms + np.sqrt(linear @ linear)
         return float(terms * (1.0 + 2.0 * (len(v) + self.data.shape[1]) * _EPS))
 
     def enlarge(self, v: FloatArray, norm: float) -> float:
@@ -113,7 +131,7 @@ class Reduction:
     def rounded(self, v: FloatArray, norm: float) -> float:
         """Return what the maximum of a multiple of v is at most, in units of the multiple, whose
         entries are rounded one by one: where terms cancel, that is not small beside ``norm``."""
-        return norm + _EPS * float(np.abs(v) @ np.linalg.norm(self.data, axis=1))
+        return norm + _EPS * float(np.abs(v) @ self.norms)
 
     def threshold(self, v: FloatArray, beta: float) -> float:
         """Return what the reduced maximum must not exceed so that the full one is at most

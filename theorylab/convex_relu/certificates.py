@@ -69,9 +69,11 @@ class Certificate:
         ArithmeticError
             If the dual value exceeds the objective by more than the rounding of both.
         """
-        rounding = dual_error(self.dual, self.y, self.loss) + value_error(
-            self.network, self.X, self.y, self.beta, self.loss
-        )
+        rounding = 0.0
+        if self.dual_objective > self.objective:  # which only rounding may do
+            rounding = dual_error(self.dual, self.y, self.loss) + value_error(
+                self.network, self.X, self.y, self.beta, self.loss
+            )
         return relative_gap(
             self.objective,
             self.dual_objective,

@@ -56,7 +56,7 @@ from theorylab.convex_relu._rounds import TrainingStatus
 from theorylab.convex_relu.certificates import Certificate
 from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.convex_relu.optimal_set import OptimalSet, vertices
-from theorylab.convex_relu.training import Session, zero_threshold
+from theorylab.convex_relu.training import Session
 from theorylab.numerics.bounds import relative_gap
 from theorylab.numerics.progress import asked_to_stop
 from theorylab.numerics.results import result
@@ -299,10 +299,10 @@ def trace_solution_path(
     tol = as_real(tol, "tol", above=0.0, below=1.0)
     limit = as_count(max_points, "max_points", minimum=2)
     watch = None if callback is None else as_function(callback, "callback")
-    beta_max = zero_threshold(X, y, loss=chosen, bias=bias)
+    session = Session(X, y, loss=chosen, bias=bias, tol=_TRAIN_TOL)
+    beta_max = session.threshold()
     if beta_max <= 0.0:
         raise ValueError("y: expected targets for which some network is better than zero, got none")
-    session = Session(X, y, loss=chosen, bias=bias, tol=_TRAIN_TOL)
     points = [_solve(session, beta_max), _solve(session, ratio * beta_max)]
     # A heap of intervals, the worst first; ties in order of creation.
     heap = [(-_interval_gap(points[0], points[1], chosen), 0, 1)]

@@ -41,7 +41,7 @@ from theorylab.convex_relu._minimiser import Minimiser
 from theorylab.convex_relu._network import Network, Output, balanced_network, columns
 from theorylab.convex_relu._neurons import Neurons
 from theorylab.convex_relu._problem import BoolArray, as_budget, as_patterns, as_problem, augment
-from theorylab.convex_relu._reduction import reduce_rows
+from theorylab.convex_relu._reduction import Reduction, reduce_rows
 from theorylab.convex_relu._rounds import Problem, Round, Settings, TrainingStatus
 from theorylab.convex_relu.certificates import Certificate, on_the_margin
 from theorylab.convex_relu.losses import Hinge, Interpolation, Loss, Squared
@@ -319,6 +319,10 @@ class Session:
             status,
         )
 
+    def threshold(self) -> float:
+        """Return the least penalty for which the zero network is optimal, over all patterns."""
+        return self.unit * _threshold(self.problem.reduction, self.y, self.loss)
+
     def dual(self) -> FloatArray:
         """Return the dual point of the last training, refined and not scaled into the constraint
         (squared or smooth loss, one output)."""
@@ -414,26 +418,40 @@ def zero_threshold(
     [0, 1]
     """
     X, y, _, loss = as_problem(X, y, 1.0, loss)
-    if isinstance(loss, Interpolation):
-        raise ValueError("loss: expected one that is finite at zero, got interpolation")
     patterns = as_patterns(arrangements, X.shape[0])
     data, exhaustive = augment(X, as_flag(bias, "bias")), as_flag(exhaustive, "exhaustive")
-    points = columns(-loss.gradient(np.zeros_like(y), y)).T
     reduction = reduce_rows(data)
+    if patterns is None and exhaustive:
+        return _threshold(reduction, y, loss)
 
     def norm(v: FloatArray) -> float:
         if reduction.cancels(v):
             return 0.0
-        if patterns is not None:
-            found = norm_over_cones(data, v, patterns)
-            # The upper bound is larger by the rounding of both.
-            known = found.value > 2.0 * (found.value - found.attained)
-            return min(found.value, reduction.crude(v)) if known else 0.0
-        if not exhaustive:
+        if patterns is None:
             return climb(reduction.data, v)[0]
-        return min(norm_over_sphere(reduction, v, 1e-10, None).value, reduction.crude(v))
+        found = norm_over_cones(data, v, patterns)
+        # The upper bound is larger by the rounding of both.
+        known = found.value > 2.0 * (found.value - found.attained)
+        return min(found.value, reduction.crude(v)) if known else 0.0
 
-    return max(norm(v) for v in points)
+    return max(norm(v) for v in _at_zero(y, loss))
+
+
+def _threshold(reduction: Reduction, y: FloatArray, loss: Loss) -> float:
+    """Return the threshold over all patterns."""
+    return max(
+        0.0
+        if reduction.cancels(v)
+        else min(norm_over_sphere(reduction, v, 1e-10, None).value, reduction.crude(v))
+        for v in _at_zero(y, loss)
+    )
+
+
+def _at_zero(y: FloatArray, loss: Loss) -> FloatArray:
+    """Return the dual points of the zero network, one a row."""
+    if isinstance(loss, Interpolation):
+        raise ValueError("loss: expected one that is finite at zero, got interpolation")
+    return columns(-loss.gradient(np.zeros_like(y), y)).T
 
 
 _Memory = list[tuple[float, Neurons, FloatArray]]

@@ -73,6 +73,28 @@ def test_a_start_saves_steps():
     assert 0 < near.n_iterations < cold.n_iterations
 
 
+def test_stages_follow_the_potentials_to_small_weights_in_few_steps():
+    # 142 steps; from the last stage's potentials 185, back along their line 307.
+    steps = 0
+    for seed in range(4):
+        a, b, C = clouds(60, 50, seed)
+        result = newton_plan(a, b, C, 1e-5 * C.max())
+        assert result.status is TransportStatus.CONVERGED
+        steps += result.n_iterations
+    assert steps <= 165
+
+
+def test_a_plan_that_is_almost_an_assignment_takes_few_steps():
+    # Hessians are singular up to rounding.
+    w = np.full(12, 1 / 12)
+    for seed in range(3):
+        C = np.random.default_rng(seed).uniform(size=(12, 12))
+        for eps, most in ((1e-2, 16), (1e-4, 4), (1e-8, 4)):
+            result = newton_plan(w, w, C, eps)
+            assert result.status is TransportStatus.CONVERGED
+            assert result.n_iterations <= most
+
+
 def test_wide_problems_keep_their_sides():
     a, b, C = clouds(10, 30, 3)
     tall = newton_plan(b, a, C.T, 0.1, tol=1e-12)
@@ -136,6 +158,14 @@ def test_exponent_and_gap_against_all_cycles_and_permutations(n, seed):
     assert_allclose(sparsity_exponent(C), min(s / len(c) for c, s in sums.items()), atol=1e-12)
     values = sorted(sum(C[i, p[i]] for i in range(n)) for p in itertools.permutations(range(n)))
     assert_allclose(vertex_gap(C), (values[1] - values[0]) / n, atol=1e-12)
+
+
+def test_of_tied_assignments_no_exponent_or_gap_is_negative_by_rounding():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        C = rng.uniform(size=(6, 1)) + rng.uniform(size=6)
+        assert 0 <= sparsity_exponent(C) < 1e-14
+        assert 0 <= vertex_gap(C) < 1e-14
 
 
 def test_one_point_has_no_second_plan():

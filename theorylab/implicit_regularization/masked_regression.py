@@ -328,13 +328,13 @@ def imputation_bias(law: MaskedLaw) -> float:
     whole, rho = complete_moments(law), law.observed
     unit, values, vectors = _spectrum(whole.inputs)
     along = vectors.T @ (whole.cross / unit)
-    # In units in which every entry of X has second moment 1, and the unknowns are over sqrt(rho):
-    # (Sigma + D) u = D beta has a matrix of unit diagonal.
-    share, missing = np.sqrt(rho), 1 - rho
-    matrix = whole.inputs / unit / unit[:, None] * np.outer(share, share) + np.diag(missing)
-    penalty = missing / share * (vectors @ (along / values))
-    ridge = np.linalg.lstsq(matrix, penalty, rcond=1e-14)[0]
-    return max(float(along @ (vectors.T @ (share * ridge))), 0.0)
+    # The least of (beta - u)' Sigma (beta - u) + u' D u, in units in which every entry of X has
+    # second moment 1 and u is over sqrt(rho): least squares with columns of norm 1.
+    root = np.sqrt(values)[:, None] * vectors.T * np.sqrt(rho)
+    matrix = np.vstack([root, np.diag(np.sqrt(1 - rho))])
+    right = np.append(along / np.sqrt(values), np.zeros(len(rho)))
+    residual = right - matrix @ np.linalg.lstsq(matrix, right, rcond=None)[0]
+    return float(residual @ residual)
 
 
 def tight_frame(d: int, r: int, *, seed: int) -> FloatArray:

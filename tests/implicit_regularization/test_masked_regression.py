@@ -227,6 +227,20 @@ def test_the_fit_of_dependent_entries_has_the_least_norm():
     assert_allclose(fit.coefficients, np.array([15.0, 2e4]) / (9 + 16e6))
 
 
+@pytest.mark.parametrize("decades", [4, 16, 24])
+def test_the_fit_of_dependent_entries_in_very_different_units_is_a_best_one(decades):
+    # Fewer points than entries, all in general position: nothing is left.
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        d = int(rng.integers(2, 5))
+        X = rng.standard_normal((int(rng.integers(1, d)), d))
+        X = X * 10.0 ** rng.uniform(-decades / 2, decades / 2, d)
+        y = rng.standard_normal(len(X))
+        law = masked_law(X, y, observed=0.5)
+        fit = best_linear(complete_moments(law))
+        assert fit.risk <= 1e-9 * np.mean(y**2)
+
+
 @pytest.mark.parametrize(
     "rho",
     [

@@ -41,6 +41,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.linalg import qr, solve_triangular
 
 from theorylab._validation import (
     FloatArray,
@@ -289,12 +290,16 @@ def best_linear(moments: RegressionMoments) -> LinearFit:
     S, b = moments.inputs, moments.cross
     unit, values, vectors = _spectrum(S)
     along = vectors.T @ (b / unit)
-    theta = vectors @ (along / values) / unit
-    # The least norm is in the units of the caller: nothing along the null space of S.
-    null = np.linalg.svd(vectors.T)[2][len(values) :].T / unit[:, None]
+    fitted = vectors @ (along / values)
+    # The least norm is in the units of the caller: nothing along the null space of S. Rows of the
+    # smallest units first: QR with pivots then keeps the digits of all.
+    null = np.linalg.svd(vectors.T)[2][len(values) :].T
     if null.size:
-        null = np.linalg.qr(null / np.linalg.norm(null, axis=0))[0]
-        theta = theta - null @ (null.T @ theta)
+        first = np.argsort(unit)
+        q, r, at = qr((null / unit[:, None])[first], mode="economic", pivoting=True)
+        along_null = solve_triangular(r, q.T @ (fitted / unit)[first])
+        fitted = fitted - null[:, at] @ along_null
+    theta = fitted / unit
     lower = moments.output - float(np.sum(along**2 / values))
     return LinearFit(theta, max(linear_risk(moments, theta), lower), lower)
 

@@ -225,6 +225,9 @@ def test_the_fit_of_dependent_entries_has_the_least_norm():
     # One point: theta is along it, whatever the scales.
     fit = best_linear(complete_moments(masked_law([[3.0, 4e3]], [5.0], observed=0.5)))
     assert_allclose(fit.coefficients, np.array([15.0, 2e4]) / (9 + 16e6))
+    point = np.array([3.0, 0.1, 4e3, 70.0])
+    fit = best_linear(complete_moments(masked_law(point[None], [5.0], observed=0.5)))
+    assert_allclose(fit.coefficients, 5 * point / (point @ point), rtol=1e-6)
 
 
 @pytest.mark.parametrize("decades", [4, 16, 24])

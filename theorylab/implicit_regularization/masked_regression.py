@@ -291,14 +291,12 @@ def best_linear(moments: RegressionMoments) -> LinearFit:
     unit, values, vectors = _spectrum(S)
     along = vectors.T @ (b / unit)
     fitted = vectors @ (along / values)
-    # The least norm is in the units of the caller: nothing along the null space of S. Rows of the
-    # smallest units first: QR with pivots then keeps the digits of all.
+    # The least norm is in the units of the caller: nothing along the null space of S. QR with
+    # pivots keeps the digits of rows of very different sizes.
     null = np.linalg.svd(vectors.T)[2][len(values) :].T
     if null.size:
-        first = np.argsort(unit)
-        q, r, at = qr((null / unit[:, None])[first], mode="economic", pivoting=True)
-        along_null = solve_triangular(r, q.T @ (fitted / unit)[first])
-        fitted = fitted - null[:, at] @ along_null
+        q, r, at = qr(null / unit[:, None], mode="economic", pivoting=True)
+        fitted = fitted - null[:, at] @ solve_triangular(r, q.T @ (fitted / unit))
     theta = fitted / unit
     lower = moments.output - float(np.sum(along**2 / values))
     return LinearFit(theta, max(linear_risk(moments, theta), lower), lower)

@@ -362,7 +362,7 @@ def population_visit(eigenvalues: ArrayLike, *, init_scale: float, stage: int) -
         grown = np.exp(2 * lam * t + np.log(small))  # no cancellation in lambda - u
         below = lam * (lam - small) / (lam - small + grown)
         value = lam / (1 + (lam - small) / grown)
-        return np.where(np.arange(lam.size) < s, below, value)
+        return np.asarray(np.where(np.arange(lam.size) < s, below, value))
 
     def log_square(t: float) -> float:
         part = parts(t)

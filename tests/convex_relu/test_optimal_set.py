@@ -21,7 +21,14 @@ from theorylab.convex_relu import (
     train,
     zero_threshold,
 )
-from theorylab.convex_relu._active_directions import assign, distinct, newton_distance
+from theorylab.convex_relu._active_directions import (
+    assign,
+    cell_maximisers,
+    distinct,
+    newton_distance,
+    promising_cells,
+)
+from theorylab.convex_relu._cones import ConeSearch
 from theorylab.convex_relu._faces import (
     cells_containing,
     curvature,
@@ -32,6 +39,7 @@ from theorylab.convex_relu._faces import (
     tangents,
 )
 from theorylab.convex_relu._minimality import is_minimal, optimal_pruning
+from theorylab.convex_relu._reduction import reduce_rows
 from theorylab.convex_relu._sensitivity import SensitivityStatus, sensitivity
 from theorylab.convex_relu.losses import Logistic, Squared
 from theorylab.convex_relu.optimal_set import (
@@ -147,23 +155,91 @@ def test_distance_from_a_stationary_point_is_bounded_for_neurons_of_all_lengths(
     assert 2 <= finite < 6
 
 
-def test_distance_is_claimed_as_far_as_the_theorem_goes():
-    # X = I, one neuron p in the open quadrant: |p - y|^2 / 2 + beta |p|, least curvature 1 along p.
-    y, beta = np.array([1.2, 1.6]), 0.5
-    point = y * (1 - beta / 2)
+@pytest.mark.parametrize("scales", [(1.0,), (1.0, 8.0), (8.0, 1.0)])
+def test_distance_is_claimed_as_far_as_the_theorem_goes(scales):
+    # One neuron p in the open quadrant of each pair of inputs, |c p - y|^2 / 2 + beta |p|: along p
+    # the curvature is c^2. All p are moved by the same gradient.
+    beta = 0.5
+    pairs, lengths = np.array([1.2, 1.6]), 1.5 / np.array(scales)
+    points = np.kron(np.diag(lengths), pairs / 2)
+    y = np.concatenate(
+        [
+            c * p + beta / c * pairs / 2
+            for c, p in zip(scales, 1.5 / np.array(scales)[:, None] * pairs / 2, strict=True)
+        ]
+    )
+    X = np.diag(np.repeat(scales, 2))
 
     def moved(e):
-        p = (1 + e) * point
-        return newton_distance(locate(np.eye(2), p[None], np.ones(1)), y - p, Squared(), y, beta)
+        p = points * (1 + e / (np.array(scales)[:, None] ** 2 * lengths[:, None]))
+        neurons = locate(X, p, np.ones(len(scales)))
+        return newton_distance(neurons, y - neurons.fit, Squared(), y, beta)
+
+    def step(e):
+        return 2 * e * np.sqrt(len(scales)) / min(scales)
 
     def bend(e):
-        length, step = 1.5 * (1 + e), 2 * 1.5 * e
-        turned = 2 * step / length
-        return step * 12 * beta / length**2 * (1 + turned) * (np.sqrt(length / beta) + turned) ** 2
+        result = 0.0
+        for c in scales:
+            length = 1.5 / c + e / c**2
+            turned = 2 * step(e) / c**2 / length
+            result += (
+                12 * beta / length**2 * (1 / c + turned) * (np.sqrt(length / beta) + turned) ** 2
+            )
+        return result * step(e)
 
     limit = brentq(lambda e: bend(e) - 1, 0, 1)
-    assert moved(0.999 * limit) == pytest.approx(2 * 1.5 * 0.999 * limit)
+    assert moved(0.999 * limit) == pytest.approx(step(0.999 * limit))
     assert moved(1.001 * limit) == np.inf
+
+
+def test_distance_of_the_logistic_dual_point_is_claimed_as_far_as_the_theorem_goes():
+    # One row and one neuron: outputs x p, second derivative of the loss w, third at most 1/4.
+    loss, y, x, p = Logistic(), np.ones(1), 1.5, 2.0
+    neurons = locate(np.array([[x]]), np.array([[p]]), np.ones(1))
+    v = float(-loss.gradient(neurons.fit, y)[0])
+    root = x * np.sqrt(v * (1 - v))
+
+    def moved(e):
+        return newton_distance(neurons, np.array([v]), loss, y, x * v - e)
+
+    def bend(e):
+        beta, step = x * v - e, 2 * e / root
+        turned = 2 * step / root**2 / p
+        return step * (
+            12 * beta / p**2 * (1 / root + turned) * (np.sqrt(p / beta) + turned) ** 2
+            + (x / root) ** 3 / 4
+        )
+
+    limit = brentq(lambda e: bend(e) - 1, 0, 0.9 * x * v)
+    assert moved(0.999 * limit) == pytest.approx(0.5 * 2 * 0.999 * limit / root)
+    assert moved(1.001 * limit) == np.inf
+
+
+def test_distance_counts_the_gradients_of_all_neurons():
+    # One neuron a row of X = I: each dual value is beta, here all are as far from it.
+    beta, apart = 0.3, 1e-6
+    neurons = locate(np.eye(9), np.eye(9), np.ones(9))
+    v = np.full(9, beta + apart)
+    assert 3 * apart <= newton_distance(neurons, v, Squared(), v + 1.0, beta) <= 6.01 * apart
+
+
+def test_distance_counts_the_rounding_of_the_gradient():
+    # One row: the exact dual value is beta / x.
+    rng = np.random.default_rng(0)
+    hidden = 0
+    for _ in range(200):
+        x, beta = rng.uniform(1, 2, 2)
+        v = beta / x
+        neurons = locate(np.array([[x]]), np.ones((1, 1)), np.ones(1))
+        apart = abs(Fraction(v) - Fraction(beta) / Fraction(x))
+        y = v + neurons.fit
+        v = y - neurons.fit
+        hidden += x * v[0] == beta and apart > 0
+        distance = newton_distance(neurons, v, Squared(), y, beta)
+        assert distance >= abs(Fraction(v[0]) - Fraction(beta) / Fraction(x))
+        assert distance <= 1e-15 * (1 + 1e3 * abs(x * v[0] - beta) * 1e15)
+    assert hidden > 0
 
 
 @pytest.mark.parametrize("size", [1e-9, 1e-3])
@@ -232,7 +308,8 @@ def test_vertices_agree_with_qhull(sides):
 def test_every_minimal_network_is_certified(sides):
     X, y = polygon(sides, angle=1.0)
     optimal = find_optimal_set(X, y, 0.4)
-    for network in minimal_networks(optimal):
+    for network, row in zip(minimal_networks(optimal), vertices(optimal), strict=True):
+        assert len(network.output_weights) == np.count_nonzero(row)
         certificate = certify(X, y, 0.4, network, dual=optimal.training.certificate.dual)
         assert certificate.verify()
         assert certificate.gap < 1e-9
@@ -293,6 +370,77 @@ def test_weight_ranges_agree_with_the_full_convex_program():
     assert most == pytest.approx(span[1], abs=2e-3)
 
 
+@pytest.mark.parametrize("size", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("sides", [6, 8, 10])
+def test_weight_ranges_are_those_of_the_vertices(sides, size):
+    X, y = polygon(sides, angle=0.2)
+    optimal = find_optimal_set(X, size * y, 0.4 * size)
+    rows = vertices(optimal) / optimal.total
+    ranges = optimal.weight_ranges / optimal.total
+    np.testing.assert_allclose(
+        ranges, np.column_stack([rows.min(axis=0), rows.max(axis=0)]), atol=1e-7
+    )
+    assert ranges.min() == 0.0
+
+
+def in_the_plane(atoms, fit, rank, accuracy):
+    """A polytope of weights that sum to one, with the given outputs."""
+    X, y = gaussian(5, 2, 1)
+    optimal = find_optimal_set(X, y, 1.1 * zero_threshold(X, y))
+    return replace(
+        optimal,
+        atoms=np.array(atoms).T,
+        fit=np.array(fit),
+        signs=np.ones(len(atoms)),
+        total=1.0,
+        rank=rank,
+        accuracy=accuracy,
+    )
+
+
+@pytest.mark.parametrize("last", [-1e-6, -1e-9, 1e-9, 1e-6])
+def test_vertices_are_told_apart_as_far_as_the_columns_are_known(last):
+    # Between (1, 0) and (1, 1) lies (1, 1e-4), next to the fit; the accuracy is 1e-8, 1e-4 of how
+    # far the first two are apart.
+    rows = vertices(in_the_plane([[1, 0], [1, 1e-4], [1, 1]], [1, 1e-4 + last], 2, 1e-8))
+    expected = [[0, 1, 0], [1 - 1e-4 - last, 0, 1e-4 + last]]
+    if last == 1e-6:
+        expected = [expected[1], [0, 1 - last / (1 - 1e-4), last / (1 - 1e-4)]]
+    elif last == -1e-6:
+        expected[0] = [-last / 1e-4, 1 + last / 1e-4, 0]
+    assert np.array_equal(rows > 0, np.array(expected) > 0)
+    np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-9)
+
+
+def test_columns_that_may_be_parallel_are_no_basis():
+    for apart, count in ((1e-6, 2), (1e-10, 2)):
+        flat = in_the_plane([[1, 0], [1, apart], [1, 1]], [1, 0.5], 2, 1e-8)
+        rows = vertices(flat)
+        assert len(rows) == count
+        assert np.all(np.count_nonzero(rows, axis=1) == 2)
+        np.testing.assert_allclose(rows[:, 2], 0.5, rtol=1e-5)
+    on = in_the_plane([[1, 0], [1, 1e-10], [1, 1]], [1, 0.0], 2, 1e-8)
+    assert np.count_nonzero(vertices(on), axis=1).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("exponent", [-200, -60, 40, 200])
+def test_units_that_are_powers_of_two_change_nothing(exponent):
+    X, y = gaussian(12, 3, 0)
+    beta = 0.2 * zero_threshold(X, y)
+    size = 2.0**exponent
+    one = find_optimal_set(X, y, beta)
+    patterns = promising_cells(reduce_rows(X), X, one.dual, beta)
+    for a, b in ((size, 1.0), (1.0, size)):
+        other = find_optimal_set(a * X, b * y, a * b * beta)
+        for name in ("directions", "signs", "slack", "next_slack", "accuracy", "rank"):
+            assert np.array_equal(getattr(one, name), getattr(other, name)), name
+        assert other.status is one.status
+        assert np.array_equal(other.weights * a, one.weights * b)
+        found = promising_cells(reduce_rows(a * X), a * X, b * one.dual, a * b * beta)
+        assert np.array_equal(found, patterns)
+        assert is_minimal(a * X, other.training.network) == is_minimal(X, one.training.network)
+
+
 @pytest.mark.parametrize(
     ("loss", "bias"), [("logistic", False), ("logistic", True), ("squared", True)]
 )
@@ -331,6 +479,59 @@ def test_zero_network_is_the_only_optimum_above_the_threshold():
     assert optimal.status is OptimalSetStatus.UNIQUE
     assert vertices(optimal).shape == (1, 0)
     assert minimal_networks(optimal)[0].n_neurons == 0
+    # Nor do rows of zeros leave another.
+    empty = find_optimal_set(np.zeros((3, 2)), np.array([1.0, -2.0, 3.0]), 0.1)
+    assert empty.n_directions == 0
+    assert empty.status is OptimalSetStatus.UNIQUE
+
+
+def test_slack_is_known_up_to_the_accuracy():
+    # Two cells on the line; without a neuron the dual point is y, and only sums are rounded.
+    rounded = 0
+    for seed in range(40):
+        X, y = gaussian(9, 1, seed)
+        beta = 1.2 * zero_threshold(X, y)
+        found = find_optimal_set(X, y, beta, arrangements=enumerate_arrangements(X))
+        terms = [Fraction(a) * Fraction(b) for a, b in zip(X[:, 0], y, strict=True)]
+        sides = [sum(t for t, x in zip(terms, X[:, 0], strict=True) if s * x > 0) for s in (1, -1)]
+        exact = 1 - max(abs(t) for t in sides) / Fraction(beta)
+        assert abs(Fraction(found.next_slack) - exact) <= found.accuracy <= 1e-12
+        rounded += exact != found.next_slack
+    assert rounded > 20
+
+
+@pytest.mark.parametrize(
+    ("factor", "shift"), [(1.0, 1e-3), (1.0, 1e-9), (1.01, 0.0), (0.99, 0.0), (1.3, 1e-3)]
+)
+def test_accuracy_bounds_the_error_of_the_dual_point_without_newton(monkeypatch, factor, shift):
+    # Above the threshold the dual point is w y; v is moved along the heaviest row, whose part of
+    # the dual is v^2 / 2 w, or scaled.
+    X, y = gaussian(8, 2, 3)
+    loss = Weighted(Squared(), np.append(np.ones(7), 100.0))
+    threshold = zero_threshold(X, y, loss=loss)
+    beta = (1.0 + 2.0 * (factor == 1.0 and shift > 1e-6)) * threshold
+    exact = loss.weights * y
+    moved = factor * exact
+    moved[-1] += shift
+    monkeypatch.setattr("theorylab.convex_relu.optimal_set.newton_distance", lambda *args: np.inf)
+    monkeypatch.setattr("theorylab.convex_relu.training.Session.dual", lambda self: moved)
+    found = find_optimal_set(X, y, beta, loss=loss)
+    assert found.training.network.n_neurons == 0
+    distance = found.accuracy * beta / np.linalg.norm(X, 2)
+    apart = np.linalg.norm(moved - exact)
+    assert distance >= apart
+    assert distance <= 3 * apart + 3e-5
+
+
+def test_accuracy_of_a_dual_point_outside_the_constraint_is_that_of_the_scaled_one(monkeypatch):
+    # Outside the constraint the dual is larger than the optimum: no gap is left to tell of.
+    X, y = gaussian(8, 2, 3)
+    beta = 0.3 * zero_threshold(X, y)
+    exact = find_optimal_set(X, y, beta).dual
+    monkeypatch.setattr("theorylab.convex_relu.optimal_set.newton_distance", lambda *args: np.inf)
+    monkeypatch.setattr("theorylab.convex_relu.training.Session.dual", lambda self: 1.01 * exact)
+    distance = find_optimal_set(X, y, beta).accuracy * beta / np.linalg.norm(X, 2)
+    assert distance == pytest.approx(0.01 * np.linalg.norm(exact), rel=1e-3)
 
 
 def test_degenerate_rows_and_rank():
@@ -347,7 +548,8 @@ def test_hinge_loss_is_refused_and_the_limit_is_named():
     with pytest.raises(ValueError, match="loss"):
         find_optimal_set(X, y, 0.5, loss="hinge")
     with pytest.raises(ValueError, match="max_subsets: expected at least 56"):
-        vertices(find_optimal_set(X, y, 0.5), max_subsets=10)
+        vertices(find_optimal_set(X, y, 0.5), max_subsets=55)
+    assert len(vertices(find_optimal_set(X, y, 0.5), max_subsets=56)) == 10
 
 
 @given(st.integers(0, 10_000), st.integers(1, 12), st.integers(1, 5))
@@ -369,6 +571,35 @@ def test_outputs_are_dependent_at_the_level_of_rounding_only():
     for lean, minimal in ((1e-10, True), (1e-14, False)):
         network = (np.array([[1.0, lean], [1.0, 0.0]]), np.ones(2))
         assert is_minimal(np.eye(2), network) == minimal
+
+
+@pytest.mark.parametrize("size", [2.0**-60, 2.0**60])
+def test_outputs_in_other_units_are_as_dependent(size):
+    for lean, minimal in ((1e-10, True), (1e-14, False)):
+        network = (np.array([[1.0, lean], [1.0, 0.0]]), np.ones(2))
+        assert is_minimal(size * np.eye(2), network) == minimal
+
+
+def test_neurons_that_cancel_are_all_pruned_in_as_many_steps_as_relations():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        size = 10.0 ** rng.uniform(-3, 3)
+        weights = np.repeat(size * np.abs(rng.normal(size=(1, 2))), 2, axis=0)
+        pruned = optimal_pruning(np.eye(2), (weights, size * np.array([1.3, -1.3])))
+        assert pruned.network.n_neurons == 0
+        assert pruned.n_steps == 1
+        assert pruned.penalties[-1] == 0.0
+
+
+def test_minimality_is_not_asked_of_skip_connections_or_hidden_biases():
+    X, weights, output = np.eye(2), np.eye(2), np.ones(2)
+    for skip in ({"linear": np.ones(2)}, {"offset": np.ones(())}):
+        with pytest.raises(ValueError, match="network: expected no skip connection"):
+            is_minimal(X, Network(weights, output, **skip))
+    biased = Network(weights, output, np.ones(2))
+    with pytest.raises(ValueError, match="network: expected no biases"):
+        optimal_pruning(X, biased)
+    assert is_minimal(X, biased, bias=True)
 
 
 def test_pruned_polygon_keeps_its_penalty():
@@ -460,12 +691,12 @@ def test_a_tied_row_met_twice_leaves_the_multipliers_undetermined():
 
 
 def test_a_neuron_counts_for_the_nearest_direction_of_its_sign():
-    points = np.array([[3.0, 1e-9], [2.0, 1e-16], [0.0, 5.0]])
-    neurons = locate(np.eye(2), points, np.array([-1.0, 1.0, -1.0]))
-    assert neurons.tied.tolist() == [[False, False], [False, True], [True, False]]
+    points = np.array([[3.0, 1e-9], [2.0, 1e-16], [0.0, 5.0], [0.5, 1e-9], [-4.0, 0.0]])
+    neurons = locate(np.eye(2), points, np.array([-1.0, 1.0, -1.0, -1.0, 1.0]))
+    assert neurons.tied[:3].tolist() == [[False, False], [False, True], [True, False]]
     directions = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     weights = assign(neurons, directions, np.array([1.0, -1.0, -1.0]))
-    np.testing.assert_allclose(weights, [2.0, 3.0, 5.0], rtol=1e-12)
+    np.testing.assert_allclose(weights, [6.0, 3.5, 5.0], rtol=1e-12)
 
 
 def test_the_margin_is_that_of_the_multipliers_with_ties_counted_as_active():
@@ -721,6 +952,60 @@ def test_a_search_that_keeps_no_leaves_enumerates(monkeypatch):
     assert cells.n_directions == leaves.n_directions > 1
     apart = np.linalg.norm(cells.directions[:, None] - leaves.directions, axis=2)
     assert apart.min(axis=1).max() <= 1e-9
+
+
+def height(search, v):
+    """The largest value of both signs on every cell."""
+    return np.max([search(v, s, 0.0)[0] for s in (1, -1)], axis=0)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_cells_beside_a_maximiser_are_promising(d):
+    # Its direction is 1.2e-3 from the edge of another cell, which reaches cos(1.2e-3) of the value.
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        X, v = rng.normal(size=(8, d)), rng.normal(size=8)
+        values, directions, _ = cell_maximisers(
+            ConeSearch(X, enumerate_arrangements(X)), v, 1e-3 * np.linalg.norm(v)
+        )
+        u = directions[np.argmax(values)]
+        edge = rng.normal(size=d)
+        edge -= (edge @ u) * u
+        X = np.vstack([X, edge / np.linalg.norm(edge) + 1.2e-3 * u])
+        v = np.append(v, 0.0)
+        cells = enumerate_arrangements(X)
+        reached = height(ConeSearch(X, cells), v) > (1 - 9e-7) * values.max()
+        found = {c.tobytes() for c in promising_cells(reduce_rows(X), X, v, float(values.max()))}
+        assert 2 <= reached.sum() < len(cells)
+        assert {c.tobytes() for c in cells[reached]} <= found
+
+
+def test_few_cells_are_promising_where_terms_cancel():
+    # Rows close to each other with opposite signs: what covers the sphere needs room for rounding.
+    rng = np.random.default_rng(0)
+    half, w = rng.normal(size=(12, 3)), 1e5 * rng.normal(size=12)
+    X = np.vstack([half, half + 1e-5 * rng.normal(size=(12, 3))])
+    v = np.append(w, -w)
+    cells = enumerate_arrangements(X)
+    beta = float(height(ConeSearch(X, cells), v).max())
+    assert len(promising_cells(reduce_rows(X), X, v, beta)) < 0.2 * len(cells)
+
+
+def test_maximisers_are_unit_vectors_of_both_signs_in_their_cells():
+    X, v = gaussian(10, 3, 5)
+    cells = enumerate_arrangements(X)
+    samples = np.random.default_rng(0).normal(size=(50_000, 3))
+    samples /= np.linalg.norm(samples, axis=1, keepdims=True)
+    heights = np.maximum(samples @ X.T, 0) @ v
+    beta = float(np.abs(heights).max())
+    values, directions, signs = cell_maximisers(ConeSearch(X, cells), v, beta)
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(signs * (np.maximum(directions @ X.T, 0) @ v), values, rtol=1e-9)
+    assert values.min() > 0.5 * beta
+    for s in (1, -1):
+        best = float((s * heights).max())
+        if best > 0.5 * beta:
+            assert best <= values[signs == s].max() <= 1.02 * best
 
 
 def test_a_dual_point_that_violates_its_constraint_decides_nothing():

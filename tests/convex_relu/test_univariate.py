@@ -27,7 +27,7 @@ from theorylab.convex_relu import (
     sample_particles,
     train,
 )
-from theorylab.convex_relu._sinusoids import arcs
+from theorylab.convex_relu._sinusoids import arcs, peaks
 from theorylab.convex_relu.univariate import Status
 
 X = np.array([-1.5, -0.3, 0.4, 1.3])
@@ -561,3 +561,27 @@ def test_energy_of_particles_settles_at_the_temperature():
         callback=lambda r: energies.append(r.objective),
     )
     assert energies[-1] == pytest.approx(1.5 * 0.2, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    ("x", "z"),
+    [
+        ([-1.5, -0.3, 0.4, 1.3], [0.5, -1.0, 0.2, -1.2]),
+        # The sinusoid right of the first point has its maximum there.
+        ([0.0, 1.0, 2.0], [-1.0, 0.0, 1.0]),
+        ([0.7], [-2.0]),
+    ],
+)
+def test_peaks_are_the_largest_values_on_closed_arcs_and_know_the_points_at_their_ends(x, z):
+    x, z = np.array(x), np.array(z)
+    starts, ends, at_start = arcs(x)
+    found = peaks(x, z)
+    both = np.tile(starts, 2), np.tile(ends, 2)
+    at_ends = np.tile(at_start, 2), np.tile(np.roll(at_start, -1), 2)
+    for height, angle, sign, at, start, end, first, last in zip(
+        found.height, found.angle, found.sign, found.at_data, *both, *at_ends, strict=True
+    ):
+        inside = np.linspace(start, end, 2001)
+        assert height == pytest.approx((sign * h_on(x, z, inside)).max(), abs=1e-5)
+        assert height == pytest.approx(float(sign * h_on(x, z, np.array([angle]))[0]), abs=1e-12)
+        assert at == (first if angle == start else last if angle == end else -1)

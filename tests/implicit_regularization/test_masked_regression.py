@@ -94,7 +94,7 @@ def test_ridge_of_the_identity():
 
 def test_nothing_is_lost_where_all_is_seen_and_all_where_nothing():
     law = masked_law([[1.0, 2.0], [1.0, -1.0]], [1.0, 3.0], observed=1.0)
-    assert imputation_bias(law) == 0
+    assert_allclose(imputation_bias(law), 0, atol=1e-29)
     assert_allclose(best_linear(imputed_moments(law)).risk, 0, atol=1e-14)
     blind = masked_law([[1.0, 2.0], [1.0, -1.0]], [1.0, 3.0], observed=1e-9)
     assert_allclose(imputation_bias(blind), 5, rtol=1e-6)
@@ -225,11 +225,40 @@ def test_the_fit_of_dependent_entries_has_the_least_norm():
     # One point: theta is along it, whatever the scales.
     fit = best_linear(complete_moments(masked_law([[3.0, 4e3]], [5.0], observed=0.5)))
     assert_allclose(fit.coefficients, np.array([15.0, 2e4]) / (9 + 16e6))
+    point = np.array([3.0, 0.1, 4e3, 70.0])
+    fit = best_linear(complete_moments(masked_law(point[None], [5.0], observed=0.5)))
+    assert_allclose(fit.coefficients, 5 * point / (point @ point), rtol=1e-6)
 
 
-@pytest.mark.parametrize("rho", [[1.0, 1e-15], [1e-15, 1.0], [1 - 1e-12, 1.0], [1e-6, 1e-12]])
-def test_bias_of_extreme_probabilities(rho):
-    X, y = np.array([[1.0, 0.5], [-1.0, 2.0], [0.3, 0.7]]), np.array([1.0, -2.0, 0.4])
+@pytest.mark.parametrize("decades", [4, 16, 24])
+def test_the_fit_of_dependent_entries_in_very_different_units_is_a_best_one(decades):
+    # Fewer points than entries, all in general position: nothing is left.
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        d = int(rng.integers(2, 5))
+        X = rng.standard_normal((int(rng.integers(1, d)), d))
+        X = X * 10.0 ** rng.uniform(-decades / 2, decades / 2, d)
+        y = rng.standard_normal(len(X))
+        law = masked_law(X, y, observed=0.5)
+        fit = best_linear(complete_moments(law))
+        assert fit.risk <= 1e-9 * np.mean(y**2)
+
+
+@pytest.mark.parametrize(
+    "rho",
+    [
+        [1.0, 1e-15],
+        [1e-15, 1.0],
+        [1 - 1e-12, 1.0],
+        [1e-6, 1e-12],
+        [1.0, 1e-30],
+        [1e-90, 0.5],
+        [1 - 1e-15, 1e-60],
+    ],
+)
+@pytest.mark.parametrize("second", [[0.5, 2.0, 0.7], [1.0003, -1.0003, 0.29991]])
+def test_bias_of_extreme_probabilities(rho, second):
+    X, y = np.column_stack([[1.0, -1.0, 0.3], second]), np.array([1.0, -2.0, 0.4])
     law = masked_law(X, y, observed=rho)
     S, b = (np.vectorize(Fraction)(v) for v in (X, y))
     S, b = S.T @ S / 3, S.T @ b / 3
@@ -241,7 +270,7 @@ def test_bias_of_extreme_probabilities(rho):
 
     ridge = [(1 - v) / v * S[i, i] for i, v in enumerate(p)]
     exact = float(explained([0, 0]) - explained(ridge))
-    assert_allclose(imputation_bias(law), exact, rtol=1e-6)
+    assert_allclose(imputation_bias(law), exact, rtol=1e-7)
 
 
 def test_an_entry_that_is_always_zero_costs_nothing():
@@ -282,7 +311,32 @@ def test_bound_of_the_start_is_attained():
     assert_allclose(run.averaged[0], terms[1] ** 2, rtol=1e-3)
 
 
+def test_entries_and_points_keep_their_own_probabilities():
+    law = masked_law([[1.0, 2.0], [3.0, 1.0]], [0.0, 1.0], observed=[0.25, 0.5], weights=[3, 1])
+    assert law.observed.tolist() == [0.25, 0.5]
+    assert law.weights.tolist() == [0.75, 0.25]
+    assert imputed_moments(law).inputs.tolist() == [[0.75, 2.25 / 8], [2.25 / 8, 3.25 / 2]]
+    # Their sum need not be a float64.
+    huge = masked_law([[1.0], [2.0]], [0.0, 1.0], observed=0.5, weights=[1.5e308, 0.5e308])
+    assert huge.weights.tolist() == [0.75, 0.25]
+
+
+def test_no_risk_is_negative_or_below_its_bound_by_rounding():
+    rng = np.random.default_rng(4)
+    for _ in range(200):
+        X, theta = rng.standard_normal((4, 3)), rng.standard_normal(3)
+        law = masked_law(X, X @ theta, observed=1.0)
+        assert 0 <= linear_risk(complete_moments(law), theta) < 1e-13
+        fit = best_linear(complete_moments(law))
+        assert fit.lower <= fit.risk < 1e-12
+        # Outputs that no input tells of.
+        off = np.linalg.svd(X)[0][:, 3]
+        assert 0 <= imputation_bias(masked_law(X, off, observed=rng.uniform(0.1, 1, 3))) < 1e-24
+
+
 def test_bad_laws_are_refused():
+    with pytest.raises(ValueError, match="distance: expected a magnitude"):
+        averaged_sgd_bound(1, d=1, radius=1.0, step=1e-290, noise=0.0, distance=1e300)
     with pytest.raises(ValueError, match="observed: expected one probability, or 2"):
         masked_law([[1.0, 2.0]], [1.0], observed=[0.5, 0.5, 0.5])
     with pytest.raises(ValueError, match="observed"):

@@ -119,9 +119,13 @@ def test_staircase_is_gradient_descent():
     )
     run = staircase(M, operator, initial=start, targets=M[None], step_size=0.02, steps=300)
     np.testing.assert_allclose(run.U @ run.U.T, other.X @ other.X.T, atol=1e-12)
+    assert np.array_equal(run.iterations, np.arange(301))
     np.testing.assert_allclose(run.distances[:, 0], other.errors[run.iterations], atol=1e-12)
     assert run.closest[0] == pytest.approx(other.errors.min(), abs=1e-12)
     assert run.visits[0] == np.argmin(other.errors)
+    # At rest every step is as close: the first one counts.
+    rest = staircase(M, operator, initial=0 * start, targets=M[None], step_size=0.02, steps=30)
+    assert rest.visits.tolist() == [0]
     np.testing.assert_allclose(
         run.spectra[-1], np.linalg.eigvalsh(run.U.T @ run.U)[::-1], atol=1e-12
     )
@@ -221,6 +225,33 @@ def test_population_visit_at_tiny_starts_against_mpmath(stage):
 
 
 @pytest.mark.parametrize(
+    ("eigenvalues", "alpha", "stage"),
+    [
+        # Squares of the distance, and what is left of e^(-2 lambda t), are no float64.
+        ([0.035, 0.023, 0.0017, 0.0003], 2e-87, 2),
+        ([0.6, 0.26, 0.1, 1e-3], 1e-149, 3),
+        ([0.13, 0.026, 0.0014], 5e-94, 2),
+    ],
+)
+def test_population_visit_where_squares_leave_float64_against_mpmath(eigenvalues, alpha, stage):
+    visit = population_visit(eigenvalues, init_scale=alpha, stage=stage)
+    assert visit.distance < 1e-142
+    with mpmath.workdps(640):
+        lam, small = [mpmath.mpf(v) for v in eigenvalues], mpmath.mpf(alpha) ** 2
+
+        def distance(t):
+            grown = [mpmath.e ** (2 * v * t) for v in lam]
+            u = [v * small * g / (v + small * (g - 1)) for v, g in zip(lam, grown, strict=True)]
+            ends = [*lam[:stage], *(0 for _ in lam[stage:])]
+            return mpmath.norm([a - b for a, b in zip(u, ends, strict=True)])
+
+        time = mpmath.mpf(visit.time)
+        assert abs(visit.distance / distance(time) - 1) < 1e-9
+        assert all(distance(time * (1 + step)) >= distance(time) for step in (-1e-4, 1e-4))
+    assert visit.leading == pytest.approx(visit.distance, rel=max(visit.remainder, 1e-9))
+
+
+@pytest.mark.parametrize(
     ("eigenvalues", "alpha"), [([1.0, 0.1], 1e-4), ([0.5877, 0.2277, 0.0219], 5.754e-6)]
 )
 def test_the_remainder_of_a_visit_is_met_within_a_factor_of_three(eigenvalues, alpha):
@@ -239,6 +270,8 @@ def test_bad_problems_are_refused():
         staircase(M, operator, initial=np.eye(4), targets=M[None], step_size=5.0, steps=200)
     with pytest.raises(ValueError, match="eigenvalues"):
         population_visit([1.0, 2.0], init_scale=0.1, stage=1)
+    with pytest.raises(ValueError, match="eigenvalues: expected more than 2"):
+        population_visit([2.0, 1.0], init_scale=0.1, stage=2)
 
 
 @pytest.mark.parametrize("scale", [1e-8, 1e-3, 1e6, 1e8, 1e150])
@@ -314,6 +347,36 @@ def test_nothing_is_said_after_a_matrix_that_is_learned(seed):
     for row in (law.exponents, law.times, law.spare, law.approach, law.escape):
         assert np.isnan(row[2])
         assert not np.isnan(row[:2]).any()
+
+
+@pytest.mark.parametrize("unit", [2.0**-40, 2.0**40])
+def test_the_law_does_not_depend_on_units(unit):
+    M = np.diag([3.0, 1.3, 0.0, 0.0])
+    operator = gaussian_operator(4, 100, rng=rng(7))
+    one, other = (
+        incremental_law(
+            u * M,
+            operator,
+            best_rank_solutions(u * M, operator, max_rank=2, rng=rng(1), starts=3),
+            search_rank=4,
+            step_size=0.03 / u,
+        )
+        for u in (1.0, unit)
+    )
+    assert other.times[1] == np.inf
+    for name, size in (("exponents", 1), ("times", 1), ("spare", 1), ("approach", unit)):
+        np.testing.assert_allclose(getattr(other, name), size * getattr(one, name), rtol=1e-6)
+    np.testing.assert_allclose(other.growth, one.growth, rtol=1e-9)
+
+
+def test_negative_eigenvalues_do_not_escape():
+    M = np.diag([3.0, 1.3, -0.5, -0.2])
+    best = best_rank_solutions(M, IDENTITY, max_rank=2, rng=rng(1), starts=3)
+    law = incremental_law(M, IDENTITY, best, search_rank=4, step_size=0.1)
+    np.testing.assert_allclose(law.escape, [1.3, -0.2], rtol=1e-9)
+    assert np.isfinite(law.times[0])
+    assert law.times[1] == np.inf
+    assert law.exponents[1] == pytest.approx(2 * law.spare[1])
 
 
 def test_the_law_of_the_population_at_a_finite_step():

@@ -11,6 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import zeta
 
 from theorylab import random_features as rf
+from theorylab.random_features._risk_kernels import risk_floors, risks_along
 
 MODES = np.arange(1, 41)
 SPECTRUM = MODES**-1.5
@@ -544,6 +545,77 @@ def test_curvature_of_the_risk_is_within_the_bound_of_the_lower_bound():
             assert -1e-20 <= first[1] <= 2 * spread
             assert abs(second[1]) <= 7.5 * spread
             assert abs(first[2]) <= spread
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 5.0])
+@pytest.mark.parametrize("width", [1e-3, math.log(2)])
+def test_floor_between_two_points_is_the_chord_less_the_bound_of_the_curvature(share, width):
+    # Rows: gamma, B + sigma^2, n - D, the spread c, the risk. On the interval c / F is at most
+    # share e^width.
+    left = np.array([[0.5], [1e-30], [2.0], [2.0 * share], [0.3]])
+    right = np.array([[0.5 * math.exp(width)], [1e-30], [3.0], [0.7], [0.4]])
+    y = share * math.exp(width)
+    expected = -(7.5 * (1 + y) + 4 * y**2) * width**2 / 8
+    for ends in ((left, right), (np.vstack([left[:4], [[0.4]]]), np.vstack([right[:4], [[0.3]]]))):
+        (floor,) = risk_floors(*ends, 6.0)
+        assert math.log(floor / 0.3) == pytest.approx(expected, rel=1e-7)
+
+
+def test_floor_of_two_far_points_is_the_least_bias_over_the_most_freedom():
+    left = np.array(
+        [
+            [1e-3, 0.0, 1e-3],
+            [2.0, 2.0, 0.5],
+            [1.0, 0.0, 0.0],
+            [0.5, 0.0, 0.0],
+            [12.0, np.inf, np.inf],
+        ]
+    )
+    right = np.array(
+        [[1e3, 1.0, 1.0], [3.0, 3.0, 0.6], [4.0, 4.0, 0.0], [0.1, 0.1, 0.0], [13.0, 13.0, np.inf]]
+    )
+    # Also from gamma = 0 on; where nothing is free at the right end no risk is finite.
+    assert risk_floors(left, right, 6.0).tolist() == [3.0, 3.0, np.inf]
+
+
+@pytest.mark.parametrize("k", [None, 4, 9])
+def test_floors_are_below_the_risk_in_between(k):
+    rng = np.random.default_rng(1)
+    tight = 0
+    for _ in range(30):
+        lam, power = 10.0 ** rng.uniform(-3, 1, 7), rng.uniform(0, 1, 7) ** 4
+        n, rest = int(rng.integers(2, 6)), float(rng.choice([0.0, 1e-3, 1.0]))
+        problem = lam, power, rest, float(n), math.inf if k is None else float(k)
+        least = rf.fixed_points.effective_ridge(lam, n_samples=n, n_features=k, ridge=0.0).gamma
+        gammas = float(least) * (1 + 1e-9) + np.geomspace(1e-4, 10, 12)
+        ends = risks_along(*problem, gammas)
+        floors = risk_floors(ends[:, :-1], ends[:, 1:], float(n))
+        for floor, start, end in zip(floors, gammas[:-1], gammas[1:], strict=True):
+            between = risks_along(*problem, np.geomspace(start, end, 30))[4].min()
+            assert floor <= between * (1 + 1e-12)
+            tight += floor > 0.7 * between
+    assert tight > 20
+
+
+def test_counts_that_rounding_makes_negative_are_zero_and_then_risks_may_be_infinite():
+    lam, power = SPECTRUM[:9], TARGET[:9] ** 2
+    gammas = np.array([0.9]) * rf.effective_ridge(lam, n_samples=4, ridge=0.0).gamma
+    learned = float(np.sum(lam / (lam + gammas)))
+    assert 4 < learned < 6
+    # Rows 2 to 4: n - D, the spread, the risk. With a = 0 all is c, with b = 0 it is a.
+    kernel = risks_along(lam, power, 0.0, 4.0, math.inf, gammas)
+    assert kernel[2] == kernel[3]
+    few = risks_along(lam, power, 0.0, 6.0, 4.0, gammas)
+    assert few[2, 0] == pytest.approx(6 - learned, rel=1e-12)
+    both = risks_along(lam, power, 0.0, 4.0, 4.0, gammas)
+    assert (both[2, 0], both[4, 0]) == (0.0, math.inf)
+    assert risks_along(lam, 0 * power, 0.0, 4.0, 4.0, gammas)[4, 0] == 0.0
+
+
+@pytest.mark.parametrize("size", [1e200, 1e-200])
+def test_coefficients_whose_squares_leave_float64_are_refused(size):
+    with pytest.raises(ValueError, match="coefficients: expected numbers whose squares"):
+        rf.kernel_ridge_risk(SPECTRUM, size * TARGET, n_samples=4, ridge=0.1)
 
 
 spectra = arrays(np.float64, 6, elements=st.floats(1e-4, 10.0))

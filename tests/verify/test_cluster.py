@@ -62,6 +62,32 @@ def test_a_worker_that_cannot_start_is_told_from_none(scheduler, monkeypatch):
             pass
 
 
+ASKED = []
+
+
+def asked():
+    ASKED.append(1)
+
+
+def test_the_worker_is_asked_each_time_and_the_greeting_hung_up(scheduler, monkeypatch):
+    greetings = []
+
+    async def connect(*args, **kwargs):
+        greetings.append(await distributed.core.connect(*args, **kwargs))
+        return greetings[-1]
+
+    monkeypatch.setattr(_cluster, "versions", asked)
+    monkeypatch.setattr(_cluster, "connect", connect)
+    with distributed.Client(scheduler, set_as_default=False) as other:
+        # An answer that the scheduler knows already.
+        known = other.submit(asked)
+        known.result()
+        with _cluster.connected(scheduler):
+            assert len(ASKED) == 2
+    assert len(greetings) == 1
+    assert greetings[0].closed()
+
+
 def test_what_is_no_scheduler_is_said_in_a_line(monkeypatch):
     monkeypatch.setattr(_cluster, "SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -120,13 +120,14 @@ def optimal_pruning(
     )
     counts, penalties = [c.size], [float(c.sum())]
     while (null := null_vector(atoms)) is not None:
-        if null.sum() > 0.0 or (null.min() >= 0.0):
+        if null.sum() > 0.0:
             null = -null
         falling = null < 0.0
         step = float(np.min(c[falling] / -null[falling]))
         # The weights that reach zero do so together up to the rounding of the move.
+        small = 4.0 * EPS * float(c.max()) * c.size
         c = c + step * null
-        keep = c > 4.0 * EPS * max(float(c.max()), 0.0) * c.size
+        keep = c > small
         c, units, signs, atoms = c[keep], units[keep], signs[keep], atoms[:, keep]
         counts.append(c.size)
         penalties.append(float(c.sum()))

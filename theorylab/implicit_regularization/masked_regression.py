@@ -41,6 +41,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.linalg import qr, solve_triangular
 
 from theorylab._validation import (
     FloatArray,
@@ -289,12 +290,14 @@ def best_linear(moments: RegressionMoments) -> LinearFit:
     S, b = moments.inputs, moments.cross
     unit, values, vectors = _spectrum(S)
     along = vectors.T @ (b / unit)
-    theta = vectors @ (along / values) / unit
-    # The least norm is in the units of the caller: nothing along the null space of S.
-    null = np.linalg.svd(vectors.T)[2][len(values) :].T / unit[:, None]
+    fitted = vectors @ (along / values)
+    # The least norm is in the units of the caller: nothing along the null space of S. QR with
+    # pivots keeps the digits of rows of very different sizes.
+    null = np.linalg.svd(vectors.T)[2][len(values) :].T
     if null.size:
-        null = np.linalg.qr(null / np.linalg.norm(null, axis=0))[0]
-        theta = theta - null @ (null.T @ theta)
+        q, r, at = qr(null / unit[:, None], mode="economic", pivoting=True)
+        fitted = fitted - null[:, at] @ solve_triangular(r, q.T @ (fitted / unit))
+    theta = fitted / unit
     lower = moments.output - float(np.sum(along**2 / values))
     return LinearFit(theta, max(linear_risk(moments, theta), lower), lower)
 
@@ -328,13 +331,13 @@ def imputation_bias(law: MaskedLaw) -> float:
     whole, rho = complete_moments(law), law.observed
     unit, values, vectors = _spectrum(whole.inputs)
     along = vectors.T @ (whole.cross / unit)
-    # In units in which every entry of X has second moment 1, and the unknowns are over sqrt(rho):
-    # (Sigma + D) u = D beta has a matrix of unit diagonal.
-    share, missing = np.sqrt(rho), 1 - rho
-    matrix = whole.inputs / unit / unit[:, None] * np.outer(share, share) + np.diag(missing)
-    penalty = missing / share * (vectors @ (along / values))
-    ridge = np.linalg.lstsq(matrix, penalty, rcond=1e-14)[0]
-    return max(float(along @ (vectors.T @ (share * ridge))), 0.0)
+    # The least of (beta - u)' Sigma (beta - u) + u' D u, in units in which every entry of X has
+    # second moment 1 and u is over sqrt(rho): least squares with columns of norm 1.
+    root = np.sqrt(values)[:, None] * vectors.T * np.sqrt(rho)
+    matrix = np.vstack([root, np.diag(np.sqrt(1 - rho))])
+    right = np.append(along / np.sqrt(values), np.zeros(len(rho)))
+    residual = right - matrix @ np.linalg.lstsq(matrix, right, rcond=None)[0]
+    return float(residual @ residual)
 
 
 def tight_frame(d: int, r: int, *, seed: int) -> FloatArray:

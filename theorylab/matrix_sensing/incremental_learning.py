@@ -359,10 +359,15 @@ def population_visit(eigenvalues: ArrayLike, *, init_scale: float, stage: int) -
     lam, small = np.ldexp(lam, -unit), math.ldexp(small, -unit)
 
     def parts(t: float) -> FloatArray:
-        decay = np.exp(-2 * lam * t)  # no overflow, and no cancellation in lambda - u
-        below = lam * (lam - small) * decay / (lam * decay + small * (1 - decay))
-        value = lam * small / (lam * decay + small * (1 - decay))
-        return np.where(np.arange(lam.size) < s, below, value)
+        grown = np.exp(2 * lam * t + np.log(small))  # no cancellation in lambda - u
+        below = lam * (lam - small) / (lam - small + grown)
+        value = lam / (1 + (lam - small) / grown)
+        return np.asarray(np.where(np.arange(lam.size) < s, below, value))
+
+    def log_square(t: float) -> float:
+        part = parts(t)
+        largest = part.max()  # squares of small distances are no float64
+        return float(2 * np.log(largest) + np.log(np.sum((part / largest) ** 2)))
 
     first, second = lam[s - 1], lam[s]
     p = second / (first + second)
@@ -371,14 +376,14 @@ def population_visit(eigenvalues: ArrayLike, *, init_scale: float, stage: int) -
     guess = max(np.log(y / small) / (2 * second), 0.0)
     width = 5 / second
     found = minimize_scalar(
-        lambda t: float(np.log(np.sum(parts(t) ** 2))),
+        log_square,
         bounds=(max(guess - width, 0.0), guess + width),
         method="bounded",
         options={"xatol": 1e-10 / second},
     )
     others = np.delete(parts(guess), [s - 1, s])
     remainder = 2 * (
-        x / first + y / second + small / lam[-1] + float(np.sum(others**2)) / (x**2 + y**2)
+        x / first + y / second + small / lam[-1] + float(np.sum((others / np.hypot(x, y)) ** 2))
     )
     exponent = 2 * (first - second) / (first + second)
     return PopulationVisit(

@@ -150,7 +150,7 @@ def newton_plan(
         if stage < before:
             drift = (g - old) / (before - stage)
         before, old = stage, g
-        g, stage = g - drift * (before - lower), lower
+        g, stage = g + drift * (before - lower), lower
     if watch.stopped:
         status = TransportStatus.STOPPED
     elif last and error <= tol:

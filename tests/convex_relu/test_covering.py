@@ -3,6 +3,7 @@ last digit of the maximum."""
 
 from fractions import Fraction
 from itertools import product
+from math import fsum
 
 import numpy as np
 import pytest
@@ -384,6 +385,23 @@ def test_nothing_is_proved_below_the_maximum_by_a_last_digit():
         # A little above it is proved: the margins are no larger than they must be.
         counts, *_ = decide(X, v, np.zeros(d), threshold * (1 + 1e-9))
         assert counts[::3] == (0, 1)
+
+
+@pytest.mark.parametrize("rise", [1.0, -1.0])
+def test_nothing_is_proved_that_the_rounding_of_long_sums_hides(rise):
+    # Sums that rise far before they fall, on a line: their exact value is above the threshold.
+    rng, hidden = np.random.default_rng(0), 0
+    for _ in range(20):
+        v = rise * np.sort(rng.uniform(-1.0, 1.0, 30_000))
+        v[0] += 1e-3 - fsum(v)
+        largest = fsum(v)
+        threshold = np.nextafter(largest, 0.0)
+        hidden += np.cumsum(v)[-1] < threshold - 8.0 * EPS * np.abs(v).sum()
+        counts, *_ = decide(np.ones((len(v), 1)), v, np.zeros(1), threshold)
+        assert counts[3] == 0
+        slack = 4.0 * len(v) * EPS * np.abs(v).sum()
+        assert decide(np.ones((len(v), 1)), v, np.zeros(1), largest + slack)[0][3] == 1
+    assert hidden > 0
 
 
 @pytest.mark.parametrize("kind", ["equal", "diagonal", "general", "cancelling"])

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import nnls
 
 from theorylab.convex_relu._face_steps import project
-from theorylab.convex_relu._lengths import merge, rescale
+from theorylab.convex_relu._lengths import _lasso, merge, rescale
 from theorylab.convex_relu._line_search import search
 from theorylab.convex_relu._local import descend
 
@@ -251,6 +251,59 @@ def test_lengths_are_best_in_the_directions_at_hand(linear):
     assert dropped > 10
 
 
+def nonnegative(gram, slope):
+    """The lengths that are best, by non-negative least squares."""
+    root = np.linalg.cholesky(gram)
+    return nnls(root.T, np.linalg.solve(root, slope))[0]
+
+
+def test_lengths_leave_and_come_back_as_non_negative_least_squares_has_it():
+    back = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        m = int(rng.integers(1, 12))
+        # Atoms of one quarter of the space.
+        atoms = rng.standard_normal((m, m + 2)) + 1.0
+        if seed % 2 and m > 1:
+            atoms[1] = atoms[0] + 1e-4 * atoms[1]
+        gram, slope = atoms @ atoms.T, atoms @ rng.standard_normal(m + 2) * 3.0 - 0.1
+        length = rng.uniform(0.01, 2.0, m)
+        gone = (rng.random(m) < 0.2) & (np.arange(m) > 0)
+        length[gone] = 0.0
+        rest = np.ix_(~gone, ~gone)
+        best = np.zeros(m)
+        best[~gone] = nonnegative(gram[rest], slope[~gone])
+        left, scale = length.copy(), float(np.diag(gram).max())
+        _lasso(gram.copy(), slope, 0.1, length)
+        # Its gradient, and exact zeros where it is not at zero.
+        gradient = gram @ length - slope
+        assert np.abs(gradient[length > 0.0]).max(initial=0.0) <= 1e-9 * scale
+        assert gradient[~gone].min(initial=0.0) >= -1e-9
+        np.testing.assert_array_equal(length[gone], 0.0)
+        np.testing.assert_array_equal(length > 0.0, best > 0.0)
+        # Where no slope is steep enough none comes back.
+        _lasso(gram.copy(), slope, np.inf, left)
+        back += np.count_nonzero((left == 0.0) & (length > 0.0))
+    assert back > 10
+
+
+def test_lengths_of_dependent_neurons_are_as_good_as_those_of_a_basis():
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        atoms = np.abs(rng.standard_normal((3, 6)))
+        # Repeated ones, a sum, and the zero one.
+        every = np.vstack([atoms, atoms[0], atoms[0] + atoms[1], 0.0 * atoms[0]])
+        penalties = 0.1 * np.array([1.0, 1.0, 1.0, 1.0, 2.0, 1.0])
+        target = rng.standard_normal(6) + 1.0
+        length = rng.uniform(0.1, 1.0, 6)
+        slope = every @ target - penalties
+        _lasso(every @ every.T, slope, 0.1, length)
+        assert length.min() >= 0.0
+        assert length[5] == 0.0
+        expected = nonnegative(atoms @ atoms.T, slope[:3]) @ atoms
+        np.testing.assert_allclose(length @ every, expected, atol=1e-10)
+
+
 def test_neurons_of_one_sign_in_one_closed_cell_are_added():
     X = np.eye(2)
     inner, edge, left = [1.0, 1.0], [2.0, 0.0], [-1.0, 2.0]
@@ -264,6 +317,7 @@ def test_neurons_of_one_sign_in_one_closed_cell_are_added():
         ([inner, edge], [1.0, 1.0], False, [[3.0, 1.0]], None),
         ([edge, inner], [1.0, 1.0], False, [[3.0, 1.0]], None),
         ([edge, edge], [1.0, 1.0], False, [[4.0, 0.0]], [[4.0, 0.0]]),
+        ([edge, edge], [1.0, 1.0], True, [[4.0, 0.0]], [[4.0, 0.0]]),
         ([edge, [0.0, 0.0], inner], [1.0] * 3, True, [[3.0, 1.0]], [[3.0, 1.0]]),
     ):
         for crossing, expected in ((True, crossed), (False, within)):
@@ -278,6 +332,15 @@ def test_neurons_of_one_sign_in_one_closed_cell_are_added():
             # What was added lies on the sides it is said to, and what is held is at zero.
             assert np.array_equal((active & ~tight)[p.any(axis=1)], p[p.any(axis=1)] > 0.0)
             np.testing.assert_array_equal(sigma @ np.where(active & ~tight, p, 0.0), before)
+    # Nor does what vanished in the cell of another take or give anything.
+    for order in ([0, 1], [1, 0]):
+        p = np.array([edge, [0.0, 0.0]])[order]
+        active = np.array([[True, True], [True, True]])
+        tight = np.array([[False, True], [False, False]])[order]
+        before = p.copy(), active.copy(), tight.copy()
+        merge(X, p, np.ones(2), active, tight, 0, True)
+        for part, old in zip((p, active, tight), before, strict=True):
+            np.testing.assert_array_equal(part, old)
     # The linear map is none of them.
     p, active = np.ones((2, 2)), np.ones((2, 2), dtype=bool)
     merge(X, p, np.ones(2), active, ~active, 1, True)

@@ -158,6 +158,63 @@ def test_descent_falls_to_a_point_from_which_no_side_descends(crossing):
     assert vanished > 20
     assert kept > 20
     assert max(steps) <= 30
+    # Cut neurons that have to vanish do so at the next choice of lengths.
+    assert sum(steps) <= (8.7 if crossing else 5.8) * len(CASES)
+
+
+def face_gradient(s):
+    """The largest part of the gradient along the faces, whose rows are independent."""
+    v, worst = residuals(s), 0.0
+    for j, p in enumerate(s.p):
+        if p.any():
+            on, rows = s.active[j] & ~s.tight[j], s.X[s.tight[j]]
+            gradient = -s.sigma[j] * s.X[on].T @ v[on]
+            if j >= s.linear:
+                gradient += s.beta * p / np.linalg.norm(p)
+            worst = max(worst, np.linalg.norm(gradient - np.linalg.pinv(rows) @ (rows @ gradient)))
+    return worst
+
+
+@pytest.mark.parametrize("tol", [1e-4, 1e-6])
+def test_a_face_is_stationary_at_the_tolerance_that_is_asked_for(tol):
+    near = 0
+    for case in CASES:
+        end = drawn(*case)
+        assert descend(*end, True, 500, tol)[1] == 1
+        gradient = face_gradient(end) / end.beta
+        assert gradient <= np.sqrt(end.X.shape[1] * len(end.p)) * tol
+        near += gradient > 1e-5 * tol
+    assert near > 5
+
+
+def test_gradients_that_stay_at_their_rounding_end_nothing_but_a_face():
+    for case in CASES:
+        end = drawn(*case)
+        descend(*end, True, 200, 1e-14)
+        assert steepest(end, True) <= 1e-8 * np.abs(end.X).max() * np.abs(end.b).max()
+
+
+@pytest.mark.parametrize("crossing", [True, False])
+def test_neurons_that_begin_on_kinks_are_held_there_or_leave(crossing):
+    held = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        n, d, m = int(rng.integers(1, 9)), 1 + seed % 3, 4
+        X = np.vstack([rng.integers(-2, 3, (n, d)), np.eye(d)]) * 1.0
+        n += d
+        # Rows repeat, and some are zero; many outputs are.
+        b, p = rng.integers(-3, 4, n) * 1.0, rng.integers(-1, 2, (m, d)) * 1.0
+        active = (p @ X.T > 0.0) | ((p @ X.T == 0.0) & (rng.random((m, n)) < 0.5))
+        sigma, kappa = np.where(np.arange(m) % 2, -1.0, 1.0), np.ones(n)
+        end = State(X, b, kappa, 0.25, p, sigma, active, np.zeros((m, n), dtype=bool), 0)
+        before = objective(end)
+        assert descend(*end, crossing, 300, 1e-11)[1] == 1
+        assert objective(end) <= before + 1e-13
+        z = end.p @ X.T
+        assert np.all(np.where(end.active, z, -z) >= -1e-11)
+        assert face_gradient(end) <= 1e-8
+        held += np.count_nonzero(end.tight[end.p.any(axis=1)])
+    assert held > 5
 
 
 def test_a_tolerance_that_no_gradient_reaches_is_not_reached():
@@ -345,6 +402,20 @@ def test_neurons_of_one_sign_in_one_closed_cell_are_added():
     p, active = np.ones((2, 2)), np.ones((2, 2), dtype=bool)
     merge(X, p, np.ones(2), active, ~active, 1, True)
     np.testing.assert_array_equal(p, 1.0)
+
+
+@pytest.mark.parametrize("tol", [1e-9, 1e-12, 1e-16])
+def test_neurons_that_are_short_because_they_should_be_stay(tol):
+    # Orthogonal rows, one neuron each, of signs that keep them apart.
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        X = np.linalg.qr(rng.standard_normal((2, 2)))[0]
+        wanted, beta = np.array([rng.uniform(1.0, 9.0), 10.0 ** rng.uniform(-8, -5)]), 0.1
+        sigma, kappa = np.array([1.0, -1.0]), rng.uniform(0.5, 2.0, 2)
+        b = sigma * (kappa * wanted + beta)
+        p, held = rng.uniform(0.5, 2.0, (2, 1)) * X, ~np.eye(2, dtype=bool)
+        descend(X, b, kappa, beta, p, sigma, ~held, held, 0, True, 60, tol)
+        np.testing.assert_allclose(p, wanted[:, None] * X, rtol=1e-6, atol=1e-13)
 
 
 def test_convergence_is_quadratic_on_the_faces_of_the_end():

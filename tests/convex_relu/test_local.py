@@ -418,6 +418,37 @@ def test_neurons_that_are_short_because_they_should_be_stay(tol):
         np.testing.assert_allclose(p, wanted[:, None] * X, rtol=1e-6, atol=1e-13)
 
 
+def test_a_linear_map_alone_is_least_squares_in_two_steps():
+    for seed in range(10):
+        s = drawn(seed, 1, 0, m=1)
+        root = np.sqrt(s.kappa)
+        best = np.linalg.lstsq(root[:, None] * s.X, s.b / root, rcond=None)[0]
+        # Penalised neurons could not turn around.
+        for start in (-best, np.zeros_like(best), 1e-3 * s.b[: len(best)]):
+            s.p[0] = start
+            taken, stationary = descend(*s, True, 9, 1e-8)
+            assert stationary
+            assert taken <= 2
+            np.testing.assert_allclose(s.p[0], best, rtol=1e-8, atol=1e-9)
+
+
+def test_a_step_leaves_a_hundredth_of_every_neuron():
+    bound = 0
+    for seed in range(300):
+        # Signs that differ, so that neurons are never added.
+        start = drawn(seed, 0, seed % 2, m=2)
+        before = start.p.copy()
+        for most in range(1, 9):
+            end = start.copy()
+            descend(*end, True, most, 1e-12)
+            left = (end.p * before).sum(axis=1)
+            assert np.all((left > 0.0) | ~end.p.any(axis=1) | ~before.any(axis=1))
+            size = np.linalg.norm(before, axis=1)
+            bound += np.any((left > 0.0) & (left <= 0.0101 * size**2))
+            before = end.p
+    assert bound > 5
+
+
 def test_convergence_is_quadratic_on_the_faces_of_the_end():
     taken = []
     for seed, linear, held in CASES:

@@ -361,6 +361,21 @@ def test_lengths_of_dependent_neurons_are_as_good_as_those_of_a_basis():
         np.testing.assert_allclose(length @ every, expected, atol=1e-10)
 
 
+def test_of_neurons_with_proportional_outputs_the_longest_output_is_kept():
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        atoms = rng.standard_normal((5, 7)) + 1.0
+        atoms[1], atoms[2] = atoms[0], 2.0 * atoms[0]
+        length, slope = rng.uniform(0.01, 2.0, 5), atoms @ rng.standard_normal(7) * 3.0 - 0.1
+        gram = atoms @ atoms.T
+        _lasso(gram.copy(), slope, 0.1, length)
+        gradient = gram @ length - slope
+        assert length.min() >= 0.0
+        assert gradient.min() >= -1e-8
+        np.testing.assert_allclose(length * gradient, 0.0, atol=1e-8)
+        assert not length[:2].any()
+
+
 def test_neurons_of_one_sign_in_one_closed_cell_are_added():
     X = np.eye(2)
     inner, edge, left = [1.0, 1.0], [2.0, 0.0], [-1.0, 2.0]

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 from flint import arb, ctx, fmpq
-from scipy.optimize import nnls
+from scipy.optimize import minimize_scalar, nnls
 
 from theorylab.convex_relu import (
     Interpolation,
@@ -517,6 +517,31 @@ def test_the_best_multiple_of_a_dual_point():
     assert not scale_dual(as_loss("squared"), -np.ones(3), np.ones(3), 1.0, 2.0).any()
 
 
+@pytest.mark.parametrize("name", ["squared", "logistic", "hinge", "interpolation"])
+def test_the_best_multiple_does_not_depend_on_the_length_of_the_dual_point(name):
+    rng, loss = np.random.default_rng(8), as_loss(name)
+    for share in (1e-6, 0.1, 0.5, 0.9, 1.1, 1e3, 1e9):
+        y = np.sign(rng.standard_normal(5)) if loss.bounded_dual else rng.standard_normal(5)
+        v = y * rng.random(5) if loss.bounded_dual else y + 0.5 * rng.standard_normal(5)
+        # Where the dual is largest on the whole ray, in closed form or by the domain's end.
+        best = {"squared": v @ y / (v @ v), "interpolation": np.inf}.get(name, 1.0 / max(v * y))
+        if name == "logistic":
+            best = minimize_scalar(
+                lambda s, v=v, y=y: -loss.dual(s * v, y), bounds=(0.0, best), method="bounded"
+            ).x
+        beta = share * (best if np.isfinite(best) else 1.0)
+        expected = min(best, beta * (1.0 - 1e-12))
+        for power in (-60, -20, 0, 20, 60):
+            unit = 2.0**power
+            found = scale_dual(loss, unit * v, y, beta, unit)
+            np.testing.assert_allclose(found, expected * v, rtol=1e-5)
+            value = loss.dual(expected * v, y)
+            assert loss.dual(found, y) >= value - (1e-8 * abs(value) if share > 1.0 else 0.0)
+    # Not even where the largest multiple is no float.
+    tiny = np.array([5e-324, 0.0])
+    assert loss.dual(scale_dual(loss, tiny, np.ones(2), 1.0, 5e-324), np.ones(2)) > 0.0
+
+
 def test_multiples_of_dual_points_whose_terms_cancel_are_feasible_as_rounded():
     # Twins, of which only a small difference is left: rounding the multiple changes it.
     rng = np.random.default_rng(0)
@@ -615,6 +640,9 @@ def test_entries_at_the_ends_of_the_domain_stay_there():
     free = slice(1, 3)
     expected = v[free] - data[free, 0] * (data[:, 0] @ v) / (data[free, 0] @ data[free, 0])
     np.testing.assert_allclose(point[free], expected, atol=1e-14)
+    _, moved = exact_dual(data, v, y, hinge)
+    assert not moved[[0, 3, 4]].any()
+    np.testing.assert_allclose(moved[free], np.abs(expected - v[free]), atol=1e-14)
     # All entries at an end: nothing can move, and zero is what is left.
     ends = np.array([1.0, 1.0, -1.0, 0.0, 0.0])
     assert exact_dual(data, ends, y, hinge)[0] is None

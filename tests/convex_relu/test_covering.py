@@ -3,19 +3,29 @@ last digit of the maximum."""
 
 from fractions import Fraction
 from itertools import product
+from math import fsum
 
 import numpy as np
 import pytest
-from scipy.optimize import nnls
+from scipy.optimize import lsq_linear, nnls
 
 from theorylab.convex_relu import dual_norm, enumerate_arrangements
-from theorylab.convex_relu._cone_proof import _proves
+from theorylab.convex_relu._cone_proof import _proves, invert, least_distance
 from theorylab.convex_relu._constraint import _leaf_holds
 from theorylab.convex_relu._covering import cover
+from theorylab.convex_relu._covering_steps import (
+    bound_along,
+    divide,
+    drop,
+    edge,
+    interpolate,
+    keep,
+)
 from theorylab.convex_relu._dual_norm import Coverings, search_sphere
 from theorylab.convex_relu._reduction import reduce_rows
 from theorylab.numerics.balls import rational_matrix
 
+EPS = np.finfo(float).eps
 NOTHING = np.empty((0, 4))
 
 
@@ -78,6 +88,9 @@ def test_thresholds_next_to_the_largest_projection(kind, seed):
     rows = rational_matrix(X)
     for leaf in zip(*(part[:tight] for part in leaves), strict=True):
         assert _leaf_holds(rows, v, linear, above, *leaf)
+    assert np.linalg.norm(leaves[1][:tight], axis=1).min() >= (1.0 - 1.1e-6) * above
+    # However few of them can be kept, they are counted.
+    assert decide(X, v, linear, above, keep=1)[0] == counts
     # Far above nothing is tight.
     assert decide(X, v, linear, 3.0 * best, keep=512)[0][2] == 0
     counts, directions, values, _ = decide(X, v, linear, below)
@@ -118,6 +131,217 @@ def test_the_proof_of_a_cone_checks_every_inequality_and_the_length(d):
             assert _proves(v, np.arange(n), n, t, w.copy(), share * high, *cone) == expected
 
 
+@pytest.mark.parametrize("width", [1.0, 0.3, 1e-3])
+@pytest.mark.parametrize("d", [2, 3, 4])
+def test_the_least_distance_is_that_of_bounded_least_squares(d, width):
+    compared = 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(1, 12))
+        R = np.ones((d, d)) / np.sqrt(d) + width * rng.standard_normal((d, d))
+        R /= np.linalg.norm(R, axis=1)[:, None]
+        X, v, g = rng.standard_normal((n, d)), rng.standard_normal(n), rng.standard_normal(d)
+        Z, q, start = X @ R.T, R.sum(axis=0) / np.linalg.norm(R.sum(axis=0)), rng.random(n)
+        inverse = np.ascontiguousarray(np.linalg.inv(R))
+        if (R @ q).min() <= 0.1 or np.abs(inverse).max() > 10.0 / width:
+            continue
+        down = v < 0.0
+        convex = R @ g + v[~down] @ np.maximum(Z[~down], 0.0)
+        # The multipliers of the rows, and of the dual cone unless the cone is narrow.
+        wide = (R @ R.T).min() < 0.999
+        A = np.column_stack([(v[:, None] * X)[down].T, *([inverse] if wide else [])])
+        free = np.zeros(A.shape[1]), np.append(np.ones(down.sum()), np.full(d * wide, np.inf))
+        w = inverse @ convex
+        if A.shape[1]:
+            w = w + A @ lsq_linear(A, -w, bounds=free, method="bvls", tol=1e-15, max_iter=500).x
+        least = float(np.linalg.norm(w))
+        if least < 1e-2 * np.linalg.norm(inverse @ convex):
+            continue
+        # Also where only a margin, wider than the room that is left, prevents the proof.
+        for share, margin, expected in (
+            (1.0 + 1e-8, 0.0, {1} if width == 1.0 else {0, 1}),
+            (1.0 + 1e-4, 0.0, {1} if width == 1.0 else {0, 1}),
+            (2.0, 0.0, {1}),
+            (1.0 + 1e-3, 0.1, {0} if width == 1.0 else {0, 1}),
+            (1.0 - 1e-8, 0.0, {0, 2}),
+            (1.0 - 1e-4, 0.0, {2} if wide else {0, 2}),
+            (0.3, 0.0, {2} if wide else {0, 2}),
+        ):
+            t, s = np.where(down, start, 0.0), np.zeros(d)
+            first = inverse @ (convex + (v * t)[down] @ Z[down])
+            cone = R, Z, g, q, margin * least, 0.0, np.empty(d), np.empty((d, d + 1))
+            rows = X, v, np.arange(n), n, t, s, inverse, first, share * least
+            assert least_distance(*rows, *cone, np.empty(n + d, int)) in expected
+            if margin > 0.0 and width == 1.0:
+                # The multipliers are the best ones all the same.
+                end = inverse @ (convex + (v * t)[down] @ Z[down] + s)
+                np.testing.assert_allclose(end, w, atol=1e-10 * least)
+        compared += 1
+    assert compared >= 15
+
+
+def cone_of(rng, d, width, n=9):
+    """Rays, rows in part zero, weights, and the rows at the rays."""
+    R = np.ones((d, d)) / np.sqrt(d) + width * rng.standard_normal((d, d))
+    R /= np.linalg.norm(R, axis=1)[:, None]
+    X, v = rng.standard_normal((n, d)), rng.standard_normal(n)
+    X[: n // 2] -= np.outer(X[: n // 2] @ R[0], R[0])
+    return R, X, v, X @ R.T
+
+
+@pytest.mark.parametrize("width", [1.0, 0.1])
+@pytest.mark.parametrize("d", [1, 2, 4])
+def test_a_cone_is_evaluated_at_its_centre_and_bounded_along_it(d, width):
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        R, X, v, Z = cone_of(rng, d, width)
+        n, g, q, c, t = len(v), rng.standard_normal(d), np.empty(d), np.empty(d), np.empty(len(v))
+        centre, n_positive = interpolate(v, R, g, Z, np.arange(n), n, q, c, t)
+        np.testing.assert_allclose(q, R.sum(axis=0) / np.linalg.norm(R.sum(axis=0)), rtol=1e-14)
+        assert centre == pytest.approx(value(X, v, g, q), abs=1e-12)
+        assert n_positive == np.count_nonzero(v > 0.0)
+        down = v < 0.0
+        np.testing.assert_array_equal(t[down], (X @ q > 0.0)[down])
+        expected = R @ g + v[~down] @ np.maximum(Z[~down], 0.0) + (v * t)[down] @ Z[down]
+        np.testing.assert_allclose(c, expected, atol=1e-12)
+        if (R @ q).min() > 0.2:
+            bound = bound_along(R, q, c, 0.3, 0.01)
+            room = bound * (R @ q - 0.01) - c - 0.3
+            assert np.abs(room).min() <= 1e-12
+            assert room.min() >= -1e-12
+
+
+@pytest.mark.parametrize("width", [1.0, 0.1, 1e-3])
+@pytest.mark.parametrize("d", [1, 2, 4])
+def test_rows_that_leave_the_list_are_linear_on_the_cone(d, width):
+    left = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        R, X, v, Z = cone_of(rng, d, width)
+        n, linear = len(v), rng.standard_normal(d)
+        norms, g, mask = np.linalg.norm(X, axis=1), linear.copy(), np.zeros(n, dtype=np.int8)
+        index, kept = np.arange(n), Z.copy()
+        m = drop(X, v, norms, g, index, kept, n, mask)
+        rows = index[:m]
+        np.testing.assert_array_equal(kept[:m], Z[rows])
+        low, high = Z.min(axis=1), Z.max(axis=1)
+        # Rows with negative weight stay where their kink is no further than the cone is wide.
+        near = np.where(v > 0.0, 4.0 * EPS * norms, low - high)
+        up = low >= -near
+        np.testing.assert_array_equal(rows, np.flatnonzero(~up & (high > near)))
+        np.testing.assert_array_equal(mask, up)
+        for share in rng.random((20, d)):
+            u = share @ R
+            held = value(X[rows], v[rows], g, u)
+            assert held == pytest.approx(value(X, v, linear, u), abs=1e-12)
+        left += n - m
+    assert left > 20
+
+
+@pytest.mark.parametrize("width", [1.0, 0.02])
+@pytest.mark.parametrize("d", [2, 3, 5])
+def test_an_edge_is_split_at_the_widest_kink_or_halfway(d, width):
+    kinds = set()
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        R, X, v, Z = cone_of(rng, d, width)
+        if seed % 3 == 0:
+            v[1:] = -np.abs(v[1:])
+        n, norms = len(v), np.linalg.norm(X, axis=1)
+        few, angles = np.count_nonzero(v > 0.0), R @ R.T
+        first, second, weight = edge(v, norms, R, Z, np.arange(n), n, few)
+        assert first != second
+        gaps = v * (np.maximum(Z, 0.0).sum(axis=1) - np.maximum(Z.sum(axis=1), 0.0))
+        widest = int(np.argmax(np.where(v > 0.0, gaps, 0.0)))
+        wanted = 0 < few <= 2 or d == 2 or angles.min() > 0.98
+        # A kink through a ray is no place to split.
+        small = 4.0 * EPS * norms[widest]
+        pairs = [(a, b) for a in range(d) for b in range(d) if a != b]
+        ends = [(a, b) for a, b in pairs if Z[widest, a] > small and Z[widest, b] < -small]
+        kink = wanted and gaps[widest] * (v[widest] > 0.0) > 0.0 and len(ends) > 0
+        kinds.add(kink)
+        if kink:
+            assert (first, second) in ends
+            at = weight * Z[widest, first] + (1.0 - weight) * Z[widest, second]
+            assert abs(at) <= 1e-15 * norms[widest]
+            assert angles[first, second] == pytest.approx(min(angles[e] for e in ends), rel=1e-14)
+        else:
+            assert weight == 0.5
+            assert angles[first, second] == pytest.approx(min(angles[e] for e in pairs), rel=1e-14)
+    assert True in kinds
+
+
+def test_a_proof_is_kept_with_slopes_where_rows_have_them():
+    v, t, index = np.array([-1.0, 2.0, -3.0, 1.0]), np.array([0.25, 0.5, 0.75]), np.array([2, 1, 3])
+    rays, weights, multipliers = np.empty((2, 2)), np.empty(2), np.empty(4)
+    w, R, mask = np.array([3.0, 4.0]), np.array([[1.0, 0.0], [0.6, 0.8]]), np.ones(4, np.int8)
+    keep(v, index, 2, t, w, R, mask, rays, weights, multipliers)
+    np.testing.assert_array_equal(rays, R)
+    np.testing.assert_array_equal(weights, w)
+    # The first and the last row have left the list, as active ones; the second is convex.
+    np.testing.assert_array_equal(multipliers, [1.0, -1.0, 0.25, 1.0])
+
+
+def test_a_cone_is_divided_into_two_whose_new_ray_adds_its_rounding():
+    rng = np.random.default_rng(3)
+    d, n, m, first, second, weight = 3, 9, 4, 2, 0, 0.3
+    R, X, _, Z = cone_of(rng, d, 1.0, n)
+    rays, errors = np.zeros((4, d, d)), np.zeros((4, d))
+    rows, z = np.zeros((4, n), int), np.zeros((4, n, d))
+    rows[1, :m] = rng.permutation(n)[:m]
+    rays[1], errors[1], z[1, :m] = R, [1e-3, 2e-3, 4e-3], Z[rows[1, :m]]
+    divide(X, 1, first, second, weight, m, rays, errors, rows, z, np.empty(d))
+    new = weight * R[first] + (1.0 - weight) * R[second]
+    length = np.linalg.norm(new)
+    for level, gone in ((1, second), (2, first)):
+        expected = R.copy()
+        expected[gone] = new / length
+        np.testing.assert_allclose(rays[level], expected, rtol=1e-14)
+        np.testing.assert_allclose(z[level, :m], X[rows[1, :m]] @ expected.T, atol=1e-14)
+        np.testing.assert_array_equal(rows[level, :m], rows[1, :m])
+        far = np.array([1e-3, 2e-3, 4e-3])
+        far[gone] = (weight * 4e-3 + (1.0 - weight) * 1e-3) / length + 8 * d * EPS
+        np.testing.assert_allclose(errors[level], far, rtol=1e-14)
+
+
+def test_narrow_cones_are_inverted_and_flat_ones_are_not():
+    rng = np.random.default_rng(0)
+    for d in (1, 2, 3, 5):
+        for width in (1.0, 1e-3, 1e-9):
+            # Rays that begin alike, and one that begins with zero.
+            R = np.ones((d, d)) / np.sqrt(d) + width * rng.standard_normal((d, d))
+            R[0, 0] *= d == 1
+            inverse, work = np.empty((d, d)), np.empty((d, d + 1))
+            before = R.copy()
+            assert invert(R, inverse, work)
+            assert np.array_equal(R, before)
+            size = np.abs(inverse).max()
+            np.testing.assert_allclose(R @ inverse, np.eye(d), atol=1e-14 * size)
+            np.testing.assert_allclose(inverse @ R, np.eye(d), atol=1e-14 * size)
+        R[-1] = R[0] * (d > 1)
+        assert not invert(R, inverse, work)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 6])
+def test_what_is_longer_than_the_threshold_by_a_last_digit_proves_nothing(d):
+    rng = np.random.default_rng(d)
+    R, q = np.eye(d), np.full(d, d**-0.5)
+    for _ in range(300):
+        w = rng.uniform(0.1, 1.0, d)
+        square = sum(Fraction(a) ** 2 for a in w)
+        short = np.sqrt(float(square))
+        while Fraction(short) ** 2 >= square:
+            short = np.nextafter(short, 0.0)
+        for threshold, proved in ((short, False), (short * (1.0 + (3 * d + 10) * EPS), True)):
+            rows = np.zeros(0), np.zeros(0, int), 0, np.zeros(0)
+            # Nothing is asked of w but its length.
+            cone = R, np.zeros((0, d)), -np.ones(d), q, 0.0, 0.0, np.empty(d)
+            assert _proves(*rows, w.copy(), threshold, *cone) == proved
+    # Nor does what its centre cannot lift: a ray on the other side.
+    cone = -R, np.zeros((0, d)), -np.ones(d), q, 0.0, 0.0, np.empty(d)
+    assert not _proves(*rows, np.zeros(d), 1e9, *cone)
+
+
 def test_leaves_of_many_rows_hold_in_fractions():
     # Narrow cones, at whose leaves most of the negative rows have left the list.
     rng = np.random.default_rng(2)
@@ -130,6 +354,8 @@ def test_leaves_of_many_rows_hold_in_fractions():
     rows = rational_matrix(X)
     for rays, majorant, multipliers in zip(*(part[: counts[2]] for part in leaves), strict=True):
         assert _leaf_holds(rows, v, linear, threshold, rays, majorant, multipliers)
+        # Rows with positive weight have no slope, or are active everywhere, or nowhere.
+        assert np.isin(multipliers[v > 0], [-1.0, 0.0, 1.0]).all()
         # A negative row that is active on the whole leaf counts in full.
         active = (X @ rays.T > 0).all(axis=1) & (v < 0)
         assert (multipliers[active] > 0).any()
@@ -153,6 +379,8 @@ def test_nothing_is_proved_below_the_maximum_by_a_last_digit():
             threshold = np.nextafter(threshold, 0.0)
         counts, *_ = decide(X, v, np.zeros(d), threshold, nodes=10_000)
         assert counts[3] == 0
+        # The only ray of a line cannot be split.
+        assert d > 1 or counts[1] <= 2
         # Nor is what holds by some last digits refuted.
         if d > 1:
             counts, *_ = decide(X, v, np.zeros(d), threshold * (1 + 3e-15), nodes=10_000)
@@ -160,6 +388,47 @@ def test_nothing_is_proved_below_the_maximum_by_a_last_digit():
         # A little above it is proved: the margins are no larger than they must be.
         counts, *_ = decide(X, v, np.zeros(d), threshold * (1 + 1e-9))
         assert counts[::3] == (0, 1)
+
+
+@pytest.mark.parametrize("rise", [1.0, -1.0])
+def test_nothing_is_proved_that_the_rounding_of_long_sums_hides(rise):
+    # Sums that rise far before they fall, on a line: their exact value is above the threshold.
+    rng, hidden = np.random.default_rng(0), 0
+    for _ in range(20):
+        v = rise * np.sort(rng.uniform(-1.0, 1.0, 30_000))
+        v[0] += 1e-3 - fsum(v)
+        largest = fsum(v)
+        threshold = np.nextafter(largest, 0.0)
+        hidden += np.cumsum(v)[-1] < threshold - 8.0 * EPS * np.abs(v).sum()
+        counts, *_ = decide(np.ones((len(v), 1)), v, np.zeros(1), threshold)
+        assert counts[3] == 0
+        slack = 4.0 * len(v) * EPS * np.abs(v).sum()
+        assert decide(np.ones((len(v), 1)), v, np.zeros(1), largest + slack)[0][3] == 1
+    assert hidden > 0
+
+
+@pytest.mark.parametrize("kind", ["equal", "diagonal", "general", "cancelling"])
+def test_the_least_threshold_that_is_proved_holds_in_fractions(kind):
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        d = 2 + seed % 3
+        X, v, linear = rng.standard_normal((5, d)), rng.standard_normal(5), np.zeros(d)
+        if kind in ("equal", "diagonal"):
+            X, v = np.eye(d), np.full(d, rng.uniform(0.5, 1.0))
+            v *= rng.uniform(0.5, 2.0, d) if kind == "diagonal" else 1.0
+        elif kind == "cancelling":
+            v, linear = -np.abs(v), rng.uniform(1.0, 1.1) * (np.abs(v) @ X)
+        best = maximum(X, v, linear)
+        if best < 1e-3:
+            continue
+        low, high = best * (1.0 - 1e-8), best * (1.0 + 1e-8)
+        while low < (middle := 0.5 * (low + high)) < high:
+            proved = decide(X, v, linear, middle, nodes=2000)[0][3]
+            low, high = (low, middle) if proved else (middle, high)
+        counts, *_, leaves = decide(X, v, linear, high, keep=512)
+        rows = rational_matrix(X)
+        for leaf in zip(*(part[: counts[2]] for part in leaves), strict=True):
+            assert _leaf_holds(rows, v, linear, high, *leaf)
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 4])
@@ -174,6 +443,41 @@ def test_where_no_row_bends_upwards_each_orthant_is_one_cone(d):
             assert (counts[0], counts[1], counts[3]) == (0, 2**d, 1)
             shorter += best < 0.9 * np.linalg.norm(linear)
     assert shorter > 5
+
+
+@pytest.mark.parametrize("kind", ["general", "integers", "scales"])
+@pytest.mark.parametrize("d", [1, 2, 3, 4])
+def test_one_cone_is_decided_up_to_the_margins_of_rounding(d, kind):
+    # Without positive rows the maximum over an orthant is a least distance with bounds.
+    decided = 0
+    for seed in range(25):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(1, 30))
+        X, v, linear = rng.standard_normal((n, d)), -rng.random(n), 3.0 * rng.standard_normal(d)
+        if kind == "integers":
+            X, v = rng.integers(-2, 3, (n, d)) * 1.0, rng.integers(-2, 1, n) * 1.0
+            linear = np.round(2.0 * linear)
+        elif kind == "scales":
+            X *= 10.0 ** rng.uniform(-6.0, 0.0, (n, 1))
+        free = np.zeros(n + d), np.append(np.ones(n), np.full(d, np.inf))
+        best = 0.0
+        for side in product((1.0, -1.0), repeat=d):
+            A = np.column_stack([(v[:, None] * X).T, np.diag(side)])
+            t = lsq_linear(A, -linear, bounds=free, method="bvls", tol=1e-15, max_iter=500).x
+            best = max(best, float(np.linalg.norm(A @ t + linear)))
+        size = np.linalg.norm(linear) + np.abs(v) @ np.linalg.norm(X, axis=1)
+        above = best * (1.0 + 1e-12) + 4.0 * (n + 8 * d + 16) * EPS * size
+        if above < best * (1.0 + 1e-6):
+            assert decide(X, v, linear, above)[0] == (0, 2**d, 0, 1)
+            decided += 1
+    assert decided >= 5
+
+
+def test_cones_are_split_as_often_as_it_takes():
+    rng = np.random.default_rng(1)
+    X, v, linear = rng.standard_normal((9, 4)), rng.standard_normal(9), np.zeros(4)
+    best = maximum(X, v, linear)
+    assert decide(X, v, linear, best * (1.0 + 1e-9), nodes=5000)[0][::3] == (0, 1)
 
 
 @pytest.mark.parametrize("size", [1e-4, 1e-6, 1e-8])

@@ -9,7 +9,7 @@ import pytest
 from scipy.optimize import nnls
 
 from theorylab.convex_relu._face_steps import project
-from theorylab.convex_relu._lengths import merge, rescale
+from theorylab.convex_relu._lengths import _lasso, merge, rescale
 from theorylab.convex_relu._line_search import search
 from theorylab.convex_relu._local import descend
 
@@ -158,6 +158,63 @@ def test_descent_falls_to_a_point_from_which_no_side_descends(crossing):
     assert vanished > 20
     assert kept > 20
     assert max(steps) <= 30
+    # Cut neurons that have to vanish do so at the next choice of lengths.
+    assert sum(steps) <= (8.7 if crossing else 5.8) * len(CASES)
+
+
+def face_gradient(s):
+    """The largest part of the gradient along the faces, whose rows are independent."""
+    v, worst = residuals(s), 0.0
+    for j, p in enumerate(s.p):
+        if p.any():
+            on, rows = s.active[j] & ~s.tight[j], s.X[s.tight[j]]
+            gradient = -s.sigma[j] * s.X[on].T @ v[on]
+            if j >= s.linear:
+                gradient += s.beta * p / np.linalg.norm(p)
+            worst = max(worst, np.linalg.norm(gradient - np.linalg.pinv(rows) @ (rows @ gradient)))
+    return worst
+
+
+@pytest.mark.parametrize("tol", [1e-4, 1e-6])
+def test_a_face_is_stationary_at_the_tolerance_that_is_asked_for(tol):
+    near = 0
+    for case in CASES:
+        end = drawn(*case)
+        assert descend(*end, True, 500, tol)[1] == 1
+        gradient = face_gradient(end) / end.beta
+        assert gradient <= np.sqrt(end.X.shape[1] * len(end.p)) * tol
+        near += gradient > 1e-5 * tol
+    assert near > 5
+
+
+def test_gradients_that_stay_at_their_rounding_end_nothing_but_a_face():
+    for case in CASES:
+        end = drawn(*case)
+        descend(*end, True, 200, 1e-14)
+        assert steepest(end, True) <= 1e-8 * np.abs(end.X).max() * np.abs(end.b).max()
+
+
+@pytest.mark.parametrize("crossing", [True, False])
+def test_neurons_that_begin_on_kinks_are_held_there_or_leave(crossing):
+    held = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        n, d, m = int(rng.integers(1, 9)), 1 + seed % 3, 4
+        X = np.vstack([rng.integers(-2, 3, (n, d)), np.eye(d)]) * 1.0
+        n += d
+        # Rows repeat, and some are zero; many outputs are.
+        b, p = rng.integers(-3, 4, n) * 1.0, rng.integers(-1, 2, (m, d)) * 1.0
+        active = (p @ X.T > 0.0) | ((p @ X.T == 0.0) & (rng.random((m, n)) < 0.5))
+        sigma, kappa = np.where(np.arange(m) % 2, -1.0, 1.0), np.ones(n)
+        end = State(X, b, kappa, 0.25, p, sigma, active, np.zeros((m, n), dtype=bool), 0)
+        before = objective(end)
+        assert descend(*end, crossing, 300, 1e-11)[1] == 1
+        assert objective(end) <= before + 1e-13
+        z = end.p @ X.T
+        assert np.all(np.where(end.active, z, -z) >= -1e-11)
+        assert face_gradient(end) <= 1e-8
+        held += np.count_nonzero(end.tight[end.p.any(axis=1)])
+    assert held > 5
 
 
 def test_a_tolerance_that_no_gradient_reaches_is_not_reached():
@@ -251,6 +308,74 @@ def test_lengths_are_best_in_the_directions_at_hand(linear):
     assert dropped > 10
 
 
+def nonnegative(gram, slope):
+    """The lengths that are best, by non-negative least squares."""
+    root = np.linalg.cholesky(gram)
+    return nnls(root.T, np.linalg.solve(root, slope))[0]
+
+
+def test_lengths_leave_and_come_back_as_non_negative_least_squares_has_it():
+    back = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        m = int(rng.integers(1, 12))
+        # Atoms of one quarter of the space.
+        atoms = rng.standard_normal((m, m + 2)) + 1.0
+        if seed % 2 and m > 1:
+            atoms[1] = atoms[0] + 1e-4 * atoms[1]
+        gram, slope = atoms @ atoms.T, atoms @ rng.standard_normal(m + 2) * 3.0 - 0.1
+        length = rng.uniform(0.01, 2.0, m)
+        gone = (rng.random(m) < 0.2) & (np.arange(m) > 0)
+        length[gone] = 0.0
+        rest = np.ix_(~gone, ~gone)
+        best = np.zeros(m)
+        best[~gone] = nonnegative(gram[rest], slope[~gone])
+        left, scale = length.copy(), float(np.diag(gram).max())
+        _lasso(gram.copy(), slope, 0.1, length)
+        # Its gradient, and exact zeros where it is not at zero.
+        gradient = gram @ length - slope
+        assert np.abs(gradient[length > 0.0]).max(initial=0.0) <= 1e-9 * scale
+        assert gradient[~gone].min(initial=0.0) >= -1e-9
+        np.testing.assert_array_equal(length[gone], 0.0)
+        np.testing.assert_array_equal(length > 0.0, best > 0.0)
+        # Where no slope is steep enough none comes back.
+        _lasso(gram.copy(), slope, np.inf, left)
+        back += np.count_nonzero((left == 0.0) & (length > 0.0))
+    assert back > 10
+
+
+def test_lengths_of_dependent_neurons_are_as_good_as_those_of_a_basis():
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        atoms = np.abs(rng.standard_normal((3, 6)))
+        # Repeated ones, a sum, and the zero one.
+        every = np.vstack([atoms, atoms[0], atoms[0] + atoms[1], 0.0 * atoms[0]])
+        penalties = 0.1 * np.array([1.0, 1.0, 1.0, 1.0, 2.0, 1.0])
+        target = rng.standard_normal(6) + 1.0
+        length = rng.uniform(0.1, 1.0, 6)
+        slope = every @ target - penalties
+        _lasso(every @ every.T, slope, 0.1, length)
+        assert length.min() >= 0.0
+        assert length[5] == 0.0
+        expected = nonnegative(atoms @ atoms.T, slope[:3]) @ atoms
+        np.testing.assert_allclose(length @ every, expected, atol=1e-10)
+
+
+def test_of_neurons_with_proportional_outputs_the_longest_output_is_kept():
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        atoms = rng.standard_normal((5, 7)) + 1.0
+        atoms[1], atoms[2] = atoms[0], 2.0 * atoms[0]
+        length, slope = rng.uniform(0.01, 2.0, 5), atoms @ rng.standard_normal(7) * 3.0 - 0.1
+        gram = atoms @ atoms.T
+        _lasso(gram.copy(), slope, 0.1, length)
+        gradient = gram @ length - slope
+        assert length.min() >= 0.0
+        assert gradient.min() >= -1e-8
+        np.testing.assert_allclose(length * gradient, 0.0, atol=1e-8)
+        assert not length[:2].any()
+
+
 def test_neurons_of_one_sign_in_one_closed_cell_are_added():
     X = np.eye(2)
     inner, edge, left = [1.0, 1.0], [2.0, 0.0], [-1.0, 2.0]
@@ -264,6 +389,7 @@ def test_neurons_of_one_sign_in_one_closed_cell_are_added():
         ([inner, edge], [1.0, 1.0], False, [[3.0, 1.0]], None),
         ([edge, inner], [1.0, 1.0], False, [[3.0, 1.0]], None),
         ([edge, edge], [1.0, 1.0], False, [[4.0, 0.0]], [[4.0, 0.0]]),
+        ([edge, edge], [1.0, 1.0], True, [[4.0, 0.0]], [[4.0, 0.0]]),
         ([edge, [0.0, 0.0], inner], [1.0] * 3, True, [[3.0, 1.0]], [[3.0, 1.0]]),
     ):
         for crossing, expected in ((True, crossed), (False, within)):
@@ -278,10 +404,64 @@ def test_neurons_of_one_sign_in_one_closed_cell_are_added():
             # What was added lies on the sides it is said to, and what is held is at zero.
             assert np.array_equal((active & ~tight)[p.any(axis=1)], p[p.any(axis=1)] > 0.0)
             np.testing.assert_array_equal(sigma @ np.where(active & ~tight, p, 0.0), before)
+    # Nor does what vanished in the cell of another take or give anything.
+    for order in ([0, 1], [1, 0]):
+        p = np.array([edge, [0.0, 0.0]])[order]
+        active = np.array([[True, True], [True, True]])
+        tight = np.array([[False, True], [False, False]])[order]
+        before = p.copy(), active.copy(), tight.copy()
+        merge(X, p, np.ones(2), active, tight, 0, True)
+        for part, old in zip((p, active, tight), before, strict=True):
+            np.testing.assert_array_equal(part, old)
     # The linear map is none of them.
     p, active = np.ones((2, 2)), np.ones((2, 2), dtype=bool)
     merge(X, p, np.ones(2), active, ~active, 1, True)
     np.testing.assert_array_equal(p, 1.0)
+
+
+@pytest.mark.parametrize("tol", [1e-9, 1e-12, 1e-16])
+def test_neurons_that_are_short_because_they_should_be_stay(tol):
+    # Orthogonal rows, one neuron each, of signs that keep them apart.
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        X = np.linalg.qr(rng.standard_normal((2, 2)))[0]
+        wanted, beta = np.array([rng.uniform(1.0, 9.0), 10.0 ** rng.uniform(-8, -5)]), 0.1
+        sigma, kappa = np.array([1.0, -1.0]), rng.uniform(0.5, 2.0, 2)
+        b = sigma * (kappa * wanted + beta)
+        p, held = rng.uniform(0.5, 2.0, (2, 1)) * X, ~np.eye(2, dtype=bool)
+        descend(X, b, kappa, beta, p, sigma, ~held, held, 0, True, 60, tol)
+        np.testing.assert_allclose(p, wanted[:, None] * X, rtol=1e-6, atol=1e-13)
+
+
+def test_a_linear_map_alone_is_least_squares_in_two_steps():
+    for seed in range(10):
+        s = drawn(seed, 1, 0, m=1)
+        root = np.sqrt(s.kappa)
+        best = np.linalg.lstsq(root[:, None] * s.X, s.b / root, rcond=None)[0]
+        # Penalised neurons could not turn around.
+        for start in (-best, np.zeros_like(best), 1e-3 * s.b[: len(best)]):
+            s.p[0] = start
+            taken, stationary = descend(*s, True, 9, 1e-8)
+            assert stationary
+            assert taken <= 2
+            np.testing.assert_allclose(s.p[0], best, rtol=1e-8, atol=1e-9)
+
+
+def test_a_step_leaves_a_hundredth_of_every_neuron():
+    bound = 0
+    for seed in range(300):
+        # Signs that differ, so that neurons are never added.
+        start = drawn(seed, 0, seed % 2, m=2)
+        before = start.p.copy()
+        for most in range(1, 9):
+            end = start.copy()
+            descend(*end, True, most, 1e-12)
+            left = (end.p * before).sum(axis=1)
+            assert np.all((left > 0.0) | ~end.p.any(axis=1) | ~before.any(axis=1))
+            size = np.linalg.norm(before, axis=1)
+            bound += np.any((left > 0.0) & (left <= 0.0101 * size**2))
+            before = end.p
+    assert bound > 5
 
 
 def test_convergence_is_quadratic_on_the_faces_of_the_end():

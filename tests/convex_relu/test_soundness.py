@@ -117,6 +117,8 @@ def separable(data, y):
     import cvxpy as cp
 
     rows = y[:, None] * data
+    # Neither units of rows nor of columns matter, but they would to the solver.
+    rows = rows / np.maximum(np.abs(rows).max(axis=0), 1e-300)
     rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300)
     a = cp.Variable(len(y))
     problem = cp.Problem(cp.Minimize(0), [a >= 1.0, rows.T @ a == 0.0])

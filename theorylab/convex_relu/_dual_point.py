@@ -10,28 +10,34 @@ from theorylab.convex_relu.losses import Loss
 from theorylab.numerics.balls import rational_matrix, rationals
 
 _EPS = float(np.finfo(np.float64).eps)
+_GOLDEN = 0.5 * (5.0**0.5 - 1.0)
 
 
 def scale_dual(loss: Loss, v: FloatArray, y: FloatArray, beta: float, norm: float) -> FloatArray:
     """Return the multiple of v with the best dual value among those whose dual norm is at most
     ``beta``."""
-    from scipy.optimize import minimize_scalar  # late: half of the import of training
-
     # The quotient is rounded; the norm allows for the rounding of the entries.
-    largest = beta / norm * (1.0 - 1e-12) if norm > 0.0 else 1.0
+    largest = min(beta / norm, 1e300) * (1.0 - 1e-12) if norm > 0.0 else 1.0
     # Zero is always feasible, and in the domain.
     candidates = [0.0, largest] if largest <= 1.0 else [0.0, 1.0, largest]
     values = [loss.dual(s * v, y) for s in candidates]
     best = candidates[int(np.argmax(values))]
-    # Steps through infinite values, outside the domain, are no numbers, and then of another kind.
-    with np.errstate(invalid="ignore"):
-        search = minimize_scalar(
-            lambda s: -loss.dual(s * v, y) if s > 0.0 else 0.0,
-            bounds=(0.0, largest),
-            method="bounded",
-        )
-    if -search.fun > max(values):
-        best = float(search.x)
+    # Golden sections of a concave function, to the left where both are outside the domain: Brent's
+    # method knows no infinite values, and no scale.
+    low, high = 0.0, largest
+    left, right = (1.0 - _GOLDEN) * largest, _GOLDEN * largest
+    at_left, at_right = loss.dual(left * v, y), loss.dual(right * v, y)
+    while high - low > 1e-12 * high + 1e-20 * largest:
+        if at_left >= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - _GOLDEN * (high - low)
+            at_left = loss.dual(left * v, y)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + _GOLDEN * (high - low)
+            at_right = loss.dual(right * v, y)
+    if at_left > max(values):
+        best = left
     return best * v if best > 0.0 else np.zeros_like(v)
 
 

@@ -25,6 +25,8 @@ from theorylab.convex_relu._pricing import Pricing, Wanted
 from theorylab.convex_relu._problem import BoolArray
 from theorylab.convex_relu.losses import Interpolation, Loss, Squared
 
+_EPS = float(np.finfo(np.float64).eps)
+
 
 @dataclass(frozen=True)
 class _Moreau:
@@ -90,16 +92,21 @@ class Minimiser:
         """Add neurons with lengths whose average is sure to descend."""
         X = self.X
         bound = self.stiffness
-        neurons = []
-        for _, p, active, tight in found:
-            length = float(np.linalg.norm(p))
-            atom = np.where(active & ~tight, X @ p, 0.0) / length
-            neurons.append(p / (bound * max(float(atom @ atom), 1e-300) * len(found)))
+        neurons, useful = [], []
+        for one in found:
+            on = one.active & ~one.tight
+            atom = np.where(on, X @ one.p, 0.0) / float(np.linalg.norm(one.p))
+            # On cones next to dependent rows a projection may be nothing but its rounding.
+            if np.abs(atom).max() > 4.0 * _EPS * np.abs(X[on]).max(initial=0.0):
+                neurons.append(one.p / (bound * max(float(atom @ atom), 1e-300) * len(found)))
+                useful.append(one)
+        if not useful:
+            return state
         return state.extended(
             np.array(neurons),
-            np.array([float(s) for s, *_ in found]),
-            np.array([a for _, _, a, _ in found]),
-            np.array([t for *_, t in found]),
+            np.array([float(one.sign) for one in useful]),
+            np.array([one.active for one in useful]),
+            np.array([one.tight for one in useful]),
         )
 
     def minimise(

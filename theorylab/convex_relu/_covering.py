@@ -23,12 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu import _meanwhile
+from theorylab.convex_relu import _meanwhile_search
 from theorylab.convex_relu._cone_proof import invert, least_distance, narrowest, square_norm
 from theorylab.convex_relu._elementary import row_norms
+from theorylab.convex_relu._problem import IntArray
 from theorylab.numerics.compiled import compiled
-
-IntArray = NDArray[np.int64]
 
 _EPS = float(np.finfo(np.float64).eps)
 _DEPTH = 160
@@ -236,7 +235,7 @@ def _start(
     return m
 
 
-@compiled(meanwhile=_meanwhile.drop)
+@compiled(meanwhile=_meanwhile_search.drop)
 def _drop(
     X: FloatArray,
     v: FloatArray,
@@ -277,7 +276,7 @@ def _drop(
     return m
 
 
-@compiled(meanwhile=_meanwhile.interpolate)
+@compiled(meanwhile=_meanwhile_search.interpolate)
 def _interpolate(
     v: FloatArray,
     R: FloatArray,
@@ -437,7 +436,7 @@ def _edge(
     return first, second, 0.5
 
 
-@compiled(meanwhile=_meanwhile.divide)
+@compiled(meanwhile=_meanwhile_search.divide)
 def _divide(
     X: FloatArray,
     level: int,

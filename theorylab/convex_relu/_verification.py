@@ -12,7 +12,6 @@ import numpy as np
 from flint import arb, ctx
 
 from theorylab._validation import FloatArray, as_array
-from theorylab.convex_relu._cones import BoolArray
 from theorylab.convex_relu._constraint import prove_cones, prove_sphere
 from theorylab.convex_relu._dual_point import dual_error, exact_dual
 from theorylab.convex_relu._network import (
@@ -23,7 +22,7 @@ from theorylab.convex_relu._network import (
     penalty_ball,
     value_error,
 )
-from theorylab.convex_relu._problem import as_patterns, as_problem, augment
+from theorylab.convex_relu._problem import BoolArray, as_patterns, as_problem, augment
 from theorylab.convex_relu.losses import Loss
 from theorylab.numerics.balls import above, balls, below, rationals
 from theorylab.numerics.bounds import relative_gap

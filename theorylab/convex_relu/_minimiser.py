@@ -143,13 +143,13 @@ class Minimiser:
                 tried = change
                 refined, v, error = self.refine(state, y, -multiplier, tol=1e-14)
                 if error <= 1e-12 or change <= 1e-11:
-                    return refined, -v, v
+                    return refined, -v, self.loss.into_domain(v, v, y)
             # A stiffer loss brings it closer, at the price of digits.
             if change > 0.3 * last:
                 self.stiffness = min(4.0 * self.stiffness, stiffest)
             last = change
         refined, v, _ = self.refine(state, y, -multiplier)
-        return refined, -v, v
+        return refined, -v, self.loss.into_domain(v, v, y)
 
     def approach(
         self, state: Neurons, y: FloatArray, largest: float, target: float, max_rounds: int

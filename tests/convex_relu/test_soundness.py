@@ -27,6 +27,8 @@ from theorylab.convex_relu import (
     worst_case,
     zero_threshold,
 )
+from theorylab.convex_relu._pricing import Pricing
+from theorylab.convex_relu._reduction import reduce_rows
 from theorylab.numerics.bounds import Bounds, power_of_two, relative_gap
 
 LOSSES = ["squared", "logistic", "hinge"]
@@ -358,3 +360,19 @@ def test_what_was_certified_stays_what_it_was():
         array *= 3.0
     assert [c.gap for c in results] == gaps
     assert all(c.verify() for c in results)
+
+
+def test_rounding_of_projections_makes_no_neurons():
+    # Rows almost parallel beside a column of ones: what is left of a projection may be rounding.
+    for seed in range(1, 20):
+        rng = np.random.default_rng(seed)
+        data = np.column_stack([1e-8 * rng.standard_normal(6), np.ones(6)])
+        v = rng.standard_normal(6)
+        v -= v.mean()
+        patterns = enumerate_arrangements(data)[::2]
+        priced = Pricing(reduce_rows(data), patterns, 1e-8, None)(v, 2e-9)
+        for sign, p, active, tight in priced.neurons:
+            outputs = np.where(active & ~tight, data @ p, 0.0)
+            assert sign * v @ outputs > 2e-9 * np.linalg.norm(p)
+        # The norm is not known to be less either.
+        assert priced.neurons or not priced.complete or priced.violation == 0.0

@@ -374,5 +374,3 @@ def test_rounding_of_projections_makes_no_neurons():
         for sign, p, active, tight in priced.neurons:
             outputs = np.where(active & ~tight, data @ p, 0.0)
             assert sign * v @ outputs > 2e-9 * np.linalg.norm(p)
-        # The norm is not known to be less either.
-        assert priced.neurons or not priced.complete or priced.violation == 0.0

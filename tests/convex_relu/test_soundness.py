@@ -374,3 +374,15 @@ def test_rounding_of_projections_makes_no_neurons():
         for sign, p, active, tight in priced.neurons:
             outputs = np.where(active & ~tight, data @ p, 0.0)
             assert sign * v @ outputs > 2e-9 * np.linalg.norm(p)
+
+
+@pytest.mark.parametrize("seed", [2810, 3164, 3429])
+def test_columns_of_very_different_sizes_are_trained(seed):
+    # Beside the column of ones data of 1e-8 or 1e8: a ridge for the largest directions hides the
+    # others, and every descent used up its steps.
+    X, y, loss, options, share = draw(seed)
+    beta = share * zero_threshold(X, y, loss=loss, bias=True)
+    result = quietly(train, X, y, beta, loss=loss, max_rounds=20, **options)
+    assert options["bias"]
+    assert result.status is TrainingStatus.CERTIFIED
+    assert result.certificate.verify()

@@ -280,12 +280,9 @@ def _direction(
     """Write the Newton direction; return the longest step up to one that leaves a hundredth of
     every neuron along itself, and the neuron that bounds it, or -1."""
     m, d = p.shape
-    scale = 0.0
-    for k in range(gradient.size):
-        scale = max(scale, hessian[k, k])
     for k in range(gradient.size):
         gradient[k] = -gradient[k]
-        hessian[k, k] += 1e-11 * scale
+        hessian[k, k] *= 1.0 + 1e-11
     solve(hessian, gradient, 1e-15)
     row = 0
     cap = 1.0

@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from theorylab.convex_relu import train
+from theorylab.convex_relu import TrainingStatus, train
 from theorylab.estimators import ConvexReLUClassifier, ConvexReLURegressor
 
 
@@ -38,7 +38,9 @@ def test_beyond_exhaustive_search_a_relaxation_bounds_the_gap():
     beta, network = model.beta_, sampled.result_.network
     sampled_objective = 0.5 * np.sum((network(scaled) - y + y.mean()) ** 2) + beta * network.penalty
     assert model.result_.objective < 0.95 * sampled_objective
-    best = train(scaled, y - y.mean(), beta, bias=True, bound="sdp", max_rounds=10)
+    assert model.result_.status is TrainingStatus.ROUNDS  # of which the estimator says nothing
+    with pytest.warns(RuntimeWarning, match="stopped after max_rounds"):
+        best = train(scaled, y - y.mean(), beta, bias=True, bound="sdp", max_rounds=10)
     assert best.gap <= 0.45
 
 

@@ -10,7 +10,7 @@ from theorylab.convex_relu._attainment import interpolable, separating_map
 from theorylab.convex_relu._dual_norm import search_sphere
 from theorylab.convex_relu._minimiser import Minimiser, _Moreau
 from theorylab.convex_relu._neurons import Neurons
-from theorylab.convex_relu._pricing import Pricing, Wanted
+from theorylab.convex_relu._pricing import Pricing
 from theorylab.convex_relu._reduction import reduce_rows
 from theorylab.convex_relu.losses import as_loss
 
@@ -209,26 +209,6 @@ def test_added_neurons_descend_and_minimisers_are_stationary(loss, share, given)
             assert penalised(X, y, beta, chosen, p + move, sigma) >= value * (1.0 - 1e-14)
         for change in (0.999, 1.001):
             assert penalised(X, y, beta, chosen, change * p, sigma) >= value
-
-
-def test_neurons_whose_output_is_rounding_are_not_added():
-    X, _, pricing = problem(3)
-    minimiser = Minimiser(pricing, as_loss("squared"), 1.0, 1.0)
-    none, p = Neurons.none(8, 3, 0), np.array([1.0, 2.0, -1.0])
-    active = np.arange(8) == 5
-    held = Wanted(1, p, active, active)
-    across = np.cross(X[5], p)
-    rounding = Wanted(1, across, active, ~active)
-    good = Wanted(-1, across + 1e-4 * X[5], active, ~active)
-    for found, added in (([held], 0), ([rounding], 0), ([held, good, rounding], 1)):
-        state = minimiser.add(none, found)
-        assert state.p.shape == (added, 3)
-    # As long as its least output asks for.
-    atom = X[5] @ good.p / np.linalg.norm(good.p)
-    np.testing.assert_allclose(state.p[0], good.p / (3.0 * atom**2))
-    assert state.sigma[0] == -1.0
-    assert np.array_equal(state.active[0], active)
-    assert np.array_equal(state.tight[0], ~active)
 
 
 def test_newton_descends_at_every_step_down_to_a_stationary_point():

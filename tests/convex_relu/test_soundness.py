@@ -27,6 +27,8 @@ from theorylab.convex_relu import (
     worst_case,
     zero_threshold,
 )
+from theorylab.convex_relu._pricing import Pricing
+from theorylab.convex_relu._reduction import reduce_rows
 from theorylab.numerics.bounds import Bounds, power_of_two, relative_gap
 
 LOSSES = ["squared", "logistic", "hinge"]
@@ -360,3 +362,29 @@ def test_what_was_certified_stays_what_it_was():
         array *= 3.0
     assert [c.gap for c in results] == gaps
     assert all(c.verify() for c in results)
+
+
+def test_rounding_of_projections_makes_no_neurons():
+    # Rows almost parallel beside a column of ones: what is left of a projection may be rounding.
+    for seed in range(1, 20):
+        rng = np.random.default_rng(seed)
+        data = np.column_stack([1e-8 * rng.standard_normal(6), np.ones(6)])
+        v = rng.standard_normal(6)
+        v -= v.mean()
+        patterns = enumerate_arrangements(data)[::2]
+        priced = Pricing(reduce_rows(data), patterns, 1e-8, None)(v, 2e-9)
+        for sign, p, active, tight in priced.neurons:
+            outputs = np.where(active & ~tight, data @ p, 0.0)
+            assert sign * v @ outputs > 2e-9 * np.linalg.norm(p)
+
+
+@pytest.mark.parametrize("seed", [2810, 3164, 3429])
+def test_columns_of_very_different_sizes_are_trained(seed):
+    # Beside the column of ones data of 1e-8 or 1e8: a ridge for the largest directions hides the
+    # others, and every descent used up its steps.
+    X, y, loss, options, share = draw(seed)
+    beta = share * zero_threshold(X, y, loss=loss, bias=True)
+    result = quietly(train, X, y, beta, loss=loss, max_rounds=20, **options)
+    assert options["bias"]
+    assert result.status is TrainingStatus.CERTIFIED
+    assert result.certificate.verify()

@@ -6,7 +6,7 @@ import warnings
 import cvxpy as cp
 import numpy as np
 import pytest
-from flint import arb, fmpq
+from flint import arb, ctx, fmpq, fmpq_mat
 from scipy.optimize import approx_fprime, minimize_scalar
 
 from theorylab.convex_relu import (
@@ -25,8 +25,10 @@ from theorylab.convex_relu import (
     zero_threshold,
 )
 from theorylab.convex_relu._dual_norm import norm_over_sphere
+from theorylab.convex_relu._dual_point import exact_dual
 from theorylab.convex_relu._reduction import reduce_rows
 from theorylab.convex_relu.losses import as_loss
+from theorylab.numerics.balls import rational_matrix
 
 LOSSES = ("squared", "logistic", "hinge")
 
@@ -439,3 +441,53 @@ def test_the_lightest_samples_are_none(loss, lightest):
         assert light.status is TrainingStatus.CERTIFIED
         assert light.certificate.verify().accepted
         assert light.objective == pytest.approx(dropped.objective, rel=1e-8)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_is_certified_is_verified_at_any_weights(loss):
+    certified = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        X = rng.standard_normal((int(rng.integers(2, 13)), int(rng.integers(1, 4))))
+        y = rng.standard_normal(len(X))
+        y = y if loss == "squared" else np.where(y > 0.0, 1.0, -1.0)
+        decades = rng.choice([1, 5, 15])
+        weighted = Weighted(loss, 10.0 ** rng.uniform(-decades, decades, len(X)))
+        skip, bias = bool(rng.random() < 0.7), bool(rng.random() < 0.3)
+        beta = 10.0 ** rng.uniform(-6, 0) * zero_threshold(X, y, loss=weighted, bias=bias)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of data that do not suffice
+            solution = train(X, y, beta, loss=weighted, skip=skip, bias=bias)
+        outcome = solution.certificate.verify()
+        # Whatever the status, what is stated is what is proved.
+        assert outcome.accepted, (seed, outcome.reason)
+        floor = np.finfo(float).tiny + outcome.floor
+        allowed = 1.01 * solution.gap * solution.objective + 1e-10 * solution.objective + floor
+        assert outcome.objective - outcome.dual_objective <= allowed, seed
+        certified += solution.status is TrainingStatus.CERTIFIED
+    assert certified >= 20
+
+
+def test_a_skip_connection_does_not_move_the_lightest_samples_most():
+    # What rounding leaves of X^T v = 0 is a multiple of the value of the lightest entries.
+    X, y, _, _ = problem(3, "squared", d=1)
+    w = 10.0 ** np.linspace(-15, 15, 12)
+    loss = Weighted("squared", w)
+    beta = 0.1 * zero_threshold(X, y, loss=loss)
+    solution = train(X, y, beta, loss=loss, skip=True)
+    assert solution.status is TrainingStatus.CERTIFIED
+    outcome = solution.certificate.verify()
+    assert outcome.accepted
+    assert outcome.gap == pytest.approx(solution.gap, abs=1e-15)
+    point, moved = exact_dual(X, solution.certificate.dual, y, loss)
+    assert all(q == 0 for q in (rational_matrix(X.T) * fmpq_mat(12, 1, point)).entries())
+    assert np.all(moved <= 1e-12 * np.abs(solution.certificate.dual).max() * w / w.max())
+
+
+def test_the_last_digits_of_tiny_logistic_losses():
+    loss, one = Weighted("logistic", [1e15]), [arb(1)]
+    with ctx.workprec(160):
+        value = loss.value_ball([arb(120)], one)
+        dual = loss.dual_ball([arb(1e-45)], one)
+    assert value.rel_accuracy_bits() > 100
+    assert dual.rel_accuracy_bits() > 100

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu import _meanwhile
+from theorylab.convex_relu import _meanwhile_patterns
 from theorylab.convex_relu._elementary import row_norms
 from theorylab.numerics.compiled import compiled
 
@@ -35,7 +35,7 @@ def least_squares(X: FloatArray, patterns: BoolArray) -> tuple[FloatArray, Float
     return inverse, 2.0 * (X @ inverse @ X.T) * (D.T @ D)
 
 
-@compiled(meanwhile=_meanwhile.iterate)
+@compiled(meanwhile=_meanwhile_patterns.iterate)
 def iterate(
     X: FloatArray,
     D: FloatArray,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu import _meanwhile
+from theorylab.convex_relu import _meanwhile_search
 from theorylab.convex_relu._elementary import eliminate
+from theorylab.convex_relu._problem import IntArray
 from theorylab.numerics.compiled import compiled
-
-IntArray = NDArray[np.int64]
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -94,7 +92,7 @@ def narrowest(R: FloatArray) -> float:
     return least
 
 
-@compiled(meanwhile=_meanwhile.exceeds)
+@compiled(meanwhile=_meanwhile_search.exceeds)
 def _exceeds(
     X: FloatArray,
     v: FloatArray,
@@ -131,7 +129,7 @@ def _exceeds(
     return bool(low > threshold * np.sqrt(square))
 
 
-@compiled(meanwhile=_meanwhile.sweep)
+@compiled(meanwhile=_meanwhile_search.sweep)
 def _sweep(
     X: FloatArray,
     v: FloatArray,

@@ -11,14 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu import _meanwhile
+from theorylab.convex_relu import _meanwhile_patterns
 from theorylab.convex_relu._elementary import solve
+from theorylab.convex_relu._problem import BoolArray, IntArray
 from theorylab.numerics.compiled import compiled
-
-BoolArray = NDArray[np.bool_]
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -74,7 +72,7 @@ def project(
     patterns: BoolArray,
     g: FloatArray,
     threshold: float,
-    support: NDArray[np.int64],
+    support: IntArray,
     multipliers: FloatArray,
     nearest: FloatArray,
     values: FloatArray,
@@ -133,14 +131,14 @@ def _length(w: FloatArray) -> float:
 
 
 @compiled
-def _listed(rows: NDArray[np.int64], size: int, which: int) -> bool:
+def _listed(rows: IntArray, size: int, which: int) -> bool:
     listed = False
     for k in range(size):
         listed = listed or rows[k] == which
     return listed
 
 
-@compiled(meanwhile=_meanwhile.most_violated)
+@compiled(meanwhile=_meanwhile_patterns.most_violated)
 def _most_violated(
     X: FloatArray, norms: FloatArray, pattern: BoolArray, w: FloatArray, tolerance: float
 ) -> int:
@@ -162,12 +160,12 @@ def _most_violated(
     return which
 
 
-@compiled(meanwhile=_meanwhile.normal_equations)
+@compiled(meanwhile=_meanwhile_patterns.normal_equations)
 def _normal_equations(
     X: FloatArray,
     pattern: BoolArray,
     g: FloatArray,
-    rows: NDArray[np.int64],
+    rows: IntArray,
     size: int,
     columns: FloatArray,
     system: FloatArray,
@@ -195,7 +193,7 @@ def _least_squares(
     X: FloatArray,
     pattern: BoolArray,
     g: FloatArray,
-    rows: NDArray[np.int64],
+    rows: IntArray,
     lam: FloatArray,
     size: int,
     columns: FloatArray,

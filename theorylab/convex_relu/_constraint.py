@@ -10,9 +10,10 @@ from flint import fmpq, fmpq_mat
 
 from theorylab._validation import FloatArray
 from theorylab.convex_relu._branching import leaf_holds, search_branches
-from theorylab.convex_relu._cones import BoolArray, ConeSearch, cone_margin
+from theorylab.convex_relu._cones import ConeSearch, cone_margin
 from theorylab.convex_relu._covering import cover
 from theorylab.convex_relu._dual_norm import branching_wins, climb, node_budget
+from theorylab.convex_relu._problem import BoolArray
 from theorylab.convex_relu._reduction import reduce_rows
 from theorylab.convex_relu._relaxation import root_bound
 from theorylab.numerics.balls import rational, rational_matrix, rationals

@@ -6,11 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu import _meanwhile
+from theorylab.convex_relu import _meanwhile_search
 from theorylab.convex_relu._cone_proof import narrowest, square_norm
+from theorylab.convex_relu._problem import IntArray
 from theorylab.numerics.compiled import compiled
-
-IntArray = NDArray[np.int64]
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -56,7 +55,7 @@ def start(
     return m
 
 
-@compiled(meanwhile=_meanwhile.drop)
+@compiled(meanwhile=_meanwhile_search.drop)
 def drop(
     X: FloatArray,
     v: FloatArray,
@@ -97,7 +96,7 @@ def drop(
     return m
 
 
-@compiled(meanwhile=_meanwhile.interpolate)
+@compiled(meanwhile=_meanwhile_search.interpolate)
 def interpolate(
     v: FloatArray,
     R: FloatArray,
@@ -272,7 +271,7 @@ def edge(
     return first, second, 0.5
 
 
-@compiled(meanwhile=_meanwhile.divide)
+@compiled(meanwhile=_meanwhile_search.divide)
 def divide(
     X: FloatArray,
     level: int,

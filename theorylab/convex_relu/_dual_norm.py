@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from theorylab._validation import FloatArray, as_array, as_real, refuses_overflow
-from theorylab.convex_relu import _meanwhile
+from theorylab.convex_relu import _meanwhile_search
 from theorylab.convex_relu._branching import search_branches
-from theorylab.convex_relu._cones import BoolArray, ConeSearch, cone_margin
+from theorylab.convex_relu._cones import ConeSearch, cone_margin
 from theorylab.convex_relu._covering import cover
-from theorylab.convex_relu._problem import as_budget, as_patterns
+from theorylab.convex_relu._problem import BoolArray, as_budget, as_patterns
 from theorylab.convex_relu._reduction import Reduction, reduce_rows
 from theorylab.convex_relu._relaxation import root_bound
 from theorylab.numerics.compiled import compiled
@@ -281,7 +281,7 @@ def climb(data: FloatArray, v: FloatArray) -> tuple[float, FloatArray, int]:
     return best, direction, sign
 
 
-@compiled(meanwhile=_meanwhile.ascend)
+@compiled(meanwhile=_meanwhile_search.ascend)
 def ascend(X: FloatArray, v: FloatArray, u: FloatArray, max_iter: int) -> float:
     """Improve a unit direction by steps towards the gradient's direction while ``h_v`` grows;
     return the value."""

@@ -54,8 +54,8 @@ def project_skip(X: FloatArray, v: FloatArray, y: FloatArray, loss: Loss) -> Flo
 def exact_dual(
     data: FloatArray, v: FloatArray, y: FloatArray, loss: Loss
 ) -> tuple[list[fmpq] | None, FloatArray]:
-    """Return the rational point nearest to v on its free entries with ``data.T @ point = 0``, and
-    bounds of its change."""
+    """Return the rational point nearest to v on its free entries, in the metric of the loss, with
+    ``data.T @ point = 0``, and bounds of its change."""
     n, d = data.shape
     free = np.flatnonzero(loss.interior(v, y))
     exact = rational_matrix(data)
@@ -63,15 +63,20 @@ def exact_dual(
     right = exact.transpose() * fmpq_mat(n, 1, point)
     if all(right[j, 0] == 0 for j in range(d)):
         return point, np.zeros(n)
-    rows = rational_matrix(data[free])
+    rows = exact if len(free) == n else rational_matrix(data[free])
     # Columns that span the column space on the free rows.
-    echelon, free_rank = rows.rref() if len(free) else (rows, 0)
-    pivots = [next(j for j in range(d) if echelon[i, j] != 0) for i in range(free_rank)]
-    basis = fmpq_mat(len(free), free_rank, [rows[i, j] for i in range(len(free)) for j in pivots])
-    solution = (basis.transpose() * basis).solve(
-        fmpq_mat(free_rank, 1, [right[j, 0] for j in pivots])
-    )
-    step = basis * solution
+    echelon, rank = rows.rref() if len(free) else (rows, 0)
+    pivots = [next(j for j in range(d) if echelon[i, j] != 0) for i in range(rank)]
+    basis = rows
+    if rank < d:
+        basis = fmpq_mat(len(free), rank, [rows[i, j] for i in range(len(free)) for j in pivots])
+    # An even move would be one of many times their values for the lightest samples.
+    spread, widths = basis, loss.widths(y)[free]
+    if widths.max(initial=0.0) > widths.min(initial=np.inf):
+        entries = zip(rationals(widths), basis.tolist(), strict=True)
+        spread = fmpq_mat(len(free), rank, [w * q for w, row in entries for q in row])
+    system = basis.transpose() * spread
+    step = spread * system.solve(fmpq_mat(rank, 1, [right[j, 0] for j in pivots]))
     moved = np.zeros(n)
     for a, k in enumerate(free):
         point[k] -= step[a, 0]

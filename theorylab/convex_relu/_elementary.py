@@ -6,13 +6,11 @@ numba makes of ``np.linalg.solve`` or ``np.argsort`` takes longer than these."""
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu import _meanwhile
+from theorylab.convex_relu import _meanwhile_descent
+from theorylab.convex_relu._problem import IntArray
 from theorylab.numerics.compiled import compiled
-
-IntArray = NDArray[np.int64]
 
 
 @compiled
@@ -36,7 +34,7 @@ def is_zero(x: FloatArray) -> bool:
     return zero
 
 
-@compiled(meanwhile=_meanwhile.solve)
+@compiled(meanwhile=_meanwhile_descent.solve)
 def solve(system: FloatArray, right: FloatArray, tolerance: float) -> bool:
     """Solve a positive semidefinite system in place by elimination without pivoting.
 
@@ -67,7 +65,7 @@ def solve(system: FloatArray, right: FloatArray, tolerance: float) -> bool:
     return independent
 
 
-@compiled(meanwhile=_meanwhile.ascending)
+@compiled(meanwhile=_meanwhile_descent.ascending)
 def ascending(keys: FloatArray) -> IntArray:
     """Return the order that sorts the keys, stable, by merging runs of doubled length."""
     count = keys.size
@@ -94,7 +92,7 @@ def ascending(keys: FloatArray) -> IntArray:
     return order
 
 
-@compiled(meanwhile=_meanwhile.orthonormalise)
+@compiled(meanwhile=_meanwhile_descent.orthonormalise)
 def orthonormalise(basis: FloatArray, k: int) -> float:
     """Orthonormalise row k against the rows before it; return its distance from their span."""
     d = basis.shape[1]
@@ -119,7 +117,7 @@ def orthonormalise(basis: FloatArray, k: int) -> float:
     return distance
 
 
-@compiled(meanwhile=_meanwhile.complete)
+@compiled(meanwhile=_meanwhile_descent.complete)
 def complete(basis: FloatArray, first: int, last: int) -> None:
     """Fill rows with an orthonormal basis of the complement of the rows before them, as far as it
     goes."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu import _meanwhile
+from theorylab.convex_relu import _meanwhile_descent
 from theorylab.convex_relu._elementary import complete, is_zero, orthonormalise, solve
+from theorylab.convex_relu._problem import BoolArray, IntArray
 from theorylab.numerics.compiled import compiled
-
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
 
 
 @compiled
@@ -54,7 +51,7 @@ def project(
     return total
 
 
-@compiled(meanwhile=_meanwhile.face)
+@compiled(meanwhile=_meanwhile_descent.face)
 def face(X: FloatArray, tight: BoolArray, norms: FloatArray, basis: FloatArray) -> int:
     """Fill the basis: first the span of the tight rows, then its complement; return the dimension
     of the span."""
@@ -132,7 +129,7 @@ def release(
     return result
 
 
-@compiled(meanwhile=_meanwhile.multipliers)
+@compiled(meanwhile=_meanwhile_descent.multipliers)
 def _multipliers(
     X: FloatArray,
     v: FloatArray,

@@ -8,15 +8,12 @@ from functools import cache
 from math import comb
 
 import numpy as np
-from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu import _meanwhile
+from theorylab.convex_relu import _meanwhile_search
 from theorylab.convex_relu._elementary import ascending, complete, orthonormalise
+from theorylab.convex_relu._problem import BoolArray, IntArray
 from theorylab.numerics.compiled import compiled
-
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -162,7 +159,7 @@ def _certain(
     return True
 
 
-@compiled(meanwhile=_meanwhile.write)
+@compiled(meanwhile=_meanwhile_search.write)
 def _write(
     out: BoolArray,
     written: int,

@@ -4,15 +4,12 @@ that share a cell."""
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu import _meanwhile
+from theorylab.convex_relu import _meanwhile_descent
 from theorylab.convex_relu._elementary import is_zero, row_norms, solve
+from theorylab.convex_relu._problem import BoolArray, IntArray
 from theorylab.numerics.compiled import compiled
-
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
 
 
 @compiled
@@ -48,7 +45,7 @@ def rescale(
                 p[j, c] *= length[j] / old[j]
 
 
-@compiled(meanwhile=_meanwhile.atoms)
+@compiled(meanwhile=_meanwhile_descent.atoms)
 def _atoms(
     X: FloatArray,
     b: FloatArray,

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu import _meanwhile
+from theorylab.convex_relu import _meanwhile_descent
 from theorylab.convex_relu._elementary import ascending
+from theorylab.convex_relu._problem import BoolArray, IntArray
 from theorylab.numerics.compiled import compiled
-
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
 
 
 @compiled
@@ -87,7 +84,7 @@ def residual(b: FloatArray, kappa: FloatArray, f: FloatArray, v: FloatArray) -> 
         v[i] = b[i] - kappa[i] * f[i]
 
 
-@compiled(meanwhile=_meanwhile.add_outputs)
+@compiled(meanwhile=_meanwhile_descent.add_outputs)
 def add_outputs(
     sigma: FloatArray,
     active: BoolArray,
@@ -107,7 +104,7 @@ def add_outputs(
                     f[i] += sigma[j] * z[j, i]
 
 
-@compiled(meanwhile=_meanwhile.kinks)
+@compiled(meanwhile=_meanwhile_descent.kinks)
 def _kinks(
     X: FloatArray,
     p: FloatArray,
@@ -158,7 +155,7 @@ def _kinks(
     return count
 
 
-@compiled(meanwhile=_meanwhile.norm_slope)
+@compiled(meanwhile=_meanwhile_descent.norm_slope)
 def _norm_slope(
     beta: float, alpha: float, size: IntArray, linear: int, squares: FloatArray
 ) -> float:
@@ -199,13 +196,13 @@ def _root(
     return low
 
 
-@compiled(meanwhile=_meanwhile.advance)
+@compiled(meanwhile=_meanwhile_descent.advance)
 def _advance(kappa: FloatArray, step: float, s: FloatArray, v: FloatArray) -> None:
     for i in range(v.size):
         v[i] -= kappa[i] * step * s[i]
 
 
-@compiled(meanwhile=_meanwhile.rates)
+@compiled(meanwhile=_meanwhile_descent.rates)
 def _rates(kappa: FloatArray, v: FloatArray, s: FloatArray) -> tuple[float, float]:
     """Return slope and curvature of the data term in the direction of the output s."""
     rate = 0.0
@@ -216,7 +213,7 @@ def _rates(kappa: FloatArray, v: FloatArray, s: FloatArray) -> tuple[float, floa
     return rate, curvature
 
 
-@compiled(meanwhile=_meanwhile.move)
+@compiled(meanwhile=_meanwhile_descent.move)
 def _move(
     alpha: float,
     p: FloatArray,

@@ -14,18 +14,15 @@ and is never crossed."""
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu import _meanwhile
+from theorylab.convex_relu import _meanwhile_descent
 from theorylab.convex_relu._elementary import orthonormalise, row_norms, solve
 from theorylab.convex_relu._face_steps import project, release
 from theorylab.convex_relu._lengths import merge, rescale
 from theorylab.convex_relu._line_search import add_outputs, residual, search
+from theorylab.convex_relu._problem import BoolArray, IntArray
 from theorylab.numerics.compiled import compiled
-
-BoolArray = NDArray[np.bool_]
-IntArray = NDArray[np.int64]
 
 
 @compiled
@@ -189,7 +186,7 @@ def _negligible(p: FloatArray) -> float:
     return 1e-12 * largest
 
 
-@compiled(meanwhile=_meanwhile.preactivations)
+@compiled(meanwhile=_meanwhile_descent.preactivations)
 def _preactivations(X: FloatArray, p: FloatArray, size: IntArray, z: FloatArray) -> None:
     n, d = X.shape
     for j in range(p.shape[0]):
@@ -201,7 +198,7 @@ def _preactivations(X: FloatArray, p: FloatArray, size: IntArray, z: FloatArray)
                 z[j, i] = s
 
 
-@compiled(meanwhile=_meanwhile.columns)
+@compiled(meanwhile=_meanwhile_descent.columns)
 def _columns(
     X: FloatArray,
     kappa: FloatArray,
@@ -283,12 +280,9 @@ def _direction(
     """Write the Newton direction; return the longest step up to one that leaves a hundredth of
     every neuron along itself, and the neuron that bounds it, or -1."""
     m, d = p.shape
-    scale = 0.0
-    for k in range(gradient.size):
-        scale = max(scale, hessian[k, k])
     for k in range(gradient.size):
         gradient[k] = -gradient[k]
-        hessian[k, k] += 1e-11 * scale
+        hessian[k, k] *= 1.0 + 1e-11
     solve(hessian, gradient, 1e-15)
     row = 0
     cap = 1.0

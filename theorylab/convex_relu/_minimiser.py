@@ -25,8 +25,6 @@ from theorylab.convex_relu._pricing import Pricing, Wanted
 from theorylab.convex_relu._problem import BoolArray
 from theorylab.convex_relu.losses import Interpolation, Loss, Squared
 
-_EPS = float(np.finfo(np.float64).eps)
-
 
 @dataclass(frozen=True)
 class _Moreau:
@@ -92,21 +90,16 @@ class Minimiser:
         """Add neurons with lengths whose average is sure to descend."""
         X = self.X
         bound = self.stiffness
-        neurons, useful = [], []
-        for one in found:
-            on = one.active & ~one.tight
-            atom = np.where(on, X @ one.p, 0.0) / float(np.linalg.norm(one.p))
-            # On cones next to dependent rows a projection may be nothing but its rounding.
-            if np.abs(atom).max() > 4.0 * _EPS * np.abs(X[on]).max(initial=0.0):
-                neurons.append(one.p / (bound * max(float(atom @ atom), 1e-300) * len(found)))
-                useful.append(one)
-        if not useful:
-            return state
+        neurons = []
+        for _, p, active, tight in found:
+            length = float(np.linalg.norm(p))
+            atom = np.where(active & ~tight, X @ p, 0.0) / length
+            neurons.append(p / (bound * max(float(atom @ atom), 1e-300) * len(found)))
         return state.extended(
             np.array(neurons),
-            np.array([float(one.sign) for one in useful]),
-            np.array([one.active for one in useful]),
-            np.array([one.tight for one in useful]),
+            np.array([float(s) for s, *_ in found]),
+            np.array([a for _, _, a, _ in found]),
+            np.array([t for *_, t in found]),
         )
 
     def minimise(
@@ -152,13 +145,13 @@ class Minimiser:
                 tried = change
                 refined, v, error = self.refine(state, y, -multiplier, tol=1e-14)
                 if error <= 1e-12 or change <= 1e-11:
-                    return refined, -v, v
+                    return refined, -v, self.loss.into_domain(v, v, y)
             # A stiffer loss brings it closer, at the price of digits.
             if change > 0.3 * last:
                 self.stiffness = min(4.0 * self.stiffness, stiffest)
             last = change
         refined, v, _ = self.refine(state, y, -multiplier)
-        return refined, -v, v
+        return refined, -v, self.loss.into_domain(v, v, y)
 
     def approach(
         self, state: Neurons, y: FloatArray, largest: float, target: float, max_rounds: int

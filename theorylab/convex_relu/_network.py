@@ -245,13 +245,11 @@ def value_error(network: Network, X: FloatArray, y: FloatArray, beta: float, los
     """Bound the rounding error of the objective evaluated in float64."""
     n, d = X.shape
     unit = float(4.0 * (n + d + network.n_neurons + 10) * _EPS)
-    magnitude = (
-        (np.abs(X) @ np.abs(network.weights).T + np.abs(network.biases))
-        @ np.abs(network.output_weights)
-        + np.abs(X) @ np.abs(network.linear)
-        + np.abs(network.offset)
-        + np.abs(y)
-    )
+    size = np.abs(X)
+    hidden = size @ np.abs(network.weights).T + np.abs(network.biases)
+    magnitude = hidden @ np.abs(network.output_weights) + np.abs(y)
+    if network.linear.any() or network.offset.any():
+        magnitude += size @ np.abs(network.linear) + np.abs(network.offset)
     f, change = network(X), unit * magnitude
     value = loss.value(f, y)
     # A convex function is steepest at the ends.

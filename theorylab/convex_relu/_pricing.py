@@ -163,16 +163,22 @@ class Pricing:
     def _over_cones(self, cones: ConeSearch, v: FloatArray, beta: float) -> Priced:
         wanted = []
         largest = 0.0
+        complete = True
         threshold = beta * (1.0 + self.slack(v, beta))
         for sign in (1, -1):
             values, nearest = cones(v, sign, threshold)
             for k in np.argsort(-values)[:_MAX_NEW]:
                 if values[k] <= threshold:
                     break
-                largest = max(largest, values[k] / beta - 1.0)
                 rows = cones.support[sign][k]
                 tight = np.zeros(len(self.X), dtype=bool)
                 tight[rows[rows >= 0]] = True
                 u = nearest[k] / values[k]
-                wanted.append(Wanted(sign, u * (values[k] - beta), cones.patterns[k], tight))
-        return Priced(wanted, largest, True, True)
+                active = cones.patterns[k]
+                if sign * v @ np.where(active & ~tight, self.X @ u, 0.0) <= beta:
+                    # Where rows are nearly parallel, what is left of the projection is rounding.
+                    complete = False
+                    continue
+                largest = max(largest, values[k] / beta - 1.0)
+                wanted.append(Wanted(sign, u * (values[k] - beta), active, tight))
+        return Priced(wanted, largest, True, complete)

@@ -9,6 +9,7 @@ from theorylab._validation import FloatArray, as_array, as_count, as_real
 from theorylab.convex_relu.losses import Loss, as_loss
 
 BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
 
 
 def as_problem(

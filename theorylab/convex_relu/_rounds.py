@@ -187,7 +187,8 @@ class Problem:
         bound = "looser" if status is TrainingStatus.BUDGET else "search"
         if not exhaustive:
             bound = "root"
-            if self.patterns is None and status is not TrainingStatus.STOPPED:
+            ended = status not in (TrainingStatus.STOPPED, TrainingStatus.ROUNDS)
+            if self.patterns is None and ended:
                 status = TrainingStatus.LOCAL
         if settings.skip:
             v = project_skip(self.data, v, y, loss)

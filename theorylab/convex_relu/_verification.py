@@ -5,6 +5,7 @@ the given patterns."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,6 @@ import numpy as np
 from flint import arb, ctx
 
 from theorylab._validation import FloatArray, as_array
-from theorylab.convex_relu._cones import BoolArray
 from theorylab.convex_relu._constraint import prove_cones, prove_sphere
 from theorylab.convex_relu._dual_point import dual_error, exact_dual
 from theorylab.convex_relu._network import (
@@ -23,7 +23,7 @@ from theorylab.convex_relu._network import (
     penalty_ball,
     value_error,
 )
-from theorylab.convex_relu._problem import as_patterns, as_problem, augment
+from theorylab.convex_relu._problem import BoolArray, as_patterns, as_problem, augment
 from theorylab.convex_relu.losses import Loss
 from theorylab.numerics.balls import above, balls, below, rationals
 from theorylab.numerics.bounds import relative_gap
@@ -102,11 +102,7 @@ def verify(c: Certificate, max_nodes: int | None) -> Verification:
     data = augment(X, c.bias)
     targets, duals = columns(y), columns(dual)
     with ctx.workprec(_PRECISION):
-        outputs = output_balls(network, X)
-        value = arb(0)
-        for k in range(targets.shape[1]):
-            value += loss.value_ball([outputs[i, k] for i in range(len(y))], balls(targets[:, k]))
-        value += arb(beta) * penalty_ball(network)
+        value = _objective(network, X, y, beta, loss)
         if not abs(float(value) - c.objective) <= value_error(network, X, y, beta, loss):
             return Verification(False, Rejection.OBJECTIVE, float(value.upper()), nan)
         objective = above(value)
@@ -118,12 +114,10 @@ def verify(c: Certificate, max_nodes: int | None) -> Verification:
         n_cones = n_exact = 0
         for k in range(targets.shape[1]):
             v, t = duals[:, k], targets[:, k]
-            point, moved = (
-                exact_dual(data, v, t, loss) if c.skip else (rationals(v), np.zeros(len(v)))
-            )
-            if point is None or not loss.in_domain(point, t):
+            part, moved = _dual_value(data, v, t, loss, c.skip)
+            if part is None:
                 return Verification(False, Rejection.DOMAIN, objective, nan)
-            bound += loss.dual_ball([arb(p) for p in point], balls(t))
+            bound += part
             if patterns is None:
                 proved, cones, exact = prove_sphere(data, v, beta, moved, max_nodes)
             else:
@@ -138,6 +132,52 @@ def verify(c: Certificate, max_nodes: int | None) -> Verification:
         return Verification(False, Rejection.PATTERNS, objective, lower, n_cones, n_exact)
     floor = gap_floor(loss, y)
     return Verification(True, Rejection.NONE, objective, lower, n_cones, n_exact, floor)
+
+
+def with_digits(c: Certificate, tol: float) -> Certificate:
+    """Return the certificate with values that are right to a hundredth of the gap that counts:
+    where float64 may not do, those that verification finds, to the last digit.
+
+    Zeros, which are feasible, take the place of a dual point that has no value."""
+    enough = 0.01 * tol * max(c.objective, gap_floor(c.loss, c.y))
+    objective, dual = c.objective, c.dual
+    known = value_error(c.network, c.X, c.y, c.beta, c.loss) <= enough
+    bounded = np.isfinite(c.dual_objective) and dual_error(dual, c.y, c.loss) <= enough
+    if known and bounded and not c.skip:
+        return c
+    bound = arb(c.dual_objective)
+    with ctx.workprec(_PRECISION):
+        if not known:
+            value = float(_objective(c.network, c.X, c.y, c.beta, c.loss))
+            objective = value if np.isfinite(value) else objective
+        # Beside a skip connection the dual point stands for one that is exactly orthogonal to it.
+        if c.skip or not bounded:
+            data, dual, bound = augment(c.X, c.bias), dual.copy(), arb(0)
+            for v, t in zip(columns(dual).T, columns(c.y).T, strict=True):
+                part, _ = _dual_value(data, v, t, c.loss, c.skip)
+                if part is None:
+                    v[:] = 0.0
+                    part = c.loss.dual_ball(balls(v), balls(t))
+                bound += part
+    return replace(c, dual=dual, objective=objective, dual_objective=float(bound))
+
+
+def _objective(network: Network, X: FloatArray, y: FloatArray, beta: float, loss: Loss) -> arb:
+    outputs, total = output_balls(network, X), arb(beta) * penalty_ball(network)
+    for k, target in enumerate(columns(y).T):
+        total += loss.value_ball([outputs[i, k] for i in range(len(target))], balls(target))
+    return total
+
+
+def _dual_value(
+    data: FloatArray, v: FloatArray, y: FloatArray, loss: Loss, skip: bool
+) -> tuple[arb | None, FloatArray]:
+    """Enclose the dual value of the exact point that v stands for, None where that is outside the
+    domain; bound how far it is moved."""
+    point, moved = exact_dual(data, v, y, loss) if skip else (rationals(v), np.zeros(len(v)))
+    if point is None or not loss.in_domain(point, y):
+        return None, moved
+    return loss.dual_ball([arb(p) for p in point], balls(y)), moved
 
 
 def _in_cones(network: Network, data: FloatArray, bias: bool, patterns: BoolArray) -> bool:

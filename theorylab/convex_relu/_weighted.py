@@ -131,6 +131,10 @@ class Weighted(Loss):
         """Entries of a dual point that may move both ways inside the domain."""
         return self.base.interior(v / self.weights, y)
 
+    def widths(self, y: FloatArray) -> FloatArray:
+        """Return the weights."""
+        return self.weights * self.base.widths(y)
+
     def at_ends(self, v: FloatArray, y: FloatArray) -> FloatArray:
         """Return a dual point whose entries at the ends of the domain are there exactly."""
         return self.weights * self.base.at_ends(v / self.weights, y)

@@ -21,7 +21,7 @@ from theorylab.convex_relu._dual_point import dual_error, project_skip, scale_du
 from theorylab.convex_relu._network import Network, as_network, columns, value_error
 from theorylab.convex_relu._problem import BoolArray, as_budget, as_patterns, as_problem, augment
 from theorylab.convex_relu._reduction import Reduction, reduce_rows
-from theorylab.convex_relu._verification import Verification, gap_floor, verify
+from theorylab.convex_relu._verification import Verification, gap_floor, verify, with_digits
 from theorylab.convex_relu.losses import Loss
 from theorylab.numerics.bounds import relative_gap
 from theorylab.numerics.results import result
@@ -69,16 +69,12 @@ class Certificate:
         ArithmeticError
             If the dual value exceeds the objective by more than the rounding of both.
         """
-        rounding = 0.0
-        if self.dual_objective > self.objective:  # which only rounding may do
-            rounding = dual_error(self.dual, self.y, self.loss) + value_error(
-                self.network, self.X, self.y, self.beta, self.loss
-            )
         return relative_gap(
             self.objective,
             self.dual_objective,
             floor=gap_floor(self.loss, self.y),
-            rounding=rounding,
+            # Only rounding may have the two in the other order.
+            rounding=_rounding(self) if self.dual_objective > self.objective else 0.0,
         )
 
     def unrestricted(self, *, max_nodes: int | None = None) -> Certificate:
@@ -220,9 +216,10 @@ def _certificate(
         )
     dual = np.column_stack(points).reshape(y.shape)
     objective = loss.value(network(X), y) + beta * network.penalty
-    return Certificate(
+    stated = Certificate(
         X, y, beta, loss, bias, skip, patterns, network, dual, objective, loss.dual(dual, y)
     )
+    return with_digits(stated, 0.0)
 
 
 def certificate_at(
@@ -249,22 +246,32 @@ def certificate_at(
     return v if feasible and loss.dual(v, y) >= loss.dual(scaled, y) else scaled
 
 
+def _rounding(c: Certificate) -> float:
+    """Bound what float64 takes from the difference of the two values."""
+    return dual_error(c.dual, c.y, c.loss) + _value_error(c)
+
+
+def _value_error(c: Certificate) -> float:
+    return value_error(c.network, c.X, c.y, c.beta, c.loss)
+
+
 def on_the_margin(c: Certificate) -> Certificate:
-    """Scale a network so that margins that should be one are not less: at small penalties their
-    rounding costs more than the scaling."""
+    """Scale a network so that margins that should be one are certainly not less: at small penalties
+    their rounding costs more than the scaling."""
     m = c.y * c.network(c.X)
-    short = m[(m < 1.0) & (m > 1.0 - 1e-6)]
-    if short.size == 0:
+    close = m[np.abs(m - 1.0) < 1e-6]
+    if close.size == 0:
         return c
-    w, best = c.network, c
+    w, best, least = c.network, c, c.objective + _value_error(c)
     # Outputs that are differences of large numbers, of a skip connection, need more.
-    for excess in (4.0 * _EPS, 1e-13, 1e-11):
-        factor = 1.0 / float(short.min()) + excess
+    for excess in (4.0 * _EPS, 1e-13, 1e-11, 1e-9):
+        factor = 1.0 / float(close.min()) + excess
         network = Network(
             w.weights, factor * w.output_weights, w.biases, factor * w.linear, factor * w.offset
         )
         # Balanced only up to rounding, which is of second order in the penalty.
         objective = c.loss.value(network(c.X), c.y) + c.beta * network.penalty
-        if objective < best.objective:
-            best = replace(c, network=network, objective=objective)
+        scaled = replace(c, network=network, objective=objective)
+        if (most := objective + _value_error(scaled)) < least:
+            best, least = scaled, most
     return best

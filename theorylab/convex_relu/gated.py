@@ -26,7 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
-from theorylab.convex_relu import _meanwhile
+from theorylab.convex_relu import _meanwhile_patterns
 from theorylab.convex_relu._dual_point import scale_dual
 from theorylab.convex_relu._problem import as_patterns, as_problem
 from theorylab.convex_relu.losses import Loss, Squared
@@ -352,7 +352,7 @@ def _newton_direction(
     return direction
 
 
-@compiled(meanwhile=_meanwhile.conjugate_gradients)
+@compiled(meanwhile=_meanwhile_patterns.conjugate_gradients)
 def _conjugate_gradients(
     Xt: FloatArray,
     gates: FloatArray,
@@ -479,7 +479,7 @@ def _coordinate_descent(
             break
 
 
-@compiled(meanwhile=_meanwhile.multiply)
+@compiled(meanwhile=_meanwhile_patterns.multiply)
 def _multiply(a: FloatArray, b: FloatArray, product: FloatArray) -> None:
     for e in range(a.size):
         product[e] = a[e] * b[e]
@@ -491,7 +491,7 @@ def _add_product(a: FloatArray, b: FloatArray, total: FloatArray) -> None:
         total[e] += a[e] * b[e]
 
 
-@compiled(meanwhile=_meanwhile.subtract)
+@compiled(meanwhile=_meanwhile_patterns.subtract)
 def _subtract(kappa: FloatArray, gate: FloatArray, f: FloatArray, v: FloatArray) -> None:
     for e in range(v.size):
         v[e] -= kappa[e] * gate[e] * f[e]

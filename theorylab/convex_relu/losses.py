@@ -117,6 +117,10 @@ class Loss(ABC):
         inside: NDArray[np.bool_] = (a > 1e-9 * a.max()) & (a < 1.0 - 1e-9)
         return inside
 
+    def widths(self, y: FloatArray) -> FloatArray:
+        """Return lengths by which the entries of a dual point may move at a like cost."""
+        return np.ones_like(y)
+
     def at_ends(self, v: FloatArray, y: FloatArray) -> FloatArray:
         """Return a dual point whose entries at the ends of the domain are there exactly."""
         if not self.bounded_dual:
@@ -212,14 +216,14 @@ class Logistic(Loss):
 
     def value_ball(self, f: list[arb], y: list[arb]) -> arb:
         """Return an enclosure of the value."""
-        return sum(((1 + (-b * a).exp()).log() for a, b in zip(f, y, strict=True)), arb(0))
+        return sum(((-b * a).exp().log1p() for a, b in zip(f, y, strict=True)), arb(0))
 
     def dual_ball(self, v: list[arb], y: list[arb]) -> arb:
         """Return an enclosure of the dual value."""
         total = arb(0)
         for a in (b * c for b, c in zip(v, y, strict=True)):
             if a != 0 and a != 1:  # noqa: PLR1714
-                total -= a * a.log() + (1 - a) * (1 - a).log()
+                total -= a * a.log() + (1 - a) * (-a).log1p()
         return total
 
 

@@ -43,6 +43,7 @@ from theorylab.convex_relu._neurons import Neurons
 from theorylab.convex_relu._problem import BoolArray, as_budget, as_patterns, as_problem, augment
 from theorylab.convex_relu._reduction import Reduction, reduce_rows
 from theorylab.convex_relu._rounds import Problem, Round, Settings, TrainingStatus
+from theorylab.convex_relu._verification import with_digits
 from theorylab.convex_relu.certificates import Certificate, on_the_margin
 from theorylab.convex_relu.losses import Hinge, Interpolation, Loss, Squared
 from theorylab.numerics.bounds import power_of_two
@@ -303,6 +304,7 @@ class Session:
         )
         if isinstance(loss.base, Hinge):
             certificate = on_the_margin(certificate)
+        certificate = with_digits(certificate, self.settings.tol)
         certified, unattained = TrainingStatus.CERTIFIED, TrainingStatus.UNATTAINED
         if unattained in statuses:
             status = unattained

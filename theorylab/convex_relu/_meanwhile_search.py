@@ -1,0 +1,192 @@
+"""In NumPy, what runs in place of the kernels of the search over all directions while their machine
+code is made: ascent, the covering by cones, the proof on one cone, and the cells around a vertex.
+
+Arguments, effects and results are those of the kernel that names them."""
+
+from __future__ import annotations
+
+from operator import mul
+
+import numpy as np
+from numpy.typing import NDArray
+
+from theorylab._validation import FloatArray
+from theorylab.convex_relu._problem import BoolArray, IntArray
+
+_EPS = float(np.finfo(np.float64).eps)
+
+
+def ascend(X: FloatArray, v: FloatArray, u: FloatArray, max_iter: int) -> float:
+    trial, g = u.copy(), np.zeros(u.size)
+    best, step = -np.inf, 1.0
+    for _ in range(max_iter):
+        s = X @ trial
+        weights = np.where(s > 0.0, v, 0.0)
+        value = float(weights @ s)
+        if value > best:
+            gain, best = value - best, value
+            u[:] = trial
+            g = weights @ X
+            length = np.sqrt(g @ g)
+            if length == 0.0 or gain <= 1e-12 * best:
+                break
+            g /= length
+        else:
+            step *= 0.25
+            if step < 1e-3:
+                break
+        trial = u + step * (g - u)
+        length = np.sqrt(trial @ trial)
+        if length == 0.0:
+            break
+        trial /= length
+    return best
+
+
+def drop(
+    X: FloatArray,
+    v: FloatArray,
+    norms: FloatArray,
+    g: FloatArray,
+    index: IntArray,
+    Z: FloatArray,
+    count: int,
+    mask: NDArray[np.int8],
+) -> int:
+    rows, values = index[:count].copy(), Z[:count]
+    low, high = values.min(axis=1), values.max(axis=1)
+    small = np.where(v[rows] < 0.0, low - high, 4.0 * _EPS * norms[rows])
+    above = low >= -small
+    g += v[rows[above]] @ X[rows[above]]
+    mask[rows[above]] = 1
+    kept = ~above & (high > small)
+    m = int(np.count_nonzero(kept))
+    index[:m] = rows[kept]
+    Z[:m] = values[kept]
+    return m
+
+
+def interpolate(
+    v: FloatArray,
+    R: FloatArray,
+    g: FloatArray,
+    Z: FloatArray,
+    index: IntArray,
+    m: int,
+    q: FloatArray,
+    c: FloatArray,
+    t: FloatArray,
+) -> tuple[float, int]:
+    q[:] = R.sum(axis=0)
+    length = float(np.sqrt(q @ q))
+    q /= length
+    c[:] = R @ g
+    values, weights = Z[:m], v[index[:m]]
+    totals, positive = values.sum(axis=1), weights > 0.0
+    centre = float(c.sum() + weights @ np.maximum(totals, 0.0))
+    t[:m] = np.where(positive, t[:m], totals > 0.0)
+    c += weights @ np.where(
+        positive[:, None], np.maximum(values, 0.0), (totals > 0.0)[:, None] * values
+    )
+    return centre / length, int(np.count_nonzero(positive))
+
+
+def divide(
+    X: FloatArray,
+    level: int,
+    first: int,
+    second: int,
+    weight: float,
+    m: int,
+    rays: FloatArray,
+    errors: FloatArray,
+    rows: IntArray,
+    z: FloatArray,
+    new: FloatArray,
+) -> None:
+    child, weights, both = level + 1, np.array([weight, 1.0 - weight]), [first, second]
+    new[:] = weights @ rays[level, both]
+    length = np.sqrt(new @ new)
+    new /= length
+    error = weights @ errors[level, both] / length + 8 * new.size * _EPS
+    errors[child], rays[child] = errors[level], rays[level]
+    errors[child, first] = errors[level, second] = error
+    rays[child, first] = rays[level, second] = new
+    rows[child, :m] = rows[level, :m]
+    z[child, :m] = z[level, :m]
+    z[child, :m, first] = z[level, :m, second] = X[rows[level, :m]] @ new
+
+
+def exceeds(
+    X: FloatArray,
+    v: FloatArray,
+    index: IntArray,
+    m: int,
+    t: FloatArray,
+    s_cone: FloatArray,
+    inverse: FloatArray,
+    w: FloatArray,
+    threshold: float,
+    square: float,
+) -> bool:
+    length = np.sqrt(square)
+    p = w @ inverse
+    if np.any(p < -1e-12 * length * np.abs(inverse).sum(axis=0)):
+        return False
+    negative = v[index[:m]] < 0.0  # only these have slopes
+    rows = index[:m][negative]
+    x = v[rows] * (X[rows] @ w)
+    low = square - s_cone @ p + np.minimum(x, 0.0).sum() - t[:m][negative] @ x
+    return bool(low > threshold * length)
+
+
+def sweep(
+    X: FloatArray,
+    v: FloatArray,
+    index: IntArray,
+    m: int,
+    t: FloatArray,
+    s_cone: FloatArray,
+    inverse: FloatArray,
+    w: FloatArray,
+    wide: bool,
+    free: IntArray,
+) -> tuple[int, float]:
+    # One coordinate after the other, of few entries each: lists are faster than arrays.
+    at, values, off, moved = w.tolist(), t[:m].tolist(), [], 0.0
+    weights, rows = v[index[:m]].tolist(), X[index[:m]].tolist()
+    lines = [(e, weights[e], rows[e], 1.0) for e in range(m) if weights[e] < 0.0]
+    if wide:
+        lines += [(m + k, 1.0, column, np.inf) for k, column in enumerate(inverse.T.tolist())]
+        values += s_cone.tolist()
+    for e, weight, x, high in lines:
+        square = sum(map(mul, x, x))
+        bend = weight * square
+        f = min(max(values[e] - sum(map(mul, x, at)) / bend, 0.0), high) if bend != 0.0 else 0.0
+        step = (f - values[e]) * weight
+        values[e] = f
+        if step != 0.0:
+            at = [a + step * b for a, b in zip(at, x, strict=True)]
+            moved = max(moved, abs(step) * square**0.5)
+        if 0.0 < f < high:
+            off.append(e if e < m else m - 1 - e)
+    w[:], t[:m], free[: len(off)] = at, values[:m], off
+    if wide:
+        s_cone[:] = values[m:]
+    return len(off), moved
+
+
+def write(
+    out: BoolArray,
+    written: int,
+    current: BoolArray,
+    flip: bool,
+    subset: IntArray,
+    j: int,
+    lift: FloatArray,
+) -> None:
+    first = out[written]
+    first[:] = current != flip
+    first[subset] = lift[: subset.size] > 0.0
+    first[j] = lift[subset.size] > 0.0
+    out[written + 1] = ~first

@@ -389,6 +389,31 @@ def test_products_with_the_curvature_are_differences_of_gradients(bias):
     assert np.sum(R[0] * images[0]) > 0
 
 
+@pytest.mark.parametrize("rank", [0, 1, 3, 4, 9])
+def test_the_curvature_of_few_singular_values_needs_no_others(rank):
+    from theorylab.neural_collapse import _reduced_cross_entropy as reduced
+    from theorylab.neural_collapse._spectra import groups_of
+
+    counts = np.arange(1, 10)
+    problem = reduced._GroupProblem(groups_of(counts), 0.02, False, float(counts.sum()))
+    rng = np.random.default_rng(rank)
+    U, V = (np.linalg.qr(M)[0] for M in rng.standard_normal((2, 9, 9)))
+    values = np.append(1.0 + rng.random(rank), rng.random(9 - rank))
+    nothing = np.zeros(9)
+    point = reduced._shrink(problem, (U * values) @ V.T, nothing, nothing, 1.0)
+    assert np.count_nonzero(point.sigma) == rank
+    B = rng.standard_normal((9, 9))
+    # Pairs of values, each for itself: d Y = U (pairs of U' B V) V'.
+    s, g, X = point.sigma, point.g, point.U.T @ B @ point.Vt.T
+    pairs = np.zeros((9, 9))
+    for i, j in np.ndindex(9, 9):
+        if s[i] + s[j] > 0:
+            even, odd = X[i, j] + X[j, i], X[i, j] - X[j, i]
+            pairs[i, j] = 0.5 * ((2 - g[i] - g[j]) * even + (g[i] + g[j]) * odd) / (s[i] + s[j])
+    bent = reduced._NewtonStep(problem, point, 1.0).bend(B)
+    np.testing.assert_allclose(bent, point.U @ pairs @ point.Vt, atol=1e-12)
+
+
 def test_penalties_may_be_numbers_of_any_type_and_split_in_any_way():
     reference = nc.ufm_minimizer(
         nc.UnconstrainedFeatures([5, 3, 2], lam_w=0.01, lam_h=0.02, loss="ce"), dimension=3

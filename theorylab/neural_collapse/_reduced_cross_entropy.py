@@ -362,11 +362,23 @@ class _NewtonStep:
     def product(self, D: NDArray[Any], d: NDArray[Any]) -> tuple[Any, Any]:
         image, image_within = self.loss_curvature(D, d)
         B = D - np.outer(D @ self.v, self.v) if self.problem.bias else D
-        X = self.U.T @ B @ self.V
-        X = self.straight * X + self.crossed * X.T
         image += self.low(self.damping) * D
         image_within = (image_within + self.low(self.damping) * d) * self.alive_within
-        return self.tangent(image) + self.U @ X @ self.V.T, image_within
+        return self.tangent(image) + self.bend(B), image_within
+
+    def bend(self, B: NDArray[Any]) -> Any:
+        """Return the product of the curvature of the nuclear norm with a direction."""
+        U, V, alive = self.U, self.V, self.alive
+        if 3 * np.count_nonzero(alive) > alive.size:
+            X = U.T @ B @ V
+            return U @ (self.straight * X + self.crossed * X.T) @ V.T
+        # Pairs that both vanish have none: rows and columns of the others are all there is.
+        left, right, straight, crossed = U[:, alive], V[:, alive], self.straight, self.crossed
+        rows, columns = left.T @ B @ V, U.T @ (B @ right)
+        across = straight[alive] * rows + crossed[alive] * columns.T
+        down = straight[:, alive] * columns + crossed[:, alive] * rows.T
+        down[alive] = 0.0  # is in the rows
+        return left @ (across @ V.T) + (U @ down) @ right.T
 
     def preconditioned(self, R: NDArray[Any], r: NDArray[Any]) -> tuple[Any, Any]:
         D = self.inverse_straight * R + self.inverse_crossed * R.T

@@ -448,3 +448,19 @@ def test_a_start_from_which_no_digits_are_found_is_left():
     X, y = rng.standard_normal((18, 2)), np.sign(rng.standard_normal(18))
     path = trace_solution_path(X, y, tol=1e-3, loss="logistic", min_ratio=0.01)
     assert max(point.certificate.gap for point in path.points) <= 1e-9
+
+
+def test_path_starts_anew_where_the_neighbours_neurons_are_a_dead_end():
+    # From the penalties around it the fourth training stalled with a relative gap of 0.29.
+    X = [
+        [1.9, 0.3, -0.1, 0.0],
+        [-1.4, -0.6, 0.6, -1.1],
+        [0.9, 0.7, 0.6, 2.6],
+        [2.8, -0.6, 1.0, -0.5],
+        [-0.8, 2.0, -1.1, 0.5],
+        [2.0, 1.0, 0.2, -0.2],
+    ]
+    y = [-1.0, 1.0, -1.0, 1.0, -1.0, 1.0]
+    path = trace_solution_path(X, y, loss="hinge", tol=0.05)
+    assert path.status is PathStatus.CERTIFIED
+    assert all(point.certificate.verify() for point in path.points)

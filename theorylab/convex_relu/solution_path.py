@@ -406,6 +406,9 @@ def optimal_set_distance(
 
 def _solve(session: Session, beta: float) -> PathPoint:
     result = session.train(beta)
+    if result.status is not TrainingStatus.CERTIFIED and session.forget():
+        # From the neighbours' neurons the descent may end where it does not from nothing.
+        result = min(result, session.train(beta), key=lambda r: r.gap)
     if result.status is not TrainingStatus.CERTIFIED:
         warnings.warn(
             f"relative gap {result.gap:.1e} at beta {beta:.3g}: {result.status.value}",

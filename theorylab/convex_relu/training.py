@@ -321,6 +321,13 @@ class Session:
             status,
         )
 
+    def forget(self) -> bool:
+        """Forget the penalties solved; return whether there were any."""
+        known = any(self.memory)
+        for memory in self.memory:
+            memory.clear()
+        return known
+
     def threshold(self) -> float:
         """Return the least penalty for which the zero network is optimal, over all patterns."""
         return self.unit * _threshold(self.problem.reduction, self.y, self.loss)

@@ -171,3 +171,12 @@ def test_labels_and_names_are_checked():
         as_loss("logistic", Hinge, Squared)
     with pytest.raises(ValueError, match="loss: expected one of hinge, squared"):
         as_loss(Logistic(), Hinge, Squared)
+
+
+def test_a_logistic_loss_far_beyond_the_exponential_is_enclosed():
+    loss, one = as_loss("logistic"), [arb(1)]
+    assert float(loss.value_ball([arb(-1e100)], one)) == 1e100
+    assert float(loss.value_ball([arb(1e100)], one)) == 0.0
+    wide = loss.value_ball([arb(0, 1e-3)], one)
+    assert wide.contains(arb(2).log())
+    assert float(wide.rad()) < 2e-3

@@ -216,7 +216,9 @@ class Logistic(Loss):
 
     def value_ball(self, f: list[arb], y: list[arb]) -> arb:
         """Return an enclosure of the value."""
-        return sum(((-b * a).exp().log1p() for a, b in zip(f, y, strict=True)), arb(0))
+        z = [-b * a for a, b in zip(f, y, strict=True)]
+        # Not the logarithm of what is beyond all balls.
+        return sum((t.max(arb(0)) + (-abs(t)).exp().log1p() for t in z), arb(0))
 
     def dual_ball(self, v: list[arb], y: list[arb]) -> arb:
         """Return an enclosure of the dual value."""

@@ -99,7 +99,7 @@ def deep_linear_gap(singular_values, depth, seed, n_inputs=3, rank=None, penalty
     deep_linear_gap,
     "Depth three opens a gap unless the target has rank one",
     x=r"$\sigma_2/\sigma_1$",
-    y="least weight norm",
+    y=r"least weight norm over $\sigma_1^{2/L}$",
 )
 def _(pen, runs):
     r = np.linspace(0, 1, 200)
@@ -109,8 +109,9 @@ def _(pen, runs):
         for run in runs.judgement.runs:
             s = run.instance["singular_values"]
             if run.instance["depth"] == L and len(s) == 2:
-                for name in ("primal attained", "dual"):
-                    pen.points(s[1], run.parts[name].centre, run.parts[name].error, k=k)
+                unit = s[0] ** (2 / L)
+                for part in (run.parts["primal attained"], run.parts["dual"]):
+                    pen.points(s[1] / s[0], part.centre / unit, part.error / unit, k=k)
 
 
 @linear.abstract("b", instance=True)

@@ -478,7 +478,7 @@ def trained(loss, gradient, start, N, step):
 @simulation
 def gap_coefficient(link, P, d, N, size, algorithm, seed):
     loss, gradient, _, _, start = population(link, P, d, size, seed)
-    steps = 0.1 / size**2 * NODES
+    steps = 0.02 / size**2 * NODES
     values = [algorithm(loss, gradient, start, N, step) for step in steps]
     # The gap is a difference of losses, and rounds as they do.
     noise = 1e-14 * np.abs(values).max() + 1e-15 * float(loss(start[None]).max())
@@ -543,7 +543,7 @@ def decorrelation(link, P, d, N, size, algorithm, seed):
         return gd - sgd
 
     noise = 1e-14 * float(loss(start[None]).max())
-    steps = 0.1 / size**2 * NODES
+    steps = 0.02 / size**2 * NODES
     found, error = ir.expansion_coefficients(steps, [difference(s) for s in steps], noise=noise)
     return found[2], error[2]
 

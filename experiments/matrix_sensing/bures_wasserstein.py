@@ -178,8 +178,10 @@ def hessian_blow_up_rate(
     lowest = np.array([np.linalg.eigvalsh(H)[0] for H in hessians])
     # The Hessian is 2 I - X - Y, the constant the largest eigenvalue of sigma X, |Y| <= rest.
     rest = sigma * (4 * values[-1] / others if k > 1 else 0.0)
+    # An inverse of sigma rounds as much more.
+    rounding = 1e-9 + 1e-15 * np.abs(lowest)
     measured = within(
-        sigma * (lowest - 2) + rest / 2, rest / 2 + 1e-9, "the bounded part of the Hessian"
+        sigma * (lowest - 2) + rest / 2, rest / 2 + rounding, "the bounded part of the Hessian"
     )
     off = U[:, k:]
     constant = -2 * np.linalg.eigvalsh(off.T @ S @ off)[-1]

@@ -275,7 +275,7 @@ def reweighted(x, noise, known):
 @simulation
 def falls(x, w, noise):
     """How fast the limiting variance falls if more of each value is kept, per probability, by
-    differences from the full sample, and what halving the step changed."""
+    differences from the full sample, and what halving the step changed, with their rounding."""
 
     def variance(shares):
         return (shares @ (w * noise * x**2)) / (shares @ (w * x**2)) ** 2
@@ -284,7 +284,8 @@ def falls(x, w, noise):
         (variance(1 - h * np.eye(x.size)) - variance(1 + h * np.eye(x.size))) / (2 * h * w)
         for h in (2e-3, 1e-3)
     )
-    return (4 * half - whole) / 3, np.abs(half - whole)
+    rounding = 1e-14 * variance(np.ones(x.size)) / (1e-3 * w)
+    return (4 * half - whole) / 3, np.abs(half - whole) + rounding
 
 
 @simulation

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flint import fmpq, fmpq_mat
 from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
 from theorylab import neural_collapse as nc
 
@@ -321,6 +322,41 @@ def test_five_hundred_classes_of_different_sizes():
         assert -1e-13 < s.certificate.gap < 1e-9
 
 
+def test_a_geometric_tail_of_five_hundred_classes_is_certified():
+    # One step ends below a residual of 1e-6, at a gap above 1e-9 unless it is solved accurately.
+    counts = np.round(np.geomspace(1, 10000, 500)).astype(int)
+    counts = np.maximum.accumulate(counts - np.arange(500)) + np.arange(500)
+    lam = np.sqrt(np.median(counts)) / counts.sum()
+    model = nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss="ce", bias=True)
+    s = nc.ufm_minimizer(model, dimension=500)
+    assert s.status is nc.UfmStatus.SOLVED
+    assert -1e-13 < s.certificate.gap < 1e-9
+    logits, q = s.class_logits, counts / counts.sum()
+    losses = logsumexp(logits, axis=0) - np.diag(logits)
+    penalty = np.sum(s.classifier**2) + np.sum(s.class_features**2 * counts)
+    assert q @ losses + lam / 2 * penalty == pytest.approx(s.objective, rel=1e-12)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("counts", [np.array([20, 8, 8, 5, 3, 1]), np.arange(1, 81)])
+def test_steps_go_on_until_the_gap_is_certified(counts, bias, monkeypatch):
+    from theorylab.neural_collapse import _reduced_cross_entropy as reduced
+
+    lam = np.sqrt(np.median(counts)) / counts.sum()
+    model = nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss="ce", bias=bias)
+    best = nc.ufm_minimizer(model, dimension=counts.size)
+    # A residual that says nothing about the gap.
+    monkeypatch.setattr(reduced, "_RESIDUAL", (0.1, 0.1))
+    points = reduced.solve_cross_entropy(counts, lam, bias, lambda *fields: False)
+    values = [objective for objective, *_ in points]
+    assert values[0] > best.objective * (1 + 1e-8)
+    assert values[-1] == pytest.approx(best.objective, rel=1e-13)
+    s = nc.ufm_minimizer(model, dimension=counts.size)
+    assert s.status is nc.UfmStatus.SOLVED
+    assert -1e-13 < s.certificate.gap < 1e-9
+    assert s.objective == pytest.approx(best.objective, rel=1e-9)
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_more_sizes_than_the_merged_start_keeps(bias):
     # Some of them twice.
@@ -342,12 +378,13 @@ def test_more_sizes_than_the_merged_start_keeps(bias):
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_products_with_the_curvature_are_differences_of_gradients(bias):
-    from theorylab.neural_collapse import _reduced_cross_entropy as reduced
+    from theorylab.neural_collapse._group_problem import GroupProblem, shrink
+    from theorylab.neural_collapse._newton_step import NewtonStep
     from theorylab.neural_collapse._spectra import groups_of
 
     counts = np.array([2, 2, 2, 3, 5, 5, 9])
     rng, h = np.random.default_rng(0), 1e-5
-    problem = reduced._GroupProblem(groups_of(counts), 0.02, bias, float(counts.sum()))
+    problem = GroupProblem(groups_of(counts), 0.02, bias, float(counts.sum()))
     one = np.sqrt(problem.m / counts.size)
     E, D = rng.standard_normal((2, 4, 4))
     E, D = E - np.outer(one, one @ E), D - np.outer(one, one @ D)
@@ -355,9 +392,9 @@ def test_products_with_the_curvature_are_differences_of_gradients(bias):
     Z = problem.penalised(E)
     U, values, Vt = np.linalg.svd(Z)
     Z = (U * (values + (values > 1e-9))) @ Vt
-    point = reduced._shrink(problem, Z, E @ problem.v, within + problem.copies, 1.0)
+    point = shrink(problem, Z, E @ problem.v, within + problem.copies, 1.0)
     assert problem.penalised(point.E) == pytest.approx(problem.penalised(E), abs=1e-12)
-    step = reduced._NewtonStep(problem, point, 1.0)
+    step = NewtonStep(problem, point)
 
     def ends(function):
         plus, minus = (function(point.E + s * h * D, within + s * h * d) for s in (1, -1))
@@ -377,41 +414,126 @@ def test_products_with_the_curvature_are_differences_of_gradients(bias):
         U, _, Vt = np.linalg.svd(problem.penalised(E))
         return (U[:, :rank] @ Vt[:rank],)
 
-    D = step.tangent(D)
-    bent = step.product(D, d)[0] - step.tangent(step.loss_curvature(D, d)[0])
-    if bias:  # both annihilated: with a bias B has no component along v, nor its gradient
-        D = problem.penalised(D)
-    assert bent == pytest.approx(ends(polar)[0], rel=1e-4, abs=1e-6)
+    X = step.into(D)
+    D = step.out_of(X)
+    bent = step.product(X, d)[0] - step.into(step.loss_curvature(D, d)[0])
+    assert step.out_of(bent) == pytest.approx(ends(polar)[0], rel=1e-4, abs=1e-6)
     # The preconditioner is symmetric and positive.
-    R = [step.tangent(X - np.outer(one, one @ X)) for X in rng.standard_normal((2, 4, 4))]
+    R = [step.into(X - np.outer(one, one @ X)) for X in rng.standard_normal((2, 4, 4))]
     images = [step.preconditioned(X, d)[0] for X in R]
     assert np.sum(R[0] * images[1]) == pytest.approx(np.sum(R[1] * images[0]), rel=1e-9)
     assert np.sum(R[0] * images[0]) > 0
 
 
-@pytest.mark.parametrize("rank", [0, 1, 3, 4, 9])
-def test_the_curvature_of_few_singular_values_needs_no_others(rank):
-    from theorylab.neural_collapse import _reduced_cross_entropy as reduced
+def step_at(sigma, dead, bias, few=True):
+    """Return a step where these singular values live and the others have these g, of random
+    vectors that are orthogonal to the constants and to v."""
+    from theorylab.neural_collapse._group_problem import GroupProblem, shrink
+    from theorylab.neural_collapse._newton_step import NewtonStep
     from theorylab.neural_collapse._spectra import groups_of
 
-    counts = np.arange(1, 10)
-    problem = reduced._GroupProblem(groups_of(counts), 0.02, False, float(counts.sum()))
-    rng = np.random.default_rng(rank)
-    U, V = (np.linalg.qr(M)[0] for M in rng.standard_normal((2, 9, 9)))
-    values = np.append(1.0 + rng.random(rank), rng.random(9 - rank))
-    nothing = np.zeros(9)
-    point = reduced._shrink(problem, (U * values) @ V.T, nothing, nothing, 1.0)
-    assert np.count_nonzero(point.sigma) == rank
-    B = rng.standard_normal((9, 9))
+    G, rng = len(sigma) + len(dead) + 1, np.random.default_rng(len(sigma))
+    counts = np.arange(1, G + 1)
+    problem = GroupProblem(groups_of(counts), 0.02, bias, float(counts.sum()))
+    problem.few = few
+    ends = problem.one, problem.v if bias else problem.one
+    U, V = (
+        np.linalg.qr(np.column_stack([end, rng.standard_normal((G, G - 1))]))[0][:, 1:]
+        for end in ends
+    )
+    Z = (U * np.append(1.0 + np.asarray(sigma), dead)) @ V.T
+    offset = rng.standard_normal(G) * bias
+    offset -= problem.one * (problem.one @ offset)
+    point = shrink(problem, Z, offset, np.zeros(G), 1.0)
+    assert np.count_nonzero(point.sigma) == len(sigma)
+    return problem, point, NewtonStep(problem, point)
+
+
+@pytest.mark.parametrize("few", [True, False])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("sigma", "dead"),
+    [
+        ([], np.linspace(0.1, 0.9, 8)),
+        ([0.7], np.linspace(0.1, 0.9, 7)),
+        ([0.3, 0.3, 0.3], [0.5, 0.5, 0.9, 0.0, 0.0]),
+        ([1.0, 0.5, 0.4, 1e-4], [1.0 - 1e-4, 0.5, 0.2, 0.1]),
+        (np.linspace(0.1, 1.0, 8), []),
+        ([0.5], []),
+        ([], [0.5]),
+    ],
+)
+def test_the_curvature_of_the_norm_is_that_of_pairs_of_singular_values(sigma, dead, bias, few):
+    problem, point, step = step_at(sigma, dead, bias, few)
+    G = problem.G
+    B = np.random.default_rng(0).standard_normal((G, G))
     # Pairs of values, each for itself: d Y = U (pairs of U' B V) V'.
     s, g, X = point.sigma, point.g, point.U.T @ B @ point.Vt.T
-    pairs = np.zeros((9, 9))
-    for i, j in np.ndindex(9, 9):
-        if s[i] + s[j] > 0:
+    if bias:  # what is along v has no penalty
+        assert np.abs(point.Vt[0]) == pytest.approx(problem.v, abs=1e-12)
+    pairs, kept = np.zeros((G, G)), np.zeros((G, G))
+    for i, j in np.ndindex(G, G):
+        if s[i] + s[j] > 0 and not (bias and 0 in (i, j)):
             even, odd = X[i, j] + X[j, i], X[i, j] - X[j, i]
             pairs[i, j] = 0.5 * ((2 - g[i] - g[j]) * even + (g[i] + g[j]) * odd) / (s[i] + s[j])
-    bent = reduced._NewtonStep(problem, point, 1.0).bend(B)
-    np.testing.assert_allclose(bent, point.U @ pairs @ point.Vt, atol=1e-12)
+        if s[i] + s[j] > 0 or (bias and j == 0):
+            kept[i, j] = X[i, j]
+    if bias:  # the row of the constants, which no direction of the method has
+        X[0] = pairs[0] = kept[0] = 0.0
+        B = point.U @ X @ point.Vt
+    bend = step.out_of(step.bend(step.into(B.astype(step.low))))
+    size, tol = max(1.0, np.abs(pairs).max()), 1e-12 if few else 1e-5
+    np.testing.assert_allclose(bend, point.U @ pairs @ point.Vt, atol=tol * size)
+    # To the tangent space and back, by thin matrices or by whole ones.
+    there = step.out_of(step.into(B.astype(step.low)))
+    np.testing.assert_allclose(there, point.U @ kept @ point.Vt, atol=tol * G)
+
+
+def conditions(step):
+    """Return the condition numbers of the equation of a step, and of it preconditioned."""
+    G, nothing, basis = step.problem.G, np.zeros(step.problem.G), []
+    for X in np.eye(G * G).reshape(-1, G, G):
+        X = step.tangent(X)
+        X = X - np.outer(step.one, step.one @ X)
+        for other in basis * 2:
+            X = X - np.sum(X * other) * other
+        if np.linalg.norm(X) > 1e-6:
+            basis.append(X / np.linalg.norm(X))
+    A, M = (
+        np.array([[np.sum(X * function(Z, nothing)[0]) for X in basis] for Z in basis])
+        for function in (step.product, step.preconditioned)
+    )
+    values = np.linalg.eigvals(M @ A)
+    assert np.abs(values.imag).max() < 1e-6 * values.real.min()
+    return np.linalg.cond(A), values.real.max() / values.real.min()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_conjugate_gradients_do_not_see_a_singular_value_that_vanishes(bias):
+    (hessian, first), (worse, second) = (
+        conditions(step_at([1.0, 0.5, 0.4, small], [1.0 - small, 0.5, 0.2], bias)[2])
+        for small in (1e-2, 1e-6)
+    )
+    assert worse > 1e3 * hessian
+    # Chebyshev's bound: a hundredth after ten steps.
+    for ratio in (first, second):
+        root = np.sqrt(ratio)
+        assert 2 * ((root - 1) / (root + 1)) ** 10 < 0.01
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("level", [1e-4, 1e-2, 0.5])
+def test_twenty_steps_of_conjugate_gradients_suffice_at_minimizers(level, bias):
+    from theorylab.neural_collapse import _reduced_cross_entropy as reduced
+    from theorylab.neural_collapse._group_problem import GroupProblem
+    from theorylab.neural_collapse._spectra import groups_of
+
+    counts = np.array([1, 2, 5, 9, 40, 300])
+    groups, total = groups_of(counts), float(counts.sum())
+    problem = GroupProblem(groups, np.sqrt(level * 9) / total, bias, total)
+    point = next(reduced._solve(problem, reduced._start(groups, problem)))
+    root = np.sqrt(conditions(reduced.NewtonStep(problem, point))[1])
+    assert 2 * ((root - 1) / (root + 1)) ** 20 < 0.01
 
 
 def test_penalties_may_be_numbers_of_any_type_and_split_in_any_way():
@@ -521,10 +643,11 @@ def test_a_free_bias_of_frequencies_where_nothing_else_is_left(counts, strength)
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("lam", [1e-6, 1e-8, 1e-10])
-def test_weak_decays_leave_a_certificate_with_its_digits(lam, bias):
+@pytest.mark.parametrize("counts", [[740, 3, 741, 3], [16] * 27 + [1906] * 13])
+def test_weak_decays_leave_a_certificate_with_its_digits(counts, lam, bias):
     # The minimum is of the size of the penalty, far below the rounding of the logits' gaps.
-    model = nc.UnconstrainedFeatures([740, 3, 741, 3], lam_w=lam, lam_h=lam, loss="ce", bias=bias)
-    s = nc.ufm_minimizer(model, dimension=4)
+    model = nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss="ce", bias=bias)
+    s = nc.ufm_minimizer(model, dimension=len(counts))
     assert s.status is nc.UfmStatus.SOLVED
     assert -1e-13 < s.certificate.gap < 1e-9
 
@@ -599,12 +722,12 @@ def steps(monkeypatch):
 
     sizes = []
 
-    class Counted(reduced._NewtonStep):
+    class Counted(reduced.NewtonStep):
         def __init__(self, problem, *rest):
             sizes.append(problem.G)
             super().__init__(problem, *rest)
 
-    monkeypatch.setattr(reduced, "_NewtonStep", Counted)
+    monkeypatch.setattr(reduced, "NewtonStep", Counted)
     return sizes
 
 
@@ -620,6 +743,19 @@ def test_a_long_tail_starts_with_the_right_rank(level, bias, steps):
     assert s.status is nc.UfmStatus.SOLVED
     assert -1e-13 < s.certificate.gap < 1e-10
     assert steps.count(counts.size) <= 3
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_class_at_its_threshold_takes_no_more_steps_than_another(bias, steps):
+    counts = np.sort(np.random.default_rng(0).choice(20000, 150, replace=False) + 1)
+    lam = np.sqrt(counts[145]) / counts.sum()
+    s = nc.ufm_minimizer(
+        nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss="ce", bias=bias),
+        dimension=150,
+    )
+    assert s.status is nc.UfmStatus.SOLVED
+    assert -1e-13 < s.certificate.gap < 1e-9
+    assert steps.count(150) <= 4
 
 
 def test_short_steps_are_damped(steps):
@@ -645,6 +781,11 @@ def test_a_stopped_minimizer_is_a_point_with_a_true_gap(bias):
     value = nc.ufm_objective(model, first.features, first.classifier, bias=first.bias)
     assert value == pytest.approx(first.objective, rel=1e-13)
     assert first.certificate.lower <= best.objective < first.objective
+    # At the last step, where the gap is certified all the same.
+    with pytest.warns(RuntimeWarning, match="stopped, by the callback"):
+        late = nc.ufm_minimizer(model, dimension=4, callback=lambda r: r.error == seen[-1].error)
+    assert late.status is nc.UfmStatus.STOPPED
+    assert late.certificate.gap < 1e-9
     assert seen[0].objective == first.objective
     assert seen[-1].error < 1e-3 * seen[0].error
 
@@ -654,13 +795,19 @@ def test_where_newton_steps_fail_gradient_steps_descend(monkeypatch, bias):
     from theorylab.neural_collapse import _reduced_cross_entropy as reduced
 
     counts, told = np.array([20, 8, 8, 5, 3, 2, 2, 1]), []
-    best = reduced.solve_cross_entropy(counts, 0.05 / 7.0, bias, lambda *fields: False)[0]
+
+    def solve(told):
+        return reduced.solve_cross_entropy(
+            counts, 0.05 / 7.0, bias, lambda *fields: told.append(fields)
+        )
+
+    best = next(solve([]))[0]
     # Steps uphill, too long for any halving: what is left is a proximal gradient step, of the
     # length at which such steps descend for certain.
     monkeypatch.setattr(
-        reduced._NewtonStep, "solve", lambda self, *rests: tuple(1e6 * rest for rest in rests)
+        reduced.NewtonStep, "solve", lambda self, *rests: tuple(1e6 * rest for rest in rests[:2])
     )
-    end = reduced.solve_cross_entropy(counts, 0.05 / 7.0, bias, lambda *fields: told.append(fields))
+    *_, end = solve(told)
     values = [objective for _, objective, _ in told]
     assert len(values) == 100
     assert np.all(np.diff(values) < 0.0)

@@ -251,43 +251,56 @@ def ufm_minimizer(
         return stopped
 
     n, bias, mu, loss = model.counts, model.bias, model.price, model.loss.minorant
-    lams = np.array([model.lam_w, model.lam_h])
-    total = float(n.sum())
-    status = UfmStatus.CLOSED_FORM
     offset: FloatArray | None = None
     if isinstance(loss, Squared):
+        total = float(n.sum())
         labels = label_spectrum(n, bias).largest(n.size)
         fitted = np.maximum(labels.values - total * mu, 0.0)
         fitted[d:] = 0.0
         objective = float(np.sum((labels.values - fitted) ** 2) / (2 * total) + mu * fitted.sum())
         spectrum = Spectrum(fitted, labels.left, labels.right)
         offset = n / total if bias else None
-    elif np.all(n == n[0]):
+        return _minimizer(model, d, UfmStatus.CLOSED_FORM, objective, spectrum, offset)
+    if np.all(n == n[0]):
         gap, others = cross_entropy_gap(model), n.size - 1
         objective = float(others * _slope(model, loss) * gap + np.log1p(others * np.exp(-gap)))
         none = np.zeros((1, 0))
         spectrum = expand(groups_of(n), np.array([gap * np.sqrt(n[0])]), none, np.zeros(0), none.T)
         offset = np.zeros(n.size) if bias else None
-    elif loss.smoothing:
+        return _minimizer(model, d, UfmStatus.CLOSED_FORM, objective, spectrum, offset)
+    if loss.smoothing:
         raise ValueError(
             f"model: expected equal classes for {model.loss}, got class sizes {n[:8].tolist()}"
         )
-    else:
-        status = UfmStatus.SOLVED
-        objective, spectrum, offset = solve_cross_entropy(n, mu, bias, stops)
-    classifier, class_features = balanced_factors(spectrum, n, lams, d)
-    values = np.zeros(min(n.size, d))
+    for solution in solve_cross_entropy(n, mu, bias, stops):
+        result = _minimizer(model, d, UfmStatus.SOLVED, *solution)
+        gap = result.certificate.gap
+        if not stopped and gap <= _GAP:
+            return result
+    result = replace(result, status=UfmStatus.STOPPED)
+    warnings.warn(
+        f"{result.status} (relative gap {gap:.1e})",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return result
+
+
+def _minimizer(
+    model: UnconstrainedFeatures,
+    dimension: int,
+    status: UfmStatus,
+    objective: float,
+    spectrum: Spectrum,
+    offset: FloatArray | None,
+) -> UfmMinimizer:
+    """Return the minimizer with these logits, by balanced factors, and this bias."""
+    n, lams = model.counts, np.array([model.lam_w, model.lam_h])
+    classifier, class_features = balanced_factors(spectrum, n, lams, dimension)
+    values = np.zeros(min(n.size, dimension))
     descending = np.sort(spectrum.values)[::-1][: values.size]
     values[: descending.size] = descending
-    result = UfmMinimizer(objective, classifier, class_features, offset, values, model, status)
-    if stopped or (status is UfmStatus.SOLVED and not result.certificate.gap <= _GAP):
-        result = replace(result, status=UfmStatus.STOPPED)
-        warnings.warn(
-            f"{result.status} (relative gap {result.certificate.gap:.1e})",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return result
+    return UfmMinimizer(objective, classifier, class_features, offset, values, model, status)
 
 
 def _slope(model: UnconstrainedFeatures, loss: CrossEntropy) -> float:

@@ -240,13 +240,15 @@ def test_rows_that_leave_the_list_are_linear_on_the_cone(d, width):
 
 @pytest.mark.parametrize("width", [1.0, 0.02])
 @pytest.mark.parametrize("d", [2, 3, 5])
-def test_an_edge_is_split_at_the_widest_kink_or_halfway(d, width):
+def test_an_edge_is_split_at_the_widest_kink_or_where_chords_are_highest(d, width):
     kinds = set()
     for seed in range(30):
         rng = np.random.default_rng(seed)
         R, X, v, Z = cone_of(rng, d, width)
         if seed % 3 == 0:
             v[1:] = -np.abs(v[1:])
+        if seed % 10 == 9:
+            v = -np.abs(v)
         n, norms = len(v), np.linalg.norm(X, axis=1)
         few, angles = np.count_nonzero(v > 0.0), R @ R.T
         first, second, weight = edge(v, norms, R, Z, np.arange(n), n, few)
@@ -259,16 +261,61 @@ def test_an_edge_is_split_at_the_widest_kink_or_halfway(d, width):
         pairs = [(a, b) for a in range(d) for b in range(d) if a != b]
         ends = [(a, b) for a, b in pairs if Z[widest, a] > small and Z[widest, b] < -small]
         kink = wanted and gaps[widest] * (v[widest] > 0.0) > 0.0 and len(ends) > 0
-        kinds.add(kink)
         if kink:
+            kinds.add("kink")
             assert (first, second) in ends
             at = weight * Z[widest, first] + (1.0 - weight) * Z[widest, second]
             assert abs(at) <= 1e-15 * norms[widest]
             assert angles[first, second] == pytest.approx(min(angles[e] for e in ends), rel=1e-14)
+            continue
+        # The chord of a convex row is highest above it at its kink: its height there, by the kink.
+        heights, places = {}, {}
+        for a, b in pairs:
+            crossing = (v > 0.0) & (Z[:, a] * Z[:, b] < 0.0)
+            at = Z[crossing, b] / (Z[crossing, b] - Z[crossing, a])
+            chord = at * np.maximum(Z[crossing, a], 0.0) + (1 - at) * np.maximum(Z[crossing, b], 0)
+            heights[a, b] = float(v[crossing] @ chord)
+            places[a, b] = float((v[crossing] * chord) @ at) / (heights[a, b] or 1.0)
+        highest = max(heights.values())
+        assert heights[first, second] == pytest.approx(highest, rel=1e-13)
+        if highest > 0.0:
+            kinds.add("chord")
+            assert weight == pytest.approx(np.clip(places[first, second], 0.2, 0.8), rel=1e-13)
         else:
+            kinds.add("longest")
             assert weight == 0.5
             assert angles[first, second] == pytest.approx(min(angles[e] for e in pairs), rel=1e-14)
-    assert True in kinds
+    assert kinds >= {"kink", "longest"}
+    assert "chord" in kinds or d == 2 or width < 1.0
+
+
+def test_the_longest_edge_of_a_tiny_cone_is_split():
+    # Inner products of rays as close as these are one.
+    corner = np.array([0.6, 0.0, 0.8])
+    R = corner + 1e-10 * np.array([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, -5.0, 0.0]])
+    for order in ([0, 1, 2], [2, 0, 1], [1, 2, 0]):
+        Z, v = R[order] @ np.eye(3), -np.ones(3)
+        first, second, weight = edge(v, np.ones(3), R[order], Z.T.copy(), np.arange(3), 3, 0)
+        assert {order[first], order[second]} == {1, 2}
+        assert weight == 0.5
+
+
+@pytest.mark.parametrize(("n", "d"), [(100, 3), (20, 4)])
+def test_where_h_passes_the_threshold_cones_end(n, d):
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        X, v = rng.standard_normal((n, d)), rng.standard_normal(n)
+        norm = dual_norm(X, v)
+        v *= norm.sign
+        for share in (0.5, 0.8):
+            threshold = share * norm.attained
+            counts, directions, values, _ = decide(X, v, np.zeros(d), threshold, found=10**4)
+            assert counts[0] > 0
+            assert counts[3] == 1
+            for u, found in zip(directions[: counts[0]], values, strict=False):
+                assert found > threshold
+                assert np.linalg.norm(u) == pytest.approx(1.0, rel=1e-14)
+                assert found == pytest.approx(value(X, v, np.zeros(d), u), rel=1e-12)
 
 
 def test_a_proof_is_kept_with_slopes_where_rows_have_them():

@@ -212,15 +212,11 @@ def _proves(
             s += g[a] * R[k, a]
         c[k] = s
     for e in range(m):
-        i = index[e]
-        if v[i] > 0.0:
-            for k in range(d):
-                if Z[e, k] > 0.0:
-                    c[k] += v[i] * Z[e, k]
-        else:
-            f = v[i] * t[e]
-            for k in range(d):
-                c[k] += f * Z[e, k]
+        weight = v[index[e]]
+        convex = max(weight, 0.0)
+        concave = min(weight, 0.0) * t[e]
+        for k in range(d):
+            c[k] += convex * max(Z[e, k], 0.0) + concave * Z[e, k]
     for k in range(d):
         s = 0.0
         p = 0.0

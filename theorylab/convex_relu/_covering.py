@@ -25,7 +25,7 @@ from __future__ import annotations
 import numpy as np
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu._cone_proof import invert, least_distance, square_norm
+from theorylab.convex_relu._cone_proof import invert, least_distance, narrowest, square_norm
 from theorylab.convex_relu._covering_steps import (
     bound_along,
     divide,
@@ -201,19 +201,27 @@ def cover(
                 _close(after, node, top[level])
                 level -= 1
                 continue
-            if violated:
+            value = value_at(X, v, linear, new) if violated else -np.inf
+            if value <= threshold and narrowest(R) > 0.999:
+                # Where h passes the threshold no cone is proved, however narrow.
+                best = 0
+                for k in range(d):
+                    if c[k] > c[best]:
+                        best = k
+                for a in range(d):
+                    new[a] = R[best, a]
                 value = value_at(X, v, linear, new)
-                if value > threshold:
-                    if n_violations < directions.shape[0]:
-                        for a in range(d):
-                            directions[n_violations, a] = new[a]
-                        values[n_violations] = value
-                    n_violations += 1
-                    if n_violations >= max_violations:
-                        return n_violations, n_nodes, n_tight, 0
-                    _close(after, node, top[level])
-                    level -= 1
-                    continue
+            if value > threshold:
+                if n_violations < directions.shape[0]:
+                    for a in range(d):
+                        directions[n_violations, a] = new[a]
+                    values[n_violations] = value
+                n_violations += 1
+                if n_violations >= max_violations:
+                    return n_violations, n_nodes, n_tight, 0
+                _close(after, node, top[level])
+                level -= 1
+                continue
             if level == _DEPTH or d == 1:
                 return n_violations, n_nodes, n_tight, 0
             if followed:
@@ -248,3 +256,24 @@ def _close(after: FloatArray, node: int, top: int) -> None:
     if node < len(after):
         after[node, 0] = -1.0
         after[top, 3] = node + 1
+
+
+class Coverings:
+    """The trees of coverings with cones of the same data, by sign and threshold; see ``cover``."""
+
+    def __init__(self) -> None:
+        self.room = np.empty((65_536, 4))
+        self.kept: dict[int, dict[float, FloatArray]] = {1: {}, -1: {}}
+
+    def nearest(self, sign: int, threshold: float) -> FloatArray:
+        """Return the tree for the nearest threshold, or an empty one."""
+        kept = self.kept[sign]
+        nearest = min(kept, key=lambda other: abs(other - threshold), default=None)
+        return self.room[:0] if nearest is None else kept[nearest]
+
+    def add(self, sign: int, threshold: float, tree: FloatArray) -> None:
+        """Keep a copy of a tree, and of those before it the last."""
+        kept = self.kept[sign]
+        kept[threshold] = tree.copy()
+        if len(kept) > 100:
+            del kept[next(iter(kept))]

@@ -126,23 +126,19 @@ def interpolate(
             s += g[a] * R[k, a]
         c[k] = s
         centre += s
+    # Without branches, which nothing predicts.
     for e in range(m):
-        i = index[e]
+        weight = v[index[e]]
         total = 0.0
         for k in range(d):
             total += Z[e, k]
-        if total > 0.0:
-            centre += v[i] * total
-        if v[i] > 0.0:
-            n_positive += 1
-            for k in range(d):
-                if Z[e, k] > 0.0:
-                    c[k] += v[i] * Z[e, k]
-        else:
-            t[e] = 1.0 if total > 0.0 else 0.0
-            if t[e] == 1.0:
-                for k in range(d):
-                    c[k] += v[i] * Z[e, k]
+        t[e] = 1.0 if total > 0.0 else 0.0
+        convex = max(weight, 0.0)
+        concave = min(weight, 0.0) * t[e]
+        centre += weight * max(total, 0.0)
+        n_positive += weight > 0.0
+        for k in range(d):
+            c[k] += convex * max(Z[e, k], 0.0) + concave * Z[e, k]
     return centre / length, n_positive
 
 
@@ -215,6 +211,15 @@ def keep(
 
 
 @compiled
+def square_distance(x: FloatArray, y: FloatArray) -> float:
+    # From the inner product distances below 1e-8 would be rounding.
+    total = 0.0
+    for a in range(x.size):
+        total += (x[a] - y[a]) ** 2
+    return total
+
+
+@compiled
 def edge(
     v: FloatArray,
     norms: FloatArray,
@@ -224,8 +229,13 @@ def edge(
     m: int,
     n_positive: int,
 ) -> tuple[int, int, float]:
-    """Return the edge to split and where: at a kink of a row with positive v when few are left or
-    the cone is narrow, else halfway along the longest."""
+    """Return the edge to split, and where.
+
+    Between the ends of an edge the interpolation of a row with positive v that changes sign is too
+    large by up to ``v_i x y / (x + y)``, at its kink, with sizes x and y at the ends. Few such
+    rows, or those of a narrow cone, are taken out by splitting at the worst kink; else the edge
+    with the largest sum is split at the mean of the kinks, and the longest halfway where no such
+    row is left."""
     d = R.shape[0]
     chosen = -1
     if 0 < n_positive <= 2 or d == 2 or narrowest(R) > 0.98:
@@ -245,30 +255,39 @@ def edge(
     second = -1
     if chosen >= 0:
         small = 4.0 * _EPS * norms[index[chosen]]
-        best = 4.0
+        longest = -1.0
         for k in range(d):
             for b in range(d):
                 if Z[chosen, k] > small and Z[chosen, b] < -small:
-                    s = 0.0
-                    for a in range(d):
-                        s += R[k, a] * R[b, a]
-                    if s < best:
-                        best = s
+                    square = square_distance(R[k], R[b])
+                    if square > longest:
+                        longest = square
                         first = k
                         second = b
         if first >= 0:
             return first, second, -Z[chosen, second] / (Z[chosen, first] - Z[chosen, second])
-    best = 4.0
+    largest = 0.0
+    longest = -1.0
+    where = 0.5
     for k in range(d):
         for b in range(k):
-            s = 0.0
-            for a in range(d):
-                s += R[k, a] * R[b, a]
-            if s < best:
-                best = s
+            gap = 0.0
+            moment = 0.0
+            for e in range(m):
+                x = Z[e, k]
+                y = Z[e, b]
+                share = 1.0 / (abs(x - y) + 1e-300)
+                part = max(v[index[e]], 0.0) * max(-x * y, 0.0) * share
+                gap += part
+                moment += part * abs(y) * share
+            square = square_distance(R[k], R[b]) if largest == 0.0 else -1.0
+            if gap > largest or square > longest:
+                largest = gap
+                longest = square
                 first = k
                 second = b
-    return first, second, 0.5
+                where = min(max(moment / gap, 0.2), 0.8) if gap > 0.0 else 0.5
+    return first, second, where
 
 
 @compiled(meanwhile=_meanwhile_search.divide)

@@ -13,7 +13,7 @@ from theorylab._validation import FloatArray, as_array, as_real, refuses_overflo
 from theorylab.convex_relu import _meanwhile_search
 from theorylab.convex_relu._branching import search_branches
 from theorylab.convex_relu._cones import ConeSearch, cone_margin
-from theorylab.convex_relu._covering import cover
+from theorylab.convex_relu._covering import Coverings, cover
 from theorylab.convex_relu._problem import BoolArray, as_budget, as_patterns
 from theorylab.convex_relu._reduction import Reduction, reduce_rows
 from theorylab.convex_relu._relaxation import root_bound
@@ -172,27 +172,6 @@ def norm_over_cones(X: FloatArray, v: FloatArray, patterns: BoolArray) -> DualNo
             best, direction, sign = float(values[k]), nearest[k] / values[k], s
     upper = best + cone_margin(X, v, search)
     return DualNorm(upper, best, direction, sign, upper <= best * (1.0 + 1e-10))
-
-
-class Coverings:
-    """The trees of coverings with cones of the same data, by sign and threshold; see ``cover``."""
-
-    def __init__(self) -> None:
-        self.room = np.empty((65_536, 4))
-        self.kept: dict[int, dict[float, FloatArray]] = {1: {}, -1: {}}
-
-    def nearest(self, sign: int, threshold: float) -> FloatArray:
-        """Return the tree for the nearest threshold, or an empty one."""
-        kept = self.kept[sign]
-        nearest = min(kept, key=lambda other: abs(other - threshold), default=None)
-        return np.empty((0, 4)) if nearest is None else kept[nearest]
-
-    def add(self, sign: int, threshold: float, tree: FloatArray) -> None:
-        """Keep a copy of a tree, and of those before it the last."""
-        kept = self.kept[sign]
-        kept[threshold] = tree.copy()
-        if len(kept) > 100:
-            del kept[next(iter(kept))]
 
 
 def search_sphere(

@@ -84,7 +84,7 @@ def interpolate(
     values, weights = Z[:m], v[index[:m]]
     totals, positive = values.sum(axis=1), weights > 0.0
     centre = float(c.sum() + weights @ np.maximum(totals, 0.0))
-    t[:m] = np.where(positive, t[:m], totals > 0.0)
+    t[:m] = totals > 0.0
     c += weights @ np.where(
         positive[:, None], np.maximum(values, 0.0), (totals > 0.0)[:, None] * values
     )

@@ -46,9 +46,11 @@ class Neurons:
         )
 
     def pruned(self) -> Neurons:
-        """Leave out neurons that are zero."""
+        """Leave out neurons that are zero, if there are any."""
         keep = np.any(self.p != 0.0, axis=1)
         keep[: self.linear] = True
+        if keep.all():
+            return self
         return Neurons(
             self.p[keep], self.sigma[keep], self.active[keep], self.tight[keep], self.linear
         )
@@ -57,21 +59,21 @@ class Neurons:
         self, p: FloatArray, sigma: FloatArray, active: BoolArray, tight: BoolArray
     ) -> Neurons:
         return Neurons(
-            np.vstack([self.p, p]),
+            np.concatenate([self.p, p]),
             np.concatenate([self.sigma, sigma]),
-            np.vstack([self.active, active]),
-            np.vstack([self.tight, tight]),
+            np.concatenate([self.active, active]),
+            np.concatenate([self.tight, tight]),
             self.linear,
         )
 
     def blend(self, other: Neurons, weight: float) -> Neurons:
         """Return the network whose output is the convex combination of both outputs."""
         k = self.linear
-        first, second = self.copy(), other.copy()
-        first.p *= 1.0 - weight
-        second.p *= weight
-        first.p[:k] += second.p[:k]
-        return first.extended(second.p[k:], second.sigma[k:], second.active[k:], second.tight[k:])
+        p = weight * other.p
+        mixed = self.extended(p[k:], other.sigma[k:], other.active[k:], other.tight[k:])
+        mixed.p[: len(self.p)] *= 1.0 - weight
+        mixed.p[:k] += p[:k]
+        return mixed
 
     def output(self, X: FloatArray) -> FloatArray:
         """Return the outputs, on the sides that the neurons are said to be."""

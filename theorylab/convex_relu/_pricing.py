@@ -12,8 +12,8 @@ import numpy as np
 
 from theorylab._validation import FloatArray
 from theorylab.convex_relu._cones import ConeSearch
+from theorylab.convex_relu._covering import Coverings
 from theorylab.convex_relu._dual_norm import (
-    Coverings,
     ascend,
     node_budget,
     rounding_slack,

@@ -156,11 +156,12 @@ class Problem:
         norm: float | None = None
         for _ in range(settings.max_rounds):
             # Where neighbours are known, what they lack is for the exhaustive search to find.
-            probing = start is None or len(history) > 0 or not exhaustive
-            found, violation, exact, complete = pricing(
-                v, beta, exhaustive=exhaustive and not rough, probing=probing
-            )
-            if rough and not found:
+            probing = start is None or len(history) > 1 or not exhaustive
+            if probing or not rough:
+                found, violation, exact, complete = pricing(
+                    v, beta, exhaustive=exhaustive and not rough, probing=probing
+                )
+            if rough and not (probing and found):
                 state, v, error = minimiser.refine_on_faces(state, y, v, 1e-11)
                 if error > 1e-6 and start is not None:
                     # Then the digits of the first round, too, are needed.

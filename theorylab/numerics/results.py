@@ -53,7 +53,9 @@ def _freezing(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
     def frozen(self: Any, *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
-        _restore(self, vars(self))
+        for name, value in list(vars(self).items()):
+            if (kept := _read_only(value)) is not value:
+                object.__setattr__(self, name, kept)
 
     return frozen
 

@@ -430,6 +430,7 @@ def _(pen, runs):
     N = np.linspace(1, 4, 40)
     pen.theory(N, -4 / 3 * 2 ** -(1 / N), r"$-2\lambda_k^{1-1/N}(1-\lambda_{k+1}/\lambda_k)$")
     pen.points(*runs.measured("depth"), "flow")
+    pen.theory(*runs.predicted("depth", "descent"), k=1)
     pen.points(*runs.measured("depth", "descent"), "descent", k=1)
     pen.broken(*runs.measured("depth", control="factors out of balance"), "out of balance")
 

@@ -10,7 +10,22 @@ import pytest
 from hypothesis import given, settings
 
 from theorylab.corpus import paper, papers
-from theorylab.verify import Origin, Verdict, draws, judge_all, strategy
+from theorylab.verify import (
+    Int,
+    Origin,
+    Verdict,
+    breaks,
+    cases,
+    compare,
+    draws,
+    falsify,
+    judge_all,
+    strategy,
+    theory,
+    within,
+)
+from theorylab.verify import paper as setting
+from theorylab.verify import space as where
 from theorylab.verify.checkout import discover, load, stale
 from theorylab.verify.comparison import marks
 from theorylab.verify.index import committed
@@ -65,6 +80,32 @@ def test_claims_hold_throughout_their_space_long(name):
 
     hypothesis_draws()
     forget()
+
+
+def attack(claim):
+    """Search by count, so that the instances are the same on every machine."""
+    found = falsify(claim, instances=40, seed=1)
+    assert not found.found, (found.instance, found.seed, found.part)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", WITH_SPACE)
+def test_a_search_of_another_seed_finds_no_counterexample(name):
+    attack(CLAIMS[name])
+
+
+def test_the_search_finds_a_false_statement_that_its_cases_do_not():
+    @setting("any-key").ours("false for a start in four, in half of the space")
+    @cases(n=3)
+    @where(n=Int(1, 10))
+    @breaks("n large", n=100)
+    def at_most_five(n, seed):
+        """n is at most 5."""
+        return compare(within(n if seed % 4 == 0 else 1, 0.0, "rounding"), "<=", theory("five", 5))
+
+    assert judge_all([at_most_five])[0].verdict is Verdict.VERIFIED
+    with pytest.raises(AssertionError, match="'n': 6"):
+        attack(at_most_five)
 
 
 @pytest.mark.long

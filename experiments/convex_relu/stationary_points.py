@@ -100,13 +100,19 @@ def ends(n, d, width, beta, n_starts, max_steps, polish, seed):
 
 @simulation
 def least_nearby(X, y, beta, network, seed):
-    """Least value of F, relative, at random networks around one, at distances 1e-6 to 1e-3."""
+    """Least value of F, relative, at random networks around one, at distances up to 1e-3, or half
+    way to where a neuron changes sides of a sample that it is not tied to: beyond that F is another
+    function, which may be lower."""
     rng = np.random.default_rng(seed)
     u, a = network.weights, network.output_weights
     here, values = cr.network_objective(X, y, beta, network), [2.0]
-    for size in np.geomspace(1e-6, 1e-3, 7) if len(a) else ():
+    walls = np.abs(u @ X.T) / np.linalg.norm(X, axis=1)
+    reach = min(1e-3, walls[walls > 1e-9].min(initial=1.0) / 2)
+    for size in np.geomspace(1e-3 * reach, reach, 7) if len(a) else ():
         for _ in range(10):
-            moved = u + size * rng.normal(size=u.shape), a + size * rng.normal(size=a.shape)
+            step = rng.normal(size=(len(a), u.shape[1] + 1))
+            step *= size / np.linalg.norm(step)
+            moved = u + step[:, :-1], a + step[:, -1]
             values.append(cr.network_objective(X, y, beta, moved) / here)
     return min(values)
 

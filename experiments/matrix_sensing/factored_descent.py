@@ -362,7 +362,7 @@ def asymmetric_factors_solve_the_symmetric_problem_linearly(
 
 @simulation
 def after_rebalancing(n, r, k, low, theta, alpha, seed, rebalanced):
-    """Return steps and errors after the step, and the proved width of the rate that it allows."""
+    """Return the record after the step, and the proved width of the rate that it allows."""
     F, G, _ = starts(n, k, alpha, 1 / 3, seed)
     M, eta, scale = truth(n, r, low), 0.1, np.sqrt(low if r > 1 else 1.0)
     run, F, G = descend(M, F, G, eta, LONGEST, tol=theta * scale**2 / np.linalg.norm(M))
@@ -370,8 +370,8 @@ def after_rebalancing(n, r, k, low, theta, alpha, seed, rebalanced):
     ends = rebalanced_slowest_bounds(np.diag(M)[:r], **proved)
     if rebalanced:
         F, G = rebalance(F, G, scale=scale)
-    t, errors, *_ = tail(M, F, G, eta, first=1e-5, last=1e-12, longest=20_000)
-    return t, errors, np.ptp(np.log1p(-eta * np.array(ends)))
+    late = tail(M, F, G, eta, first=1e-5, last=1e-12, longest=20_000)
+    return late, np.ptp(np.log1p(-eta * np.array(ends)))
 
 
 @asymmetric.abstract("f", instance=True)
@@ -384,14 +384,18 @@ def one_step_rebalancing(n, r, k, alphas, seed, low=0.6, theta=2e-3, rebalanced=
     $G\hat V\hat\Sigma\hat V^\top/\sqrt{\sigma_r}$ once, when
     $\|E\|_F\le\theta\sigma_r$, $\sigma_r=\sigma_r(M)$, $r<k<n$: from every $\alpha$ the rate is
     then $-\log(1-\eta\sigma_r)(1+O(\theta))$, that of $k=r$."""
+    # Parts on other singular vectors of M may be hardly faster: all of E then shows a mean rate.
     rates = []
     for alpha in alphas:
-        t, errors, width = after_rebalancing(n, r, k, low, theta, alpha, seed, rebalanced)
-        late = slope(t, errors, scale="linear")
-        rates.append((late.centre, late.error + width))
-    measured = within(*np.transpose(rates), "local slopes; proved O(theta)")
+        late, width = after_rebalancing(n, r, k, low, theta, alpha, seed, rebalanced)
+        rates.append([(rate.centre, rate.error + width) for rate in late_rates(*late, 0.1)])
+    source = "local slopes; proved O(theta)"
+    slowest, whole = (within(*np.transpose(rate), source) for rate in zip(*rates, strict=True))
     decay = np.log1p(-0.1 * theory("sigma_r", low if r > 1 else 1.0))
-    return compare(measured, "==", decay)
+    return {
+        "slowest part": compare(slowest, "==", decay),
+        "all": compare(whole, "<=", decay),
+    }
 
 
 @panel(

@@ -211,8 +211,10 @@ def sufficient_lifting_order(eps, noise, seed, delta=0.98, along="truth", far=10
     z = np.array([1.0, 0.0, 1.0])
     u, rho = z if along == "truth" else x, escape_ratio(A, z, x, z)
     order = sufficient(rho)
-    w, d = tensor(x, order), tensor(u, order)
-    values = np.array([lifted_loss(A, z, w + t * d) for t in (-2, -1, 0, 1, 2)])
+    # h_l at w = x^l + t u^l is the squared length of a sum of l-th powers: no tensor is formed.
+    forms = np.array([A @ v @ w for v, w in ((x, x), (x, u), (u, u), (z, z))])
+    weights = np.array([[1, 2 * t, t**2, -1] for t in (-2, -1, 0, 1, 2)])
+    values = np.einsum("ti,ij,tj->t", weights, (forms @ forms.T) ** order, weights)
     found = values @ [-1, 16, -30, 16, -1] / 12  # of a quartic
     q = np.sum((A @ z @ z) * (A @ u @ u))
     bound = 4 * (3 * rho**order - 1) * q**order

@@ -34,7 +34,9 @@ def trained(n_classes, n_samples, hidden, level, loss, bias, tolerance, seed, pe
     """Counts, weight decay, certified lower bound of the unconstrained model, its class logits; the
     record of the objective, features and class logits of a network trained to the tolerance."""
     images, labels = load_digits(return_X_y=True)
-    chosen = np.random.default_rng(seed).permutation(np.flatnonzero(labels < n_classes))[:n_samples]
+    rng, chosen = np.random.default_rng(seed), np.zeros(0, int)
+    while np.unique(labels[chosen]).size < n_classes:  # a class without a sample is none
+        chosen = rng.permutation(np.flatnonzero(labels < n_classes))[:n_samples]
     chosen = chosen[np.argsort(labels[chosen], kind="stable")]
     X, y = images[chosen].T / 16, labels[chosen]
     X = X - X.mean(axis=1, keepdims=True)

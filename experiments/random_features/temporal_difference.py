@@ -242,6 +242,7 @@ def terms_of(pen, runs, name):
 @breaks("each feature drawn four times", repeats=4, draws=500)
 @breaks("formula of the mean kernel", formula=naive)
 @breaks("all states visited", visited=STATES, draws=200)
+@breaks("the share at a large ridge", small=(1.0,))
 def lstd_true_msbe_double_descent(
     N,
     seed,
@@ -251,6 +252,7 @@ def lstd_true_msbe_double_descent(
     repeats=1,
     draws=100,
     formula=rf.bellman_error_limits,
+    small=(1e-4, 1e-5, 1e-6),
 ):
     r"""the mean of the true error $\|D_\pi^{1/2}(\bar r-(I-\gamma P)v)\|^2$ of the values $v$ tends
     to that of $\bar v=c\Phi U\bar Q\hat r$ plus $\Delta=\frac{c\,\tau'}{1+\delta}\hat r^\top\bar
@@ -258,14 +260,18 @@ def lstd_true_msbe_double_descent(
     C^\top)}{m(1-g)}$, $C=D_\pi^{1/2}(I-\gamma P)$, $E=I-c\Phi U\bar QA^\top$; $\Delta$ is the
     variance of $Cv$. If at least a sixth of the states is unvisited, there is a double descent: at
     $\lambda=10^{-10}$ (divided by the copies) the geometric mean of the error is larger at $N=m$
-    than at $m/2$ and $2m$; there (at $\lambda=10^{-4}$) the share of $\Delta$ is largest."""
+    than at $m/2$ and $2m$; there (at the least $\lambda$ of $10^{-4}$, $10^{-5}$, $10^{-6}$ for
+    which $g<1$) the share of $\Delta$ is largest."""
     beside = [visited // 2, visited, 2 * visited]
     few = min(draws, 100)
     runs = [residuals(4, n, visited, discount, 1e-10, repeats, few, seed)[1] for n in beside]
     logs = np.log([np.sum(run**2, axis=1) for run in runs])
     problem = instance(1, visited, discount, seed)
-    alone = [rf.bellman_error_limits(*problem, n_features=n, ridge=1e-4) for n in beside]
-    low, at, high = (limit.true_correction / limit.true for limit in alone)
+    low, at, high = np.full(3, np.nan)
+    for least in small:
+        alone = [rf.bellman_error_limits(*problem, n_features=n, ridge=least) for n in beside]
+        shares = [limit.true_correction / limit.true for limit in alone]
+        low, at, high = shares if np.isfinite(shares).all() else (low, at, high)
     return {
         **judged(1, N, visited, discount, ridge, repeats, draws, formula, seed),
         "peak": compare(mean((logs[1] - logs[::2]).T), ">", theory("flat", 0.0)),

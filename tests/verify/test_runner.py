@@ -400,8 +400,9 @@ def test_the_other_commands(checkout):
     assert "fresh as fresh" in (checkout / "theorylab/statistics/__init__.pyi").read_text()
     assert "1 verified" in theorylab_command(checkout, "run", "statistics/fresh", "--full")
     name = "statistics/fresh:todo-fresh-lies-above-its-tangent"
-    found = theorylab_command(checkout, "falsify", name, "--budget", "1.0")
+    found = theorylab_command(checkout, "falsify", name, "--instances", "60")
     assert "no counterexample" in found
+    assert "(60 instances" in found
     done = subprocess.run(
         [sys.executable, "experiments/statistics/fresh.py", "--quick", "--json"],
         cwd=checkout,

@@ -132,6 +132,23 @@ def test_a_search_is_the_same_for_the_same_seed():
     assert first.evaluations == again.evaluations
 
 
+def test_a_counted_search_asks_no_clock(monkeypatch):
+    def clock():
+        raise AssertionError
+
+    monkeypatch.setattr(time, "monotonic", clock)
+    tried = []
+
+    def check(x):
+        tried.append(x)
+        return at_most(x, 0.9 if len(tried) > 30 else 2.0)
+
+    assert falsify(check, {"x": Real(0, 1)}, instances=30, seed=1).evaluations == len(tried) == 30
+    found = falsify(check, {"x": Real(0, 1)}, instances=30, seed=1)
+    assert found.found
+    assert found.evaluations == len(tried) - 30 <= 60  # as many again for shrinking
+
+
 def test_a_claim_brings_its_own_space():
     @paper("any-key").ours("an example")
     @space(x=Real(0.0, 2.0), side=Choice(["a", "b"]))

@@ -211,6 +211,9 @@ def run_command(
 def falsify_command(
     name: Annotated[str, typer.Argument(metavar="CLAIM", help="theme/module:slug.")],
     budget: Annotated[float, typer.Option(help="Seconds of search.")] = 10.0,
+    instances: Annotated[
+        int | None, typer.Option(min=1, help="Instances to try, in place of seconds.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     slice_: Annotated[
         str, typer.Option("--map", metavar="X,Y", help="Draw how tight the bound is instead.")
@@ -231,7 +234,7 @@ def falsify_command(
     if slice_:
         _write_map(claim, name, slice_, seed)
         return
-    result = falsify(claim, budget=budget, seed=seed)
+    result = falsify(claim, budget=budget, instances=instances, seed=seed)
     counts = f"({result.evaluations} instances, {result.inconclusive} inconclusive)"
     out.print(f"{result.status} {counts}", markup=False)
     at = {**(result.instance or {}), **({"seed": result.seed} if result.seed is not None else {})}

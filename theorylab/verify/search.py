@@ -58,15 +58,23 @@ class _Stop(Exception):
 
 
 class _Search:
-    """The state of one search: the point with the least margin so far, counts, and the clock."""
+    """The state of one search: the point with the least margin so far, counts, and the clock,
+    which counts instances if it is told to."""
 
-    def __init__(self, check: Callable[..., Any], space: Mapping[str, Domain], budget: float):
+    def __init__(
+        self,
+        check: Callable[..., Any],
+        space: Mapping[str, Domain],
+        budget: float,
+        counted: bool = False,
+    ):
         self.target = check.check if isinstance(check, Claim) else check
         taken = inspect.signature(self.target).parameters
         self.space = {**space, **({"seed": SEEDS} if "seed" in taken else {})}
         self.draws = taken.get("n_draws")
-        self.budget, self.deadline = budget, time.monotonic() + budget
         self.evaluations = self.undecided = 0
+        self.now = (lambda: self.evaluations) if counted else time.monotonic
+        self.budget, self.deadline = budget, self.now() + budget
         self.best: tuple[FloatArray, Part] | None = None
 
     def judge(self, u: FloatArray) -> Part | None:
@@ -98,7 +106,7 @@ class _Search:
 
     def margin(self, u: FloatArray) -> float:
         """Objective of the minimisers; an inconclusive instance is no better than a certain one."""
-        if time.monotonic() > self.deadline:
+        if self.now() >= self.deadline:
             raise _Stop
         point = np.clip(u, 0.0, 1.0)
         part = self.judge(point)
@@ -113,9 +121,9 @@ class _Search:
 
     def shrink(self, u: FloatArray, part: Part) -> tuple[FloatArray, Part]:
         """Take simpler values as long as the claim stays false, for at most the budget again."""
-        deadline = time.monotonic() + self.budget
+        deadline = self.now() + self.budget
         candidates = simpler(self.space, u)
-        while time.monotonic() < deadline and (candidate := next(candidates, None)) is not None:
+        while self.now() < deadline and (candidate := next(candidates, None)) is not None:
             again = self.judge(candidate)
             if again is not None and not again.holds:
                 u, part, candidates = candidate, again, simpler(self.space, candidate)
@@ -140,6 +148,7 @@ def falsify(
     space: Mapping[str, Domain] | None = None,
     *,
     budget: float = 10.0,
+    instances: int | None = None,
     seed: int = 0,
 ) -> Falsification:
     """Search the space of hypotheses for an instance in which a check is false.
@@ -154,8 +163,9 @@ def falsify(
     check, space
         A claim, or any function of an instance that returns a part, named parts, or a pair
         (lhs, rhs) for lhs <= rhs; and keyword -> domain, by default the claim's own.
-    budget, seed
-        Seconds of search, between two calls of the check, and as many for shrinking; its seed.
+    budget, instances, seed
+        Seconds of search, between two calls of the check, and as many for shrinking; the number of
+        instances in place of seconds, so that a search is the same on every machine; its seed.
 
     Examples
     --------
@@ -171,7 +181,10 @@ def falsify(
     hypotheses = space if space is not None else getattr(check, "space", None)
     if not hypotheses:
         raise ValueError("space: expected the space of the hypotheses, got none")
-    search = _Search(check, as_space(hypotheses), as_real(budget, "budget", above=0.0))
+    limit = as_real(budget, "budget", above=0.0)
+    if instances is not None:
+        limit = as_count(instances, "instances")
+    search = _Search(check, as_space(hypotheses), limit, counted=instances is not None)
     d = dimension(search.space)
     box = Bounds(np.zeros(d), np.ones(d))
     rng = np.random.default_rng(as_count(seed, "seed", minimum=0))

@@ -132,10 +132,9 @@ class Problem:
         if start is not None:
             state, multiplier = start[1], -start[2]
             # Neurons of the neighbours that the descent drops may be needed after all.
-            pricing.found = [
-                (int(sign), p / np.linalg.norm(p))
-                for sign, p in list(zip(state.sigma, state.p, strict=True))[state.linear :]
-            ]
+            signs, points = state.sigma[state.linear :], state.p[state.linear :]
+            directions = points / np.linalg.norm(points, axis=1, keepdims=True)
+            pricing.found = list(zip(signs.astype(int).tolist(), directions, strict=True))
         close = None
         small = least or (isinstance(loss.base, Squared) and ratio < 1e-4)
         exhaustive = settings.bound == "search"

@@ -468,11 +468,12 @@ _Memory = list[tuple[float, Neurons, FloatArray]]
 
 def _between(memory: _Memory, beta: float) -> tuple[float, Neurons, FloatArray] | None:
     """Return the mixture for this penalty of its neighbours among those solved, see
-    ``solution_path``; the only neighbour, or None."""
+    ``solution_path``; the only neighbour, if it has neurons, or None."""
     above = min((m for m in memory if m[0] >= beta), key=lambda m: m[0], default=None)
     below = max((m for m in memory if m[0] < beta), key=lambda m: m[0], default=None)
     if above is None or below is None:
-        return above or below
+        neighbour = above or below
+        return neighbour if neighbour is not None and neighbour[1].norm > 0.0 else None
     weight = (above[0] - beta) / (above[0] - below[0])
     v = (1.0 - weight) * above[2] + weight * below[2]
     return beta, above[1].blend(below[1], weight).pruned(), v

@@ -146,12 +146,16 @@ class UfmMinimizer:
         residual = loss.terms(self.class_logits, np.arange(n.size))[1]
         if self.bias is not None:
             residual -= (residual @ n / total)[:, None]
-        product = self.classifier @ self.class_features
-        if isinstance(loss, CrossEntropy):  # no probability is lost: the columns sum to zero
-            product -= product.mean(axis=0)
-        if self.bias is not None:
-            product -= (product @ n / total)[:, None]
-        points = _dual_points(residual, product, np.sqrt(n), total * mu)
+
+        def centred(Z: FloatArray) -> FloatArray:
+            if isinstance(loss, CrossEntropy):  # no probability is lost: the columns sum to zero
+                Z = Z - Z.mean(axis=0)
+            return Z if self.bias is None else Z - (Z @ n / total)[:, None]
+
+        product = centred(self.classifier @ self.class_features)
+        scaled, *others = _dual_points(residual, product, np.sqrt(n), total * mu)
+        # Singular vectors that are next to none leave the constraints by rounding.
+        points = [scaled, *map(centred, others)]
         # The losses are never negative.
         lower = max(0.0, *(float(loss.dual(R) @ n / total) for R in points))
         return Certificate(self.objective, lower)

@@ -822,6 +822,30 @@ def test_a_stopped_minimizer_is_a_point_with_a_true_gap(bias):
 
 
 @pytest.mark.parametrize("bias", [False, True])
+def test_a_solver_that_is_stopped_before_the_rank_has_fallen_fits_into_the_dimension(bias):
+    counts = [61, 57, 17, 7, 36, 40]
+    refused = 0
+    for level in np.linspace(20, 60, 9):
+        lam = np.sqrt(level) / 218
+        model = nc.UnconstrainedFeatures(counts, lam_w=lam, lam_h=lam, loss="ce", bias=bias)
+        best = nc.ufm_minimizer(model, dimension=6)
+        rank = max(1, int(np.count_nonzero(best.singular_values)))
+        assert nc.ufm_minimizer(model, dimension=rank).objective == best.objective
+        with pytest.warns(RuntimeWarning, match="stopped, by the callback"):
+            whole, thin = (
+                nc.ufm_minimizer(model, dimension=d, callback=lambda record: True)
+                for d in (6, rank)
+            )
+        refused += bool(np.count_nonzero(whole.singular_values) > rank)
+        assert thin.status is nc.UfmStatus.STOPPED
+        assert thin.singular_values == pytest.approx(whole.singular_values[:rank], rel=1e-12)
+        value = nc.ufm_objective(model, thin.features, thin.classifier, bias=thin.bias)
+        assert value == pytest.approx(thin.objective, rel=1e-13)
+        assert thin.certificate.lower <= best.objective < thin.objective
+    assert refused
+
+
+@pytest.mark.parametrize("bias", [False, True])
 def test_where_newton_steps_fail_gradient_steps_descend(monkeypatch, bias):
     from theorylab.neural_collapse import _reduced_cross_entropy as reduced
 

@@ -260,8 +260,8 @@ def lstd_true_msbe_double_descent(
     C^\top)}{m(1-g)}$, $C=D_\pi^{1/2}(I-\gamma P)$, $E=I-c\Phi U\bar QA^\top$; $\Delta$ is the
     variance of $Cv$. If at least a sixth of the states is unvisited, there is a double descent: at
     $\lambda=10^{-10}$ (divided by the copies) the geometric mean of the error is larger at $N=m$
-    than at $m/2$ and $2m$; there (at the least $\lambda$ of $10^{-4}$, $10^{-5}$, $10^{-6}$ for
-    which $g<1$) the share of $\Delta$ is largest."""
+    than at $m/2$ and $2m$, and so is the share of $\Delta$, at the least $\lambda$ of $10^{-4}$,
+    $10^{-5}$, $10^{-6}$ for which $g<1$ at these $N$."""
     beside = [visited // 2, visited, 2 * visited]
     few = min(draws, 100)
     runs = [residuals(4, n, visited, discount, 1e-10, repeats, few, seed)[1] for n in beside]

@@ -4,7 +4,6 @@ logits between them, and its points by the singular values of the part that is p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from theorylab.neural_collapse._spectra import Groups
 
 __all__ = ["COARSE", "GroupProblem", "Point", "shrink"]
 
-# Up to twice this number of groups the start is diagonal, and all is done in double precision.
+# Up to twice this number of groups the start is diagonal.
 COARSE = 32
 
 
@@ -61,7 +60,7 @@ class GroupProblem:
         value = float(self.weight @ losses)
         return value, slope, slope_within, p, own_p
 
-    def pull(self, others: Any, own: Any) -> tuple[Any, Any]:
+    def pull(self, others: FloatArray, own: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return derivatives in E and within, given those in the logits."""
         others[self.diagonal] += own
         own = (own - others[self.diagonal] / self.m) * self.to_own

@@ -15,10 +15,7 @@ equation is solved exactly."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
 from theorylab._validation import FloatArray
 from theorylab.neural_collapse._group_problem import GroupProblem, Point
@@ -29,29 +26,24 @@ _CONJUGATE_STEPS = 400, 60
 
 
 class NewtonStep:
-    """The equation of a step, in units of mu: in single precision where there are many groups."""
+    """The equation of a step, in units of mu."""
 
     def __init__(self, problem: GroupProblem, point: Point, damping: float = 0.0) -> None:
         self.problem, self.damping = problem, damping
-        low: Any = np.float64 if problem.few else np.float32
-        self.low = low
-        self.U, self.V = point.U.astype(low), point.Vt.T.astype(low)
-        self.p, self.own_p = point.p.astype(low), point.own_p.astype(low)
-        self.m, self.to_own = problem.m.astype(low), problem.to_own.astype(low)
-        self.to_logits = problem.to_logits.astype(low)
-        self.share = (problem.weight / problem.mu).astype(low)
-        self.rows, self.alive_within = point.sigma > 0, (point.within > 0).astype(low)
+        self.U, self.V, self.p, self.own_p = point.U, point.Vt.T, point.p, point.own_p
+        self.share = problem.weight / problem.mu
+        self.rows, self.alive_within = point.sigma > 0, point.within > 0
         self.columns = self.rows.copy()
         self.columns[0] |= problem.bias
         self.thin = 2 * np.count_nonzero(self.columns) < self.columns.size
         # Adding a constant to all logits changes nothing.
-        self.one = (point.U.T @ problem.one).astype(low)
+        self.one = point.U.T @ problem.one
         total = point.sigma[:, None] + point.sigma
         total = np.where(total > 0, total, np.inf)
         straight, crossed = 1 / total, (1 - point.g[:, None] - point.g) / total
         if problem.bias:
             straight[:, 0] = crossed[:, 0] = crossed[0] = 0.0
-        self.straight, self.crossed = straight.astype(low), crossed.astype(low)
+        self.straight, self.crossed = straight, crossed
         # All that follows is the preconditioner. Probabilities of classes and of other ones:
         mass = point.p.copy()
         mass[problem.diagonal] = 0.0
@@ -70,7 +62,7 @@ class NewtonStep:
         """Symmetric pairs of values that live see the loss alone, all others mostly the norm."""
         both = 0.5 * (curvature + curvature.T) + self.damping
         floor = max(1e-7 * float(both.max()), np.finfo(float).tiny)
-        self.inverse_loss = (1 / np.maximum(both, floor)).astype(self.low)
+        self.inverse_loss = 1 / np.maximum(both, floor)
         loss = (point.U**2).T @ curvature @ point.Vt.T**2
         even = np.ix_(self.rows, self.rows)
         loss[even] = 0.5 * (loss[even] + loss[even].T)
@@ -78,8 +70,8 @@ class NewtonStep:
         square = straight * straight.T
         determinant = np.maximum(square - crossed**2, 1e-14 * square)
         determinant[self.tangent(square) == 0] = np.inf
-        self.inverse_straight = (straight.T / determinant).astype(self.low)
-        self.inverse_crossed = (-crossed / determinant).astype(self.low)
+        self.inverse_straight = straight.T / determinant
+        self.inverse_crossed = -crossed / determinant
 
     def _invert_within(self, point: Point) -> None:
         """Own logits leave those of the other classes of the group behind."""
@@ -89,7 +81,7 @@ class NewtonStep:
         spread = mean * (1 - 1 / m) + p / m**2 - (mean - p / m) ** 2
         scale = problem.weight / problem.mu * spread * problem.to_own**2 + self.damping
         inverse = np.divide(1, scale, where=scale > 0, out=np.zeros_like(scale))
-        self.inverse_within = inverse.astype(self.low)
+        self.inverse_within = inverse
 
     def _invert_along(self, point: Point, mass: FloatArray) -> None:
         """The bias sees the loss alone, exactly."""
@@ -100,14 +92,14 @@ class NewtonStep:
         unit = np.trace(S) / problem.G
         S += (self.damping + 1e-6 * unit) * np.eye(problem.G)
         S += unit * np.outer(problem.one, problem.one)
-        self.inverse_along = (U.T @ np.linalg.solve(S, U)).astype(self.low)
+        self.inverse_along = U.T @ np.linalg.solve(S, U)
 
-    def tangent(self, X: NDArray[Any]) -> NDArray[Any]:
+    def tangent(self, X: FloatArray) -> FloatArray:
         """Return the part in which the singular values that vanish stay zero, and that along v."""
-        kept: NDArray[Any] = X * (self.rows[:, None] | self.columns)
+        kept: FloatArray = X * (self.rows[:, None] | self.columns)
         return kept
 
-    def into(self, E: NDArray[Any]) -> NDArray[Any]:
+    def into(self, E: FloatArray) -> FloatArray:
         """Return the coordinates of the tangent part."""
         U, V, rows, columns = self.U, self.V, self.rows, self.columns
         if not self.thin:
@@ -117,7 +109,7 @@ class NewtonStep:
         X[rows] = (U[:, rows].T @ E) @ V
         return X
 
-    def out_of(self, X: NDArray[Any]) -> Any:
+    def out_of(self, X: FloatArray) -> FloatArray:
         """Return what has these coordinates."""
         U, V, rows, columns = self.U, self.V, self.rows, self.columns
         if not self.thin:
@@ -125,41 +117,34 @@ class NewtonStep:
         left, right = U[:, rows], V[:, columns]
         return left @ (X[rows] @ V.T) + (U[:, ~rows] @ X[np.ix_(~rows, columns)]) @ right.T
 
-    def loss_curvature(self, D: NDArray[Any], d: NDArray[Any]) -> tuple[Any, Any]:
+    def loss_curvature(self, D: FloatArray, d: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the product of the Hessian of the loss with a direction."""
-        diagonal = self.problem.diagonal
-        moved, dc = D * self.to_logits, d * self.to_own
-        moved[diagonal] -= dc / self.m
-        own = moved[diagonal] + dc
+        dc, moved = self.problem.logits(D, d)
+        own = moved[self.problem.diagonal] + dc
         moved *= self.p
         mean = moved.sum(axis=0) + self.own_p * own
         moved -= self.p * mean
-        moved *= self.share
-        own = self.share * self.own_p * (own - mean)
-        moved[diagonal] += own
-        own = (own - moved[diagonal] / self.m) * self.to_own
-        moved *= self.to_logits
-        return moved, own
+        return self.problem.pull(self.share * moved, self.share * self.own_p * (own - mean))
 
-    def bend(self, X: NDArray[Any]) -> Any:
+    def bend(self, X: FloatArray) -> FloatArray:
         """Return the product of the curvature of the nuclear norm with a direction."""
         return self.straight * X + self.crossed * X.T
 
-    def product(self, X: NDArray[Any], d: NDArray[Any]) -> tuple[Any, Any]:
+    def product(self, X: FloatArray, d: FloatArray) -> tuple[FloatArray, FloatArray]:
         image, image_within = self.loss_curvature(self.out_of(X), d)
-        image = self.into(image) + self.bend(X) + self.low(self.damping) * X
-        return image, image_within + self.low(self.damping) * d
+        image = self.into(image) + self.bend(X) + self.damping * X
+        return image, image_within + self.damping * d
 
-    def preconditioned(self, R: NDArray[Any], r: NDArray[Any]) -> tuple[Any, Any]:
+    def preconditioned(self, R: FloatArray, r: FloatArray) -> tuple[FloatArray, FloatArray]:
         even = np.ix_(self.rows, self.rows)
         S = R[even]
-        S = self.low(0.5) * (S + S.T)
+        S = 0.5 * (S + S.T)
         rest = R.copy()
         rest[even] -= S
         X = self.inverse_straight * rest + self.inverse_crossed * rest.T
         left, right = self.U[:, self.rows], self.V[:, self.rows]
         S = left.T @ ((left @ S @ right.T) * self.inverse_loss) @ right
-        X[even] += self.low(0.5) * (S + S.T)
+        X[even] += 0.5 * (S + S.T)
         if self.problem.bias:
             X[:, 0] = self.inverse_along @ R[:, 0]
         return X - np.outer(self.one, self.one @ X), r * self.inverse_within * self.alive_within
@@ -169,8 +154,8 @@ class NewtonStep:
     ) -> tuple[FloatArray, FloatArray]:
         """Return the step for these optimality conditions, to a hundredth of the residual, or to
         this share of it."""
-        R, r = self.into(-rest.astype(self.low)), -rest_within.astype(self.low)
-        unit = max(np.abs(R).max(), np.abs(r).max()) or self.low(1.0)  # none, if all vanish
+        R, r = self.into(-rest), -rest_within
+        unit = max(np.abs(R).max(), np.abs(r).max()) or 1.0  # none, if all vanish
         R, r = R / unit, r / unit
         P, q = self.preconditioned(R, r)
         X, d = np.zeros_like(R), np.zeros_like(r)
@@ -180,11 +165,10 @@ class NewtonStep:
             curvature = float(np.sum(P * image) + q @ image_within)
             if size <= max(0.01, share) ** 2 * first or curvature <= 0:
                 break
-            length = self.low(size / curvature)
+            length = size / curvature
             X, d = X + length * P, d + length * q
             R, r = R - length * image, r - length * image_within
             Z, z = self.preconditioned(R, r)
             size, last = float(np.sum(R * Z) + r @ z), size
-            P, q = Z + self.low(size / last) * P, z + self.low(size / last) * q
-        D = self.out_of(X) * unit
-        return D.astype(np.float64), (d * unit).astype(np.float64)
+            P, q = Z + size / last * P, z + size / last * q
+        return self.out_of(X) * unit, d * unit

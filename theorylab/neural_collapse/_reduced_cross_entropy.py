@@ -64,9 +64,11 @@ def _start(groups: Groups, problem: GroupProblem) -> tuple[FloatArray, FloatArra
         E = np.diag(gap * np.sqrt(sizes))
         E += np.outer(np.log(share) * np.sqrt(m), problem.v * np.sqrt(problem.total))
         return E - np.outer(one, one @ E), gap * np.sqrt(sizes) * problem.copies
-    # Classes above the threshold and below it are smooth in their sizes each.
-    split = int(np.searchsorted(sizes, problem.limit, side="right"))
-    parts = [part for part in (np.arange(split), np.arange(split, G)) if part.size]
+    # Classes above the threshold and below it are smooth in their sizes each; splines across a gap
+    # of sizes, or nodes that merge its two sides, say nothing.
+    below, above = sizes[:-1], sizes[1:]
+    apart = ((below <= problem.limit) & (problem.limit < above)) | (above > 4 * below)
+    parts = np.split(np.arange(G), np.flatnonzero(apart) + 1)
     bins, nodes, first = np.zeros(G, np.int64), [], 0
     for part in parts:
         # Two at least, which show their own logit, and narrow at the ends, as Chebyshev's nodes.
@@ -135,7 +137,9 @@ def _solve(
             yield point
             bound = 0.1 * residual
         if residual == 0 or (residual >= last[0] and point.objective >= last[1] * (1 - 1e-14)):
-            break  # rounding is all that is left
+            if not damping or residual == 0:
+                break  # rounding is all that is left
+            damping = 0.0  # or it keeps small classes, which hardly curve the loss, where they are
         last = residual, point.objective
         if stops(iteration, point.objective, residual):
             break

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import replace
 from enum import StrEnum
 from functools import cached_property
 
@@ -146,12 +145,16 @@ class UfmMinimizer:
         residual = loss.terms(self.class_logits, np.arange(n.size))[1]
         if self.bias is not None:
             residual -= (residual @ n / total)[:, None]
-        product = self.classifier @ self.class_features
-        if isinstance(loss, CrossEntropy):  # no probability is lost: the columns sum to zero
-            product -= product.mean(axis=0)
-        if self.bias is not None:
-            product -= (product @ n / total)[:, None]
-        points = _dual_points(residual, product, np.sqrt(n), total * mu)
+
+        def centred(Z: FloatArray) -> FloatArray:
+            if isinstance(loss, CrossEntropy):  # no probability is lost: the columns sum to zero
+                Z = Z - Z.mean(axis=0)
+            return Z if self.bias is None else Z - (Z @ n / total)[:, None]
+
+        product = centred(self.classifier @ self.class_features)
+        scaled, *others = _dual_points(residual, product, np.sqrt(n), total * mu)
+        # Singular vectors that are next to none leave the constraints by rounding.
+        points = [scaled, *map(centred, others)]
         # The losses are never negative.
         lower = max(0.0, *(float(loss.dual(R) @ n / total) for R in points))
         return Certificate(self.objective, lower)
@@ -207,7 +210,7 @@ def ufm_minimizer(
     callback
         Called at each Newton step for classes of several sizes under cross-entropy, with the root
         mean square of the optimality condition over the penalty; where it returns True the solver
-        stops.
+        stops, at a point of which at most d singular values are kept.
 
     Returns
     -------
@@ -272,12 +275,20 @@ def ufm_minimizer(
         raise ValueError(
             f"model: expected equal classes for {model.loss}, got class sizes {n[:8].tolist()}"
         )
-    for solution in solve_cross_entropy(n, mu, bias, stops):
-        result = _minimizer(model, d, UfmStatus.SOLVED, *solution)
-        gap = result.certificate.gap
-        if not stopped and gap <= _GAP:
-            return result
-    result = replace(result, status=UfmStatus.STOPPED)
+    for objective, spectrum, offset in solve_cross_entropy(n, mu, bias, stops):
+        # Before the end the rank may be larger than that of the minimizer.
+        if not stopped and np.count_nonzero(spectrum.values > 0) <= d:
+            result = _minimizer(model, d, UfmStatus.SOLVED, objective, spectrum, offset)
+            if result.certificate.gap <= _GAP:
+                return result
+    if stopped and np.count_nonzero(spectrum.values > 0) > d:
+        spectrum = spectrum.largest(d)
+        logits = (spectrum.left * spectrum.values) @ spectrum.right / np.sqrt(n)
+        logits += 0.0 if offset is None else offset[:, None]
+        value, _ = loss.mean(logits, np.arange(n.size), n.astype(np.float64))
+        objective = value + mu * float(spectrum.values.sum())
+    result = _minimizer(model, d, UfmStatus.STOPPED, objective, spectrum, offset)
+    gap = result.certificate.gap
     warnings.warn(
         f"{result.status} (relative gap {gap:.1e})",
         RuntimeWarning,

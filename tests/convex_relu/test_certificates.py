@@ -38,6 +38,8 @@ from theorylab.convex_relu._network import (
 )
 from theorylab.convex_relu._problem import as_patterns, as_problem, augment
 from theorylab.convex_relu._reduction import reduce_rows
+from theorylab.convex_relu._verification import with_digits
+from theorylab.convex_relu.certificates import Certificate
 from theorylab.convex_relu.losses import as_loss
 from theorylab.numerics.balls import above, below, rational_matrix
 
@@ -680,6 +682,57 @@ def test_the_error_of_a_dual_value():
             assert abs(float(exact - arb(loss.dual(v, labels)))) <= error
             # No wider than a multiple of what the terms add up to.
             assert 50 * EPS * float(exact) <= error <= 1e4 * EPS * float(exact)
+
+
+# -------------------------------------------------------------------------- digits
+@pytest.mark.parametrize("tol", [1e-8, 0.9])
+@pytest.mark.parametrize("far", [1e4, 0.1])
+@pytest.mark.parametrize("big", [1e6, 0.1])
+def test_values_that_rounding_may_move_by_the_gap_are_replaced_by_exact_ones(big, far, tol):
+    rng = np.random.default_rng(0)
+    X, y, v = rng.standard_normal((4, 1)), rng.standard_normal((4, 2)), np.ones((4, 2))
+    v *= far * rng.random((4, 2))
+    # Two neurons that nearly cancel.
+    network = Network([[1.0], [1.0 + 1e-8]], [[big, 1.0], [-big, 2.0]])
+    value = ((exact_outputs(network, X) - fractions(y)) ** 2).sum() / 2
+    value += Fraction(1e-20) * exact_penalty(network)
+    bound = (fractions(v) * (fractions(y) - fractions(v) / 2)).sum()
+    stated = 1.001 * float(value), 0.999 * float(bound)
+    loss = as_loss("squared")
+    given = Certificate(X, y, 1e-20, loss, False, False, None, network, v, *stated)
+    result = with_digits(given, tol)
+    # What float64 knows well enough stays as it is stated.
+    moved = big > 1.0 and tol < 0.5, far > 1.0 and tol < 0.5
+    expected = float(value) if moved[0] else stated[0], float(bound) if moved[1] else stated[1]
+    assert (result.objective, result.dual_objective) == pytest.approx(expected, rel=1e-15)
+    assert np.array_equal(result.dual, v)
+    assert result.network is network
+
+
+def test_zeros_take_the_place_of_the_output_whose_dual_point_has_no_value():
+    y = np.array([[1.0, -1.0], [-1.0, -1.0], [1.0, 1.0]])
+    v = y * [[0.5, 0.25], [1.5, 0.75], [0.0, 1.0]]
+    network, loss = Network([[1.0]], [[1.0, 0.5]]), as_loss("hinge")
+    X, kept = np.array([[1.0], [2.0], [-1.0]]), v.copy()
+    objective = loss.value(network(X), y) + 0.5 * network.penalty
+    parts = X, y, 0.5, loss, False, False, None, network, v, objective, -np.inf
+    result = with_digits(Certificate(*parts), 0.9)
+    np.testing.assert_array_equal(result.dual, v * [0.0, 1.0])
+    assert result.dual_objective == 2.0
+    assert result.objective == objective
+    assert np.array_equal(v, kept)
+
+
+def test_beside_a_skip_connection_the_dual_value_is_that_of_the_orthogonal_point():
+    rng = np.random.default_rng(1)
+    X, y = rng.standard_normal((6, 2)), rng.standard_normal(6)
+    v = y - X @ np.linalg.lstsq(X, y, rcond=None)[0]
+    network, loss = Network(np.zeros((0, 2)), np.zeros(0)), as_loss("squared")
+    # A point beside it, whose own value differs by far more than rounding.
+    parts = X, y, 1.0, loss, False, True, None, network, v + 1e-6 * X[:, 0], 0.5 * (y @ y)
+    near = parts[8]
+    result = with_digits(Certificate(*parts, loss.dual(near, y) - 1e-3), 0.9)
+    assert result.dual_objective == pytest.approx(0.5 * (v @ v), rel=1e-9)
 
 
 # -------------------------------------------------------------------------- proofs

@@ -20,6 +20,7 @@ from theorylab.convex_relu._covering_steps import (
     edge,
     interpolate,
     keep,
+    middle,
 )
 from theorylab.convex_relu._dual_norm import Coverings, search_sphere
 from theorylab.convex_relu._reduction import reduce_rows
@@ -204,6 +205,9 @@ def test_a_cone_is_evaluated_at_its_centre_and_bounded_along_it(d, width):
         np.testing.assert_array_equal(t[down], (X @ q > 0.0)[down])
         expected = R @ g + v[~down] @ np.maximum(Z[~down], 0.0) + (v * t)[down] @ Z[down]
         np.testing.assert_allclose(c, expected, atol=1e-12)
+        # The linear function through the values at the rays.
+        size = np.abs(np.linalg.inv(R)).max()
+        assert middle(R, c) == pytest.approx(np.linalg.solve(R, c) @ q, abs=1e-13 * size)
         if (R @ q).min() > 0.2:
             bound = bound_along(R, q, c, 0.3, 0.01)
             room = bound * (R @ q - 0.01) - c - 0.3
@@ -298,6 +302,22 @@ def test_the_longest_edge_of_a_tiny_cone_is_split():
         first, second, weight = edge(v, np.ones(3), R[order], Z.T.copy(), np.arange(3), 3, 0)
         assert {order[first], order[second]} == {1, 2}
         assert weight == 0.5
+
+
+@pytest.mark.parametrize("exponent", [-535, -520, 500])
+def test_multiples_have_the_same_covering_though_their_squares_leave_float64(exponent):
+    # Powers of two round nothing, and weights that shrink as the rows grow leave h as it is.
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        d = 3 + seed % 3
+        X, v = rng.standard_normal((8, d)), rng.standard_normal(8)
+        norm = dual_norm(X, v)
+        v, factor, trees = norm.sign * v, 2.0**exponent, []
+        for rows, weights in ((X, v), (factor * X, v / factor)):
+            trees.append(np.full((10**4, 4), -1.0))
+            counts, *_ = decide(rows, weights, np.zeros(d), norm.value, trees=(NOTHING, trees[-1]))
+            assert counts[::3] == (0, 1)
+        np.testing.assert_array_equal(trees[1], trees[0])
 
 
 @pytest.mark.parametrize(("n", "d"), [(100, 3), (20, 4)])
@@ -555,6 +575,19 @@ def test_as_many_violations_as_are_asked_for():
     assert directions[0] @ directions[1] < 0
 
 
+def assert_divided_alike(before, after, d):
+    """What both trees divide they divide in the same place."""
+    roots = 0, 0
+    for _ in range(2**d):
+        nodes = [roots]
+        while nodes:
+            a, b = nodes.pop()
+            if before[a, 0] >= 0 and after[b, 0] >= 0:
+                np.testing.assert_array_equal(after[b, :3], before[a, :3])
+                nodes += [(a + 1, b + 1), (int(before[a + 1, 3]), int(after[b + 1, 3]))]
+        roots = int(before[roots[0], 3]), int(after[roots[1], 3])
+
+
 @pytest.mark.parametrize("d", [2, 3, 4])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_covering_that_follows_another_decides_alike(d, seed):
@@ -582,6 +615,7 @@ def test_a_covering_that_follows_another_decides_alike(d, seed):
         fresh = np.full((10**5, 4), np.nan)
         counts, *_, leaves = decide(X, near, zero, above, keep=512, trees=(tree, fresh))
         assert counts[::3] == (0, 1)
+        assert_divided_alike(tree, fresh, d)
         rows = rational_matrix(X)
         for leaf in zip(*(part[: counts[2]] for part in leaves), strict=True):
             assert _leaf_holds(rows, near, zero, above, *leaf)
@@ -632,6 +666,11 @@ def test_followed_coverings_are_those_next_to_the_threshold():
     assert coverings.nearest(1, 101.4)[0, 0] == 100
     assert coverings.nearest(1, 0.0)[0, 0] == 50
     assert coverings.nearest(-1, 1.0).shape == (0, 4)
+    # The room is used again.
+    coverings.room[:] = 3.0
+    coverings.add(-1, 1.0, coverings.room[:2])
+    coverings.room[:] = 4.0
+    np.testing.assert_array_equal(coverings.nearest(-1, 1.0), np.full((2, 4), 3.0))
 
 
 def test_a_search_follows_the_nearest_and_keeps_what_it_proved():

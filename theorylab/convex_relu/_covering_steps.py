@@ -277,7 +277,7 @@ def edge(
                 x = Z[e, k]
                 y = Z[e, b]
                 share = 1.0 / (abs(x - y) + 1e-300)
-                part = max(v[index[e]], 0.0) * max(-x * y, 0.0) * share
+                part = max(v[index[e]], 0.0) * max(-(x * share) * y, 0.0)
                 gap += part
                 moment += part * abs(y) * share
             square = square_distance(R[k], R[b]) if largest == 0.0 else -1.0

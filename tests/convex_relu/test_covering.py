@@ -688,3 +688,23 @@ def test_a_search_follows_the_nearest_and_keeps_what_it_proved():
     found, *_ = search_sphere(reduction, 1.01 * v, 1, norm, 4, 10**6, coverings)
     assert len(found) > 0
     assert len(coverings.kept[1]) == 2
+
+
+def test_a_tree_that_leads_astray_is_left():
+    rng = np.random.default_rng(5)
+    X, v = rng.standard_normal((9, 3)), rng.standard_normal(9)
+    reduction, norm = reduce_rows(X), dual_norm(X, v)
+    threshold = norm.attained * (1.0 + 1e-9)
+    # Rows that lead back to the first: cones that are divided on one edge for ever.
+    tree = np.array([[0.0, 1.0, 0.5, 0.0], [0.0, 1.0, 0.5, 0.0], [-1.0, 0.0, 0.0, 0.0]])
+    v = norm.sign * v
+    lost, *_ = decide(X, v, np.zeros(3), threshold, nodes=10**5, trees=(tree, NOTHING))
+    assert lost[0] == lost[3] == 0
+    fresh, *_ = decide(X, v, np.zeros(3), threshold)
+    coverings = Coverings()
+    coverings.add(1, threshold, tree)
+    found, ended, nodes = search_sphere(reduction, v, 1, threshold, 8, 10**6, coverings)
+    assert len(found) == 0
+    assert ended
+    assert fresh[1] < nodes <= 1100 + fresh[1]
+    assert len(coverings.nearest(1, threshold)) == fresh[1]

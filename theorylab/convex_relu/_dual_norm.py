@@ -197,21 +197,28 @@ def search_sphere(
         before = after = np.empty((0, 4))
         if coverings is not None:
             before, after = coverings.nearest(sign, threshold), coverings.room
-        found, nodes, _, complete = cover(
-            reduction.lines,
-            weights,
-            linear,
-            threshold,
-            max_found,
-            max_nodes,
-            directions,
-            values,
-            before,
-            after,
-            *nothing,
-        )
-        if coverings is not None and complete == 1 and not found and nodes <= len(after):
-            coverings.add(sign, threshold, after[:nodes])
+        # A tree that leads astray is left before it costs much.
+        limits = [1000 + 20 * len(before)] if len(before) else []
+        for limit in [*(most for most in limits if most < max_nodes), max_nodes]:
+            found, used, _, complete = cover(
+                reduction.lines,
+                weights,
+                linear,
+                threshold,
+                max_found,
+                limit - nodes,
+                directions,
+                values,
+                before,
+                after,
+                *nothing,
+            )
+            nodes += used
+            if found or complete == 1:
+                break
+            before = before[:0]
+        if coverings is not None and complete == 1 and not found and used <= len(after):
+            coverings.add(sign, threshold, after[:used])
         if found or complete == 1 or nodes >= max_nodes:
             return directions[:found], complete == 1, nodes
         # Cones that rows almost parallel cut too thin for float64; branches need no cone.

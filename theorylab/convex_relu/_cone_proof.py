@@ -186,7 +186,7 @@ def _sweep(
     return int(n_free), moved
 
 
-@compiled
+@compiled(meanwhile=_meanwhile_search.proves)
 def _proves(
     v: FloatArray,
     index: IntArray,

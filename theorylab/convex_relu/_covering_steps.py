@@ -219,7 +219,7 @@ def square_distance(x: FloatArray, y: FloatArray) -> float:
     return total
 
 
-@compiled
+@compiled(meanwhile=_meanwhile_search.edge)
 def edge(
     v: FloatArray,
     norms: FloatArray,

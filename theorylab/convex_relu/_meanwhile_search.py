@@ -43,6 +43,32 @@ def ascend(X: FloatArray, v: FloatArray, u: FloatArray, max_iter: int) -> float:
     return best
 
 
+def proves(
+    v: FloatArray,
+    index: IntArray,
+    m: int,
+    t: FloatArray,
+    w: FloatArray,
+    threshold: float,
+    R: FloatArray,
+    Z: FloatArray,
+    g: FloatArray,
+    q: FloatArray,
+    margin: float,
+    error: float,
+    c: FloatArray,
+) -> bool:
+    values, weights = Z[:m], v[index[:m]]
+    c[:] = R @ g + np.maximum(weights, 0.0) @ np.maximum(values, 0.0)
+    c += (np.minimum(weights, 0.0) * t[:m]) @ values
+    along = R @ q
+    if (along <= 0.0).any():
+        return False
+    lift = max(float(((c + margin + error * threshold - R @ w) / along).max()), 0.0)
+    w += lift * (1.0 + 1e-12) * q
+    return bool(np.sqrt(w @ w) * (1.0 + (2 * w.size + 4) * _EPS) <= threshold)
+
+
 def drop(
     X: FloatArray,
     v: FloatArray,
@@ -89,6 +115,41 @@ def interpolate(
         positive[:, None], np.maximum(values, 0.0), (totals > 0.0)[:, None] * values
     )
     return centre / length, int(np.count_nonzero(positive))
+
+
+def edge(
+    v: FloatArray,
+    norms: FloatArray,
+    R: FloatArray,
+    Z: FloatArray,
+    index: IntArray,
+    m: int,
+    n_positive: int,
+) -> tuple[int, int, float]:
+    d = R.shape[0]
+    values, weights = Z[:m], np.maximum(v[index[:m]], 0.0)
+    apart = ((R[:, None] - R) ** 2).sum(axis=2)
+    one, other = np.tril_indices(d, -1)
+    if 0 < n_positive <= 2 or d == 2 or (R @ R.T)[one, other].min() > 0.98:
+        sums = np.maximum(values, 0.0).sum(axis=1) - np.maximum(values.sum(axis=1), 0.0)
+        gaps = weights * sums
+        chosen = int(np.argmax(gaps)) if m else 0
+        if m and gaps[chosen] > 0.0:
+            z, small = values[chosen], 4.0 * _EPS * norms[index[chosen]]
+            ends = (z[:, None] > small) & (z < -small)
+            if ends.any():
+                first, second = divmod(int(np.argmax(np.where(ends, apart, -1.0))), d)
+                return first, second, float(-z[second] / (z[first] - z[second]))
+    x, y = values[:, one], values[:, other]
+    share = 1.0 / (np.abs(x - y) + 1e-300)
+    parts = weights[:, None] * np.maximum(-(x * share) * y, 0.0)
+    sums = parts.sum(axis=0)
+    k, where = int(np.argmax(sums)), 0.5
+    if sums[k] > 0.0:
+        where = min(max(float(parts[:, k] @ (np.abs(y) * share)[:, k]) / sums[k], 0.2), 0.8)
+    else:
+        k = int(np.argmax(apart[one, other]))
+    return int(one[k]), int(other[k]), float(where)
 
 
 def divide(

@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import lsq_linear, nnls
 
 from theorylab.convex_relu import dual_norm, enumerate_arrangements
-from theorylab.convex_relu._cone_proof import _proves, invert, least_distance
+from theorylab.convex_relu._cone_proof import _newton, _proves, invert, least_distance
 from theorylab.convex_relu._constraint import _leaf_holds
 from theorylab.convex_relu._covering import cover
 from theorylab.convex_relu._covering_steps import (
@@ -179,6 +179,31 @@ def test_the_least_distance_is_that_of_bounded_least_squares(d, width):
                 np.testing.assert_allclose(end, w, atol=1e-10 * least)
         compared += 1
     assert compared >= 15
+
+
+@pytest.mark.parametrize("steps", [_newton, _newton.meanwhile])
+@pytest.mark.parametrize("n_free", [1, 3, 8, 20])
+def test_newton_steps_end_where_free_coordinates_cannot_shorten(steps, n_free):
+    shortened = 0
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        X, v, inverse = rng.standard_normal((25, 3)), -rng.random(25), rng.standard_normal((3, 3))
+        index, t, s, start = rng.permutation(25), rng.random(20), rng.random(3), rng.normal(size=3)
+        # Coordinates as they are numbered: -1 - k is the k-th of the dual cone.
+        columns = np.vstack([inverse.T[::-1], v[index[:20], None] * X[index[:20]]])
+        high = np.append(np.full(3, np.inf), np.ones(20))
+        places = rng.choice(23, n_free, replace=False)
+        before, w = np.append(s[::-1], t), start.copy()
+        steps(X, v, index, t, s, inverse, w, places - 3, n_free)
+        after = np.append(s[::-1], t)
+        np.testing.assert_allclose(w, start + (after - before) @ columns, atol=1e-9)
+        np.testing.assert_array_equal(np.delete(after, places), np.delete(before, places))
+        assert np.all((after >= 0.0) & (after <= high))
+        assert w @ w <= start @ start
+        inside = places[(after[places] > 0.0) & (after[places] < high[places])]
+        np.testing.assert_allclose(columns[inside] @ w, 0.0, atol=1e-9)
+        shortened += w @ w < 0.9 * start @ start
+    assert shortened >= 15
 
 
 def cone_of(rng, d, width, n=9):

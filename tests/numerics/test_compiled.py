@@ -153,13 +153,16 @@ def test_inside_of_an_interpreted_kernel_machine_code_is_taken_as_it_arrives(
     race.thread = threading.get_ident()
     assert inner(2**62) == inner(2**62) == 2**64
     assert asked == [(numba.int64,)]  # once without news
+    inner.spent = 1.0
     race.answered, race.news = {4}, 1
     assert inner(2**62) == 2**64
     race.answered, race.news = {4, 5}, 2  # an answer, but nothing on disk: it did not compile
     assert inner(2**62) == 2**64
     other.compile((numba.int64,))
     assert inner(2**62) == 2**64
-    race.news = 3
+    race.news, inner.spent = 3, 0.01  # to load it would take longer
+    assert inner(2**62) == 2**64
+    inner.spent = 1.0
     assert inner(2**62) == 0
     assert not race.lock.locked()
 

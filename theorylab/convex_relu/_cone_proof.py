@@ -60,8 +60,8 @@ def least_distance(
         n_free, moved = _sweep(X, v, index, m, t, s_cone, inverse, w, wide, free)
         if moved <= 1e-15 * threshold:
             break
-        if sweep >= 2 and 0 < n_free <= d:
-            _newton(X, v, index, t, s_cone, inverse, w, gram, free, n_free)
+        if sweep >= 2 and n_free > 0:
+            _newton(X, v, index, t, s_cone, inverse, w, free, n_free)
     s = square_norm(w)
     if s <= square * (1.0 + 1e-13) and _proves(
         v, index, m, t, w, threshold, R, Z, g, q, margin, error, c
@@ -233,7 +233,7 @@ def _proves(
     return bool(np.sqrt(square_norm(w)) * (1.0 + (2 * d + 4) * _EPS) <= threshold)
 
 
-@compiled
+@compiled(meanwhile=_meanwhile_search.newton)
 def _newton(
     X: FloatArray,
     v: FloatArray,
@@ -242,51 +242,82 @@ def _newton(
     s_cone: FloatArray,
     inverse: FloatArray,
     w: FloatArray,
-    gram: FloatArray,
     free: IntArray,
     n_free: int,
 ) -> None:
-    """Take the exact least-squares step in the coordinates off their bounds, up to the first
-    bound."""
+    """Take exact least-squares steps in the coordinates off their bounds, each up to the first
+    bound, where a coordinate stays."""
     d = w.size
     columns = np.empty((n_free, d))
     for j in range(n_free):
         e = free[j]
         for a in range(d):
             columns[j, a] = v[index[e]] * X[index[e], a] if e >= 0 else inverse[a, -1 - e]
-    system = np.empty((n_free, n_free + 1))
-    for j in range(n_free):
-        for k in range(n_free):
-            s = 0.0
-            for a in range(d):
-                s += columns[j, a] * columns[k, a]
-            system[j, k] = s
-        s = 0.0
-        for a in range(d):
-            s -= columns[j, a] * w[a]
-        system[j, n_free] = s
-    if not eliminate(system, n_free):
-        return
-    step = 1.0
-    for j in range(n_free):
-        change = system[j, n_free] / system[j, j]
-        if not np.isfinite(change):
+    left = free[:n_free].copy()
+    system = np.empty((d, d + 1))
+    change = np.empty(n_free)
+    count = n_free
+    while count > 0:
+        # The step is (A^T A)^-1 A^T (-w), or A^T (A A^T)^-1 (-w) if there are more than d columns.
+        size = min(count, d)
+        for a in range(size):
+            for b in range(size):
+                s = 0.0
+                if count <= d:
+                    for k in range(d):
+                        s += columns[a, k] * columns[b, k]
+                else:
+                    for j in range(count):
+                        s += columns[j, a] * columns[j, b]
+                system[a, b] = s
+            if count <= d:
+                s = 0.0
+                for k in range(d):
+                    s -= columns[a, k] * w[k]
+                system[a, size] = s
+            else:
+                system[a, size] = -w[a]
+        if not eliminate(system, size):
             return
-        e = free[j]
-        old = t[e] if e >= 0 else s_cone[-1 - e]
-        if change < 0.0 and old + change < 0.0:
-            step = min(step, -old / change)
-        if e >= 0 and old + change > 1.0:
-            step = min(step, (1.0 - old) / change)
-    for j in range(n_free):
-        change = step * system[j, n_free] / system[j, j]
-        e = free[j]
+        step = 1.0
+        blocking = -1
+        for j in range(count):
+            if count <= d:
+                change[j] = system[j, size] / system[j, j]
+            else:
+                s = 0.0
+                for a in range(d):
+                    s += columns[j, a] * system[a, size] / system[a, a]
+                change[j] = s
+            if not np.isfinite(change[j]):
+                return
+            e = left[j]
+            old = t[e] if e >= 0 else s_cone[-1 - e]
+            if change[j] < 0.0 and old + step * change[j] < 0.0:
+                step = -old / change[j]
+                blocking = j
+            if e >= 0 and old + step * change[j] > 1.0:
+                step = (1.0 - old) / change[j]
+                blocking = j
+        for j in range(count):
+            e = left[j]
+            if e >= 0:
+                t[e] = min(max(t[e] + step * change[j], 0.0), 1.0)
+            else:
+                s_cone[-1 - e] = max(s_cone[-1 - e] + step * change[j], 0.0)
+            for a in range(d):
+                w[a] += step * change[j] * columns[j, a]
+        if blocking < 0:
+            return
+        e = left[blocking]
         if e >= 0:
-            t[e] = min(max(t[e] + change, 0.0), 1.0)
+            t[e] = 0.0 if change[blocking] < 0.0 else 1.0
         else:
-            s_cone[-1 - e] = max(s_cone[-1 - e] + change, 0.0)
+            s_cone[-1 - e] = 0.0
+        count -= 1
+        left[blocking] = left[count]
         for a in range(d):
-            w[a] += change * columns[j, a]
+            columns[blocking, a] = columns[count, a]
 
 
 @compiled

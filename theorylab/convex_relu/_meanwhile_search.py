@@ -9,6 +9,7 @@ from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg.lapack import dposv
 
 from theorylab._validation import FloatArray
 from theorylab.convex_relu._problem import BoolArray, IntArray
@@ -235,6 +236,44 @@ def sweep(
     if wide:
         s_cone[:] = values[m:]
     return len(off), moved
+
+
+def newton(
+    X: FloatArray,
+    v: FloatArray,
+    index: IntArray,
+    t: FloatArray,
+    s_cone: FloatArray,
+    inverse: FloatArray,
+    w: FloatArray,
+    free: IntArray,
+    n_free: int,
+) -> None:
+    slopes = free[:n_free] >= 0
+    rows, cones = free[:n_free][slopes], -1 - free[:n_free][~slopes]
+    A = np.vstack([v[index[rows], None] * X[index[rows]], inverse.T[cones]])
+    values = np.concatenate([t[rows], s_cone[cones]])
+    high = np.repeat([1.0, np.inf], [rows.size, cones.size])
+    left = np.arange(n_free)
+    while left.size:
+        B, old = A[left], values[left]
+        many = left.size > w.size
+        _, change, failed = dposv(B.T @ B if many else B @ B.T, -w if many else -(B @ w))
+        if failed:
+            break
+        if many:
+            change = B @ change
+        ends = np.where(change < 0.0, 0.0, high[left])
+        steps = (ends - old) / (change + 1e-300)
+        first = int(steps.argmin())
+        step = min(float(steps[first]), 1.0)
+        w += step * change @ B
+        values[left] = old + step * change
+        if step == 1.0:
+            break
+        values[left[first]] = ends[first]
+        left = np.delete(left, first)
+    t[rows], s_cone[cones] = values[: rows.size].clip(0.0, 1.0), values[rows.size :].clip(0.0)
 
 
 def write(

@@ -79,6 +79,8 @@ class Pricing:
         #: Signs and directions where the search succeeded, and may again.
         self.found: list[tuple[int, FloatArray]] = []
         self.coverings = Coverings()
+        #: The sign of the last violation that an exhaustive search found: it may have more.
+        self.sign = 1
 
     def slack(self, v: FloatArray, beta: float) -> float:
         """Relative slack with which the dual constraint is decided; the dual value pays about as
@@ -142,15 +144,16 @@ class Pricing:
         if exhaustive and not found:
             exact = complete = True
             budget = node_budget(self.reduction, max_nodes or self.max_nodes)
-            for sign in (1, -1):
+            for sign in (self.sign, -self.sign):
                 directions, done, _ = search_sphere(
-                    self.reduction, v, sign, beta * (1.0 + slack), 16, budget, self.coverings
+                    self.reduction, v, sign, beta * (1.0 + slack), 8, budget, self.coverings
                 )
                 for u in directions:
                     improve(sign, u, 0.0)
                 complete = complete and done and len(directions) == 0
                 if found:
                     # The other sign can wait until this one is settled.
+                    self.sign = sign
                     break
         best = sorted(
             ((value, sign, u) for (sign, _), (value, u) in found.items()), key=lambda t: -t[0]

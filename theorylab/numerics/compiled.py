@@ -110,17 +110,19 @@ class _Racing(CPUDispatcher):
     def _compile_for_args(self, *args: Any, **kwargs: Any) -> Any:
         """Return what runs on arguments that there is no machine code for: numba asks this."""
         if _Race.thread == threading.get_ident():  # inside of a kernel that is interpreted
-            return self._loaded(*args) or self._interpreted
+            # To load machine code takes longer than a kernel that takes less than this.
+            news = self.looked < 0 or (self.looked != _Race.news and self.spent > 0.1)
+            return (self._loaded(*args) if news else None) or self._interpreted
         if os.environ.get("THEORYLAB_KERNELS") != "compiled" and all(map(_is_plain, args)):
             signature = tuple(map(numba.typeof, args))
-            if self._cache.load_overload(signature, self.targetctx) is None:
+            if _is_first() or self._cache.load_overload(signature, self.targetctx) is None:
                 return partial(self._raced, signature)
         return DISPATCHER._compile_for_args(self, *args, **kwargs)
 
     def _interpreted(self, *args: Any) -> Any:
         begin = time.perf_counter() - _Race.counted
         try:
-            if OmittedArg in map(type, args):
+            if self.py_func.__defaults__ and OmittedArg in map(type, args):
                 args = tuple(a.value if isinstance(a, OmittedArg) else a for a in args)
             return self.meanwhile(*args)
         finally:
@@ -129,8 +131,8 @@ class _Racing(CPUDispatcher):
             _Race.counted += own
 
     def _loaded(self, *args: Any) -> Any:
-        """Return the machine code of an inner kernel if there is news of it; ask for it first."""
-        if self.looked == _Race.news or not all(map(_is_plain, args)):
+        """Return the machine code of an inner kernel if it is there; ask for it first."""
+        if not all(map(_is_plain, args)):
             return None
         self.looked = _Race.news
         signature = tuple(map(numba.typeof, args))
@@ -315,6 +317,13 @@ def _length(kernel: Any) -> int:
         called = [found.py_func.__globals__.get(name) for name in names]
         seen.extend(k for k in called if isinstance(k, _Racing) and k not in seen)
     return sum(len(k.py_func.__code__.co_code) for k in seen)
+
+
+@cache
+def _is_first() -> bool:
+    """Whether there was no machine code when this process began: to look for some in numba's way
+    takes a while."""
+    return next(cache_folder().glob("*/*.nbi"), None) is None
 
 
 def _is_plain(value: Any) -> bool:

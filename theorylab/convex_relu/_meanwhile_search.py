@@ -5,6 +5,7 @@ Arguments, effects and results are those of the kernel that names them."""
 
 from __future__ import annotations
 
+from functools import cache
 from operator import mul
 
 import numpy as np
@@ -129,8 +130,7 @@ def edge(
 ) -> tuple[int, int, float]:
     d = R.shape[0]
     values, weights = Z[:m], np.maximum(v[index[:m]], 0.0)
-    apart = ((R[:, None] - R) ** 2).sum(axis=2)
-    one, other = np.tril_indices(d, -1)
+    one, other = _pairs(d)
     if 0 < n_positive <= 2 or d == 2 or (R @ R.T)[one, other].min() > 0.98:
         sums = np.maximum(values, 0.0).sum(axis=1) - np.maximum(values.sum(axis=1), 0.0)
         gaps = weights * sums
@@ -139,6 +139,7 @@ def edge(
             z, small = values[chosen], 4.0 * _EPS * norms[index[chosen]]
             ends = (z[:, None] > small) & (z < -small)
             if ends.any():
+                apart = ((R[:, None] - R) ** 2).sum(axis=2)
                 first, second = divmod(int(np.argmax(np.where(ends, apart, -1.0))), d)
                 return first, second, float(-z[second] / (z[first] - z[second]))
     x, y = values[:, one], values[:, other]
@@ -149,8 +150,13 @@ def edge(
     if sums[k] > 0.0:
         where = min(max(float(parts[:, k] @ (np.abs(y) * share)[:, k]) / sums[k], 0.2), 0.8)
     else:
-        k = int(np.argmax(apart[one, other]))
+        k = int(np.argmax(((R[one] - R[other]) ** 2).sum(axis=1)))
     return int(one[k]), int(other[k]), float(where)
+
+
+@cache
+def _pairs(d: int) -> tuple[IntArray, IntArray]:
+    return np.tril_indices(d, -1)
 
 
 def divide(

@@ -713,6 +713,17 @@ def test_a_search_follows_the_nearest_and_keeps_what_it_proved():
     found, *_ = search_sphere(reduction, 1.01 * v, 1, norm, 4, 10**6, coverings)
     assert len(found) > 0
     assert len(coverings.kept[1]) == 2
+    # Nor is a tree kept that is not whole: it was stopped, or there was no room for it.
+    fresh = search_sphere(reduction, v, 1, 1.1 * norm, 4, 10**6)[2]
+    coverings = Coverings()
+    coverings.room[:] = np.nan
+    assert not search_sphere(reduction, v, 1, 1.1 * norm, 4, fresh - 1, coverings)[1]
+    coverings.room = coverings.room[: fresh - 1]
+    assert search_sphere(reduction, v, 1, 1.1 * norm, 4, 10**6, coverings)[1]
+    assert not coverings.kept[1]
+    coverings.room = np.empty((fresh, 4))
+    assert search_sphere(reduction, v, 1, 1.1 * norm, 4, fresh, coverings)[1]
+    assert len(coverings.nearest(1, norm)) == fresh
 
 
 def test_a_tree_that_leads_astray_is_left():
@@ -733,3 +744,15 @@ def test_a_tree_that_leads_astray_is_left():
     assert ended
     assert fresh[1] < nodes <= 1100 + fresh[1]
     assert len(coverings.nearest(1, threshold)) == fresh[1]
+
+
+def test_where_cones_are_too_thin_branches_decide():
+    X, v = np.array([[1.0, 1e-6], [1.0, -1e-6]]), np.array([1.0, 1e-5 - 1.0])
+    # The maximum is where both rows are active.
+    threshold = np.hypot(1e-5, 2e-6 - 1e-11) * (1.0 + 1e-9)
+    counts, *_ = decide(X, v, np.zeros(2), threshold)
+    assert counts[::3] == (0, 0)
+    found, ended, nodes = search_sphere(reduce_rows(X), v, 1, threshold, 4, 10**4)
+    assert len(found) == 0
+    assert ended
+    assert nodes > counts[1]

@@ -15,12 +15,45 @@ from functools import partial
 import numpy as np
 
 from theorylab import convex_relu
+from theorylab.convex_relu import _cones, _face_steps, _lengths, _line_search
 from theorylab.numerics import compiled
 
 warnings.simplefilter("ignore")  # of small budgets
 compiled._Race._start = classmethod(lambda cls: None)  # no machine code is made
 compiled._Racing._loaded = lambda kernel, *args: None
 kernels, compared = set(), Counter()
+
+
+def of_faces(X, tight, norms, basis, size, *rest):
+    # Bases differ, but not what they span: the rows held, and what is left.
+    d = len(X.T)
+    for b in basis[size > 0]:
+        np.testing.assert_allclose(b @ b.T, np.eye(d), atol=1e-12)
+    spans = np.array([b[: d - k].T @ b[: d - k] for b, k in zip(basis, size)])
+    return X, tight, norms, spans, size, *rest
+
+
+def of_cones(X, norms, patterns, g, threshold, support, multipliers, nearest, values):
+    # Rows are listed in any order, and what is below the threshold is any bound.
+    outward = np.where(patterns, 1.0, -1.0)
+    each = np.zeros(patterns.shape)
+    for p, (rows, lam) in enumerate(zip(support, multipliers)):
+        np.add.at(each[p], rows[rows >= 0], lam[rows >= 0])
+    np.testing.assert_allclose(nearest, g + (each * outward) @ X, atol=1e-11)
+    np.testing.assert_allclose(values, np.linalg.norm(nearest, axis=1), atol=1e-11)
+    assert np.all(each >= 0.0)
+    above = values > threshold + 1e-11
+    return above, each[above], nearest[above], values[above]
+
+
+seen_of = {
+    "_elementary.solve": lambda a, _: a[1:],  # the system's remains are of no use to anybody
+    # What rounding leaves of a row that depends on those before it has no direction.
+    "_elementary.orthonormalise": lambda a, rest: (a[0][: a[1] + (rest > 1e-11)],),
+    "_face_steps.face": lambda a, k: of_faces(*a[:3], a[3][None], np.array([a[3].shape[0] - k])),
+    "_face_steps.project": lambda a, _: of_faces(a[0], a[3], a[1], *a[5:], a[2]),
+    "_cones.project": lambda a, _: of_cones(*a),
+}
 
 
 def both(kernel, meanwhile, *args):
@@ -39,20 +72,16 @@ def compare(kernel, meanwhile, *args):
     results, wanted = meanwhile(*copies), kernel.py_func(*args)
     if results is not None:
         np.testing.assert_allclose(results, wanted, rtol=1e-9, atol=1e-11)
-    name = kernel.py_func.__name__
-    if name == "solve" and wanted:  # up to the conditioning
+    name = kernel.py_func.__module__.split(".")[-1] + "." + kernel.py_func.__name__
+    if name == "_elementary.solve" and wanted:  # up to the conditioning
         upper, right = np.triu(before[0]), before[1]
         system = upper + np.triu(upper, 1).T
         error = np.abs(system @ copies[1] - right)
         assert np.all(error <= 1e-12 * (np.abs(system) @ np.abs(copies[1]) + np.abs(right)))
         return wanted
-    for k, (copy, a) in enumerate(zip(copies, args)):
+    seen = [seen_of.get(name, lambda a, _: a)(a, wanted) for a in (copies, args)]
+    for k, (copy, a) in enumerate(zip(*seen)):
         if isinstance(a, np.ndarray):
-            if (name, k) == ("solve", 0):  # its remains are of no use to anybody
-                continue
-            if (name, k) == ("face", 3):  # another basis of the same face
-                np.testing.assert_allclose(copy @ copy.T, np.eye(len(copy)), atol=1e-12)
-                copy, a = (b[:wanted].T @ b[:wanted] for b in (copy, a))
             np.testing.assert_allclose(copy, a, rtol=1e-9, atol=1e-11, err_msg=f"{name}, {k}")
     return wanted
 
@@ -65,6 +94,28 @@ for info in pkgutil.iter_modules(convex_relu.__path__, "theorylab.convex_relu.")
                 kernels.add(kernel)
 
 rng = np.random.default_rng(0)
+for _ in range(30):  # rows held that depend on others, more of them than dimensions, no neuron
+    X, p, tight = rng.normal(size=(8, 3)), rng.normal(size=(6, 3)), rng.random((6, 8)) < 0.2
+    X[[1, 6, 7]] = [2.0 * X[0], X[0] - X[5], 0.0 * X[0]]
+    tight[:, 1], tight[:, 7] = tight[:, 0], False
+    p[rng.random(6) < 0.2] = 0.0
+    sigma, active = np.sign(rng.normal(size=6)), rng.random((6, 8)) < 0.5
+    # Of what fits on the first, two may not fit together.
+    sigma[:3], active[:3] = 1.0, active[0] ^ (tight[0] & (np.arange(3)[:, None] == 1))
+    norms, linear, crossing = np.linalg.norm(X, axis=1), rng.integers(2), rng.random() < 0.5
+    rows = np.tile([[4, -1, -1], [3, 6, 0], [-1, -1, -1]], (20, 1))
+    lam = np.where(rows >= 0, rng.random((60, 3)), 0.0)
+    g, found = rng.normal(size=(60, 3)), (np.empty((60, 3)), np.empty(60))
+    patterns = rng.normal(size=(60, 3)) @ X.T > 0.0
+    _cones.project.meanwhile(X, norms, patterns, g, rng.random(), rows, lam, *found)
+    _lengths.merge.meanwhile(X, p, sigma, active, tight, linear, crossing)
+    work = np.zeros((6, 3, 3)), np.zeros(6, dtype=np.int64), np.zeros(6)
+    _face_steps.project.meanwhile(X, norms, p, tight, linear, *work)
+    neurons = X, rng.normal(size=8), 0.1, p, sigma, active, tight, norms
+    _face_steps.release.meanwhile(*neurons, work[2], work[1], linear, crossing)
+    moves = p @ X.T, rng.normal(size=(6, 3)), np.zeros((6, 8)), linear, rng.exponential()
+    lists = np.zeros((3, 6)), np.zeros(8), np.zeros(48), np.zeros(48, dtype=np.int64)
+    _line_search._kinks.meanwhile(X, *neurons[3:], work[1], *moves, *lists)
 X, y = rng.normal(size=(12, 3)), rng.normal(size=12)
 X[3] = 0.0
 threshold = convex_relu.zero_threshold(X, y)

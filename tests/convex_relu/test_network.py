@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from theorylab.convex_relu import Network
+from theorylab.convex_relu._network import Output, balanced_network
 
 
 def random_network(rng, m, d, outputs):
@@ -82,3 +83,12 @@ def test_a_missing_pytorch_is_named():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "ImportError: Network.to_torch needs PyTorch: pip install torch" in done.stderr
+
+
+def test_neurons_whose_squares_leave_float64_are_balanced():
+    # Data of size 1e60 and targets of size 1e-130, as training hands them over.
+    for size in (1e-190, 1.0, 1e190):
+        points = size * np.array([[3.0, 4.0], [5.0, -12.0]])
+        network = balanced_network([Output(points, np.array([1.0, -1.0]), np.zeros(2))], False, 1)
+        np.testing.assert_allclose(network.penalty, 18.0 * size, rtol=1e-14)
+        np.testing.assert_allclose(network.output_weights**2, np.array([5.0, 13.0]) * size)

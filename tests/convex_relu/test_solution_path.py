@@ -19,6 +19,7 @@ from theorylab.convex_relu import (
     train,
     zero_threshold,
 )
+from theorylab.convex_relu._neurons import Neurons
 from theorylab.convex_relu.optimal_set import find_optimal_set, vertices
 from theorylab.convex_relu.solution_path import (
     PathStatus,
@@ -439,6 +440,12 @@ def test_the_start_between_two_penalties_is_their_mixture():
     assert np.allclose(state.output(X), 0.8 * first.output(X) + 0.2 * second.output(X))
     assert np.allclose(dual, 0.8 * v + 0.2 * w)
     assert _between(session.memory[0], 2 * upper)[0] == upper
+    # Where one has been solved it is the start, and no neurons are none.
+    for known, state, dual in session.memory[0]:
+        again = _between(session.memory[0], known)
+        assert np.allclose(again[1].output(X), state.output(X))
+        assert np.allclose(again[2], dual)
+    assert _between([(upper, Neurons.none(12, 2, 0), v)], lower) is None
 
 
 def test_a_start_from_which_no_digits_are_found_is_left():
@@ -448,6 +455,20 @@ def test_a_start_from_which_no_digits_are_found_is_left():
     X, y = rng.standard_normal((18, 2)), np.sign(rng.standard_normal(18))
     path = trace_solution_path(X, y, tol=1e-3, loss="logistic", min_ratio=0.01)
     assert max(point.certificate.gap for point in path.points) <= 1e-9
+
+
+def test_a_start_without_digits_is_left_where_neurons_gain_nothing():
+    # Once 71 rounds added 350 neurons that all but agree.
+    rng = np.random.default_rng(744)
+    rng.integers(3, 25), rng.integers(1, 4)
+    X, _ = rng.standard_normal((23, 2)), (rng.integers(3), rng.integers(1, 5))
+    y = np.where(rng.standard_normal(23) > 0.0, 1.0, -1.0)
+    top = zero_threshold(X, y, loss="logistic")
+    session = Session(X, y, loss="logistic", tol=1e-9)
+    for share in (1.0, *10.0 ** rng.uniform(-3.0, 0.0, 9)):
+        result = session.train(float(share * top))
+        assert result.status is TrainingStatus.CERTIFIED
+        assert len(result.history) <= 20
 
 
 def test_path_starts_anew_where_the_neighbours_neurons_are_a_dead_end():

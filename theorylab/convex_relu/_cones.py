@@ -65,7 +65,7 @@ def cone_margin(X: FloatArray, v: FloatArray, search: ConeSearch) -> float:
     return float(2.0 * (n + 2 * d + 4) * _EPS * total)
 
 
-@compiled
+@compiled(meanwhile=_meanwhile_patterns.project)
 def project(
     X: FloatArray,
     norms: FloatArray,
@@ -138,7 +138,7 @@ def _listed(rows: IntArray, size: int, which: int) -> bool:
     return listed
 
 
-@compiled(meanwhile=_meanwhile_patterns.most_violated)
+@compiled
 def _most_violated(
     X: FloatArray, norms: FloatArray, pattern: BoolArray, w: FloatArray, tolerance: float
 ) -> int:
@@ -160,7 +160,7 @@ def _most_violated(
     return which
 
 
-@compiled(meanwhile=_meanwhile_patterns.normal_equations)
+@compiled
 def _normal_equations(
     X: FloatArray,
     pattern: BoolArray,

@@ -13,7 +13,7 @@ from theorylab.convex_relu._problem import IntArray
 from theorylab.numerics.compiled import compiled
 
 
-@compiled
+@compiled(meanwhile=_meanwhile_descent.row_norms)
 def row_norms(X: FloatArray) -> FloatArray:
     n, d = X.shape
     norms = np.empty(n)
@@ -117,7 +117,7 @@ def orthonormalise(basis: FloatArray, k: int) -> float:
     return distance
 
 
-@compiled(meanwhile=_meanwhile_descent.complete)
+@compiled
 def complete(basis: FloatArray, first: int, last: int) -> None:
     """Fill rows with an orthonormal basis of the complement of the rows before them, as far as it
     goes."""

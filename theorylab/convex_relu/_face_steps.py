@@ -11,7 +11,7 @@ from theorylab.convex_relu._problem import BoolArray, IntArray
 from theorylab.numerics.compiled import compiled
 
 
-@compiled
+@compiled(meanwhile=_meanwhile_descent.project)
 def project(
     X: FloatArray,
     norms: FloatArray,
@@ -67,7 +67,7 @@ def face(X: FloatArray, tight: BoolArray, norms: FloatArray, basis: FloatArray) 
     return int(k)
 
 
-@compiled
+@compiled(meanwhile=_meanwhile_descent.release)
 def release(
     X: FloatArray,
     v: FloatArray,
@@ -129,7 +129,7 @@ def release(
     return result
 
 
-@compiled(meanwhile=_meanwhile_descent.multipliers)
+@compiled
 def _multipliers(
     X: FloatArray,
     v: FloatArray,

@@ -153,7 +153,7 @@ def _step(
     return worst
 
 
-@compiled
+@compiled(meanwhile=_meanwhile_descent.merge)
 def merge(
     X: FloatArray,
     p: FloatArray,

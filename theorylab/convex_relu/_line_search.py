@@ -78,7 +78,7 @@ def search(
     return alpha, stuck
 
 
-@compiled
+@compiled(meanwhile=_meanwhile_descent.residual)
 def residual(b: FloatArray, kappa: FloatArray, f: FloatArray, v: FloatArray) -> None:
     for i in range(b.size):
         v[i] = b[i] - kappa[i] * f[i]

@@ -12,6 +12,11 @@ from theorylab._validation import FloatArray
 from theorylab.convex_relu._problem import BoolArray, IntArray
 
 
+def row_norms(X: FloatArray) -> FloatArray:
+    norms: FloatArray = np.sqrt(np.sum(X * X, axis=1))
+    return norms
+
+
 def solve(system: FloatArray, right: FloatArray, tolerance: float) -> bool:
     least = tolerance * system.diagonal()
     with suppress(np.linalg.LinAlgError):  # semidefinite
@@ -50,45 +55,88 @@ def orthonormalise(basis: FloatArray, k: int) -> float:
     return distances[0]
 
 
-def complete(basis: FloatArray, first: int, last: int) -> None:
-    for k in range(first, last):
-        best = np.argmin(np.sum(basis[:k] ** 2, axis=0))
-        basis[k] = 0.0
-        basis[k, best] = 1.0
-        orthonormalise(basis, k)
+def project(
+    X: FloatArray,
+    norms: FloatArray,
+    p: FloatArray,
+    tight: BoolArray,
+    linear: int,
+    basis: FloatArray,
+    size: IntArray,
+    length: FloatArray,
+) -> int:
+    d, alive = X.shape[1], np.any(p != 0.0, axis=1)
+    alive[:linear] = True
+    held = tight & alive[:, None]
+    count = held.sum(axis=1)
+    first = np.argsort(~held, axis=1, kind="stable")[:, :d]
+    within = np.arange(d) < count[:, None]
+    units = X / np.where(norms > 0.0, norms, 1.0)[:, None]
+    Q, R = np.linalg.qr(np.where(within[:, :, None], units[first], 0.0).transpose(0, 2, 1))
+    basis[alive] = Q.transpose(0, 2, 1)[alive]
+    dependent = within & (np.abs(np.diagonal(R, axis1=1, axis2=2)) <= 1e-11)
+    for j in np.flatnonzero((count > d) | dependent.any(axis=1)):
+        count[j] = face(X, tight[j], norms, basis[j])
+    size[:] = np.where(alive, d - count, 0)
+    held_basis = np.where((np.arange(d) < count[:, None])[:, :, None], basis, 0.0)
+    p -= np.einsum("jac,ja->jc", held_basis, np.einsum("jac,jc->ja", held_basis, p))
+    length[:] = np.linalg.norm(p, axis=1)
+    gone = (size == 0) | (length == 0.0)
+    gone[:linear] = False
+    p[gone], size[gone] = 0.0, 0
+    return int(size.sum())
 
 
 def face(X: FloatArray, tight: BoolArray, norms: FloatArray, basis: FloatArray) -> int:
     k, d = 0, X.shape[1]
-    listed = np.flatnonzero(tight)
-    if 0 < listed.size <= d:
-        Q, R = np.linalg.qr((X[listed] / norms[listed, None]).T, mode="complete")
-        if np.all(np.abs(R.diagonal()) > 1e-11):
-            basis[:] = Q.T
-            return int(listed.size)
-    for i in listed:
+    for i in np.flatnonzero(tight):
         if k < d:
             basis[k] = X[i] / norms[i]
             k += orthonormalise(basis, k) > 1e-11
-    complete(basis, k, d)
+    basis[:] = np.linalg.qr(basis[:k].T, mode="complete")[0].T
     return k
 
 
-def multipliers(
+def release(
     X: FloatArray,
     v: FloatArray,
     beta: float,
     p: FloatArray,
-    sigma: float,
+    sigma: FloatArray,
     active: BoolArray,
     tight: BoolArray,
-    length: float,
-    rows: FloatArray,
-) -> FloatArray:
-    on = active & ~tight
-    mu: FloatArray = rows @ (beta * p / length - sigma * (v[on] @ X[on]))
-    solve(rows @ rows.T, mu, 1e-15)
-    return mu
+    norms: FloatArray,
+    length: FloatArray,
+    size: IntArray,
+    linear: int,
+    crossing: bool,
+) -> bool:
+    d = X.shape[1]
+    j = linear + np.flatnonzero((size[linear:] > 0) & (size[linear:] < d))
+    count, chosen, work = d - size[j], tight[j], np.empty((d, d))
+    for e in np.flatnonzero(chosen.sum(axis=1) > count):
+        k = 0
+        for i in np.flatnonzero(chosen[e]):
+            work[k] = X[i] / norms[i]
+            chosen[e, i] = k < count[e] and orthonormalise(work, k) > 1e-11
+            k += int(chosen[e, i])
+    listed = np.argsort(~chosen, axis=1, kind="stable")[:, :d]
+    within = np.arange(d) < count[:, None]
+    rows, lengths, outer = np.where(within[:, :, None], X[listed], 0.0), norms[listed], v[listed]
+    gradient = sigma[j, None] * (np.where(active[j] & ~tight[j], v, 0.0) @ X)
+    mu = np.einsum("jac,jc->ja", rows, beta * p[j] / length[j, None] - gradient)
+    for held, part, size_of in zip(rows, mu, count, strict=True):
+        solve(held[:size_of] @ held[:size_of].T, part[:size_of], 1e-15)
+    slopes = np.stack([sigma[j, None] * outer - mu, mu], axis=2) * lengths[:, :, None]
+    if not crossing:
+        side = np.take_along_axis(active[j], listed, axis=1)
+        slopes[np.stack([~side, side], axis=2)] = -1.0
+    slopes[~within] = -1.0
+    best = slopes.reshape(len(j), 2 * listed.shape[1]).argmax(axis=1)
+    moved = np.flatnonzero(slopes.max(axis=(1, 2), initial=-1.0) > 1e-10 * beta)
+    which = j[moved], listed[moved, best[moved] // 2]
+    tight[which], active[which] = False, best[moved] % 2 == 0
+    return moved.size > 0
 
 
 def preactivations(X: FloatArray, p: FloatArray, size: IntArray, z: FloatArray) -> None:
@@ -139,6 +187,33 @@ def atoms(
     slope[j] += atoms[j] @ rest
 
 
+def merge(
+    X: FloatArray,
+    p: FloatArray,
+    sigma: FloatArray,
+    active: BoolArray,
+    tight: BoolArray,
+    linear: int,
+    crossing: bool,
+) -> None:
+    for j in range(linear, len(p)):
+        apart = active[j] != active[j + 1 :]
+        if crossing:
+            apart &= ~tight[j] & ~tight[j + 1 :]
+        alike = p[j + 1 :].any(axis=1) & (sigma[j + 1 :] == sigma[j]) & ~apart.any(axis=1)
+        for k in j + 1 + np.flatnonzero(alike & p[j].any()):
+            # The sides of what has been merged before count, too.
+            if not np.any((active[j] != active[k]) & ~tight[j] & ~tight[k]):
+                p[j] += p[k]
+                p[k] = 0.0
+                new = tight[j] & ~tight[k]
+                active[j, new], tight[j, new] = active[k, new], False
+
+
+def residual(b: FloatArray, kappa: FloatArray, f: FloatArray, v: FloatArray) -> None:
+    v[:] = b - kappa * f
+
+
 def add_outputs(
     sigma: FloatArray,
     active: BoolArray,
@@ -175,10 +250,11 @@ def kinks(
     dz[alive] = rates = delta @ X.T
     s += sigma[alive] @ np.where(on & ~fixed, rates, 0.0)
     small = 1e-13 * np.outer(np.sqrt(squares[2, alive]), norms)
-    bends = ~fixed & (on == (rates < 0.0)) & (np.abs(rates) > small)
+    towards = np.where(on, -rates, rates)
+    bends = (towards > small) & ~fixed
     bends[alive < linear] = False
     j, i = np.nonzero(bends)
-    at = np.maximum(np.where(on, z, -z)[j, i], 0.0) / np.abs(rates[j, i])
+    at = np.maximum(np.where(on[j, i], z[j, i], -z[j, i]), 0.0) / towards[j, i]
     before = at <= cap
     count = int(np.count_nonzero(before))
     flat[:count] = at[before]

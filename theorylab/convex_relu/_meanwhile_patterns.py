@@ -11,28 +11,45 @@ from theorylab._validation import FloatArray
 from theorylab.convex_relu._problem import BoolArray, IntArray
 
 
-def most_violated(
-    X: FloatArray, norms: FloatArray, pattern: BoolArray, w: FloatArray, tolerance: float
-) -> int:
-    sides = np.where(pattern, 1.0, -1.0) * (X @ w) / np.where(norms > 0.0, norms, np.inf)
-    which = int(np.argmin(sides))
-    return which if sides[which] < -tolerance else -1
-
-
-def normal_equations(
+def project(
     X: FloatArray,
-    pattern: BoolArray,
+    norms: FloatArray,
+    patterns: BoolArray,
     g: FloatArray,
-    rows: IntArray,
-    size: int,
-    columns: FloatArray,
-    system: FloatArray,
-    right: FloatArray,
+    threshold: float,
+    support: IntArray,
+    multipliers: FloatArray,
+    nearest: FloatArray,
+    values: FloatArray,
 ) -> None:
-    listed = rows[:size]
-    columns[:size] = np.where(pattern[listed], 1.0, -1.0)[:, None] * X[listed]
-    right[:] = -columns[:size] @ g
-    system[:] = columns[:size] @ columns[:size].T
+    outward, units = np.where(patterns, 1.0, -1.0), 1.0 / np.where(norms > 0.0, norms, np.inf)
+    left = np.arange(len(g))  # all at once, each at its own pace
+    for _ in range(30 * (X.shape[1] + 3)):
+        if left.size == 0:
+            return
+        rows, lam = support[left], multipliers[left]
+        within = rows >= 0
+        A = np.where(within, outward[left[:, None], rows], 0.0)[:, :, None] * X[rows]
+        gram = A @ A.transpose(0, 2, 1) + ~within[:, :, None] * np.eye(X.shape[1])
+        ends = np.linalg.solve(gram, -A @ g[left][:, :, None])[:, :, 0]
+        falls = within & (ends <= 0.0)
+        steps = np.where(falls, lam / np.where(lam > ends, lam - ends, 1.0), 1.0)
+        lam += steps.min(axis=1)[:, None] * (ends - lam)
+        e = np.flatnonzero(falls.any(axis=1))
+        first = np.where(falls, steps, np.inf)[e].argmin(axis=1)
+        rows[e, first], lam[e, first] = -1, 0.0
+        nearest[left] = w = g[left] + np.einsum("pk,pka->pa", lam, A)
+        values[left] = length = np.linalg.norm(w, axis=1)
+        sides = outward[left] * (w @ X.T) * units
+        worst = sides.argmin(axis=1)
+        ended = within.all(axis=1) | (sides.min(axis=1) >= -1e-13 * length)
+        ended |= (rows == worst[:, None]).any(axis=1)
+        ended[e] = False
+        ended |= length <= threshold
+        e = np.flatnonzero(~ended & ~falls.any(axis=1))
+        rows[e, rows[e].argmin(axis=1)] = worst[e]
+        support[left], multipliers[left] = rows, lam
+        left = left[~ended]
 
 
 def conjugate_gradients(

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from theorylab._validation import FloatArray, as_array
 from theorylab.convex_relu.losses import Loss
 from theorylab.numerics.balls import ball_matrix, balls, square_sum
+from theorylab.numerics.bounds import power_of_two
 from theorylab.numerics.results import result
 
 _EPS = float(np.finfo(np.float64).eps)
@@ -199,7 +200,8 @@ def balanced_network(outputs: Sequence[Output], bias: bool, ndim: int) -> Networ
     d = width - int(bias)
     weights, output = [np.zeros((0, width))], [np.zeros((0, len(outputs)))]
     for k, part in enumerate(outputs):
-        root = np.sqrt(np.linalg.norm(part.points, axis=1))
+        unit = power_of_two(part.points)  # squares of small points leave float64
+        root = np.sqrt(unit * np.linalg.norm(part.points / unit, axis=1))
         weights.append(part.points / root[:, None])
         rows = np.zeros((len(root), len(outputs)))
         rows[:, k] = part.sigma * root

@@ -181,8 +181,12 @@ class Problem:
             if stalled >= 3:
                 status = TrainingStatus.STALLED
                 break
-            previous, rough = objective, rough and stalled == 0
-            state = minimiser.add(state, found)
+            if rough and objective >= previous * (1.0 - 1e-12) and start is not None:
+                # Without digits, neurons alike are added that gain nothing.
+                rough, state = False, start[1]
+            else:
+                state = minimiser.add(state, found)
+            previous = objective
             state, multiplier, v = minimiser.minimise(state, y, multiplier, rough=rough)
         bound = "looser" if status is TrainingStatus.BUDGET else "search"
         if not exhaustive:

@@ -388,3 +388,19 @@ def test_columns_of_very_different_sizes_are_trained(seed):
     assert options["bias"]
     assert result.status is TrainingStatus.CERTIFIED
     assert result.certificate.verify()
+
+
+@pytest.mark.parametrize("seed", [2494, 2861, 3732])
+def test_neurons_are_not_added_to_rounding_errors_without_end(seed):
+    # Columns of 1e-8 beside that of ones, over given patterns: hundreds of rounds each added ten
+    # neurons, which took minutes.
+    X, y, loss, options, share = draw(seed)
+    data = np.column_stack([X, np.ones(len(X))])
+    if seed != 3732:
+        options["arrangements"] = enumerate_arrangements(data)[::2]
+    beta = share * zero_threshold(X, y, loss=loss, bias=options["bias"])
+    result = quietly(train, X, y, beta, loss=loss, max_nodes=50_000, **options)
+    assert result.status is TrainingStatus.STALLED
+    assert max(step.n_neurons for step in result.history) <= 150
+    outcome = result.certificate.verify()
+    assert outcome.dual_objective <= outcome.objective or not outcome.accepted

@@ -178,7 +178,8 @@ class Pricing:
                 tight[rows[rows >= 0]] = True
                 u = nearest[k] / values[k]
                 active = cones.patterns[k]
-                if sign * v @ np.where(active & ~tight, self.X @ u, 0.0) <= beta:
+                value = sign * v @ np.where(active & ~tight, self.X @ u, 0.0)
+                if value <= beta or tight.sum() >= self.X.shape[1]:
                     # Where rows are nearly parallel, what is left of the projection is rounding.
                     complete = False
                     continue

@@ -29,8 +29,8 @@ class TrainingStatus(StrEnum):
     CERTIFIED = "globally optimal: the certified relative duality gap is at most tol"
     ROUNDS = "stopped after max_rounds rounds with a relative gap above tol; raise max_rounds"
     STALLED = (
-        "stopped because no neuron lowers the objective in float64 although the relative "
-        "gap is above tol; tol is too small"
+        "stopped because no neuron lowers the objective enough in float64, with a relative gap "
+        "above tol; tol is too small, or rows are all but dependent"
     )
     UNATTAINED = (
         "the infimum is not attained: an unpenalised linear map separates some labels, and scaling "
@@ -178,7 +178,7 @@ class Problem:
                 status = TrainingStatus.CERTIFIED if complete else TrainingStatus.BUDGET
                 break
             stalled = stalled + 1 if objective >= previous * (1.0 - 1e-15) and exact else 0
-            if stalled >= 3:
+            if stalled >= 3 or width > 10 * n + 50:  # then neurons are added to rounding errors
                 status = TrainingStatus.STALLED
                 break
             if rough and objective >= previous * (1.0 - 1e-12) and start is not None:

@@ -376,6 +376,7 @@ def test_rounding_of_projections_makes_no_neurons():
         for sign, p, active, tight in priced.neurons:
             outputs = np.where(active & ~tight, data @ p, 0.0)
             assert sign * v @ outputs > 2e-9 * np.linalg.norm(p)
+            assert tight.sum() < 2  # two independent rows leave nothing
 
 
 @pytest.mark.parametrize("seed", [2810, 3164, 3429])

@@ -164,13 +164,15 @@ def run_command(
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Judge claims, run their controls, draw their figures; exit 1 if a claim or control fails."""
+    """Judge claims and run their controls, draw their figures if --full; exit 1 if one fails."""
     preset: Preset = "full" if full else "quick"
     if seed and seeds:
         _fail("expected --seed or --seeds, got both")
     also = [word for word in save.split(",") if word]
     if odd := {*also} - {"pdf", "npz"}:
         _fail(f"expected --save pdf, npz or both, got {', '.join(sorted(odd))}")
+    if also and not full:
+        _fail("expected --full with --save: figures are drawn of the full cases")
     _check_backend(backend, scheduler, jobs)
     wanted = names or []
     files = [Path(n) for n in wanted if n.endswith(".py")]

@@ -395,7 +395,11 @@ def test_the_other_commands(checkout):
     )
     assert done.stdout == "4.0 adam\n"
     theorylab_command(checkout, "new", "nonsense/fresh", expect=2)
-    theorylab_command(checkout, "new", "statistics/class", expect=2)
+    for module in ("class", "two words", "_private", ""):
+        assert "that Python can import" in complaint(
+            checkout, "new", f"statistics/{module}", expect=2
+        )
+    assert "would hide it" in complaint(checkout, "new", "optimization/amsgrad", expect=2)
     shutil.copy(PACKAGE.parent / "pyproject.toml", checkout)
     for ruff in (["check"], ["format", "--check"]):
         written = [str(p) for p in checkout.rglob("*fresh.py")]

@@ -12,6 +12,9 @@ CALLS = {
     "find_optimal_set": "convex_relu.find_optimal_set(X(120, 12), y(120), 1e-2)",
     "trace_solution_path": "convex_relu.trace_solution_path(X(80, 10), y(80))",
     "train_robust": "convex_relu.train_robust(X(45, 3), np.sign(y(45)), 0.01, eps=0.05)",
+    "collapse_radius": (
+        "convex_relu.collapse_radius(X(60, 3), np.sign(y(60)), 1.0, ball='l2', loss='squared')"
+    ),
     "max_margin": (
         "implicit_regularization.max_margin(D := X(20000, 1000), np.sign(D @ np.ones(1000)))"
     ),

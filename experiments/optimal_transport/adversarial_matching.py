@@ -136,10 +136,11 @@ def judged(f, g, start, half, eps, flow, factor=1.0, densities=None):
     there."""
     bayes = np.array(start.boundaries)
     b, error, risk = minimised(f, g, start, half, eps)
-    ratio = [
-        np.divide(*stationarity(*(densities or (f, g)), LineRule(b + move, start.first), eps)[:2])
+    there = [
+        stationarity(*(densities or (f, g)), LineRule(b + move, start.first), eps)
         for move in (0.0, error, -error)
     ]
+    ratio = [at.behind / at.ahead for at in there]
     reach = np.abs(np.subtract(ratio[1:], ratio[0])).max(axis=0) + 1e-13
     bound = matching_bound(f, g, LineRule(b, start.first), eps)
     followed = line_risk(f, g, LineRule(flow, start.first), eps)

@@ -206,8 +206,9 @@ def curve(name, n, m, d, lowest, ratio, spacing, widening, seed):
         penalty = PENALTIES[name]
         if widening:
             penalty = replace(penalty, width=penalty.width * (w / lowest) ** widening)
-        found.append(pareto_curve(X, Y, penalty, weights=[w])[1:])
-    return weights, *np.array(found)[..., 0].T
+        best = pareto_curve(X, Y, penalty, weights=[w])
+        found.append([best.transport_cost[0], best.sparsity[0]])
+    return weights, *np.array(found).T
 
 
 @tradeoff.ours("derived: exchange of two minimisers, both ways", serves="ab")

@@ -7,6 +7,7 @@ import pytest
 from theorylab.convex_relu import (
     ADMMStatus,
     Network,
+    admm,
     admm_iteration,
     enumerate_arrangements,
     sample_arrangements,
@@ -279,3 +280,26 @@ def test_the_fixed_point_of_an_optimal_network_stays(n, d, sampled):
     larger = (1.01 * best.network.weights, best.network.output_weights)
     moved = step.fixed_point(Network(*larger))
     assert np.abs(step.apply(moved) - moved).max() > 1e-4
+
+
+def test_compiled_legs_and_the_default_budget_are_of_bounded_work(monkeypatch):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 3)), rng.normal(size=60)
+    legs = []
+
+    def recorded(*args):
+        legs.append(args[-1].size)
+        args[-1][:] = 1.0
+        return 0
+
+    monkeypatch.setattr(admm, "iterate", recorded)
+    work = len(enumerate_arrangements(X)) * X.size
+    with pytest.warns(RuntimeWarning, match="max_iter"):
+        found = train_admm(X, y, 1.0)
+    assert max(legs) * work <= 5e7 + work  # an interrupt is heard in between
+    assert sum(legs) * work <= 3e10 + 100 * work
+    assert found.gaps[:, 0].astype(int).tolist()[:3] == [50, 75, 112]
+    legs.clear()
+    with pytest.warns(RuntimeWarning, match="max_iter"):
+        train_admm(X[:5], y[:5], 1.0)
+    assert sum(legs) == 100_000

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar, nnls
 
-from theorylab.convex_relu import enumerate_arrangements, train, zero_threshold
+from theorylab.convex_relu import _minimiser, enumerate_arrangements, train, zero_threshold
 from theorylab.convex_relu._attainment import interpolable, separating_map
 from theorylab.convex_relu._dual_norm import search_sphere
 from theorylab.convex_relu._minimiser import Minimiser, _Moreau
@@ -433,3 +433,29 @@ def test_a_separating_map_beats_as_many_labels_as_can_be():
     # Contradicting labels on rows that span all leave none.
     contradicting = np.vstack([X, X])
     assert not separating_map(contradicting, np.append(y, -y)).any()
+
+
+def test_a_descent_in_legs_ends_at_a_stationary_point(monkeypatch):
+    X, y, pricing = problem(3, n=30, d=4)
+    minimiser = Minimiser(pricing, as_loss("squared"), 0.05 * zero_threshold(X, y), 1.0)
+    n, d = X.shape
+    state = minimiser.add(Neurons.none(n, d, 0), pricing(y, minimiser.beta).neurons)
+    steps, descend = [], _minimiser.descend
+
+    def recorded(*args):
+        steps.append(args[10])
+        return descend(*args)
+
+    monkeypatch.setattr(_minimiser, "descend", recorded)
+    minimiser.quadratic(state, y, np.ones(n))
+    assert steps == [500]
+    steps.clear()
+    monkeypatch.setattr(_minimiser, "LEG", 2.0 * state.p.size**2 * (n + state.p.size))
+    parts = minimiser.quadratic(state, y, np.ones(n))
+    assert set(steps) == {3}
+    assert len(steps) > 1
+    monkeypatch.undo()
+    further = minimiser.quadratic(parts, y, np.ones(n))
+    values = [minimiser.value(s, y) for s in (state, parts, further)]
+    assert values[1] < values[0]
+    assert values[2] == pytest.approx(values[1], rel=1e-12)

@@ -1,3 +1,5 @@
+import ctypes
+import signal
 import warnings
 from itertools import product
 
@@ -932,3 +934,14 @@ def test_corridors_on_a_line_are_the_nearest_points(ball):
         X = rng.uniform(0.1, 1.0, size=(5, 1))
         X = np.vstack([X, X * (1.0 - rng.uniform(0.0, 2e-6, size=(5, 1)))])
         np.testing.assert_allclose(corridor_widths(X, ball=ball), 2 * [X.min()], rtol=1e-11)
+
+
+def test_an_interrupt_while_the_solver_is_busy_is_kept():
+    # `map` stands for the solver: machine code that a signal reaches between two of its callbacks.
+    raised = []
+    listener = _robust_program._listener(lambda *told: False, raised)
+    next(listener)
+    busy = ctypes.CDLL(None)["raise"]
+    assert list(map(listener.send, map(busy, [signal.SIGINT]))) == [True]
+    assert [type(error) for error in raised] == [KeyboardInterrupt]
+    listener.close()

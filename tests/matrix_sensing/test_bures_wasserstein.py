@@ -423,6 +423,8 @@ def test_bad_arguments():
     )  # the rounding of a singular matrix
     with pytest.raises(ValueError, match="target"):
         spectral_selections(np.eye(3), 1)
+    with pytest.raises(ValueError, match="rank: expected at most 100000 critical points"):
+        spectral_selections(np.diag(np.arange(1.0, 31.0)), 15)
     with pytest.raises(ValueError, match="generator"):
         bures_hessian(np.ones((3, 2)), S)
     with pytest.raises(ValueError, match="second"):

@@ -14,6 +14,7 @@ from theorylab.neural_collapse import (
     CrossEntropy,
     SparseStatus,
     UnconstrainedFeatures,
+    _spread_centres,
     correlation_factor,
     cosine_remainder,
     disjoint_pairs,
@@ -349,3 +350,16 @@ def test_the_best_start_of_a_regularised_minimizer_is_kept():
     alone.standard_normal((3, 2 * 5 * 2))
     last = regularised_minimizer(model, dimension=2, strength=0.3, rng=alone, restarts=1)
     assert last.loss + 0.3 * last.spread > totals[-1] + 1e-6
+
+
+def test_the_search_for_spread_centres_ends_after_bounded_work(monkeypatch):
+    budgets = []
+
+    def minimised(function, x, *, options, **rest):
+        budgets.append(options["maxfun"])
+        return minimize(function, x, options=options | {"maxfun": 1}, **rest)
+
+    monkeypatch.setattr(_spread_centres, "minimize", minimised)
+    for K, d in ((100, 20), (10, 3), (2000, 100)):
+        spread_centres(K, d, rng=np.random.default_rng(0), restarts=1)
+    assert [*map(int, np.unique(budgets))] == [21, 2020, 10_020]

@@ -1,5 +1,7 @@
 """Doubles as rationals and balls, against the standard library's fractions."""
 
+import copy
+import pickle
 from fractions import Fraction
 
 import numpy as np
@@ -55,3 +57,13 @@ def test_the_sum_of_squares_is_enclosed():
     total = square_sum(small)
     assert Fraction(below(total)) <= exact <= Fraction(above(total))
     assert above(total) - below(total) <= 1e-12 * float(exact)
+
+
+def test_copies_are_the_same_numbers():
+    for ball in (arb(2).sqrt(), arb(0), arb(10) ** -400, arb("3.5 +/- 0.25"), arb("1 +/- 1e-300")):
+        copied = pickle.loads(pickle.dumps(ball))
+        assert copied.mid().man_exp() == ball.mid().man_exp()
+        assert copied.contains(ball)
+        assert copied.rad() <= ball.rad() * (1 + 1e-8)  # python-flint rounds it up
+    matrix = rational_matrix(np.array([[0.1, 2.0, -3.0]]))
+    assert copy.deepcopy(matrix) == pickle.loads(pickle.dumps(matrix)) == matrix

@@ -132,7 +132,8 @@ def test_two_normals_in_closed_form():
     assert 1.0 < flow.end <= mu
     for i in range(4):
         assert_allclose(optimal_rule(f, g, eps[i]).boundaries, flow.boundaries[i], rtol=1e-8)
-        behind, ahead, curvature = stationarity(f, g, flow.rule(i), eps[i])
+        at = stationarity(f, g, flow.rule(i), eps[i])
+        behind, ahead, curvature = at.behind, at.ahead, at.curvature
         assert_allclose(behind, ahead, rtol=1e-8)
         assert curvature[0] > 0
     # Nothing but the lighter class is lost beyond it.
@@ -152,7 +153,8 @@ def test_flow_keeps_the_condition_and_ends():
     assert np.array_equal(alive, eps < flow.end)
     assert 5 < alive.sum() < 41
     for i in np.flatnonzero(alive):
-        behind, ahead, curvature = stationarity(f, g, flow.rule(i), eps[i])
+        at = stationarity(f, g, flow.rule(i), eps[i])
+        behind, ahead, curvature = at.behind, at.ahead, at.curvature
         assert_allclose(behind, ahead, rtol=1e-8, atol=2e-11)
         assert (curvature > 0).all()
         assert (np.diff(flow.boundaries[i]) > 2 * eps[i]).all()

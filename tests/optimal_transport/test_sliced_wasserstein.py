@@ -54,7 +54,8 @@ def test_the_sandwich_holds_along_every_direction(seed, d, n, m, heavy):
         X, Y = X**3, Y**3
     D = random_directions(d, 5, seed=seed)
     W = projected_distances(X, Y, D)
-    lower, gaussian, upper = gaussian_controls(X, Y, D)
+    controls = gaussian_controls(X, Y, D)
+    lower, gaussian, upper = controls.lower, controls.gaussian, controls.upper
     room = 1e-12 * (1 + upper)
     assert (lower <= gaussian + room).all()
     assert (gaussian <= W + room).all()

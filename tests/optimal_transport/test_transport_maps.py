@@ -98,7 +98,8 @@ def test_a_source_prefers_its_own_target():
 @given(st.integers(0, 10**6), st.integers(1, 7), st.integers(1, 3), st.sampled_from(PENALTIES))
 def test_the_exchange_inequalities(seed, n, d, penalty):
     X, Y = clouds(n, n, d, seed, spacing=0.5)
-    weights, C, S = pareto_curve(X, Y, penalty, weights=[0.0, 0.3, 1.0, 3.0, 20.0])
+    curve = pareto_curve(X, Y, penalty, weights=[0.0, 0.3, 1.0, 3.0, 20.0])
+    weights, C, S = curve.weights, curve.transport_cost, curve.sparsity
     for i, j in itertools.combinations(range(5), 2):
         room = 1e-12 * (1 + weights[j])
         assert weights[i] * (S[i] - S[j]) - room <= C[j] - C[i] <= weights[j] * (S[i] - S[j]) + room
@@ -107,7 +108,8 @@ def test_the_exchange_inequalities(seed, n, d, penalty):
 def test_the_curve_ends_at_both_optima():
     X, Y = clouds(7, 7, 2, 5, spacing=0.8)
     l0 = SmoothedL0(1.0, 0.0)
-    weights, C, S = pareto_curve(X, Y, l0, weights=[0.0, 1e6])
+    curve = pareto_curve(X, Y, l0, weights=[0.0, 1e6])
+    weights, C, S = curve.weights, curve.transport_cost, curve.sparsity
     assert_allclose(C[0], elastic_map(X, Y, L1(0.0)).transport_cost)
     w = np.full(7, 1 / 7)
     counts = (X[:, None] != Y).sum(2).astype(float)

@@ -89,3 +89,6 @@ def test_the_command_draws_a_committed_claim(tmp_path, monkeypatch):
     refused = CliRunner().invoke(app, ["falsify", name, "--map", "N,no_such"])
     assert refused.exit_code == 2
     assert "scalar parameters" in refused.output
+    refused = CliRunner().invoke(app, ["falsify", name, "--map", "N"])
+    assert refused.exit_code == 2
+    assert "two parameters with --map" in refused.output

@@ -207,7 +207,16 @@ def test_checks_and_panels_see_one_thread(checkout, monkeypatch):
     text = text.replace("    time.sleep", f"    {alone}\n    time.sleep")
     text = text.replace("    pen.points", f"    {alone}\n    pen.points")
     (checkout / "experiments/statistics/one.py").write_text(text)
-    theorylab_command(checkout, "run")
+    theorylab_command(checkout, "run", "--full")
+
+
+def test_only_the_full_cases_are_drawn(checkout):
+    text = script().replace("    pen.points", "    raise KeyError\n    pen.points")
+    (checkout / "experiments/statistics/one.py").write_text(text)
+    assert "verified" in theorylab_command(checkout, "run", "statistics/one")
+    assert set(contents(checkout / ".theorylab/quick-0")) == {"statistics/one.json"}
+    theorylab_command(checkout, "run", "statistics/one", "--save", "pdf", expect=2)
+    theorylab_command(checkout, "run", "statistics/one", "--full", expect=1)
 
 
 def test_the_vector_figure_and_what_it_draws_are_saved_on_request(checkout):
@@ -252,12 +261,12 @@ def test_two_runs_at_once_leave_whole_files(checkout):
 def test_two_jobs_give_the_bytes_of_one(checkout):
     for name in ("two", "three"):
         (checkout / f"experiments/statistics/{name}.py").write_text(script())
-    theorylab_command(checkout, "run", "--seeds", "2", "--jobs", "1")
-    alone = contents(checkout / ".theorylab/quick-1")
+    theorylab_command(checkout, "run", "--full", "--seeds", "2", "--jobs", "1")
+    alone = contents(checkout / ".theorylab/full-1")
     assert len(alone) == 6
     shutil.rmtree(checkout / ".theorylab")
-    theorylab_command(checkout, "run", "--seeds", "2", "--jobs", "2")
-    assert contents(checkout / ".theorylab/quick-1") == alone
+    theorylab_command(checkout, "run", "--full", "--seeds", "2", "--jobs", "2")
+    assert contents(checkout / ".theorylab/full-1") == alone
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.long)])
@@ -330,7 +339,7 @@ def test_json_output_and_exit_codes(checkout):
     theorylab_command(checkout, "list", "--theme", "nonsense", expect=2)
     theorylab_command(checkout, "list", "--paper", "nonsense", expect=2)
     theorylab_command(checkout, "run", "theorylab/statistics/used.py", expect=1)
-    theorylab_command(checkout, "run", "statistics/one:second", "--save", "pdf", expect=2)
+    theorylab_command(checkout, "run", "statistics/one:second", "--full", "--save", "pdf", expect=2)
     path = "./experiments/statistics/one.py"
     both = theorylab_command(checkout, "run", path, "statistics/one:second", "--json")
     assert len(json.loads(both)["claims"]) == 3
@@ -386,7 +395,11 @@ def test_the_other_commands(checkout):
     )
     assert done.stdout == "4.0 adam\n"
     theorylab_command(checkout, "new", "nonsense/fresh", expect=2)
-    theorylab_command(checkout, "new", "statistics/class", expect=2)
+    for module in ("class", "two words", "_private", ""):
+        assert "that Python can import" in complaint(
+            checkout, "new", f"statistics/{module}", expect=2
+        )
+    assert "would hide it" in complaint(checkout, "new", "optimization/amsgrad", expect=2)
     shutil.copy(PACKAGE.parent / "pyproject.toml", checkout)
     for ruff in (["check"], ["format", "--check"]):
         written = [str(p) for p in checkout.rglob("*fresh.py")]
@@ -556,17 +569,17 @@ def complaint(checkout, *arguments, expect=1):
 def test_a_cluster_gives_the_bytes_of_a_local_run(checkout, cluster):
     for name in ("two", "three"):
         (checkout / f"experiments/statistics/{name}.py").write_text(script())
-    options = ("run", "--seeds", "2", "--save", "pdf,npz")
+    options = ("run", "--full", "--seeds", "2", "--save", "pdf,npz")
     here = json.loads(theorylab_command(checkout, *options, "--json"))
     alone = contents(checkout / ".theorylab")
-    assert len(alone) == 3 * 2 * (3 + 2)
+    assert len(alone) == 3 * 2 * (1 + 2) + 3 * 2  # marker, PDF, arrays; record, figure of seed 1
     shutil.rmtree(checkout / ".theorylab")
     there = cluster()
     assert json.loads(theorylab_command(checkout, *options, *there, "--json")) == here
     assert contents(checkout / ".theorylab") == alone
-    assert theorylab_command(checkout, "run", *there).count("unchanged") == 3
+    assert theorylab_command(checkout, "run", "--full", *there).count("unchanged") == 3
     shutil.rmtree(checkout / ".theorylab")
-    single = theorylab_command(checkout, "run", "statistics/one:second", "--json", *there)
+    single = theorylab_command(checkout, "run", "--full", "statistics/one:second", "--json", *there)
     claims = [c for c in here["claims"] if c["claim"] == "statistics/one:second"]
     for claim in claims:
         del claim["seeds"]
@@ -586,8 +599,8 @@ def test_on_a_cluster_what_fails_has_a_name(checkout, cluster):
     assert "the time limit of the claim is used up" in printed
     assert "statistics/gone stopped:\na process ended with code 3" in printed
     assert printed.count("stopped:") == 1
-    assert (checkout / ".theorylab/quick-0/statistics/one.png").exists()
-    assert not (checkout / ".theorylab/quick-0/statistics/gone.png").exists()
+    assert (checkout / ".theorylab/quick-0/statistics/one.json").exists()
+    assert not (checkout / ".theorylab/quick-0/statistics/gone.json").exists()
 
 
 @pytest.mark.long

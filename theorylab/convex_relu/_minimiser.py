@@ -25,6 +25,9 @@ from theorylab.convex_relu._pricing import Pricing, Wanted
 from theorylab.convex_relu._problem import BoolArray
 from theorylab.convex_relu.losses import Interpolation, Loss, Squared
 
+LEG = 4e10
+"""Work of a leg of the descent, about half a second."""
+
 
 @dataclass(frozen=True)
 class _Moreau:
@@ -268,22 +271,27 @@ class Minimiser:
 
     def quadratic(self, state: Neurons, b: FloatArray, kappa: FloatArray) -> Neurons:
         state = state.copy()
+        # Within a leg the compiled loop hears no interrupt; small problems have one.
+        step = float(state.p.size) ** 2 * (len(b) + state.p.size)
+        left, leg = 500, 1 + int(LEG / max(step, 1.0))
         # Hundreds of neurons alike may be dependent to the last digit; what was reached stays.
         with suppress(np.linalg.LinAlgError):
-            descend(
-                self.X,
-                b,
-                kappa,
-                self.beta,
-                state.p,
-                state.sigma,
-                state.active,
-                state.tight,
-                state.linear,
-                self.pricing.cones is None,
-                500,
-                1e-12,
-            )
+            while left > 0:
+                taken, _ = descend(
+                    self.X,
+                    b,
+                    kappa,
+                    self.beta,
+                    state.p,
+                    state.sigma,
+                    state.active,
+                    state.tight,
+                    state.linear,
+                    self.pricing.cones is None,
+                    min(leg, left),
+                    1e-12,
+                )
+                left = left - taken if taken == leg else 0
         return state.pruned()
 
     def newton(self, state: Neurons, y: FloatArray, loss: Loss | _Moreau) -> Neurons:

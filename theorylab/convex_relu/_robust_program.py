@@ -11,7 +11,7 @@ $\|h_b+\sum_k\lambda_ks_kx_k-\zeta\|_2\le\beta$."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from types import SimpleNamespace
 from typing import Any
 
@@ -245,19 +245,11 @@ def _solve(problem: Any, stops: Callable[..., bool] = lambda *told: False) -> bo
         settings,
     )
     raised: list[BaseException] = []
-
-    def told(info: Any) -> bool:
-        # The solver swallows what is raised here, an interrupt too.
-        try:
-            return info.iterations > 0 and stops(
-                info.iterations, info.cost_primal, info.cost_dual, info.gap_rel
-            )
-        except BaseException as error:
-            raised.append(error)
-            return True
-
-    solver.set_termination_callback(told)
+    listener = _listener(stops, raised)
+    next(listener)
+    solver.set_termination_callback(listener.send)
     found = solver.solve()
+    listener.close()
     if raised:
         raise raised[0]
     x, z = (np.nan_to_num(np.array(v), posinf=0.0, neginf=0.0) for v in (found.x, found.z))
@@ -265,3 +257,25 @@ def _solve(problem: Any, stops: Callable[..., bool] = lambda *told: False) -> bo
     last = SimpleNamespace(status="Solved", x=x, z=z, obj_val=value, solve_time=0.0, iterations=0)
     problem.unpack_results(last, chain, inverse)
     return str(found.status) == "CallbackTerminated"
+
+
+def _listener(
+    stops: Callable[..., bool], raised: list[BaseException]
+) -> Generator[bool, Any, None]:
+    """Answer whether to stop after each iteration that is sent, and keep what is raised meanwhile.
+
+    The solver swallows what its callback raises. An interrupt that came while it was busy is raised
+    where Python goes on: at the entrance of a function, before any ``try`` of it, but where a
+    generator is resumed, inside this one."""
+    stop = False
+    while True:
+        try:
+            info = yield stop
+            stop = info.iterations > 0 and stops(
+                info.iterations, info.cost_primal, info.cost_dual, info.gap_rel
+            )
+        except GeneratorExit:
+            return
+        except BaseException as error:
+            raised.append(error)
+            stop = True

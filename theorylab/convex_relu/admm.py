@@ -152,7 +152,7 @@ def train_admm(
     cones: bool = True,
     penalty: float | None = None,
     tol: float = 1e-8,
-    max_iter: int = 100_000,
+    max_iter: int | None = None,
     callback: Callback | None = None,
 ) -> ADMMResult:
     """Solve the convex ReLU program with squared loss by ADMM.
@@ -180,7 +180,7 @@ def train_admm(
     tol
         Relative duality gap, checked after 50, 75, 112, ... iterations.
     max_iter
-        Largest number of iterations.
+        Largest number of iterations; by default 100,000, or what takes about a minute.
     callback
         Called with a ``Progress`` at each check but the last; True stops there.
 
@@ -213,6 +213,8 @@ def train_admm(
     patterns = enumerate_arrangements(X) if patterns is None else patterns
     cones = as_flag(cones, "cones")
     tol = as_real(tol, "tol", above=0.0, below=1.0)
+    work = len(patterns) * X.size  # of an iteration
+    max_iter = 100 + min(99_900, int(3e10 / work)) if max_iter is None else max_iter
     max_iter = as_count(max_iter, "max_iter")
     stops = watcher(callback)
     given, unit, scale = (X, y, beta), _unit(np.linalg.norm(X, axis=1)), _unit(y)
@@ -232,9 +234,11 @@ def train_admm(
     v = np.zeros_like(q1)
     residuals: list[FloatArray] = []
     gaps: list[tuple[int, float]] = []
+    # Within a leg the compiled loop hears no interrupt.
+    leg = 1 + int(5e7 / work)
     done, changed, check, violation, status = 0, 0, 50, 0.0, ADMMStatus.ITERATIONS
     while True:
-        count = min(check, max_iter) - done
+        count = min(check, max_iter, done + leg) - done
         record = np.empty(count)
         size = 1.0 + math.sqrt(float(np.sum(q1**2) + np.sum(q2**2)))
         last = iterate(
@@ -243,6 +247,8 @@ def train_admm(
         changed = done + last if last > 0 else changed
         residuals.append(record)
         done += count
+        if done < min(check, max_iter) and record[-1] > 1e-16 * size:
+            continue
         network, objective, dual_objective = _evaluate(*given, patterns, scale / unit * v, cones)
         gaps.append((done, _difference(objective, dual_objective)))
         violation = _violation(X, patterns, v) if cones else 0.0

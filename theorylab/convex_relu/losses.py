@@ -43,6 +43,9 @@ class Loss(ABC):
     #: Whether the loss of a sample is least at a finite output.
     attained: bool = True
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
     @property
     def base(self) -> Loss:
         """The loss without weights."""

@@ -337,8 +337,8 @@ def spectral_selections(target: ArrayLike, rank: int) -> tuple[SpectralSelection
     Raises
     ------
     ValueError
-        If an argument is invalid, ``target`` is singular, or an eigenvalue repeats (then critical
-        points form continua).
+        If an argument is invalid, ``target`` is singular, an eigenvalue repeats (then critical
+        points form continua), or there are more than 100,000.
 
     Examples
     --------
@@ -352,6 +352,8 @@ def spectral_selections(target: ArrayLike, rank: int) -> tuple[SpectralSelection
     k = as_count(rank, "rank", maximum=n)
     if values[-1] <= n * _EPS * values[0] or (np.diff(values) >= -n * _EPS * values[0]).any():
         raise ValueError(f"target: expected distinct positive eigenvalues, got {values}")
+    if (count := math.comb(n, k)) > 100_000:
+        raise ValueError(f"rank: expected at most 100000 critical points, got {count} of rank {k}")
     selections = []
     for J in combinations(range(n), k):
         chosen, rest = values[list(J)], np.delete(values, J)

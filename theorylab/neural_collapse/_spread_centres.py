@@ -151,6 +151,8 @@ def spread_centres(
     as_instance(rng, "rng", np.random.Generator)
     one_of(quantity, "quantity", ("cosine", "angle"))
     angle = quantity == "angle"
+    # A minute for the usual five starts.
+    options = _LBFGS | {"maxfun": 20 + min(10_000, int(4e8 / (K * K * d)))}
     best, least, stops = np.zeros((K, d)), np.inf, watcher(callback)
     for start in range(as_count(restarts, "restarts")):
         x = rng.standard_normal((K, d))
@@ -163,7 +165,7 @@ def spread_centres(
                 return number, _through_norm(slope, rows / norms, norms).ravel()
 
             x = unit_rows(
-                minimize(value, x.ravel(), jac=True, method="L-BFGS-B", options=_LBFGS).x.reshape(
+                minimize(value, x.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(
                     K, d
                 )
             )

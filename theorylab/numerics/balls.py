@@ -1,8 +1,14 @@
-"""Floats as the rationals and balls of python-flint that they are, and balls rounded outwards."""
+"""Floats as the rationals and balls of python-flint that they are, and balls rounded outwards.
+
+Results hold such numbers; here is how they are copied and pickled, which python-flint leaves
+undone."""
 
 from __future__ import annotations
 
+import copyreg
+from fractions import Fraction
 from math import inf, nextafter
+from typing import Any
 
 from flint import arb, arb_mat, fmpq, fmpq_mat
 
@@ -10,6 +16,7 @@ from theorylab._validation import FloatArray
 
 __all__ = [
     "above",
+    "ball",
     "ball_matrix",
     "balls",
     "below",
@@ -18,6 +25,18 @@ __all__ = [
     "rationals",
     "square_sum",
 ]
+
+
+def _reduce_ball(ball: arb) -> tuple[Any, ...]:
+    return arb, (ball.mid().man_exp(), ball.rad().man_exp())
+
+
+def _reduce_matrix(matrix: fmpq_mat) -> tuple[Any, ...]:
+    return fmpq_mat, (matrix.nrows(), matrix.ncols(), matrix.entries())
+
+
+copyreg.pickle(arb, _reduce_ball)
+copyreg.pickle(fmpq_mat, _reduce_matrix)
 
 
 def rational(value: float) -> fmpq:
@@ -40,6 +59,11 @@ def rational_matrix(array: FloatArray) -> fmpq_mat:
     """Return the doubles as a matrix of fractions."""
     rows, columns = array.shape
     return fmpq_mat(rows, columns, rationals(array))
+
+
+def ball(value: Fraction) -> arb:
+    """Return the fraction as a ball."""
+    return arb(fmpq(value.numerator, value.denominator))
 
 
 def balls(values: FloatArray) -> list[arb]:

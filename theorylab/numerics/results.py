@@ -1,8 +1,9 @@
 """What every result of a solver is: a frozen dataclass that prints on a line and compares safely.
 
 Two results are equal only if they are the same object, for arrays have no truth value; arrays are
-read-only views, of copies and pickled results too, so that nothing that was certified is changed
-through its result; ``repr`` names numbers, shapes and the status, never the entries.
+read-only copies, in copied and pickled results too, so that nothing that was certified is changed
+through its result or by who goes on with the data; ``repr`` names numbers, shapes and the status,
+never the entries.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def _restore(self: Any, state: dict[str, Any]) -> None:
 
 def _read_only(value: Any) -> Any:
     if type(value) is np.ndarray and value.flags.writeable:
-        value = value.view()
+        value = value.copy(order="K")
         value.flags.writeable = False
     elif type(value) in (tuple, list):
         return type(value)(map(_read_only, value))
@@ -82,6 +83,8 @@ def _line(self: Any) -> str:
             words.append(value.name.lower().replace("_", " "))
         elif isinstance(value, np.ndarray) and value.ndim:
             words.append(f"{field.name} {value.shape}")
+        elif isinstance(value, tuple | list) and all(isinstance(v, int | float) for v in value):
+            words.append(f"{field.name} ({len(value)},)")
         elif isinstance(value, bool | int | np.bool_ | np.integer):
             words.append(f"{field.name} {value}")
         elif isinstance(value, float | np.floating | np.ndarray):

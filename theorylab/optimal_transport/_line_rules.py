@@ -18,7 +18,7 @@ Theorem: trillos2020-adversarial (the conditions, the flow)."""
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -184,7 +184,8 @@ def _peaks(values: FloatArray) -> NDArray[np.bool_]:
     return (values >= left) & (values >= right) & ((values > left) | (values > right))
 
 
-class Stationarity(NamedTuple):
+@result
+class Stationarity:
     """Density of the left class behind each boundary, of the right class ahead of it (equal where
     the risk is stationary), second derivative of the risk."""
 
@@ -210,8 +211,8 @@ def stationarity(class0: LineLaw, class1: LineLaw, rule: LineRule, eps: float) -
     --------
     >>> from theorylab.optimal_transport import LineRule, NormalMixture, stationarity
     >>> left, right = (NormalMixture([0.5], [m], [1.0]) for m in (-1.0, 1.0))
-    >>> behind, ahead, _ = stationarity(left, right, LineRule([0.0]), 0.5)
-    >>> bool(behind == ahead)
+    >>> found = stationarity(left, right, LineRule([0.0]), 0.5)
+    >>> bool(found.behind == found.ahead)
     True
     """
     laws, eps = _laws(class0, class1), as_real(eps, "eps", minimum=0.0)

@@ -19,7 +19,6 @@ $$T_j-\bar y\sim\frac2\epsilon\Sigma_y(x_j-\bar x),\qquad
 from __future__ import annotations
 
 import warnings
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -151,7 +150,8 @@ def barycentric_map(plan: ArrayLike, Y: ArrayLike) -> FloatArray:
     return mapped
 
 
-class Mixing(NamedTuple):
+@result
+class Mixing:
     """What a plan's barycentric map makes of a cloud: its mean, the variance that it keeps and the
     variance that is lost within the rows. The two sum to the variance of the cloud."""
 
@@ -175,7 +175,8 @@ def mixing(plan: ArrayLike, Y: ArrayLike) -> Mixing:
     Examples
     --------
     >>> from theorylab.optimal_transport import mixing
-    >>> mixing([[0.25, 0.25], [0.0, 0.5]], [[0.0], [2.0]])[1:]
+    >>> found = mixing([[0.25, 0.25], [0.0, 0.5]], [[0.0], [2.0]])
+    >>> found.kept, found.lost
     (0.25, 0.5)
     """
     P, Y = _matched(plan, Y)

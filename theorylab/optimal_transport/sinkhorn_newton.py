@@ -27,7 +27,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,6 +37,7 @@ from scipy.optimize import linear_sum_assignment
 from theorylab._validation import FloatArray, as_array, as_count, as_real
 from theorylab.numerics.compiled import compiled
 from theorylab.numerics.progress import Callback
+from theorylab.numerics.results import result
 from theorylab.optimal_transport._problem import (
     TransportPlan,
     TransportStatus,
@@ -167,7 +167,8 @@ def newton_plan(
     return problem.finish(plan, f, g, value, dual, cost, steps, status, marginal_error=error)
 
 
-class Lyapunov(NamedTuple):
+@result
+class Lyapunov:
     """Value, gradient and Hessian of the Lyapunov potential at one point."""
 
     value: float

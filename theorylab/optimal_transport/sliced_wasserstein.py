@@ -23,8 +23,6 @@ Theorem: nguyen2023-sliced (the two control variates for fitted Gaussians)."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -46,7 +44,8 @@ _FLAT = 1e-13  # of a control: what it varies by rounding alone, as in dimension
 _BLOCK = 2**20  # projected numbers held at a time: products in one go, rows sorted in the cache
 
 
-class GaussianControls(NamedTuple):
+@result
+class GaussianControls:
     """Surrogates of the projected squared distance, one number a direction: lower, between the
     fitted Gaussians, upper."""
 
@@ -239,8 +238,9 @@ def gaussian_controls(X: ArrayLike, Y: ArrayLike, directions: ArrayLike) -> Gaus
     Examples
     --------
     >>> from theorylab.optimal_transport import gaussian_controls
-    >>> [c.tolist() for c in gaussian_controls([[0.0], [2.0]], [[3.0], [3.0]], [[1.0]])]
-    [[4.0], [5.0], [5.0]]
+    >>> controls = gaussian_controls([[0.0], [2.0]], [[3.0], [3.0]], [[1.0]])
+    >>> controls.lower.tolist(), controls.gaussian.tolist(), controls.upper.tolist()
+    ([4.0], [5.0], [5.0])
     """
     X, Y = _clouds(X, Y)
     D = as_array(directions, "directions", shape=(None, X.shape[1]))

@@ -26,7 +26,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -156,7 +156,8 @@ def elastic_map(X: ArrayLike, Y: ArrayLike, penalty: Penalty) -> ElasticMap:
     )
 
 
-class Pareto(NamedTuple):
+@result
+class Pareto:
     """Exact minimisers over a range of weights: transport cost and sparsity of each."""
 
     weights: FloatArray

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 import sympy as sp
-from flint import arb, ctx, fmpq
+from flint import arb, ctx
 
 from theorylab._validation import as_count
+from theorylab.numerics.balls import ball
 from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.optimization._rationals import rationals, unit_rational
@@ -161,7 +162,7 @@ def _enclosed_regret(
     callback: Callback | None,
 ) -> RegretCertificate:
     stops = watcher(callback)
-    rate, first, second, fading, x = (_ball(value) for value in (alpha, b1, b2, decay, start))
+    rate, first, second, fading, x = (ball(value) for value in (alpha, b1, b2, decay, start))
     best = arb(-1 if sum(slopes) > 0 else 1)
     m, v, paid = arb(0), arb(0), arb(0)
     highest, lowest = x.max(best), x.min(best)
@@ -220,18 +221,14 @@ def _stated_regret_bound(
 ) -> arb:
     """Return the right-hand side of kingma2014-adam, Theorem 4.1 (see :func:`certified_regret`),
     ``largest`` being G_infinity."""
-    rate, first, second, fading = (_ball(value) for value in (alpha, b1, b2, decay))
+    rate, first, second, fading = (ball(value) for value in (alpha, b1, b2, decay))
     gamma = first**2 / second.sqrt()
     rest = (1 - second).sqrt()
     # The last term circulates with 1 - beta_1 and with beta_1 in the denominator: the smaller one
     # gives the weaker bound.
-    smaller = _ball(min(1 - b1, b1 or 1 - b1))
+    smaller = ball(min(1 - b1, b1 or 1 - b1))
     return (
         diameter**2 / (2 * rate * (1 - first)) * (steps * second_moment).sqrt()
         + rate * (1 + first) * largest / ((1 - first) * rest * (1 - gamma) ** 2) * gradient_norm
         + diameter**2 * largest * rest / (2 * rate * smaller * (1 - fading) ** 2)
     )
-
-
-def _ball(value: Fraction) -> arb:
-    return arb(fmpq(value.numerator, value.denominator))

@@ -19,8 +19,6 @@ Source: kolossov2024-towards (derived; text not seen)."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -34,6 +32,7 @@ from theorylab._validation import (
     refuses_overflow,
 )
 from theorylab.numerics.bounds import power_of_two
+from theorylab.numerics.results import result
 
 __all__ = [
     "QuietSubset",
@@ -197,7 +196,8 @@ def proportional_selection(
     return np.maximum(selection, 0.0)
 
 
-class QuietSubset(NamedTuple):
+@result
+class QuietSubset:
     """The kept values, N times the limiting variance, and the noise variance that is the limit."""
 
     selection: FloatArray

@@ -164,13 +164,15 @@ def run_command(
     ] = "",
     as_json: Json = False,
 ) -> None:
-    """Judge claims, run their controls, draw their figures; exit 1 if a claim or control fails."""
+    """Judge claims and run their controls, draw their figures if --full; exit 1 if one fails."""
     preset: Preset = "full" if full else "quick"
     if seed and seeds:
         _fail("expected --seed or --seeds, got both")
     also = [word for word in save.split(",") if word]
     if odd := {*also} - {"pdf", "npz"}:
         _fail(f"expected --save pdf, npz or both, got {', '.join(sorted(odd))}")
+    if also and not full:
+        _fail("expected --full with --save: figures are drawn of the full cases")
     _check_backend(backend, scheduler, jobs)
     wanted = names or []
     files = [Path(n) for n in wanted if n.endswith(".py")]
@@ -264,6 +266,8 @@ def _write_map(claim: Claim, name: str, slice_: str, seed: int) -> None:
     from theorylab.verify.panels import save
 
     x, _, y = slice_.replace(" ", "").partition(",")
+    if not (x and y):
+        _fail(f"expected two parameters with --map, as in --map x,y, got {slice_}")
     try:
         found = tightness_map(claim, x, y, seed=seed)
     except (TypeError, ValueError) as error:
@@ -303,8 +307,10 @@ def new(name: Annotated[str, typer.Argument(metavar="THEME/MODULE")]) -> None:
     from theorylab.corpus import THEMES, papers
 
     theme, _, module = name.partition("/")
-    if theme not in THEMES or not module.isidentifier() or iskeyword(module):
+    if theme not in THEMES:
         _fail(f"expected THEME/MODULE with a theme of {', '.join(THEMES)}, got {name}")
+    if not module.isidentifier() or iskeyword(module) or module.startswith("_"):
+        _fail(f"expected THEME/MODULE with a public name that Python can import, got {name}")
     root = _checkout()
     package = root / "theorylab" / theme
     targets = {
@@ -316,6 +322,8 @@ def new(name: Annotated[str, typer.Argument(metavar="THEME/MODULE")]) -> None:
     if existing is not None:
         _fail(f"{existing.relative_to(root)} exists already")
     stub = package / "__init__.pyi"
+    if stub.exists() and f" as {module}\n" in stub.read_text(encoding="utf-8"):
+        _fail(f"theorylab.{theme}.{module} exists already, and a module would hide it")
     if not (package / "__init__.py").exists():
         targets["package"] = package / "__init__.py"
     templates = Path(__file__).with_name("templates")

@@ -98,7 +98,8 @@ def run(
         Seconds after which a claim fails; 0 for no limit.
     save
         What else to write, in ``.theorylab/saved``: "pdf" for the vector figure, "npz" for what its
-        panels draw. A script is then judged though it is finished.
+        panels draw; of the full cases only, as every figure. A script is then judged though it is
+        finished.
     scheduler
         Address of a Dask scheduler whose workers judge, as many scripts at a time as they have
         threads, in place of ``jobs`` processes here. They read the checkout at the same path.
@@ -261,8 +262,9 @@ def _judge_and_draw(
         raise ValueError(f"claims: expected at least one in {script.name}, got none")
     with _one_thread():
         judgements = _judge(experiment.claims, preset, seed, timeout)
-        drawn = compose(judgements, experiment.title)
-        arrays = series(judgements) if "npz" in also else {}
+        # Panels are made for the full cases; those of others may lack what a panel draws.
+        drawn = compose(judgements, experiment.title) if preset == "full" else None
+        arrays = series(judgements) if preset == "full" and "npz" in also else {}
     code = loaded(script, root)
     # A file that was edited since it was loaded must not pass for what was loaded.
     now = {file: place(file, root) for file in code}

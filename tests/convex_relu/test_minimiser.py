@@ -459,3 +459,52 @@ def test_a_descent_in_legs_ends_at_a_stationary_point(monkeypatch):
     values = [minimiser.value(s, y) for s in (state, parts, further)]
     assert values[1] < values[0]
     assert values[2] == pytest.approx(values[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_the_step_of_refinement_solves_its_system_either_way(share):
+    rng = np.random.default_rng(int(10 * share))
+    n, size = 60, 7
+    A, B, bend = (
+        rng.normal(size=(n, size)),
+        rng.normal(size=(size, n)),
+        rng.normal(size=(size,) * 2),
+    )
+    diagonal = 0.3 * (rng.random(n) < share)
+    top, bottom = rng.normal(size=n), rng.normal(size=size)
+    if share == 0.0:  # then as many rows as neurons: the outputs alone decide
+        A, B, diagonal, top, n = A[:size], B[:, :size], diagonal[:size], top[:size], size
+    if share == 0.1:  # rows that give no z need neurons
+        diagonal[size - 1 :] = 0.3
+    solved = []
+    for direct in (True, False):
+        step = _minimiser._newton_step(A, diagonal, B, bend, top, bottom, direct=direct)
+        p, z = step[:size], step[size:]
+        np.testing.assert_allclose(A @ p + diagonal * z, top, atol=1e-10)
+        np.testing.assert_allclose(B @ z - bend @ p, bottom, atol=1e-10)
+        solved.append(step)
+    np.testing.assert_allclose(*solved, rtol=1e-8, atol=1e-10)
+
+
+def test_many_rows_are_refined_without_a_system_of_their_size(monkeypatch):
+    sizes, solve = [], _minimiser._equilibrated_solve
+
+    def recorded(system, right):
+        sizes.append(len(right))
+        return solve(system, right)
+
+    monkeypatch.setattr(_minimiser, "_equilibrated_solve", recorded)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1500, 3))
+    y = np.maximum(X @ [1.0, 0.5, -0.3], 0.0) + 0.01 * rng.normal(size=1500)
+    pricing = Pricing(reduce_rows(X), None, 1e-8, None)
+    minimiser = Minimiser(pricing, as_loss("squared"), 0.1 * zero_threshold(X, y), 1.0)
+    state = minimiser.add(Neurons.none(1500, 3, 0), pricing(y, minimiser.beta).neurons)
+    state, _, v = minimiser.minimise(state, y, y)
+    exact = minimiser.refine_on_faces(state, y, v, 1e-15)
+    sizes.clear()
+    v = v * (1.0 + 1e-6 * rng.normal(size=1500))
+    found = minimiser.refine_on_faces(state, y, v, 1e-13)
+    assert 0 < max(sizes) < 100
+    assert found[2] <= 1e-12
+    np.testing.assert_allclose(found[1], exact[1], atol=1e-11 * np.abs(y).max())

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.linalg import lstsq
+from scipy.linalg import block_diag, lstsq
 
 from theorylab._validation import FloatArray
 from theorylab.convex_relu._face_steps import face
@@ -27,6 +27,9 @@ from theorylab.convex_relu.losses import Interpolation, Loss, Squared
 
 LEG = 4e10
 """Work of a leg of the descent, about half a second."""
+
+DIRECT = 500
+"""Most rows whose dual variables are solved for beside the neurons: it takes cubic time."""
 
 
 @dataclass(frozen=True)
@@ -232,18 +235,14 @@ class Minimiser:
             best, kept = error, (state, z)
             if error <= tol:
                 break
-            system = np.zeros((n + right.size, n + right.size))
-            system[:n, : right.size] = in_f[:, None] * A
-            system[:n, right.size :] = np.diag(beta * in_v)
-            system[n:, right.size :] = np.hstack(
-                [b / (1.0 if j < state.linear else lengths[j]) for j, b in enumerate(jacobian[1:])]
-            ).T
-            at = 0
-            for bend in bends:
-                stop = at + len(bend)
-                system[n + at : n + stop, at:stop] = -bend
-                at = stop
-            step = _equilibrated_solve(system, np.concatenate([-first, right]))
+            units = np.repeat(
+                [1.0 if j < state.linear else length for j, length in enumerate(lengths)],
+                [len(bend) for bend in bends],
+            )
+            step = _newton_step(
+                in_f[:, None] * A, beta * in_v, A.T / units[:, None], block_diag(*bends),
+                -first, right, direct=n <= DIRECT,
+            )  # fmt: skip
             moved = state.copy()
             at = 0
             for j, basis in enumerate(bases):
@@ -321,6 +320,35 @@ class Minimiser:
             state = trial if weight == 1.0 else state.blend(trial, weight)
             floor = min(10.0 * floor, 1.0) if weight < 0.5 else max(0.1 * floor, 1e-14)
         return state
+
+
+def _newton_step(
+    A: FloatArray,
+    diagonal: FloatArray,
+    B: FloatArray,
+    bend: FloatArray,
+    top: FloatArray,
+    bottom: FloatArray,
+    *,
+    direct: bool,
+) -> FloatArray:
+    """Solve ``A p + diagonal * z = top`` and ``B z - bend p = bottom``; return (p, z).
+
+    Directly, as one system, which keeps most digits; else for the rows alone that do not give their
+    z, for the others may be thousands."""
+    n, size = A.shape
+    gone = np.zeros(n, dtype=np.bool_) if direct else diagonal != 0.0
+    kept = ~gone
+    given = B[:, gone] / diagonal[gone]
+    rows = int(kept.sum())
+    system = np.zeros((rows + size, rows + size))
+    system[:rows, :size], system[:rows, size:] = A[kept], np.diag(diagonal[kept])
+    system[rows:, :size], system[rows:, size:] = -bend - given @ A[gone], B[:, kept]
+    step = _equilibrated_solve(system, np.concatenate([top[kept], bottom - given @ top[gone]]))
+    z = np.empty(n)
+    z[kept] = step[size:]
+    z[gone] = (top[gone] - A[gone] @ step[:size]) / diagonal[gone]
+    return np.concatenate([step[:size], z])
 
 
 def _equilibrated_solve(system: FloatArray, right: FloatArray) -> FloatArray:

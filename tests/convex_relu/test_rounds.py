@@ -6,7 +6,14 @@ import warnings
 import numpy as np
 import pytest
 
-from theorylab.convex_relu import TrainingStatus, enumerate_arrangements, train, zero_threshold
+from theorylab.convex_relu import (
+    TrainingStatus,
+    _minimiser,
+    enumerate_arrangements,
+    train,
+    zero_threshold,
+)
+from theorylab.convex_relu._local import descend
 from theorylab.convex_relu._rounds import Problem, Settings
 from theorylab.convex_relu.losses import as_loss
 from theorylab.convex_relu.training import Session
@@ -73,6 +80,31 @@ def test_each_end_has_its_status_and_a_bound_that_holds(name):
     if name == "STOPPED":
         objectives = [record.objective for record in result.history]
         assert [value < LOW for value in objectives] == [False] * (len(objectives) - 1) + [True]
+
+
+@pytest.mark.parametrize("options", [{}, {"loss": "hinge"}, {"skip": True}, {"bound": "root"}])
+@pytest.mark.parametrize("share", [0.05, 1e-6, 0.0])
+def test_descents_end_with_their_work(options, share, monkeypatch):
+    labels, share = (np.sign(y), max(share, 1e-6)) if "loss" in options else (y, share)
+    beta = share * zero_threshold(X, labels, loss=options.get("loss", "squared"))
+    best = train(X, labels, beta, **options | {"bound": "search"}).objective
+    taken = []
+
+    def counted(*args):
+        done = descend(*args)
+        taken.append(float(args[4].size) ** 2 * (len(y) + args[4].size) * (done[0] + 1))
+        return done
+
+    monkeypatch.setattr(_minimiser, "descend", counted)
+    for work in (1.0, 1e5):
+        monkeypatch.setattr(_minimiser, "WORK", work)
+        taken.clear()
+        result = ended(X, labels, beta, **options)
+        assert result.status is TrainingStatus.WORK
+        assert sum(taken[:-1]) < work
+        assert result.dual_objective <= best * (1.0 + 1e-9)
+        assert result.objective >= best * (1.0 - 1e-8)
+        assert not np.isfinite(result.objective) or result.certificate.verify()
 
 
 def at_the(count):

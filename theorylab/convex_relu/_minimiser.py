@@ -12,7 +12,7 @@ on their faces, in which $z$ keeps its own digits however small $\\beta$ is."""
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.linalg import block_diag, lstsq
@@ -27,6 +27,9 @@ from theorylab.convex_relu.losses import Interpolation, Loss, Squared
 
 LEG = 4e10
 """Work of a leg of the descent, about half a second."""
+
+WORK = 2e12
+"""Work of all descents of a training, about half a minute."""
 
 DIRECT = 500
 """Most rows whose dual variables are solved for beside the neurons: it takes cubic time."""
@@ -63,6 +66,13 @@ class _Moreau:
 
 
 @dataclass
+class Work:
+    """What is left of the work of descents."""
+
+    left: float
+
+
+@dataclass
 class Minimiser:
     """Minimise one loss at one penalty.
 
@@ -75,12 +85,15 @@ class Minimiser:
     stiffness
         Curvature of the smoothed loss, raised where that slows the multiplier down; it also sets
         the length of new neurons.
+    work
+        What is left for descents; without it the neurons stay as they are.
     """
 
     pricing: Pricing
     loss: Loss
     beta: float
     stiffness: float
+    work: Work = field(default_factory=lambda: Work(WORK))
 
     @property
     def X(self) -> FloatArray:
@@ -129,8 +142,8 @@ class Minimiser:
         last = tried = np.inf
         stiffest = max(1e3 * self.stiffness, 0.1 * self.loss.curvature_bound)
         for k in range(60):
-            if len(state.sigma) > 10 * len(y) + 50:
-                # Rounding errors are being fitted.
+            if len(state.sigma) > 10 * len(y) + 50 or self.work.left <= 0.0:
+                # Rounding errors are being fitted, or it takes too long.
                 break
             smoothed = _Moreau(self.loss, multiplier, 1.0 / self.stiffness)
             for _ in range(20):
@@ -173,7 +186,7 @@ class Minimiser:
             for _ in range(max_rounds):
                 state, _, v = above.minimise(state, y, y)
                 found, violation, *_ = self.pricing(v, level, exhaustive=False)
-                if not found or violation <= 1e-6:
+                if not found or violation <= 1e-6 or self.work.left <= 0.0:
                     break
                 state = above.add(state, found)
             refined, v, error = self.refine(state, y, v * (self.beta / level), tol=1e-14)
@@ -189,6 +202,8 @@ class Minimiser:
         more digits than the descent saw, shows that their side descends (given patterns end there).
         """
         X = self.X
+        if self.work.left <= 0.0:
+            return state, v, np.inf
         state, v, error = self.refine_on_faces(state, y, v, tol)
         for _ in range(8 if self.pricing.cones is None else 0):
             released = state.released(X, v / self.beta)
@@ -275,7 +290,7 @@ class Minimiser:
         left, leg = 500, 1 + int(LEG / max(step, 1.0))
         # Hundreds of neurons alike may be dependent to the last digit; what was reached stays.
         with suppress(np.linalg.LinAlgError):
-            while left > 0:
+            while left > 0 and self.work.left > 0.0:
                 taken, _ = descend(
                     self.X,
                     b,
@@ -291,6 +306,7 @@ class Minimiser:
                     1e-12,
                 )
                 left = left - taken if taken == leg else 0
+                self.work.left -= step * (taken + 1)
         return state.pruned()
 
     def newton(self, state: Neurons, y: FloatArray, loss: Loss | _Moreau) -> Neurons:

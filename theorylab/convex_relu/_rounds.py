@@ -32,6 +32,10 @@ class TrainingStatus(StrEnum):
         "stopped because no neuron lowers the objective enough in float64, with a relative gap "
         "above tol; tol is too small, or rows are all but dependent"
     )
+    WORK = (
+        "stopped because the descents took all their work, about half a minute, with a relative "
+        "gap above tol; train on fewer rows or a sample of the arrangements, or raise beta"
+    )
     UNATTAINED = (
         "the infimum is not attained: an unpenalised linear map separates some labels, and scaling "
         "it up lowers the loss for ever; the network is close to the infimum"
@@ -176,6 +180,9 @@ class Problem:
             if not found:
                 norm = beta * (1.0 + pricing.slack(v, beta)) if complete else None
                 status = TrainingStatus.CERTIFIED if complete else TrainingStatus.BUDGET
+            if minimiser.work.left <= 0.0:
+                status = TrainingStatus.WORK
+            if not found or minimiser.work.left <= 0.0:
                 break
             stalled = stalled + 1 if objective >= previous * (1.0 - 1e-15) and exact else 0
             if stalled >= 3 or width > 10 * n + 50:  # then neurons are added to rounding errors
@@ -188,11 +195,12 @@ class Problem:
                 state = minimiser.add(state, found)
             previous = objective
             state, multiplier, v = minimiser.minimise(state, y, multiplier, rough=rough)
-        bound = "looser" if status is TrainingStatus.BUDGET else "search"
+        short = (TrainingStatus.BUDGET, TrainingStatus.WORK)
+        bound = "looser" if status in short else "search"
         if not exhaustive:
             bound = "root"
-            ended = status not in (TrainingStatus.STOPPED, TrainingStatus.ROUNDS)
-            if self.patterns is None and ended:
+            early = (TrainingStatus.STOPPED, TrainingStatus.ROUNDS, TrainingStatus.WORK)
+            if self.patterns is None and status not in early:
                 status = TrainingStatus.LOCAL
         if settings.skip:
             v = project_skip(self.data, v, y, loss)

@@ -182,7 +182,9 @@ def scheduled_regularisation_scales_margin(
 
 
 def onto_separators(Z, w):
-    return ir.margin_projection(Z, w).weights
+    found = ir.margin_projection(Z, w)
+    undecided = found.status is ir.MarginStatus.UNDECIDED  # then nothing is judged
+    return np.full_like(w, np.nan) if undecided else found.weights
 
 
 def onto_solutions(Z, w):

@@ -372,3 +372,26 @@ def test_a_search_that_is_stopped_has_true_bounds(free):
     full = margin_projection(Z, np.zeros(5))
     assert near.distance_bound <= full.distance * (1 + 1e-12)
     assert near.violation > 0
+
+
+def nearest_in_the_plane(Z, start):
+    """The nearest point with Z w >= 1 among the start, its feet on all lines, and their corners."""
+    feet = start + (1 - Z @ start)[:, None] * Z / np.sum(Z**2, axis=1)[:, None]
+    pairs = [Z[[i, j]] for i in range(len(Z)) for j in range(i)]
+    points = np.vstack([start, feet, *(np.linalg.solve(two, np.ones(2)) for two in pairs)])
+    points = points[(points @ Z.T >= 1 - 1e-9).all(axis=1)]
+    return points[np.argmin(np.linalg.norm(points - start, axis=1))]
+
+
+@pytest.mark.parametrize("n", [5, 9, 30])
+def test_a_start_that_violates_few_of_many_rows_is_projected(n):
+    # The rows that are farthest from their side on average need nothing there.
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        angle = rng.uniform(-1.2, 1.2, n)
+        Z = rng.uniform(0.5, 2.0, n)[:, None] * np.column_stack([np.cos(angle), np.sin(angle)])
+        corner = nearest_in_the_plane(Z, np.zeros(2))
+        start = corner + rng.choice([0.02, 0.3]) * rng.standard_normal(2)
+        found = margin_projection(Z, start)
+        assert found.status is MarginStatus.CERTIFIED
+        assert_allclose(found.weights, nearest_in_the_plane(Z, start), atol=1e-9)

@@ -28,6 +28,7 @@ from theorylab.convex_relu._problem import as_patterns, as_problem
 from theorylab.convex_relu.arrangements import enumerate_arrangements
 from theorylab.convex_relu.certificates import certify
 from theorylab.numerics.bounds import power_of_two, relative_gap
+from theorylab.numerics.budgets import steps_in_a_minute
 from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
@@ -214,7 +215,8 @@ def train_admm(
     cones = as_flag(cones, "cones")
     tol = as_real(tol, "tol", above=0.0, below=1.0)
     work = len(patterns) * X.size  # of an iteration
-    max_iter = 100 + min(99_900, int(3e10 / work)) if max_iter is None else max_iter
+    if max_iter is None:
+        max_iter = steps_in_a_minute(2 * work, most=100_000)
     max_iter = as_count(max_iter, "max_iter")
     stops = watcher(callback)
     given, unit, scale = (X, y, beta), _unit(np.linalg.norm(X, axis=1)), _unit(y)

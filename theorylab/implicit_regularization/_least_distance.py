@@ -72,7 +72,12 @@ def least_distance(
         p = np.zeros(n)
         p[work] = weights
         if not p.any():
-            break
+            lost = np.flatnonzero(h > 0)
+            if h[work].max() > 0 or not lost.size:
+                break
+            # The rows at work need nothing; those that do join them.
+            work = np.union1d(work, lost[np.argsort(-h[lost])[: 2 * r]])
+            continue
         p /= p.sum()
         if labels is not None:
             p = _balanced(p, labels)

@@ -7,6 +7,7 @@ import pytest
 from theorylab.convex_relu import (
     GatedStatus,
     enumerate_arrangements,
+    gated,
     sample_arrangements,
     train,
     train_gated,
@@ -131,6 +132,23 @@ def test_stopping_early_warns():
     with pytest.warns(RuntimeWarning, match="max_rounds"):
         result = train_gated(X, y, threshold(X, y, gates) / 50, gates, max_rounds=1)
     assert result.status is GatedStatus.ROUNDS
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_a_training_without_work_left_says_so_and_bounds_the_optimum(loss, monkeypatch):
+    X, y, gates = data(3, n=30, d=4)
+    y = np.sign(y) if loss == "logistic" else y
+    beta = threshold(X, y / 2 if loss == "logistic" else y, gates) / 100
+    full, gaps = train_gated(X, y, beta, gates, loss=loss), []
+    for work in (1.0, 1e6, 1e7):
+        monkeypatch.setattr(gated, "WORK", work)
+        with pytest.warns(RuntimeWarning, match="about a minute"):
+            short = train_gated(X, y, beta, gates, loss=loss)
+        assert short.status is GatedStatus.WORK
+        assert short.dual_objective <= full.objective * (1 + 1e-12)
+        assert short.objective >= full.dual_objective * (1 - 1e-12)
+        gaps.append(short.gap)
+    assert gaps[0] > gaps[-1] > 1e-8
 
 
 def test_several_outputs_and_hinge_are_refused():

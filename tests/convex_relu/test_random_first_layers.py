@@ -8,12 +8,14 @@ from scipy.stats import binom
 from sklearn.linear_model import lars_path
 
 from theorylab.convex_relu import (
+    OutputLayerStatus,
     displaced_neurons_bound,
     enumerate_arrangements,
     improvement_probability,
     improvement_tail_bound,
     improving_patterns,
     random_first_layer_bound,
+    random_first_layers,
     sufficient_samples,
     train,
     train_output_layer,
@@ -77,6 +79,36 @@ def test_neighbours_in_a_fine_fan_of_directions_share_a_neuron():
         np.testing.assert_array_equal(small.coefficients, 2.0**-20 * found.coefficients)
         shared += (np.diff(np.flatnonzero(found.coefficients)) == 1).any()
     assert shared > 10
+
+
+def test_many_exchanges_leave_no_errors_behind():
+    rng = np.random.default_rng(5)
+    X, y, U = rng.normal(size=(60, 6)), rng.normal(size=60), rng.normal(size=(400, 6))
+    steps = []
+    found = train_output_layer(X, y, 1e-4, U, callback=steps.append)
+    assert len(steps) > 2 * np.count_nonzero(found.coefficients)
+    assert found.status is OutputLayerStatus.SOLVED
+    assert found.gap <= 1e-9
+    features = np.maximum(X @ found.directions.T, 0.0)
+    active = np.flatnonzero(found.coefficients)
+    # The conditions of optimality on the support, solved afresh.
+    signs = np.sign(found.coefficients[active])
+    normal, columns = features[:, active].T @ features[:, active], features[:, active]
+    afresh = np.linalg.solve(normal, columns.T @ y - 1e-4 * signs)
+    np.testing.assert_allclose(found.coefficients[active], afresh, rtol=1e-5)
+
+
+def test_a_lasso_without_steps_left_says_so(monkeypatch):
+    X, y = data(1, 30, 4)
+    U = np.random.default_rng(2).normal(size=(80, 4))
+    full = train_output_layer(X, y, 0.1, U)
+    monkeypatch.setattr(random_first_layers, "steps_in_a_minute", lambda cost, most: 5)
+    with pytest.warns(RuntimeWarning, match="largest number of steps"):
+        short = train_output_layer(X, y, 0.1, U)
+    assert short.status is OutputLayerStatus.STEPS
+    assert 0 < np.count_nonzero(short.coefficients) <= 5
+    assert short.dual_objective <= full.objective < short.objective
+    assert short.gap > 1e-3
 
 
 def test_a_direction_enters_just_below_its_threshold():

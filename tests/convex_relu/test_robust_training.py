@@ -14,6 +14,7 @@ from theorylab.convex_relu import (
     Network,
     Squared,
     Weighted,
+    _conic,
     _robust_program,
     collapse_radius,
     corridor_widths,
@@ -753,13 +754,13 @@ def test_a_play_against_the_rules_proves_nothing(monkeypatch, lie, ball, loss):
                 variable.save_value(value)
         return found
 
-    honest = _robust_program._solve
+    honest = _robust_program.solve
     with monkeypatch.context() as patched, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         patched.setattr(
             _robust_program,
-            "_solve",
-            lambda problem, *stops: solve(problem, *stops) if stops else honest(problem),
+            "solve",
+            lambda problem, tol, *stops: solve(problem, *stops) if stops else honest(problem, tol),
         )
         found = train_robust(X, target, 0.05, **options)
     assert 0.0 <= found.dual_objective <= best.objective * (1.0 + 1e-9)
@@ -939,7 +940,7 @@ def test_corridors_on_a_line_are_the_nearest_points(ball):
 def test_an_interrupt_while_the_solver_is_busy_is_kept():
     # `map` stands for the solver: machine code that a signal reaches between two of its callbacks.
     raised = []
-    listener = _robust_program._listener(lambda *told: False, raised)
+    listener = _conic._listener(lambda *told: False, raised)
     next(listener)
     busy = ctypes.CDLL(None)["raise"]
     assert list(map(listener.send, map(busy, [signal.SIGINT]))) == [True]

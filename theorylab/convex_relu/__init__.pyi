@@ -97,6 +97,7 @@ from .parallel_networks import MinimumNorm as MinimumNorm
 from .parallel_networks import linear_minimum_norm as linear_minimum_norm
 from .parallel_networks import rank_one_relu_minimum_norm as rank_one_relu_minimum_norm
 from .random_first_layers import FixedFirstLayer as FixedFirstLayer
+from .random_first_layers import OutputLayerStatus as OutputLayerStatus
 from .random_first_layers import displaced_neurons_bound as displaced_neurons_bound
 from .random_first_layers import random_first_layer_bound as random_first_layer_bound
 from .random_first_layers import train_output_layer as train_output_layer

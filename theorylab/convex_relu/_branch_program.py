@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from scipy.linalg import block_diag
 
 from theorylab._validation import FloatArray, as_array
+from theorylab.convex_relu._conic import cvxpy
 from theorylab.convex_relu.arrangements import enumerate_arrangements
 from theorylab.convex_relu.parallel_networks import MinimumNorm
 
@@ -109,13 +110,6 @@ def branch_dual_norm(X: ArrayLike, dual_point: ArrayLike) -> float:
     return size * _ConeProgram(X).norm(dual_point / np.abs(dual_point).max())
 
 
-def _cvxpy() -> Any:
-    """Import cvxpy when it is used; its names are made at run time, unknown to type checkers."""
-    import cvxpy
-
-    return cvxpy
-
-
 class _ConeProgram:
     """Cone programs over the patterns of both hidden layers, for inputs of spectral norm 1.
 
@@ -143,7 +137,7 @@ class _ConeProgram:
 
     def _variables(self) -> tuple[Any, Any, Any, list[Any]]:
         """Return the weights, the norms of the blocks, their signed outputs, and the cones."""
-        cp = _cvxpy()
+        cp = cvxpy()
         blocks, units, d = self._shape
         weights = cp.Variable((blocks, units * d))
         rows = cp.reshape(weights, (blocks * units, d), order="C")
@@ -156,7 +150,7 @@ class _ConeProgram:
 
     def fit(self, y: FloatArray) -> tuple[float, FloatArray, FloatArray]:
         """Return the least norm, weights (blocks, units, d) that fit y, and the multiplier."""
-        cp = _cvxpy()
+        cp = cvxpy()
         weights, norms, outputs, cones = self._variables()
         fits = cp.sum(outputs, axis=0) == y
         cp.Problem(cp.Minimize(cp.sum(norms)), [*cones, fits]).solve(solver="CLARABEL")
@@ -169,7 +163,7 @@ class _ConeProgram:
 
     def norm(self, multiplier: FloatArray) -> float:
         """Return the largest value of the multiplier on a block of norm 1."""
-        cp = _cvxpy()
+        cp = cvxpy()
         _, norms, outputs, cones = self._variables()
         values = outputs @ multiplier
         cp.Problem(cp.Maximize(cp.sum(values)), [*cones, norms <= 1]).solve(solver="CLARABEL")

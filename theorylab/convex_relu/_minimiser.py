@@ -24,6 +24,7 @@ from theorylab.convex_relu._neurons import Neurons
 from theorylab.convex_relu._pricing import Pricing, Wanted
 from theorylab.convex_relu._problem import BoolArray
 from theorylab.convex_relu.losses import Interpolation, Loss, Squared
+from theorylab.numerics.budgets import Work
 
 LEG = 4e10
 """Work of a leg of the descent, about half a second."""
@@ -63,13 +64,6 @@ class _Moreau:
     @property
     def curvature_bound(self) -> float:
         return 1.0 / self.step
-
-
-@dataclass
-class Work:
-    """What is left of the work of descents."""
-
-    left: float
 
 
 @dataclass

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from theorylab._validation import FloatArray, as_array, as_count, as_real
 from theorylab.convex_relu._network import Network, as_network
 from theorylab.convex_relu._problem import as_problem
+from theorylab.numerics.budgets import steps_in_a_minute
 from theorylab.numerics.compiled import compiled
 from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
@@ -57,7 +58,7 @@ def gradient_descent(
     network: Network | tuple[ArrayLike, ArrayLike],
     *,
     step_size: float | None = None,
-    max_steps: int = 200_000,
+    max_steps: int | None = None,
     tol: float = 1e-9,
     callback: Callback | None = None,
 ) -> Descent:
@@ -77,7 +78,7 @@ def gradient_descent(
         Constant step; by default ``1 / (8 |X|^2 max(s, 1) + beta)`` with ``s`` the larger of ``|y|
         / |X|`` and the squared norms of the start's layers.
     max_steps
-        Largest number of steps.
+        Largest number of steps; by default 200,000, or what takes about a minute.
     tol
         Relative decrease over a thousand steps at which descent ends.
     callback
@@ -122,6 +123,8 @@ def gradient_descent(
         if step_size is None
         else as_real(step_size, "step_size", above=0.0)
     )
+    if max_steps is None:
+        max_steps = steps_in_a_minute(0.5 * (X.size + 4 * len(X)) * output.size, most=200_000)
     max_steps = as_count(max_steps, "max_steps")
     tol = as_real(tol, "tol", minimum=0.0)
     stops = watcher(callback)

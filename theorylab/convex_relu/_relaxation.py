@@ -17,18 +17,16 @@ $R(\pm v)\le\beta$: the best that this relaxation proves."""
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
-
 import numpy as np
 
 from theorylab._validation import FloatArray
+from theorylab.convex_relu._conic import cvxpy, solve
 from theorylab.convex_relu._weighted import Weighted
 from theorylab.convex_relu.losses import Hinge, Logistic, Loss, Squared
 
 _EPS = float(np.finfo(np.float64).eps)
-# Above this many columns the multipliers that need no semidefinite program are used.
-_MAX_COLUMNS = 40
+# Above this n d^2 the multipliers that need no semidefinite program are used: half a minute.
+_MAX_SIZE = 1e6
 
 
 def root_bound(X: FloatArray, v: FloatArray) -> float:
@@ -54,7 +52,7 @@ def root_bound(X: FloatArray, v: FloatArray) -> float:
         sigma = np.full(len(w), np.sqrt(positive.sum() / top) if top > 0.0 else 1.0)
         none = np.zeros(len(w))
         bound = _quadratic_bound(X, w, norms, sigma, none, none)
-        if X.shape[1] <= _MAX_COLUMNS:
+        if X.size * X.shape[1] <= _MAX_SIZE:
             # Normalised, so that multiples of v get the same multipliers up to rounding.
             multipliers = _multipliers(X, w / np.abs(w).max(), norms)
             bound = min(bound, _quadratic_bound(X, w, norms, *multipliers))
@@ -104,7 +102,7 @@ def _multipliers(
     X: FloatArray, v: FloatArray, norms: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return sigma, tau and theta of about the least bound."""
-    cp = _cvxpy()
+    cp = cvxpy()
     n, d = X.shape
     positive, negative = np.flatnonzero(v > 0.0), np.flatnonzero(v < 0.0)
     sigma, tau, theta = np.ones(n), np.zeros(n), np.zeros(n)
@@ -125,19 +123,18 @@ def _multipliers(
     column = cp.reshape(-0.5 * g, (d, 1), order="F")
     block = cp.bmat([[matrix, column], [column.T, cp.reshape(nu, (1, 1), order="F")]])
     problem = cp.Problem(cp.Minimize(constant), [*constraints, block >> 0])
-    if _solve(problem):
-        if s is not None:
-            sigma[positive] = s.value
-        if t is not None and q is not None:
-            tau[negative], theta[negative] = t.value, q.value
+    solve(problem, 1e-8)
+    if s is not None:
+        sigma[positive] = s.value
+    if t is not None and q is not None:
+        tau[negative], theta[negative] = t.value, q.value
     return sigma, tau, theta
 
 
 def relaxed_dual(
     X: FloatArray, y: FloatArray, beta: float, loss: Loss, linear: FloatArray | None
 ) -> FloatArray | None:
-    """Return about the best dual point that the relaxation proves, None where the loss is unknown
-    or the solver fails.
+    """Return about the best dual point that the relaxation proves, None where the loss is unknown.
 
     Parameters
     ----------
@@ -146,7 +143,7 @@ def relaxed_dual(
     linear
         Data of the skip connection, shape (n, k), or None.
     """
-    cp = _cvxpy()
+    cp = cvxpy()
     n, d = X.shape
     size = float(np.linalg.norm(X, axis=1).max(initial=0.0)) or 1.0
     X, beta = X / size, beta / size
@@ -179,28 +176,8 @@ def relaxed_dual(
         return None
     tie = fit == outputs
     problem = cp.Problem(cp.Minimize(value + beta * penalty), [tie, *constraints])
-    if not _solve(problem):
-        return None
+    solve(problem, 1e-8)
     dual = np.asarray(tie.dual_value, dtype=np.float64)
     # The sign convention of the multiplier is the modelling language's.
     gradient = -loss.gradient(np.asarray(fit.value), y)
     return dual if float(dual @ gradient) >= 0.0 else -dual
-
-
-def _cvxpy() -> Any:
-    """Import cvxpy when it is used; its names are made at run time, unknown to type checkers."""
-    import cvxpy
-
-    return cvxpy
-
-
-def _solve(problem: Any) -> bool:
-    cp = _cvxpy()
-    with warnings.catch_warnings():
-        # An inaccurate solution is good enough: its multipliers are evaluated rigorously.
-        warnings.simplefilter("ignore")
-        try:
-            problem.solve(solver=cp.CLARABEL)
-        except cp.SolverError:
-            return False
-    return problem.status in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE)

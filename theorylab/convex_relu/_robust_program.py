@@ -11,20 +11,20 @@ $\|h_b+\sum_k\lambda_ks_kx_k-\zeta\|_2\le\beta$."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csc_array, triu
 
 from theorylab._validation import FloatArray
 from theorylab.convex_relu._attacks import robust_losses
+from theorylab.convex_relu._conic import cvxpy, solve
 from theorylab.convex_relu._stability import dual_norms
 from theorylab.convex_relu.losses import Hinge, Loss
 
 BoolArray = NDArray[np.bool_]
+
+_TOL = 1e-11
 
 
 def dual_solver(
@@ -35,7 +35,7 @@ def dual_solver(
     It returns a lower bound, the weights and moves of the adversary that attain it, blocks, shape
     (2P, D), the multipliers of the dual's bounds, and whether it was stopped. Where cones are thin
     the multipliers are more accurate than the solution of the program itself."""
-    cp = _cvxpy()
+    cp = cvxpy()
 
     P, n = patterns.shape
     width = data.shape[1]
@@ -63,7 +63,7 @@ def dual_solver(
         eps: float, stops: Callable[..., bool]
     ) -> tuple[float, FloatArray, FloatArray, FloatArray, bool]:
         radius.value = eps
-        stopped = _solve(problem, stops)
+        stopped = solve(problem, _TOL, stops)
         blocks = -np.asarray(bounds.dual_value[1], dtype=np.float64).reshape(2 * P, width)
         weights = np.clip(np.asarray(a.value), 0.0, 1.0 if hinge else None)
         slope = y * weights if hinge else np.clip(np.asarray(c.value), -weights, weights)
@@ -106,7 +106,7 @@ def least_slope(
 ) -> Callable[[float], float]:
     """Return the least slope of the loss over stable blocks with norms of sum 1 as a function of
     the radius."""
-    cp = _cvxpy()
+    cp = cvxpy()
 
     P, n = patterns.shape
     q = 1 if ball == "linf" else 2
@@ -127,7 +127,7 @@ def least_slope(
 
     def least(eps: float) -> float:
         radius.value = eps
-        _solve(problem)
+        solve(problem, _TOL)
         return float(problem.value)
 
     return least
@@ -173,13 +173,14 @@ def _slacks(
 def _centres(data: FloatArray, signs: FloatArray, eps: float, ball: str, d: int) -> FloatArray:
     """Return the points of unit size with the largest slack of each cone, all by one program: it is
     separable."""
-    cp = _cvxpy()
+    cp = cvxpy()
 
     V = cp.Variable((len(signs), data.shape[1]))
     slacks = cp.min(cp.multiply(signs, V @ data.T), axis=1) - eps * cp.norm(
         V[:, :d], 1 if ball == "linf" else 2, axis=1
     )
-    _solve(cp.Problem(cp.Maximize(cp.sum(slacks)), [cp.norm(V, 2, axis=1) <= 1.0]))
+    problem = cp.Problem(cp.Maximize(cp.sum(slacks)), [cp.norm(V, 2, axis=1) <= 1.0])
+    solve(problem, _TOL)
     return np.asarray(V.value, dtype=np.float64)
 
 
@@ -211,71 +212,3 @@ def rescaled(
     ]
     best = int(np.argmin(values))
     return factors[best] * blocks, values[best]
-
-
-def _cvxpy() -> Any:
-    """Import cvxpy when it is used; its names are made at run time, unknown to type checkers."""
-    import cvxpy
-
-    return cvxpy
-
-
-def _solve(problem: Any, stops: Callable[..., bool] = lambda *told: False) -> bool:
-    """Leave the last iterate of the solver in the variables, and say whether it was stopped.
-
-    Whatever the solver thinks of it, it is repaired and judged by the duality gap; told are the
-    number of the iteration, the two values, and the relative gap between them."""
-    cp = _cvxpy()
-    import clarabel  # type: ignore[import-untyped]
-    from cvxpy.reductions.solvers.conic_solvers import clarabel_conif
-
-    cones: Any = clarabel_conif.dims_to_solver_cones
-    data, chain, inverse = problem.get_problem_data(cp.CLARABEL, solver_opts={})
-    settings = clarabel.DefaultSettings()
-    settings.verbose, settings.max_iter = False, 200
-    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-11
-    costs, rows = data["c"], data["A"]
-    curvature = csc_array(triu(data["P"]) if "P" in data else (costs.size, costs.size))
-    solver = clarabel.DefaultSolver(
-        curvature,
-        costs,
-        rows,
-        data["b"],
-        cones(data["dims"]),
-        settings,
-    )
-    raised: list[BaseException] = []
-    listener = _listener(stops, raised)
-    next(listener)
-    solver.set_termination_callback(listener.send)
-    found = solver.solve()
-    listener.close()
-    if raised:
-        raise raised[0]
-    x, z = (np.nan_to_num(np.array(v), posinf=0.0, neginf=0.0) for v in (found.x, found.z))
-    value = found.obj_val if np.isfinite(found.obj_val) else 0.0
-    last = SimpleNamespace(status="Solved", x=x, z=z, obj_val=value, solve_time=0.0, iterations=0)
-    problem.unpack_results(last, chain, inverse)
-    return str(found.status) == "CallbackTerminated"
-
-
-def _listener(
-    stops: Callable[..., bool], raised: list[BaseException]
-) -> Generator[bool, Any, None]:
-    """Answer whether to stop after each iteration that is sent, and keep what is raised meanwhile.
-
-    The solver swallows what its callback raises. An interrupt that came while it was busy is raised
-    where Python goes on: at the entrance of a function, before any ``try`` of it, but where a
-    generator is resumed, inside this one."""
-    stop = False
-    while True:
-        try:
-            info = yield stop
-            stop = info.iterations > 0 and stops(
-                info.iterations, info.cost_primal, info.cost_dual, info.gap_rel
-            )
-        except GeneratorExit:
-            return
-        except BaseException as error:
-            raised.append(error)
-            stop = True

@@ -31,6 +31,7 @@ from theorylab.convex_relu._dual_point import scale_dual
 from theorylab.convex_relu._problem import as_patterns, as_problem
 from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.numerics.bounds import power_of_two, relative_gap
+from theorylab.numerics.budgets import Work
 from theorylab.numerics.compiled import compiled
 from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
@@ -41,6 +42,11 @@ BoolArray = NDArray[np.bool_]
 
 _EPS = float(np.finfo(np.float64).eps)
 
+WORK = 7e11
+"""Products of the steps of a training, about a minute."""
+
+_ITERATIONS = 200  # of conjugate gradients, at most
+
 
 class GatedStatus(StrEnum):
     """Why training ended."""
@@ -50,6 +56,7 @@ class GatedStatus(StrEnum):
         "stopped after max_rounds rounds with a relative gap above tol; raise "
         "max_rounds, or tol is too small for float64"
     )
+    WORK = "stopped after steps that take about a minute, with the bound that was proved by then"
     STOPPED = "stopped by the callback, with the bound that was proved by then"
 
 
@@ -205,6 +212,7 @@ class _Solver:
         n, d = self.X.shape
         self.products = (self.X[:, :, None] * self.X[:, None, :]).reshape(n, d * d)
         self.known: dict[int, FloatArray] = {}
+        self.work = Work(WORK)
 
     def run(self, tol: float, max_rounds: int, stops: Callable[..., bool]) -> GatedResult:
         X, y, beta, loss = self.X, self.y, self.beta, self.loss
@@ -243,6 +251,9 @@ class _Solver:
             if stops(len(history), objective, history[-1]):
                 status = GatedStatus.STOPPED
                 break
+            if self.work.left <= 0.0:
+                status = GatedStatus.WORK
+                break
             support = np.flatnonzero(self.weights.any(axis=1))
             order = np.argsort(-norms)[: len(support) + size]
             working = np.union1d(support, order[norms[order] > beta])
@@ -268,7 +279,16 @@ class _Solver:
             gradient, curvature = loss.gradient(f, y), loss.curvature(f, y)
             curvature = np.maximum(curvature, 1e-6 * loss.curvature_bound)
             trial, g = _weighted_group_lasso(
-                X, patterns, grams, curvature * f - gradient, curvature, beta, blocks, f, accuracy
+                X,
+                patterns,
+                grams,
+                curvature * f - gradient,
+                curvature,
+                beta,
+                blocks,
+                f,
+                accuracy,
+                self.work,
             )
             change = beta * (
                 np.linalg.norm(trial, axis=1).sum() - np.linalg.norm(blocks, axis=1).sum()
@@ -282,7 +302,8 @@ class _Solver:
                 step *= 0.5
             blocks = blocks + step * (trial - blocks)
             f = f + step * (g - f)
-            if isinstance(loss, Squared) or predicted <= accuracy * abs(value):
+            done = isinstance(loss, Squared) or predicted <= accuracy * abs(value)
+            if done or self.work.left <= 0.0:
                 break
         self.weights[working] = blocks
 
@@ -297,6 +318,7 @@ def _weighted_group_lasso(
     start: FloatArray,
     f: FloatArray,
     accuracy: float,
+    work: Work,
 ) -> tuple[FloatArray, FloatArray]:
     """Minimise ``sum(kappa f^2) / 2 - b @ f + beta sum |w_i|``; return the blocks and the
     output."""
@@ -314,8 +336,11 @@ def _weighted_group_lasso(
         lengths = np.linalg.norm(w, axis=1, keepdims=True)
         unit = w / lengths
         gradient = beta * unit - chosen @ (v[:, None] * X)
-        if float(np.linalg.norm(gradient, axis=1).max()) <= accuracy * beta:
+        small = float(np.linalg.norm(gradient, axis=1).max()) <= accuracy * beta
+        if small or work.left <= 0.0:
             break
+        sweeps = 10 * len(blocks) + _ITERATIONS * active.size
+        work.left -= 2.0 * sweeps * (X.size + 2.0 * len(X))
         direction = _newton_direction(
             Xt, chosen, grams[active], kappa, beta, unit, lengths, gradient
         )
@@ -375,7 +400,7 @@ def _conjugate_gradients(
     work = np.empty(n)
     first = 0.0
     previous = 1.0
-    for iteration in range(200):
+    for iteration in range(_ITERATIONS):
         rz = 0.0
         for i in range(blocks):
             np.dot(inverse[i], r[i], z[i])

@@ -8,10 +8,14 @@ plane the value is close to the optimum as soon as every optimal neuron has a di
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
+from enum import StrEnum
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.linalg import qr_delete, qr_insert, solve_triangular
 
 from theorylab._validation import (
     FloatArray,
@@ -25,14 +29,25 @@ from theorylab.convex_relu._network import Network
 from theorylab.convex_relu.certificates import Certificate, certify
 from theorylab.convex_relu.training import TrainingResult
 from theorylab.numerics.bounds import relative_gap
+from theorylab.numerics.budgets import steps_in_a_minute
+from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
 __all__ = [
     "FixedFirstLayer",
+    "OutputLayerStatus",
     "displaced_neurons_bound",
     "random_first_layer_bound",
     "train_output_layer",
 ]
+
+
+class OutputLayerStatus(StrEnum):
+    """Why the Lasso ended."""
+
+    SOLVED = "optimal up to rounding"
+    STEPS = "stopped after the largest number of steps, about a minute, with the gap by then"
+    STOPPED = "stopped by the callback, with the gap by then"
 
 
 @result
@@ -53,6 +68,8 @@ class FixedFirstLayer:
         Residual scaled so that ``|z @ relu(X u_i)| <= beta`` for every given direction, shape (n,).
     objective, dual_objective
         Value of the network, and lower bound over networks with these directions.
+    status
+        Why the Lasso ended.
     """
 
     X: FloatArray
@@ -64,6 +81,7 @@ class FixedFirstLayer:
     dual: FloatArray
     objective: float
     dual_objective: float
+    status: OutputLayerStatus
 
     @cached_property
     def certificate(self) -> Certificate:
@@ -84,7 +102,12 @@ class FixedFirstLayer:
 
 @refuses_overflow("X", "y", "directions")
 def train_output_layer(
-    X: ArrayLike, y: ArrayLike, beta: float, directions: ArrayLike
+    X: ArrayLike,
+    y: ArrayLike,
+    beta: float,
+    directions: ArrayLike,
+    *,
+    callback: Callback | None = None,
 ) -> FixedFirstLayer:
     """Train the output layer over a fixed first layer: a Lasso, solved by an active-set method to
     rounding.
@@ -99,6 +122,8 @@ def train_output_layer(
         Penalty, positive; that of ``train``, since neurons may be rescaled at will.
     directions
         First layer, shape (N, d), rows not zero; only their directions matter.
+    callback
+        Called with a ``Progress`` before each direction that enters; True stops there.
 
     Returns
     -------
@@ -130,16 +155,17 @@ def train_output_layer(
         raise ValueError("directions: expected rows that are not zero, got a zero row")
     unit = directions / lengths[:, None]
     features = np.maximum(X @ unit.T, 0.0)
-    alpha = _lasso(features, y, beta)
+    alpha, status = _lasso(features, y, beta, watcher(callback))
+    if status is OutputLayerStatus.STEPS:
+        warnings.warn(status.value, RuntimeWarning, stacklevel=2)
     residual = y - features @ alpha
     dual = residual * min(1.0, beta / max(float(np.abs(features.T @ residual).max()), 1e-300))
     objective = 0.5 * float(residual @ residual) + beta * float(np.abs(alpha).sum())
     active = np.flatnonzero(alpha)
     root = np.sqrt(np.abs(alpha[active]))
     network = Network(unit[active] * root[:, None], np.sign(alpha[active]) * root)
-    return FixedFirstLayer(
-        X, y, beta, unit, alpha, network, dual, objective, float(dual @ y - 0.5 * dual @ dual)
-    )
+    lower = float(dual @ y - 0.5 * dual @ dual)
+    return FixedFirstLayer(X, y, beta, unit, alpha, network, dual, objective, lower, status)
 
 
 def random_first_layer_bound(optimum: TrainingResult, *, n_directions: int, xi: float) -> float:
@@ -265,49 +291,87 @@ def displaced_neurons_bound(optimum: TrainingResult, angle: float) -> float:
     return first + 0.5 * moved**2
 
 
-def _lasso(features: FloatArray, y: FloatArray, beta: float) -> FloatArray:
+def _lasso(
+    features: FloatArray, y: FloatArray, beta: float, stops: Callable[..., bool]
+) -> tuple[FloatArray, OutputLayerStatus]:
     """Minimise |features @ a - y|^2 / 2 + beta |a|_1 by an active-set method in the manner of
     Lawson and Hanson."""
-    active: list[int] = []
-    columns = np.zeros((len(y), 0))
-    signs, sizes = np.zeros(0), np.zeros(0)
-    for _ in range(100 + 20 * min(features.shape)):
-        residual = y - columns @ sizes
+    n, N = features.shape
+    support = _Support(n)
+    status, most = OutputLayerStatus.STEPS, 100 + 20 * min(n, N)
+    for step in range(steps_in_a_minute(0.7 * n * (N + 10 * min(n, N)), most)):
+        residual = y - support.columns @ support.sizes
         slope = features.T @ residual
         j = int(np.argmax(np.abs(slope)))
-        if abs(slope[j]) <= beta * (1.0 + 1e-14) or j in active:  # what rounding leaves of it
+        if j in support.active and not support.fresh:
+            support.refactor()
+            support.descend(y, beta)
+            continue
+        # What rounding leaves of a slope.
+        if abs(slope[j]) <= beta * (1.0 + 1e-14) or j in support.active:
+            status = OutputLayerStatus.SOLVED
             break
-        column = math.copysign(1.0, slope[j]) * features[:, j]
-        change, *_ = np.linalg.lstsq(columns, column, rcond=None)
-        if np.linalg.norm(column - columns @ change) <= 1e-11 * np.linalg.norm(column):
+        value = 0.5 * float(residual @ residual) + beta * float(support.sizes.sum())
+        if stops(step, value, abs(slope[j]) / beta - 1.0):
+            status = OutputLayerStatus.STOPPED
+            break
+        sign = math.copysign(1.0, slope[j])
+        support.enter(j, sign, sign * features[:, j])
+        support.descend(y, beta)
+    alpha = np.zeros(N)
+    alpha[support.active] = support.signs * support.sizes
+    return alpha, status
+
+
+class _Support:
+    """Signed columns at work, their positive sizes, and their QR factors, which are updated."""
+
+    def __init__(self, n: int) -> None:
+        self.active: list[int] = []
+        self.signs, self.sizes = np.zeros(0), np.zeros(0)
+        self.columns: FloatArray = np.zeros((n, 0))
+        self.Q: FloatArray = np.zeros((n, 0))
+        self.R: FloatArray = np.zeros((0, 0))
+        self.fresh = True
+
+    def refactor(self) -> None:
+        """Factor anew: updates pile up rounding errors."""
+        self.Q, self.R = np.linalg.qr(self.columns)
+        self.fresh = True
+
+    def enter(self, j: int, sign: float, column: FloatArray) -> None:
+        change, size = solve_triangular(self.R, self.Q.T @ column), 0.0
+        if np.linalg.norm(column - self.columns @ change) <= 1e-11 * np.linalg.norm(column):
             # The new column depends on the others: shift weight to it at constant fit, which
             # shortens the l1 norm.
             shrinking = np.flatnonzero(change > 0.0)
-            ratios = sizes[shrinking] / change[shrinking]
-            step = float(ratios.min())
-            sizes = sizes - step * change
-            out = int(shrinking[np.argmin(ratios)])
-            keep = np.arange(len(active)) != out
-            sizes, columns, signs = sizes[keep], columns[:, keep], signs[keep]
-            active = [a for a, k in zip(active, keep, strict=True) if k]
-        else:
-            step = 0.0
-        active.append(j)
-        signs, sizes = np.append(signs, math.copysign(1.0, slope[j])), np.append(sizes, step)
-        columns = np.column_stack([columns, column])
-        while active:
-            Q, R = np.linalg.qr(columns)
-            target = np.linalg.solve(R, Q.T @ y - beta * np.linalg.solve(R.T, np.ones(len(active))))
+            ratios = self.sizes[shrinking] / change[shrinking]
+            size = float(ratios.min())
+            self.sizes = self.sizes - size * change
+            self.drop(int(shrinking[np.argmin(ratios)]))
+        self.Q, self.R = qr_insert(self.Q, self.R, column, len(self.active), "col")
+        self.fresh = False
+        self.active.append(j)
+        self.columns = np.column_stack([self.columns, column])
+        self.signs, self.sizes = np.append(self.signs, sign), np.append(self.sizes, size)
+
+    def drop(self, out: int) -> None:
+        del self.active[out]
+        Q, R = qr_delete(self.Q, self.R, out, 1, "col")
+        # A square Q stays square.
+        self.Q, self.R = Q[:, : len(self.active)], R[: len(self.active)]
+        self.columns = np.delete(self.columns, out, axis=1)
+        self.signs, self.sizes = np.delete(self.signs, out), np.delete(self.sizes, out)
+
+    def descend(self, y: FloatArray, beta: float) -> None:
+        """Move to the least value over the columns, dropping those that reach zero."""
+        while self.active:
+            ones = solve_triangular(self.R, np.ones(len(self.active)), trans="T")
+            target = solve_triangular(self.R, self.Q.T @ y - beta * ones)
             negative = np.flatnonzero(target <= 0.0)
             if negative.size == 0:
-                sizes = target
-                break
-            ratios = sizes[negative] / (sizes[negative] - target[negative])
-            out = int(negative[np.argmin(ratios)])
-            sizes = sizes + float(ratios.min()) * (target - sizes)
-            keep = np.arange(len(active)) != out
-            sizes, columns, signs = np.maximum(sizes[keep], 0.0), columns[:, keep], signs[keep]
-            active = [a for a, k in zip(active, keep, strict=True) if k]
-    alpha = np.zeros(features.shape[1])
-    alpha[active] = signs * sizes
-    return alpha
+                self.sizes = target
+                return
+            ratios = self.sizes[negative] / (self.sizes[negative] - target[negative])
+            self.sizes = np.maximum(self.sizes + float(ratios.min()) * (target - self.sizes), 0.0)
+            self.drop(int(negative[np.argmin(ratios)]))

@@ -5,7 +5,16 @@ They are counted, not timed, so that a call takes the same steps on every machin
 
 from __future__ import annotations
 
-__all__ = ["steps_in_a_minute"]
+from dataclasses import dataclass
+
+__all__ = ["Work", "steps_in_a_minute"]
+
+
+@dataclass
+class Work:
+    """What is left of the work that several loops share, in units of their own."""
+
+    left: float
 
 
 def steps_in_a_minute(nanoseconds: float, most: int) -> int:

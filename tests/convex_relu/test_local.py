@@ -131,7 +131,7 @@ def test_descent_falls_to_a_point_from_which_no_side_descends(crossing):
         values = [objective(start)]
         for most in range(200):
             end = start.copy()
-            taken, stationary = descend(*end, crossing, most, 1e-12)
+            taken, stationary, _ = descend(*end, crossing, most, 1e-12)
             values.append(objective(end))
             # A step falls, by rounding at least.
             assert values[-1] <= values[-2] + 1e-14 * largest
@@ -221,7 +221,7 @@ def test_a_tolerance_that_no_gradient_reaches_is_not_reached():
     early = 0
     for case in CASES:
         end = drawn(*case)
-        taken, stationary = descend(*end, True, 100, 1e-30)
+        taken, stationary, _ = descend(*end, True, 100, 1e-30)
         assert not (stationary and end.p.any())
         early += taken < 100 and not stationary
     assert early > 5
@@ -441,7 +441,7 @@ def test_a_linear_map_alone_is_least_squares_in_two_steps():
         # Penalised neurons could not turn around.
         for start in (-best, np.zeros_like(best), 1e-3 * s.b[: len(best)]):
             s.p[0] = start
-            taken, stationary = descend(*s, True, 9, 1e-8)
+            taken, stationary, _ = descend(*s, True, 9, 1e-8)
             assert stationary
             assert taken <= 2
             np.testing.assert_allclose(s.p[0], best, rtol=1e-8, atol=1e-9)
@@ -478,6 +478,6 @@ def test_convergence_is_quadratic_on_the_faces_of_the_end():
             p -= np.linalg.pinv(near.X[rows]) @ (near.X[rows] @ p)
         sides = (near.p @ near.X.T > 0.0) | near.tight
         if np.array_equal(sides[linear:], (near.active | near.tight)[linear:]):
-            taken.append(descend(*near, True, 500, 1e-10))
+            taken.append(descend(*near, True, 500, 1e-10)[:2])
     assert len(taken) > 30
     assert all(steps <= 3 and stationary for steps, stationary in taken)

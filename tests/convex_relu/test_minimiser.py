@@ -450,7 +450,7 @@ def test_a_descent_in_legs_ends_at_a_stationary_point(monkeypatch):
     minimiser.quadratic(state, y, np.ones(n))
     assert steps == [500]
     steps.clear()
-    monkeypatch.setattr(_minimiser, "LEG", 2.0 * state.p.size**2 * (n + state.p.size))
+    monkeypatch.setattr(_minimiser, "LEG", 0.2 * state.p.size**2 * (n + state.p.size))
     parts = minimiser.quadratic(state, y, np.ones(n))
     assert set(steps) == {3}
     assert len(steps) > 1

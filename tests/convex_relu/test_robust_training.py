@@ -709,8 +709,10 @@ def test_a_play_against_the_rules_proves_nothing(monkeypatch, lie, ball, loss):
     both = np.vstack([patterns, -1.0 * patterns])
     sides = np.tile(2.0 * patterns - 1.0, (2, 1))
 
-    def solve(problem, stops):
-        found = honest(problem, stops)
+    def solve(problem, tol, *stops):
+        found = honest(problem, tol, *stops)
+        if not stops:
+            return found
         by_shape = {}
         for variable in problem.variables():
             by_shape.setdefault((variable.shape, variable.is_nonneg()), variable)
@@ -757,11 +759,7 @@ def test_a_play_against_the_rules_proves_nothing(monkeypatch, lie, ball, loss):
     honest = _robust_program.solve
     with monkeypatch.context() as patched, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        patched.setattr(
-            _robust_program,
-            "solve",
-            lambda problem, tol, *stops: solve(problem, *stops) if stops else honest(problem, tol),
-        )
+        patched.setattr(_robust_program, "solve", solve)
         found = train_robust(X, target, 0.05, **options)
     assert 0.0 <= found.dual_objective <= best.objective * (1.0 + 1e-9)
     sizes = np.linalg.norm(found.adversary, ord=np.inf if ball == "linf" else 2, axis=1)

@@ -228,12 +228,14 @@ def search_sphere(
     return outcome.directions, outcome.ended, nodes + outcome.nodes
 
 
-def node_budget(reduction: Reduction, max_nodes: int | None) -> int:
-    """Return the budget of one search, by default one of about a quarter of a minute."""
+def node_budget(reduction: Reduction, max_nodes: int | None, outputs: int = 1) -> int:
+    """Return the budget of one search, by default that of the output's share of about a quarter of
+    a minute."""
     if max_nodes is not None:
         return max_nodes
     m, d = reduction.lines.shape
-    return max(250_000_000 // max(m * d, 1), 1000) if branching_wins(m, d) else 1_500_000
+    nodes = 250_000_000 // max(m * d, 1) if branching_wins(m, d) else 1_500_000
+    return max(nodes // outputs, 1000)
 
 
 def branching_wins(m: int, d: int) -> bool:

@@ -39,7 +39,7 @@ def descend(
     crossing: bool,
     max_iter: int,
     tol: float,
-) -> tuple[int, int]:
+) -> tuple[int, int, float]:
     """Descend in place; neurons that vanish get ``p_j = 0``.
 
     Parameters
@@ -65,7 +65,7 @@ def descend(
     Returns
     -------
     tuple
-        Steps taken, and 1 if every neuron is stationary.
+        Steps taken, 1 if every neuron is stationary, and about the nanoseconds they take.
     """
     n, d = X.shape
     m = p.shape[0]
@@ -85,6 +85,7 @@ def descend(
     last = -1
     before = np.inf
     again = True
+    work = 0.0
     for iteration in range(max_iter):
         if again:
             rescale(X, b, kappa, beta, p, sigma, active, tight, linear)
@@ -92,7 +93,8 @@ def descend(
             again = False
         total = project(X, norms, p, tight, linear, basis, size, length)
         if total == 0:
-            return iteration, 1
+            return iteration, 1, work
+        work += 0.1 * total * total * (n + total)
         _preactivations(X, p, size, z)
         add_outputs(sigma, active, tight, size, z, f)
         residual(b, kappa, f, v)
@@ -108,7 +110,7 @@ def descend(
             if not release(
                 X, v, beta, p, sigma, active, tight, norms, length, size, linear, crossing
             ):
-                return iteration, 1 if largest <= 1e3 * tol * beta else 0
+                return iteration, 1 if largest <= 1e3 * tol * beta else 0, work
             stalls = 0
             continue
         cap, capped = _direction(hessian, gradient, p, linear, basis, size, length, delta)
@@ -136,6 +138,7 @@ def descend(
                 where,
             )
             moved += alpha
+            work += 8.0 * m * n
             cap -= alpha
             if which < 0 or cap <= 0.0:
                 break
@@ -175,7 +178,7 @@ def descend(
                         p[j, c] = 0.0
                     again = False
                     stalls = 0
-    return max_iter, 0
+    return max_iter, 0, work
 
 
 @compiled

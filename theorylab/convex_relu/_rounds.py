@@ -11,6 +11,7 @@ import numpy as np
 
 from theorylab._validation import FloatArray
 from theorylab.convex_relu._attainment import interpolable
+from theorylab.convex_relu._dual_norm import node_budget
 from theorylab.convex_relu._dual_point import project_skip
 from theorylab.convex_relu._minimiser import Minimiser
 from theorylab.convex_relu._neurons import Neurons
@@ -95,6 +96,7 @@ class Settings:
     tol: float
     max_rounds: int
     max_nodes: int | None
+    outputs: int
     bound: str
     callback: Callable[[Round], object]
 
@@ -106,7 +108,8 @@ class Problem:
     def __init__(self, data: FloatArray, patterns: BoolArray | None, settings: Settings) -> None:
         self.data, self.patterns, self.settings = data, patterns, settings
         self.reduction = reduce_rows(data)
-        self.pricing = Pricing(self.reduction, patterns, settings.tol, settings.max_nodes)
+        self.max_nodes = node_budget(self.reduction, settings.max_nodes, settings.outputs)
+        self.pricing = Pricing(self.reduction, patterns, settings.tol, self.max_nodes)
 
     def solve(
         self,
@@ -132,6 +135,7 @@ class Problem:
         ratio = beta / largest if largest > 0.0 else 1.0
         softer = 1.0 if loss.smooth or least else min(ratio, 1.0)
         minimiser = Minimiser(pricing, loss, beta, loss.curvature_bound * softer)
+        minimiser.work.left /= settings.outputs
         pricing.found = []
         if start is not None:
             state, multiplier = start[1], -start[2]
@@ -230,6 +234,6 @@ class Problem:
                 relaxed = project_skip(self.data, relaxed, y, loss)
             if relaxed is not None:
                 points.append(relaxed)
-        problem, nodes = (self.reduction, self.data, loss, self.patterns), settings.max_nodes
+        problem, nodes = (self.reduction, self.data, loss, self.patterns), self.max_nodes
         scaled = [certificate_at(*problem, p, y, beta, nodes, bound) for p in points]
         return max(scaled, key=lambda point: loss.dual(point, y))

@@ -207,13 +207,12 @@ def _certificate(
     """Scale a dual point into the constraint, by the factor that is best for the dual."""
     data = augment(X, bias)
     reduction = reduce_rows(data)
+    budget = node_budget(reduction, max_nodes, columns(y).shape[1])
     points = []
     for k, v in enumerate(columns(start).T):
         target = columns(y)[:, k]
         point = project_skip(data, v, target, loss) if skip else v
-        points.append(
-            certificate_at(reduction, data, loss, patterns, point, target, beta, max_nodes)
-        )
+        points.append(certificate_at(reduction, data, loss, patterns, point, target, beta, budget))
     dual = np.column_stack(points).reshape(y.shape)
     objective = loss.value(network(X), y) + beta * network.penalty
     stated = Certificate(
@@ -230,7 +229,7 @@ def certificate_at(
     v: FloatArray,
     y: FloatArray,
     beta: float,
-    max_nodes: int | None,
+    max_nodes: int,
     bound: str = "search",
 ) -> FloatArray:
     """Return v scaled into the dual constraint, see ``norm_over_sphere``."""

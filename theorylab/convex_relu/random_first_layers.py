@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -330,8 +331,9 @@ class _Support:
         self.active: list[int] = []
         self.signs, self.sizes = np.zeros(0), np.zeros(0)
         self.columns: FloatArray = np.zeros((n, 0))
-        self.Q: FloatArray = np.zeros((n, 0))
-        self.R: FloatArray = np.zeros((0, 0))
+        # Their precision is unknown to type checkers.
+        self.Q: Any = np.zeros((n, 0))
+        self.R: Any = np.zeros((0, 0))
         self.fresh = True
 
     def refactor(self) -> None:

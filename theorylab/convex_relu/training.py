@@ -36,7 +36,7 @@ from numpy.typing import ArrayLike
 from theorylab._validation import FloatArray, as_count, as_flag, as_function, as_real, one_of
 from theorylab.convex_relu._attainment import separating_map
 from theorylab.convex_relu._drawing import draw_network
-from theorylab.convex_relu._dual_norm import climb, norm_over_cones, norm_over_sphere
+from theorylab.convex_relu._dual_norm import climb, node_budget, norm_over_cones, norm_over_sphere
 from theorylab.convex_relu._minimiser import Minimiser
 from theorylab.convex_relu._network import Network, Output, balanced_network, columns
 from theorylab.convex_relu._neurons import Neurons
@@ -256,6 +256,7 @@ class Session:
             as_real(tol, "tol", above=0.0, below=1.0),
             as_count(max_rounds, "max_rounds"),
             as_budget(max_nodes),
+            columns(self.y).shape[1],
             one_of(bound, "bound", ["search", "root", "sdp"]),
             as_function((lambda record: None) if callback is None else callback, "callback"),
         )
@@ -448,11 +449,13 @@ def zero_threshold(
 
 def _threshold(reduction: Reduction, y: FloatArray, loss: Loss) -> float:
     """Return the threshold over all patterns."""
+    points = _at_zero(y, loss)
+    nodes = node_budget(reduction, None, len(points))
     return max(
         0.0
         if reduction.cancels(v)
-        else min(norm_over_sphere(reduction, v, 1e-10, None).value, reduction.crude(v))
-        for v in _at_zero(y, loss)
+        else min(norm_over_sphere(reduction, v, 1e-10, nodes).value, reduction.crude(v))
+        for v in points
     )
 
 

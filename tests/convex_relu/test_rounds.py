@@ -222,4 +222,4 @@ def test_outputs_share_the_budgets(monkeypatch):
     assert 3e5 <= sum(taken) < 3e5 + 3 * max(taken) < 9e5
     wide, target = gaussian(60)
     one, three = (Session(wide, t) for t in (target, np.column_stack(3 * [target])))
-    assert three.problem.max_nodes == one.problem.max_nodes // 3 > 1000
+    assert three.problem.pricing.budget == one.problem.pricing.budget // 3 > 1000

@@ -67,7 +67,10 @@ class Pricing:
         tol: float,
         max_nodes: int | None,
     ) -> None:
-        self.reduction, self.tol, self.max_nodes = reduction, tol, max_nodes
+        self.reduction, self.tol = reduction, tol
+        self.budget = node_budget(reduction, max_nodes)
+        #: Nodes of all exhaustive searches so far, and where they end.
+        self.nodes, self.limit = 0, np.inf
         self.X = reduction.data
         self.cones = None if patterns is None else ConeSearch(self.X, patterns)
         # Starts for the search for neurons, before the exhaustive one: about as many per local
@@ -143,11 +146,12 @@ class Pricing:
         exact = complete = False
         if exhaustive and not found:
             exact = complete = True
-            budget = node_budget(self.reduction, max_nodes or self.max_nodes)
             for sign in (self.sign, -self.sign):
-                directions, done, _ = search_sphere(
+                budget = int(min(max_nodes or self.budget, max(self.limit - self.nodes, 0)))
+                directions, done, nodes = search_sphere(
                     self.reduction, v, sign, beta * (1.0 + slack), 8, budget, self.coverings
                 )
+                self.nodes += nodes
                 for u in directions:
                     improve(sign, u, 0.0)
                 complete = complete and done and len(directions) == 0

@@ -108,8 +108,8 @@ class Problem:
     def __init__(self, data: FloatArray, patterns: BoolArray | None, settings: Settings) -> None:
         self.data, self.patterns, self.settings = data, patterns, settings
         self.reduction = reduce_rows(data)
-        self.max_nodes = node_budget(self.reduction, settings.max_nodes, settings.outputs)
-        self.pricing = Pricing(self.reduction, patterns, settings.tol, self.max_nodes)
+        nodes = node_budget(self.reduction, settings.max_nodes, settings.outputs)
+        self.pricing = Pricing(self.reduction, patterns, settings.tol, nodes)
 
     def solve(
         self,
@@ -137,6 +137,9 @@ class Problem:
         minimiser = Minimiser(pricing, loss, beta, loss.curvature_bound * softer)
         minimiser.work.left /= settings.outputs
         pricing.found = []
+        if settings.max_nodes is None:
+            # All searches together take no more than eight, about a minute.
+            pricing.limit = pricing.nodes + 8 * pricing.budget
         if start is not None:
             state, multiplier = start[1], -start[2]
             # Neurons of the neighbours that the descent drops may be needed after all.
@@ -234,6 +237,6 @@ class Problem:
                 relaxed = project_skip(self.data, relaxed, y, loss)
             if relaxed is not None:
                 points.append(relaxed)
-        problem, nodes = (self.reduction, self.data, loss, self.patterns), self.max_nodes
+        problem, nodes = (self.reduction, self.data, loss, self.patterns), self.pricing.budget
         scaled = [certificate_at(*problem, p, y, beta, nodes, bound) for p in points]
         return max(scaled, key=lambda point: loss.dual(point, y))

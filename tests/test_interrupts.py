@@ -55,6 +55,10 @@ CALLS = {
         "optimal_transport.newton_plan(np.full(5000, 1 / 5000), np.full(5000, 1 / 5000), "
         "np.abs(X(5000, 5000)), 1e-5, tol=0.0, max_iter=10**8)"
     ),
+    "class_plan": (
+        "optimal_transport.class_plan(np.full(500, 1 / 500), np.full(600, 1 / 600), "
+        "np.abs(X(500, 600)), 1e-2)"
+    ),
     "metric_descent": (
         "implicit_regularization.metric_descent(X(100, 1000), y(100), step_size=1e-9, tol=0.0, "
         "steps=10**9)"

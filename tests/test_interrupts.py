@@ -13,7 +13,7 @@ CALLS = {
     "trace_solution_path": "convex_relu.trace_solution_path(X(80, 10), y(80))",
     "train_robust": "convex_relu.train_robust(X(45, 3), np.sign(y(45)), 0.01, eps=0.05)",
     "collapse_radius": (
-        "convex_relu.collapse_radius(X(60, 3), np.sign(y(60)), 1.0, ball='l2', loss='squared')"
+        "convex_relu.collapse_radius(X(50, 3), np.sign(y(50)), 1.0, ball='l2', loss='squared')"
     ),
     "max_margin": (
         "implicit_regularization.max_margin(D := X(20000, 1000), np.sign(D @ np.ones(1000)))"

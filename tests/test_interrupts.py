@@ -13,7 +13,7 @@ CALLS = {
     "trace_solution_path": "convex_relu.trace_solution_path(X(80, 10), y(80))",
     "train_robust": "convex_relu.train_robust(X(45, 3), np.sign(y(45)), 0.01, eps=0.05)",
     "collapse_radius": (
-        "convex_relu.collapse_radius(X(60, 3), np.sign(y(60)), 1.0, ball='l2', loss='squared')"
+        "convex_relu.collapse_radius(X(50, 3), np.sign(y(50)), 1.0, ball='l2', loss='squared')"
     ),
     "max_margin": (
         "implicit_regularization.max_margin(D := X(20000, 1000), np.sign(D @ np.ones(1000)))"
@@ -54,6 +54,10 @@ CALLS = {
     "newton_plan": (
         "optimal_transport.newton_plan(np.full(5000, 1 / 5000), np.full(5000, 1 / 5000), "
         "np.abs(X(5000, 5000)), 1e-5, tol=0.0, max_iter=10**8)"
+    ),
+    "class_plan": (
+        "optimal_transport.class_plan(np.full(500, 1 / 500), np.full(600, 1 / 600), "
+        "np.abs(X(500, 600)), 1e-2)"
     ),
     "metric_descent": (
         "implicit_regularization.metric_descent(X(100, 1000), y(100), step_size=1e-9, tol=0.0, "

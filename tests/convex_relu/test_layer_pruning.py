@@ -18,6 +18,7 @@ from theorylab.convex_relu import (
     basis_pursuit,
     error_propagation_bound,
     layer_outputs,
+    layer_pruning,
     mixed_recovery_probability,
     normalize_layers,
     prune_layer,
@@ -78,6 +79,32 @@ def test_an_allowed_error_above_the_outputs_empties_the_layer():
     with pytest.warns(RuntimeWarning, match="raise max_iter"):
         early = prune_layer(np.random.default_rng(0).normal(size=(20, 3)), W, 0.1, max_iter=1)
     assert early.status is PruningStatus.MAX_ITER
+
+
+def test_the_default_budget_is_what_takes_a_minute_in_all_layers(monkeypatch):
+    costs = []
+
+    def thirty(nanoseconds, most):
+        costs.append(nanoseconds)
+        assert most == 20_000
+        return 30
+
+    monkeypatch.setattr(layer_pruning, "steps_in_a_minute", thirty)
+    rng = np.random.default_rng(4)
+    X, weights = rng.normal(size=(40, 10)), [rng.normal(size=s) for s in ((10, 20), (20, 10))]
+    hidden = layer_outputs(X, weights)[0]
+    for inputs, W in ((X, weights[0]), (hidden, weights[1])):
+        with pytest.warns(RuntimeWarning, match="raise max_iter"):
+            layer = prune_layer(inputs, W, 0.01)
+        assert (layer.n_iter, layer.status) == (30, PruningStatus.MAX_ITER)
+    with pytest.warns(RuntimeWarning, match="raise max_iter"):
+        network = prune_network(X, weights, [0.01, 0.01])
+    assert [layer.n_iter for layer in network.layers] == [30, 30]
+    # The layers of a network share the minute.
+    assert costs[2] == pytest.approx(costs[0] + costs[1])
+    with pytest.warns(RuntimeWarning, match="raise max_iter"):
+        prune_layer(np.tile(X, (20, 20)), np.tile(weights[0], (20, 20)), 0.01)
+    assert 100 < costs[3] / costs[0] < 1000
 
 
 def test_the_density_and_the_threshold_below_which_nothing_is_left():

@@ -1,6 +1,7 @@
 """Closed forms against semidefinite programs, constrained local search, polynomial roots and exact
 arithmetic."""
 
+from contextlib import nullcontext
 from itertools import pairwise
 
 import cvxpy as cp
@@ -10,6 +11,8 @@ from flint import fmpq, fmpq_mat
 from scipy.optimize import minimize
 
 from theorylab.convex_relu import (
+    StartsStatus,
+    _layer_descent,
     branch_dual_norm,
     certify_linear,
     certify_rank_one_relu,
@@ -404,19 +407,83 @@ def test_a_stopped_search_keeps_what_it_found():
     # The last descent of a start ends at the fit.
     assert seen[-1].error <= 1e-9 < seen[0].error
     assert seen[-1].objective == whole.ends[0]
-    early = search_minimum_norm(X, Y, [3], n_starts=4, seed=5, callback=lambda r: r.error <= 1e-9)
+    with pytest.warns(RuntimeWarning, match="by the callback"):
+        early = search_minimum_norm(
+            X, Y, [3], n_starts=4, seed=5, callback=lambda r: r.error <= 1e-9
+        )
     np.testing.assert_array_equal(early.ends, whole.ends[:1])
-    none = search_minimum_norm(X, Y, [3], n_starts=4, seed=5, callback=lambda r: True)
+    with pytest.warns(RuntimeWarning, match="by the callback"):
+        none = search_minimum_norm(X, Y, [3], n_starts=4, seed=5, callback=lambda r: True)
     assert np.isinf(none.ends).all()
     assert none.branches == ()
+    assert whole.status is StartsStatus.COMPLETE
+    assert early.status is none.status is StartsStatus.STOPPED
     fit = fit_factored(X, Y, 0.3, depth=3)
     values = []
-    third = fit_factored(
-        X, Y, 0.3, depth=3, callback=lambda r: values.append(r.objective) or r.iteration == 3
-    )
+    with pytest.warns(RuntimeWarning, match="by the callback"):
+        third = fit_factored(
+            X, Y, 0.3, depth=3, callback=lambda r: values.append(r.objective) or r.iteration == 3
+        )
+    assert fit.status is StartsStatus.COMPLETE
+    assert third.status is StartsStatus.STOPPED
     np.testing.assert_array_equal(third.ends, fit.ends[:3])
     np.testing.assert_array_equal(values, np.minimum.accumulate(fit.ends[:3]))
     assert third.objective == values[-1]
+
+
+def warns_if(early):
+    return pytest.warns(RuntimeWarning, match="max_evaluations") if early else nullcontext()
+
+
+def test_a_search_ends_where_its_evaluations_do():
+    X, Y = data(1)
+    whole = search_minimum_norm(X, Y, [3], n_starts=4, seed=5)
+    for most in (1, 10, 300, 10**6):
+        with warns_if(most < 10**6):
+            part = search_minimum_norm(X, Y, [3], n_starts=4, seed=5, max_evaluations=most)
+        made = np.isfinite(part.ends)
+        assert part.status.name == ("EVALUATIONS" if most < 10**6 else "COMPLETE")
+        np.testing.assert_array_equal(part.ends[made], whole.ends[: len(part.ends)][made])
+        assert made.all() or not made[-1]
+        assert made.any() == (most > 100)
+        assert len(part.ends) < 4 or most == 10**6
+    found = search_minimum_norm(X, Y, [3], n_starts=4, target=float(whole.ends[0]), seed=5)
+    assert found.status is StartsStatus.TARGET
+
+
+def test_factored_descent_ends_where_its_evaluations_do():
+    X, Y = data(3)
+    whole = fit_factored(X, Y, 0.3, depth=3)
+    for most in (1, 20, 150, 10**6):
+        with warns_if(most < 10**6):
+            part = fit_factored(X, Y, 0.3, depth=3, max_evaluations=most)
+        assert part.status.name == ("EVALUATIONS" if most < 10**6 else "COMPLETE")
+        # All but the last of the starts ended as without a budget.
+        np.testing.assert_array_equal(part.ends[:-1], whole.ends[: len(part.ends) - 1])
+        assert part.ends[-1] >= whole.ends[len(part.ends) - 1]
+        assert part.objective == part.ends.min()
+        squares = sum(np.sum(W**2) for W in part.layers)
+        own = 0.5 * np.sum((part.outputs - Y) ** 2) + 0.15 * squares
+        assert own == pytest.approx(part.objective, rel=1e-12)
+
+
+def test_the_default_budget_of_evaluations_is_what_takes_a_minute(monkeypatch):
+    costs = []
+
+    def forty(nanoseconds, most):
+        costs.append(nanoseconds)
+        return 40
+
+    monkeypatch.setattr(_layer_descent, "steps_in_a_minute", forty)
+    rng = np.random.default_rng(0)
+    for n, width in ((30, 3), (300, 30)):
+        X, Y = rng.normal(size=(n, 5)), rng.normal(size=(n, 3))
+        with pytest.warns(RuntimeWarning, match="max_evaluations"):
+            fit_factored(X, Y, 0.1, depth=4, width=width, relu=True)
+        with pytest.warns(RuntimeWarning, match="max_evaluations"):
+            search_minimum_norm(X, Y, [width] * 3, activation="relu", n_branches=2)
+    small, _, large, branched = costs
+    assert 5 * small < large < branched
 
 
 def test_parallel_relu_program_by_hand():

@@ -1,4 +1,5 @@
 import ctypes
+import re
 import signal
 import warnings
 from itertools import product
@@ -22,6 +23,7 @@ from theorylab.convex_relu import (
     linearized_loss,
     random_stable_network,
     robust_trainer,
+    robust_training,
     stability_radii,
     train_robust,
     worst_case,
@@ -689,10 +691,45 @@ def test_bisection_ends_at_the_accuracy_of_float64():
     np.testing.assert_allclose([p.error for p in seen[1:]], 0.5 ** np.arange(6))
 
 
+def test_a_radius_that_the_budget_leaves_open_is_between_the_ends_it_names(monkeypatch):
+    X, labels, _ = data(12)
+    exact = collapse_radius(X, labels, 2.0)
+    for halvings in (1, 3, 6):
+        with pytest.warns(RuntimeWarning, match="max_halvings leave the radius between") as told:
+            radius = collapse_radius(X, labels, 2.0, max_halvings=halvings)
+        low, high = map(float, re.findall(r"\d\.\d+(?:e-\d+)?", str(told[0].message)))
+        assert low < exact < high
+        assert high - low == pytest.approx(corridor_widths(X).max() / 2**halvings, rel=1e-4)
+        at_the_end = high == pytest.approx(corridor_widths(X).max(), rel=1e-5)
+        assert radius == pytest.approx(high if at_the_end else (low + high) / 2, rel=1e-4)
+    assert collapse_radius(X, labels, 2.0, max_halvings=20) == exact
+    assert collapse_radius(X, labels, 2.0, tol=0.1, max_halvings=4) > 0.0
+    costs = []
+
+    def one(nanoseconds, most):
+        costs.append(nanoseconds)
+        assert most == 60
+        return 1
+
+    monkeypatch.setattr(robust_training, "steps_in_a_minute", one)
+    patterns = enumerate_arrangements(X)
+    for ball, doubled in (("l2", X), ("linf", X), ("l2", np.vstack([X, X]))):
+        rows = np.hstack([patterns] * (len(doubled) // len(X)))
+        with pytest.warns(RuntimeWarning, match="raise max_halvings, or tol"):
+            collapse_radius(
+                doubled,
+                np.tile(labels, len(doubled) // len(X)),
+                2.0,
+                ball=ball,
+                arrangements=rows,
+            )
+    assert costs[2] == 4 * costs[0] < 4 * costs[1]
+
+
 def test_large_programs_are_refused_before_they_are_set_up():
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="arrangements: expected at most 250000 entries"):
-        train_robust(rng.normal(size=(70, 3)), np.ones(70), 0.1, eps=0.1)
+    with pytest.raises(ValueError, match="arrangements: expected at most 150000 entries"):
+        train_robust(rng.normal(size=(55, 3)), np.ones(55), 0.1, eps=0.1)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.sparse.linalg import lsmr
@@ -133,6 +135,14 @@ def test_waves_are_the_real_fourier_transform():
     transform = np.fft.fft2(M) / np.sqrt(12)
     hartley = transform.real - transform.imag
     np.testing.assert_allclose(np.sort(operator.forward(M)), np.sort(hartley.ravel()), atol=1e-13)
+
+
+def test_waves_take_the_memory_of_the_operator():
+    tracemalloc.start()
+    operator = fourier_operator(40, 400, rng=rng())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert operator.stacked.nbytes < peak < 1.5 * operator.stacked.nbytes
 
 
 @pytest.mark.parametrize("symmetric", [True, False])

@@ -96,6 +96,30 @@ def test_an_early_end_keeps_its_bounds_and_warns():
     assert (result.plan >= 0).all()
 
 
+def test_the_default_budget_is_what_takes_a_minute(monkeypatch):
+    costs = []
+
+    def seventy(nanoseconds, most):
+        costs.append(nanoseconds)
+        assert most == 20_000
+        return 70
+
+    monkeypatch.setattr(sum_of_norms, "steps_in_a_minute", seventy)
+    with pytest.warns(RuntimeWarning, match="max_iter"):
+        part = class_plan(*problem(20, 30, 2), 0.01)
+    assert part.status is TransportStatus.NOT_CONVERGED
+    assert part.n_iterations == 70
+    assert part.dual_value <= class_plan(*problem(20, 30, 2), 0.01, max_iter=2000).value
+    for labels in (None, np.arange(40)):
+        with pytest.warns(RuntimeWarning, match="max_iter"):
+            class_plan(*problem(40, 60, 2), 0.01, labels=labels)
+    # Pairs of points, times the points of the other side; with labels only those of columns.
+    small, large, labelled = costs
+    assert small > 15 * 20 * 30 * 48 / 2
+    assert 4 * small < large < 8 * small
+    assert large - labelled == 15 * 60 * (40 * 39 / 2)
+
+
 def test_the_best_of_all_bounds_is_kept(monkeypatch):
     """Neither bound is monotone in the iterations."""
     plans, duals, rounded = [], [], sum_of_norms._rounded

@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from theorylab import random_features as rf
+from theorylab.random_features import bounded_bias
 
 NORMS = ("frobenius", "nuclear", "spectral")
 ORDER = {"frobenius": 2, "nuclear": 1, "spectral": np.inf}
@@ -50,6 +51,24 @@ def test_search_against_a_conic_solver(norm):
     found = rf.minimum_variance(X, bound, norm=norm)
     assert_allclose(found.variance, value, rtol=1e-5)
     assert found.lower_bound <= value * (1 + 1e-5)
+
+
+def test_the_default_budget_is_what_takes_a_minute(monkeypatch):
+    costs = []
+
+    def three(nanoseconds, most):
+        costs.append(nanoseconds)
+        assert most == 20_000
+        return 3
+
+    monkeypatch.setattr(bounded_bias, "steps_in_a_minute", three)
+    for p, norm in ((10, "spectral"), (100, "spectral"), (100, "frobenius")):
+        found = rf.minimum_variance(design(2 * p, p), 0.3, norm=norm)
+        assert (found.iterations, found.status.name) == (3, "NOT_CONVERGED")
+        assert found.lower_bound < found.variance
+    small, large, cheap = costs
+    assert small < cheap < large
+    assert large > 20 * small  # singular values of larger matrices
 
 
 def test_a_search_cut_short_says_so():

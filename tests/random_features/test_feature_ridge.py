@@ -66,7 +66,7 @@ def test_loss_is_kernel_ridge_regression(ridge):
     )
     found = rf.distillation_gradient(support, labels, X, y, ridge=ridge, **net)
     assert_allclose(found.loss, expected, rtol=1e-9)
-    assert_allclose(found.curvature, ridge, rtol=1e-9)
+    assert found.curvature == ridge  # of fewer points than features: no eigenvalue is computed
     assert_allclose(rf.tangent_features(X, **net) @ found.weights, kernel.predict(X), rtol=1e-8)
 
 

@@ -15,6 +15,7 @@ from ._improvement import improving_patterns as improving_patterns
 from ._improvement import sufficient_samples as sufficient_samples
 from ._layer_descent import FactoredFit as FactoredFit
 from ._layer_descent import NormSearch as NormSearch
+from ._layer_descent import StartsStatus as StartsStatus
 from ._layer_descent import fit_factored as fit_factored
 from ._layer_descent import search_minimum_norm as search_minimum_norm
 from ._mean_field import MeanFieldFit as MeanFieldFit

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from enum import StrEnum
 from itertools import pairwise, product
 from math import inf
 from typing import Any
@@ -19,10 +21,11 @@ from theorylab.convex_relu._parallel import (
     network_cost,
     network_output,
 )
+from theorylab.numerics.budgets import steps_in_a_minute
 from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
-__all__ = ["FactoredFit", "NormSearch", "fit_factored", "search_minimum_norm"]
+__all__ = ["FactoredFit", "NormSearch", "StartsStatus", "fit_factored", "search_minimum_norm"]
 
 Layout = list[list[tuple[slice, tuple[int, int]]]]
 
@@ -30,6 +33,19 @@ Layout = list[list[tuple[slice, tuple[int, int]]]]
 # point zero.
 _FIRST_STIFFNESS = 300.0
 _LAST_STIFFNESS = 1e8
+_LONGEST = 15_000  # evaluations of one descent
+
+
+class StartsStatus(StrEnum):
+    """Why a search by descent from many starts ended."""
+
+    COMPLETE = "descents from all starts were made"
+    TARGET = "a start ended at the target or below"
+    EVALUATIONS = (
+        "max_evaluations were spent before all starts had ended; raise max_evaluations, or ask "
+        "for fewer starts"
+    )
+    STOPPED = "stopped by the callback, with the best end by then"
 
 
 @result
@@ -44,12 +60,15 @@ class NormSearch:
         Its weights; empty where no start ended at an exact fit.
     ends
         Penalty at the end of every start that was made, infinite where the fit is not exact; shape
-        (n_starts,), or shorter where the target or the callback ended the search.
+        (n_starts,), or shorter where the target, the budget or the callback ended the search.
+    status
+        Whether all starts were made.
     """
 
     primal: float
     branches: Branches
     ends: FloatArray
+    status: StartsStatus
 
 
 @result
@@ -66,12 +85,15 @@ class FactoredFit:
         (n, k) its outputs.
     ends
         Value at the end of every start that was made.
+    status
+        Whether all starts were made.
     """
 
     objective: float
     layers: tuple[FloatArray, ...]
     outputs: FloatArray
     ends: FloatArray
+    status: StartsStatus
 
 
 def search_minimum_norm(
@@ -86,6 +108,7 @@ def search_minimum_norm(
     target: float | None = None,
     tol: float = 1e-9,
     seed: int = 0,
+    max_evaluations: int | None = None,
     callback: Callback | None = None,
 ) -> NormSearch:
     """Look for the network of least norm that fits Y, by an augmented Lagrangian from random
@@ -117,6 +140,9 @@ def search_minimum_norm(
         Largest residual ``||f(X) - Y||_F``, relative to ``||Y||_F``, of an exact fit.
     seed
         Seed of the initializations.
+    max_evaluations
+        Largest number of evaluations of the objective, over all starts; by default what takes about
+        a minute.
     callback
         Called with the iteration, penalty and relative residual after each descent (several of
         growing stiffness to a start); the search stops where it returns True.
@@ -145,38 +171,50 @@ def search_minimum_norm(
     shapes = list(pairwise(sizes))
     exponent = 2 if penalty == "squared" else len(shapes)
     layout = _layout(shapes, n_branches)
+    left = _budget(max_evaluations, len(X), shapes, n_branches)
     length = float(np.linalg.norm(Y))
     ends: list[float] = []
     best: Branches = ()
-    iteration, stopped = 0, False
-    while len(ends) < n_starts and not stopped and not (ends and ends[-1] <= enough):
+    iteration, status = 0, StartsStatus.COMPLETE
+    while len(ends) < n_starts and status is StartsStatus.COMPLETE:
+        if left <= 0:
+            status = StartsStatus.EVALUATIONS
+            break
         ends.append(inf)
         weights: FloatArray = rng.normal(size=(layout[-1][-1][0].stop,))
         multiplier, stiffness, last = np.zeros_like(Y), _FIRST_STIFFNESS, inf
-        while stiffness <= _LAST_STIFFNESS and not stopped:
-            weights = minimize(
+        while stiffness <= _LAST_STIFFNESS and status is StartsStatus.COMPLETE:
+            if left <= 0:
+                status = StartsStatus.EVALUATIONS
+                break
+            longest = min(left, _LONGEST)
+            end: Any = minimize(
                 _augmented_lagrangian,
                 weights,
                 args=(X, Y, layout, relu, exponent, multiplier, stiffness),
                 jac=True,
                 method="L-BFGS-B",
-                options={"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-9},
-            ).x
+                options={"maxiter": 1000, "maxfun": longest, "ftol": 1e-15, "gtol": 1e-9},
+            )
+            weights, left, iteration = end.x, left - end.nfev, iteration + 1
             branches = _split(weights, layout)
             residual = network_output(X, branches, activation=activation) - Y
             miss, cost = float(np.linalg.norm(residual)), network_cost(branches, penalty=penalty)
-            iteration += 1
-            stopped = stops(iteration, cost, miss / length if length > 0 else miss)
+            if stops(iteration, cost, miss / length if length > 0 else miss):
+                status = StartsStatus.STOPPED
             if miss <= tol * length:
                 ends[-1] = cost
                 if cost == min(ends):
                     best = branches
+                if cost <= enough and status is StartsStatus.COMPLETE:
+                    status = StartsStatus.TARGET
                 break
             multiplier = multiplier + stiffness * residual
             if miss > last / 4:
                 stiffness *= 4
             last = miss
-    return NormSearch(primal=min(ends), branches=best, ends=np.array(ends))
+    _warn(status)
+    return NormSearch(primal=min(ends), branches=best, ends=np.array(ends), status=status)
 
 
 def fit_factored(
@@ -189,6 +227,7 @@ def fit_factored(
     relu: bool = False,
     n_random: int = 2,
     seed: int = 0,
+    max_evaluations: int | None = None,
     callback: Callback | None = None,
 ) -> FactoredFit:
     r"""Look for the least ``1/2 ||f(X) - Y||^2 + beta/2 sum ||W_l||_F^2`` by descent on the layers.
@@ -196,7 +235,7 @@ def fit_factored(
     Weight decay from three layers on has many local minima: zero is one in every singular
     direction. Descent (L-BFGS) therefore starts from balanced layers of each product that keeps
     some of the singular directions of the least-squares solution (up to eight directions, the
-    largest), and from random layers. Makes no use of closed forms.
+    largest), and before that from random layers. Makes no use of closed forms.
 
     Parameters
     ----------
@@ -216,6 +255,9 @@ def fit_factored(
         Number of standard Gaussian starts.
     seed
         Seed of the starts.
+    max_evaluations
+        Largest number of evaluations of the objective, over all starts; by default what takes about
+        a minute.
     callback
         Called with the number and the least value of the starts made; the search stops where it
         returns True.
@@ -242,8 +284,9 @@ def fit_factored(
     n_random = as_count(n_random, "n_random", minimum=0)
     rng = np.random.default_rng(as_count(seed, "seed", minimum=0))
     stops = watcher(callback)
-    sizes = [X.shape[1], *[hidden] * (depth - 1), Y.shape[1]]
-    layout = _layout(list(pairwise(sizes)), 1)
+    shapes = list(pairwise([X.shape[1], *[hidden] * (depth - 1), Y.shape[1]]))
+    left = _budget(max_evaluations, len(X), shapes, 1)
+    layout = _layout(shapes, 1)
     (places,) = layout
     total = places[-1][0].stop
     U, s, Vt = np.linalg.svd(np.linalg.pinv(X) @ Y, full_matrices=False)
@@ -268,7 +311,12 @@ def fit_factored(
 
     best: FloatArray = starts[0]
     values: list[float] = []
+    status = StartsStatus.COMPLETE
     for start in starts:
+        if left <= 0:
+            status = StartsStatus.EVALUATIONS
+            break
+        longest = min(left, _LONGEST)
         # The first step of L-BFGS has length 1: it must not leave the valley of its start.
         unit = 0.02 * float(np.linalg.norm(start))
         end: Any = minimize(
@@ -277,16 +325,37 @@ def fit_factored(
             args=(unit,),
             jac=True,
             method="L-BFGS-B",
-            options={"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-11},
+            options={"maxiter": 2000, "maxfun": longest, "ftol": 1e-15, "gtol": 1e-11},
         )
+        left -= end.nfev
         values.append(size * float(end.fun))
         if values[-1] < min(values[:-1], default=inf):
             best = unit * end.x
         if stops(len(values), min(values)):
+            status = StartsStatus.STOPPED
             break
+    _warn(status)
     (layers,) = branches = _split(best, layout)
     outputs = network_output(X, branches, activation=ACTIVATIONS[relu])
-    return FactoredFit(min(values), layers, outputs, np.array(values))
+    return FactoredFit(min(values), layers, outputs, np.array(values), status)
+
+
+def _budget(
+    given: int | None, n_samples: int, shapes: list[tuple[int, int]], n_branches: int
+) -> int:
+    """Return the number of evaluations of the objective in all."""
+    if given is not None:
+        return as_count(given, "max_evaluations")
+    weights = n_branches * sum(rows * columns for rows, columns in shapes)
+    units = n_branches * n_samples * sum(rows + columns for rows, columns in shapes)
+    # Measured: three products of matrices a layer, and L-BFGS.
+    cost = 3e4 + 2e4 * n_branches + weights * (100 + 0.25 * n_samples) + 3 * units
+    return steps_in_a_minute(cost, most=2_000_000)
+
+
+def _warn(status: StartsStatus) -> None:
+    if status in (StartsStatus.EVALUATIONS, StartsStatus.STOPPED):
+        warnings.warn(status.value, RuntimeWarning, stacklevel=3)
 
 
 def _layout(shapes: list[tuple[int, int]], n_branches: int) -> Layout:

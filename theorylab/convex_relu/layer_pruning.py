@@ -23,6 +23,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
 from theorylab.numerics.bounds import relative_gap
+from theorylab.numerics.budgets import steps_in_a_minute
 from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
@@ -131,7 +132,7 @@ def prune_layer(
     eps: float,
     *,
     tol: float = 1e-5,
-    max_iter: int = 20000,
+    max_iter: int | None = None,
     check_every: int = 25,
     start: ArrayLike | None = None,
     callback: Callback | None = None,
@@ -155,7 +156,7 @@ def prune_layer(
     tol
         Largest relative duality gap and relative constraint violation.
     max_iter
-        Largest number of iterations.
+        Largest number of iterations; by default 20,000, or what takes about a minute.
     check_every
         Iterations between two checks of the stopping rule and of the balance of the two residuals.
     start
@@ -187,8 +188,9 @@ def prune_layer(
     W = as_array(W, "W", shape=(X.shape[1], None))
     eps = as_real(eps, "eps", above=0)
     tol = as_real(tol, "tol", above=0)
-    max_iter = as_count(max_iter, "max_iter")
     check_every = as_count(check_every, "check_every")
+    max_iter = _budget(len(X), [W], check_every) if max_iter is None else max_iter
+    max_iter = as_count(max_iter, "max_iter")
     stops = watcher(callback)
     first = W if start is None else as_array(start, "start", shape=W.shape)
     Y = np.maximum(X @ W, 0)
@@ -259,7 +261,7 @@ def prune_network(
     eps: Sequence[float],
     *,
     tol: float = 1e-5,
-    max_iter: int = 20000,
+    max_iter: int | None = None,
     callback: Callback | None = None,
 ) -> PrunedNetwork:
     """Prune all layers of a ReLU network in parallel, each on the inputs and outputs of the trained
@@ -274,7 +276,7 @@ def prune_network(
     eps
         (L,) allowed error of each layer, positive.
     tol, max_iter, callback
-        As in :func:`prune_layer`, for each layer.
+        As in :func:`prune_layer`, for each layer; by default the layers share the minute.
 
     Returns
     -------
@@ -295,6 +297,7 @@ def prune_network(
     layers = _as_layers(weights, X.shape[1])
     allowed = as_array(eps, "eps", shape=(len(layers),), positive=True)
     tol = as_real(tol, "tol", above=0)
+    max_iter = _budget(len(X), layers, 25) if max_iter is None else max_iter
     max_iter = as_count(max_iter, "max_iter")
     trained = layer_outputs(X, layers)
     inputs = (X, *trained[:-1])
@@ -403,6 +406,16 @@ def _as_layers(weights: Sequence[ArrayLike], width: int | None) -> tuple[FloatAr
         layers.append(as_array(W, f"weights[{index}]", shape=(width, None)))
         width = layers[-1].shape[1]
     return tuple(layers)
+
+
+def _budget(n_samples: int, layers: Sequence[FloatArray], check_every: int) -> int:
+    """Return how many iterations in each of the layers take a minute."""
+    cost = 0.0
+    for N, M in (W.shape for W in layers):
+        # Measured: elementwise steps, and products of matrices, of which narrow ones wait for
+        # memory.
+        cost += 5e4 + 12 * M * (N + n_samples) + N * (N + 2 * n_samples) * (0.07 * M + 1.5)
+    return steps_in_a_minute(cost * (1 + 1 / check_every), most=20_000)
 
 
 def _project(Z: FloatArray, Y: FloatArray, on: NDArray[np.bool_], radius: float) -> FloatArray:

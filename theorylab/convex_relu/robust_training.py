@@ -25,7 +25,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from theorylab._validation import FloatArray, as_array, as_flag, as_real, one_of
+from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_real, one_of
 from theorylab.convex_relu._attacks import robust_loss
 from theorylab.convex_relu._network import Network
 from theorylab.convex_relu._problem import as_patterns, as_problem, augment
@@ -34,6 +34,7 @@ from theorylab.convex_relu._stability import BALLS, corridor_widths
 from theorylab.convex_relu.arrangements import enumerate_arrangements
 from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.numerics.bounds import power_of_two, relative_gap
+from theorylab.numerics.budgets import steps_in_a_minute
 from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
@@ -41,7 +42,7 @@ __all__ = ["RobustResult", "RobustStatus", "collapse_radius", "robust_trainer", 
 
 BoolArray = NDArray[np.bool_]
 
-_MAX_MULTIPLIERS = 500_000
+_MAX_MULTIPLIERS = 300_000
 
 
 class RobustStatus(StrEnum):
@@ -265,6 +266,7 @@ def collapse_radius(
     ball: str = "linf",
     arrangements: str | ArrayLike = "all",
     tol: float = 1e-6,
+    max_halvings: int | None = None,
     callback: Callback | None = None,
 ) -> float:
     r"""Return the radius from which on the zero network solves the robust program.
@@ -275,6 +277,9 @@ def collapse_radius(
         The problem, as for ``train_robust`` without bias.
     tol
         Accuracy, relative to the widest corridor.
+    max_halvings
+        Largest number of bisections, a conic program each; by default 60, or what takes about a
+        minute. Where they do not reach ``tol``, a warning says between which radii it is.
     callback
         Called with a :class:`theorylab.numerics.progress.Progress` of each bisection, the radius as
         its objective; stops it by returning True.
@@ -301,6 +306,12 @@ def collapse_radius(
     X, y, beta, loss, ball, patterns, _ = _problem(X, y, beta, loss, ball, arrangements, False)
     tol = as_real(tol, "tol", above=0.0, below=1.0)
     unit, scale = power_of_two(X), power_of_two(y)
+    if max_halvings is None:
+        # Measured: blocks of d weights meet in n gradients; in the plane l1 norms take longest.
+        d = X.shape[1]
+        each = 40.0 * d if ball == "l2" else 600.0 if d == 2 else 200.0
+        max_halvings = steps_in_a_minute(2 * len(patterns) * X.size**2 * each, most=60)
+    max_halvings = as_count(max_halvings, "max_halvings")
     stops = watcher(callback)
     X, y, beta = X / unit, y / scale, _divided(_divided(beta, unit, "beta"), scale, "beta")
     widest = float(corridor_widths(X, ball=ball, arrangements=patterns).max())
@@ -308,7 +319,7 @@ def collapse_radius(
     low, high = 0.0, widest
     if slope(low) >= -beta:
         return 0.0
-    for step in range(1, 61):  # of which each gains a binary digit
+    for step in range(1, max_halvings + 1):
         middle = 0.5 * (low + high)
         if high - low <= tol * widest or stops(step, unit * middle, (high - low) / widest):
             break
@@ -316,6 +327,14 @@ def collapse_radius(
             high = middle
         else:
             low = middle
+    else:
+        if max_halvings < 60 and high - low > tol * widest:  # 60 leave what rounding hides
+            warnings.warn(
+                f"max_halvings leave the radius between {unit * low:.6g} and {unit * high:.6g}; "
+                "raise max_halvings, or tol",
+                RuntimeWarning,
+                stacklevel=2,
+            )
     # An end that was never tried is the corridor itself, where the cones close.
     return unit * (widest if high == widest else 0.5 * (low + high))
 

@@ -222,8 +222,12 @@ def fourier_operator(
     n_columns = _columns(n, n_columns, False)
     k, p = np.divmod(_choose(n * n_columns, m, rng), n_columns)
     rows, columns = np.outer(k, np.arange(n)) / n, np.outer(p, np.arange(n_columns)) / n_columns
-    angle = 2 * np.pi * (rows[:, :, None] + columns[:, None, :]).reshape(m, -1)
-    return MeasurementOperator((np.cos(angle) + np.sin(angle)) / np.sqrt(m), n, n_columns, False)
+    stacked = np.empty((m, n * n_columns))
+    # One wave at a time stays in the cache.
+    for wave, row, column in zip(stacked, rows, columns, strict=True):
+        angle = 2 * np.pi * (row[:, None] + column).ravel()
+        wave[:] = (np.cos(angle) + np.sin(angle)) / np.sqrt(m)
+    return MeasurementOperator(stacked, n, n_columns, False)
 
 
 def pauli_operator(n_qubits: int, m: int, *, rng: np.random.Generator) -> MeasurementOperator:

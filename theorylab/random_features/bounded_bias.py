@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike
 
 from theorylab._validation import FloatArray, as_count, as_real, one_of, refuses_overflow
 from theorylab.numerics.bounds import power_of_two, relative_gap
+from theorylab.numerics.budgets import steps_in_a_minute
 from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.random_features.linear_estimators import NORMS, ORDER, as_design
@@ -76,7 +77,7 @@ def minimum_variance(
     *,
     norm: str,
     tol: float = 1e-9,
-    max_iter: int = 20_000,
+    max_iter: int | None = None,
     callback: Callback | None = None,
 ) -> MinimumVariance:
     """Search all linear estimators for the one of least variance under a bound on the bias.
@@ -95,7 +96,7 @@ def minimum_variance(
     tol
         Relative gap aimed at.
     max_iter
-        Number of gradient steps at most.
+        Number of gradient steps at most; by default 20,000, or what takes about a minute.
     callback
         Called with a :class:`~theorylab.numerics.progress.Progress` after each 25 steps: the least
         variance found, and its relative gap; where it returns True, the search stops.
@@ -110,7 +111,14 @@ def minimum_variance(
     X = as_design(X)
     C = as_real(bias_bound, "bias_bound", above=0.0)
     dual = _DUAL[one_of(norm, "norm", NORMS)]
-    tol, limit = as_real(tol, "tol", above=0.0), as_count(max_iter, "max_iter")
+    tol = as_real(tol, "tol", above=0.0)
+    if max_iter is None:
+        # Measured: products of matrices, and the singular values that the other norms take.
+        n, p = X.shape
+        cost = 3e4 + (0.1 * p + 0.03 * n) * p**2
+        cost += 0.0 if norm == "frobenius" else (0.55 * p + 60) * p**2
+        max_iter = steps_in_a_minute(cost, most=20_000)
+    limit = as_count(max_iter, "max_iter")
     unit = power_of_two(X)
     X = X / unit
     s = np.linalg.svd(X, compute_uv=False)

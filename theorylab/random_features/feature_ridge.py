@@ -223,7 +223,9 @@ def distillation_gradient(
         theta = theta + as_array(shift, "shift", shape=theta.shape)
     residual = outer @ theta - y
     force = outer.T @ residual / len(y)
-    spectrum = np.linalg.eigvalsh(hessian)
+    # Of fewer points than features, the other Gram matrix has all eigenvalues but the ridge.
+    few = len(inner) < len(hessian)
+    spectrum = np.linalg.eigvalsh(inner @ inner.T + ridge * np.eye(len(inner)) if few else hessian)
     q: FloatArray = np.zeros(force.shape)
     if steps is None:
         q = _solve(hessian, force)
@@ -239,7 +241,7 @@ def distillation_gradient(
         along,
         theta,
         q,
-        float(spectrum[0]),
+        ridge if few else float(spectrum[0]),
     )
 
 

@@ -15,7 +15,10 @@ from scipy.spatial import HalfspaceIntersection
 
 from theorylab.convex_relu import (
     Network,
+    TrainingStatus,
     Weighted,
+    _active_directions,
+    _rounds,
     certify,
     enumerate_arrangements,
     train,
@@ -1015,6 +1018,31 @@ def test_a_dual_point_that_violates_its_constraint_decides_nothing():
     for factor, decided in ((0.5, True), (2.0, False)):
         off = replace(optimal, slack=optimal.slack - factor * optimal.accuracy)
         assert (off.status is OptimalSetStatus.UNIQUE) is decided
+
+
+def test_cells_that_were_not_searched_leave_the_set_undecided(monkeypatch):
+    X, y = gaussian(12, 3, 0)
+    beta = 0.2 * zero_threshold(X, y)
+    full = find_optimal_set(X, y, beta)
+    monkeypatch.setattr(_active_directions, "_MAX_NODES", 10)
+    assert find_optimal_set(X, y, beta).status is full.status  # by all cells
+    monkeypatch.setattr(_active_directions, "_MAX_ENTRIES", 10)
+    short = find_optimal_set(X, y, beta)
+    assert short.training.status is TrainingStatus.CERTIFIED
+    assert short.status is OptimalSetStatus.UNDECIDED
+    # Those of the network itself are known.
+    np.testing.assert_allclose(short.weights.sum(), full.weights.sum(), rtol=1e-8)
+    np.testing.assert_allclose(short.atoms @ short.weights, full.fit, atol=1e-7)
+
+
+def test_a_training_beyond_its_budget_leaves_the_set_undecided(monkeypatch):
+    X, y = gaussian(60, 12, 0)  # of which 2 * 10^12 patterns are not enumerated
+    monkeypatch.setattr(_rounds, "node_budget", lambda *given: 100)
+    with pytest.warns(RuntimeWarning, match="nodes"):
+        found = find_optimal_set(X, y, 0.5 * np.linalg.norm(X.T @ y))
+    assert found.training.status is TrainingStatus.BUDGET
+    assert found.status is OptimalSetStatus.UNDECIDED
+    assert found.training.certificate.verify()
 
 
 def test_a_stopped_training_says_nothing_of_the_optimal_set():

@@ -16,6 +16,7 @@ from theorylab.convex_relu import (
     enumerate_arrangements,
     is_minimal,
     sensitivity,
+    solution_path,
     train,
     zero_threshold,
 )
@@ -169,6 +170,21 @@ def test_stopping_early_warns_and_says_why():
     assert len(path.points) == 5
     with pytest.warns(RuntimeWarning, match="tol is too small"):
         assert trace_solution_path(X, y, tol=1e-16, min_ratio=0.3).status is PathStatus.ENDPOINTS
+
+
+def test_a_path_ends_with_its_work_where_no_number_of_points_is_given(monkeypatch):
+    X, y = gaussian(20, 6, 0)
+    full = trace_solution_path(X, y, tol=1e-2)
+    monkeypatch.setattr(solution_path, "_WORK", 1e6)
+    with pytest.warns(RuntimeWarning, match="about a minute"):
+        short = trace_solution_path(X, y, tol=1e-2)
+    assert short.status is PathStatus.WORK
+    assert 2 <= len(short.points) < len(full.points)
+    assert short.gap > 1e-2 >= full.gap
+    # The gap holds between the points, too.
+    beta = 0.5 * (short.betas[-1] + short.betas[-2])
+    assert short.certificate(beta).gap <= short.gap
+    assert trace_solution_path(X, y, tol=1e-2, max_points=50).status is full.status
 
 
 def test_a_callback_sees_the_penalties_and_ends_the_path_with_valid_gaps():

@@ -20,8 +20,11 @@ from theorylab.convex_relu._faces import (
     tangents,
 )
 from theorylab.convex_relu._reduction import Reduction
-from theorylab.convex_relu.arrangements import enumerate_arrangements
+from theorylab.convex_relu.arrangements import cover_count, enumerate_arrangements
 from theorylab.convex_relu.losses import Loss, Squared
+
+_MAX_NODES = 2_000_000  # of a covering: half a minute
+_MAX_ENTRIES = 1_000_000  # of all patterns, where they take the place of a covering
 
 
 def newton_distance(
@@ -74,8 +77,9 @@ def newton_distance(
 
 def promising_cells(
     reduction: Reduction, data: FloatArray, v: FloatArray, beta: float
-) -> BoolArray:
-    """Return the patterns of all cells on which ``|v @ relu(X u)|`` may exceed ``(1 - 9e-7) beta``.
+) -> BoolArray | None:
+    """Return the patterns of all cells on which ``|v @ relu(X u)|`` may exceed ``(1 - 9e-7) beta``,
+    None where they are not found within the budget.
 
     Such a u lies in a leaf of the covering with little slack, and close to the leaf's majorant w:
     ``(1 - 9e-7) beta <= w @ u``, ``|w| <= beta``."""
@@ -87,9 +91,10 @@ def promising_cells(
         if d == 0:
             break
         point, linear = reduction.condense(sign * v)
-        leaves, *_ = tight_leaves(reduction.lines, point, linear, threshold, 10_000_000)
+        leaves, *_ = tight_leaves(reduction.lines, point, linear, threshold, _MAX_NODES)
         if leaves is None:
-            return enumerate_arrangements(data)
+            few = cover_count(n, d) * n <= _MAX_ENTRIES
+            return enumerate_arrangements(data) if few else None
         majorants = leaves[1] @ reduction.basis
         majorants /= np.linalg.norm(majorants, axis=1, keepdims=True)
         sides = locate(data, majorants, np.full(len(majorants), sign))

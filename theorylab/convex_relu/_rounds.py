@@ -110,6 +110,13 @@ class Problem:
         self.reduction = reduce_rows(data)
         nodes = node_budget(self.reduction, settings.max_nodes, settings.outputs)
         self.pricing = Pricing(self.reduction, patterns, settings.tol, nodes)
+        self.descents = 0.0
+
+    @property
+    def spent(self) -> float:
+        """Nanoseconds of all descents and searches so far, about."""
+        quarter = node_budget(self.reduction, None)
+        return self.descents + 1.5e10 * self.pricing.nodes / quarter
 
     def solve(
         self,
@@ -136,6 +143,7 @@ class Problem:
         softer = 1.0 if loss.smooth or least else min(ratio, 1.0)
         minimiser = Minimiser(pricing, loss, beta, loss.curvature_bound * softer)
         minimiser.work.left /= settings.outputs
+        allowed = minimiser.work.left
         pricing.found = []
         if settings.max_nodes is None:
             # All searches together take no more than eight, about a minute.
@@ -202,6 +210,7 @@ class Problem:
                 state = minimiser.add(state, found)
             previous = objective
             state, multiplier, v = minimiser.minimise(state, y, multiplier, rough=rough)
+        self.descents += allowed - minimiser.work.left
         short = (TrainingStatus.BUDGET, TrainingStatus.WORK)
         bound = "looser" if status in short else "search"
         if not exhaustive:

@@ -286,12 +286,17 @@ def find_optimal_set(
     data = augment(X, bias)
     fit = training.network(X)
     v = session.dual()
+    minimal = neurons_of(data, optimal_pruning(X, training.network, bias=bias).network, bias)
     horizon = np.inf
     if patterns is None:
         horizon = 9e-7
-        patterns = promising_cells(reduce_rows(data), data, v, beta)
+        if training.status not in (TrainingStatus.BUDGET, TrainingStatus.WORK):
+            patterns = promising_cells(reduce_rows(data), data, v, beta)
+        if patterns is None:
+            # Nothing is known of other cells.
+            horizon = 0.0
+            patterns = np.vstack([minimal.active, np.ones((1, len(y)), dtype=bool)])
     values, directions, signs = cell_maximisers(ConeSearch(data, patterns), v, beta)
-    minimal = neurons_of(data, optimal_pruning(X, training.network, bias=bias).network, bias)
     distance = newton_distance(minimal, v, chosen, y, beta)
     if not np.isfinite(distance):
         # Strong concavity of the dual: |v - v*|^2 <= 2 L gap, with v scaled into the constraint

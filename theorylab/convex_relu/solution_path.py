@@ -70,6 +70,7 @@ __all__ = [
 ]
 
 _TRAIN_TOL = 1e-9
+_WORK = 6e10  # nanoseconds
 
 
 class PathStatus(StrEnum):
@@ -77,6 +78,10 @@ class PathStatus(StrEnum):
 
     CERTIFIED = "every penalty in the range has a network with certified relative gap at most tol"
     POINTS = "stopped after max_points penalties with a gap above tol somewhere; raise max_points"
+    WORK = (
+        "stopped after trainings that take about a minute with a gap above tol somewhere; set "
+        "max_points to go on"
+    )
     ENDPOINTS = "a solved penalty has a gap of its own near tol; tol is too small"
     STOPPED = "stopped by the callback, with the gaps that were proved by then"
 
@@ -245,7 +250,7 @@ def trace_solution_path(
     tol: float = 1e-3,
     loss: str | Loss = "squared",
     bias: bool = False,
-    max_points: int = 1000,
+    max_points: int | None = None,
     callback: Callable[[PathPoint], object] | None = None,
 ) -> SolutionPath:
     """Return optimal networks for all penalties from ``min_ratio * beta_max`` on, with a certified
@@ -263,7 +268,7 @@ def trace_solution_path(
     loss, bias
         As for ``train``.
     max_points
-        Largest number of penalties to solve.
+        Largest number of penalties to solve; by default 1000, or what takes about a minute.
     callback
         Called with each solved penalty after the two ends; True ends the path there.
 
@@ -297,7 +302,7 @@ def trace_solution_path(
         raise ValueError(f"y: expected one output, shape ({X.shape[0]},), got {y.shape}")
     ratio = as_real(min_ratio, "min_ratio", above=0.0, below=1.0)
     tol = as_real(tol, "tol", above=0.0, below=1.0)
-    limit = as_count(max_points, "max_points", minimum=2)
+    limit = as_count(1000 if max_points is None else max_points, "max_points", minimum=2)
     watch = None if callback is None else as_function(callback, "callback")
     session = Session(X, y, loss=chosen, bias=bias, tol=_TRAIN_TOL)
     beta_max = session.threshold()
@@ -310,6 +315,9 @@ def trace_solution_path(
     while -heap[0][0] > tol:
         if len(points) >= limit:
             status = PathStatus.POINTS
+            break
+        if max_points is None and session.problem.spent > _WORK:
+            status = PathStatus.WORK
             break
         _, i, j = heap[0]
         # The ends' own gaps do not shrink with the interval.

@@ -18,6 +18,7 @@ from theorylab.convex_relu import (
     TrainingStatus,
     Weighted,
     _active_directions,
+    _minimiser,
     _rounds,
     certify,
     enumerate_arrangements,
@@ -1043,6 +1044,17 @@ def test_a_training_beyond_its_budget_leaves_the_set_undecided(monkeypatch):
     assert found.training.status is TrainingStatus.BUDGET
     assert found.status is OptimalSetStatus.UNDECIDED
     assert found.training.certificate.verify()
+
+
+def test_no_derivative_of_a_training_that_ended_early(monkeypatch):
+    X, y = gaussian(20, 4, 0)
+    monkeypatch.setattr(_minimiser, "LEG", 1.0)
+    monkeypatch.setattr(_minimiser, "WORK", 1e3)  # in the middle of a descent
+    with (
+        pytest.warns(RuntimeWarning, match="descents"),
+        pytest.raises(ValueError, match=r"network: .* from training, which ended as WORK, one"),
+    ):
+        sensitivity(X, y, 0.05 * zero_threshold(X, y), d_beta=1.0)
 
 
 def test_a_stopped_training_says_nothing_of_the_optimal_set():

@@ -133,13 +133,13 @@ def sensitivity(
     if np.any(d_target) and not isinstance(chosen.base, Squared):
         raise ValueError(f"d_y: expected zero for the {chosen.name} loss, whose labels are fixed")
     d_beta = as_real(d_beta, "d_beta")
-    given = (
-        optimal_pruning(
-            X, train(X, y, beta, loss=chosen, bias=bias, tol=1e-9).network, bias=bias
-        ).network
-        if network is None
-        else as_network(network, X, y)
-    )
+    origin = "one"
+    if network is None:
+        training = train(X, y, beta, loss=chosen, bias=bias, tol=1e-9)
+        origin = f"from training, which ended as {training.status.name}, one"
+        given = optimal_pruning(X, training.network, bias=bias).network
+    else:
+        given = as_network(network, X, y)
     neurons = neurons_of(augment(X, bias), given, bias)
     fit = neurons.fit
     v = -chosen.gradient(fit, y)
@@ -147,7 +147,7 @@ def sensitivity(
     # Training stops at a reduced gradient of 1e-9 beta, summed over the norms of n rows.
     if residual > 1e-6 * beta:
         raise ValueError(
-            "network: expected a stationary network, got one whose gradient on its "
+            f"network: expected a stationary network, got {origin} whose gradient on its "
             f"faces is {residual / beta:.1e} beta"
         )
     return _implicit_derivative(

@@ -218,6 +218,9 @@ class Problem:
             early = (TrainingStatus.STOPPED, TrainingStatus.ROUNDS, TrainingStatus.WORK)
             if self.patterns is None and status not in early:
                 status = TrainingStatus.LOCAL
+        if status is TrainingStatus.WORK and minimiser.value(state, y) > loss.value(0.0 * y, y):
+            # New neurons of a smoothed loss may be long.
+            state = Neurons.none(n, d, int(settings.skip))
         if settings.skip:
             v = project_skip(self.data, v, y, loss)
             norm = None

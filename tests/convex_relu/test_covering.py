@@ -731,19 +731,27 @@ def test_a_tree_that_leads_astray_is_left():
     X, v = rng.standard_normal((9, 3)), rng.standard_normal(9)
     reduction, norm = reduce_rows(X), dual_norm(X, v)
     threshold = norm.attained * (1.0 + 1e-9)
-    # Rows that lead back to the first: cones that are divided on one edge for ever.
-    tree = np.array([[0.0, 1.0, 0.5, 0.0], [0.0, 1.0, 0.5, 0.0], [-1.0, 0.0, 0.0, 0.0]])
+    # A row that leads back to itself: what is left of a cone is divided on one edge for ever.
+    tree = np.array([[0.0, 1.0, 0.5, 0.0], [-1.0, 0.0, 0.0, 0.0]])
     v = norm.sign * v
     lost, *_ = decide(X, v, np.zeros(3), threshold, nodes=10**5, trees=(tree, NOTHING))
-    assert lost[0] == lost[3] == 0
+    assert lost == (0, 10**5 + 1, 0, 0)
     fresh, *_ = decide(X, v, np.zeros(3), threshold)
     coverings = Coverings()
     coverings.add(1, threshold, tree)
     found, ended, nodes = search_sphere(reduction, v, 1, threshold, 8, 10**6, coverings)
     assert len(found) == 0
     assert ended
-    assert fresh[1] < nodes <= 1100 + fresh[1]
+    # It is followed for 1000 nodes, 20 for each of its own, and one that says that they are over.
+    assert nodes == 1041 + fresh[1]
     assert len(coverings.nearest(1, threshold)) == fresh[1]
+    # What it took is no longer there.
+    for budget in (500, nodes - 1, 1041 + fresh[1] // 2):
+        coverings = Coverings()
+        coverings.add(1, threshold, tree)
+        _, ended, spent = search_sphere(reduction, v, 1, threshold, 8, budget, coverings)
+        assert not ended
+        assert spent <= budget + 1
 
 
 def test_where_cones_are_too_thin_branches_decide():

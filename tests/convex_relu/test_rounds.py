@@ -107,6 +107,19 @@ def test_descents_end_with_their_work(options, share, monkeypatch):
         assert not np.isfinite(result.objective) or result.certificate.verify()
 
 
+@pytest.mark.parametrize("skip", [False, True])
+def test_without_work_no_network_is_worse_than_zero(skip, monkeypatch):
+    labels = np.sign(y)
+    for share in (1e-1, 1e-7):
+        beta = share * zero_threshold(X, labels, loss="hinge")
+        for work in (1.0, 1e3, 1e5):
+            monkeypatch.setattr(_minimiser, "WORK", work)
+            result = ended(X, labels, beta, loss="hinge", skip=skip)
+            assert result.status is TrainingStatus.WORK
+            assert result.objective <= len(y)
+            assert result.certificate.verify()
+
+
 def at_the(count):
     seen = []
     return lambda record: seen.append(record) or len(seen) == count

@@ -193,6 +193,18 @@ def test_sampled_arrangements_against_their_program(seed):
     assert whole.global_gap <= 1e-7
 
 
+@pytest.mark.parametrize("rest", [0.0, 1e-12, 1e-9])
+def test_where_terms_cancel_the_dual_norm_says_what_is_attained(rest):
+    X, v = np.array([[1.0, 2.0], [1.0, 2.0], [3.0, 1.0]]), np.array([1.0, -1.0, rest])
+    norm = dual_norm(X, v)
+    truth = rest * np.sqrt(10.0)
+    assert norm.attained == pytest.approx(truth, rel=1e-9)
+    assert norm.value >= truth
+    assert norm.exact
+    size = np.abs(v) @ np.linalg.norm(X, axis=1)
+    assert norm.value <= max(truth + 2e-12 * size, 1.01e-10 * size)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_dual_norm_against_projections_onto_every_cone(seed):
     X, v, _ = instance(seed)

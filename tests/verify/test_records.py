@@ -64,9 +64,25 @@ def test_a_record_survives_json_and_a_corrupt_file_is_named(tmp_path):
     path.write_text(json.dumps({"claims": [record.to_json()]}, allow_nan=False))
     assert read_records(path) == [record]
     assert read_records(tmp_path / "missing.json") == []
-    for text in ("", '{"claims": [{"verdict": "ver', '{"claims": [{"verdict": 3}]}', "[1]"):
+    cut = "", '{"claims": [{"verdict": "ver', '{"claims": [{"verdict": 3}]}', "[1]", "[" * 10**5
+    plain = record.to_json()
+    mixed = [(f, plain | {f: 3}) for f in plain if f not in ("seed", "parts", "controls")]
+    mixed += [("seed", plain | {"seed": "3"}), ("", plain | {"parts": 3})]
+    mixed += [("sources", plain | {"sources": [3]}), ("serves", plain | {"serves": {"key": "a"}})]
+    mixed += [("sources", plain | {"sources": []}), ("serve", plain | {"serves": {}})]
+    control = {"name": "a", "kind": "break", "decides": None}
+    mixed += [("decides", plain | {"controls": [control]})]
+    part = plain["parts"][0]
+    mixed += [
+        (f, plain | {"parts": [part | {f: [None]}]})
+        for f in part
+        if f not in ("measured", "error", "predicted")
+    ]
+    assert len(mixed) > 25
+    wrong = [(f, json.dumps({"claims": [data]})) for f, data in mixed]
+    for named, text in [*(("", text) for text in cut), *wrong]:
         path.write_text(text)
-        with pytest.raises(ValueError, match=r"module\.json"):
+        with pytest.raises(ValueError, match=rf"module\.json: expected records, .*{named}"):
             read_records(path)
 
 

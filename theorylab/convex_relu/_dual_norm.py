@@ -40,7 +40,8 @@ class DualNorm:
     sign
         Sign of ``v @ relu(X @ direction)``.
     exact
-        Whether the bounds agree up to the tolerance asked for.
+        Whether the bounds agree up to the tolerance asked for, or, where terms cancel, up to what
+        rounding hides: about 1e-12 of the sum of their sizes, and 1e-10 of it for smaller norms.
     """
 
     value: float
@@ -120,12 +121,13 @@ def norm_over_sphere(
     # A threshold far below the norm would waste the search.
     best, direction, sign = climb(data, v)
     # Below this the values of h are rounding errors.
-    best = max(best, 1e-10 * weight)
+    least = 1e-10 * weight
     left = max_nodes
 
     def above(step: float) -> float:
         # The slack is that of the largest value found, of which the first may be a small part.
-        return best * (1.0 + max(step, rounding_slack(len(v), d, weight, best)))
+        size = max(best, least)
+        return size * (1.0 + max(step, rounding_slack(len(v), d, weight, size)))
 
     def proves(step: float) -> bool:
         nonlocal best, direction, sign, left

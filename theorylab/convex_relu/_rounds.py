@@ -180,11 +180,7 @@ class Problem:
                     v, beta, exhaustive=exhaustive and not rough, probing=probing
                 )
             if rough and not (probing and found):
-                state, v, error = minimiser.refine_on_faces(state, y, v, 1e-11)
-                if error > 1e-6 and start is not None:
-                    # Then the digits of the first round, too, are needed.
-                    rough = False
-                    state, multiplier, v = minimiser.minimise(start[1], y, -start[2])
+                state, v, _ = minimiser.refine_on_faces(state, y, v, 1e-11)
                 found, violation, exact, complete = pricing(v, beta, probing=False)
             objective = minimiser.value(state, y)
             width = len(state.sigma) - state.linear
@@ -218,6 +214,9 @@ class Problem:
             early = (TrainingStatus.STOPPED, TrainingStatus.ROUNDS, TrainingStatus.WORK)
             if self.patterns is None and status not in early:
                 status = TrainingStatus.LOCAL
+        if status is TrainingStatus.WORK and minimiser.value(state, y) > loss.value(0.0 * y, y):
+            # New neurons of a smoothed loss may be long.
+            state = Neurons.none(n, d, int(settings.skip))
         if settings.skip:
             v = project_skip(self.data, v, y, loss)
             norm = None

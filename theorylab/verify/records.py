@@ -7,9 +7,10 @@ where its digits agree to the error. Everything that shows a verdict reads recor
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from types import UnionType
+from typing import Any, Self, get_args, get_origin
 
 import numpy as np
 
@@ -78,7 +79,7 @@ class Record:
     @property
     def slug(self) -> str:
         """The claim's name in its script."""
-        return self.claim.split(":")[1]
+        return self.claim.split(":")[-1]
 
     @property
     def failed(self) -> bool:
@@ -99,11 +100,35 @@ class Record:
             If the data are not those of a record.
         """
         try:
-            parts = [PartRecord(**p) for p in data["parts"]]
-            controls = [ControlRecord(**c) for c in data["controls"]]
-            return cls(**{**data, "parts": parts, "controls": controls})
+            parts = [_typed(PartRecord(**p)) for p in data["parts"]]
+            controls = [_typed(ControlRecord(**c)) for c in data["controls"]]
+            record: Self = _typed(cls(**{**data, "parts": parts, "controls": controls}))
+            if len(record.sources) != len(record.serves):
+                raise TypeError(f"sources {record.sources}, which serve {record.serves}")
+            return record
         except (KeyError, TypeError) as error:
             raise ValueError(f"data: expected a record, got one with {error}") from None
+
+
+def _typed(record: Any) -> Any:
+    """Return a record whose fields are of their types."""
+    for f in fields(record):
+        value = getattr(record, f.name)
+        if not _fits(value, f.type):
+            raise TypeError(f"{f.name} {value!r:.80}")
+    return record
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    inner = get_args(kind)
+    if isinstance(kind, UnionType):
+        return any(_fits(value, k) for k in inner)
+    if kind is Any:
+        return True
+    if isinstance(value, dict | list) and inner:
+        values = value.values() if isinstance(value, dict) else value
+        return isinstance(value, get_origin(kind)) and all(_fits(v, inner[-1]) for v in values)
+    return isinstance(value, int | float if kind is float else get_origin(kind) or kind)
 
 
 def read_records(path: Path) -> list[Record]:
@@ -119,7 +144,7 @@ def read_records(path: Path) -> list[Record]:
     try:
         claims = json.loads(path.read_text(encoding="utf-8"))["claims"]
         return [Record.from_json(r) for r in claims]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path.name}: expected records, got {error}") from None
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 
+from theorylab.convex_relu import _lengths
 from theorylab.convex_relu._face_steps import project
-from theorylab.convex_relu._lengths import _lasso, merge, rescale
+from theorylab.convex_relu._lengths import _lasso, _step, merge, rescale
 from theorylab.convex_relu._line_search import search
 from theorylab.convex_relu._local import descend
 
@@ -331,7 +332,8 @@ def test_lengths_leave_and_come_back_as_non_negative_least_squares_has_it():
         best = np.zeros(m)
         best[~gone] = nonnegative(gram[rest], slope[~gone])
         left, scale = length.copy(), float(np.diag(gram).max())
-        _lasso(gram.copy(), slope, 0.1, length)
+        # From where they are, or, of more than the rank, from zero.
+        _lasso(gram.copy(), slope, 0.1, length, 100 * (seed // 2 % 2))
         # Its gradient, and exact zeros where it is not at zero.
         gradient = gram @ length - slope
         assert np.abs(gradient[length > 0.0]).max(initial=0.0) <= 1e-9 * scale
@@ -339,7 +341,7 @@ def test_lengths_leave_and_come_back_as_non_negative_least_squares_has_it():
         np.testing.assert_array_equal(length[gone], 0.0)
         np.testing.assert_array_equal(length > 0.0, best > 0.0)
         # Where no slope is steep enough none comes back.
-        _lasso(gram.copy(), slope, np.inf, left)
+        _lasso(gram.copy(), slope, np.inf, left, m)
         back += np.count_nonzero((left == 0.0) & (length > 0.0))
     assert back > 10
 
@@ -354,11 +356,41 @@ def test_lengths_of_dependent_neurons_are_as_good_as_those_of_a_basis():
         target = rng.standard_normal(6) + 1.0
         length = rng.uniform(0.1, 1.0, 6)
         slope = every @ target - penalties
-        _lasso(every @ every.T, slope, 0.1, length)
+        _lasso(every @ every.T, slope, 0.1, length, 100 * (seed % 2))
         assert length.min() >= 0.0
         assert length[5] == 0.0
         expected = nonnegative(atoms @ atoms.T, slope[:3]) @ atoms
         np.testing.assert_allclose(length @ every, expected, atol=1e-10)
+
+
+def test_lengths_of_many_dependent_neurons_take_as_many_steps_as_few(monkeypatch):
+    steps = []
+
+    def counted(*args):
+        steps.append(args[-1])
+        return _step(*args)
+
+    monkeypatch.setattr(_lengths, "_step", counted)
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        X, m = rng.standard_normal((20, 2)), 100
+        # Four bundles of neurons, each of two independent outputs and a little rounding.
+        u = rng.standard_normal((4, 2))[rng.integers(4, size=m)]
+        u = u + 1e-6 * rng.standard_normal((m, 2))
+        u /= np.linalg.norm(u, axis=1, keepdims=True)
+        atoms = np.where(rng.random(m) < 0.5, 1.0, -1.0)[:, None] * np.maximum(u @ X.T, 0.0)
+        gram, slope = atoms @ atoms.T, atoms @ rng.standard_normal(20) - 1e-6
+        values = []
+        for rank, most in ((20, 100), (m, 200)):
+            length = np.ones(m)
+            steps.clear()
+            _lasso.py_func(gram.copy(), slope, 1e-6, length, rank)
+            assert len(steps) <= most
+            assert max(steps) <= (20 if rank < m else m)
+            values.append(0.5 * length @ gram @ length - slope @ length)
+        # From zero and from all of them.
+        assert values[0] == pytest.approx(values[1], rel=1e-12)
+        assert values[0] < min(0.0, 0.5 * gram.sum() - slope.sum())
 
 
 def test_of_neurons_with_proportional_outputs_the_longest_output_is_kept():
@@ -368,7 +400,7 @@ def test_of_neurons_with_proportional_outputs_the_longest_output_is_kept():
         atoms[1], atoms[2] = atoms[0], 2.0 * atoms[0]
         length, slope = rng.uniform(0.01, 2.0, 5), atoms @ rng.standard_normal(7) * 3.0 - 0.1
         gram = atoms @ atoms.T
-        _lasso(gram.copy(), slope, 0.1, length)
+        _lasso(gram.copy(), slope, 0.1, length, 100 * (seed % 2))
         gradient = gram @ length - slope
         assert length.min() >= 0.0
         assert gradient.min() >= -1e-8

@@ -38,7 +38,7 @@ def rescale(
     for j in range(linear):
         old[j] = 0.0
     length = old.copy()
-    _lasso(gram, slope, beta, length)
+    _lasso(gram, slope, beta, length, n)
     for j in range(m):
         if old[j] > 0.0:
             for c in range(d):
@@ -84,20 +84,30 @@ def _atoms(
 
 
 @compiled
-def _lasso(gram: FloatArray, slope: FloatArray, beta: float, length: FloatArray) -> None:
+def _lasso(gram: FloatArray, slope: FloatArray, beta: float, length: FloatArray, rank: int) -> None:
     """Minimise ``x @ gram @ x / 2 - slope @ x`` over ``x >= 0`` by an active-set method from
     ``length``, where zeros stay zero."""
     m = length.size
+    given = length.copy()
     scale = 0.0
     for j in range(m):
         scale = max(scale, gram[j, j])
     known = np.empty(m, dtype=np.bool_)
     passive = np.empty(m, dtype=np.bool_)
     index = np.empty(m, dtype=np.int64)
+    count = 0
     for j in range(m):
         known[j] = length[j] > 0.0
+        count += known[j]
         passive[j] = known[j]
         gram[j, j] += 1e-13 * scale
+    many = count > rank
+    if many:
+        # Most will be zero: to find them one by one takes the fourth power of their number.
+        for j in range(m):
+            passive[j] = False
+            length[j] = 0.0
+    which = -1
     for _ in range(4 * m):
         while True:
             size = np.int64(0)  # a literal would be another type to numba
@@ -110,6 +120,9 @@ def _lasso(gram: FloatArray, slope: FloatArray, beta: float, length: FloatArray)
                 break
             length[worst] = 0.0
             passive[worst] = False
+            if worst == which:
+                # It depends on the others, and would come back for ever.
+                known[worst] = False
         best = 1e-9 * beta
         which = -1
         for j in range(m):
@@ -123,6 +136,21 @@ def _lasso(gram: FloatArray, slope: FloatArray, beta: float, length: FloatArray)
         if which < 0:
             break
         passive[which] = True
+    if many and _value(gram, slope, length) > _value(gram, slope, given):
+        for j in range(m):
+            length[j] = given[j]
+
+
+@compiled
+def _value(gram: FloatArray, slope: FloatArray, length: FloatArray) -> float:
+    m = length.size
+    total = 0.0
+    for j in range(m):
+        s = -slope[j]
+        for k in range(m):
+            s += 0.5 * gram[j, k] * length[k]
+        total += s * length[j]
+    return total
 
 
 @compiled

@@ -335,6 +335,7 @@ def test_json_output_and_exit_codes(checkout):
     theorylab_command(checkout, "run", "statistics:second", expect=2)
     theorylab_command(checkout, "run", "statistics/one:", expect=2)
     theorylab_command(checkout, "run", "--seed", "1", "--seeds", "2", expect=2)
+    theorylab_command(checkout, "run", "--seeds", "0", expect=2)
     theorylab_command(checkout, "falsify", "statistics/one:second", "--budget", "-1", expect=2)
     theorylab_command(checkout, "list", "--theme", "nonsense", expect=2)
     theorylab_command(checkout, "list", "--paper", "nonsense", expect=2)

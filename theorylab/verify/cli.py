@@ -154,7 +154,9 @@ def run_command(
     ] = None,
     full: Annotated[bool, typer.Option("--full/--quick", help="Which cases.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Judge on this seed.")] = 0,
-    seeds: Annotated[int, typer.Option(min=0, help="Judge on seeds 0 to N-1 instead.")] = 0,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Judge on seeds 0 to N-1 instead.")
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 1,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds a claim; 0: no limit.")] = 0.0,
     save: Annotated[str, typer.Option(metavar="pdf,npz", help="Write these too.")] = "",

@@ -978,6 +978,11 @@ def test_an_interrupt_while_the_solver_is_busy_is_kept():
     listener = _conic._listener(lambda *told: False, raised)
     next(listener)
     busy = ctypes.CDLL(None)["raise"]
-    assert list(map(listener.send, map(busy, [signal.SIGINT]))) == [True]
+    # In the background of a shell interrupts are ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert list(map(listener.send, map(busy, [signal.SIGINT]))) == [True]
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [type(error) for error in raised] == [KeyboardInterrupt]
     listener.close()

@@ -9,11 +9,12 @@ import pytest
 from theorylab.convex_relu import (
     TrainingStatus,
     _minimiser,
+    _pricing,
+    _rounds,
     enumerate_arrangements,
     train,
     zero_threshold,
 )
-from theorylab.convex_relu._local import descend
 from theorylab.convex_relu._rounds import Problem, Settings
 from theorylab.convex_relu.losses import as_loss
 from theorylab.convex_relu.training import Session
@@ -82,20 +83,26 @@ def test_each_end_has_its_status_and_a_bound_that_holds(name):
         assert [value < LOW for value in objectives] == [False] * (len(objectives) - 1) + [True]
 
 
+def watched(monkeypatch, module, name):
+    """Return the list to which the third results of this function will be added."""
+    function, taken = getattr(module, name), []
+
+    def counted(*args):
+        done = function(*args)
+        taken.append(done[2])
+        return done
+
+    monkeypatch.setattr(module, name, counted)
+    return taken
+
+
 @pytest.mark.parametrize("options", [{}, {"loss": "hinge"}, {"skip": True}, {"bound": "root"}])
 @pytest.mark.parametrize("share", [0.05, 1e-6, 0.0])
 def test_descents_end_with_their_work(options, share, monkeypatch):
     labels, share = (np.sign(y), max(share, 1e-6)) if "loss" in options else (y, share)
     beta = share * zero_threshold(X, labels, loss=options.get("loss", "squared"))
     best = train(X, labels, beta, **options | {"bound": "search"}).objective
-    taken = []
-
-    def counted(*args):
-        done = descend(*args)
-        taken.append(done[2])
-        return done
-
-    monkeypatch.setattr(_minimiser, "descend", counted)
+    taken = watched(monkeypatch, _minimiser, "descend")
     for work in (1.0, 1e4):
         monkeypatch.setattr(_minimiser, "WORK", work)
         taken.clear()
@@ -220,14 +227,7 @@ def test_an_optimum_that_was_followed_from_larger_penalties_takes_one_round(shar
 
 def test_outputs_share_the_budgets(monkeypatch):
     Y = np.column_stack([y, -2.0 * y, y[::-1]])
-    taken = []
-
-    def counted(*args):
-        done = descend(*args)
-        taken.append(done[2])
-        return done
-
-    monkeypatch.setattr(_minimiser, "descend", counted)
+    taken = watched(monkeypatch, _minimiser, "descend")
     monkeypatch.setattr(_minimiser, "WORK", 3e5)
     result = ended(X, Y, 0.001 * zero_threshold(X, Y))
     assert result.status is TrainingStatus.WORK
@@ -236,3 +236,20 @@ def test_outputs_share_the_budgets(monkeypatch):
     wide, target = gaussian(60)
     one, three = (Session(wide, t) for t in (target, np.column_stack(3 * [target])))
     assert three.problem.pricing.budget == one.problem.pricing.budget // 3 > 1000
+
+
+def test_searches_end_together_where_no_number_of_nodes_is_given(monkeypatch):
+    X, y = gaussian(40, 6)
+    beta = 0.02 * zero_threshold(X, y)
+    spent = watched(monkeypatch, _pricing, "search_sphere")
+    assert ended(X, y, beta).status is TrainingStatus.CERTIFIED
+    most = max(spent) + 1
+    assert sum(spent) > 8 * most
+    # Each of the searches would do with it, but not all of them together with eight times that.
+    monkeypatch.setattr(_rounds, "node_budget", lambda *given: most)
+    spent.clear()
+    short = ended(X, y, beta)
+    assert short.status is TrainingStatus.BUDGET
+    assert 7 * most < sum(spent) <= 8 * most + len(spent)
+    assert short.certificate.verify()
+    assert ended(X, y, beta, max_nodes=most).status is TrainingStatus.CERTIFIED

@@ -1,3 +1,4 @@
+import warnings
 from fractions import Fraction
 from itertools import product
 
@@ -96,6 +97,21 @@ def test_many_exchanges_leave_no_errors_behind():
     normal, columns = features[:, active].T @ features[:, active], features[:, active]
     afresh = np.linalg.solve(normal, columns.T @ y - 1e-4 * signs)
     np.testing.assert_allclose(found.coefficients[active], afresh, rtol=1e-5)
+
+
+def test_what_rounding_leaves_unsolved_is_not_called_solved():
+    rng, ends = np.random.default_rng(0), []
+    for _ in range(40):
+        X, y = rng.normal(size=(20, 4)), rng.normal(size=20)
+        U = np.repeat(rng.normal(size=(40, 4)), 4, axis=0)
+        U += 1e-7 * rng.normal(size=U.shape)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = train_output_layer(X, y, 10.0 ** rng.uniform(-9, -6), U)
+        ends.append(found.status)
+        assert (found.gap <= 1e-6) == (found.status is OutputLayerStatus.SOLVED)
+        assert len(said) == (found.status is OutputLayerStatus.ROUNDING)
+    assert set(ends) == {OutputLayerStatus.SOLVED, OutputLayerStatus.ROUNDING}
 
 
 def test_a_lasso_without_steps_left_says_so(monkeypatch):

@@ -253,3 +253,12 @@ def test_searches_end_together_where_no_number_of_nodes_is_given(monkeypatch):
     assert 7 * most < sum(spent) <= 8 * most + len(spent)
     assert short.certificate.verify()
     assert ended(X, y, beta, max_nodes=most).status is TrainingStatus.CERTIFIED
+
+
+def test_a_session_counts_its_descents(monkeypatch):
+    taken = watched(monkeypatch, _minimiser, "descend")
+    session = Session(X, y, bound="root")  # which searches no nodes
+    for count, share in enumerate((1.0, 0.5), 1):
+        session.train(share * BETA)
+        assert len(taken) > count
+        assert session.problem.spent == pytest.approx(sum(taken), rel=1e-9)

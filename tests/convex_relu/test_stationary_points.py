@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from theorylab.convex_relu import Network, train
+from theorylab.convex_relu import Network, _network_descent, train
 from theorylab.convex_relu._network_descent import (
     DescentStatus,
     gradient_descent,
@@ -431,3 +431,16 @@ def test_one_step_from_the_optimum_stays_there():
     point = local_minimum(X, y, 0.2, best.network, max_steps=1)
     assert point.objective == pytest.approx(best.objective, rel=1e-10)
     assert point.certificate.gap < 1e-8
+
+
+def test_descent_without_a_number_of_steps_ends_by_its_cost(monkeypatch):
+    rng = np.random.default_rng(0)
+    X, y, start = rng.normal(size=(30, 4)), rng.normal(size=30), rng.normal(size=(6, 4))
+    costs = []
+    monkeypatch.setattr(
+        _network_descent, "steps_in_a_minute", lambda cost, most: costs.append(cost) or 2500
+    )
+    run = gradient_descent(X, y, 0.1, (start, rng.normal(size=6)), tol=0.0)
+    assert (run.n_steps, run.status) == (2500, DescentStatus.STEPS)
+    # Nanoseconds for each weight and sample.
+    assert 0.1 <= costs[0] / (30 * 4 * 6) <= 10.0

@@ -46,7 +46,11 @@ __all__ = [
 class OutputLayerStatus(StrEnum):
     """Why the Lasso ended."""
 
-    SOLVED = "optimal up to rounding"
+    SOLVED = "optimal up to rounding: the relative duality gap is at most 1e-6"
+    ROUNDING = (
+        "stopped where rounding hides which direction is to enter, with the gap by then; raise "
+        "beta, or leave out directions that are all but the same"
+    )
     STEPS = "stopped after the largest number of steps, about a minute, with the gap by then"
     STOPPED = "stopped by the callback, with the gap by then"
 
@@ -157,8 +161,6 @@ def train_output_layer(
     unit = directions / lengths[:, None]
     features = np.maximum(X @ unit.T, 0.0)
     alpha, status = _lasso(features, y, beta, watcher(callback))
-    if status is OutputLayerStatus.STEPS:
-        warnings.warn(status.value, RuntimeWarning, stacklevel=2)
     residual = y - features @ alpha
     dual = residual * min(1.0, beta / max(float(np.abs(features.T @ residual).max()), 1e-300))
     objective = 0.5 * float(residual @ residual) + beta * float(np.abs(alpha).sum())
@@ -166,6 +168,11 @@ def train_output_layer(
     root = np.sqrt(np.abs(alpha[active]))
     network = Network(unit[active] * root[:, None], np.sign(alpha[active]) * root)
     lower = float(dual @ y - 0.5 * dual @ dual)
+    gap = relative_gap(objective, lower)
+    if status is OutputLayerStatus.SOLVED and gap > 1e-6:
+        status = OutputLayerStatus.ROUNDING
+    if status in (OutputLayerStatus.STEPS, OutputLayerStatus.ROUNDING):
+        warnings.warn(f"relative gap {gap:.1e}: {status.value}", RuntimeWarning, stacklevel=2)
     return FixedFirstLayer(X, y, beta, unit, alpha, network, dual, objective, lower, status)
 
 

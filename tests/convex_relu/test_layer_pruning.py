@@ -81,15 +81,8 @@ def test_an_allowed_error_above_the_outputs_empties_the_layer():
     assert early.status is PruningStatus.MAX_ITER
 
 
-def test_the_default_budget_is_what_takes_a_minute_in_all_layers(monkeypatch):
-    costs = []
-
-    def thirty(nanoseconds, most):
-        costs.append(nanoseconds)
-        assert most == 20_000
-        return 30
-
-    monkeypatch.setattr(layer_pruning, "steps_in_a_minute", thirty)
+def test_the_default_budget_is_what_takes_a_minute_in_all_layers(minute):
+    costs = minute(layer_pruning, 30, 20_000)
     rng = np.random.default_rng(4)
     X, weights = rng.normal(size=(40, 10)), [rng.normal(size=s) for s in ((10, 20), (20, 10))]
     hidden = layer_outputs(X, weights)[0]

@@ -114,11 +114,11 @@ def test_what_rounding_leaves_unsolved_is_not_called_solved():
     assert set(ends) == {OutputLayerStatus.SOLVED, OutputLayerStatus.ROUNDING}
 
 
-def test_a_lasso_without_steps_left_says_so(monkeypatch):
+def test_a_lasso_without_steps_left_says_so(minute):
     X, y = data(1, 30, 4)
     U = np.random.default_rng(2).normal(size=(80, 4))
     full = train_output_layer(X, y, 0.1, U)
-    monkeypatch.setattr(random_first_layers, "steps_in_a_minute", lambda cost, most: 5)
+    minute(random_first_layers, 5, 100 + 20 * len(X))
     with pytest.warns(RuntimeWarning, match="largest number of steps"):
         short = train_output_layer(X, y, 0.1, U)
     assert short.status is OutputLayerStatus.STEPS

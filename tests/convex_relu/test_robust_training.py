@@ -691,7 +691,7 @@ def test_bisection_ends_at_the_accuracy_of_float64():
     np.testing.assert_allclose([p.error for p in seen[1:]], 0.5 ** np.arange(6))
 
 
-def test_a_radius_that_the_budget_leaves_open_is_between_the_ends_it_names(monkeypatch):
+def test_a_radius_that_the_budget_leaves_open_is_between_the_ends_it_names(minute):
     X, labels, _ = data(12)
     exact = collapse_radius(X, labels, 2.0)
     for halvings in (1, 3, 6):
@@ -704,14 +704,7 @@ def test_a_radius_that_the_budget_leaves_open_is_between_the_ends_it_names(monke
         assert radius == pytest.approx(high if at_the_end else (low + high) / 2, rel=1e-4)
     assert collapse_radius(X, labels, 2.0, max_halvings=20) == exact
     assert collapse_radius(X, labels, 2.0, tol=0.1, max_halvings=4) > 0.0
-    costs = []
-
-    def one(nanoseconds, most):
-        costs.append(nanoseconds)
-        assert most == 60
-        return 1
-
-    monkeypatch.setattr(robust_training, "steps_in_a_minute", one)
+    costs = minute(robust_training, 1, 60)
     patterns = enumerate_arrangements(X)
     for ball, doubled in (("l2", X), ("linf", X), ("l2", np.vstack([X, X]))):
         rows = np.hstack([patterns] * (len(doubled) // len(X)))

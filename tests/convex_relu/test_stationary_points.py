@@ -433,13 +433,10 @@ def test_one_step_from_the_optimum_stays_there():
     assert point.certificate.gap < 1e-8
 
 
-def test_descent_without_a_number_of_steps_ends_by_its_cost(monkeypatch):
+def test_descent_without_a_number_of_steps_ends_by_its_cost(minute):
     rng = np.random.default_rng(0)
     X, y, start = rng.normal(size=(30, 4)), rng.normal(size=30), rng.normal(size=(6, 4))
-    costs = []
-    monkeypatch.setattr(
-        _network_descent, "steps_in_a_minute", lambda cost, most: costs.append(cost) or 2500
-    )
+    costs = minute(_network_descent, 2500, 200_000)
     run = gradient_descent(X, y, 0.1, (start, rng.normal(size=6)), tol=0.0)
     assert (run.n_steps, run.status) == (2500, DescentStatus.STEPS)
     # Nanoseconds for each weight and sample.

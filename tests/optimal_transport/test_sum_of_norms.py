@@ -96,15 +96,8 @@ def test_an_early_end_keeps_its_bounds_and_warns():
     assert (result.plan >= 0).all()
 
 
-def test_the_default_budget_is_what_takes_a_minute(monkeypatch):
-    costs = []
-
-    def seventy(nanoseconds, most):
-        costs.append(nanoseconds)
-        assert most == 20_000
-        return 70
-
-    monkeypatch.setattr(sum_of_norms, "steps_in_a_minute", seventy)
+def test_the_default_budget_is_what_takes_a_minute(minute):
+    costs = minute(sum_of_norms, 70, 20_000)
     with pytest.warns(RuntimeWarning, match="max_iter"):
         part = class_plan(*problem(20, 30, 2), 0.01)
     assert part.status is TransportStatus.NOT_CONVERGED

@@ -53,15 +53,8 @@ def test_search_against_a_conic_solver(norm):
     assert found.lower_bound <= value * (1 + 1e-5)
 
 
-def test_the_default_budget_is_what_takes_a_minute(monkeypatch):
-    costs = []
-
-    def three(nanoseconds, most):
-        costs.append(nanoseconds)
-        assert most == 20_000
-        return 3
-
-    monkeypatch.setattr(bounded_bias, "steps_in_a_minute", three)
+def test_the_default_budget_is_what_takes_a_minute(minute):
+    costs = minute(bounded_bias, 3, 20_000)
     for p, norm in ((10, "spectral"), (100, "spectral"), (100, "frobenius")):
         found = rf.minimum_variance(design(2 * p, p), 0.3, norm=norm)
         assert (found.iterations, found.status.name) == (3, "NOT_CONVERGED")

@@ -307,7 +307,7 @@ def _lasso(
     n, N = features.shape
     support = _Support(n)
     status, most = OutputLayerStatus.STEPS, 100 + 20 * min(n, N)
-    for step in range(steps_in_a_minute(0.7 * n * (N + 10 * min(n, N)), most)):
+    for step in range(steps_in_a_minute(0.7 * n * (N + 10 * min(n, N)), most=most)):
         residual = y - support.columns @ support.sizes
         slope = features.T @ residual
         j = int(np.argmax(np.abs(slope)))

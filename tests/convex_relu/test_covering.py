@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import lsq_linear, nnls
 
 from theorylab.convex_relu import dual_norm, enumerate_arrangements
-from theorylab.convex_relu._cone_proof import _newton, _proves, invert, least_distance
+from theorylab.convex_relu._cone_proof import _newton, _proves, least_distance
 from theorylab.convex_relu._constraint import _leaf_holds
 from theorylab.convex_relu._covering import cover
 from theorylab.convex_relu._covering_steps import (
@@ -378,11 +378,12 @@ def test_a_cone_is_divided_into_two_whose_new_ray_adds_its_rounding():
     rng = np.random.default_rng(3)
     d, n, m, first, second, weight = 3, 9, 4, 2, 0, 0.3
     R, X, _, Z = cone_of(rng, d, 1.0, n)
-    rays, errors = np.zeros((4, d, d)), np.zeros((4, d))
+    rays, inverses, errors = np.zeros((4, d, d)), np.zeros((4, d, d)), np.zeros((4, d))
     rows, z = np.zeros((4, n), int), np.zeros((4, n, d))
     rows[1, :m] = rng.permutation(n)[:m]
     rays[1], errors[1], z[1, :m] = R, [1e-3, 2e-3, 4e-3], Z[rows[1, :m]]
-    divide(X, 1, first, second, weight, m, rays, errors, rows, z, np.empty(d))
+    inverses[1] = np.linalg.inv(R)
+    divide(X, 1, first, second, weight, m, rays, inverses, errors, rows, z, np.empty(d))
     new = weight * R[first] + (1.0 - weight) * R[second]
     length = np.linalg.norm(new)
     for level, gone in ((1, second), (2, first)):
@@ -396,22 +397,29 @@ def test_a_cone_is_divided_into_two_whose_new_ray_adds_its_rounding():
         np.testing.assert_allclose(errors[level], far, rtol=1e-14)
 
 
-def test_narrow_cones_are_inverted_and_flat_ones_are_not():
-    rng = np.random.default_rng(0)
-    for d in (1, 2, 3, 5):
-        for width in (1.0, 1e-3, 1e-9):
-            # Rays that begin alike, and one that begins with zero.
-            R = np.ones((d, d)) / np.sqrt(d) + width * rng.standard_normal((d, d))
-            R[0, 0] *= d == 1
-            inverse, work = np.empty((d, d)), np.empty((d, d + 1))
-            before = R.copy()
-            assert invert(R, inverse, work)
-            assert np.array_equal(R, before)
-            size = np.abs(inverse).max()
-            np.testing.assert_allclose(R @ inverse, np.eye(d), atol=1e-14 * size)
-            np.testing.assert_allclose(inverse @ R, np.eye(d), atol=1e-14 * size)
-        R[-1] = R[0] * (d > 1)
-        assert not invert(R, inverse, work)
+@pytest.mark.parametrize("divided", [divide, divide.meanwhile])
+@pytest.mark.parametrize("d", [2, 3, 5])
+def test_the_inverse_of_the_rays_follows_a_chain_of_divisions(d, divided):
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        depth = 30
+        rays, inverses, errors = (np.zeros((depth + 2, *shape)) for shape in ((d, d), (d, d), (d,)))
+        rays[0] = inverses[0] = np.diag(rng.choice([-1.0, 1.0], d))
+        X, rows, z = np.ones((1, d)), np.zeros((depth + 2, 1), int), np.zeros((depth + 2, 1, d))
+        level = 0
+        for step in range(depth):
+            first, second = (int(k) for k in rng.permutation(d)[:2])
+            weight = [0.5, 1e-3, 1.0 - 1e-3, rng.random()][step % 4]
+            # Either part is divided next.
+            divided(
+                X, level, first, second, weight, 1, rays, inverses, errors, rows, z, np.empty(d)
+            )
+            for part in (level, level + 1):
+                size = np.abs(inverses[part]).max()
+                np.testing.assert_allclose(
+                    rays[part] @ inverses[part], np.eye(d), atol=1e-13 * size
+                )
+            level += int(rng.integers(2))
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 6])

@@ -14,8 +14,10 @@ from types import SimpleNamespace
 import numba
 import numpy as np
 import pytest
+from numba.core.errors import NumbaError
 
 import theorylab
+from theorylab.convex_relu._covering_steps import interpolate
 from theorylab.convex_relu._elementary import ascending
 from theorylab.convex_relu._line_search import search
 from theorylab.convex_relu._local import descend
@@ -111,6 +113,40 @@ def test_options_reach_numba_and_the_cache_is_the_packages_own():
 
     assert ratio(1.0, 0.0) == float("inf")
     assert ratio.stats.cache_path.startswith(str(cache_folder()))
+
+
+def test_a_kernel_that_borrows_counts_no_references_and_makes_no_arrays(tmp_path, monkeypatch):
+    folders = (tmp_path / str(k) for k in range(5))  # code from a cache cannot be inspected
+    monkeypatch.setattr("theorylab.numerics.compiled.cache_folder", lambda: next(folders))
+
+    def counted(kernel):
+        return "call void @NRT_incref" in kernel.inspect_llvm(kernel.signatures[0])
+
+    arrays = np.ones(2), np.eye(2), np.ones(2), np.eye(2), np.arange(2), np.ones(2), np.ones(2)
+    v, R, g, Z, index, q, c = arrays
+    kernels = [compiled(borrows=borrows)(interpolate.py_func) for borrows in (False, True)]
+    centre = np.sqrt(2.0) + np.sqrt(2.0)
+    for kernel in kernels:
+        assert kernel(v, R, g, Z, index, 2, q, c, np.ones(2)) == (pytest.approx(centre), 2)
+    assert [counted(kernel) for kernel in kernels] == [True, False]
+
+    @compiled
+    def scratch(n):
+        return np.ones(n).sum()
+
+    @compiled(borrows=True)
+    def calls(n):
+        return scratch(n)
+
+    # What it calls still makes arrays.
+    assert calls(3) == 3.0
+
+    @compiled(borrows=True)
+    def makes(x):
+        return np.empty(x)[0]
+
+    with pytest.raises(NumbaError):
+        makes(3)
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def _piece(
             open_[b, i] = q2[b, i] > 0.0
 
 
-@compiled
+@compiled(borrows=True)
 def _targets(
     q1: FloatArray,
     q2: FloatArray,
@@ -128,7 +128,7 @@ def _targets(
             T[b, i] = t if row[i] > 0.0 else -t
 
 
-@compiled
+@compiled(borrows=True)
 def _right_side(
     q1: FloatArray, v: FloatArray, fixed: FloatArray, rho: float, rhs: FloatArray
 ) -> None:
@@ -139,7 +139,7 @@ def _right_side(
             rhs[b + P, a] += 2.0 * v[b + P, a] - q1[b + P, a] - fixed[b, a] / rho
 
 
-@compiled
+@compiled(borrows=True)
 def _gather(D: FloatArray, HX: FloatArray, gathered: FloatArray) -> None:
     P, n = D.shape
     for i in range(n):
@@ -150,14 +150,14 @@ def _gather(D: FloatArray, HX: FloatArray, gathered: FloatArray) -> None:
                 gathered[i] += HX[b, i] - HX[b + P, i]
 
 
-@compiled
+@compiled(borrows=True)
 def _spread(D: FloatArray, w: FloatArray, E: FloatArray) -> None:
     for b in range(D.shape[0]):
         for i in range(D.shape[1]):
             E[b, i] = D[b, i] * w[i]
 
 
-@compiled
+@compiled(borrows=True)
 def _step(
     H: FloatArray,
     HX: FloatArray,

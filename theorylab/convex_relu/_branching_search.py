@@ -22,7 +22,7 @@ from theorylab.numerics.compiled import compiled
 _TIGHT = 1e-6
 
 
-@compiled(error_model="numpy")
+@compiled(error_model="numpy", borrows=True)
 def _compose(
     A: FloatArray,
     B: FloatArray,
@@ -70,7 +70,7 @@ def _compose(
     return C, (n_positive + n_negative + 2 * d + 16) * EPS * (total + C), free
 
 
-@compiled(error_model="numpy")
+@compiled(error_model="numpy", borrows=True)
 def _value(A: FloatArray, B: FloatArray, linear: FloatArray, u: FloatArray) -> float:
     d = u.size
     value = 0.0

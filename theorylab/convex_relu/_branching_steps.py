@@ -18,7 +18,7 @@ EPS = float(np.finfo(np.float64).eps)
 FREE, FIXED, DECIDED = 0, 1, 2
 
 
-@compiled(error_model="numpy")
+@compiled(error_model="numpy", borrows=True)
 def length_of(w: FloatArray) -> float:
     square = 0.0
     for a in range(w.size):
@@ -26,7 +26,7 @@ def length_of(w: FloatArray) -> float:
     return float(np.sqrt(square))
 
 
-@compiled(error_model="numpy")
+@compiled(error_model="numpy", borrows=True)
 def _newton(
     columns: FloatArray,
     boxed: int,
@@ -71,7 +71,7 @@ def _newton(
         y[k] = s
 
 
-@compiled(error_model="numpy")
+@compiled(error_model="numpy", borrows=True)
 def shorten(
     columns: FloatArray,
     squares: FloatArray,
@@ -131,7 +131,7 @@ def shorten(
             _newton(columns, boxed, y, w, index[:inside], system)
 
 
-@compiled(error_model="numpy")
+@compiled(error_model="numpy", borrows=True)
 def range_over_cone(
     units: FloatArray,
     cosines: FloatArray,
@@ -199,7 +199,7 @@ def range_over_cone(
                 low[i] = max(low[i], -s)
 
 
-@compiled(error_model="numpy")
+@compiled(error_model="numpy", borrows=True)
 def range_over_cap(
     A: FloatArray,
     lengths: FloatArray,

@@ -13,7 +13,7 @@ from theorylab.numerics.compiled import compiled
 _EPS = float(np.finfo(np.float64).eps)
 
 
-@compiled
+@compiled(borrows=True)
 def least_distance(
     X: FloatArray,
     v: FloatArray,
@@ -70,7 +70,7 @@ def least_distance(
     return 0
 
 
-@compiled
+@compiled(borrows=True)
 def square_norm(w: FloatArray) -> float:
     s = 0.0
     for value in w:
@@ -78,7 +78,7 @@ def square_norm(w: FloatArray) -> float:
     return s
 
 
-@compiled
+@compiled(borrows=True)
 def narrowest(R: FloatArray) -> float:
     """Return the least inner product of two rays."""
     d = R.shape[0]
@@ -92,7 +92,7 @@ def narrowest(R: FloatArray) -> float:
     return least
 
 
-@compiled(meanwhile=_meanwhile_search.exceeds)
+@compiled(meanwhile=_meanwhile_search.exceeds, borrows=True)
 def _exceeds(
     X: FloatArray,
     v: FloatArray,
@@ -129,7 +129,7 @@ def _exceeds(
     return bool(low > threshold * np.sqrt(square))
 
 
-@compiled(meanwhile=_meanwhile_search.sweep)
+@compiled(meanwhile=_meanwhile_search.sweep, borrows=True)
 def _sweep(
     X: FloatArray,
     v: FloatArray,
@@ -186,7 +186,7 @@ def _sweep(
     return int(n_free), moved
 
 
-@compiled(meanwhile=_meanwhile_search.proves)
+@compiled(meanwhile=_meanwhile_search.proves, borrows=True)
 def _proves(
     v: FloatArray,
     index: IntArray,
@@ -318,40 +318,3 @@ def _newton(
         left[blocking] = left[count]
         for a in range(d):
             columns[blocking, a] = columns[count, a]
-
-
-@compiled
-def invert(R: FloatArray, inverse: FloatArray, work: FloatArray) -> bool:
-    """Write the inverse of a small matrix by Gauss-Jordan elimination with pivoting."""
-    d = R.shape[0]
-    for a in range(d):
-        for b in range(d):
-            work[a, b] = R[a, b]
-            inverse[a, b] = 1.0 if a == b else 0.0
-    for k in range(d):
-        pivot = k
-        for a in range(k + 1, d):
-            if abs(work[a, k]) > abs(work[pivot, k]):
-                pivot = a
-        if abs(work[pivot, k]) < 1e-14:
-            return False
-        if pivot != k:
-            for b in range(d):
-                swap = work[k, b]
-                work[k, b] = work[pivot, b]
-                work[pivot, b] = swap
-                swap = inverse[k, b]
-                inverse[k, b] = inverse[pivot, b]
-                inverse[pivot, b] = swap
-        f = 1.0 / work[k, k]
-        for b in range(d):
-            work[k, b] *= f
-            inverse[k, b] *= f
-        for a in range(d):
-            if a != k:
-                f = work[a, k]
-                if f != 0.0:
-                    for b in range(d):
-                        work[a, b] -= f * work[k, b]
-                        inverse[a, b] -= f * inverse[k, b]
-    return True

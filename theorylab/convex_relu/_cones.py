@@ -122,7 +122,7 @@ def project(
             lam[k] = 0.0
 
 
-@compiled
+@compiled(borrows=True)
 def _length(w: FloatArray) -> float:
     s = 0.0
     for value in w:
@@ -130,7 +130,7 @@ def _length(w: FloatArray) -> float:
     return float(np.sqrt(s))
 
 
-@compiled
+@compiled(borrows=True)
 def _listed(rows: IntArray, size: int, which: int) -> bool:
     listed = False
     for k in range(size):
@@ -138,7 +138,7 @@ def _listed(rows: IntArray, size: int, which: int) -> bool:
     return listed
 
 
-@compiled
+@compiled(borrows=True)
 def _most_violated(
     X: FloatArray, norms: FloatArray, pattern: BoolArray, w: FloatArray, tolerance: float
 ) -> int:
@@ -160,7 +160,7 @@ def _most_violated(
     return which
 
 
-@compiled
+@compiled(borrows=True)
 def _normal_equations(
     X: FloatArray,
     pattern: BoolArray,

@@ -25,7 +25,7 @@ from __future__ import annotations
 import numpy as np
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu._cone_proof import invert, least_distance, narrowest, square_norm
+from theorylab.convex_relu._cone_proof import least_distance, narrowest, square_norm
 from theorylab.convex_relu._covering_steps import (
     bound_along,
     divide,
@@ -84,7 +84,9 @@ def cover(
     for i in range(n):
         lipschitz += abs(v[i]) * norms[i]
     lipschitz *= 1.0 + (n + d) * _EPS
+    # Of every cone its rays, a row each, and the inverse of this matrix.
     rays = np.empty((_DEPTH + 1, d, d))
+    inverses = np.empty((_DEPTH + 1, d, d))
     # Distance of each stored ray from the real one it stands for.
     errors = np.zeros((_DEPTH + 1, d))
     rows = np.empty((_DEPTH + 1, n), dtype=np.int64)
@@ -97,7 +99,6 @@ def cover(
     c = np.empty(d)
     w = np.empty(d)
     q = np.empty(d)
-    inverse = np.empty((d, d))
     gram = np.empty((d, d + 1))
     free = np.empty(d + n, dtype=np.int64)
     new = np.empty(d)
@@ -114,6 +115,10 @@ def cover(
         count[0] = start(
             X, v, linear, norms, orthant, rays[0], errors[0], fixed[0], rows[0], z[0], mask[0]
         )
+        # A diagonal of signs is its own inverse.
+        for a in range(d):
+            for k in range(d):
+                inverses[0, a, k] = rays[0, a, k]
         top[0] = n_nodes
         root = place[0]
         while level >= 0:
@@ -146,10 +151,9 @@ def cover(
                     bound = max(bound, 0.0)
                     for a in range(d):
                         w[a] = bound * q[a]
-                elif (
-                    # What is exact is tried in any case.
-                    n_positive == 0 or (not hopeless and middle(R, c) <= threshold)
-                ) and invert(R, inverse, gram):
+                # What is exact is tried in any case.
+                elif n_positive == 0 or (not hopeless and middle(R, c) <= threshold):
+                    inverse = inverses[level]
                     for a in range(d):
                         w[a] = 0.0
                         s_cone[a] = 0.0
@@ -237,7 +241,7 @@ def cover(
             place[level] = other
             place[child] = at + 1 if followed else -1
             top[child] = n_nodes
-            divide(X, level, first, second, weight, m, rays, errors, rows, z, new)
+            divide(X, level, first, second, weight, m, rays, inverses, errors, rows, z, new)
             count[child] = m
             for a in range(d):
                 fixed[child, a] = g[a]
@@ -250,7 +254,7 @@ def cover(
     return n_violations, n_nodes, n_tight, 1
 
 
-@compiled
+@compiled(borrows=True)
 def _close(after: FloatArray, node: int, top: int) -> None:
     """Write that a node is not divided, and that it is the last below a row."""
     if node < len(after):

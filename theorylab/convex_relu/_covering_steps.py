@@ -14,7 +14,7 @@ from theorylab.numerics.compiled import compiled
 _EPS = float(np.finfo(np.float64).eps)
 
 
-@compiled
+@compiled(borrows=True)
 def largest(x: FloatArray) -> float:
     largest = x[0]
     for value in x:
@@ -22,7 +22,7 @@ def largest(x: FloatArray) -> float:
     return float(largest)
 
 
-@compiled
+@compiled(borrows=True)
 def start(
     X: FloatArray,
     v: FloatArray,
@@ -55,7 +55,7 @@ def start(
     return m
 
 
-@compiled(meanwhile=_meanwhile_search.drop)
+@compiled(meanwhile=_meanwhile_search.drop, borrows=True)
 def drop(
     X: FloatArray,
     v: FloatArray,
@@ -96,7 +96,7 @@ def drop(
     return m
 
 
-@compiled(meanwhile=_meanwhile_search.interpolate)
+@compiled(meanwhile=_meanwhile_search.interpolate, borrows=True)
 def interpolate(
     v: FloatArray,
     R: FloatArray,
@@ -142,7 +142,7 @@ def interpolate(
     return centre / length, n_positive
 
 
-@compiled
+@compiled(borrows=True)
 def middle(R: FloatArray, c: FloatArray) -> float:
     """Return the interpolated value at the centre, below which no w along it can be."""
     d = c.size
@@ -157,7 +157,7 @@ def middle(R: FloatArray, c: FloatArray) -> float:
     return float(total / np.sqrt(square))
 
 
-@compiled
+@compiled(borrows=True)
 def bound_along(R: FloatArray, q: FloatArray, c: FloatArray, margin: float, error: float) -> float:
     """Return how long w must be along the centre."""
     d = q.size
@@ -170,7 +170,7 @@ def bound_along(R: FloatArray, q: FloatArray, c: FloatArray, margin: float, erro
     return float(bound)
 
 
-@compiled
+@compiled(borrows=True)
 def value_at(X: FloatArray, v: FloatArray, linear: FloatArray, u: FloatArray) -> float:
     n, d = X.shape
     value = 0.0
@@ -185,7 +185,7 @@ def value_at(X: FloatArray, v: FloatArray, linear: FloatArray, u: FloatArray) ->
     return float(value)
 
 
-@compiled
+@compiled(borrows=True)
 def keep(
     v: FloatArray,
     index: IntArray,
@@ -210,7 +210,7 @@ def keep(
             rays[k, a] = R[k, a]
 
 
-@compiled
+@compiled(borrows=True)
 def square_distance(x: FloatArray, y: FloatArray) -> float:
     # From the inner product distances below 1e-8 would be rounding.
     total = 0.0
@@ -219,7 +219,7 @@ def square_distance(x: FloatArray, y: FloatArray) -> float:
     return total
 
 
-@compiled(meanwhile=_meanwhile_search.edge)
+@compiled(meanwhile=_meanwhile_search.edge, borrows=True)
 def edge(
     v: FloatArray,
     norms: FloatArray,
@@ -254,7 +254,8 @@ def edge(
     first = -1
     second = -1
     if chosen >= 0:
-        small = 4.0 * _EPS * norms[index[chosen]]
+        # The sum: each end is a share of the edge that float64 tells from none.
+        small = 4.0 * _EPS * norms[index[chosen]] + 1e-300
         longest = -1.0
         for k in range(d):
             for b in range(d):
@@ -290,7 +291,7 @@ def edge(
     return first, second, where
 
 
-@compiled(meanwhile=_meanwhile_search.divide)
+@compiled(meanwhile=_meanwhile_search.divide, borrows=True)
 def divide(
     X: FloatArray,
     level: int,
@@ -299,6 +300,7 @@ def divide(
     weight: float,
     m: int,
     rays: FloatArray,
+    inverses: FloatArray,
     errors: FloatArray,
     rows: IntArray,
     z: FloatArray,
@@ -313,6 +315,16 @@ def divide(
     length = np.sqrt(square_norm(new))
     for a in range(d):
         new[a] /= length
+    # Either matrix of rays changes in one row, and its inverse in two columns.
+    for a in range(d):
+        for k in range(d):
+            inverses[child, a, k] = inverses[level, a, k]
+        x = inverses[level, a, first]
+        y = inverses[level, a, second]
+        inverses[child, a, first] = x * length / weight
+        inverses[child, a, second] = y - (1.0 - weight) / weight * x
+        inverses[level, a, second] = y * length / (1.0 - weight)
+        inverses[level, a, first] = x - weight / (1.0 - weight) * y
     error = weight * errors[level, first] + (1.0 - weight) * errors[level, second]
     error = error / length + 8 * d * _EPS
     for k in range(d):

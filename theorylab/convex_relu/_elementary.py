@@ -25,7 +25,7 @@ def row_norms(X: FloatArray) -> FloatArray:
     return norms
 
 
-@compiled
+@compiled(borrows=True)
 def is_zero(x: FloatArray) -> bool:
     zero = True
     for value in x:
@@ -92,7 +92,7 @@ def ascending(keys: FloatArray) -> IntArray:
     return order
 
 
-@compiled(meanwhile=_meanwhile_descent.orthonormalise)
+@compiled(meanwhile=_meanwhile_descent.orthonormalise, borrows=True)
 def orthonormalise(basis: FloatArray, k: int) -> float:
     """Orthonormalise row k against the rows before it; return its distance from their span."""
     d = basis.shape[1]
@@ -117,7 +117,7 @@ def orthonormalise(basis: FloatArray, k: int) -> float:
     return distance
 
 
-@compiled
+@compiled(borrows=True)
 def complete(basis: FloatArray, first: int, last: int) -> None:
     """Fill rows with an orthonormal basis of the complement of the rows before them, as far as it
     goes."""
@@ -138,7 +138,7 @@ def complete(basis: FloatArray, first: int, last: int) -> None:
         orthonormalise(basis, k)
 
 
-@compiled
+@compiled(borrows=True)
 def eliminate(system: FloatArray, count: int) -> bool:
     """Reduce the first ``count`` rows and columns, with a right-hand side after them, to a diagonal
     in place, with row pivots; return whether they are regular."""

@@ -11,7 +11,7 @@ from theorylab.convex_relu._problem import BoolArray, IntArray
 from theorylab.numerics.compiled import compiled
 
 
-@compiled(meanwhile=_meanwhile_descent.project)
+@compiled(meanwhile=_meanwhile_descent.project, borrows=True)
 def project(
     X: FloatArray,
     norms: FloatArray,
@@ -51,7 +51,7 @@ def project(
     return total
 
 
-@compiled(meanwhile=_meanwhile_descent.face)
+@compiled(meanwhile=_meanwhile_descent.face, borrows=True)
 def face(X: FloatArray, tight: BoolArray, norms: FloatArray, basis: FloatArray) -> int:
     """Fill the basis: first the span of the tight rows, then its complement; return the dimension
     of the span."""

@@ -116,7 +116,7 @@ def _sweep(rows: FloatArray, out: BoolArray, tolerance: float) -> int:
             subset[k] = subset[k - 1] + 1
 
 
-@compiled
+@compiled(borrows=True)
 def _rotate(
     rows: FloatArray,
     subset: IntArray,
@@ -145,7 +145,7 @@ def _rotate(
         key[subset[k]] = np.inf
 
 
-@compiled
+@compiled(borrows=True)
 def _certain(
     p: FloatArray, q: FloatArray, order: IntArray, volume: float, tolerance: float
 ) -> bool:
@@ -159,7 +159,7 @@ def _certain(
     return True
 
 
-@compiled(meanwhile=_meanwhile_search.write)
+@compiled(meanwhile=_meanwhile_search.write, borrows=True)
 def _write(
     out: BoolArray,
     written: int,
@@ -182,7 +182,7 @@ def _write(
         second[i] = not first[i]
 
 
-@compiled
+@compiled(borrows=True)
 def _lowest(
     rows: FloatArray,
     subset: IntArray,

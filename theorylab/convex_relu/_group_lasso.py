@@ -218,19 +218,19 @@ def _coordinate_descent(
             break
 
 
-@compiled(meanwhile=_meanwhile_patterns.multiply)
+@compiled(meanwhile=_meanwhile_patterns.multiply, borrows=True)
 def _multiply(a: FloatArray, b: FloatArray, product: FloatArray) -> None:
     for e in range(a.size):
         product[e] = a[e] * b[e]
 
 
-@compiled
+@compiled(borrows=True)
 def _add_product(a: FloatArray, b: FloatArray, total: FloatArray) -> None:
     for e in range(a.size):
         total[e] += a[e] * b[e]
 
 
-@compiled(meanwhile=_meanwhile_patterns.subtract)
+@compiled(meanwhile=_meanwhile_patterns.subtract, borrows=True)
 def _subtract(kappa: FloatArray, gate: FloatArray, f: FloatArray, v: FloatArray) -> None:
     for e in range(v.size):
         v[e] -= kappa[e] * gate[e] * f[e]

@@ -141,7 +141,7 @@ def _lasso(gram: FloatArray, slope: FloatArray, beta: float, length: FloatArray,
             length[j] = given[j]
 
 
-@compiled
+@compiled(borrows=True)
 def _value(gram: FloatArray, slope: FloatArray, length: FloatArray) -> float:
     m = length.size
     total = 0.0
@@ -181,7 +181,7 @@ def _step(
     return worst
 
 
-@compiled(meanwhile=_meanwhile_descent.merge)
+@compiled(meanwhile=_meanwhile_descent.merge, borrows=True)
 def merge(
     X: FloatArray,
     p: FloatArray,

@@ -78,13 +78,13 @@ def search(
     return alpha, stuck
 
 
-@compiled(meanwhile=_meanwhile_descent.residual)
+@compiled(meanwhile=_meanwhile_descent.residual, borrows=True)
 def residual(b: FloatArray, kappa: FloatArray, f: FloatArray, v: FloatArray) -> None:
     for i in range(b.size):
         v[i] = b[i] - kappa[i] * f[i]
 
 
-@compiled(meanwhile=_meanwhile_descent.add_outputs)
+@compiled(meanwhile=_meanwhile_descent.add_outputs, borrows=True)
 def add_outputs(
     sigma: FloatArray,
     active: BoolArray,
@@ -104,7 +104,7 @@ def add_outputs(
                     f[i] += sigma[j] * z[j, i]
 
 
-@compiled(meanwhile=_meanwhile_descent.kinks)
+@compiled(meanwhile=_meanwhile_descent.kinks, borrows=True)
 def _kinks(
     X: FloatArray,
     p: FloatArray,
@@ -155,7 +155,7 @@ def _kinks(
     return count
 
 
-@compiled(meanwhile=_meanwhile_descent.norm_slope)
+@compiled(meanwhile=_meanwhile_descent.norm_slope, borrows=True)
 def _norm_slope(
     beta: float, alpha: float, size: IntArray, linear: int, squares: FloatArray
 ) -> float:
@@ -170,7 +170,7 @@ def _norm_slope(
     return beta * value
 
 
-@compiled
+@compiled(borrows=True)
 def _root(
     start: float,
     end: float,
@@ -196,13 +196,13 @@ def _root(
     return low
 
 
-@compiled(meanwhile=_meanwhile_descent.advance)
+@compiled(meanwhile=_meanwhile_descent.advance, borrows=True)
 def _advance(kappa: FloatArray, step: float, s: FloatArray, v: FloatArray) -> None:
     for i in range(v.size):
         v[i] -= kappa[i] * step * s[i]
 
 
-@compiled(meanwhile=_meanwhile_descent.rates)
+@compiled(meanwhile=_meanwhile_descent.rates, borrows=True)
 def _rates(kappa: FloatArray, v: FloatArray, s: FloatArray) -> tuple[float, float]:
     """Return slope and curvature of the data term in the direction of the output s."""
     rate = 0.0
@@ -213,7 +213,7 @@ def _rates(kappa: FloatArray, v: FloatArray, s: FloatArray) -> tuple[float, floa
     return rate, curvature
 
 
-@compiled(meanwhile=_meanwhile_descent.move)
+@compiled(meanwhile=_meanwhile_descent.move, borrows=True)
 def _move(
     alpha: float,
     p: FloatArray,

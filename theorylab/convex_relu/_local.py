@@ -189,7 +189,7 @@ def _negligible(p: FloatArray) -> float:
     return 1e-12 * largest
 
 
-@compiled(meanwhile=_meanwhile_descent.preactivations)
+@compiled(meanwhile=_meanwhile_descent.preactivations, borrows=True)
 def _preactivations(X: FloatArray, p: FloatArray, size: IntArray, z: FloatArray) -> None:
     n, d = X.shape
     for j in range(p.shape[0]):
@@ -201,7 +201,7 @@ def _preactivations(X: FloatArray, p: FloatArray, size: IntArray, z: FloatArray)
                 z[j, i] = s
 
 
-@compiled(meanwhile=_meanwhile_descent.columns)
+@compiled(meanwhile=_meanwhile_descent.columns, borrows=True)
 def _columns(
     X: FloatArray,
     kappa: FloatArray,
@@ -269,7 +269,7 @@ def _penalise(
     return largest
 
 
-@compiled
+@compiled(borrows=True)
 def _direction(
     hessian: FloatArray,
     gradient: FloatArray,

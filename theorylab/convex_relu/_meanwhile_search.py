@@ -136,7 +136,7 @@ def edge(
         gaps = weights * sums
         chosen = int(np.argmax(gaps)) if m else 0
         if m and gaps[chosen] > 0.0:
-            z, small = values[chosen], 4.0 * _EPS * norms[index[chosen]]
+            z, small = values[chosen], 4.0 * _EPS * norms[index[chosen]] + 1e-300
             ends = (z[:, None] > small) & (z < -small)
             if ends.any():
                 apart = ((R[:, None] - R) ** 2).sum(axis=2)
@@ -167,6 +167,7 @@ def divide(
     weight: float,
     m: int,
     rays: FloatArray,
+    inverses: FloatArray,
     errors: FloatArray,
     rows: IntArray,
     z: FloatArray,
@@ -176,6 +177,13 @@ def divide(
     new[:] = weights @ rays[level, both]
     length = np.sqrt(new @ new)
     new /= length
+    columns = inverses[level][:, both].T
+    inverses[child] = inverses[level]
+    for at, which in ((child, 0), (level, 1)):
+        own, other = columns[which], columns[1 - which]
+        share = weights[which]
+        inverses[at, :, both[which]] = own * length / share
+        inverses[at, :, both[1 - which]] = other - (1.0 - share) / share * own
     error = weights @ errors[level, both] / length + 8 * new.size * _EPS
     errors[child], rays[child] = errors[level], rays[level]
     errors[child, first] = errors[level, second] = error

@@ -66,12 +66,11 @@ class Network:
             value = (
                 np.zeros(shape)
                 if given is None
-                else as_array(given, name, shape=shape, allow_empty=True).copy()
+                else as_array(given, name, shape=shape, allow_empty=True)
             )
             object.__setattr__(self, name, value)
-        # Copies: what was certified stays what it was.
-        object.__setattr__(self, "weights", weights.copy())
-        object.__setattr__(self, "output_weights", output.copy())
+        object.__setattr__(self, "weights", weights)
+        object.__setattr__(self, "output_weights", output)
 
     def __call__(self, X: ArrayLike) -> FloatArray:
         """Return the outputs on data of shape (n, d)."""

@@ -146,10 +146,12 @@ class Pricing:
         exact = complete = False
         if exhaustive and not found:
             exact = complete = True
+            # Close to an optimum few neurons are missing, and what is next to them is as large.
+            most = 8 if probing else 2
             for sign in (self.sign, -self.sign):
                 budget = int(min(max_nodes or self.budget, max(self.limit - self.nodes, 0)))
                 directions, done, nodes = search_sphere(
-                    self.reduction, v, sign, beta * (1.0 + slack), 8, budget, self.coverings
+                    self.reduction, v, sign, beta * (1.0 + slack), most, budget, self.coverings
                 )
                 self.nodes += nodes
                 for u in directions:

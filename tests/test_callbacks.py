@@ -42,3 +42,13 @@ def test_a_callback_that_says_true_stops_and_the_status_says_so(function):
 def test_what_cannot_be_called_is_no_callback(function):
     with pytest.raises(ValueError, match="callback"):
         run(function, 3)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, np.linalg.LinAlgError, KeyError])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_what_a_callback_raises_is_not_taken_for_an_error_of_the_solver(function, error):
+    def fails(record):
+        raise error("of the callback")
+
+    with pytest.raises(error, match="of the callback"):
+        run(function, fails)

@@ -150,7 +150,7 @@ def refuses_overflow(
     *names: str, infinite: bool = False
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Make a function refuse arguments whose products leave float64, instead of returning NaN,
-    infinity or a raw error.
+    infinity or a raw error. What a callback raises is its own.
 
     Parameters
     ----------
@@ -163,13 +163,25 @@ def refuses_overflow(
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> T:
+            callback, told = kwargs.get("callback"), list[BaseException]()
+            if callable(callback):
+
+                def watched(record: Any) -> Any:
+                    try:
+                        return callback(record)
+                    except BaseException as error:
+                        told.append(error)
+                        raise
+
+                kwargs["callback"] = watched
             try:
                 with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                     result = function(*args, **kwargs)
                 if _is_sound(result, infinite):
                     return result
-            except (ArithmeticError, np.linalg.LinAlgError):
-                pass
+            except (ArithmeticError, np.linalg.LinAlgError) as error:
+                if error in told:
+                    raise
             raise ValueError(
                 f"{', '.join(names)}: expected magnitudes whose products stay within float64, got "
                 "an overflow or a loss of all digits"

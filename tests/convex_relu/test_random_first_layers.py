@@ -111,6 +111,8 @@ def test_what_rounding_leaves_unsolved_is_not_called_solved():
         ends.append(found.status)
         assert (found.gap <= 1e-6) == (found.status is OutputLayerStatus.SOLVED)
         assert len(said) == (found.status is OutputLayerStatus.ROUNDING)
+        # They point at the call.
+        assert all(warning.filename == __file__ for warning in said)
     assert set(ends) == {OutputLayerStatus.SOLVED, OutputLayerStatus.ROUNDING}
 
 
@@ -118,13 +120,55 @@ def test_a_lasso_without_steps_left_says_so(minute):
     X, y = data(1, 30, 4)
     U = np.random.default_rng(2).normal(size=(80, 4))
     full = train_output_layer(X, y, 0.1, U)
-    minute(random_first_layers, 5, 100 + 20 * len(X))
+    minute(random_first_layers, 5, 100 + 100 * len(X))
     with pytest.warns(RuntimeWarning, match="largest number of steps"):
         short = train_output_layer(X, y, 0.1, U)
     assert short.status is OutputLayerStatus.STEPS
     assert 0 < np.count_nonzero(short.coefficients) <= 5
     assert short.dual_objective <= full.objective < short.objective
     assert short.gap > 1e-3
+
+
+def test_one_row_is_shrunk():
+    for target, beta in ((2.0, 0.5), (-2.0, 0.5), (0.1, 0.5)):
+        found = train_output_layer([[3.0, 4.0]], [target], beta, [[1.0, 0.0], [6.0, 8.0]])
+        # The best feature is |x| = 5.
+        left = np.copysign(min(abs(target), beta / 5.0), target)
+        np.testing.assert_allclose(target - found.network([[3.0, 4.0]]), left, rtol=1e-14)
+        assert found.status is OutputLayerStatus.SOLVED
+        assert found.objective == pytest.approx(
+            0.5 * left**2 + beta * abs(target - left) / 5.0, rel=1e-14
+        )
+
+
+def test_directions_that_are_the_same_do_not_take_turns():
+    for seed in range(80):
+        rng = np.random.default_rng(seed)
+        X, y, U = rng.normal(size=(20, 3)), rng.normal(size=20), rng.normal(size=(8, 3))
+        once = train_output_layer(X, y, 1e-4, U)
+        thrice = train_output_layer(
+            X, y, 1e-4, rng.uniform(1, 2, size=(24, 1)) * np.vstack(3 * [U])
+        )
+        assert thrice.status is OutputLayerStatus.SOLVED
+        assert thrice.gap <= 1e-9
+        assert thrice.objective == pytest.approx(once.objective, rel=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:relative gap")
+def test_penalties_that_rounding_swallows_end_without_an_error():
+    ends = []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        X, y = rng.normal(size=(18, 4)), rng.normal(size=18)
+        U = rng.normal(size=(12, 4))[rng.integers(12, size=60)]
+        U += 10.0 ** rng.uniform(-14, -2) * rng.normal(size=U.shape)
+        found = train_output_layer(X, y, 10.0 ** rng.uniform(-16, -8), U)
+        value = 0.5 * np.sum((found.network(X) - y) ** 2) + found.beta * found.network.penalty
+        assert value == pytest.approx(found.objective, rel=1e-5)
+        assert found.objective <= 0.5 * y @ y
+        assert (found.gap <= 1e-6) == (found.status is OutputLayerStatus.SOLVED)
+        ends.append(found.status)
+    assert OutputLayerStatus.ROUNDING in ends
 
 
 def test_a_direction_enters_just_below_its_threshold():

@@ -249,7 +249,7 @@ def prune_layer(
             dual_U /= change
             dual_Z /= change
     if status is not PruningStatus.SOLVED:
-        warn(status.value, RuntimeWarning, stacklevel=2)
+        warn(status.value, RuntimeWarning, stacklevel=3)
     error = float(np.linalg.norm(np.maximum(X @ U, 0) - Y))
     return PrunedLayer(U, objective, dual_objective, error, violation, n_iter, status)
 

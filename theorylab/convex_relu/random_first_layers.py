@@ -51,7 +51,10 @@ class OutputLayerStatus(StrEnum):
         "stopped where rounding hides which direction is to enter, with the gap by then; raise "
         "beta, or leave out directions that are all but the same"
     )
-    STEPS = "stopped after the largest number of steps, about a minute, with the gap by then"
+    STEPS = (
+        "stopped after the largest number of steps, a minute's or 100 min(n, N) + 100, with the "
+        "gap by then; raise beta, or give fewer directions"
+    )
     STOPPED = "stopped by the callback, with the gap by then"
 
 
@@ -169,10 +172,10 @@ def train_output_layer(
     network = Network(unit[active] * root[:, None], np.sign(alpha[active]) * root)
     lower = float(dual @ y - 0.5 * dual @ dual)
     gap = relative_gap(objective, lower)
-    if status is OutputLayerStatus.SOLVED and gap > 1e-6:
-        status = OutputLayerStatus.ROUNDING
+    if status is not OutputLayerStatus.STOPPED and gap <= 1e-6:
+        status = OutputLayerStatus.SOLVED
     if status in (OutputLayerStatus.STEPS, OutputLayerStatus.ROUNDING):
-        warnings.warn(f"relative gap {gap:.1e}: {status.value}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"relative gap {gap:.1e}: {status.value}", RuntimeWarning, stacklevel=3)
     return FixedFirstLayer(X, y, beta, unit, alpha, network, dual, objective, lower, status)
 
 
@@ -303,10 +306,10 @@ def _lasso(
     features: FloatArray, y: FloatArray, beta: float, stops: Callable[..., bool]
 ) -> tuple[FloatArray, OutputLayerStatus]:
     """Minimise |features @ a - y|^2 / 2 + beta |a|_1 by an active-set method in the manner of
-    Lawson and Hanson."""
+    Lawson and Hanson, as far as rounding, the steps or the callback let it."""
     n, N = features.shape
     support = _Support(n)
-    status, most = OutputLayerStatus.STEPS, 100 + 20 * min(n, N)
+    status, most = OutputLayerStatus.STEPS, 100 + 100 * min(n, N)
     for step in range(steps_in_a_minute(0.7 * n * (N + 10 * min(n, N)), most=most)):
         residual = y - support.columns @ support.sizes
         slope = features.T @ residual
@@ -317,14 +320,16 @@ def _lasso(
             continue
         # What rounding leaves of a slope.
         if abs(slope[j]) <= beta * (1.0 + 1e-14) or j in support.active:
-            status = OutputLayerStatus.SOLVED
+            status = OutputLayerStatus.ROUNDING
             break
         value = 0.5 * float(residual @ residual) + beta * float(support.sizes.sum())
         if stops(step, value, abs(slope[j]) / beta - 1.0):
             status = OutputLayerStatus.STOPPED
             break
         sign = math.copysign(1.0, slope[j])
-        support.enter(j, sign, sign * features[:, j])
+        if not support.enter(j, sign, sign * features[:, j]):
+            status = OutputLayerStatus.ROUNDING
+            break
         support.descend(y, beta)
     alpha = np.zeros(N)
     alpha[support.active] = support.signs * support.sizes
@@ -348,21 +353,31 @@ class _Support:
         self.Q, self.R = np.linalg.qr(self.columns)
         self.fresh = True
 
-    def enter(self, j: int, sign: float, column: FloatArray) -> None:
+    def enter(self, j: int, sign: float, column: FloatArray) -> bool:
+        """Add a column of size zero, or, where it depends on the others, in the place of one;
+        return whether it lowers the value by more than rounding."""
         change, size = solve_triangular(self.R, self.Q.T @ column), 0.0
-        if np.linalg.norm(column - self.columns @ change) <= 1e-11 * np.linalg.norm(column):
-            # The new column depends on the others: shift weight to it at constant fit, which
-            # shortens the l1 norm.
+        apart = np.linalg.norm(column - self.columns @ change)
+        # As many columns as rows leave nothing but rounding.
+        if apart <= 1e-11 * np.linalg.norm(column) or len(self.active) == len(column):
+            # Shift weight to the new column at constant fit, which shortens the l1 norm. Twins only
+            # take each other's place, for ever.
+            if change.sum() <= 1.0 + 1e-12:
+                return False
             shrinking = np.flatnonzero(change > 0.0)
             ratios = self.sizes[shrinking] / change[shrinking]
             size = float(ratios.min())
             self.sizes = self.sizes - size * change
             self.drop(int(shrinking[np.argmin(ratios)]))
-        self.Q, self.R = qr_insert(self.Q, self.R, column, len(self.active), "col")
-        self.fresh = False
         self.active.append(j)
         self.columns = np.column_stack([self.columns, column])
         self.signs, self.sizes = np.append(self.signs, sign), np.append(self.sizes, size)
+        if len(self.active) == 1:  # which SciPy does not insert in one row
+            self.refactor()
+        else:
+            self.Q, self.R = qr_insert(self.Q, self.R, column, len(self.active) - 1, "col")
+            self.fresh = False
+        return True
 
     def drop(self, out: int) -> None:
         del self.active[out]

@@ -192,7 +192,7 @@ def fit_penalized_biases(
         kept = mass > 0
         angles, signs, mass = angles[kept], signs[kept], mass[kept]
     if status is not Status.SOLVED:
-        warn(status.value, RuntimeWarning, stacklevel=2)
+        warn(status.value, RuntimeWarning, stacklevel=3)
     root = np.sqrt(mass)
     network = SplineNetwork(root * np.cos(angles), root * np.sin(angles), signs * root)
     rounding = 1e-12 * float(np.abs(z) @ np.abs(y))

@@ -152,7 +152,7 @@ def least_logistic_loss(
         low, high = (middle, high) if length > size else (low, middle)
     w, loss, bound = best
     if loss - bound > accuracy * loss:
-        warnings.warn("the minimum was not enclosed to tol", stacklevel=2)
+        warnings.warn("the minimum was not enclosed to tol", stacklevel=3)
     return np.ldexp(w if basis is None else basis @ w, -e), loss, min(bound, loss)
 
 

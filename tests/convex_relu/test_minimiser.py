@@ -286,8 +286,9 @@ def test_the_optimum_is_followed_to_tiny_penalties(seed):
     largest = np.abs(y @ pricing.features).max()
     for loss, target, beta in (("interpolation", 0.0, 1e-3), ("squared", 1e-7, 1e-7)):
         minimiser = Minimiser(pricing, as_loss(loss), beta * largest, 1.0)
-        state, v = minimiser.approach(Neurons.none(8, 3, 0), y, largest, target * largest, 50)
-        assert v is not None
+        start = Neurons.none(8, 3, 0)
+        state, v, followed = minimiser.approach(start, y, largest, target * largest, 50)
+        assert followed
         f = state.sigma @ np.maximum(state.p @ X.T, 0.0)
         np.testing.assert_allclose(f, y - (target > 0.0) * v, atol=1e-12)
         # The dual point is feasible, and of the value of the network.

@@ -8,6 +8,7 @@ import pytest
 
 from theorylab.convex_relu import (
     TrainingStatus,
+    _attainment,
     _minimiser,
     _pricing,
     _rounds,
@@ -15,6 +16,8 @@ from theorylab.convex_relu import (
     train,
     zero_threshold,
 )
+from theorylab.convex_relu._attainment import completed
+from theorylab.convex_relu._neurons import Neurons
 from theorylab.convex_relu._rounds import Problem, Settings
 from theorylab.convex_relu.losses import as_loss
 from theorylab.convex_relu.training import Session
@@ -125,6 +128,38 @@ def test_without_work_no_network_is_worse_than_zero(skip, monkeypatch):
             assert result.status is TrainingStatus.WORK
             assert result.objective <= len(y)
             assert result.certificate.verify()
+
+
+@pytest.mark.parametrize("options", [{}, {"skip": True}, {"bias": True}, {"bound": "root"}])
+def test_interpolation_that_ends_early_has_a_network_and_a_bound(options, monkeypatch):
+    X, y = gaussian(30, 4)
+    exact = {k: v for k, v in options.items() if k != "bound"}
+    best = train(X, y, 0.0, **exact).objective
+    ends = [(work, {}) for work in (1.0, 1e5, 1e6)]
+    ends += [(1e10, {"max_rounds": 1}), (1e10, {"callback": lambda record: True})]
+    for work, early in ends:
+        monkeypatch.setattr(_minimiser, "WORK", work)
+        result = ended(X, y, 0.0, **options | early)
+        assert work == 1e10 or result.status is TrainingStatus.WORK
+        assert np.abs(result.network(X) - y).max() <= 1e-10 * np.abs(y).max()
+        assert best * (1.0 - 1e-8) <= result.objective < 10.0 * best
+        assert 0.05 * best < result.dual_objective <= best * (1.0 + 1e-9)
+        assert result.certificate.verify()
+
+
+def test_where_directions_do_not_suffice_or_rows_are_many_nothing_is_added(monkeypatch):
+    X, y = gaussian(12, 3)
+    linear = Neurons.none(12, 3, 1)
+    linear.p[0] = [1.0, 2.0, 3.0]
+    more = completed(linear, X, y)
+    np.testing.assert_allclose(more.output(X), y, atol=1e-12)
+    assert more.linear == 1
+    assert np.array_equal(more.p[0], linear.p[0])
+    assert completed(more, X, y) is more
+    # Every output is one of two functions of the only coordinate.
+    assert completed(Neurons.none(12, 1, 0), X[:, :1], y).p.size == 0
+    monkeypatch.setattr(_attainment, "_DIRECT", 11)
+    assert completed(linear, X, y) is linear
 
 
 def at_the(count):

@@ -168,10 +168,12 @@ class Minimiser:
 
     def approach(
         self, state: Neurons, y: FloatArray, largest: float, target: float, max_rounds: int
-    ) -> tuple[Neurons, FloatArray | None]:
+    ) -> tuple[Neurons, FloatArray, bool]:
         """Follow the optimum of the squared loss to smaller penalties until its faces are those at
-        the target; return it there with its dual point, or None where that was not seen."""
+        the target; return it with its dual point, in the units of this penalty, and whether that
+        was seen."""
         squared = Squared() if isinstance(self.loss, Interpolation) else self.loss
+        v = np.zeros(len(y))
         for exponent in range(-3, -9, -1):
             level = largest * 10.0**exponent
             if level <= target:
@@ -183,10 +185,11 @@ class Minimiser:
                 if not found or violation <= 1e-6 or self.work.left <= 0.0:
                     break
                 state = above.add(state, found)
-            refined, v, error = self.refine(state, y, v * (self.beta / level), tol=1e-14)
-            if error <= 1e-12 and not self.pricing(v, self.beta).neurons:
-                return refined, v
-        return state, None
+            v = v * (self.beta / level)
+            refined, z, error = self.refine(state, y, v, tol=1e-14)
+            if error <= 1e-12 and not self.pricing(z, self.beta).neurons:
+                return refined, z, True
+        return state, v, False
 
     def refine(
         self, state: Neurons, y: FloatArray, v: FloatArray, *, tol: float = 1e-11

@@ -10,7 +10,7 @@ from enum import StrEnum
 import numpy as np
 
 from theorylab._validation import FloatArray
-from theorylab.convex_relu._attainment import interpolable
+from theorylab.convex_relu._attainment import completed, interpolable
 from theorylab.convex_relu._dual_norm import node_budget
 from theorylab.convex_relu._dual_point import project_skip
 from theorylab.convex_relu._minimiser import Minimiser
@@ -154,7 +154,7 @@ class Problem:
             signs, points = state.sigma[state.linear :], state.p[state.linear :]
             directions = points / np.linalg.norm(points, axis=1, keepdims=True)
             pricing.found = list(zip(signs.astype(int).tolist(), directions, strict=True))
-        close = None
+        followed = False
         small = least or (isinstance(loss.base, Squared) and ratio < 1e-4)
         exhaustive = settings.bound == "search"
         # Close to the optimum, digits are needed only once its neurons are there.
@@ -162,10 +162,12 @@ class Problem:
         rough = rough and exhaustive and not small
         if small:
             target = 0.0 if least else beta
-            state, close = minimiser.approach(state, y, largest, target, settings.max_rounds)
-        if close is not None:
-            multiplier, v = -close, close
-        elif small or start is not None or settings.skip:
+            state, close, followed = minimiser.approach(
+                state, y, largest, target, settings.max_rounds
+            )
+            if followed or minimiser.work.left <= 0.0:
+                multiplier, v = -close, close
+        if not followed and (small or start is not None or settings.skip):
             state, multiplier, v = minimiser.minimise(state, y, multiplier, rough=rough)
         history: list[Round] = []
         status = TrainingStatus.ROUNDS
@@ -217,6 +219,8 @@ class Problem:
         if status is TrainingStatus.WORK and minimiser.value(state, y) > loss.value(0.0 * y, y):
             # New neurons of a smoothed loss may be long.
             state = Neurons.none(n, d, int(settings.skip))
+        if least and self.patterns is None:
+            state = completed(state, self.reduction.data, y)
         if settings.skip:
             v = project_skip(self.data, v, y, loss)
             norm = None

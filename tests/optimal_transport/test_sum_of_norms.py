@@ -202,6 +202,23 @@ def test_ends_of_the_weight():
     assert least <= small.value <= above * (1 + 1e-6)
 
 
+def test_differences_that_would_not_fit_are_refused_before_they_are_made(monkeypatch):
+    w, C = np.full(1000, 1e-3), np.zeros((1000, 1000))
+    with pytest.raises(ValueError, match=r"got 1\.0e\+09 for 1000 x 1000 points"):
+        class_plan(w, w, C, 1.0)
+    # The count: pairs of the first two rows and of the last three, and of all columns.
+    C = np.arange(20.0).reshape(5, 4)
+    problem = np.full(5, 0.2), np.full(4, 0.25), C, 1.0
+    labels = [0, 0, 1, 1, 1]
+    for limit, fits in ((4 * 4 + 6 * 5, True), (4 * 4 + 6 * 5 - 1, False)):
+        monkeypatch.setattr(sum_of_norms, "_LARGEST", limit)
+        if fits:
+            class_plan(*problem, labels=labels)
+        else:
+            with pytest.raises(ValueError, match="merge some"):
+                class_plan(*problem, labels=labels)
+
+
 @pytest.mark.parametrize(
     ("changed", "name"),
     [

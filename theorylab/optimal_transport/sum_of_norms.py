@@ -66,6 +66,7 @@ __all__ = [
 _RELAXED = 1.6
 _CHECK = 50  # iterations between two bounds of the optimum
 _BLOCK = 1 << 15  # entries
+_LARGEST = 2e8  # entries of all differences, of which three copies are kept
 _TINY = np.finfo(np.float64).tiny
 
 
@@ -142,6 +143,12 @@ def class_plan(
         Called with a :class:`~theorylab.numerics.progress.Progress` of each plan that is judged,
         every 50 iterations: the best value, and its gap; where it returns True, the solver stops.
 
+    Raises
+    ------
+    ValueError
+        For malformed weights or costs, or too many points: from about 580 a side on, the
+        differences of all pairs take more than 5 GB.
+
     Examples
     --------
     >>> import numpy as np
@@ -157,10 +164,17 @@ def class_plan(
     max_iter = None if max_iter is None else as_count(max_iter, "max_iter")
     classes = None if labels is None else _as_labels(labels, problem.shape[0])[problem.rows]
     a, b, C = problem.a, problem.b, problem.C
+    counts = [a.size] if classes is None else np.unique(classes, return_counts=True)[1]
+    pairs = sum(int(k) * (int(k) - 1) // 2 for k in counts), b.size * (b.size - 1) // 2
+    moved_entries = pairs[0] * b.size + pairs[1] * a.size
+    if moved_entries > _LARGEST:
+        raise ValueError(
+            f"C: expected at most {_LARGEST:.0e} entries in the differences of pairs of rows and "
+            f"of columns, got {moved_entries:.1e} for {a.size} x {b.size} points; merge some first"
+        )
     rows, columns = _Pairs(a, lam, classes), _Pairs(b, lam, None)
     if max_iter is None:
         # Measured: an iteration, and its share of the linear program that judges a leg of them.
-        moved_entries = rows.weights.size * b.size + columns.weights.size * a.size
         max_iter = steps_in_a_minute(1e5 + 140 * C.size + 15 * moved_entries, most=20_000)
     splitting = _Splitting(a, b, C, rows, columns)
     best, gap, status, steps = np.inf, np.inf, TransportStatus.NOT_CONVERGED, 0

@@ -168,8 +168,10 @@ def test_stopping_early_warns_and_says_why():
         path = trace_solution_path(X, y, tol=1e-6, max_points=5)
     assert path.status is PathStatus.POINTS
     assert len(path.points) == 5
-    with pytest.warns(RuntimeWarning, match="tol is too small"):
-        assert trace_solution_path(X, y, tol=1e-16, min_ratio=0.3).status is PathStatus.ENDPOINTS
+    for points in (None, 2):  # which more points would not mend
+        with pytest.warns(RuntimeWarning, match="tol is too small"):
+            path = trace_solution_path(X, y, tol=1e-16, min_ratio=0.3, max_points=points)
+        assert path.status is PathStatus.ENDPOINTS
 
 
 def test_a_path_ends_with_its_work_where_no_number_of_points_is_given(monkeypatch):

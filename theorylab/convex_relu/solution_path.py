@@ -313,16 +313,16 @@ def trace_solution_path(
     heap = [(-_interval_gap(points[0], points[1], chosen), 0, 1)]
     status = PathStatus.CERTIFIED
     while -heap[0][0] > tol:
+        _, i, j = heap[0]
+        # The ends' own gaps do not shrink with the interval, whatever is allowed.
+        if max(_relative_gap(points[i]), _relative_gap(points[j])) > 0.5 * tol:
+            status = PathStatus.ENDPOINTS
+            break
         if len(points) >= limit:
             status = PathStatus.POINTS
             break
         if max_points is None and session.problem.spent > _WORK:
             status = PathStatus.WORK
-            break
-        _, i, j = heap[0]
-        # The ends' own gaps do not shrink with the interval.
-        if max(_relative_gap(points[i]), _relative_gap(points[j])) > 0.5 * tol:
-            status = PathStatus.ENDPOINTS
             break
         heappop(heap)
         points.append(_solve(session, 0.5 * (points[i].beta + points[j].beta)))

@@ -174,6 +174,18 @@ def test_stopping_early_warns_and_says_why():
         assert path.status is PathStatus.ENDPOINTS
 
 
+def test_more_points_are_not_sought_where_the_ends_leave_no_room(monkeypatch):
+    monkeypatch.setattr(solution_path, "_TRAIN_TOL", 1e-2)
+    X, y = gaussian(20, 3, 0)
+    ends = trace_solution_path(X, y, tol=0.5, min_ratio=0.3)
+    own = max(point.certificate.gap for point in ends.points)
+    assert 1e-4 < own < 0.1 * ends.gap
+    with pytest.warns(RuntimeWarning, match="tol is too small"):
+        path = trace_solution_path(X, y, tol=1.8 * own, min_ratio=0.3)
+    assert path.status is PathStatus.ENDPOINTS
+    assert len(path.points) == 2
+
+
 def test_a_path_ends_with_its_work_where_no_number_of_points_is_given(monkeypatch):
     X, y = gaussian(20, 6, 0)
     full = trace_solution_path(X, y, tol=1e-2)

@@ -1026,8 +1026,11 @@ def test_cells_that_were_not_searched_leave_the_set_undecided(monkeypatch):
     beta = 0.2 * zero_threshold(X, y)
     full = find_optimal_set(X, y, beta)
     monkeypatch.setattr(_active_directions, "_MAX_NODES", 10)
-    assert find_optimal_set(X, y, beta).status is full.status  # by all cells
-    monkeypatch.setattr(_active_directions, "_MAX_ENTRIES", 10)
+    entries = enumerate_arrangements(X).size
+    for most in (10**6, entries):
+        monkeypatch.setattr(_active_directions, "_MAX_ENTRIES", most)
+        assert find_optimal_set(X, y, beta).status is full.status  # by all cells
+    monkeypatch.setattr(_active_directions, "_MAX_ENTRIES", entries - 1)
     short = find_optimal_set(X, y, beta)
     assert short.training.status is TrainingStatus.CERTIFIED
     assert short.status is OptimalSetStatus.UNDECIDED

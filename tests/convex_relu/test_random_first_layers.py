@@ -203,6 +203,21 @@ def test_a_callback_is_told_the_value_and_the_violation_before_each_direction():
     assert found.gap <= 1e-6
 
 
+@pytest.mark.filterwarnings("ignore:relative gap")
+def test_a_slope_of_rounding_is_not_followed_for_ever():
+    # Targets orthogonal to the only feature, but for rounding far above the penalty.
+    ends = []
+    for a, b in product(range(1, 8), repeat=2):
+        steps = []
+        found = train_output_layer(
+            [[a / 10], [b / 10], [0.7]], [b, -a, 0.0], 1e-25, [[1.0]], callback=steps.append
+        )
+        assert len(steps) <= 2
+        assert found.objective == pytest.approx(0.5 * (a**2 + b**2))
+        ends.append(found.status)
+    assert set(ends) == {OutputLayerStatus.SOLVED, OutputLayerStatus.ROUNDING}
+
+
 def test_a_direction_enters_just_below_its_threshold():
     X, y = data(0, 6, 3)
     U = np.random.default_rng(1).normal(size=(20, 3))

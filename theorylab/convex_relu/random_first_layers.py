@@ -311,7 +311,7 @@ def _lasso(
     Lawson and Hanson, as far as rounding, the steps or the callback let it."""
     n, N = features.shape
     support = _Support(n)
-    status, work = OutputLayerStatus.STEPS, 0.0
+    status, work, last = OutputLayerStatus.STEPS, 0.0, (-1, 0.0)
     for step in range(100 + 100 * min(n, N)):
         # Slopes, and updates of the factors.
         work += 0.7 * n * (N + 10 * len(support.active))
@@ -329,6 +329,10 @@ def _lasso(
             status = OutputLayerStatus.ROUNDING
             break
         value = 0.5 * float(residual @ residual) + beta * float(support.sizes.sum())
+        if (j, value) == last:  # it left at once
+            status = OutputLayerStatus.ROUNDING
+            break
+        last = j, value
         if stops(step, value, abs(slope[j]) / beta - 1.0):
             status = OutputLayerStatus.STOPPED
             break

@@ -201,6 +201,23 @@ def test_a_path_ends_with_its_work_where_no_number_of_points_is_given(monkeypatc
     assert trace_solution_path(X, y, tol=1e-2, max_points=50).status is full.status
 
 
+@pytest.mark.filterwarnings("ignore:relative gap")
+def test_a_training_beyond_its_budget_is_not_repeated(monkeypatch):
+    X, y = gaussian(40, 6, 0)
+    trained, train = [], Session.train
+
+    def counted(self, beta):
+        trained.append(train(self, beta))
+        return trained[-1]
+
+    monkeypatch.setattr(Session, "train", counted)
+    monkeypatch.setattr("theorylab.convex_relu._rounds.node_budget", lambda *given: 100)
+    path = trace_solution_path(X, y)
+    assert path.status is PathStatus.ENDPOINTS
+    assert [result.status.name for result in trained] == ["CERTIFIED", "BUDGET"]
+    assert all(point.certificate.verify() for point in path.points)
+
+
 def test_a_callback_sees_the_penalties_and_ends_the_path_with_valid_gaps():
     X, y = gaussian(20, 2, 0)
     seen = []

@@ -82,7 +82,10 @@ class PathStatus(StrEnum):
         "stopped after trainings that take about a minute with a gap above tol somewhere; set "
         "max_points to go on"
     )
-    ENDPOINTS = "a solved penalty has a gap of its own near tol; tol is too small"
+    ENDPOINTS = (
+        "a solved penalty has a gap of its own near tol; tol is too small, or its training ended "
+        "early, as its warning says"
+    )
     STOPPED = "stopped by the callback, with the gaps that were proved by then"
 
 
@@ -414,7 +417,9 @@ def optimal_set_distance(
 
 def _solve(session: Session, beta: float) -> PathPoint:
     result = session.train(beta)
-    if result.status is not TrainingStatus.CERTIFIED and session.forget():
+    # What a training takes that ends with its budget is not taken twice.
+    ended = (TrainingStatus.CERTIFIED, TrainingStatus.BUDGET, TrainingStatus.WORK)
+    if result.status not in ended and session.forget():
         # From the neighbours' neurons the descent may end where it does not from nothing.
         result = min(result, session.train(beta), key=lambda r: r.gap)
     if result.status is not TrainingStatus.CERTIFIED:

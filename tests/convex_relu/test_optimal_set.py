@@ -1026,14 +1026,41 @@ def test_cells_that_were_not_searched_leave_the_set_undecided(monkeypatch):
     beta = 0.2 * zero_threshold(X, y)
     full = find_optimal_set(X, y, beta)
     monkeypatch.setattr(_active_directions, "_MAX_NODES", 10)
-    assert find_optimal_set(X, y, beta).status is full.status  # by all cells
-    monkeypatch.setattr(_active_directions, "_MAX_ENTRIES", 10)
+    entries = enumerate_arrangements(X).size
+    for most in (10**6, entries):
+        monkeypatch.setattr(_active_directions, "_MAX_ENTRIES", most)
+        assert find_optimal_set(X, y, beta).status is full.status  # by all cells
+    monkeypatch.setattr(_active_directions, "_MAX_ENTRIES", entries - 1)
     short = find_optimal_set(X, y, beta)
     assert short.training.status is TrainingStatus.CERTIFIED
     assert short.status is OptimalSetStatus.UNDECIDED
     # Those of the network itself are known.
     np.testing.assert_allclose(short.weights.sum(), full.weights.sum(), rtol=1e-8)
     np.testing.assert_allclose(short.atoms @ short.weights, full.fit, atol=1e-7)
+
+
+def test_a_covering_of_many_rows_or_dimensions_has_as_many_nodes_as_half_a_minute(minute):
+    X, y = gaussian(12, 3, 0)
+    beta = 0.2 * zero_threshold(X, y)
+    full = find_optimal_set(X, y, beta)
+    costs = minute(_active_directions, 10, 2_000_000)  # too few: all cells take its place
+    assert find_optimal_set(X, y, beta).status is full.status
+    X, y = gaussian(60, 8, 0)
+    assert find_optimal_set(X, y, 0.5 * zero_threshold(X, y)).status is OptimalSetStatus.UNDECIDED
+    assert costs[1] > 3 * costs[0]
+
+
+def test_no_covering_is_begun_with_more_orthants_than_nodes(monkeypatch):
+    def begun(*args):
+        raise AssertionError
+
+    monkeypatch.setattr(_active_directions, "tight_leaves", begun)
+    X, y = gaussian(30, 100, 0)
+    found = find_optimal_set(X, y, 1.0)
+    assert found.training.status is TrainingStatus.CERTIFIED
+    assert found.status is OptimalSetStatus.UNDECIDED
+    np.testing.assert_allclose(found.atoms @ found.weights, found.fit, atol=1e-7)
+    assert "not searched" in found.status.value
 
 
 def test_a_training_beyond_its_budget_leaves_the_set_undecided(monkeypatch):

@@ -116,11 +116,20 @@ def test_what_rounding_leaves_unsolved_is_not_called_solved():
     assert set(ends) == {OutputLayerStatus.SOLVED, OutputLayerStatus.ROUNDING}
 
 
-def test_a_lasso_without_steps_left_says_so(minute):
+def test_a_lasso_without_steps_left_says_so(monkeypatch):
     X, y = data(1, 30, 4)
-    U = np.random.default_rng(2).normal(size=(80, 4))
-    full = train_output_layer(X, y, 0.1, U)
-    minute(random_first_layers, 5, 100 + 100 * len(X))
+    U, steps = np.random.default_rng(2).normal(size=(80, 4)), []
+    full = train_output_layer(X, y, 0.1, U, callback=steps.append)
+    for work, fewest, most in ((1.0, 1, 1), (1.2e4, 2, 7), (1e8, len(steps), len(steps))):
+        monkeypatch.setattr(random_first_layers, "_WORK", work)
+        taken = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            train_output_layer(X, y, 0.1, U, callback=taken.append)
+        assert fewest <= len(taken) <= most
+        for one, other in zip(taken, steps, strict=False):
+            assert one.objective == other.objective
+    monkeypatch.setattr(random_first_layers, "_WORK", 8e3)
     with pytest.warns(RuntimeWarning, match="largest number of steps"):
         short = train_output_layer(X, y, 0.1, U)
     assert short.status is OutputLayerStatus.STEPS
@@ -171,6 +180,44 @@ def test_penalties_that_rounding_swallows_end_without_an_error():
     assert OutputLayerStatus.ROUNDING in ends
 
 
+def test_a_callback_is_told_the_value_and_the_violation_before_each_direction():
+    X, y = data(2, 25, 3)
+    U = np.random.default_rng(3).normal(size=(60, 3))
+    U /= np.linalg.norm(U, axis=1, keepdims=True)
+    features, beta, told = np.maximum(X @ U.T, 0), 0.3, []
+    train_output_layer(X, y, beta, U, callback=told.append)
+    assert told[0].objective == pytest.approx(0.5 * y @ y)
+    assert told[0].error == pytest.approx(np.abs(features.T @ y).max() / beta - 1)
+    assert (np.diff([record.objective for record in told]) < 0).all()
+    for k, record in enumerate(told):
+        answers = iter([None] * k + [True])
+        found = train_output_layer(X, y, beta, U, callback=lambda _, a=answers: next(a))
+        assert found.status is OutputLayerStatus.STOPPED
+        assert found.objective == pytest.approx(record.objective, rel=1e-12)
+        slopes = np.abs(features.T @ (y - features @ found.coefficients))
+        assert record.error == pytest.approx(slopes.max() / beta - 1, rel=1e-9)
+    # Who stops where the gap is small has stopped, too.
+    least = np.abs(features.T @ y).max() * (1 - 1e-9)
+    found = train_output_layer(X, y, least, U, callback=lambda _: True)
+    assert found.status is OutputLayerStatus.STOPPED
+    assert found.gap <= 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:relative gap")
+def test_a_slope_of_rounding_is_not_followed_for_ever():
+    # Targets orthogonal to the only feature, but for rounding far above the penalty.
+    ends = []
+    for a, b in product(range(1, 8), repeat=2):
+        steps = []
+        found = train_output_layer(
+            [[a / 10], [b / 10], [0.7]], [b, -a, 0.0], 1e-25, [[1.0]], callback=steps.append
+        )
+        assert len(steps) <= 2
+        assert found.objective == pytest.approx(0.5 * (a**2 + b**2))
+        ends.append(found.status)
+    assert set(ends) == {OutputLayerStatus.SOLVED, OutputLayerStatus.ROUNDING}
+
+
 def test_a_direction_enters_just_below_its_threshold():
     X, y = data(0, 6, 3)
     U = np.random.default_rng(1).normal(size=(20, 3))
@@ -213,7 +260,9 @@ def test_many_directions_on_few_rows_meet_the_optimality_conditions():
         X, y = rng.normal(size=(2 + seed % 3, 3)), rng.normal(size=2 + seed % 3)
         U = rng.normal(size=(40, 3))
         beta = 10.0 ** -(1 + seed % 4)
-        found = train_output_layer(X, y, beta, U).network
+        told = []
+        found = train_output_layer(X, y, beta, U, callback=told.append).network
+        assert (np.diff([record.objective for record in told]) < 0).all()
         hidden = np.maximum(X @ (U / np.linalg.norm(U, axis=1, keepdims=True)).T, 0.0)
         residual = y - found(X)
         assert np.abs(residual @ hidden).max() <= beta * (1 + 1e-8)

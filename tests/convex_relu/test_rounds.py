@@ -297,3 +297,27 @@ def test_a_session_counts_its_descents(monkeypatch):
         session.train(share * BETA)
         assert len(taken) > count
         assert session.problem.spent == pytest.approx(sum(taken), rel=1e-9)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_nodes": 10**6}])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_a_session_counts_its_searches(options, outputs, monkeypatch):
+    X, y = gaussian(30, 4)
+    descents = watched(monkeypatch, _minimiser, "descend")
+    nodes = watched(monkeypatch, _pricing, "search_sphere")
+    session = Session(X, y if outputs == 1 else np.column_stack([y, y[::-1]]), **options)
+    session.train(0.1 * zero_threshold(X, y))
+    # All nodes that one output may visit by default take a quarter of a minute.
+    quarter = Session(X, y).problem.pricing.budget
+    expected = sum(descents) + 1.5e10 * sum(nodes) / quarter
+    assert session.problem.spent == pytest.approx(expected, rel=1e-9)
+    assert session.problem.spent > 1.01 * sum(descents)
+
+
+def test_what_was_searched_at_other_penalties_is_not_taken_from_the_next():
+    X, y = gaussian(40, 6)
+    beta = 0.1 * zero_threshold(X, y)
+    session = Session(X, y)
+    assert session.train(2.0 * beta).status is TrainingStatus.CERTIFIED
+    session.problem.pricing.nodes += 9 * session.problem.pricing.budget
+    assert session.train(beta).status is TrainingStatus.CERTIFIED

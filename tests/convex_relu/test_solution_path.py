@@ -168,8 +168,22 @@ def test_stopping_early_warns_and_says_why():
         path = trace_solution_path(X, y, tol=1e-6, max_points=5)
     assert path.status is PathStatus.POINTS
     assert len(path.points) == 5
+    for points in (None, 2):  # which more points would not mend
+        with pytest.warns(RuntimeWarning, match="tol is too small"):
+            path = trace_solution_path(X, y, tol=1e-16, min_ratio=0.3, max_points=points)
+        assert path.status is PathStatus.ENDPOINTS
+
+
+def test_more_points_are_not_sought_where_the_ends_leave_no_room(monkeypatch):
+    monkeypatch.setattr(solution_path, "_TRAIN_TOL", 1e-2)
+    X, y = gaussian(20, 3, 0)
+    ends = trace_solution_path(X, y, tol=0.5, min_ratio=0.3)
+    own = max(point.certificate.gap for point in ends.points)
+    assert 1e-4 < own < 0.1 * ends.gap
     with pytest.warns(RuntimeWarning, match="tol is too small"):
-        assert trace_solution_path(X, y, tol=1e-16, min_ratio=0.3).status is PathStatus.ENDPOINTS
+        path = trace_solution_path(X, y, tol=1.8 * own, min_ratio=0.3)
+    assert path.status is PathStatus.ENDPOINTS
+    assert len(path.points) == 2
 
 
 def test_a_path_ends_with_its_work_where_no_number_of_points_is_given(monkeypatch):
@@ -185,6 +199,23 @@ def test_a_path_ends_with_its_work_where_no_number_of_points_is_given(monkeypatc
     beta = 0.5 * (short.betas[-1] + short.betas[-2])
     assert short.certificate(beta).gap <= short.gap
     assert trace_solution_path(X, y, tol=1e-2, max_points=50).status is full.status
+
+
+@pytest.mark.filterwarnings("ignore:relative gap")
+def test_a_training_beyond_its_budget_is_not_repeated(monkeypatch):
+    X, y = gaussian(40, 6, 0)
+    trained, train = [], Session.train
+
+    def counted(self, beta):
+        trained.append(train(self, beta))
+        return trained[-1]
+
+    monkeypatch.setattr(Session, "train", counted)
+    monkeypatch.setattr("theorylab.convex_relu._rounds.node_budget", lambda *given: 100)
+    path = trace_solution_path(X, y)
+    assert path.status is PathStatus.ENDPOINTS
+    assert [result.status.name for result in trained] == ["CERTIFIED", "BUDGET"]
+    assert all(point.certificate.verify() for point in path.points)
 
 
 def test_a_callback_sees_the_penalties_and_ends_the_path_with_valid_gaps():

@@ -22,8 +22,9 @@ from theorylab.convex_relu._faces import (
 from theorylab.convex_relu._reduction import Reduction
 from theorylab.convex_relu.arrangements import cover_count, enumerate_arrangements
 from theorylab.convex_relu.losses import Loss, Squared
+from theorylab.numerics.budgets import steps_in_a_minute
 
-_MAX_NODES = 2_000_000  # of a covering: half a minute
+_MAX_NODES = 2_000_000  # of a covering, or half a minute's
 _MAX_ENTRIES = 1_000_000  # of all patterns, where they take the place of a covering
 
 
@@ -86,12 +87,15 @@ def promising_cells(
     n, d = reduction.data.shape
     weight = float(np.abs(v) @ reduction.norms)
     threshold = beta * (1.0 + max(1e-9, rounding_slack(n, d, weight, beta)))
+    nodes = steps_in_a_minute(4000.0 + 2.4 * len(reduction.lines) * d * d, most=_MAX_NODES)
     found = []
     for sign in (1.0, -1.0):
         if d == 0:
             break
         point, linear = reduction.condense(sign * v)
-        leaves, *_ = tight_leaves(reduction.lines, point, linear, threshold, _MAX_NODES)
+        leaves = None
+        if 2.0**d <= nodes:  # every orthant is one
+            leaves, *_ = tight_leaves(reduction.lines, point, linear, threshold, nodes)
         if leaves is None:
             few = cover_count(n, d) * n <= _MAX_ENTRIES
             return enumerate_arrangements(data) if few else None

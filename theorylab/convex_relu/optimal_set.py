@@ -86,9 +86,10 @@ class OptimalSetStatus(StrEnum):
     )
     POLYTOPE = "the optimal networks form a polytope of positive dimension"
     UNDECIDED = (
-        "a direction not counted as active has a slack within ten times the accuracy "
-        "of the dual point; "
-        "the problem is nearly degenerate, tol is too large, or training ended without an optimum"
+        "a direction not counted as active has, or on cells that were not searched may have, a "
+        "slack within ten times the accuracy of the dual point; "
+        "the problem is nearly degenerate, tol is too large, training ended without an optimum, or "
+        "the cells are too many to be searched (give some of them as arrangements)"
     )
     STOPPED = "stopped by the callback during training, whose network need not be optimal"
 

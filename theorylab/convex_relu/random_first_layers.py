@@ -30,7 +30,6 @@ from theorylab.convex_relu._network import Network
 from theorylab.convex_relu.certificates import Certificate, certify
 from theorylab.convex_relu.training import TrainingResult
 from theorylab.numerics.bounds import relative_gap
-from theorylab.numerics.budgets import steps_in_a_minute
 from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
@@ -41,6 +40,9 @@ __all__ = [
     "random_first_layer_bound",
     "train_output_layer",
 ]
+
+
+_WORK = 6e10  # nanoseconds
 
 
 class OutputLayerStatus(StrEnum):
@@ -309,8 +311,12 @@ def _lasso(
     Lawson and Hanson, as far as rounding, the steps or the callback let it."""
     n, N = features.shape
     support = _Support(n)
-    status, most = OutputLayerStatus.STEPS, 100 + 100 * min(n, N)
-    for step in range(steps_in_a_minute(0.7 * n * (N + 10 * min(n, N)), most=most)):
+    status, work, last = OutputLayerStatus.STEPS, 0.0, (-1, 0.0)
+    for step in range(100 + 100 * min(n, N)):
+        # Slopes, and updates of the factors.
+        work += 0.7 * n * (N + 10 * len(support.active))
+        if work > _WORK and step > 0:
+            break
         residual = y - support.columns @ support.sizes
         slope = features.T @ residual
         j = int(np.argmax(np.abs(slope)))
@@ -323,6 +329,10 @@ def _lasso(
             status = OutputLayerStatus.ROUNDING
             break
         value = 0.5 * float(residual @ residual) + beta * float(support.sizes.sum())
+        if (j, value) == last:  # it left at once
+            status = OutputLayerStatus.ROUNDING
+            break
+        last = j, value
         if stops(step, value, abs(slope[j]) / beta - 1.0):
             status = OutputLayerStatus.STOPPED
             break

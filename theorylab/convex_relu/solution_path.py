@@ -82,7 +82,10 @@ class PathStatus(StrEnum):
         "stopped after trainings that take about a minute with a gap above tol somewhere; set "
         "max_points to go on"
     )
-    ENDPOINTS = "a solved penalty has a gap of its own near tol; tol is too small"
+    ENDPOINTS = (
+        "a solved penalty has a gap of its own near tol; tol is too small, or its training ended "
+        "early, as its warning says"
+    )
     STOPPED = "stopped by the callback, with the gaps that were proved by then"
 
 
@@ -313,16 +316,16 @@ def trace_solution_path(
     heap = [(-_interval_gap(points[0], points[1], chosen), 0, 1)]
     status = PathStatus.CERTIFIED
     while -heap[0][0] > tol:
+        _, i, j = heap[0]
+        # The ends' own gaps do not shrink with the interval, whatever is allowed.
+        if max(_relative_gap(points[i]), _relative_gap(points[j])) > 0.5 * tol:
+            status = PathStatus.ENDPOINTS
+            break
         if len(points) >= limit:
             status = PathStatus.POINTS
             break
         if max_points is None and session.problem.spent > _WORK:
             status = PathStatus.WORK
-            break
-        _, i, j = heap[0]
-        # The ends' own gaps do not shrink with the interval.
-        if max(_relative_gap(points[i]), _relative_gap(points[j])) > 0.5 * tol:
-            status = PathStatus.ENDPOINTS
             break
         heappop(heap)
         points.append(_solve(session, 0.5 * (points[i].beta + points[j].beta)))
@@ -414,7 +417,9 @@ def optimal_set_distance(
 
 def _solve(session: Session, beta: float) -> PathPoint:
     result = session.train(beta)
-    if result.status is not TrainingStatus.CERTIFIED and session.forget():
+    # What a training takes that ends with its budget is not taken twice.
+    ended = (TrainingStatus.CERTIFIED, TrainingStatus.BUDGET, TrainingStatus.WORK)
+    if result.status not in ended and session.forget():
         # From the neighbours' neurons the descent may end where it does not from nothing.
         result = min(result, session.train(beta), key=lambda r: r.gap)
     if result.status is not TrainingStatus.CERTIFIED:

@@ -121,7 +121,7 @@ def test_a_lasso_without_steps_left_says_so(monkeypatch):
     U, steps = np.random.default_rng(2).normal(size=(80, 4)), []
     full = train_output_layer(X, y, 0.1, U, callback=steps.append)
     for work, fewest, most in ((1.0, 1, 1), (1.2e4, 2, 7), (1e8, len(steps), len(steps))):
-        monkeypatch.setattr(random_first_layers, "_WORK", work)
+        monkeypatch.setattr(random_first_layers, "MINUTE", work)
         taken = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -129,7 +129,7 @@ def test_a_lasso_without_steps_left_says_so(monkeypatch):
         assert fewest <= len(taken) <= most
         for one, other in zip(taken, steps, strict=False):
             assert one.objective == other.objective
-    monkeypatch.setattr(random_first_layers, "_WORK", 8e3)
+    monkeypatch.setattr(random_first_layers, "MINUTE", 8e3)
     with pytest.warns(RuntimeWarning, match="largest number of steps"):
         short = train_output_layer(X, y, 0.1, U)
     assert short.status is OutputLayerStatus.STEPS

@@ -279,13 +279,13 @@ def test_searches_end_together_where_no_number_of_nodes_is_given(monkeypatch):
     spent = watched(monkeypatch, _pricing, "search_sphere")
     assert ended(X, y, beta).status is TrainingStatus.CERTIFIED
     most = max(spent) + 1
-    assert sum(spent) > 8 * most
-    # Each of the searches would do with it, but not all of them together with eight times that.
+    assert sum(spent) > 4 * most
+    # Each of the searches would do with it, but not all of them together with four times that.
     monkeypatch.setattr(_rounds, "node_budget", lambda *given: most)
     spent.clear()
     short = ended(X, y, beta)
     assert short.status is TrainingStatus.BUDGET
-    assert 7 * most < sum(spent) <= 8 * most + len(spent)
+    assert 3 * most < sum(spent) <= 4 * most + len(spent)
     assert short.certificate.verify()
     assert ended(X, y, beta, max_nodes=most).status is TrainingStatus.CERTIFIED
 

@@ -189,7 +189,7 @@ def test_more_points_are_not_sought_where_the_ends_leave_no_room(monkeypatch):
 def test_a_path_ends_with_its_work_where_no_number_of_points_is_given(monkeypatch):
     X, y = gaussian(20, 6, 0)
     full = trace_solution_path(X, y, tol=1e-2)
-    monkeypatch.setattr(solution_path, "_WORK", 1e6)
+    monkeypatch.setattr(solution_path, "MINUTE", 1e6)
     with pytest.warns(RuntimeWarning, match="about a minute"):
         short = trace_solution_path(X, y, tol=1e-2)
     assert short.status is PathStatus.WORK

@@ -146,8 +146,8 @@ class Problem:
         allowed = minimiser.work.left
         pricing.found = []
         if settings.max_nodes is None:
-            # All searches together take no more than eight, about a minute.
-            pricing.limit = pricing.nodes + 8 * pricing.budget
+            # All searches together take no more than four, about a minute.
+            pricing.limit = pricing.nodes + 4 * pricing.budget
         if start is not None:
             state, multiplier = start[1], -start[2]
             # Neurons of the neighbours that the descent drops may be needed after all.

@@ -30,6 +30,7 @@ from theorylab.convex_relu._network import Network
 from theorylab.convex_relu.certificates import Certificate, certify
 from theorylab.convex_relu.training import TrainingResult
 from theorylab.numerics.bounds import relative_gap
+from theorylab.numerics.budgets import MINUTE
 from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 
@@ -40,9 +41,6 @@ __all__ = [
     "random_first_layer_bound",
     "train_output_layer",
 ]
-
-
-_WORK = 6e10  # nanoseconds
 
 
 class OutputLayerStatus(StrEnum):
@@ -315,7 +313,7 @@ def _lasso(
     for step in range(100 + 100 * min(n, N)):
         # Slopes, and updates of the factors.
         work += 0.7 * n * (N + 10 * len(support.active))
-        if work > _WORK and step > 0:
+        if work > MINUTE and step > 0:
             break
         residual = y - support.columns @ support.sizes
         slope = features.T @ residual

@@ -58,6 +58,7 @@ from theorylab.convex_relu.losses import Loss, Squared
 from theorylab.convex_relu.optimal_set import OptimalSet, vertices
 from theorylab.convex_relu.training import Session
 from theorylab.numerics.bounds import relative_gap
+from theorylab.numerics.budgets import MINUTE
 from theorylab.numerics.progress import asked_to_stop
 from theorylab.numerics.results import result
 
@@ -70,7 +71,6 @@ __all__ = [
 ]
 
 _TRAIN_TOL = 1e-9
-_WORK = 6e10  # nanoseconds
 
 
 class PathStatus(StrEnum):
@@ -324,7 +324,7 @@ def trace_solution_path(
         if len(points) >= limit:
             status = PathStatus.POINTS
             break
-        if max_points is None and session.problem.spent > _WORK:
+        if max_points is None and session.problem.spent > MINUTE:
             status = PathStatus.WORK
             break
         heappop(heap)

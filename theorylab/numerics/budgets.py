@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Work", "steps_in_a_minute"]
+__all__ = ["MINUTE", "Work", "steps_in_a_minute"]
+
+MINUTE = 6e10
+"""Nanoseconds."""
 
 
 @dataclass
@@ -32,4 +35,4 @@ def steps_in_a_minute(nanoseconds: float, most: int) -> int:
     >>> steps_in_a_minute(1e6, most=100_000), steps_in_a_minute(1e12, most=100_000)
     (60000, 1)
     """
-    return max(1, min(most, int(6e10 / max(nanoseconds, 1.0))))
+    return max(1, min(most, int(MINUTE / max(nanoseconds, 1.0))))

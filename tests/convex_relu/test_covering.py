@@ -384,6 +384,15 @@ def test_multiples_have_the_same_covering_though_their_squares_leave_float64(exp
         np.testing.assert_array_equal(trees[1], trees[0])
 
 
+@pytest.mark.parametrize("exponent", [-530, -538, -545, -1000])
+def test_rows_whose_lengths_underflow_have_a_bound_that_holds(exponent):
+    rng, factor = np.random.default_rng(0), 2.0**exponent
+    X, v = rng.standard_normal((8, 2)), rng.standard_normal(8)
+    norm, tiny = dual_norm(X, v), dual_norm(factor * X, v / factor)
+    assert tiny.value >= norm.attained
+    assert tiny.exact == (tiny.attained >= norm.attained * (1.0 - 1e-9) and exponent > -535)
+
+
 @pytest.mark.parametrize(("n", "d"), [(100, 3), (20, 4)])
 def test_where_h_passes_the_threshold_cones_end(n, d):
     for seed in range(30):

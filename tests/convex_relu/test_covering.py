@@ -10,7 +10,7 @@ import pytest
 from scipy.optimize import lsq_linear, nnls
 
 from theorylab.convex_relu import dual_norm, enumerate_arrangements
-from theorylab.convex_relu._cone_proof import _newton, _proves, least_distance
+from theorylab.convex_relu._cone_proof import _newton, _proves, _sweep, least_distance
 from theorylab.convex_relu._constraint import _leaf_holds
 from theorylab.convex_relu._covering import cover
 from theorylab.convex_relu._covering_steps import (
@@ -181,6 +181,45 @@ def test_the_least_distance_is_that_of_bounded_least_squares(d, width):
     assert compared >= 15
 
 
+@pytest.mark.parametrize("sweep", [_sweep, _sweep.meanwhile])
+def test_what_rounding_left_nothing_of_moves_nothing(sweep):
+    # A row and a generator without length, beside those that have one.
+    X, v, inverse = np.array([[0.0, 0.0], [1.0, 0.0]]), -np.ones(2), np.array([[0.0, 0.0], [0, 1]])
+    t, s, w, free = np.ones(2), np.zeros(2), np.array([3.0, -4.0]), np.empty(4, int)
+    n_free, moved = sweep(X, v, np.arange(2), 2, t, s, inverse, w, True, free)
+    assert (n_free, moved, free[0]) == (1, 4.0, -2)
+    np.testing.assert_array_equal(s, [0.0, 4.0])
+    np.testing.assert_array_equal(t, [0.0, 1.0])
+    np.testing.assert_array_equal(w, [3.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("X", "v"),
+    [
+        ([[1.0, 1e-14, 0.0], [2.0, 2.0, 1e-4], [1.0, -1.0, 1.0]], [1.0, 1.0, 2.0]),
+        (
+            [[1.0, 1e-12, 0.0], [-2e-4, 2.0, 0.0], [1.0, 0.0, 1.0], [-1.0, -2.0, 2.0]],
+            [1.0, 2.0, 2.0, 2.0],
+        ),
+        (
+            [[2.0, 1e-14, 0.0], [1e-7, 0.0, 2e-6], [2.0, -1.0, 2.0], [1.0, -2.0, 1.0]],
+            [3.0, 3.0, 3.0, 1.0],
+        ),
+    ],
+)
+def test_kinks_that_divide_cones_into_flat_ones(X, v):
+    # Cones between a kink and the axis beside it have rays that float64 tells from none.
+    X, v = np.array(X), np.array(v)
+    best = maximum(X, v, np.zeros(3))
+    for threshold in (1.0, 2.0, 3.0, 4.0, best * (1.0 - 1e-6), best * (1.0 + 1e-6)):
+        counts, directions, values, _ = decide(X, v, np.zeros(3), threshold, found=50)
+        assert counts[3] == 1
+        assert (counts[0] > 0) == (threshold < best)
+        for u, found in zip(directions[: counts[0]], values, strict=False):
+            assert found > threshold
+            assert value(X, v, np.zeros(3), u) == pytest.approx(found, rel=1e-12)
+
+
 @pytest.mark.parametrize("steps", [_newton, _newton.meanwhile])
 @pytest.mark.parametrize("n_free", [1, 3, 8, 20])
 def test_newton_steps_end_where_free_coordinates_cannot_shorten(steps, n_free):
@@ -343,6 +382,15 @@ def test_multiples_have_the_same_covering_though_their_squares_leave_float64(exp
             counts, *_ = decide(rows, weights, np.zeros(d), norm.value, trees=(NOTHING, trees[-1]))
             assert counts[::3] == (0, 1)
         np.testing.assert_array_equal(trees[1], trees[0])
+
+
+@pytest.mark.parametrize("exponent", [-530, -538, -545, -1000])
+def test_rows_whose_lengths_underflow_have_a_bound_that_holds(exponent):
+    rng, factor = np.random.default_rng(0), 2.0**exponent
+    X, v = rng.standard_normal((8, 2)), rng.standard_normal(8)
+    norm, tiny = dual_norm(X, v), dual_norm(factor * X, v / factor)
+    assert tiny.value >= norm.attained
+    assert tiny.exact == (tiny.attained >= norm.attained * (1.0 - 1e-9) and exponent > -535)
 
 
 @pytest.mark.parametrize(("n", "d"), [(100, 3), (20, 4)])

@@ -1,6 +1,7 @@
 """Networks as PyTorch modules."""
 
 import copy
+import dataclasses
 import subprocess
 import sys
 
@@ -73,6 +74,25 @@ def test_a_network_stays_what_it_was():
         array += 1.0
     np.testing.assert_array_equal(network(X), before[0])
     assert network.penalty == before[1]
+
+
+def test_a_network_has_arrays_of_its_own_of_one_kind():
+    rng = np.random.default_rng(2)
+    plain = [rng.standard_normal(s) for s in ((3, 2), (3, 2), (3,), (2, 2), (2,))]
+    shown = [np.broadcast_to(array[..., None], (*array.shape, 1))[..., 0] for array in plain]
+    wanted = [array.copy() for array in plain]
+    lists, views = Network(*(a.tolist() for a in plain)), Network(*shown)
+    turned = Network(*map(np.asfortranarray, plain))
+    for array in plain:
+        array[...] = np.nan  # which a view that cannot be written to would show
+    names = "weights", "output_weights", "biases", "linear", "offset"
+    for network in (lists, views, turned, dataclasses.replace(views)):
+        for name, array in zip(names, wanted, strict=True):
+            held = getattr(network, name)
+            np.testing.assert_array_equal(held, array)
+            assert held.dtype == np.float64
+            assert held.flags.c_contiguous
+            assert not held.flags.writeable
 
 
 def test_a_missing_pytorch_is_named():

@@ -173,7 +173,8 @@ def _sweep(
         for a in range(d):
             p += inverse[a, k] * w[a]
             b += inverse[a, k] * inverse[a, k]
-        f = max(s_cone[k] - p / b, 0.0)
+        # Where float64 tells two rays from none, rounding may have left nothing of this column.
+        f = max(s_cone[k] - p / b, 0.0) if b > 0.0 else 0.0
         step = f - s_cone[k]
         s_cone[k] = f
         if step != 0.0:

@@ -117,7 +117,9 @@ def norm_over_sphere(
     data, d = reduction.data, reduction.data.shape[1]
     weight = float(np.abs(v) @ reduction.norms)
     if d == 0 or weight == 0.0:
-        return DualNorm(reduction.enlarge(v, 0.0), 0.0, np.zeros(reduction.basis.shape[1]), 1, True)
+        # Data so small that the squares of their lengths are zero have a remainder.
+        upper = reduction.enlarge(v, 0.0)
+        return DualNorm(upper, 0.0, np.zeros(reduction.basis.shape[1]), 1, upper == 0.0)
     max_nodes = node_budget(reduction, max_nodes)
     # A threshold far below the norm would waste the search.
     best, direction, sign = climb(data, v)

@@ -201,6 +201,9 @@ def _group_lines(data: FloatArray) -> tuple[NDArray[np.intp], FloatArray, FloatA
     index, ratio, error = np.arange(n), np.ones(n), np.zeros(n)
     lengths = np.linalg.norm(data, axis=1)
     nonzero = np.flatnonzero(lengths)
+    # Of lengths that underflow.
+    zero = np.flatnonzero(lengths == 0.0)
+    error[zero] = np.abs(data[zero]).sum(axis=1)
     if d == 0 or nonzero.size == 0:
         return index, ratio, error
     unit = data[nonzero] / lengths[nonzero, None]
@@ -221,8 +224,5 @@ def _group_lines(data: FloatArray) -> tuple[NDArray[np.intp], FloatArray, FloatA
                 break
         else:
             run.append(i)
-    zero = np.flatnonzero(lengths == 0.0)
     index[zero], ratio[zero] = index[nonzero[0]], 0.0
-    # Of lengths that underflow.
-    error[zero] = np.abs(data[zero]).sum(axis=1)
     return index, ratio, error

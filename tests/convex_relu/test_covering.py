@@ -220,6 +220,29 @@ def test_kinks_that_divide_cones_into_flat_ones(X, v):
             assert value(X, v, np.zeros(3), u) == pytest.approx(found, rel=1e-12)
 
 
+def test_a_concave_function_is_bounded_by_its_gradient_in_the_flattest_cone():
+    # Values at rays that float64 hardly tells apart leave few digits of it.
+    X = [
+        [-1.6679980508952450, 2.5061311218551570e-11, 0.37693935005105544, 1.2191860775076924],
+        [
+            -1.4413668857445376,
+            1.2264798600438488e-03,
+            -0.50347487164653704,
+            -3.8345981836832815e-16,
+        ],
+        [1.0298522036726923, 1.0807723658270455e-07, -1.1670347197676847e-11, 0.52438445820213264],
+        [-1.8431268914153860, 8.2788229168329730e-02, -1.0908013490548150, -0.11059223136187449],
+        [4.0556612139608204e-07, -0.68061159545527106, 0.39816550234288489, 5.3130206259906554e-02],
+        [0.73312682323707323, -0.45180179328624809, 2.1110348916425279e-12, 0.58694290100492164],
+    ]
+    v = [0.4246710451833869, -1.332278474634119, -0.01707612133066221, 2.3522437799085494]
+    X, v = np.array(X), np.array([*v, -0.10707461137372631, 0.7624519290173155])
+    best = maximum(X, v, np.zeros(4))
+    for share in (1.0 + 1e-7, 1.0 + 1e-6):
+        counts, *_ = decide(X, v, np.zeros(4), share * best, nodes=1000)
+        assert counts[::3] == (0, 1)
+
+
 @pytest.mark.parametrize("steps", [_newton, _newton.meanwhile])
 @pytest.mark.parametrize("n_free", [1, 3, 8, 20])
 def test_newton_steps_end_where_free_coordinates_cannot_shorten(steps, n_free):

@@ -155,10 +155,16 @@ def cover(
                 elif n_positive == 0 or (not hopeless and middle(R, c) <= threshold):
                     inverse = inverses[level]
                     for a in range(d):
-                        w[a] = 0.0
                         s_cone[a] = 0.0
-                        for k in range(d):
-                            w[a] += inverse[a, k] * c[k]
+                        if n_positive == 0:
+                            # The interpolation is the gradient at the centre.
+                            w[a] = g[a]
+                            for e in range(m):
+                                w[a] += t[e] * v[index[e]] * X[index[e], a]
+                        else:
+                            w[a] = 0.0
+                            for k in range(d):
+                                w[a] += inverse[a, k] * c[k]
                     outcome = least_distance(
                         X,
                         v,

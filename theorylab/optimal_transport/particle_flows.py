@@ -40,6 +40,8 @@ __all__ = [
     "uniform_gradient",
 ]
 
+_BLOCK = 2**21  # pairs held at a time
+
 
 @result
 class ParticleDescent:
@@ -222,8 +224,11 @@ def step_network(
     [1.0, 0.5]
     """
     angles, inputs = as_array(angles, "angles", ndim=1), as_array(inputs, "inputs", ndim=1)
-    active = np.cos(inputs[:, None] - angles) > 0
-    outputs: FloatArray = active @ _weights(weights, "weights", angles.size)
+    w = _weights(weights, "weights", angles.size)
+    outputs, rows = np.empty(inputs.size), max(1, _BLOCK // angles.size)
+    for first in range(0, inputs.size, rows):
+        block = slice(first, first + rows)
+        outputs[block] = (np.cos(inputs[block, None] - angles) > 0) @ w
     return outputs
 
 

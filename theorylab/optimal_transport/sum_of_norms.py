@@ -39,6 +39,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
+from scipy.spatial.distance import pdist
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
 from theorylab.numerics.budgets import steps_in_a_minute
@@ -490,9 +491,7 @@ def _shrinkage(norms: Any, level: float) -> Any:
 
 def _diameters(R: FloatArray) -> FloatArray:
     """Return for each matrix of a stack the largest distance of two rows."""
-    distances: FloatArray = np.linalg.norm(R[:, :, None] - R[:, None], axis=3)
-    largest: FloatArray = distances.max(axis=(1, 2))
-    return largest
+    return np.array([pdist(matrix).max(initial=0.0) for matrix in R])
 
 
 def _least_cycle_mean(A: FloatArray) -> float:

@@ -178,6 +178,12 @@ REFUSED = {
         ),
         "X, Y: .*2000 points in dimension 300",
     ),
+    "convex_potential": (
+        lambda: optimal_transport.convex_potential(
+            normal(300, 300), normal(300, 300), optimal_transport.L1(1.0)
+        ),
+        "X, Y: .*300 x 300 points in dimension 300",
+    ),
     "restricted_isometry": (
         lambda: matrix_sensing.restricted_isometry(
             matrix_sensing.gaussian_operator(71, 5, rng=rng()), rank=1, rng=rng()

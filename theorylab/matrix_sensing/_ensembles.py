@@ -279,8 +279,8 @@ def pauli_operator(n_qubits: int, m: int, *, rng: np.random.Generator) -> Measur
     letters = np.array(
         [[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, 1], [-1, 0]], [[1, 0], [0, -1]]], dtype=np.float64
     )
-    stacked = _pack_rows((reduce(np.kron, letters[word]) for word in strings), m, n)
-    return MeasurementOperator(stacked * np.sqrt(width / m / n), n, n, True)
+    matrices = np.array([reduce(np.kron, letters[word]) for word in strings])
+    return MeasurementOperator(_pack_rows(matrices, m, n) * np.sqrt(width / m / n), n, n, True)
 
 
 def _columns(n: int, n_columns: int | None, symmetric: bool) -> int:

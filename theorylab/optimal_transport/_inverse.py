@@ -198,7 +198,7 @@ def _gaussian_hessian(
     )
     inner = sparse.diags_array(weights.ravel()) - turned
     basis = (left[:, None, :, None] * right[None, :, None]).reshape(p * q, p * q)
-    H: FloatArray = basis @ (inner @ basis.T)
+    H: FloatArray = np.asarray(basis @ (inner @ basis.T))
     return (H + H.T) / 2
 
 

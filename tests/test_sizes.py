@@ -17,7 +17,7 @@ from theorylab import (
 from theorylab.implicit_regularization import stability_operator
 from theorylab.matrix_sensing import bures_wasserstein
 from theorylab.neural_collapse import _near_collapse, smoothed_descent
-from theorylab.optimal_transport import particle_flows
+from theorylab.optimal_transport import particle_flows, sum_of_norms
 from theorylab.random_features import spiked_hessians
 
 
@@ -109,6 +109,18 @@ BLOCKS = {
         particle_flows,
         9,
         lambda: optimal_transport.step_network([0.5, 1.0, 2.0], normal(10), [0.2, 0.3, 0.5]),
+    ),
+    "class_penalty": (
+        sum_of_norms,
+        8,
+        lambda: np.array(
+            [
+                optimal_transport.class_penalty(
+                    (P := np.abs(normal(6, 4))) / P.sum(), labels=labels
+                )
+                for labels in (None, [0, 0, 1, 1, 1, 2])
+            ]
+        ),
     ),
     "bures_hessian": (
         bures_wasserstein,

@@ -214,6 +214,40 @@ REFUSED = {
         lambda: matrix_sensing.rank_one_operator(200, 60_000, symmetric=False, rng=rng()),
         "m: .*60000 of matrices of 200 x 200",
     ),
+    "recursion_moments": (
+        lambda: implicit_regularization.recursion_moments(
+            np.ones((1, 61, 62)), [1.0], np.ones(61), step_size=0.1, steps=1
+        ),
+        "gradients: .*60 coordinates.*61",
+    ),
+    "covariance_operator": (
+        lambda: implicit_regularization.covariance_operator(
+            np.ones((1, 200, 201)), np.ones((1, 200, 201)), [1.0]
+        ),
+        "first: .*200",
+    ),
+    "diffusion_moments": (
+        lambda: implicit_regularization.diffusion_moments(
+            np.ones((61, 62)), np.ones((1, 1)), np.ones(61), time=1.0
+        ),
+        "drift: .*61",
+    ),
+    "rank_one_hessians": (
+        lambda: implicit_regularization.rank_one_hessians(np.ones((1001, 500))),
+        "gradients: .*1001 of 500 x 500",
+    ),
+    "softmax_hessians": (
+        lambda: implicit_regularization.softmax_hessians(np.ones((101, 40)), np.eye(50)[[0] * 101]),
+        "inputs, probabilities: .*101 of 2000 x 2000",
+    ),
+    "grouped_hessians": (
+        lambda: implicit_regularization.grouped_hessians(1000, group_size=1000),
+        "n_groups, group_size: .*1000000 of 1000 x 1000",
+    ),
+    "exact_variability_rate": (
+        lambda: neural_collapse.exact_variability_rate(normal(81, 100), 2, lam_w=0.1),
+        "features: .*80 rows, got 81",
+    ),
     "near_minimizer": (
         lambda: neural_collapse.near_minimizer(normal(101, 50), 50, beta=1.0, lam_w=0.1, lam_h=0.1),
         "targets: .*50 x 101",

@@ -248,6 +248,18 @@ REFUSED = {
         lambda: neural_collapse.exact_variability_rate(normal(81, 100), 2, lam_w=0.1),
         "features: .*80 rows, got 81",
     ),
+    "distillation_gradient": (
+        lambda: random_features.distillation_gradient(
+            normal(5, 200),
+            normal(5),
+            normal(9, 200),
+            normal(9),
+            W=normal(50, 200),
+            a=normal(50),
+            ridge=0.1,
+        ),
+        "W: .*10000 parameters.*10050",
+    ),
     "near_minimizer": (
         lambda: neural_collapse.near_minimizer(normal(101, 50), 50, beta=1.0, lam_w=0.1, lam_h=0.1),
         "targets: .*50 x 101",

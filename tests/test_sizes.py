@@ -260,6 +260,14 @@ REFUSED = {
         ),
         "W: .*10000 parameters.*10050",
     ),
+    "loss_hessian": (
+        lambda: random_features.loss_hessian(
+            random_features.convolutional_layers(30, [3, 3, 3], channels=60, seed=0),
+            np.ones((1, 30)),
+            np.ones((1, 1)),
+        ),
+        "layers: .*5000 weights",
+    ),
     "near_minimizer": (
         lambda: neural_collapse.near_minimizer(normal(101, 50), 50, beta=1.0, lam_w=0.1, lam_h=0.1),
         "targets: .*50 x 101",

@@ -17,7 +17,7 @@ from theorylab import (
 from theorylab.implicit_regularization import stability_operator
 from theorylab.matrix_sensing import bures_wasserstein
 from theorylab.neural_collapse import _near_collapse, smoothed_descent
-from theorylab.optimal_transport import particle_flows, sum_of_norms
+from theorylab.optimal_transport import _pairs, particle_flows, sum_of_norms
 from theorylab.random_features import spiked_hessians
 
 
@@ -121,6 +121,16 @@ BLOCKS = {
                 for labels in (None, [0, 0, 1, 1, 1, 2])
             ]
         ),
+    ),
+    "energy_distance": (
+        _pairs,
+        20,
+        lambda: np.array([optimal_transport.energy_distance(normal(11, 2), 1 + normal(7, 2))]),
+    ),
+    "unbiased_mmd": (
+        _pairs,
+        20,
+        lambda: np.array([optimal_transport.unbiased_mmd(normal(11, 2), 1 + normal(7, 2), 0.5)]),
     ),
     "bures_hessian": (
         bures_wasserstein,

@@ -264,11 +264,17 @@ REFUSED = {
             normal(5),
             normal(9, 200),
             normal(9),
-            W=normal(50, 200),
-            a=normal(50),
+            W=normal(60, 200),
+            a=normal(60),
             ridge=0.1,
         ),
-        "W: .*10000 parameters.*10050",
+        "W: .*12000 parameters.*12060",
+    ),
+    "repeat_process": (
+        lambda: random_features.repeat_process(
+            random_features.random_reward_process(101, dimension=3, seed=0), 100
+        ),
+        "copies: .*10000 states.*100 copies of 101",
     ),
     "loss_hessian": (
         lambda: random_features.loss_hessian(

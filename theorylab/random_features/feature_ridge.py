@@ -56,7 +56,7 @@ __all__ = [
     "tangent_pullback",
 ]
 
-_PARAMETERS = 10_000  # of a network, the square of which a Hessian has
+_PARAMETERS = 12_000  # of a network, the square of which a Hessian has
 
 
 @refuses_overflow("X", "W", "a")
@@ -210,7 +210,7 @@ def distillation_gradient(
     Raises
     ------
     ValueError
-        For malformed arguments, or a network of more than 10,000 parameters, m + m d, of which the
+        For malformed arguments, or a network of more than 12,000 parameters, m + m d, of which the
         Hessian has the square.
 
     Examples
@@ -230,7 +230,8 @@ def distillation_gradient(
         )
     inner, outer = tangent_features(points, W, a), tangent_features(X, W, a)
     y = as_array(y, "y", shape=(len(outer),))
-    hessian = inner.T @ inner + ridge * np.eye(inner.shape[1])
+    hessian = inner.T @ inner
+    hessian[np.diag_indices_from(hessian)] += ridge
     theta = _solve(hessian, inner.T @ target)
     if shift is not None:
         theta = theta + as_array(shift, "shift", shape=theta.shape)

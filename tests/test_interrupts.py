@@ -55,6 +55,16 @@ CALLS = {
         "optimal_transport.newton_plan(np.full(5000, 1 / 5000), np.full(5000, 1 / 5000), "
         "np.abs(X(5000, 5000)), 1e-5, tol=0.0, max_iter=10**8)"
     ),
+    "exact_plan": (
+        "optimal_transport.exact_plan((a := rng.random(3000) + 0.1) / a.sum(), "
+        "(b := rng.random(3000) + 0.1) / b.sum(), np.abs(X(3000, 3000)))"
+    ),
+    "convex_potential": (
+        "optimal_transport.convex_potential(X(300, 50), X(300, 50), optimal_transport.L1(0.1))"
+    ),
+    "min_norm_interpolator": (
+        "implicit_regularization.min_norm_interpolator(X(1500, 6000), y(1500), p=1)"
+    ),
     "class_plan": (
         "optimal_transport.class_plan(np.full(500, 1 / 500), np.full(600, 1 / 600), "
         "np.abs(X(500, 600)), 1e-2)"

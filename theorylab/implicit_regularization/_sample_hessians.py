@@ -29,6 +29,8 @@ __all__ = [
     "softmax_hessians",
 ]
 
+_LARGEST = 2.5e8  # numbers of all Hessians
+
 
 def rank_one_hessians(gradients: ArrayLike) -> FloatArray:
     r"""Return the Hessians $g_ig_i^\top$ of the samples at an interpolating minimum of half
@@ -37,7 +39,7 @@ def rank_one_hessians(gradients: ArrayLike) -> FloatArray:
     Parameters
     ----------
     gradients
-        Shape (n, d): of the predictions of the n samples.
+        Shape (n, d): of the predictions of the n samples; n d^2 at most 2.5e8 (2 GB).
 
     Examples
     --------
@@ -45,7 +47,17 @@ def rank_one_hessians(gradients: ArrayLike) -> FloatArray:
     >>> rank_one_hessians([[1.0, 2.0]])[0].tolist()
     [[1.0, 2.0], [2.0, 4.0]]
     """
-    return _outer(as_array(gradients, "gradients", ndim=2))
+    g = as_array(gradients, "gradients", ndim=2)
+    _check_size("gradients", *g.shape)
+    return _outer(g)
+
+
+def _check_size(name: str, n: int, size: int) -> None:
+    if n * size**2 > _LARGEST:
+        raise ValueError(
+            f"{name}: expected Hessians of at most {_LARGEST:.1e} numbers, "
+            f"got {n} of {size} x {size}"
+        )
 
 
 @refuses_overflow("gradients")
@@ -61,7 +73,7 @@ def softmax_hessians(inputs: ArrayLike, probabilities: ArrayLike) -> FloatArray:
     ----------
     inputs, probabilities
         Shapes (n, d) and (n, K): what the classifier predicts; rows sum to 1. The parameters are
-        the entries of a (d, K) matrix, row by row.
+        the entries of a (d, K) matrix, row by row; n d^2 K^2 is at most 2.5e8 (2 GB).
 
     Examples
     --------
@@ -73,6 +85,7 @@ def softmax_hessians(inputs: ArrayLike, probabilities: ArrayLike) -> FloatArray:
     p = as_array(probabilities, "probabilities", shape=(len(x), None), nonnegative=True)
     if np.abs(p.sum(axis=1) - 1).max() > 8 * p.shape[1] * precision_of(probabilities):
         raise ValueError(f"probabilities: expected rows that sum to 1, got {p.sum(axis=1)}")
+    _check_size("inputs, probabilities", len(x), x.shape[1] * p.shape[1])
     return _kronecker(x, p)
 
 
@@ -95,6 +108,7 @@ def grouped_hessians(n_groups: int, *, group_size: int) -> FloatArray:
     """
     groups = as_count(n_groups, "n_groups", maximum=1000)
     size = as_count(group_size, "group_size", maximum=1000)
+    _check_size("n_groups, group_size", groups * size, groups)
     return _outer(np.repeat(np.eye(groups), size, axis=0))
 
 

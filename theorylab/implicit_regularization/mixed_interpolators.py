@@ -31,7 +31,6 @@ from enum import StrEnum
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import linprog
 from scipy.special import erfc, erfcinv
 
 from theorylab._validation import (
@@ -42,6 +41,7 @@ from theorylab._validation import (
     refuses_overflow,
 )
 from theorylab.numerics.bounds import relative_gap
+from theorylab.numerics.programs import linprog
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
 

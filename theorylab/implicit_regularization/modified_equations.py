@@ -48,6 +48,7 @@ __all__ = [
 ]
 
 
+_DIMENSION = 60  # of x, at most: operators on second moments have its fourth power
 _MASKED = 10  # neurons, at most: their masks are enumerated
 
 
@@ -130,7 +131,7 @@ def recursion_moments(
     Parameters
     ----------
     gradients, probabilities
-        The $G_j$, shape (k, d, d + 1), and the law of j, shape (k,).
+        The $G_j$, shape (k, d, d + 1), d at most 60, and the law of j, shape (k,).
     start
         x at first, shape (d,).
     step_size, steps
@@ -144,7 +145,7 @@ def recursion_moments(
            [1., 1.]])
     """
     G, w = _law(gradients, probabilities)
-    d = G.shape[1]
+    d = _few(G.shape[1], "gradients")
     z = np.append(as_array(start, "start", shape=(d,)), 1.0)
     step = as_real(step_size, "step_size", minimum=0.0)
     count = as_count(steps, "steps", minimum=0)
@@ -167,7 +168,7 @@ def covariance_operator(
     Parameters
     ----------
     first, second, probabilities
-        The $A_j$ and $B_j$, shapes (k, d, d + 1), and the law of j, shape (k,).
+        The $A_j$ and $B_j$, shapes (k, d, d + 1), d at most 60, and the law of j, shape (k,).
 
     Examples
     --------
@@ -177,7 +178,7 @@ def covariance_operator(
     """
     A, w = _law(first, probabilities, "first")
     B = as_array(second, "second", shape=A.shape)
-    d = A.shape[1]
+    d = _few(A.shape[1], "first")
     A, B = (M - np.tensordot(w, M, 1) for M in (A, B))
     return np.asarray(np.einsum("k,kab,kcd->acbd", w, A, B).reshape(d * d, -1))
 
@@ -214,7 +215,7 @@ def diffusion_moments(
     Parameters
     ----------
     drift
-        D, shape (d, d + 1).
+        D, shape (d, d + 1), d at most 60.
     covariance
         Operator K, shape (d^2, (d + 1)^2), as by :func:`covariance_operator`, times its scale.
     start, time
@@ -227,7 +228,7 @@ def diffusion_moments(
     array([[1., 0.],
            [0., 1.]])
     """
-    d = len(_affine(drift, "drift"))
+    d = _few(len(_affine(drift, "drift")), "drift")
     K = as_array(covariance, "covariance", shape=(d * d, (d + 1) ** 2))
     flow, z, t, units = _flow(drift, start, time, float(np.abs(K[:, -1]).max()))
     K, eye = K / units[0] * (np.outer(units, units) / units[0]).ravel(), np.eye(d + 1)
@@ -313,6 +314,12 @@ def _flow(
     if not t * np.abs(flow).sum(axis=0).max() < 1e6:
         raise ValueError("drift, time: expected rates times the time below 1e6")
     return flow, np.append(x, 1.0) / units, t, units
+
+
+def _few(d: int, name: str) -> int:
+    if d > _DIMENSION:
+        raise ValueError(f"{name}: expected at most {_DIMENSION} coordinates of x, got {d}")
+    return d
 
 
 def _affine(drift: ArrayLike, name: str) -> FloatArray:

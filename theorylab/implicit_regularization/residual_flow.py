@@ -282,8 +282,10 @@ def flow_majorant(
     sigma = 0.0
     if tied:
         features = np.tanh(hidden[0] @ net[1][0].T / math.sqrt(q)) / math.sqrt(m)
-        outer = np.kron(features @ features.T + data @ data.T, net[3] @ net[3].T)
-        kernel = outer + np.kron(hidden[0] @ hidden[0].T, np.eye(len(net[3])))
+        # The kernel is (F F' + X X') x B B' + H H' x I: of its blocks in the eigenvectors of B B',
+        # that of the least eigenvalue has the least.
+        weak = max(float(np.linalg.eigvalsh(net[3] @ net[3].T)[0]), 0.0)
+        kernel = weak * (features @ features.T + data @ data.T) + hidden[0] @ hidden[0].T
         sigma = math.sqrt(max(float(np.linalg.eigvalsh(kernel)[0]), 0.0))
 
     def velocity(_: float, state: FloatArray) -> FloatArray:

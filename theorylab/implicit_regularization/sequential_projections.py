@@ -393,8 +393,8 @@ def cyclic_regression_limit(
         P = np.eye(d) - inverse @ np.ldexp(X[t], -e)
         M, shift = P @ M, P @ shift + np.ldexp(inverse @ y[t], -e)
     # Off the common null space the map contracts; on it, it is the identity.
-    rows = np.concatenate([np.ldexp(X[t], -binary_exponent(X[t])) for t in at])
-    values, basis = np.linalg.svd(rows)[1:]
+    rows = np.concatenate([np.ldexp(X[t], -binary_exponent(X[t])) for t in np.unique(at)])
+    values, basis = np.linalg.svd(rows, full_matrices=False)[1:]
     basis = basis[: int(np.sum(values > 1e-12 * max(values.max(initial=0.0), 1e-300)))].T
     A, b = basis.T @ M @ basis, basis.T @ shift
     for _ in range(60):

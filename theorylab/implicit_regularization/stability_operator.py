@@ -24,6 +24,8 @@ Papers: wu2023-implicit, dexter2024-precise (constants derived here)."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -56,6 +58,7 @@ __all__ = [
 
 SAMPLINGS = ("replacement", "without", "bernoulli")
 MAX_RANK = 40
+_BLOCK = 2**22  # entries of the samples' deviations held at a time
 EPS = float(np.finfo(float).eps)
 
 
@@ -273,9 +276,13 @@ def _alignment(g: FloatArray) -> tuple[float, FloatArray]:
     """Return the alignment and the positive eigenvalues of H."""
     values, basis = _range(g.T @ g / len(g), "gradients")
     h = g @ basis
-    deviations = h[:, :, None] * h[:, None, :] - np.diag(values)
-    noise = np.einsum("nij,j,njk->ik", deviations, values, deviations) / len(g)
     roots = np.sqrt(values)
+    noise = np.zeros((values.size, values.size))
+    for some in np.array_split(h, math.ceil(h.size * values.size / _BLOCK)):
+        # Symmetric: their sum of D diag(values) D is that of products of all columns.
+        deviations = (some[:, :, None] * some[:, None, :] - np.diag(values)) * roots
+        columns = deviations.swapaxes(0, 1).reshape(values.size, -1)
+        noise += columns @ columns.T / len(g)
     least = float(np.linalg.eigvalsh(noise / roots[:, None] / roots)[0])
     return max(least, 0.0) / float(np.sum(values**2)), values
 

@@ -195,6 +195,8 @@ def global_margin(truth: ArrayLike, operator: MeasurementOperator, factor: Array
     M, gram = sensing_problem(truth, operator)
     U = as_array(factor, "factor", shape=(len(M), None))
     nu = max(float(np.linalg.eigvalsh(-normal_image(U @ U.T - M, gram))[-1]), 0.0)
+    if operator.n_measurements < len(gram):
+        return -nu
     least = float(np.linalg.eigvalsh(gram)[0]) * np.linalg.svd(U, compute_uv=False)[-1] ** 2
     return float(least) - nu
 

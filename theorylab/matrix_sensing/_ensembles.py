@@ -2,6 +2,7 @@ r"""Random measurements: Gaussian, of rank one, entries, Hartley waves, Pauli st
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import reduce
 
 import numpy as np
@@ -17,6 +18,8 @@ __all__ = [
     "pauli_operator",
     "rank_one_operator",
 ]
+
+_LARGEST = 10**9  # numbers, of eight bytes, that an operator holds
 
 
 def gaussian_operator(
@@ -53,7 +56,8 @@ def gaussian_operator(
     Raises
     ------
     ValueError
-        If a count is not a positive integer, or ``symmetric`` is asked for with ``n_columns != n``.
+        If a count is not a positive integer, ``symmetric`` is asked for with ``n_columns != n``, or
+        the operator would hold more than 1e9 numbers (8 GB).
 
     Examples
     --------
@@ -66,7 +70,7 @@ def gaussian_operator(
     n, m = as_count(n, "n"), as_count(m, "m")
     n_columns = _columns(n, n_columns, symmetric)
     rng = as_instance(rng, "rng", np.random.Generator)
-    stacked = rng.standard_normal((m, _width(n, n_columns, symmetric)))
+    stacked = rng.standard_normal((m, _width(m, n, n_columns, symmetric)))
     stacked /= np.sqrt(m)
     return MeasurementOperator(stacked, n, n_columns, symmetric)
 
@@ -117,15 +121,16 @@ def rank_one_operator(
     n, m = as_count(n, "n"), as_count(m, "m")
     n_columns = _columns(n, n_columns, symmetric)
     rng = as_instance(rng, "rng", np.random.Generator)
+    _width(m, n, n_columns, symmetric)
     a = rng.standard_normal((m, n))
     if not symmetric:
         b = rng.standard_normal((m, n_columns))
-        return MeasurementOperator(
-            (a[:, :, None] * b[:, None, :]).reshape(m, -1) / np.sqrt(m), n, n_columns, False
-        )
-    return MeasurementOperator(
-        _pack_rows(a[:, :, None] * a[:, None, :]) / np.sqrt(2 * m), n, n, True
-    )
+        stacked = (a[:, :, None] * b[:, None, :]).reshape(m, -1)
+        stacked /= np.sqrt(m)
+        return MeasurementOperator(stacked, n, n_columns, False)
+    stacked = _pack_rows((np.outer(v, v) for v in a), m, n)
+    stacked /= np.sqrt(2 * m)
+    return MeasurementOperator(stacked, n, n, True)
 
 
 def entry_operator(
@@ -172,7 +177,7 @@ def entry_operator(
     """
     n, m = as_count(n, "n"), as_count(m, "m")
     n_columns = _columns(n, n_columns, symmetric)
-    width = _width(n, n_columns, symmetric)
+    width = _width(m, n, n_columns, symmetric)
     chosen = _choose(width, m, rng)
     stacked = np.zeros((m, width))
     stacked[np.arange(m), chosen] = np.sqrt(width / m)
@@ -208,7 +213,7 @@ def fourier_operator(
     Raises
     ------
     ValueError
-        If a count is not a positive integer or ``m`` exceeds the number of waves.
+        As `gaussian_operator`, or if ``m`` exceeds the number of waves.
 
     Examples
     --------
@@ -220,9 +225,10 @@ def fourier_operator(
     """
     n, m = as_count(n, "n"), as_count(m, "m")
     n_columns = _columns(n, n_columns, False)
-    k, p = np.divmod(_choose(n * n_columns, m, rng), n_columns)
+    width = _width(m, n, n_columns, False)
+    k, p = np.divmod(_choose(width, m, rng), n_columns)
     rows, columns = np.outer(k, np.arange(n)) / n, np.outer(p, np.arange(n_columns)) / n_columns
-    stacked = np.empty((m, n * n_columns))
+    stacked = np.empty((m, width))
     # One wave at a time stays in the cache.
     for wave, row, column in zip(stacked, rows, columns, strict=True):
         angle = 2 * np.pi * (row[:, None] + column).ravel()
@@ -274,7 +280,7 @@ def pauli_operator(n_qubits: int, m: int, *, rng: np.random.Generator) -> Measur
         [[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, 1], [-1, 0]], [[1, 0], [0, -1]]], dtype=np.float64
     )
     matrices = np.array([reduce(np.kron, letters[word]) for word in strings])
-    return MeasurementOperator(_pack_rows(matrices) * np.sqrt(width / m / n), n, n, True)
+    return MeasurementOperator(_pack_rows(matrices, m, n) * np.sqrt(width / m / n), n, n, True)
 
 
 def _columns(n: int, n_columns: int | None, symmetric: bool) -> int:
@@ -286,8 +292,14 @@ def _columns(n: int, n_columns: int | None, symmetric: bool) -> int:
     return columns
 
 
-def _width(n: int, n_columns: int, symmetric: bool) -> int:
-    return n * (n + 1) // 2 if symmetric else n * n_columns
+def _width(m: int, n: int, n_columns: int, symmetric: bool) -> int:
+    width = n * (n + 1) // 2 if symmetric else n * n_columns
+    if m * width > _LARGEST:
+        raise ValueError(
+            f"m: expected measurements of at most {_LARGEST:.0e} numbers, got {m} of matrices of "
+            f"{n} x {n_columns}, {m * width:.1e} numbers"
+        )
+    return width
 
 
 def _choose(
@@ -299,8 +311,8 @@ def _choose(
     return np.asarray(rng.choice(available, m, replace=False), dtype=np.int64)
 
 
-def _pack_rows(matrices: FloatArray) -> FloatArray:
-    stacked = np.empty((len(matrices), _width(matrices.shape[1], matrices.shape[1], True)))
+def _pack_rows(matrices: Iterable[FloatArray], m: int, n: int) -> FloatArray:
+    stacked = np.empty((m, _width(m, n, n, True)))
     for matrix, row in zip(matrices, stacked, strict=True):
         pack_symmetric(matrix, row)
     return stacked

@@ -10,7 +10,7 @@ negative iff $2^l(1-\delta^{2l})>2(\delta(1+\delta))^l$. (Derived here.)"""
 from __future__ import annotations
 
 from fractions import Fraction
-from math import factorial
+from math import comb
 
 import numpy as np
 from flint import arb, ctx, fmpq
@@ -128,16 +128,14 @@ def completion_spectrum(
             f"diagonal: expected more than the weight eps that belongs to delta, got {float(g)}"
         )
     point, truth, tangent = (_eigenvalues(K) for K in _exact_factors(d, g))
-    counts: dict[Fraction, int] = {}
+    counts: dict[fmpq, int] = {}
     for i in range(order + 1):
         for j in range(order + 1 - i):
             powers = (i, j, order - i - j)
             p, t, s = (_product(values, powers) for values in (point, truth, tangent))
             value = 4 * (p - t) + 8 * s
-            counts[value] = counts.get(value, 0) + factorial(order) // (
-                factorial(i) * factorial(j) * factorial(powers[2])
-            )
-    return tuple(sorted(counts.items()))
+            counts[value] = counts.get(value, 0) + comb(order, i) * comb(order - i, j)
+    return tuple((Fraction(int(v.p), int(v.q)), counts[v]) for v in sorted(counts))
 
 
 def completion_threshold(order: int, *, bits: int = 60) -> tuple[Fraction, Fraction]:
@@ -218,10 +216,11 @@ def first_saddle_order(delta: float | Fraction) -> int:
 
 
 def _is_saddle(delta: Fraction, order: int) -> bool:
-    r"""Whether $2^l(1-\delta^{2l})>2(\delta(1+\delta))^l$; large orders by logarithms in balls."""
+    r"""Whether $2^l(1-\delta^{2l})>2(\delta(1+\delta))^l$; by logarithms in balls where they tell,
+    as powers of long fractions take minutes."""
     d, before = fmpq(delta.numerator, delta.denominator), ctx.prec
     try:
-        for bits in (2**k for k in range(7, 12)) if order > 64 else ():
+        for bits in (2**k for k in range(7, 15)):
             ctx.prec = bits
             excess = order * (arb(2) / (d * (1 + d))).log() - arb(2).log()
             excess += (1 - (2 * order * arb(d).log()).exp()).log()
@@ -301,5 +300,10 @@ def _eigenvalues(K: _Exact) -> list[Fraction]:
     return values
 
 
-def _product(values: list[Fraction], powers: tuple[int, int, int]) -> Fraction:
-    return values[0] ** powers[0] * values[1] ** powers[1] * values[2] ** powers[2]
+def _product(values: list[Fraction], powers: tuple[int, int, int]) -> fmpq:
+    product = fmpq(1)
+    for value, k in zip(values, powers, strict=True):
+        if value == 0 < k:  # so most end, before a large power
+            return fmpq(0)
+        product *= fmpq(value.numerator, value.denominator) ** k
+    return product

@@ -25,6 +25,8 @@ from theorylab.matrix_sensing._sign_cover import families, largest_bound
 from theorylab.matrix_sensing.operators import MeasurementOperator
 from theorylab.numerics.results import result
 
+_ENTRIES = 5000  # of a matrix whose four-way array is unfolded
+
 __all__ = ["RestrictedDeviation", "restricted_isometry", "sign_deviation"]
 
 
@@ -80,6 +82,12 @@ def restricted_isometry(
     RestrictedDeviation
         ``found`` $\le\delta_r\le$ ``bound``.
 
+    Raises
+    ------
+    ValueError
+        For malformed arguments, or matrices of more than 5000 entries (70 x 70): the norms of the
+        unfoldings take the cube of their number.
+
     Examples
     --------
     >>> import numpy as np
@@ -93,6 +101,11 @@ def restricted_isometry(
     r = as_count(rank, "rank", maximum=min(operator.shape))
     rng = as_instance(rng, "rng", np.random.Generator)
     starts, iterations = as_count(starts, "starts"), as_count(iterations, "iterations")
+    n, p = operator.shape
+    if n * p > _ENTRIES:
+        raise ValueError(
+            f"operator: expected matrices of at most {_ENTRIES} entries, got {n} x {p}"
+        )
     H = operator.stacked.T @ operator.stacked
     H[np.diag_indices_from(H)] -= 1.0
     spectrum = np.linalg.eigvalsh(H)
@@ -116,15 +129,13 @@ def restricted_isometry(
                 found, best = value, X
     # The four-way array is taken on all matrices, where symmetric measurements see the symmetric
     # part only.
-    n, p = operator.shape
     basis = np.array([operator._flatten(unit) for unit in np.eye(n * p).reshape(-1, n, p)])
     four = (basis @ H @ basis.T).reshape(n, p, n, p)
-    unfoldings = (
-        four.transpose(0, 2, 1, 3).reshape(n * n, p * p),
-        four.transpose(0, 3, 2, 1).reshape(n * p, n * p),
-    )
-    sides = [r * float(np.linalg.norm(matrix, 2)) for matrix in unfoldings]
-    return RestrictedDeviation(found, min(radius, *sides), best)
+    wide = four.transpose(0, 2, 1, 3).reshape(n * n, p * p)
+    square = wide @ wide.T if n <= p else wide.T @ wide
+    turned = np.linalg.eigvalsh(four.transpose(0, 3, 2, 1).reshape(n * p, n * p))  # symmetric as H
+    sides = np.sqrt(np.linalg.eigvalsh(square)[-1]), np.abs(turned[[0, -1]]).max()
+    return RestrictedDeviation(found, min(radius, *(r * float(side) for side in sides)), best)
 
 
 @refuses_overflow("scaling")

@@ -49,6 +49,8 @@ __all__ = [
 ]
 
 _EPS = float(np.finfo(np.float64).eps)
+_ENTRIES = 10_000  # of a generator whose Hessian is formed
+_BLOCK = 2**21  # numbers of the directions taken at a time
 
 
 @result
@@ -243,7 +245,8 @@ def bures_hessian(generator: ArrayLike, target: ArrayLike, *, smoothing: float =
     Raises
     ------
     ValueError
-        If an argument is invalid or $\Sigma_0^{1/2}[W,\sqrt\tau I]$ lacks rank.
+        If an argument is invalid, $\Sigma_0^{1/2}[W,\sqrt\tau I]$ lacks rank, or ``generator``
+        has more than 10,000 entries, of which the Hessian has the square.
 
     Examples
     --------
@@ -254,6 +257,8 @@ def bures_hessian(generator: ArrayLike, target: ArrayLike, *, smoothing: float =
     """
     W, R = generator_and_root(generator, target)
     n, k = W.shape
+    if n * k > _ENTRIES:
+        raise ValueError(f"generator: expected at most {_ENTRIES} entries, got {n} x {k}")
     wide = augmented(W, as_real(smoothing, "smoothing", minimum=0.0))
     U, sigma, Vt = np.linalg.svd(R @ wide, full_matrices=False)
     if sigma[-1] <= n * _EPS * sigma[0]:
@@ -261,16 +266,18 @@ def bures_hessian(generator: ArrayLike, target: ArrayLike, *, smoothing: float =
             "generator: expected target^(1/2) times it of full rank, or a definite "
             "target and smoothing > 0"
         )
-    directions = np.zeros((n * k, n, wide.shape[1]))
-    directions[:, :, :k] = np.eye(n * k).reshape(n * k, n, k)
-    F = R @ directions
-    inner = U.T @ F @ Vt.T
-    change = U @ ((inner - inner.transpose(0, 2, 1)) / np.add.outer(sigma, sigma)) @ Vt
-    if n > sigma.size:
-        change += ((F - U @ (U.T @ F)) @ Vt.T / sigma) @ Vt
-    if wide.shape[1] > sigma.size:
-        change += (U / sigma) @ (U.T @ (F - F @ Vt.T @ Vt))
-    H = 2 * np.eye(n * k) - 2 * (R @ change)[:, :, :k].reshape(n * k, n * k)
+    H = 2 * np.eye(n * k)
+    for block in np.array_split(np.arange(n * k), math.ceil(n * k * wide.size / _BLOCK)):
+        directions = np.zeros((block.size, n, wide.shape[1]))
+        directions[np.arange(block.size), block // k, block % k] = 1.0
+        F = R @ directions
+        inner = U.T @ F @ Vt.T
+        change = U @ ((inner - inner.transpose(0, 2, 1)) / np.add.outer(sigma, sigma)) @ Vt
+        if n > sigma.size:
+            change += ((F - U @ (U.T @ F)) @ Vt.T / sigma) @ Vt
+        if wide.shape[1] > sigma.size:
+            change += (U / sigma) @ (U.T @ (F - F @ Vt.T @ Vt))
+        H[block] -= 2 * (R @ change)[:, :, :k].reshape(block.size, n * k)
     return np.asarray((H + H.T) / 2)
 
 

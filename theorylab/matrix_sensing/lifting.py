@@ -49,6 +49,10 @@ _DENSE = (
 )
 
 
+_ROWS = 10_000  # of a dense Hessian
+_LANCZOS = 8_000_000  # entries of a vector, of which an iteration keeps some sixty
+_IMAGES = 2 * 10**8  # numbers A_I w
+
 _KRYLOV = 60  # vectors kept by it: eigenvalues that are products of small ones cluster at 0
 
 
@@ -77,7 +81,8 @@ class LiftedHessian:
 
     @property
     def matrix(self) -> FloatArray:
-        """The Hessian as a dense array, shape ``(n**l, n**l)``."""
+        """The Hessian as a dense array, shape ``(n**l, n**l)``, of at most 10,000 rows."""
+        self._within(_ROWS, "a dense array")
         return sum((c * reduce(_kron, [K] * self.order) for c, K in self._terms), np.zeros((1, 1)))
 
     @property
@@ -91,9 +96,10 @@ class LiftedHessian:
         the matrix.
 
         They stop at a residual of 1e-10 times a bound of the norm, and raise SciPy's
-        ``ArpackNoConvergence`` if they do not get there."""
+        ``ArpackNoConvergence`` if they do not get there. The dimension is at most 8 million."""
         if self.dimension <= _DENSE:
             return float(np.linalg.eigvalsh(self.matrix)[0])
+        self._within(_LANCZOS, "Lanczos iterations")
         size = sum(abs(c) * float(np.linalg.norm(K, 2)) ** self.order for c, K in self._terms)
         if size == 0:
             return 0.0
@@ -115,11 +121,11 @@ class LiftedHessian:
 
     def apply(self, w: ArrayLike) -> FloatArray:
         """Return the product with ``w``, shape ``(n**l,)``."""
-        flat = as_array(w, "w", ndim=1)
+        flat = as_array(w, "w", shape=(self.dimension,))
         shape = (self.point_matrix.shape[0],) * self.order
         total = np.zeros(shape)
         for c, K in self._terms:
-            tensor = as_array(flat, "w", shape=(self.dimension,)).reshape(shape)
+            tensor = flat.reshape(shape)
             for mode in range(self.order):
                 tensor = np.moveaxis(np.tensordot(K, tensor, axes=(1, mode)), 0, mode)
             total += c * tensor
@@ -130,6 +136,13 @@ class LiftedHessian:
         ``direction`` is $u$, shape ``(n,)``."""
         u = as_array(direction, "direction", shape=self.point_matrix.shape[:1])
         return float(sum(c * (u @ K @ u) ** self.order for c, K in self._terms))
+
+    def _within(self, most: int, what: str) -> None:
+        if self.dimension > most:
+            raise ValueError(
+                f"order: expected a dimension of at most {most} for {what}, got "
+                f"{self.point_matrix.shape[0]}^{self.order}"
+            )
 
     def _shifted(self, shift: float) -> LinearOperator:
         """Return the Hessian minus ``shift`` times the identity."""
@@ -168,7 +181,7 @@ def lifted_loss(matrices: ArrayLike, truth: ArrayLike, w: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If an argument is invalid or a matrix is not symmetric.
+        If an argument is invalid, a matrix is not symmetric, or $(mn)^l$ exceeds 2e8.
 
     Examples
     --------
@@ -331,6 +344,8 @@ def isometry_bounds(matrices: ArrayLike) -> tuple[float, float]:
     A = _symmetric(matrices)
     rows, columns = np.triu_indices(A.shape[1])
     packed = A[:, rows, columns] * np.where(rows == columns, 1.0, np.sqrt(2))
+    if len(A) < rows.size:  # some matrix is not seen
+        return 0.0, float(np.linalg.eigvalsh(packed @ packed.T)[-1])
     values = np.linalg.eigvalsh(packed.T @ packed)
     return max(float(values[0]), 0.0), float(values[-1])
 
@@ -427,6 +442,10 @@ def _problem(
     tensor = as_array(w, "w")
     if tensor.ndim == 0 or set(tensor.shape) != {n}:
         raise ValueError(f"w: expected every axis to have length n = {n}, got shape {tensor.shape}")
+    if (len(A) * n) ** tensor.ndim > _IMAGES:
+        raise ValueError(
+            f"w: expected (m n)^l of at most {_IMAGES:.0e}, got ({len(A)} * {n})^{tensor.ndim}"
+        )
     return A, as_array(truth, "truth", shape=(n,)), tensor
 
 

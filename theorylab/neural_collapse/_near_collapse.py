@@ -12,6 +12,9 @@ from theorylab._validation import FloatArray, as_real, refuses_overflow
 from theorylab.neural_collapse._balanced import balanced, ridge_fit
 from theorylab.numerics.results import result
 
+_WEIGHTS = 5000  # of a classifier whose Hessian is formed
+_BLOCK = 2**22  # numbers of the directions taken at a time
+
 __all__ = [
     "CollapsedResponse",
     "NearMinimizer",
@@ -165,6 +168,12 @@ def near_minimizer(
     NearMinimizer
         A local minimizer; near collapse, that of the collapsed branch.
 
+    Raises
+    ------
+    ValueError
+        For malformed arguments, or more than 5000 weights: the Hessian has the square of their
+        number, and a step takes the cube.
+
     Examples
     --------
     >>> from theorylab.neural_collapse import near_minimizer
@@ -174,6 +183,11 @@ def near_minimizer(
     (0.2675, True)
     """
     H0, K = balanced(targets, n_classes, "targets")
+    if K * len(H0) > _WEIGHTS:
+        raise ValueError(
+            f"targets: expected at most {_WEIGHTS} weights of a classifier, as steps take its "
+            f"Hessian, got {K} x {len(H0)}"
+        )
     beta = as_real(beta, "beta", above=0.0)
     lam_w, lam_h = as_real(lam_w, "lam_w", above=0.0), as_real(lam_h, "lam_h", minimum=0.0)
     problem = _Profile(H0, K, beta, lam_w, lam_h)
@@ -249,10 +263,15 @@ class _Profile:
         W, inverse, second, cross = self.moments(theta)
         error_by_feature = cross - W @ second
         error = np.eye(self.K) - cross @ W.T - W @ cross.T + W @ second @ W.T
-        d = W.shape[1]
-        step = np.eye(self.K * d).reshape(-1, self.K, d)
-        moved = inverse @ (step.transpose(0, 2, 1) @ error_by_feature - W.T @ step @ second)
-        moved_error = (error @ step - error_by_feature @ step.transpose(0, 2, 1) @ W) @ inverse
-        columns = step @ second + W @ moved - moved_error + self.lam_w * step
-        hessian: FloatArray = columns.reshape(self.K * d, -1) / self.K
+        d, through = W.shape[1], W @ inverse
+        hessian, sizes = np.empty((W.size, W.size)), max(1, _BLOCK // (d * (d + self.K)))
+        for first in range(0, W.size, sizes):
+            of = np.arange(first, min(first + sizes, W.size))
+            step = np.zeros((of.size, self.K, d))
+            step[np.arange(of.size), of // d, of % d] = 1.0
+            images = step @ second
+            moved = through @ (step.transpose(0, 2, 1) @ error_by_feature - W.T @ images)
+            moved_error = (error @ step - error_by_feature @ step.transpose(0, 2, 1) @ W) @ inverse
+            columns = images + moved - moved_error + self.lam_w * step
+            hessian[of] = columns.reshape(of.size, -1) / self.K
         return (hessian + hessian.T) / 2

@@ -62,6 +62,8 @@ __all__ = [
     "trace_rates",
 ]
 
+_EXACT = 80  # rows of features in exact arithmetic
+
 
 @result
 class CentralPath:
@@ -319,8 +321,8 @@ def exact_variability_rate(features: ArrayLike, n_classes: int, *, lam_w: float)
     ----------
     features
         (d, N), samples ordered by class, N a multiple of K, centred class means of rank K - 1;
-        every float is taken as the rational that it is. Meant for small cases: the fractions grow
-        with d.
+        every float is taken as the rational that it is. The fractions grow with d, at most 80:
+        there they take half a minute.
     n_classes
         K >= 2.
     lam_w
@@ -339,6 +341,8 @@ def exact_variability_rate(features: ArrayLike, n_classes: int, *, lam_w: float)
     """
     H, K = balanced(features, n_classes)
     n, d = H.shape[1] // K, H.shape[0]
+    if d > _EXACT:
+        raise ValueError(f"features: expected at most {_EXACT} rows, got {d}")
     decay = as_real(lam_w, "lam_w", above=0.0)
     exact = fmpq_mat(d, H.shape[1], [fmpq(*float(v).as_integer_ratio()) for v in H.ravel()])
     average = fmpq_mat(

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from scipy import sparse
 
 from theorylab._validation import FloatArray, as_count, as_real
 from theorylab.numerics.compiled import compiled
@@ -24,6 +25,8 @@ _NONE = np.zeros(0)
 _SWEEPS = 20  # of coordinate descent between two guesses of the support
 _ROUNDS = 100
 _HALVINGS = 40
+_ENTRIES = 10_000  # of the cost matrix, the square of which a Hessian has
+_LARGEST = 10**8  # numbers of an array on the way to it
 
 
 class InverseStatus(StrEnum):
@@ -185,20 +188,30 @@ def _gaussian_hessian(
 ) -> FloatArray:
     """The last formula of the module docstring, in the basis of A."""
     p, q, k = len(left), len(right), r.size
+    _check_entries("cov_x, cov_y", p, q)
     gp, gq = np.ones(p), np.ones(q)
     gp[:k], gq[:k] = g, g
     weights = 1 / (gp[:, None] + gq - 1)
-    inner = np.diag(weights.ravel())
     i, j = (index.ravel() for index in np.indices((k, k)))
-    inner[i * q + j, j * q + i] -= weights[i, j] * r[i] * r[j]
+    turned = sparse.csr_array(
+        (weights[i, j] * r[i] * r[j], (i * q + j, j * q + i)), shape=(p * q, p * q)
+    )
+    inner = sparse.diags_array(weights.ravel()) - turned
     basis = (left[:, None, :, None] * right[None, :, None]).reshape(p * q, p * q)
-    H: FloatArray = basis @ inner @ basis.T
+    H: FloatArray = np.asarray(basis @ (inner @ basis.T))
     return (H + H.T) / 2
 
 
 def plan_hessian(P: FloatArray, X: FloatArray, Y: FloatArray) -> FloatArray:
     """Covariance of x y' under P less its projection on functions of x plus functions of y."""
     (n, p), (m, q) = X.shape, Y.shape
+    _check_entries("X, Y", p, q)
+    size = max(n * p * max(p, q), m * q * max(p, q))
+    if size > _LARGEST:
+        raise ValueError(
+            f"X, Y: expected at most {_LARGEST:.0e} products of two coordinates of a point, got "
+            f"{size:.1e} for {n} points in dimension {p} and {m} in dimension {q}"
+        )
     a, b = P.sum(axis=1), P.sum(axis=0)
     X, Y = X - a @ X, Y - b @ Y
     XX = np.einsum("ni,nk->nik", X, X).reshape(n, -1)
@@ -213,6 +226,14 @@ def plan_hessian(P: FloatArray, X: FloatArray, Y: FloatArray) -> FloatArray:
     f = (rows - P @ g) / a[:, None]
     H: FloatArray = second - rows.T @ f - columns.T @ g
     return (H + H.T) / 2
+
+
+def _check_entries(names: str, p: int, q: int) -> None:
+    if p * q > _ENTRIES:
+        raise ValueError(
+            f"{names}: expected a cost matrix of at most {_ENTRIES} entries, of which the Hessian "
+            f"has the square, got {p} x {q}"
+        )
 
 
 def _share(difference: FloatArray, lam: float) -> float:

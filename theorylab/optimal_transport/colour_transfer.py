@@ -23,6 +23,7 @@ import warnings
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.cluster.vq import kmeans2
+from scipy.spatial.distance import cdist
 
 from theorylab._validation import FloatArray, as_array, as_count, as_instance, refuses_overflow
 from theorylab.numerics.results import result
@@ -183,7 +184,7 @@ def mixing(plan: ArrayLike, Y: ArrayLike) -> Mixing:
     mapped, P = barycentric_map(P, Y), P / P.sum()
     rows = P.sum(axis=1)
     mean = rows @ mapped
-    apart = ((Y - mapped[:, None]) ** 2).sum(axis=2)
+    apart = cdist(mapped, Y, "sqeuclidean")
     return Mixing(mean, float(rows @ ((mapped - mean) ** 2).sum(axis=1)), float((P * apart).sum()))
 
 

@@ -11,12 +11,12 @@ the problem."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from scipy.optimize import linear_sum_assignment, linprog
+from scipy.optimize import linear_sum_assignment
 
 from theorylab._validation import (
     FloatArray,
@@ -25,6 +25,7 @@ from theorylab._validation import (
     as_real,
     as_symmetric,
 )
+from theorylab.numerics.programs import linprog
 from theorylab.optimal_transport._problem import (
     TransportPlan,
     TransportStatus,
@@ -260,7 +261,7 @@ def _linear_program(
         )
         options = {"dual_feasibility_tolerance": 1e-10, "primal_feasibility_tolerance": 1e-10}
         for presolve in (True, False):  # it may call weights near its tolerance infeasible
-            answer: Any = linprog(  # type: ignore[call-overload]
+            answer = linprog(
                 zoom * reduced[rows, columns],
                 A_eq=incidence,
                 b_eq=marginals,
@@ -310,7 +311,7 @@ def _refined(
         # Of the equations one is redundant; that of the largest row takes the rounding.
         kept = np.arange(missing.size) != np.argmax(marginals)
         bounds = np.stack([-np.minimum(x / unit, missing.size), np.full(x.size, np.inf)], 1)
-        answer = linprog(  # type: ignore[call-overload]
+        answer = linprog(
             reduced, A_eq=incidence[kept], b_eq=missing[kept] / unit, bounds=bounds, method="highs"
         )
         if answer.x is None:

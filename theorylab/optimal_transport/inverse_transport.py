@@ -94,6 +94,12 @@ def inverse_cost(
         Called with a :class:`~theorylab.numerics.progress.Progress` before each Newton step: the
         objective, and its gap; where it returns True, the iteration stops.
 
+    Raises
+    ------
+    ValueError
+        For malformed arguments, or a cost matrix of more than 10,000 entries (100 x 100), whose
+        Hessian would not fit.
+
     Examples
     --------
     >>> import numpy as np
@@ -144,6 +150,12 @@ def gaussian_inverse_cost(
     callback
         Called with a :class:`~theorylab.numerics.progress.Progress` before each Newton step: the
         objective, and its gap; where it returns True, the iteration stops.
+
+    Raises
+    ------
+    ValueError
+        For malformed arguments, or a cost matrix of more than 10,000 entries (100 x 100), whose
+        Hessian would not fit.
 
     Examples
     --------
@@ -230,6 +242,12 @@ def gaussian_hessian(A: ArrayLike, cov_x: ArrayLike, cov_y: ArrayLike, eps: floa
     eps
         Weight of the entropy, positive.
 
+    Raises
+    ------
+    ValueError
+        For malformed arguments, or a cost matrix of more than 10,000 entries (100 x 100), whose
+        Hessian would not fit.
+
     Examples
     --------
     >>> from theorylab.optimal_transport import gaussian_hessian
@@ -255,6 +273,12 @@ def gain_hessian(plan: ArrayLike, X: ArrayLike, Y: ArrayLike, eps: float) -> Flo
         (m, q) points.
     eps
         Weight of the entropy, positive.
+
+    Raises
+    ------
+    ValueError
+        For malformed arguments, or more than 10,000 entries of A (100 x 100), or more than 1e8
+        products of two coordinates of a point, whose arrays would not fit.
 
     Examples
     --------

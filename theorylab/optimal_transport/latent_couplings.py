@@ -29,10 +29,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize_scalar
-from scipy.spatial.distance import cdist
 from scipy.special import rel_entr, xlogy
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, one_of
+from theorylab.optimal_transport._pairs import mean_over_pairs
 from theorylab.optimal_transport._problem import TransportPlan, as_weights
 from theorylab.optimal_transport.exact import exact_plan
 
@@ -325,11 +325,13 @@ def unbiased_mmd(X: ArrayLike, Y: ArrayLike, bandwidth: float) -> float:
     for name, Z in (("X", X), ("Y", Y)):
         if len(Z) < 2:
             raise ValueError(f"{name}: expected at least two points, got {len(Z)}")
-    inner = [
-        (np.exp(-(cdist(Z / s, Z / s) ** 2) / 2).sum() - len(Z)) / (len(Z) * (len(Z) - 1))
-        for Z in (X, Y)
-    ]
-    return float(sum(inner) - 2 * np.exp(-(cdist(X / s, Y / s) ** 2) / 2).mean())
+    X, Y = X / s, Y / s
+    inner = [(mean_over_pairs(Z, Z, _gaussian) * len(Z) - 1) / (len(Z) - 1) for Z in (X, Y)]
+    return sum(inner) - 2 * mean_over_pairs(X, Y, _gaussian)
+
+
+def _gaussian(distances: FloatArray) -> FloatArray:
+    return np.asarray(np.exp(-(distances**2) / 2))
 
 
 def gaussian_mmd(variance: float, bandwidth: float, *, dimension: int) -> float:

@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
 from theorylab.numerics.results import result
+from theorylab.optimal_transport._pairs import mean_over_pairs
 from theorylab.optimal_transport._problem import as_weights
 
 __all__ = [
@@ -39,6 +40,8 @@ __all__ = [
     "uniform_energy",
     "uniform_gradient",
 ]
+
+_BLOCK = 2**21  # pairs held at a time
 
 
 @result
@@ -110,12 +113,10 @@ def energy_distance(X: ArrayLike, Y: ArrayLike) -> float:
     >>> energy_distance([[0.0], [2.0]], [[1.0]])
     0.5
     """
-    from scipy.spatial.distance import cdist, pdist
-
     X = as_array(X, "X", ndim=2)
     Y = as_array(Y, "Y", shape=(None, X.shape[1]))
-    inside = sum(float(pdist(Z).sum()) / len(Z) ** 2 for Z in (X, Y))
-    return float(cdist(X, Y).mean()) - inside
+    across, *inside = (mean_over_pairs(P, Q, np.asarray) for P, Q in ((X, Y), (X, X), (Y, Y)))
+    return across - sum(inside) / 2
 
 
 @refuses_overflow("x")
@@ -222,8 +223,11 @@ def step_network(
     [1.0, 0.5]
     """
     angles, inputs = as_array(angles, "angles", ndim=1), as_array(inputs, "inputs", ndim=1)
-    active = np.cos(inputs[:, None] - angles) > 0
-    outputs: FloatArray = active @ _weights(weights, "weights", angles.size)
+    w = _weights(weights, "weights", angles.size)
+    outputs, rows = np.empty(inputs.size), max(1, _BLOCK // angles.size)
+    for first in range(0, inputs.size, rows):
+        block = slice(first, first + rows)
+        outputs[block] = (np.cos(inputs[block, None] - angles) > 0) @ w
     return outputs
 
 

@@ -39,6 +39,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
+from scipy.spatial.distance import cdist, pdist
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
 from theorylab.numerics.budgets import steps_in_a_minute
@@ -225,7 +226,7 @@ def class_penalty(plan: ArrayLike, *, labels: ArrayLike | None = None) -> float:
     inner = plan[np.ix_(kept, used)]
     classes = None if classes is None else classes[kept]
     a, b = inner.sum(axis=1), inner.sum(axis=0)
-    return _Pairs(a, 1.0, classes).value(inner) + _Pairs(b, 1.0, None).value(inner.T)
+    return _norms(inner, a, classes) + _norms(np.ascontiguousarray(inner.T), b, None)
 
 
 def pair_prox(x: ArrayLike, y: ArrayLike, step: float) -> tuple[FloatArray, FloatArray]:
@@ -484,15 +485,27 @@ def _rounded(Y: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
     return plan
 
 
+def _norms(X: FloatArray, masses: FloatArray, labels: NDArray[Any] | None) -> float:
+    """Return the norms of differences of rows, as :class:`_Pairs` weighs them, without a list of
+    all pairs."""
+    n, total = masses.size, 0.0
+    rows = X / masses[:, None]
+    for first in range(0, n, step := max(1, _BLOCK // n)):
+        block = slice(first, first + step)
+        weights = np.outer(masses[block], masses)
+        if labels is not None:
+            weights[labels[block, None] != labels] = 0.0
+        total += float(np.vdot(weights, cdist(rows[block], rows)))
+    return n * total / 2
+
+
 def _shrinkage(norms: Any, level: float) -> Any:
     return 1 - level / np.maximum(norms, level) if level > 0 else np.ones_like(norms)
 
 
 def _diameters(R: FloatArray) -> FloatArray:
     """Return for each matrix of a stack the largest distance of two rows."""
-    distances: FloatArray = np.linalg.norm(R[:, :, None] - R[:, None], axis=3)
-    largest: FloatArray = distances.max(axis=(1, 2))
-    return largest
+    return np.array([pdist(matrix).max(initial=0.0) for matrix in R])
 
 
 def _least_cycle_mean(A: FloatArray) -> float:

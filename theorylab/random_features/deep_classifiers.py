@@ -29,6 +29,7 @@ from math import atan2, cos, log, pi, sin
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.spatial.distance import cdist
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
 from theorylab.numerics.results import result
@@ -334,7 +335,7 @@ def _log_cosines(P: FloatArray, Q: FloatArray, name: str) -> FloatArray:
     inner = P @ Q.T
     if inner.min() < -1e-12:
         raise ValueError(f"{name}: expected inner products of at least 0, got {inner.min()}")
-    squared = ((P[:, None] - Q) ** 2).sum(axis=2)
+    squared = cdist(P, Q, "sqeuclidean")
     near = squared < 0.5  # the distance is more accurate than the cosine
     direct = np.log(np.maximum(inner, 1e-300))
     return np.where(near, np.log1p(-np.minimum(squared, 0.5) / 2), direct)

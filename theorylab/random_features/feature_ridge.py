@@ -56,6 +56,8 @@ __all__ = [
     "tangent_pullback",
 ]
 
+_PARAMETERS = 12_000  # of a network, the square of which a Hessian has
+
 
 @refuses_overflow("X", "W", "a")
 def tangent_features(X: ArrayLike, W: ArrayLike, a: ArrayLike) -> FloatArray:
@@ -205,6 +207,12 @@ def distillation_gradient(
         Of gradient descent for q in place of a solver: the error is then
         $(I-H/\|H\|)^{steps}q$, at most $(1-\lambda/\|H\|)^{steps}$ of q.
 
+    Raises
+    ------
+    ValueError
+        For malformed arguments, or a network of more than 12,000 parameters, m + m d, of which the
+        Hessian has the square.
+
     Examples
     --------
     >>> from theorylab.random_features import distillation_gradient
@@ -214,10 +222,16 @@ def distillation_gradient(
     """
     points, target = _support(support, labels)
     ridge = as_real(ridge, "ridge", above=0.0)
-    inner, outer = tangent_features(points, W, a), tangent_features(X, W, a)
     points, W, a = _network(points, W, a)
+    if (size := a.size + W.size) > _PARAMETERS:
+        raise ValueError(
+            f"W: expected a network of at most {_PARAMETERS} parameters, of which the Hessian has "
+            f"the square, got {size}"
+        )
+    inner, outer = tangent_features(points, W, a), tangent_features(X, W, a)
     y = as_array(y, "y", shape=(len(outer),))
-    hessian = inner.T @ inner + ridge * np.eye(inner.shape[1])
+    hessian = inner.T @ inner
+    hessian[np.diag_indices_from(hessian)] += ridge
     theta = _solve(hessian, inner.T @ target)
     if shift is not None:
         theta = theta + as_array(shift, "shift", shape=theta.shape)

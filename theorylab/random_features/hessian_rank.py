@@ -36,6 +36,7 @@ is as large as it can be was checked on some thousand architectures, not proved)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -56,6 +57,8 @@ __all__ = [
 ]
 
 PRIME = 67_108_859
+_WEIGHTS = 5000  # of layers whose Hessian is formed
+_MIXED = 5 * 10**7  # coefficients between the weights of two layers
 """Largest prime below 2^26: sums of 2^11 products stay within 64 bits."""
 
 IntArray = NDArray[np.int64]
@@ -135,6 +138,12 @@ def loss_hessian(layers: Sequence[ArrayLike], inputs: ArrayLike, targets: ArrayL
     inputs, targets
         (n, d) and (n, K), of integers.
 
+    Raises
+    ------
+    ValueError
+        For malformed arguments, more than 5000 weights, or more than 5e7 products of outputs,
+        length and the channels into and out of two layers.
+
     Examples
     --------
     >>> import numpy as np
@@ -147,6 +156,7 @@ def loss_hessian(layers: Sequence[ArrayLike], inputs: ArrayLike, targets: ArrayL
     left, right = _products(W)
     A = right[-1][:, 0]
     K, d = A.shape
+    _check_size(W, K * d)
     X = _residues(inputs, "inputs", (None, d))
     Y = _residues(targets, "targets", (len(X), K))
     gram = _dot(X.T, X)
@@ -262,6 +272,17 @@ def _taps(length: int, filters: Sequence[int]) -> list[int]:
     if rest < 1:
         raise ValueError(f"filters: expected valid convolutions of {d} entries, got taps {taps}")
     return [*taps, rest]
+
+
+def _check_size(W: list[IntArray], outputs: int) -> None:
+    """Refuse layers whose Hessian, or second derivatives in the channels of two, do not fit."""
+    weights, pairs = sum(w.size for w in W), sorted(len(w) * w.shape[1] for w in W)[-2:]
+    mixed = outputs * math.prod(pairs) if len(pairs) > 1 else 0
+    if weights > _WEIGHTS or mixed > _MIXED:
+        raise ValueError(
+            f"layers: expected at most {_WEIGHTS} weights, and at most {_MIXED:.0e} coefficients "
+            f"of the channels of two layers, got {weights} and {mixed:.1e}"
+        )
 
 
 def _layers(layers: Sequence[ArrayLike]) -> list[IntArray]:

@@ -23,6 +23,7 @@ from math import log, pi, sqrt
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.spatial.distance import cdist
 
 from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real, one_of
 from theorylab.numerics.results import result
@@ -324,7 +325,7 @@ def _unit(points: FloatArray, name: str) -> FloatArray:
 
 def _angles(P: FloatArray, Q: FloatArray) -> FloatArray:
     """Return angles, accurate where they are small."""
-    apart = np.linalg.norm(P[:, None] - Q, axis=2)
+    apart = cdist(P, Q)
     return np.asarray(2 * np.arcsin(np.minimum(apart / 2, 1.0)))
 
 

@@ -24,6 +24,8 @@ __all__ = [
     "sampled_transitions",
 ]
 
+_STATES = 10_000  # of copies, whose transitions are the square of their number
+
 
 @result
 class RewardProcess:
@@ -149,7 +151,7 @@ def repeat_process(process: RewardProcess, copies: int) -> RewardProcess:
     process
         The reward process.
     copies
-        Their number.
+        Their number; at most 10,000 states in all.
 
     Examples
     --------
@@ -158,6 +160,10 @@ def repeat_process(process: RewardProcess, copies: int) -> RewardProcess:
     (60, 15)
     """
     one, k = as_instance(process, "process", RewardProcess), as_count(copies, "copies")
+    if k * len(one.points) > _STATES:
+        raise ValueError(
+            f"copies: expected at most {_STATES} states, got {k} copies of {len(one.points)}"
+        )
     eye = np.eye(k)
     return RewardProcess(
         as_array(np.kron(eye, one.points), "process"),

@@ -64,6 +64,7 @@ __all__ = [
 TRACY_WIDOM_MEAN = -1.2065335745820
 """Mean of the Tracy-Widom law of real symmetric matrices."""
 MAX_BATCHES = 100_000
+_BLOCK = 2**24  # entries of the batches' matrices held at a time
 
 
 @refuses_overflow("sigma")
@@ -292,8 +293,11 @@ def batch_extremes(hessians: ArrayLike) -> FloatArray:
     means = np.empty((2, N))
     for size in range(1, N + 1):
         batches = np.array(list(itertools.combinations(range(N), size)))
-        values = np.linalg.eigvalsh(sum(H[batches[:, j]] / size for j in range(size)))
-        means[:, size - 1] = values[:, -1].mean(), values[:, 0].mean()
+        ends = []
+        for some in np.array_split(batches, math.ceil(len(batches) * H[0].size / _BLOCK)):
+            values = np.linalg.eigvalsh(sum(H[some[:, j]] / size for j in range(size)))
+            ends.append(values[:, [-1, 0]])
+        means[:, size - 1] = np.concatenate(ends).mean(axis=0)
     return means
 
 

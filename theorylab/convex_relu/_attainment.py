@@ -11,6 +11,7 @@ from theorylab.convex_relu._neurons import Neurons
 from theorylab.convex_relu._problem import BoolArray
 from theorylab.convex_relu._reduction import Reduction
 from theorylab.convex_relu.losses import Interpolation
+from theorylab.numerics.programs import linprog
 
 _DIRECT = 1500
 """Most rows for which neurons in four times as many directions are solved for: some seconds."""
@@ -54,8 +55,6 @@ def completed(state: Neurons, X: FloatArray, y: FloatArray) -> Neurons:
 def separating_map(data: FloatArray, y: FloatArray) -> FloatArray:
     """Return a map s with ``y_i x_i @ s`` at least one on as many rows as possible and zero on the
     others; zero if there is none."""
-    from scipy.optimize import linprog  # late: half of the import of training
-
     n, d = data.shape
     signed = y[:, None] * data
     lengths = np.linalg.norm(signed, axis=1)

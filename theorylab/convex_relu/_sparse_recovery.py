@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq, linprog
+from scipy.optimize import brentq
 from scipy.sparse import csr_array, hstack, issparse
 from scipy.special import erfc, wofz
 from scipy.stats import binom, norm
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real
 from theorylab.numerics.bounds import power_of_two
+from theorylab.numerics.programs import linprog
 
 __all__ = [
     "basis_pursuit",

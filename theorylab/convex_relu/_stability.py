@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import linprog, nnls
+from scipy.optimize import nnls
 
 from theorylab._validation import FloatArray, as_array, as_count, as_instance, as_real, one_of
 from theorylab.convex_relu._network import Network
 from theorylab.convex_relu._problem import as_patterns
 from theorylab.convex_relu.arrangements import enumerate_arrangements
 from theorylab.numerics.bounds import power_of_two
+from theorylab.numerics.programs import linprog
 
 __all__ = ["corridor_widths", "random_stable_network", "stability_radii"]
 

@@ -38,7 +38,6 @@ from warnings import warn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import linprog
 
 from theorylab._validation import FloatArray, as_array, as_count, as_flag, as_instance, as_real
 from theorylab.convex_relu._active_directions import (
@@ -62,6 +61,7 @@ from theorylab.convex_relu._reduction import reduce_rows
 from theorylab.convex_relu._rounds import Round, TrainingStatus
 from theorylab.convex_relu.losses import Loss
 from theorylab.convex_relu.training import Session, TrainingResult
+from theorylab.numerics.programs import linprog
 from theorylab.numerics.results import result
 
 __all__ = [

@@ -6,8 +6,6 @@ import contextvars
 import threading
 from typing import Any
 
-from scipy import optimize
-
 __all__ = ["linprog"]
 
 
@@ -17,6 +15,8 @@ def linprog(*args: Any, **kwargs: Any) -> Any:
     HiGHS looks at no signals and runs in a thread of its own. After Ctrl-C nobody waits for it: the
     thread ends with its program, or with the process.
     """
+    from scipy import optimize  # late: half of the import of training
+
     if threading.current_thread() is not threading.main_thread():
         return optimize.linprog(*args, **kwargs)
     context, answers, errors = contextvars.copy_context(), list[Any](), list[BaseException]()

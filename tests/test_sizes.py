@@ -12,6 +12,7 @@ from theorylab import (
     matrix_sensing,
     neural_collapse,
     optimal_transport,
+    optimization,
     random_features,
 )
 from theorylab.implicit_regularization import stability_operator
@@ -269,6 +270,20 @@ REFUSED = {
             ridge=0.1,
         ),
         "W: .*12000 parameters.*12060",
+    ),
+    "adam": (
+        lambda: optimization.adam(lambda x, t: x, np.ones(5000), step_size=0.1, steps=100_000),
+        "steps: .*100000 steps of 15000",
+    ),
+    "particle_descent": (
+        lambda: optimal_transport.particle_descent(normal(10**5), step_size=0.1, steps=10_000),
+        "steps: .*10000 steps of 100000",
+    ),
+    "sharpness_aware_descent": (
+        lambda: implicit_regularization.sharpness_aware_descent(
+            lambda x: x, np.ones(1000), radius=0.1, step_size=0.1, steps=10**6
+        ),
+        "steps: .*1000000 steps of 1000",
     ),
     "repeat_process": (
         lambda: random_features.repeat_process(

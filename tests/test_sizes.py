@@ -79,6 +79,12 @@ FRUGAL = {
         ),
         10,  # of 4000 x 4000, 128
     ),
+    "smoothed_linear_fit": (
+        lambda: neural_collapse.smoothed_linear_fit(
+            normal(40, 400), np.arange(400) % 5, n_classes=5
+        ),
+        2.5,  # of 5 x 5 x 40 x 400, 3.1
+    ),
     "flow_majorant": (
         lambda: implicit_regularization.flow_majorant(
             *implicit_regularization.tied_network(
@@ -284,6 +290,12 @@ REFUSED = {
             lambda x: x, np.ones(1000), radius=0.1, step_size=0.1, steps=10**6
         ),
         "steps: .*1000000 steps of 1000",
+    ),
+    "smoothed_linear_fit": (
+        lambda: neural_collapse.smoothed_linear_fit(
+            normal(101, 100), np.arange(100) % 50, n_classes=50
+        ),
+        "features: .*50 x 101",
     ),
     "repeat_process": (
         lambda: random_features.repeat_process(

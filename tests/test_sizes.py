@@ -12,6 +12,7 @@ from theorylab import (
     matrix_sensing,
     neural_collapse,
     optimal_transport,
+    optimization,
     random_features,
 )
 from theorylab.implicit_regularization import stability_operator
@@ -77,6 +78,12 @@ FRUGAL = {
             [np.eye(4)[:2], np.eye(4)[2:]], [np.ones(2)] * 2, np.arange(2000) % 2
         ),
         10,  # of 4000 x 4000, 128
+    ),
+    "smoothed_linear_fit": (
+        lambda: neural_collapse.smoothed_linear_fit(
+            normal(40, 400), np.arange(400) % 5, n_classes=5
+        ),
+        2.5,  # of 5 x 5 x 40 x 400, 3.1
     ),
     "flow_majorant": (
         lambda: implicit_regularization.flow_majorant(
@@ -269,6 +276,26 @@ REFUSED = {
             ridge=0.1,
         ),
         "W: .*12000 parameters.*12060",
+    ),
+    "adam": (
+        lambda: optimization.adam(lambda x, t: x, np.ones(5000), step_size=0.1, steps=100_000),
+        "steps: .*100000 steps of 15000",
+    ),
+    "particle_descent": (
+        lambda: optimal_transport.particle_descent(normal(10**5), step_size=0.1, steps=10_000),
+        "steps: .*10000 steps of 100000",
+    ),
+    "sharpness_aware_descent": (
+        lambda: implicit_regularization.sharpness_aware_descent(
+            lambda x: x, np.ones(1000), radius=0.1, step_size=0.1, steps=10**6
+        ),
+        "steps: .*1000000 steps of 1000",
+    ),
+    "smoothed_linear_fit": (
+        lambda: neural_collapse.smoothed_linear_fit(
+            normal(101, 100), np.arange(100) % 50, n_classes=50
+        ),
+        "features: .*50 x 101",
     ),
     "repeat_process": (
         lambda: random_features.repeat_process(

@@ -37,6 +37,7 @@ from theorylab._validation import (
 )
 from theorylab.implicit_regularization.modified_equations import covariance_operator
 from theorylab.numerics.bounds import power_of_two
+from theorylab.numerics.budgets import check_record
 from theorylab.numerics.flows import integrate
 from theorylab.numerics.results import result
 
@@ -108,6 +109,7 @@ def sharpness_aware_descent(
     eta = as_real(step_size, "step_size", minimum=0.0)
     count = as_count(steps, "steps", minimum=0, maximum=10**6)
     unit = as_flag(normalised, "normalised")
+    check_record(count, x.size)
     path = np.empty((count + 1, x.size))
     path[0] = x
     as_array(gradient(x), "gradient", shape=x.shape)

@@ -17,6 +17,7 @@ Statements re-derived here; of zhou2025-maxsup only the abstract was consulted."
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -41,6 +42,8 @@ __all__ = [
     "smoothed_loss",
     "smoothing_terms",
 ]
+
+_WEIGHTS = 5000  # of a classifier whose Hessian is formed
 
 
 @result
@@ -258,6 +261,12 @@ def smoothed_linear_fit(
     ridge
         Weight decay, positive.
 
+    Raises
+    ------
+    ValueError
+        For malformed arguments, or more than 5000 weights: the Hessian has the square of their
+        number, and a step takes the cube.
+
     Examples
     --------
     >>> from theorylab.neural_collapse import smoothed_linear_fit
@@ -271,6 +280,11 @@ def smoothed_linear_fit(
     a, suppresses = _smoothing(loss)
     decay = as_real(ridge, "ridge", above=0.0)
     d, N = X.shape
+    if K * d > _WEIGHTS:
+        raise ValueError(
+            f"features: expected at most {_WEIGHTS} weights of a classifier, as Newton's method "
+            f"takes its Hessian, got {K} x {d}"
+        )
     # In units in which the features are of order one; the classifier is in their inverse.
     unit = binary_exponent(X)
     X, decay = np.ldexp(X, -unit), math.ldexp(decay, -2 * unit)
@@ -302,12 +316,13 @@ def smoothed_linear_fit(
             value, slope, weights = evaluate(V, tau)
             if np.linalg.norm(slope) < 1e-11:
                 break
-            curvature = sum(w * (np.eye(K)[:, :, None] * q - q[:, None] * q) for w, q in weights)
-            hessian = (
-                np.einsum("klN,iN,jN->kilj", curvature, X, X, optimize=True).reshape(K * d, K * d)
-                / N
-            )
-            step = np.linalg.solve(hessian + decay * np.eye(K * d), slope.ravel()).reshape(K, d)
+            hessian = np.empty((K, d, K, d))
+            for k, j in itertools.combinations_with_replacement(range(K), 2):
+                curvature = sum(w * q[k] * ((k == j) - q[j]) for w, q in weights)
+                hessian[k, :, j] = hessian[j, :, k] = (X * curvature) @ X.T / N
+            flat = hessian.reshape(K * d, K * d)
+            flat[np.diag_indices_from(flat)] += decay
+            step = np.linalg.solve(flat, slope.ravel()).reshape(K, d)
             decrease, size = float(np.sum(slope * step)), 1.0
             # Close to the minimum values differ by their rounding only.
             rounding = 4 * np.finfo(float).eps * abs(value)

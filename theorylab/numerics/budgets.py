@@ -1,4 +1,5 @@
-"""Budgets: how many steps a solver takes by default before it says that it has not ended.
+"""Budgets: how many steps a solver takes by default before it says that it has not ended, and how
+much of them is recorded.
 
 They are counted, not timed, so that a call takes the same steps on every machine.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["MINUTE", "Work", "steps_in_a_minute"]
+__all__ = ["MINUTE", "Work", "check_record", "steps_in_a_minute"]
 
 MINUTE = 6e10
 """Nanoseconds."""
@@ -36,3 +37,29 @@ def steps_in_a_minute(nanoseconds: float, most: int) -> int:
     (60000, 1)
     """
     return max(1, min(most, int(MINUTE / max(nanoseconds, 1.0))))
+
+
+def check_record(steps: int, numbers: int, *, most: int = 5 * 10**8) -> None:
+    """Refuse steps whose record would not fit into memory.
+
+    Parameters
+    ----------
+    steps, numbers
+        How many, and how many numbers each adds to the record.
+    most
+        Numbers in all; by default 4 GB of them.
+
+    Raises
+    ------
+    ValueError
+        Naming ``steps``, if the record would have more numbers.
+
+    Examples
+    --------
+    >>> check_record(1000, 50)
+    """
+    if steps * numbers > most:
+        raise ValueError(
+            f"steps: expected a record of at most {most:.0e} numbers, got {steps} steps of "
+            f"{numbers} each"
+        )

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
+from theorylab.numerics.budgets import check_record
 from theorylab.numerics.results import result
 from theorylab.optimal_transport._pairs import mean_over_pairs
 from theorylab.optimal_transport._problem import as_weights
@@ -194,7 +195,9 @@ def particle_descent(x: ArrayLike, *, step_size: float, steps: int) -> ParticleD
     """
     x = as_array(x, "x", ndim=1)
     step_size = as_real(step_size, "step_size", above=0.0)
-    positions = np.empty((as_count(steps, "steps", minimum=0) + 1, x.size))
+    count = as_count(steps, "steps", minimum=0)
+    check_record(count, x.size)
+    positions = np.empty((count + 1, x.size))
     positions[0] = x
     for k in range(len(positions) - 1):
         positions[k + 1] = positions[k] - step_size * uniform_gradient(positions[k])

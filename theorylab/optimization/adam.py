@@ -33,6 +33,7 @@ from theorylab._validation import (
     as_real,
     one_of,
 )
+from theorylab.numerics.budgets import check_record
 from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.optimization._step_histories import (
@@ -313,6 +314,7 @@ def _run(
     if ((start < low) | (start > high)).any():
         raise ValueError(f"x0: expected a point of the box [{low}, {high}], got {start}")
 
+    check_record(count, 3 * start.size)
     iterates = np.empty((count + 1, start.size))
     gradients, denominators = np.empty((2, count, start.size))
     iterates[0] = start

@@ -13,6 +13,8 @@ __all__ = ["MINUTE", "Work", "check_record", "steps_in_a_minute"]
 MINUTE = 6e10
 """Nanoseconds."""
 
+_RECORDED = 5 * 10**8  # numbers, of eight bytes
+
 
 @dataclass
 class Work:
@@ -39,27 +41,25 @@ def steps_in_a_minute(nanoseconds: float, most: int) -> int:
     return max(1, min(most, int(MINUTE / max(nanoseconds, 1.0))))
 
 
-def check_record(steps: int, numbers: int, *, most: int = 5 * 10**8) -> None:
+def check_record(steps: int, numbers: int) -> None:
     """Refuse steps whose record would not fit into memory.
 
     Parameters
     ----------
     steps, numbers
         How many, and how many numbers each adds to the record.
-    most
-        Numbers in all; by default 4 GB of them.
 
     Raises
     ------
     ValueError
-        Naming ``steps``, if the record would have more numbers.
+        Naming ``steps``, if the record would have more than 5e8 numbers, of 4 GB.
 
     Examples
     --------
     >>> check_record(1000, 50)
     """
-    if steps * numbers > most:
+    if steps * numbers > _RECORDED:
         raise ValueError(
-            f"steps: expected a record of at most {most:.0e} numbers, got {steps} steps of "
+            f"steps: expected a record of at most {_RECORDED:.0e} numbers, got {steps} steps of "
             f"{numbers} each"
         )

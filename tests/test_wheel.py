@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
+from importlib.metadata import metadata
 import numpy as np
 import theorylab
 from theorylab.convex_relu import train
@@ -21,6 +22,9 @@ from theorylab.optimization import adam_step_supremum
 from theorylab.random_features import random_feature_risk
 
 assert "site-packages" in theorylab.__file__, theorylab.__file__
+told = metadata("theorylab")
+assert told["Author"] and told["License-Expression"] and told.get_all("Classifier")
+assert all(", https://" in line for line in told.get_all("Project-URL"))
 assert train([[1.0], [-1.0]], [1.0, 2.0], 0.1).certificate.verify().accepted
 assert max_margin([[3.0, 1.0], [1.0, 3.0]], [1.0, -1.0]).verify().accepted
 start = [[0.5], [0.2]]

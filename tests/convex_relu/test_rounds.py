@@ -17,7 +17,9 @@ from theorylab.convex_relu import (
     zero_threshold,
 )
 from theorylab.convex_relu._attainment import completed
+from theorylab.convex_relu._dual_norm import node_budget
 from theorylab.convex_relu._neurons import Neurons
+from theorylab.convex_relu._reduction import reduce_rows
 from theorylab.convex_relu._rounds import Problem, Settings
 from theorylab.convex_relu.losses import as_loss
 from theorylab.convex_relu.training import Session
@@ -145,6 +147,25 @@ def test_interpolation_that_ends_early_has_a_network_and_a_bound(options, monkey
         assert best * (1.0 - 1e-8) <= result.objective < 10.0 * best
         assert 0.05 * best < result.dual_objective <= best * (1.0 + 1e-9)
         assert result.certificate.verify()
+
+
+def test_neurons_of_given_patterns_stay_in_their_cones_where_work_ends(monkeypatch):
+    X, y = gaussian(10, 3)
+    patterns = enumerate_arrangements(X)[::2]
+    assert train(X, y, 0.0, arrangements=patterns).status is TrainingStatus.CERTIFIED
+    monkeypatch.setattr(_minimiser, "WORK", 1.0)
+    result = ended(X, y, 0.0, arrangements=patterns)
+    assert result.status is TrainingStatus.WORK
+    sides = (result.network.weights @ X.T)[:, None] * np.where(patterns, 1.0, -1.0)
+    assert (sides.min(axis=2).max(axis=1) >= -1e-12).all()
+
+
+@pytest.mark.parametrize(("n", "d"), [(50, 3), (5000, 3), (3000, 5)])
+def test_a_search_has_the_nodes_of_a_quarter_of_a_minute(n, d):
+    nodes = node_budget(reduce_rows(np.random.default_rng(0).standard_normal((n, d))), None)
+    # A node looks at every row once for each ray and coordinate: about 1.1 ns each.
+    assert nodes == 1_500_000 or 0.5e10 < nodes * 1.1 * n * d * d < 1.5e10
+    assert (nodes == 1_500_000) == (n == 50)
 
 
 def test_where_directions_do_not_suffice_or_rows_are_many_nothing_is_added(monkeypatch):

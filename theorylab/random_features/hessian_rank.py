@@ -57,9 +57,10 @@ __all__ = [
 ]
 
 PRIME = 67_108_859
+"""Largest prime below 2^26: sums of 2^11 products stay within 64 bits."""
+
 _WEIGHTS = 5000  # of layers whose Hessian is formed
 _MIXED = 5 * 10**7  # coefficients between the weights of two layers
-"""Largest prime below 2^26: sums of 2^11 products stay within 64 bits."""
 
 IntArray = NDArray[np.int64]
 

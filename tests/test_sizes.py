@@ -18,7 +18,7 @@ from theorylab import (
 from theorylab.implicit_regularization import stability_operator
 from theorylab.matrix_sensing import bures_wasserstein
 from theorylab.neural_collapse import _near_collapse, smoothed_descent
-from theorylab.optimal_transport import _pairs, particle_flows, sum_of_norms
+from theorylab.optimal_transport import _class_splitting, _pairs, particle_flows
 from theorylab.random_features import spiked_hessians
 
 
@@ -119,7 +119,7 @@ BLOCKS = {
         lambda: optimal_transport.step_network([0.5, 1.0, 2.0], normal(10), [0.2, 0.3, 0.5]),
     ),
     "class_penalty": (
-        sum_of_norms,
+        _class_splitting,
         8,
         lambda: np.array(
             [

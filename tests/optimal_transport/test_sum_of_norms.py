@@ -115,7 +115,7 @@ def test_the_default_budget_is_what_takes_a_minute(minute):
 
 def test_the_best_of_all_bounds_is_kept(monkeypatch):
     """Neither bound is monotone in the iterations."""
-    plans, duals, rounded = [], [], sum_of_norms._rounded
+    plans, duals, rounded = [], [], sum_of_norms.rounded
 
     def record(*args):
         plans.append(rounded(*args))
@@ -127,7 +127,7 @@ def test_the_best_of_all_bounds_is_kept(monkeypatch):
         return answer
 
     monkeypatch.setattr(sum_of_norms, "_CHECK", 1)
-    monkeypatch.setattr(sum_of_norms, "_rounded", record)
+    monkeypatch.setattr(sum_of_norms, "rounded", record)
     monkeypatch.setattr(sum_of_norms, "exact_plan", bounded)
     late = []
     for seed, steps in itertools.product((2, 3), range(8, 26, 3)):

@@ -38,14 +38,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import sparse
-from scipy.spatial.distance import cdist, pdist
+from scipy.spatial.distance import pdist
 
 from theorylab._validation import FloatArray, as_array, as_count, as_real, refuses_overflow
 from theorylab.numerics.budgets import steps_in_a_minute
 from theorylab.numerics.progress import Callback, watcher
 from theorylab.numerics.results import result
 from theorylab.numerics.scaling import binary_exponent
+from theorylab.optimal_transport._class_splitting import (
+    Pairs,
+    Splitting,
+    norms_of_differences,
+    rounded,
+    shrinkage,
+)
 from theorylab.optimal_transport._problem import (
     TransportPlan,
     TransportStatus,
@@ -64,9 +70,7 @@ __all__ = [
     "recovery_window",
 ]
 
-_RELAXED = 1.6
 _CHECK = 50  # iterations between two bounds of the optimum
-_BLOCK = 1 << 15  # entries
 _LARGEST = 2e8  # entries of all differences, of which three copies are kept
 _TINY = np.finfo(np.float64).tiny
 
@@ -173,11 +177,11 @@ def class_plan(
             f"C: expected at most {_LARGEST:.0e} entries in the differences of pairs of rows and "
             f"of columns, got {moved_entries:.1e} for {a.size} x {b.size} points; merge some first"
         )
-    rows, columns = _Pairs(a, lam, classes), _Pairs(b, lam, None)
+    rows, columns = Pairs(a, lam, classes), Pairs(b, lam, None)
     if max_iter is None:
         # Measured: an iteration, and its share of the linear program that judges a leg of them.
         max_iter = steps_in_a_minute(1e5 + 140 * C.size + 15 * moved_entries, most=20_000)
-    splitting = _Splitting(a, b, C, rows, columns)
+    splitting = Splitting(a, b, C, rows, columns)
     best, gap, status, steps = np.inf, np.inf, TransportStatus.NOT_CONVERGED, 0
     lower = -np.inf
     stops = watcher(callback)
@@ -185,7 +189,7 @@ def class_plan(
         taken = min(_CHECK, max_iter - steps)
         splitting.run(taken, adapt=steps < max_iter // 2)
         steps += taken
-        candidate = _rounded(splitting.Y, a, b)
+        candidate = rounded(splitting.Y, a, b)
         cost = float((C * candidate).sum())
         value = cost + rows.value(candidate) + columns.value(candidate.T)
         if value < best:
@@ -226,7 +230,9 @@ def class_penalty(plan: ArrayLike, *, labels: ArrayLike | None = None) -> float:
     inner = plan[np.ix_(kept, used)]
     classes = None if classes is None else classes[kept]
     a, b = inner.sum(axis=1), inner.sum(axis=0)
-    return _norms(inner, a, classes) + _norms(np.ascontiguousarray(inner.T), b, None)
+    return norms_of_differences(inner, a, classes) + norms_of_differences(
+        np.ascontiguousarray(inner.T), b, None
+    )
 
 
 def pair_prox(x: ArrayLike, y: ArrayLike, step: float) -> tuple[FloatArray, FloatArray]:
@@ -249,7 +255,7 @@ def pair_prox(x: ArrayLike, y: ArrayLike, step: float) -> tuple[FloatArray, Floa
     x = as_array(x, "x", ndim=1)
     y = as_array(y, "y", shape=x.shape)
     mean, half = x / 2 + y / 2, x / 2 - y / 2
-    half = half * _shrinkage(float(np.linalg.norm(half)), as_real(step, "step", minimum=0.0))
+    half = half * shrinkage(float(np.linalg.norm(half)), as_real(step, "step", minimum=0.0))
     return mean + half, mean - half
 
 
@@ -361,146 +367,6 @@ class _Blocks:
         self.means, self.spread, self.least = (
             np.ldexp(part, e) for part in (self.means, self.spread, self.least)
         )
-
-
-class _Pairs:
-    """The norms of differences of rows, weighted by the masses of the pair."""
-
-    def __init__(self, masses: FloatArray, lam: float, labels: NDArray[Any] | None):
-        n = masses.size
-        i, k = np.triu_indices(n, 1)
-        if labels is not None:
-            same = labels[i] == labels[k]
-            i, k = i[same], k[same]
-        self.level = lam * n
-        self.weights = masses[i] * masses[k]
-        pairs = np.arange(i.size)
-        signs = np.concatenate([1 / masses[i], -1 / masses[k]])
-        self.differences = sparse.csr_array(
-            (signs, (np.tile(pairs, 2), np.concatenate([i, k]))), shape=(i.size, n)
-        )
-        self.adjoint = (self.differences.T * self.weights).tocsr()
-        same = np.ones((n, n)) if labels is None else (labels[:, None] == labels).astype(float)
-        self.together = same
-        self.stiffness: FloatArray = same @ masses / masses
-
-    def blocks(self, width: int) -> list[tuple[slice, sparse.csr_array]]:
-        """Return pairs, so few at a time that vectors of this width stay in the cache, and what
-        takes their differences."""
-        count = max(1, _BLOCK // width)
-        cuts = [slice(i, i + count) for i in range(0, self.weights.size, count)]
-        return [(cut, self.differences[cut]) for cut in cuts]
-
-    def value(self, X: FloatArray) -> float:
-        norms = np.zeros(self.weights.size)
-        for block, differences in self.blocks(X.shape[1]):
-            norms[block] = np.linalg.norm(differences @ X, axis=1)
-        return self.level * float(self.weights @ norms)
-
-    def start(self, X: FloatArray) -> None:
-        self.parts = self.blocks(X.shape[1])
-        self.Z: FloatArray = self.differences @ X
-        self.U: FloatArray = np.zeros(self.Z.shape)
-        self.wanted: FloatArray = self.Z.copy()  # differences: Z - U
-
-    def scale(self, factor: float) -> None:
-        """Divide the dual variables."""
-        self.U /= factor
-        np.subtract(self.Z, self.U, out=self.wanted)
-
-    def step(self, X: FloatArray, rho: float) -> tuple[float, float]:
-        """Move differences and dual variables; return squared residuals."""
-        missed, change = np.zeros((2, self.weights.size))
-        for block, differences in self.parts:
-            exact, last = differences @ X, self.Z[block]
-            total = _RELAXED * exact + (1 - _RELAXED) * last + self.U[block]
-            Z = total * _shrinkage(np.linalg.norm(total, axis=1), self.level / rho)[:, None]
-            missed[block] = ((exact - Z) ** 2).sum(axis=1)
-            change[block] = ((Z - last) ** 2).sum(axis=1)
-            U = total - Z
-            self.Z[block], self.U[block], self.wanted[block] = Z, U, Z - U
-        return float(self.weights @ missed), float(self.weights @ change)
-
-
-class _Splitting:
-    """Over-relaxed ADMM on the plan, its differences and its non-negative copy, with weights
-    that make the Hessian of the plan's step diagonal (the rest is a proximal term)."""
-
-    def __init__(self, a: FloatArray, b: FloatArray, C: FloatArray, rows: _Pairs, columns: _Pairs):
-        self.a, self.b, self.C, self.rows, self.columns = a, b, C, rows, columns
-        n, m = C.shape
-        self.d: FloatArray = rows.stiffness[:, None] + columns.stiffness
-        W = 1 / (2 * self.d)
-        system = np.block([[np.diag(W.sum(axis=1)), W], [W.T, np.diag(W.sum(axis=0))]])
-        self.inverse = np.linalg.pinv(system, hermitian=True)
-        self.W, self.rho = W, float(max(n, m))
-        self.X: FloatArray = np.outer(a, b)
-        self.Y, self.U = self.X.copy(), np.zeros(C.shape)
-        rows.start(self.X)
-        columns.start(self.X.T)
-
-    def run(self, count: int, *, adapt: bool) -> None:
-        n = self.a.size
-        rows, columns = self.rows, self.columns
-        for _ in range(count):
-            right = self.d * (self.Y - self.U) - self.C / self.rho
-            right += rows.adjoint @ rows.wanted + rows.together @ self.X
-            right += (columns.adjoint @ columns.wanted + columns.together @ self.X.T).T
-            inner = self.W * right
-            lacking = np.concatenate([self.a - inner.sum(axis=1), self.b - inner.sum(axis=0)])
-            u = self.inverse @ lacking
-            self.X = inner + self.W * (u[:n, None] + u[n:])
-            total = _RELAXED * self.X + (1 - _RELAXED) * self.Y + self.U
-            Y = np.maximum(total, 0.0)
-            primal, dual = np.sum(self.d * (self.X - Y) ** 2), np.sum(self.d * (Y - self.Y) ** 2)
-            self.Y, self.U = Y, total - Y
-            for pairs, X in ((rows, self.X), (columns, self.X.T)):
-                missed, change = pairs.step(X, self.rho)
-                primal, dual = primal + missed, dual + change
-        if adapt and not 1e-2 < primal / max(dual, _TINY) < 1e2:
-            factor = 2.0 if primal > dual else 0.5
-            self.rho *= factor
-            self.U /= factor
-            rows.scale(factor)
-            columns.scale(factor)
-
-    def moved_costs(self) -> FloatArray:
-        """Return the costs plus what the dual variables of the norms, of norm at most the weight,
-        add to them."""
-        moved: FloatArray = self.C + self.rho * (
-            self.rows.adjoint @ self.rows.U + (self.columns.adjoint @ self.columns.U).T
-        )
-        return moved
-
-
-def _rounded(Y: FloatArray, a: FloatArray, b: FloatArray) -> FloatArray:
-    """Scale rows and columns down to their marginals and fill in a product."""
-    plan: FloatArray = Y * np.minimum(1.0, a / np.maximum(Y.sum(axis=1), _TINY))[:, None]
-    plan *= np.minimum(1.0, b / np.maximum(plan.sum(axis=0), _TINY))
-    missing = np.maximum(a - plan.sum(axis=1), 0.0)
-    lacking = np.maximum(b - plan.sum(axis=0), 0.0)
-    total = float(missing.sum())
-    if total > 0:
-        plan += np.outer(missing, lacking) / total
-    return plan
-
-
-def _norms(X: FloatArray, masses: FloatArray, labels: NDArray[Any] | None) -> float:
-    """Return the norms of differences of rows, as :class:`_Pairs` weighs them, without a list of
-    all pairs."""
-    n, total = masses.size, 0.0
-    rows = X / masses[:, None]
-    for first in range(0, n, step := max(1, _BLOCK // n)):
-        block = slice(first, first + step)
-        weights = np.outer(masses[block], masses)
-        if labels is not None:
-            weights[labels[block, None] != labels] = 0.0
-        total += float(np.vdot(weights, cdist(rows[block], rows)))
-    return n * total / 2
-
-
-def _shrinkage(norms: Any, level: float) -> Any:
-    return 1 - level / np.maximum(norms, level) if level > 0 else np.ones_like(norms)
 
 
 def _diameters(R: FloatArray) -> FloatArray:
